@@ -1,0 +1,15 @@
+"""A console gateway for virtual machines on Kubernetes: JWT in, KubeVirt's WebSocket out."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("wsproxy needs Linux or macOS; on Windows run it in WSL")
+
+from .config import Config
+from .exceptions import ConfigError, WSProxyError
+from .proxy import WebsocketProxy
+from .version import __version__
+
+__all__ = ["Config", "ConfigError", "WSProxyError", "WebsocketProxy", "__version__"]

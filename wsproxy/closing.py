@@ -1,0 +1,182 @@
+"""How a session ends: one small state machine without I/O.
+
+It is told what happens (:meth:`Closing.close_received`, :meth:`~Closing.lost`,
+:meth:`~Closing.violated`, :meth:`~Closing.end`, :meth:`~Closing.close_written`,
+:meth:`~Closing.deadline`) and answers with what to do, in order.
+
+A leg is *done* when it is lost, or when a Close went each way on it (RFC 6455 section 7.1.4). The
+session is finished when both legs are done, when the close deadline passes, or when waiting is of no
+use. Nothing here knows sockets, threads or time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Action", "Closing", "Ending", "Finish", "ForwardClose", "Leg", "SendClose"]
+
+
+class Leg(Enum):
+    """One of the two connections of a session."""
+
+    CLIENT = "client"
+    UPSTREAM = "upstream"
+
+    @property
+    def other(self) -> Leg:
+        return Leg.UPSTREAM if self is Leg.CLIENT else Leg.CLIENT
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a session ended, for the log.
+
+    :ivar by: "client", "upstream" or "proxy".
+    :ivar code: the close code that says it; None for a peer's Close without a code.
+    :ivar reason: a slug of ours, or the peer's own reason.
+    """
+
+    by: str
+    code: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class ForwardClose:
+    """Send the Close frame just received on the other leg, unchanged, to ``leg``."""
+
+    leg: Leg
+
+
+@dataclass(frozen=True)
+class SendClose:
+    """Send a Close frame of our own to ``leg``."""
+
+    leg: Leg
+    code: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Shut both connections down now."""
+
+
+Action = ForwardClose | SendClose | Finish
+
+
+@dataclass
+class _LegState:
+    sent: bool = False  # a Close is on its way to this leg, ours or the other leg's
+    written: bool = False  # and all of it is with the kernel
+    received: bool = False  # a Close came from this leg
+    echo: tuple[int | None, str] = (None, "")  # what that Close said
+    lost: bool = False
+
+
+class Closing:
+    """The ends of one session. Not safe for threads: the relay holds a lock around each call.
+
+    :ivar ending: the first cause, None while the session is open.
+    :ivar finished: whether :class:`Finish` has been given out.
+    """
+
+    def __init__(self) -> None:
+        self.ending: Ending | None = None
+        self.finished = False
+        self._legs = {Leg.CLIENT: _LegState(), Leg.UPSTREAM: _LegState()}
+
+    @property
+    def unsent(self) -> list[Leg]:
+        """The legs that still stand and were to get a Close, which did not reach the kernel."""
+        return [leg for leg, state in self._legs.items() if state.sent and not state.written and not state.lost]
+
+    def close_received(self, leg: Leg, code: int | None, reason: str) -> list[Action]:
+        """A valid Close frame came from ``leg``."""
+        state, other = self._legs[leg], self._legs[leg.other]
+        if state.received:
+            return []
+        state.received, state.echo = True, (code, reason)
+        self._begin(leg.value, code, reason)
+        actions: list[Action] = []
+        if not other.sent and not other.lost:
+            other.sent = True
+            actions.append(ForwardClose(leg.other))
+        elif other.lost and not state.sent:
+            actions += self._answer(leg)
+        return actions + self._finish_if_done()
+
+    def lost(self, leg: Leg, *, heard: bool = True, stranded: bool = False) -> list[Action]:
+        """The connection of ``leg`` is gone.
+
+        :param heard: whether any byte ever came from it; an upstream that never spoke has refused.
+        :param stranded: whether the other leg is inside a frame that only this leg could complete.
+        """
+        state, other = self._legs[leg], self._legs[leg.other]
+        state.lost = True
+        if leg is Leg.UPSTREAM:
+            code, slug = (1011, "upstream-closed") if heard else (4502, "upstream-refused")
+            wait = True
+        else:
+            code, slug = 1000, "client-gone"
+            # A client that said goodbye and left: its Close still deserves the upstream's answer.
+            wait = state.received and other.sent and not other.received
+        self._begin(leg.value, code, slug)
+        actions = self._answer(leg.other) if other.received else self._close(leg.other, code, slug)
+        if stranded or not wait:
+            return actions + self._finish()
+        return actions + self._finish_if_done()
+
+    def violated(self, leg: Leg, code: int, reason: str) -> list[Action]:
+        """``leg`` broke RFC 6455; nothing that it sends from now on can be understood."""
+        slug = "message-too-big" if code == 1009 else "protocol-error"
+        self._begin(leg.value, code, f"{slug}: {reason}")
+        return self._close(leg, code, f"{slug}: {reason}") + self._close_other(leg)
+
+    def end(self, code: int, reason: str) -> list[Action]:
+        """We end the session; the client is told ``code`` and ``reason``."""
+        self._begin("proxy", code, reason)
+        return self._close(Leg.CLIENT, code, reason) + self._close(Leg.UPSTREAM, 1000, "")
+
+    def close_written(self, leg: Leg) -> list[Action]:
+        """The Close for ``leg`` is all with the kernel."""
+        self._legs[leg].written = True
+        return self._finish_if_done()
+
+    def deadline(self) -> list[Action]:
+        """The close timeout passed: answer for whoever did not, and finish."""
+        actions: list[Action] = []
+        for leg, state in self._legs.items():
+            if state.received and not state.sent and not state.lost:
+                actions += self._answer(leg)
+        return actions + self._finish()
+
+    def _begin(self, by: str, code: int | None, reason: str) -> None:
+        if self.ending is None:
+            self.ending = Ending(by, code, reason)
+
+    def _answer(self, leg: Leg) -> list[Action]:
+        return self._close(leg, *self._legs[leg].echo)
+
+    def _close_other(self, offender: Leg) -> list[Action]:
+        if offender is Leg.UPSTREAM:
+            return self._close(Leg.CLIENT, 1011, "upstream-protocol-error")
+        return self._close(Leg.UPSTREAM, 1000, "")
+
+    def _close(self, leg: Leg, code: int | None, reason: str) -> list[Action]:
+        state = self._legs[leg]
+        if state.sent or state.lost:
+            return []
+        state.sent = True
+        return [SendClose(leg, code, reason)]
+
+    def _finish_if_done(self) -> list[Action]:
+        done = all(state.lost or (state.received and state.written) for state in self._legs.values())
+        return self._finish() if done else []
+
+    def _finish(self) -> list[Action]:
+        if self.finished:
+            return []
+        self.finished = True
+        return [Finish()]

@@ -1,0 +1,252 @@
+"""Every error of the project.
+
+::
+
+    WSProxyError
+    ├── ConfigError             a setting is wrong: the start is refused, every fault listed
+    ├── TransportClosed         a connection is gone; expected, never a bug
+    ├── ProtocolViolation       a peer broke RFC 6455 on an open connection
+    └── Refused                 a client is not let in; carries what to tell it
+        ├── BadRequest          400 / 4400
+        ├── BadToken            401 / 4401
+        │   └── TokenExpired    401 / 4401
+        ├── Forbidden           403 / 4403
+        ├── NotFound            404 / 4404
+        ├── MethodNotAllowed    405, HTTP only
+        ├── RequestTimeout      408, HTTP only
+        ├── UpgradeRequired     426, HTTP only
+        ├── HeadTooLarge        431, HTTP only
+        ├── VMINotFound         404 / 4404
+        ├── ConsoleBusy         409 / 4409
+        ├── VMINotRunning       409 / 4420
+        ├── VMINoConsole        409 / 4421
+        ├── LimitExceeded       429 / 4429
+        ├── Busy                503 / 4503
+        │   └── Draining        503 / 4503
+        ├── UpstreamRefused     502 / 4502
+        └── UpstreamTimeout     504 / 4504
+
+``Refused`` means a bad peer or a bad moment: it is logged in one line at INFO. Anything that is not
+in this tree is a bug of ours and is logged with its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "BadRequest",
+    "BadToken",
+    "Busy",
+    "ConfigError",
+    "ConsoleBusy",
+    "Draining",
+    "Forbidden",
+    "HeadTooLarge",
+    "LimitExceeded",
+    "MethodNotAllowed",
+    "NotFound",
+    "ProtocolViolation",
+    "Refused",
+    "RequestTimeout",
+    "TokenExpired",
+    "TransportClosed",
+    "UpgradeRequired",
+    "UpstreamRefused",
+    "UpstreamTimeout",
+    "VMINoConsole",
+    "VMINotFound",
+    "VMINotRunning",
+    "WSProxyError",
+]
+
+
+class WSProxyError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class ConfigError(WSProxyError, ValueError):
+    """One or more settings are wrong; nothing has been started.
+
+    :ivar faults: one sentence for each fault, saying what is wrong and what to do.
+    """
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(self.faults))
+
+
+class TransportClosed(WSProxyError):
+    """The connection ended, was reset, or was shut down by ourselves."""
+
+
+class ProtocolViolation(WSProxyError):
+    """A peer broke RFC 6455 after the opening handshake.
+
+    :ivar code: the close code to answer with: 1002 (protocol error) or 1009 (message too big).
+    """
+
+    def __init__(self, message: str, code: int = 1002) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Refused(WSProxyError):
+    """A client is not let in. Each leaf knows what to tell it.
+
+    The text of the exception is shown to the client, so it never holds a token, a path or a
+    credential. What only the operator may read goes into ``log_detail``.
+
+    :ivar status: HTTP status (RFC 9110).
+    :ivar close_code: WebSocket close code, or None where only HTTP can say it.
+    :ivar slug: the reason in one word; it starts the close reason and is what logs count by.
+    :ivar headers: further HTTP response headers.
+    :ivar log_detail: what the log says in addition; never sent to the client.
+    """
+
+    status: int = 400
+    close_code: int | None = 4400
+    slug: str = "bad-request"
+
+    def __init__(
+        self, message: str, *, headers: Iterable[tuple[str, str]] = (), log_detail: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.headers = tuple(headers)
+        self.log_detail = log_detail
+
+    @property
+    def message(self) -> str:
+        """What the client is told, one sentence."""
+        return str(self)
+
+
+class BadRequest(Refused):
+    """The request is malformed, or its credentials are ambiguous."""
+
+
+class NotFound(Refused):
+    """There is no such route, or the path prefix is wrong."""
+
+    status, close_code, slug = 404, 4404, "not-found"
+
+
+class MethodNotAllowed(Refused):
+    """The route exists, but not for this method (RFC 9110 section 15.5.6)."""
+
+    status, close_code, slug = 405, None, "method-not-allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"only {allowed} is allowed here", headers=[("Allow", allowed)])
+
+
+class RequestTimeout(Refused):
+    """The request head did not arrive within the request deadline (RFC 9110 section 15.5.9)."""
+
+    status, close_code, slug = 408, None, "request-timeout"
+
+
+class UpgradeRequired(Refused):
+    """The client speaks another WebSocket version (RFC 6455 section 4.4)."""
+
+    status, close_code, slug = 426, None, "upgrade-required"
+
+    def __init__(self) -> None:
+        headers = [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")]
+        super().__init__("only WebSocket version 13 is spoken here", headers=headers)
+
+
+class HeadTooLarge(Refused):
+    """The request head is larger than the limit (RFC 6585 section 5)."""
+
+    status, close_code, slug = 431, None, "head-too-large"
+
+
+class BadToken(Refused):
+    """There is no token, or it is not valid."""
+
+    status, close_code, slug = 401, 4401, "bad-token"
+
+    def __init__(self, message: str, *, log_detail: str | None = None) -> None:
+        # RFC 9110 section 11.6.1: a 401 names the scheme that would work.
+        super().__init__(message, headers=[("WWW-Authenticate", "Bearer")], log_detail=log_detail)
+
+
+class TokenExpired(BadToken):
+    """The token was valid once."""
+
+    slug = "token-expired"
+
+
+class Forbidden(Refused):
+    """The token is valid, but not for this VMI."""
+
+    status, close_code, slug = 403, 4403, "forbidden"
+
+
+class VMINotFound(Refused):
+    """The Kubernetes API knows no such virtual machine instance."""
+
+    status, close_code, slug = 404, 4404, "vmi-not-found"
+
+
+class ConsoleBusy(Refused):
+    """Somebody else holds the console and keeps it."""
+
+    status, close_code, slug = 409, 4409, "console-busy"
+
+
+class VMINotRunning(Refused):
+    """The virtual machine instance exists but does not run."""
+
+    status, close_code, slug = 409, 4420, "vmi-not-running"
+
+
+class VMINoConsole(Refused):
+    """The virtual machine instance has no display, or no serial console."""
+
+    status, close_code, slug = 409, 4421, "vmi-no-console"
+
+
+class LimitExceeded(Refused):
+    """A limit is reached; the slug names it.
+
+    :param limit: the limit's name, as in ``limit-NAME``.
+    :param retry_after: whole seconds after which a new try makes sense.
+    """
+
+    status, close_code = 429, 4429
+
+    def __init__(self, limit: str, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message, headers=[("Retry-After", str(retry_after))])
+        self.slug = f"limit-{limit}"
+
+
+class Busy(Refused):
+    """The proxy is full.
+
+    :param retry_after: whole seconds after which a new try makes sense.
+    """
+
+    status, close_code, slug = 503, 4503, "busy"
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message, headers=[("Retry-After", str(retry_after))])
+
+
+class Draining(Busy):
+    """The proxy is stopping."""
+
+    slug = "draining"
+
+
+class UpstreamRefused(Refused):
+    """The Kubernetes API did not open the console, for a reason that is not the client's."""
+
+    status, close_code, slug = 502, 4502, "upstream-refused"
+
+
+class UpstreamTimeout(Refused):
+    """The Kubernetes API did not answer within the dial deadline."""
+
+    status, close_code, slug = 504, 4504, "upstream-timeout"

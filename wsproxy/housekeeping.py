@@ -1,0 +1,106 @@
+"""The one timer thread of a server: pings, liveness, lifetimes and close deadlines of every session."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from typing import Protocol
+
+from .deadline import Clock
+from .threads import start_thread
+
+__all__ = ["Housekeeping", "Ticking"]
+
+logger = logging.getLogger("wsproxy.housekeeping")
+
+_AFTER_A_BUG = 1.0
+
+
+class Ticking(Protocol):
+    """Something that has to be looked after from time to time."""
+
+    def tick(self, now: float) -> float:
+        """Do what is due at ``now`` without blocking and return when to be called again."""
+        ...
+
+
+class Housekeeping:
+    """Calls ``tick`` of everything added, when it asked to be called.
+
+    :param clock: seconds; what is passed to ``tick``.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        # Guards the attributes below; not held while something ticks.
+        self._changed = threading.Condition()
+        self._due: dict[Ticking, float] = {}
+        self._heap: list[tuple[float, int, Ticking]] = []
+        self._order = itertools.count()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, owner: object) -> None:
+        """Start the thread, which works for ``owner``. Once only."""
+        self._thread = start_thread("wsproxy-housekeeping", self._run, owner)
+
+    def stop(self) -> None:
+        """End the thread and wait for it; what is still in its care is looked after no more. Idempotent."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread:
+            self._thread.join()
+
+    def add(self, task: Ticking) -> None:
+        """Look after ``task`` from now on; it is called at once. Any thread, never blocks."""
+        with self._changed:
+            self._schedule(task, self._clock())
+
+    def wake(self, task: Ticking) -> None:
+        """Call ``task`` at once, if it is still in our care. Any thread, never blocks."""
+        with self._changed:
+            if task in self._due:
+                self._schedule(task, self._clock())
+
+    def remove(self, task: Ticking) -> None:
+        """Forget ``task``; a call under way may still finish. Any thread, never blocks."""
+        with self._changed:
+            self._due.pop(task, None)
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def _schedule(self, task: Ticking, due: float) -> None:
+        self._due[task] = due
+        heapq.heappush(self._heap, (due, next(self._order), task))
+        self._changed.notify()
+
+    def _run(self) -> None:
+        while (task := self._next()) is not None:
+            now = self._clock()
+            try:
+                due = task.tick(now)
+            except Exception:
+                logger.exception("housekeeping failed")
+                due = now + _AFTER_A_BUG
+            with self._changed:
+                if self._due.get(task) == float("inf"):  # neither removed nor woken meanwhile
+                    self._schedule(task, due)
+
+    def _next(self) -> Ticking | None:
+        """Wait for a task to be due and take it; None when stopping."""
+        with self._changed:
+            while not self._stopping:
+                while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+                    heapq.heappop(self._heap)  # rescheduled or removed since
+                wait = self._heap[0][0] - self._clock() if self._heap else None
+                if wait is not None and wait <= 0:
+                    task = heapq.heappop(self._heap)[2]
+                    self._due[task] = float("inf")
+                    return task
+                self._changed.wait(wait)
+            return None

@@ -1,0 +1,249 @@
+"""``WebsocketProxy``: the whole proxy as one object."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .server import ConsoleServer
+from .session import Gateway
+
+__all__ = ["WebsocketProxy"]
+
+logger = logging.getLogger("wsproxy.proxy")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class WebsocketProxy:
+    """Adds JWT authentication to KubeVirt's console WebSockets.
+
+    ::
+
+        with WebsocketProxy(url, api_path, False, secret).run_in_thread("127.0.0.1", 0) as proxy:
+            host, port = proxy.address
+
+    The first five parameters are those of lab-orchestrator-ws-proxy-lib 1.0.0. Nothing is read from the
+    environment, and nothing is opened before a ``run`` method is called.
+
+    :param remote_url: base URL of the Kubernetes API, such as ``wss://10.96.0.1:443``.
+    :param api_path: API path of the console, with ``{namespace}`` and ``{vmi_name}``; it may name any
+        subresource that streams over a WebSocket.
+    :param local_dev_mode: no TLS and no bearer token, as behind ``kubectl proxy``.
+    :param secret_key: HMAC secret of the tokens, or a PEM public key.
+    :param host_path_prefix: path in front of every route.
+    :param algorithms: what the key may be used for: HS256, HS384, HS512, or RS256, or ES256.
+    :param sslopt: TLS towards the API, in websocket-client's vocabulary.
+    :param token_file: file with the service account's bearer token.
+    :param subresources: subresources that a path may name, besides the one of ``api_path``.
+    :param reject: "auto" (browsers are told by a Close frame, others by HTTP), "http" or "close".
+    :param request_timeout: seconds for a whole request head, and for a refusal.
+    :param dial_timeout: seconds for connecting to the API, in all.
+    :param close_timeout: seconds in which every session ends, from its first cause.
+    :param ping_interval: seconds between pings on each leg.
+    :param max_frame_size: largest WebSocket frame, bytes.
+    :raises ConfigError: a :class:`ValueError` listing every fault.
+    """
+
+    def __init__(
+        self,
+        remote_url: str,
+        api_path: str,
+        local_dev_mode: bool,
+        secret_key: str | bytes,
+        host_path_prefix: str | None = None,
+        *,
+        algorithms: Sequence[str] = ("HS256",),
+        sslopt: Mapping[str, Any] | None = None,
+        token_file: str = SERVICE_ACCOUNT_TOKEN,
+        subresources: Sequence[str] = (),
+        reject: str = "auto",
+        request_timeout: float = 10.0,
+        dial_timeout: float = 10.0,
+        close_timeout: float = 5.0,
+        ping_interval: float = 25.0,
+        max_frame_size: int = 16 * 1024 * 1024,
+    ) -> None:
+        self._setup(
+            Config(
+                remote_url=remote_url,
+                api_path=api_path,
+                local_dev_mode=local_dev_mode,
+                secret_key=secret_key,
+                host_path_prefix=host_path_prefix,
+                algorithms=tuple(algorithms),
+                sslopt={"ca_certs": SERVICE_ACCOUNT_CA} if sslopt is None else dict(sslopt),
+                token_file=token_file,
+                subresources=tuple(subresources),
+                reject=reject,
+                request_timeout=request_timeout,
+                dial_timeout=dial_timeout,
+                close_timeout=close_timeout,
+                ping_interval=ping_interval,
+                max_frame_size=max_frame_size,
+            )
+        )
+
+    @classmethod
+    def from_config(cls, config: Config) -> WebsocketProxy:
+        """Make a proxy of ready settings; their ``host`` and ``port`` are not used here."""
+        proxy = cls.__new__(cls)
+        proxy._setup(config)
+        return proxy
+
+    def _setup(self, config: Config) -> None:
+        Gateway(config)  # finds the faults that the settings alone do not show
+        self.config = config
+        # Guards the attributes below; held while starting and stopping, so those take turns.
+        self._lock = threading.Lock()
+        self._server: ConsoleServer | None = None
+        self._pid = 0
+        # What ends wait(): a signal's number, or None for stop_thread. A signal handler runs between two
+        # bytecodes of the waiting thread, so it may take no lock: SimpleQueue is made for that.
+        self._events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._stopped.set()
+
+    @property
+    def remote_url(self) -> str:
+        return self.config.remote_url
+
+    @property
+    def api_path(self) -> str:
+        return self.config.api_path
+
+    @property
+    def local_dev_mode(self) -> bool:
+        return self.config.local_dev_mode
+
+    @property
+    def secret_key(self) -> str | bytes:
+        return self.config.secret_key
+
+    @property
+    def host_path_prefix(self) -> str | None:
+        return self.config.host_path_prefix
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The bound host and port.
+
+        :raises RuntimeError: if the proxy does not run, or was inherited over a fork.
+        """
+        server = self._server
+        if server is None:
+            raise RuntimeError("the proxy does not run")
+        self._refuse_after_fork()
+        return server.address
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected now, in whatever phase; 0 if the proxy does not run."""
+        server = self._server
+        return server.connections if server else 0
+
+    def run(self, host: str, port: int) -> None:
+        """Serve in the foreground.
+
+        Blocks until SIGINT or SIGTERM in the main thread, or, elsewhere, until another thread calls
+        :meth:`stop_thread`. Stopping takes at most the close timeout and a few seconds.
+
+        :raises OSError: if the address cannot be bound.
+        :raises RuntimeError: if the proxy runs already.
+        """
+        self.run_in_thread(host, port)
+        self.wait()
+
+    def run_in_thread(self, host: str, port: int) -> WebsocketProxy:
+        """Serve in threads of the proxy's own and return the proxy. Does not block.
+
+        :param port: TCP port, 0 for any free one; :attr:`address` tells which.
+        :raises OSError: if the address cannot be bound.
+        :raises RuntimeError: if the proxy runs already.
+        """
+        with self._lock:
+            self._refuse_after_fork()
+            if self._server is not None:
+                raise RuntimeError("the proxy runs already")
+            gateway = Gateway(self.config)
+            server = ConsoleServer(host, port, gateway)
+            try:
+                server.start()
+            except BaseException:
+                server.stop()
+                raise
+            self._server, self._pid = server, os.getpid()
+            self._events = queue.SimpleQueue()
+            self._stopped.clear()
+        logger.info("listening on %s port %d", *server.address)
+        return self
+
+    def wait(self) -> None:
+        """Block until the proxy has stopped; in the main thread, SIGINT and SIGTERM stop it."""
+        if threading.current_thread() is threading.main_thread() and not self._stopped.is_set():
+            with self._signals():
+                if (number := self._events.get()) is not None:
+                    logger.info("%s: stopping", signal.Signals(number).name)
+                    self.stop_thread()
+        self._stopped.wait()
+
+    def stop_thread(self) -> None:
+        """Stop the proxy: every session gets its Close, and all threads and sockets are gone at return.
+
+        Blocks for at most the close timeout and a few seconds. Idempotent; does nothing if the proxy does
+        not run, which it may again afterwards. From any thread but a session's own.
+
+        :raises RuntimeError: if called by one of the proxy's threads, or by a forked child.
+        """
+        server = self._server
+        if server and server.serves_current_thread:
+            raise RuntimeError("a session cannot stop the proxy that it is part of")
+        with self._lock:
+            server = self._server
+            if server is None:
+                return
+            self._refuse_after_fork()
+            server.stop()
+            self._server = None
+            self._stopped.set()
+            self._events.put(None)
+        logger.info("stopped")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Queue SIGINT and SIGTERM as events; the handlers of before come back at the end."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._events.put(number)
+
+        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _refuse_after_fork(self) -> None:
+        if self._server is not None and self._pid != os.getpid():
+            raise RuntimeError("this proxy was started before a fork; make one in each process, after the fork")
+
+    def __enter__(self) -> WebsocketProxy:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_thread()
+
+    def __repr__(self) -> str:
+        server = self._server
+        state = f"on {server.address[0]} port {server.address[1]}" if server else "not running"
+        return f"<WebsocketProxy {state}, {self.connections} connections>"

@@ -1,0 +1,131 @@
+"""Telling a client why it is not let in: by HTTP, or where a browser's user can read it.
+
+A page cannot see the HTTP status of a refused WebSocket. A browser is therefore let through the opening
+handshake and then told: noVNC by RFB's own failure message, which it shows to the person in front of it,
+and every page by the close code and reason.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from wsproto import WSConnection
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.utilities import LocalProtocolError
+
+from . import rfb
+from .deadline import Deadline
+from .exceptions import Refused, TransportClosed
+from .transport import Transport
+from .upgrade import Upgrade, answered_subprotocol, refusal_response
+
+__all__ = ["Refuser"]
+
+_CONVERSATION_SECONDS = 5.0
+_MAX_CONVERSATIONS = 64
+_RFB_VERSION_SIZE = 12
+_LINGER_SECONDS = 1.0
+_RECEIVE = 4096
+
+
+class Refuser:
+    """Refuses clients in one of three ways. Safe from every thread.
+
+    :param mode: "http" or "close" for everybody, or "auto": a browser gets a Close frame, and
+        everybody else HTTP.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self._mode = mode
+        # A conversation holds a thread for up to 5 s, for a client that has proved nothing.
+        self._conversations = threading.BoundedSemaphore(_MAX_CONVERSATIONS)
+
+    def refuse(
+        self,
+        transport: Transport,
+        refused: Refused,
+        upgrade: Upgrade | None,
+        deadline: Deadline,
+        *,
+        rfb_route: bool = False,
+        head_only: bool = False,
+    ) -> None:
+        """Tell the client and wait until it has had its chance to read it.
+
+        Blocks until ``deadline`` for HTTP, and for at most 5 s for a WebSocket.
+
+        :param upgrade: the client's well-formed upgrade request, None if it made none.
+        :param rfb_route: whether the client is about to speak RFB.
+        :param head_only: whether the request was HEAD.
+        :raises TransportClosed: if the client is gone.
+        :raises TimeoutError: if it does not take the answer in time.
+        """
+        websocket = self._mode == "close" or (self._mode == "auto" and upgrade and upgrade.origin is not None)
+        if upgrade and websocket and refused.close_code and self._conversations.acquire(blocking=False):
+            try:
+                _refuse_by_close(transport, refused, upgrade, Deadline(_CONVERSATION_SECONDS), rfb_route)
+            finally:
+                self._conversations.release()
+        else:
+            transport.send(refusal_response(refused, head_only=head_only), deadline)
+            transport.linger(Deadline(_LINGER_SECONDS))
+
+
+def _refuse_by_close(
+    transport: Transport, refused: Refused, upgrade: Upgrade, deadline: Deadline, rfb_route: bool
+) -> None:
+    subprotocol = answered_subprotocol(upgrade.subprotocols, None)
+    transport.send(upgrade.accept(subprotocol), deadline)
+    connection = upgrade.connection
+    reason = f"{refused.slug}: {refused.message}"
+    try:
+        if rfb_route:
+            version, failure = rfb.refusal(refused.message)
+            transport.send(connection.send(BytesMessage(version)), deadline)
+            if not _version_came(transport, connection, deadline):
+                return
+            transport.send(connection.send(BytesMessage(failure)), deadline)
+        transport.send(connection.send(CloseConnection(refused.close_code or 1008, reason)), deadline)
+        for _ in _messages(transport, connection, deadline):
+            pass
+    except LocalProtocolError:
+        pass  # the client closed first
+    transport.linger(Deadline(_LINGER_SECONDS))
+
+
+def _version_came(transport: Transport, connection: WSConnection, deadline: Deadline) -> bool:
+    """Wait for the client's ProtocolVersion message, in however many pieces (RFC 6143 section 7.1.1)."""
+    missing = _RFB_VERSION_SIZE
+    for size in _messages(transport, connection, deadline):
+        missing -= size
+        if missing <= 0:
+            return True
+    return False
+
+
+def _messages(transport: Transport, connection: WSConnection, deadline: Deadline) -> Iterator[int]:
+    """Yield the sizes of the pieces of data that come, until a Close, the end, or the deadline."""
+    while True:
+        try:
+            received = transport.recv(_RECEIVE, deadline)
+        except (TimeoutError, TransportClosed):
+            return
+        connection.receive_data(received or None)
+        for event in connection.events():
+            if isinstance(event, BytesMessage | TextMessage):
+                yield len(event.data)
+            elif isinstance(event, Ping):
+                transport.send(connection.send(event.response()), deadline)
+            elif isinstance(event, CloseConnection):
+                _answer_close(transport, connection, event, deadline)
+                return
+
+
+def _answer_close(
+    transport: Transport, connection: WSConnection, event: CloseConnection, deadline: Deadline
+) -> None:
+    try:
+        transport.send(connection.send(event.response()), deadline)
+    except (LocalProtocolError, TransportClosed):
+        pass  # it answered ours, or is gone

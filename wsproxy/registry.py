@@ -1,0 +1,83 @@
+"""The live connections of one server."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from .deadline import Deadline
+
+__all__ = ["Connection", "Registry"]
+
+_ABORT_SECONDS = 1.0
+
+
+class Connection(Protocol):
+    """One client's connection, in whatever phase."""
+
+    def stop(self) -> None:
+        """Make it end in good order, soon. Any thread, never blocks, idempotent."""
+        ...
+
+    def abort(self) -> None:
+        """Shut its sockets down. Any thread, never blocks, idempotent."""
+        ...
+
+
+class Registry:
+    """Knows every connection from before its thread starts until it is closed. Safe from every thread."""
+
+    def __init__(self) -> None:
+        # Guards the set and the flag; connections are called outside it.
+        self._changed = threading.Condition()
+        self._connections: set[Connection] = set()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: Connection) -> bool:
+        """Take a connection in; return False, and do not, once :meth:`stop_all` has begun."""
+        with self._changed:
+            if not self._stopping:
+                self._connections.add(connection)
+            return not self._stopping
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection, once its sockets are closed."""
+        with self._changed:
+            self._connections.discard(connection)
+            self._changed.notify_all()
+
+    def stop_all(self, timeout: float) -> int:
+        """Tell every connection to stop, and shut down those that did not within ``timeout`` seconds.
+
+        Blocks for at most a second longer than that. Takes nothing in any more.
+
+        :returns: how many are left even so; a bug if any.
+        """
+        with self._changed:
+            self._stopping = True
+        for step, seconds in ((_stop, timeout), (_abort, _ABORT_SECONDS)):
+            with self._changed:
+                connections = list(self._connections)
+            for connection in connections:
+                step(connection)
+            self._wait_until_empty(Deadline(seconds))
+        return len(self)
+
+    def _wait_until_empty(self, deadline: Deadline) -> None:
+        with self._changed:
+            while self._connections:
+                try:
+                    self._changed.wait(deadline.remaining())
+                except TimeoutError:
+                    return
+
+
+def _stop(connection: Connection) -> None:
+    connection.stop()
+
+
+def _abort(connection: Connection) -> None:
+    connection.abort()

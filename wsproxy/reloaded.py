@@ -1,0 +1,64 @@
+"""A value made from files, made again when the files change.
+
+Kubernetes rotates the service-account token and the CA by swapping a symbolic link, so a file is
+looked at by its path each time and never held open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+__all__ = ["Reloaded"]
+
+T = TypeVar("T")
+_Stamp = tuple[tuple[int, int, int], ...]
+
+logger = logging.getLogger("wsproxy.reloaded")
+
+
+class Reloaded(Generic[T]):
+    """Holds what ``load()`` returned and calls it again once any of ``paths`` looks different.
+
+    Safe to use from every thread. Reading blocks on the file system only.
+
+    :param what: the name of the value in log lines.
+    :param paths: the files the value is made from.
+    :param load: makes the value; may raise :class:`OSError` or :class:`ValueError`.
+    """
+
+    def __init__(self, what: str, paths: Sequence[str], load: Callable[[], T]) -> None:
+        self._what = what
+        self._paths = tuple(paths)
+        self._load = load
+        # Guards _value and _stamp. Held while loading, so that a change is loaded once.
+        self._lock = threading.Lock()
+        self._value: T | None = None
+        self._stamp: _Stamp | None = None
+
+    def get(self) -> T:
+        """Return the value, current as of this call.
+
+        While a changed file cannot be read, the value from before goes on and a warning is logged.
+
+        :raises OSError: if the files could never be read.
+        :raises ValueError: if their content was never usable.
+        """
+        with self._lock:
+            try:
+                stamp = tuple(self._stamp_of(path) for path in self._paths)
+                if self._value is None or stamp != self._stamp:
+                    self._value, self._stamp = self._load(), stamp
+            except (OSError, ValueError) as exc:
+                if self._value is None:
+                    raise
+                logger.warning("%s cannot be read again, the one from before stays: %s", self._what, exc)
+            return self._value
+
+    @staticmethod
+    def _stamp_of(path: str) -> tuple[int, int, int]:
+        status = os.stat(path)
+        return status.st_ino, status.st_mtime_ns, status.st_size

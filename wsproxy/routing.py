@@ -1,0 +1,174 @@
+"""From a request target to a route. No I/O.
+
+The path prefix is removed first; repeated slashes count as one and a query is dropped. Names are
+checked against Kubernetes' rules before anything is built from them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from .exceptions import BadRequest, ConfigError, NotFound
+
+__all__ = [
+    "ApiPath",
+    "Endpoint",
+    "Route",
+    "endpoint_of",
+    "is_dns_label",
+    "is_dns_subdomain",
+    "prefix_segments",
+    "session_route",
+]
+
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_DNS_LABEL = re.compile(_LABEL)
+_DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_MAX_SUBDOMAIN = 253
+_TARGET = re.compile(r"/[!-~]*")
+_NO_TOKEN = "-"
+
+
+def is_dns_label(name: str) -> bool:
+    """Whether ``name`` may be a Kubernetes namespace (DNS-1123 label)."""
+    return _DNS_LABEL.fullmatch(name) is not None
+
+
+def is_dns_subdomain(name: str) -> bool:
+    """Whether ``name`` may be a virtual machine instance (DNS-1123 subdomain)."""
+    return len(name) <= _MAX_SUBDOMAIN and _DNS_SUBDOMAIN.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a client asks to open.
+
+    :ivar token: the token in the path, None under ``/-/``, where it comes by other means.
+    :ivar namespace: as given in the path, None where the token alone says it.
+    :ivar subresource: as given in the path, None for the default.
+    """
+
+    token: str | None = field(repr=False)
+    namespace: str | None
+    vmi: str
+    subresource: str | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A named HTTP endpoint.
+
+    :ivar name: its path without slashes, such as "healthz".
+    """
+
+    name: str
+
+
+def prefix_segments(prefix: str | None) -> tuple[str, ...]:
+    """Return the path segments of a configured prefix; none for None, "" and "/".
+
+    :raises ConfigError: if the prefix has characters that no request path can match.
+    """
+    segments = _segments(prefix or "")
+    if any(re.fullmatch(r"[\w.~-]+", segment, re.ASCII) is None for segment in segments):
+        raise ConfigError([f"HOST_PATH_PREFIX is {prefix!r}; use letters, digits and - . _ ~ between slashes"])
+    return segments
+
+
+def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint:
+    """Find the HTTP endpoint of a request that is no upgrade.
+
+    Kubelet probes know no prefix, so an endpoint answers with it and without it.
+
+    :raises BadRequest: if the target is malformed.
+    :raises NotFound: if there is no such endpoint.
+    """
+    segments = _path_of(target)
+    if segments[: len(prefix)] == prefix:
+        segments = segments[len(prefix) :]
+    if len(segments) == 1 and segments[0] in names:
+        return Endpoint(segments[0])
+    raise NotFound("there is no such page; a console is opened by a WebSocket client at /TOKEN/VMI")
+
+
+def session_route(target: str, prefix: tuple[str, ...], subresources: Collection[str]) -> Route:
+    """Find what an upgrade request asks to open.
+
+    :param prefix: from :func:`prefix_segments`.
+    :param subresources: the subresources that may be named in the path.
+    :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
+    :raises NotFound: if it is no session route, or the prefix is wrong.
+    """
+    segments = _path_of(target)
+    if segments[: len(prefix)] != prefix:
+        raise NotFound("wrong path prefix")
+    first, *rest = segments[len(prefix) :] or ("",)
+    if first == _NO_TOKEN:
+        if len(rest) not in (1, 2):
+            raise NotFound("the path must be /-/VMI or /-/NAMESPACE/VMI")
+        *namespace, vmi = rest
+        return Route(None, _namespace(namespace[0]) if namespace else None, _vmi(vmi))
+    if len(rest) not in (1, 2):
+        raise NotFound("the path must be /TOKEN/VMI")
+    vmi, *subresource = rest
+    if subresource and subresource[0] not in subresources:
+        raise NotFound("this subresource is not enabled")
+    return Route(first, None, _vmi(vmi), subresource[0] if subresource else None)
+
+
+def _path_of(target: str) -> tuple[str, ...]:
+    """Split an origin-form target (RFC 9112 section 3.2.1) into segments, without its query."""
+    path = target.partition("?")[0]
+    if _TARGET.fullmatch(target) is None or "#" in target:
+        raise BadRequest("the request target must be a path of printable ASCII characters")
+    if "%" in path:
+        raise BadRequest("the path must not contain percent-encoded characters")
+    segments = _segments(path)
+    if "." in segments or ".." in segments:
+        raise BadRequest("the path must not contain dot segments")
+    return segments
+
+
+def _segments(path: str) -> tuple[str, ...]:
+    return tuple(segment for segment in path.split("/") if segment)
+
+
+def _namespace(name: str) -> str:
+    if not is_dns_label(name):
+        raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
+    return name
+
+
+def _vmi(name: str) -> str:
+    if not is_dns_subdomain(name):
+        raise BadRequest("the VMI in the path is not a Kubernetes name (DNS-1123 subdomain)")
+    return name
+
+
+class ApiPath:
+    """The API path template, with ``{namespace}`` and ``{vmi_name}`` and a subresource at its end.
+
+    :raises ConfigError: if the template is malformed.
+    """
+
+    _PLACEHOLDERS = frozenset({"namespace", "vmi_name"})
+
+    def __init__(self, template: str) -> None:
+        found = re.findall(r"\{([^{}]*)\}", template)
+        braces = re.sub(r"\{[^{}]*\}", "", template)
+        if set(found) != self._PLACEHOLDERS or "{" in braces or "}" in braces:
+            raise ConfigError(
+                [f"api_path is {template!r}; it must hold {{namespace}} and {{vmi_name}} and no other braces"]
+            )
+        if not re.fullmatch(r"/[!-~]+", template) or any(mark in template for mark in "?#%\\"):
+            raise ConfigError([f"api_path is {template!r}; it must be a plain path that begins with /"])
+        self._base, _, self.subresource = template.rpartition("/")
+        if not re.fullmatch(r"[a-z]+", self.subresource):
+            raise ConfigError([f"api_path is {template!r}; it must end in a subresource such as /vnc"])
+
+    def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
+        """Return the path of one VMI's subresource; the names must have been checked."""
+        filled = self._base.replace("{namespace}", namespace).replace("{vmi_name}", vmi)
+        return f"{filled}/{subresource or self.subresource}"

@@ -1,0 +1,176 @@
+"""The listening socket: accepts connections and gives each a thread of its own.
+
+:mod:`socketserver`'s defaults do not survive the Internet, so most of them are replaced: the backlog of
+5, the list of threads searched at each accept, ``serve_forever`` that polls and hangs when stopped from
+where it runs, an accept loop that spins when descriptors run out, and errors printed to stderr.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import selectors
+import socket
+import socketserver
+import threading
+from typing import Any
+
+from .connection import ClientConnection
+from .refusal import Refuser
+from .registry import Registry
+from .session import Gateway
+from .threads import current_owner, start_thread
+from .transport import PlainTransport, tune
+
+__all__ = ["ConsoleServer"]
+
+logger = logging.getLogger("wsproxy.server")
+
+_BACKLOG = 1024
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE_SECONDS = 0.05
+
+
+class ConsoleServer(socketserver.ThreadingTCPServer):
+    """Accepts clients on one address.
+
+    :param host: a name or address; "" for every IPv4 address, "::" for every address of both families.
+    :param port: TCP port, 0 for any free one.
+    :param gateway: what all sessions share; started and stopped with the server.
+    :raises OSError: if the address cannot be bound.
+    """
+
+    request_queue_size = _BACKLOG
+    allow_reuse_address = True
+
+    def __init__(self, host: str, port: int, gateway: Gateway) -> None:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # With "" the system may list IPv6 first; the original meant IPv4 there.
+        self.address_family, address = next(
+            (family, address)
+            for family, _, _, _, address in found
+            if host or family == socket.AF_INET or len(found) == 1
+        )
+        self._dual_stack = host == "::"
+        self._gateway = gateway
+        self._refuser = Refuser(gateway.config.reject)
+        self._registry = Registry()
+        self._stop_requested = threading.Event()
+        self._complained = False
+        self._accept_thread: threading.Thread | None = None
+        super().__init__(address, socketserver.BaseRequestHandler)  # type: ignore[arg-type]
+        self._waker, self._woken = socket.socketpair()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The bound host and port."""
+        host, port = self.socket.getsockname()[:2]
+        return host, port
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are now, in whatever phase."""
+        return len(self._registry)
+
+    @property
+    def serves_current_thread(self) -> bool:
+        """Whether the calling thread is one of this server's."""
+        return current_owner() is self._gateway
+
+    def start(self) -> None:
+        """Serve in threads of the server's own until :meth:`stop`. Once only; does not block."""
+        self._gateway.start()
+        self._accept_thread = start_thread(f"wsproxy-accept-{self.address[1]}", self.serve_forever, self._gateway)
+
+    def stop(self) -> None:
+        """Stop accepting, end every session with 1012, and return when all is closed.
+
+        Blocks for at most the close timeout and a few seconds. Not from one of the server's own threads.
+        """
+        self.shutdown()
+        if self._accept_thread:
+            self._accept_thread.join()
+        self.server_close()
+        self._gateway.stop_resolving()
+        if left := self._registry.stop_all(self._gateway.config.close_timeout + 1):
+            logger.error("%d connections did not end", left)
+        self._gateway.stop()
+
+    # What socketserver calls
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not self._dual_stack)
+        super().server_bind()
+        self.socket.setblocking(False)  # a client may be gone between its connect and our accept
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Accept until :meth:`shutdown`; ``poll_interval`` is not used, nothing is polled."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while not self._stop_requested.is_set():
+                selector.select()
+                self._handle_request_noblock()  # type: ignore[attr-defined]
+
+    def shutdown(self) -> None:
+        """Make :meth:`serve_forever` return. Any thread, does not block, idempotent."""
+        self._stop_requested.set()
+        try:
+            self._waker.send(b"\0")
+        except OSError:
+            pass  # closed already
+
+    def server_close(self) -> None:
+        super(socketserver.ThreadingMixIn, self).server_close()  # its threads are joined by the registry
+        self._waker.close()
+        self._woken.close()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            sock, address = self.socket.accept()
+        except OSError as exc:
+            if exc.errno in _OUT_OF_RESOURCES:
+                self._pause(exc)
+            raise
+        self._complained = False
+        return sock, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        tune(request)
+        peer = _peer(client_address)
+        connection = ClientConnection(self._gateway, self._refuser, PlainTransport(request), peer)
+        if not self._registry.add(connection):
+            request.close()
+            return
+        try:
+            start_thread(f"wsproxy-{connection.session.id}", lambda: self._run(connection), self._gateway)
+        except RuntimeError as exc:
+            self._registry.remove(connection)
+            request.close()
+            logger.error("connection from %s dropped: %s", peer, exc)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logger.exception("accepting a connection from %s failed", _peer(client_address))
+
+    def _run(self, connection: ClientConnection) -> None:
+        try:
+            connection.run()
+        finally:
+            self._registry.remove(connection)
+
+    def _pause(self, exc: OSError) -> None:
+        """Wait a little instead of spinning on a connection that cannot be accepted; complain once."""
+        if not self._complained:
+            logger.error("cannot accept connections: %s; raise the limit on open files", exc)
+            self._complained = True
+        self._stop_requested.wait(_PAUSE_SECONDS)
+
+
+def _peer(address: Any) -> str:
+    try:
+        host, port = address[:2]
+    except (TypeError, ValueError):
+        return "unknown"
+    host = str(host).removeprefix("::ffff:")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

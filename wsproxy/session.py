@@ -1,0 +1,247 @@
+"""One session: authorise, dial, and, once the client has been accepted, relay and close."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NewType
+
+from .config import Config
+from .deadline import Deadline
+from .exceptions import BadRequest, BadToken, Draining, Refused, TransportClosed
+from .housekeeping import Housekeeping
+from .relay import Relay, RelayLimits
+from .resolver import Resolver
+from .routing import Route, session_route
+from .threads import start_thread
+from .tokens import Grant, TokenVerifier
+from .transport import Transport, wake
+from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
+from .upstream import Dialler, Upstream
+
+__all__ = ["Gateway", "Session", "SessionId", "rfb_expected"]
+
+logger = logging.getLogger("wsproxy.session")
+
+SessionId = NewType("SessionId", str)
+
+_RESTARTING = (1012, "restarting")
+_EXPIRED = (4411, "expired: the token's time is over")
+
+
+class Gateway:
+    """What all sessions of one server share.
+
+    :param config: the settings.
+    :raises ConfigError: if the upstream TLS options are wrong.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.verifier = TokenVerifier(config.verification_key)
+        self.resolver = Resolver()
+        self.dialler = Dialler(config, self.resolver)
+        self.housekeeping = Housekeeping()
+        self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
+
+    def start(self) -> None:
+        """Start the housekeeping thread. Once only."""
+        self.housekeeping.start(self)
+
+    def stop(self) -> None:
+        """End the housekeeping thread. After the last session."""
+        self.housekeeping.stop()
+
+    def stop_resolving(self) -> None:
+        """Fail the sessions that wait for a name, now and later. Waits at most a second. Idempotent."""
+        self.resolver.stop()
+
+
+def rfb_expected(head: RequestHead, config: Config) -> bool:
+    """Whether the client of a well-formed upgrade request is about to speak RFB."""
+    try:
+        route = session_route(head.target, config.prefix, config.enabled_subresources)
+    except Refused:
+        return config.path_template.subresource == "vnc"
+    return (route.subresource or config.path_template.subresource) == "vnc"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What :meth:`Session.open` achieved."""
+
+    grant: Grant
+    vmi: str
+    upstream: Upstream
+    subprotocol: str | None
+
+
+class Session:
+    """One client's session, from its upgrade request to the end.
+
+    Used by one thread, but for :meth:`stop` and :meth:`end`, which any thread may call.
+
+    :param gateway: what it shares with others.
+    :param peer: the client's address, for the log.
+    """
+
+    def __init__(self, gateway: Gateway, peer: str) -> None:
+        self.id = SessionId(os.urandom(4).hex())
+        self.peer = peer
+        self._gateway = gateway
+        # Guards the attributes below.
+        self._lock = threading.Lock()
+        self._dialling: socket.socket | None = None
+        self._relay: Relay | None = None
+        self._end: tuple[int, str] | None = None
+        self._opened: _Opened | None = None
+        self._expires = 0.0
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What to answer the client, once :meth:`open` has returned."""
+        return self._opened.subprotocol if self._opened else None
+
+    def open(self, head: RequestHead, upgrade: Upgrade) -> None:
+        """Authenticate, authorise and dial: afterwards the client may be accepted.
+
+        Blocks for at most the dial timeout. The only path that can reach the upstream.
+
+        :raises Refused: if the client is not let in, for whatever reason.
+        """
+        config = self._gateway.config
+        route = session_route(head.target, config.prefix, config.enabled_subresources)
+        grant = self._gateway.verifier.verify(_credential(route, head))
+        grant.authorize(route.vmi, route.namespace)
+        path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
+        offered = offered_upstream(upgrade.subprotocols)
+        deadline = Deadline(config.dial_timeout)
+        try:
+            upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch)
+        except Refused:
+            if self._end:
+                raise Draining("the proxy is stopping") from None
+            raise
+        finally:
+            self._watch(None)
+        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
+        self._opened = _Opened(grant, route.vmi, upstream, agreed)
+
+    def relay(self, client: Transport) -> None:
+        """Relay until the session has ended. Blocks that long.
+
+        :param client: the client's transport, after the 101; shut down afterwards, not closed.
+        """
+        assert self._opened is not None, "open() comes first"
+        grant, upstream = self._opened.grant, self._opened.upstream
+        housekeeping = self._gateway.housekeeping
+        relay = Relay(client, upstream.transport, self._gateway.relay_limits, lambda: housekeeping.wake(self))
+        started = time.monotonic()
+        self._expires = started + grant.seconds_left()
+        with self._lock:
+            self._relay, end = relay, self._end
+        if end:
+            relay.end(*end)
+        self._log_open(grant)
+        housekeeping.add(self)
+        try:
+            relay.run(self._start_pump)
+        finally:
+            housekeeping.remove(self)
+            self._log_end(relay, time.monotonic() - started)
+
+    def close(self) -> None:
+        """Close the upstream. By the session's own thread, last. Idempotent."""
+        if self._opened:
+            self._opened.upstream.transport.close()
+
+    def end(self, code: int, reason: str) -> None:
+        """End the session with a Close of ours; one that is still opening is refused. Any thread."""
+        with self._lock:
+            self._end = self._end or (code, reason)
+            relay, dialling = self._relay, self._dialling
+        if relay:
+            relay.end(code, reason)
+        elif dialling:
+            wake(dialling)
+
+    def abort(self) -> None:
+        """Shut the upstream down, whatever it is doing. Any thread, never blocks, idempotent."""
+        with self._lock:
+            relay, dialling = self._relay, self._dialling
+        if relay:
+            relay.abort()
+        elif dialling:
+            wake(dialling)
+
+    def stop(self) -> None:
+        """End the session because the proxy stops. Any thread, never blocks, idempotent."""
+        self.end(*_RESTARTING)
+
+    def tick(self, now: float) -> float:
+        """Housekeeping: see :class:`.Ticking`."""
+        assert self._relay is not None
+        if now >= self._expires and self._relay.ending is None:
+            self.end(*_EXPIRED)
+        due = self._relay.tick(now)
+        return min(due, self._expires) if now < self._expires else due
+
+    def _watch(self, sock: socket.socket | None) -> None:
+        """Remember the socket that a dial blocks on, so that :meth:`end` can wake it."""
+        with self._lock:
+            self._dialling = sock
+            stopping = sock and self._end
+        if stopping:
+            raise TransportClosed("the proxy is stopping")
+
+    def _start_pump(self, pump: Callable[[], None]) -> threading.Thread:
+        return start_thread(f"wsproxy-{self.id}-down", lambda: self._run_pump(pump), self._gateway)
+
+    def _run_pump(self, pump: Callable[[], None]) -> None:
+        try:
+            pump()
+        except Exception:  # a bug of ours; the pump has shut both sockets down already
+            logger.exception("session %s failed", self.id)
+
+    def _log_open(self, grant: Grant) -> None:
+        assert self._opened
+        logger.info(
+            "session %s opened: client %s user %r vmi %s/%s",
+            self.id,
+            self.peer,
+            grant.user,
+            grant.namespace,
+            self._opened.vmi,
+        )
+
+    def _log_end(self, relay: Relay, seconds: float) -> None:
+        ending = relay.ending
+        logger.info(
+            "session %s ended: by %s code %s %r after %.1f s, %d bytes up, %d bytes down%s",
+            self.id,
+            ending.by if ending else "proxy",
+            ending.code if ending else None,
+            ending.reason if ending else "failed",
+            seconds,
+            relay.bytes_up,
+            relay.bytes_down,
+            f", close not sent to {' and '.join(relay.close_not_sent)}" if relay.close_not_sent else "",
+        )
+
+
+def _credential(route: Route, head: RequestHead) -> str:
+    """Return the one token of a request: in the path, or under ``/-/`` in the Authorization header."""
+    values = head.values("authorization")
+    bearers = [value[7:].strip() for value in values if value[:7].lower() == "bearer "]
+    if len(values) > 1 or (bearers and route.token is not None):
+        raise BadRequest("more than one credential in one request")
+    if route.token is not None:
+        return route.token
+    if not bearers:
+        raise BadToken("no token was given")
+    return bearers[0]

@@ -1,0 +1,139 @@
+"""A certificate authority for tests and the demo, and the server certificates that it issues."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Iterable
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+__all__ = ["CertificateAuthority"]
+
+_ALWAYS = ("localhost", "127.0.0.1", "::1")
+# Clocks differ between machines; a certificate that is valid "from now" is refused by some of them.
+_BACKDATED = datetime.timedelta(hours=1)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _write_private(path: str, data: bytes) -> None:
+    """Write a file that only its owner may read, from its first byte on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+class CertificateAuthority:
+    """A new authority with a key of its own (EC P-256), and the files that it writes.
+
+    Its certificates satisfy ``ssl.VERIFY_X509_STRICT``, the default of Python 3.13 and newer.
+
+    :param directory: an existing directory; several authorities may share one.
+    :param days: how long the authority and what it issues are valid, from one hour ago.
+    :param name: the authority's common name.
+    :raises OSError: if a file cannot be written.
+    """
+
+    def __init__(self, directory: str, *, days: int = 7, name: str = "wsproxy test authority") -> None:
+        self._directory = directory
+        self._not_before = datetime.datetime.now(datetime.timezone.utc) - _BACKDATED
+        self._not_after = self._not_before + datetime.timedelta(days=days)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        self._certificate = self._sign_itself()
+        self._serial = f"{self._certificate.serial_number:040x}"
+        self._issued = 0
+        self.ca_file = self._path("ca.crt")
+        """The authority's own certificate (PEM), what a client has to trust."""
+        _write_private(self._path("ca.key"), _pem(self._key))
+        _write_private(self.ca_file, self.ca_pem)
+
+    @property
+    def ca_pem(self) -> bytes:
+        """The authority's own certificate, as PEM."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, names: Iterable[str] = ()) -> tuple[str, str]:
+        """Write a server certificate for ``localhost``, ``127.0.0.1``, ``::1`` and the given names.
+
+        :param names: further host names and IP addresses; the first is the common name.
+        :return: the paths of the certificate and of its key (PEM, mode 0600).
+        :raises OSError: if a file cannot be written.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign_server(key.public_key(), list(dict.fromkeys((*names, *_ALWAYS))))
+        self._issued += 1
+        certfile, keyfile = self._path(f"{self._issued}.crt"), self._path(f"{self._issued}.key")
+        _write_private(certfile, certificate.public_bytes(serialization.Encoding.PEM))
+        _write_private(keyfile, _pem(key))
+        return certfile, keyfile
+
+    def _path(self, ending: str) -> str:
+        return os.path.join(self._directory, f"{self._serial[-12:]}-{ending}")
+
+    def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(self._not_before)
+            .not_valid_after(self._not_after)
+            .add_extension(identifier, critical=False)
+            .add_extension(authority, critical=False)
+        )
+
+    def _sign_itself(self) -> x509.Certificate:
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        builder = self._builder(self._name, self._key.public_key())
+        builder = builder.add_extension(constraints, critical=True)
+        builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def _sign_server(self, public_key: ec.EllipticCurvePublicKey, names: list[str]) -> x509.Certificate:
+        constraints = x509.BasicConstraints(ca=False, path_length=None)
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+        builder = self._builder(_name(names[0][:64]), public_key)
+        builder = builder.add_extension(constraints, critical=True)
+        builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
+        builder = builder.add_extension(usage, critical=False)
+        builder = builder.add_extension(alternatives, critical=False)
+        return builder.sign(self._key, hashes.SHA256())

@@ -1,0 +1,179 @@
+"""Images as PNG files (W3C PNG, second edition), written and read without dependencies.
+
+Only what a screenshot needs: 8 bits per channel, RGB, not interlaced. Nothing blocks; an `Image` is immutable
+and may be used from any thread.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+__all__ = ["Image", "PNGError", "read_png", "write_png"]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER = struct.Struct(">IIBBBBB")
+_RGB_8_BIT = (8, 2, 0, 0, 0)  # depth, colour type, compression, filter method, interlace
+_CHANNELS = 3
+_MAX_PIXELS = 1 << 26  # what a reader will unpack: a hostile file cannot take all memory
+
+
+class PNGError(ValueError):
+    """The bytes are not a PNG, or not the kind this module reads."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture: width and height in pixels, and `rgb`, three bytes per pixel, row by row from the top."""
+
+    width: int
+    height: int
+    rgb: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1 or len(self.rgb) != self.width * self.height * _CHANNELS:
+            raise ValueError(f"{len(self.rgb)} bytes are no {self.width} x {self.height} picture")
+
+    def to_png(self) -> bytes:
+        """Return the picture as the bytes of a PNG file."""
+        return write_png(self)
+
+    @classmethod
+    def from_png(cls, data: bytes) -> Image:
+        """Read a PNG file. Raises PNGError."""
+        return read_png(data)
+
+    def pixel(self, x: int, y: int) -> tuple[int, int, int]:
+        """Return red, green and blue (0 to 255) at a place. Raises IndexError outside of the picture."""
+        if not (0 <= x < self.width and 0 <= y < self.height):
+            raise IndexError(f"({x}, {y}) is outside of {self.width} x {self.height}")
+        start = (y * self.width + x) * _CHANNELS
+        red, green, blue = self.rgb[start : start + _CHANNELS]
+        return red, green, blue
+
+    def crop(self, x: int, y: int, width: int, height: int) -> Image:
+        """Return a part of the picture. Raises ValueError if it reaches outside."""
+        if x < 0 or y < 0 or x + width > self.width or y + height > self.height:
+            raise ValueError("the part reaches outside of the picture")
+        starts = ((row * self.width + x) * _CHANNELS for row in range(y, y + height))
+        return Image(width, height, b"".join(self.rgb[at : at + width * _CHANNELS] for at in starts))
+
+
+# --- writing ---
+
+
+def write_png(image: Image) -> bytes:
+    """Return an image as the bytes of a PNG file."""
+    stride = image.width * _CHANNELS
+    rows = (image.rgb[at : at + stride] for at in range(0, len(image.rgb), stride))
+    unfiltered = b"".join(b"\0" + row for row in rows)
+    header = _HEADER.pack(image.width, image.height, *_RGB_8_BIT)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(unfiltered, 6)), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# --- reading ---
+
+
+def read_png(data: bytes) -> Image:
+    """Read a PNG file of 8-bit RGB without interlacing. Raises PNGError for anything else."""
+    if data[: len(_SIGNATURE)] != _SIGNATURE:
+        raise PNGError("not a PNG file")
+    header, pixels = b"", bytearray()
+    for kind, content in _chunks(data):
+        if kind == b"IHDR":
+            header = content
+        elif kind == b"IDAT":
+            pixels += content
+    width, height = _size(header)
+    return Image(width, height, _unfilter(_inflate(bytes(pixels), width, height), width, height))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (kind, content) up to IEND; the file must reach it."""
+    at, kind = len(_SIGNATURE), b""
+    while kind != b"IEND":
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, content = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        end = at + 12 + length
+        if end > len(data):
+            raise PNGError("the file is cut")
+        if zlib.crc32(kind + content) != int.from_bytes(data[end - 4 : end], "big"):
+            raise PNGError(f"chunk {kind!r} is damaged")
+        yield kind, content
+        at = end
+
+
+def _size(header: bytes) -> tuple[int, int]:
+    if len(header) != _HEADER.size:
+        raise PNGError("no image header")
+    width, height, *kind = _HEADER.unpack(header)
+    if tuple(kind) != _RGB_8_BIT:
+        raise PNGError("not 8-bit RGB without interlacing")
+    if not 0 < width * height <= _MAX_PIXELS:
+        raise PNGError(f"{width} x {height} pixels: none, or too many")
+    return width, height
+
+
+def _inflate(packed: bytes, width: int, height: int) -> bytes:
+    size = height * (1 + width * _CHANNELS)
+    try:
+        unpacked = zlib.decompressobj().decompress(packed, size + 1)
+    except zlib.error as exc:
+        raise PNGError("the pixels cannot be unpacked") from exc
+    if len(unpacked) != size:
+        raise PNGError("the number of pixels does not match the size")
+    return unpacked
+
+
+def _unfilter(filtered: bytes, width: int, height: int) -> bytes:
+    stride = width * _CHANNELS
+    above = bytearray(stride)
+    rows = []
+    for start in range(0, height * (stride + 1), stride + 1):
+        row = bytearray(filtered[start + 1 : start + 1 + stride])
+        _reconstruct(filtered[start], row, above)
+        rows.append(row)
+        above = row
+    return b"".join(rows)
+
+
+def _reconstruct(filter_type: int, row: bytearray, above: bytearray) -> None:
+    """Undo one row's filter in place (PNG section 9.2)."""
+    if filter_type == 0:
+        return
+    predict = _PREDICTORS.get(filter_type)
+    if predict is None:
+        raise PNGError(f"unknown filter {filter_type}")
+    for at, value in enumerate(row):
+        left, corner = (row[at - _CHANNELS], above[at - _CHANNELS]) if at >= _CHANNELS else (0, 0)
+        row[at] = (value + predict(left, above[at], corner)) & 0xFF
+
+
+def _sub(left: int, above: int, corner: int) -> int:
+    return left
+
+
+def _up(left: int, above: int, corner: int) -> int:
+    return above
+
+
+def _average(left: int, above: int, corner: int) -> int:
+    return (left + above) // 2
+
+
+def _paeth(left: int, above: int, corner: int) -> int:
+    estimate = left + above - corner
+    by_left, by_above, by_corner = abs(estimate - left), abs(estimate - above), abs(estimate - corner)
+    if by_left <= by_above and by_left <= by_corner:
+        return left
+    return above if by_above <= by_corner else corner
+
+
+_PREDICTORS = {1: _sub, 2: _up, 3: _average, 4: _paeth}

@@ -1,0 +1,151 @@
+"""From a JWT (RFC 7519) to what its holder may open.
+
+The claims are those of LabOrchestrator's tokens::
+
+    {"id": 5, "exp": 1700000000.5, "lab_instance": {"lab_id": 1, "lab_instance_id": 2,
+     "namespace_name": "lab-1", "allowed_vmi_names": ["ubuntu"], "additional_data": {}}}
+
+Every claim that is used is checked for its type first. No text raised here quotes a token.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from .exceptions import BadToken, Forbidden, TokenExpired
+from .keys import VerificationKey
+from .nesting import nested_deeper_than
+from .routing import is_dns_label
+
+__all__ = ["MAX_TOKEN_SIZE", "Grant", "TokenVerifier", "make_token"]
+
+MAX_TOKEN_SIZE = 8192
+"""Bytes; also less than the request head may hold."""
+
+# The header is parsed before the signature is checked. No JOSE header nests (RFC 7515 section 4.1).
+_MAX_HEADER_BRACKETS = 32
+_MAX_CLAIMS_BRACKETS = 500
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What the holder of a token may open.
+
+    :ivar user: the ``id`` claim.
+    :ivar namespace: the one namespace.
+    :ivar vmis: names of virtual machine instances in it.
+    :ivar expires_at: UNIX time at which the token expires.
+    """
+
+    user: str | int
+    namespace: str
+    vmis: tuple[str, ...]
+    expires_at: float
+
+    def seconds_left(self) -> float:
+        """Return how long the token is still valid; negative once it is not."""
+        return self.expires_at - time.time()
+
+    def authorize(self, vmi: str, namespace: str | None = None) -> None:
+        """Check that ``vmi`` may be opened, and that ``namespace``, if given, is the granted one.
+
+        :raises Forbidden: if not.
+        """
+        if vmi not in self.vmis or namespace not in (None, self.namespace):
+            raise Forbidden("the token does not allow this VMI")
+
+
+class TokenVerifier:
+    """Verifies tokens against one key. Safe from every thread; does not block.
+
+    :param key: the key and its algorithms.
+    """
+
+    def __init__(self, key: VerificationKey) -> None:
+        self._key = key
+
+    def verify(self, token: str) -> Grant:
+        """Return what a valid token grants.
+
+        :raises TokenExpired: if the token is right but its time is over.
+        :raises BadToken: for every other fault.
+        """
+        if len(token) > MAX_TOKEN_SIZE:
+            raise BadToken("the token is too long")
+        _check_nesting(token)
+        try:
+            decoded = jwt.decode_complete(
+                token, self._key.key, algorithms=self._key.algorithms, options={"require": ["exp"]}
+            )
+        except jwt.ExpiredSignatureError:
+            raise TokenExpired("the token has expired") from None
+        except Exception as exc:
+            # PyJWT lets more than its own errors through for odd input; all of them mean the same.
+            raise BadToken("the token is not valid", log_detail=type(exc).__name__) from None
+        if "crit" in decoded["header"]:
+            raise BadToken("the token has critical headers that are not understood")  # RFC 7515 section 4.1.11
+        return _grant(decoded["payload"])
+
+
+def _check_nesting(token: str) -> None:
+    header, _, rest = token.partition(".")
+    for part, most in ((header, _MAX_HEADER_BRACKETS), (rest.partition(".")[0], _MAX_CLAIMS_BRACKETS)):
+        try:
+            text = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        except (ValueError, binascii.Error):
+            raise BadToken("the token is not a JWT") from None
+        if nested_deeper_than(most, text):
+            raise BadToken("the token is nested too deeply")
+
+
+def _grant(claims: Mapping[str, Any]) -> Grant:
+    lab = claims.get("lab_instance")
+    if not isinstance(lab, dict):
+        raise BadToken("the token has no lab_instance claim")
+    user, expires_at = claims.get("id"), claims["exp"]
+    namespace, vmis = lab.get("namespace_name"), lab.get("allowed_vmi_names")
+    if isinstance(user, bool) or not isinstance(user, str | int):
+        raise BadToken("the token's id claim must be a string or a number")
+    if not isinstance(namespace, str) or not is_dns_label(namespace):
+        raise BadToken("the token's namespace_name claim must be a Kubernetes namespace")
+    if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):
+        raise BadToken("the token's allowed_vmi_names claim must be a list of strings")
+    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float) or not math.isfinite(expires_at):
+        raise BadToken("the token's exp claim must be a number")
+    return Grant(user, namespace, tuple(vmis), float(expires_at))
+
+
+def make_token(
+    secret: str | bytes,
+    *,
+    namespace: str,
+    vmis: Sequence[str],
+    user: str | int = 0,
+    expires_in: float = 600,
+    lab_id: str | int = 0,
+    lab_instance_id: str | int = 0,
+    algorithm: str = "HS256",
+    additional_data: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a signed token with LabOrchestrator's claims.
+
+    :param secret: HMAC secret, or a PEM private key for RS256 and ES256.
+    :param expires_in: seconds from now; negative makes an expired one.
+    """
+    lab = {
+        "lab_id": lab_id,
+        "lab_instance_id": lab_instance_id,
+        "namespace_name": namespace,
+        "allowed_vmi_names": list(vmis),
+        "additional_data": dict(additional_data) if additional_data is not None else None,
+    }
+    claims = {"id": user, "exp": time.time() + expires_in, "lab_instance": lab}
+    return jwt.encode(claims, secret, algorithm=algorithm)

@@ -1,0 +1,457 @@
+"""Byte transports over a connected socket, plain and TLS, and every SSLContext.
+
+This is the only module that touches :mod:`ssl` and ``poll``.
+
+One thread may receive while another sends. On a plain socket the kernel allows that; one OpenSSL
+object must never be entered by two threads, so the TLS transport keeps its socket non-blocking and
+holds a lock around each single call, and waits outside that lock.
+
+Exactly one owner calls ``close()``; any thread may call ``abort()``, which wakes every blocked call.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .deadline import Deadline
+from .exceptions import ConfigError, TransportClosed
+from .reloaded import Reloaded
+
+__all__ = [
+    "Address",
+    "ClientTLS",
+    "PlainTransport",
+    "TLSTransport",
+    "Transport",
+    "accept_tls",
+    "connect_tcp",
+    "connect_tls",
+    "server_context",
+    "tune",
+    "wake",
+]
+
+Address = tuple[socket.AddressFamily, Any]
+"""An address family and the socket address that belongs to it."""
+
+_SSLOPT_KEYS = frozenset(
+    {"ca_certs", "cert_reqs", "certfile", "check_hostname", "ciphers", "keyfile", "server_hostname"}
+)
+# struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at this offset since Linux 4.1.
+_TCP_INFO_BYTES_ACKED = 120
+_LINGER_CHUNK = 65536
+
+
+def _wait(fd: int, event: int, deadline: Deadline | None) -> None:
+    """Block until ``fd`` is ready for ``event``, or is broken.
+
+    :raises TimeoutError: if the deadline passes first.
+    """
+    poller = select.poll()
+    poller.register(fd, event)
+    if deadline is None:
+        poller.poll()
+    else:
+        while not poller.poll(max(1, int(deadline.remaining() * 1000))):
+            pass
+
+
+@contextmanager
+def _closed_on_error() -> Iterator[None]:
+    """Turn every error of a broken socket or TLS layer into :class:`TransportClosed`."""
+    try:
+        yield
+    except TimeoutError as exc:
+        if exc.errno is None:  # a deadline of ours
+            raise
+        raise TransportClosed(str(exc)) from exc  # ETIMEDOUT: TCP gave the peer up
+    except (OSError, ValueError) as exc:  # ValueError: the socket is closed already
+        raise TransportClosed(str(exc)) from exc
+
+
+class Transport:
+    """A connected stream socket.
+
+    :param sock: a connected socket, which the transport owns from now on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._unread = memoryview(b"")
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Receive at least one byte; return 0 at the end of the stream.
+
+        Blocks without a limit until ``abort()``. One thread at a time.
+
+        :raises TransportClosed: if the connection is broken.
+        """
+        raise NotImplementedError
+
+    def sendall(self, data: memoryview | bytes) -> None:
+        """Hand all of ``data`` to the kernel.
+
+        Blocks without a limit until ``abort()``. One thread at a time, ``try_send`` included.
+
+        :raises TransportClosed: if the connection is broken.
+        """
+        raise NotImplementedError
+
+    def try_send(self, data: memoryview | bytes) -> int:
+        """Hand over what fits now and return how many bytes that were. Never blocks.
+
+        After a return below ``len(data)`` the rest, and nothing else, must be sent next.
+
+        :raises TransportClosed: if the connection is broken.
+        """
+        raise NotImplementedError
+
+    def _try_recv(self, size: int) -> bytes | None:
+        """Receive what is there, b"" at the end; None if nothing is there yet."""
+        raise NotImplementedError
+
+    def recv(self, size: int, deadline: Deadline) -> bytes:
+        """Receive 1 to ``size`` bytes, b"" at the end of the stream. Blocks until the deadline.
+
+        :raises TimeoutError: if the deadline passes.
+        :raises TransportClosed: if the connection is broken.
+        """
+        if self._unread:
+            data, self._unread = bytes(self._unread[:size]), self._unread[size:]
+            return data
+        with _closed_on_error():
+            while (received := self._try_recv(size)) is None:
+                _wait(self._fd, select.POLLIN, deadline)
+            return received
+
+    def send(self, data: bytes, deadline: Deadline) -> None:
+        """Hand all of ``data`` to the kernel. Blocks until the deadline.
+
+        :raises TimeoutError: if the deadline passes.
+        :raises TransportClosed: if the connection is broken.
+        """
+        view = memoryview(data)
+        while view:
+            sent = self.try_send(view)
+            view = view[sent:]
+            if view and not sent:
+                with _closed_on_error():
+                    _wait(self._fd, select.POLLOUT, deadline)
+
+    def unread(self, data: bytes) -> None:
+        """Give back bytes received too far; they are received first from now on."""
+        self._unread = memoryview(data + bytes(self._unread))
+
+    def _take_unread(self, buffer: memoryview) -> int:
+        size = min(len(buffer), len(self._unread))
+        buffer[:size] = self._unread[:size]
+        self._unread = self._unread[size:]
+        return size
+
+    def bytes_taken(self) -> int | None:
+        """Return how many bytes the peer's kernel has acknowledged; None where that is unknown."""
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES_ACKED + 8)
+        except (AttributeError, OSError):
+            return None
+        if len(info) < _TCP_INFO_BYTES_ACKED + 8:
+            return None
+        acked: int = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_ACKED)[0]
+        return acked
+
+    def abort(self) -> None:
+        """Shut both directions down, which wakes every blocked call. Any thread, any number of times."""
+        wake(self._sock)
+
+    def linger(self, deadline: Deadline) -> None:
+        """End our direction and drop what still comes, so that the last bytes sent are not lost.
+
+        A socket closed with unread data resets the connection, and the peer's kernel may then throw
+        away what it had received. Blocks until the peer ends its direction, or the deadline.
+        """
+        try:
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            while self.recv(_LINGER_CHUNK, deadline):
+                pass
+        except (OSError, TransportClosed):
+            pass  # the peer had its chance
+
+    def close(self) -> None:
+        """Close the socket. Only the owner, after every other thread left. Idempotent."""
+        self._sock.close()
+
+
+class PlainTransport(Transport):
+    """A TCP or Unix stream socket, kept in blocking mode: one system call for each call."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        sock.setblocking(True)
+
+    def recv_into(self, buffer: memoryview) -> int:
+        if self._unread:
+            return self._take_unread(buffer)
+        try:
+            return self._sock.recv_into(buffer)
+        except OSError as exc:
+            raise TransportClosed(str(exc)) from exc
+
+    def sendall(self, data: memoryview | bytes) -> None:
+        try:
+            self._sock.sendall(data)
+        except OSError as exc:
+            raise TransportClosed(str(exc)) from exc
+
+    def try_send(self, data: memoryview | bytes) -> int:
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise TransportClosed(str(exc)) from exc
+
+    def _try_recv(self, size: int) -> bytes | None:
+        try:
+            return self._sock.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+
+class TLSTransport(Transport):
+    """A TLS connection that one thread may read while another writes.
+
+    :param sock: a non-blocking TLS socket after its handshake.
+    """
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        super().__init__(sock)
+        sock.setblocking(False)
+        self._tls = sock
+        # Guards the OpenSSL object: held for one non-blocking call, never while waiting.
+        self._lock = threading.Lock()
+
+    def recv_into(self, buffer: memoryview) -> int:
+        if self._unread:
+            return self._take_unread(buffer)
+        while True:
+            event = select.POLLIN
+            try:
+                with self._lock:
+                    return self._tls.recv_into(buffer)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLWantWriteError:
+                event = select.POLLOUT
+            except (OSError, ValueError) as exc:
+                raise TransportClosed(str(exc)) from exc
+            _wait(self._fd, event, None)
+
+    def sendall(self, data: memoryview | bytes) -> None:
+        view = memoryview(data)
+        while view:
+            event = select.POLLOUT
+            try:
+                # After a want, OpenSSL must be given the same bytes again: the view stays where it is.
+                with self._lock:
+                    sent = self._tls.send(view)
+                view = view[sent:]
+                continue
+            except ssl.SSLWantWriteError:
+                pass
+            except ssl.SSLWantReadError:
+                event = select.POLLIN
+            except (OSError, ValueError) as exc:
+                raise TransportClosed(str(exc)) from exc
+            _wait(self._fd, event, None)
+
+    def try_send(self, data: memoryview | bytes) -> int:
+        try:
+            with self._lock:
+                return self._tls.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+        except (OSError, ValueError) as exc:
+            raise TransportClosed(str(exc)) from exc
+
+    def _try_recv(self, size: int) -> bytes | None:
+        try:
+            with self._lock:
+                return self._tls.recv(size)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+
+
+def wake(sock: socket.socket) -> None:
+    """Shut both directions of a socket down, which wakes every call blocked on it. Any thread; idempotent.
+
+    ``socket.socket.shutdown`` also for TLS: ``SSLSocket.shutdown`` would take the TLS layer off and a
+    later read would return ciphertext as data.
+    """
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass  # not connected any more
+
+
+def tune(sock: socket.socket) -> None:
+    """Switch TCP_NODELAY and TCP keepalive on; a socket that is not TCP is left alone."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def connect_tcp(
+    addresses: Sequence[Address], deadline: Deadline, on_socket: Callable[[socket.socket], None]
+) -> socket.socket:
+    """Connect to the first address that answers and return the tuned socket.
+
+    Blocks until the deadline, which the addresses share: each but the last gets half of what is left.
+
+    :param on_socket: told of each socket before it connects, so that another thread can shut it down.
+    :raises TimeoutError: if the deadline passes.
+    :raises TransportClosed: if no address answers; the text is the last address's error.
+    """
+    for index, (family, address) in enumerate(addresses):
+        last = index == len(addresses) - 1
+        part = deadline if last else Deadline(deadline.remaining() / 2)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            on_socket(sock)
+            _connect(sock, address, part)
+            tune(sock)
+            return sock
+        except BaseException as exc:
+            sock.close()
+            if last or not isinstance(exc, (TimeoutError, TransportClosed)):
+                raise
+    raise TransportClosed("the name has no address")
+
+
+def _connect(sock: socket.socket, address: Any, deadline: Deadline) -> None:
+    sock.setblocking(False)
+    with _closed_on_error():
+        error = sock.connect_ex(address)
+        if error == errno.EINPROGRESS:
+            _wait(sock.fileno(), select.POLLOUT, deadline)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+    # One whose connect was shut down by another thread reports no error, and is not connected.
+    with _closed_on_error():
+        sock.getpeername()
+
+
+def connect_tls(
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    server_hostname: str,
+    deadline: Deadline,
+    on_socket: Callable[[socket.socket], None],
+) -> TLSTransport:
+    """Do the client's TLS handshake on a connected socket; ``sock`` itself is of no use afterwards.
+
+    Blocks until the deadline.
+
+    :param on_socket: told of the TLS socket before the handshake, as in :func:`connect_tcp`.
+    :raises TimeoutError: if the deadline passes.
+    :raises TransportClosed: if the handshake fails; the text says why.
+    """
+    return _handshake(sock, context, deadline, on_socket, server_hostname=server_hostname)
+
+
+def accept_tls(sock: socket.socket, context: ssl.SSLContext, deadline: Deadline) -> TLSTransport:
+    """Do the server's TLS handshake on an accepted socket; otherwise as :func:`connect_tls`."""
+    return _handshake(sock, context, deadline, lambda tls: None, server_side=True)
+
+
+def _handshake(
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    deadline: Deadline,
+    on_socket: Callable[[socket.socket], None],
+    **options: Any,
+) -> TLSTransport:
+    sock.setblocking(False)
+    with _closed_on_error():
+        tls = context.wrap_socket(sock, do_handshake_on_connect=False, **options)
+        try:
+            on_socket(tls)
+            while True:
+                try:
+                    tls.do_handshake()
+                    return TLSTransport(tls)
+                except ssl.SSLWantReadError:
+                    _wait(tls.fileno(), select.POLLIN, deadline)
+                except ssl.SSLWantWriteError:
+                    _wait(tls.fileno(), select.POLLOUT, deadline)
+        except BaseException:
+            tls.close()
+            raise
+
+
+def server_context(certfile: str, keyfile: str) -> ssl.SSLContext:
+    """Return a context for the server side: TLS 1.2 or newer, the given certificate chain and key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certfile, keyfile)
+    return context
+
+
+class ClientTLS:
+    """The client-side SSLContext described by ``sslopt``, built again when one of its files changes.
+
+    A context in use is never altered: connections keep the one they were made with.
+
+    :param sslopt: websocket-client's vocabulary, limited to ``ca_certs``, ``certfile``, ``keyfile``,
+        ``ciphers``, ``server_hostname``, ``check_hostname`` and ``cert_reqs``. Without ``ca_certs`` the
+        system's authorities are trusted.
+    :raises ConfigError: if ``sslopt`` has another key.
+    """
+
+    def __init__(self, sslopt: Mapping[str, Any]) -> None:
+        if unknown := sorted(set(sslopt) - _SSLOPT_KEYS):
+            known = ", ".join(sorted(_SSLOPT_KEYS))
+            raise ConfigError([f"sslopt has no {', '.join(unknown)}; it takes {known}"])
+        self._sslopt = dict(sslopt)
+        files = [self._sslopt[key] for key in ("ca_certs", "certfile", "keyfile") if self._sslopt.get(key)]
+        self._context = Reloaded("the upstream TLS configuration", files, self._build)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context; safe from every thread, blocks on the file system only.
+
+        :raises OSError: if a file cannot be read, or holds no certificate or key (``ssl.SSLError``).
+        """
+        return self._context.get()
+
+    def server_hostname(self, host: str) -> str:
+        """Return the name the server's certificate must carry, ``host`` unless ``sslopt`` says otherwise."""
+        name: str = self._sslopt.get("server_hostname") or host
+        return name
+
+    def _build(self) -> ssl.SSLContext:
+        # Not create_default_context: that one writes TLS keys to the file named by SSLKEYLOGFILE.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        cert_reqs = self._sslopt.get("cert_reqs", ssl.CERT_REQUIRED)
+        context.check_hostname = self._sslopt.get("check_hostname", True) and cert_reqs != ssl.CERT_NONE
+        context.verify_mode = cert_reqs
+        if ca_certs := self._sslopt.get("ca_certs"):
+            context.load_verify_locations(cafile=ca_certs)
+        else:
+            context.load_default_certs()
+        if certfile := self._sslopt.get("certfile"):
+            context.load_cert_chain(certfile, self._sslopt.get("keyfile"))
+        if ciphers := self._sslopt.get("ciphers"):
+            context.set_ciphers(ciphers)
+        return context

@@ -1,0 +1,410 @@
+"""Opens the stream of one VMI at the Kubernetes API.
+
+websocket-client does the opening handshake. TCP and TLS are connected here, under one deadline, because
+it would follow redirects with our credentials, obey proxies named in the environment and take a timeout
+for each call instead of one for all. It is given a stand-in for a socket that reads the response head
+whole, shows it only what it has to judge, and adds the credentials on the way out, so that neither its
+errors nor its trace can hold them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import logging
+import os
+import re
+import socket
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import websocket
+from wsproto.utilities import generate_accept_token
+
+from .config import Config, UpstreamURL
+from .deadline import Deadline
+from .exceptions import (
+    ConsoleBusy,
+    Refused,
+    TransportClosed,
+    UpstreamRefused,
+    UpstreamTimeout,
+    VMINoConsole,
+    VMINotFound,
+    VMINotRunning,
+)
+from .nesting import nested_deeper_than
+from .reloaded import Reloaded
+from .resolver import Resolver
+from .transport import ClientTLS, PlainTransport, Transport, connect_tcp, connect_tls
+
+__all__ = ["Dialler", "Upstream", "refusal_of"]
+
+logger = logging.getLogger("wsproxy.upstream")
+
+_MAX_RESPONSE_HEAD = 64 * 1024
+_MAX_ERROR_BODY = 64 * 1024
+_MAX_API_TEXT = 120
+_MAX_STATUS_BRACKETS = 500
+_RECEIVE = 16 * 1024
+_HIDDEN = (b"set-cookie:", b"content-length:", b"sec-websocket-protocol:")
+
+OnSocket = Callable[[socket.socket], None]
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """An open stream.
+
+    :ivar transport: starts at the first byte behind the 101.
+    :ivar subprotocol: the API's choice, None if it made none.
+    """
+
+    transport: Transport
+    subprotocol: str | None
+
+
+class Dialler:
+    """Connects to the Kubernetes API. Safe from every thread.
+
+    :param config: where the API is and how to get in.
+    :param resolver: for a host that is no literal address.
+    """
+
+    def __init__(self, config: Config, resolver: Resolver) -> None:
+        self._url = config.upstream
+        self._resolver = resolver
+        self._tls: ClientTLS | None = None
+        self._token: Reloaded[str] | None = None
+        if config.upstream.tls:
+            self._tls = ClientTLS(config.sslopt)
+            path = config.token_file
+            self._token = Reloaded("the service-account token", [path], lambda: _read_token(path))
+
+    def dial(
+        self, path: str, subprotocols: Sequence[str], deadline: Deadline, on_socket: OnSocket
+    ) -> Upstream:
+        """Open ``path`` and return its stream once the API answered 101.
+
+        Blocks until the deadline, which covers name, TCP, TLS and handshake together. A 401 is tried
+        once more if the token file holds another token by then.
+
+        :param path: API path, built from checked names.
+        :param subprotocols: what to offer.
+        :param on_socket: told of every socket before it blocks, so that another thread can shut it down.
+        :raises UpstreamTimeout: if the deadline passes.
+        :raises Refused: the API's refusal in our terms, :class:`UpstreamRefused` for all that is not
+            the client's business.
+        """
+        try:
+            credentials = self._credentials()
+            try:
+                return self._open(path, subprotocols, credentials, deadline, on_socket)
+            except _Unauthorized:
+                fresh = self._credentials()
+                if fresh == credentials:
+                    raise
+                return self._open(path, subprotocols, fresh, deadline, on_socket)
+        except _Unauthorized as exc:
+            raise refusal_of(401, exc.body) from None
+        except TimeoutError as exc:
+            raise UpstreamTimeout("the Kubernetes API did not answer in time", log_detail=str(exc)) from exc
+        except (TransportClosed, OSError, ValueError) as exc:
+            detail = f"{type(exc.__cause__ or exc).__name__}: {exc}"
+            raise UpstreamRefused("the Kubernetes API cannot be reached", log_detail=detail) from exc
+
+    def request(self, path: str, deadline: Deadline) -> tuple[int, bytes]:
+        """Send ``GET path`` with our credentials and return status and body. Blocks until the deadline.
+
+        :raises TimeoutError: if the deadline passes.
+        :raises TransportClosed: if the API cannot be reached, or speaks no HTTP.
+        :raises OSError: if the CA or the token cannot be read.
+        """
+        transport = self._connect(deadline, lambda sock: None)
+        try:
+            stream = _HandshakeStream(transport, deadline, self._credentials())
+            host = self._url.url("").partition("://")[2].partition("/")[0]
+            head = f"GET {self._url.path}{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            stream.send(head.encode("ascii"))
+            status = stream.read_head()
+            return status, stream.read_body()
+        finally:
+            transport.close()
+
+    def _credentials(self) -> str | None:
+        return self._token.get() if self._token else None
+
+    def _connect(self, deadline: Deadline, on_socket: OnSocket) -> Transport:
+        addresses = self._resolver.resolve(self._url.host, self._url.port, deadline)
+        sock = connect_tcp(addresses, deadline, on_socket)
+        try:
+            if self._tls is None:
+                return PlainTransport(sock)
+            name = self._tls.server_hostname(self._url.host)
+            return connect_tls(sock, self._tls.context(), name, deadline, on_socket)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _open(
+        self,
+        path: str,
+        subprotocols: Sequence[str],
+        credentials: str | None,
+        deadline: Deadline,
+        on_socket: OnSocket,
+    ) -> Upstream:
+        transport = self._connect(deadline, on_socket)
+        try:
+            stream = _HandshakeStream(transport, deadline, credentials)
+            _shake_hands(stream, self._url, path, subprotocols)
+            chosen = _chosen_subprotocol(stream, subprotocols)
+            stream.hand_over()
+            return Upstream(transport, chosen)
+        except BaseException:
+            transport.close()
+            raise
+
+
+class _Unauthorized(Exception):
+    """The API does not take our token."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+
+def _read_token(path: str) -> str:
+    with open(path, encoding="ascii", errors="strict") as file:
+        token = file.read().strip()
+    if not re.fullmatch(r"[!-~]+", token):  # a line break would be a header of its own
+        raise ValueError(f"{path} holds no bearer token")
+    return token
+
+
+def _shake_hands(
+    stream: _HandshakeStream, url: UpstreamURL, path: str, subprotocols: Sequence[str]
+) -> None:
+    key = b64encode(os.urandom(16)).decode("ascii")
+    client = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
+    headers = {
+        "Sec-WebSocket-Key": key,
+        # Not its option "subprotocols": with that, an API that picks none would be an error.
+        "Sec-WebSocket-Protocol": ", ".join(subprotocols),
+        "User-Agent": "wsproxy",
+    }
+    error: Exception | None = None
+    try:
+        client.connect(  # type: ignore[no-untyped-call]
+            url.url(path), socket=stream, header=headers, suppress_origin=True, redirect_limit=0
+        )
+    except (TransportClosed, TimeoutError):
+        raise
+    except (websocket.WebSocketException, ValueError) as exc:
+        error = exc
+    finally:
+        client.sock = None  # the socket is ours
+    if stream.timed_out:
+        raise TimeoutError("no answer to the opening handshake in time")
+    status = stream.status
+    if status == 401:
+        raise _Unauthorized(stream.read_body())
+    if status is not None and status != 101:
+        raise refusal_of(status, stream.read_body())
+    accepted = stream.values("sec-websocket-accept") == [generate_accept_token(key.encode()).decode("ascii")]
+    if error is not None or status is None or not accepted:
+        detail = f"the handshake failed: {type(error).__name__ if error else 'Sec-WebSocket-Accept is wrong'}"
+        raise UpstreamRefused("the Kubernetes API did not answer as a WebSocket server", log_detail=detail)
+    if stream.values("sec-websocket-extensions"):
+        raise UpstreamRefused("the Kubernetes API agreed to an extension that was not offered")
+
+
+def _chosen_subprotocol(stream: _HandshakeStream, offered: Sequence[str]) -> str | None:
+    chosen = stream.values("sec-websocket-protocol")
+    if not chosen:
+        return None
+    if len(chosen) > 1 or chosen[0].lower() not in (name.lower() for name in offered):
+        raise UpstreamRefused("the Kubernetes API chose a subprotocol that was not offered")
+    return chosen[0]
+
+
+class _HandshakeStream:
+    """What websocket-client takes for a socket during the opening handshake.
+
+    :param transport: a connected transport.
+    :param deadline: bounds every call.
+    :param credentials: bearer token added to the request, None for none.
+    :ivar status: the response's status, None before it came.
+    """
+
+    def __init__(self, transport: Transport, deadline: Deadline, credentials: str | None) -> None:
+        self._transport = transport
+        self._deadline = deadline
+        self._credentials = credentials
+        self._shown = b""  # what websocket-client may still read
+        self._head = b""
+        self._rest = b""  # what came behind the head
+        self.status: int | None = None
+        self.timed_out = False
+
+    # The part of a socket's interface that websocket-client calls
+
+    def send(self, data: bytes) -> int:
+        # Its process-wide cookie jar may hold cookies that others in this process got from the host.
+        lines = [line for line in data.split(b"\r\n")[:-2] if not line.lower().startswith(b"cookie:")]
+        if self._credentials is not None:
+            lines.append(b"Authorization: Bearer " + self._credentials.encode("ascii"))
+        with self._noting_timeouts():
+            self._transport.send(b"\r\n".join([*lines, b"", b""]), self._deadline)
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        if self.status is None:
+            with self._noting_timeouts():
+                self.read_head()
+        part, self._shown = self._shown[:size], self._shown[size:]
+        return part
+
+    def gettimeout(self) -> float | None:
+        return None
+
+    def settimeout(self, timeout: float | None) -> None:
+        pass  # the deadline rules
+
+    def close(self) -> None:
+        pass  # the transport's owner closes it
+
+    @contextmanager
+    def _noting_timeouts(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            self.timed_out = True  # websocket-client raises an error of its own for it
+            raise
+
+    # For ourselves
+
+    def read_head(self) -> int:
+        """Read the response head and return its status.
+
+        :raises TransportClosed: if the stream ends first, the head is too large, or it is not HTTP.
+        :raises TimeoutError: if the deadline passes.
+        """
+        data = b""
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            if len(data) > _MAX_RESPONSE_HEAD:
+                raise TransportClosed("the response head is too large")
+            received = self._transport.recv(_RECEIVE, self._deadline)
+            if not received:
+                raise TransportClosed("the connection ended before a response")
+            data += received
+        self._head, self._rest = data[: end + 4], data[end + 4 :]
+        match = re.match(rb"HTTP/1\.[01] ([1-5]\d\d)(?= |\r)", self._head)
+        if match is None:
+            raise TransportClosed("the response is not HTTP/1.1")
+        self.status = int(match[1])
+        # Cookies would be kept for every other session of this process, a body is read below.
+        lines = self._head.split(b"\r\n")
+        self._shown = b"\r\n".join(line for line in lines if not line.lower().startswith(_HIDDEN))
+        return self.status
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of a response header, by its lower-case name."""
+        found = []
+        for line in self._head.split(b"\r\n")[1:]:
+            key, _, value = line.partition(b":")
+            if key.strip().lower() == name.encode():
+                found.append(value.strip().decode("latin-1"))
+        return found
+
+    def read_body(self) -> bytes:
+        """Read the body of a refusal, as much as comes in time and at most 64 KiB; never raises."""
+        response = http.client.HTTPResponse(_Replay(self))  # type: ignore[arg-type]
+        body = b""
+        try:
+            response.begin()
+            while len(body) < _MAX_ERROR_BODY and (part := response.read1(_RECEIVE)):
+                body += part
+        except (http.client.HTTPException, OSError, TransportClosed, ValueError) as exc:
+            logger.debug("the body of a refusal is cut short: %s", type(exc).__name__)
+        return body[:_MAX_ERROR_BODY]
+
+    def read_on(self) -> bytes:
+        """Return what comes behind the head, piece by piece; b"" at the end."""
+        if self._rest:
+            part, self._rest = self._rest, b""
+            return part
+        return self._transport.recv(_RECEIVE, self._deadline)
+
+    def replayed_head(self) -> bytes:
+        return self._head
+
+    def hand_over(self) -> None:
+        """Give what came behind the 101 to the transport's next reader: frames already."""
+        self._transport.unread(self._rest)
+
+
+class _Replay(io.RawIOBase):
+    """Shows a response to http.client from its first byte on, read whole or not."""
+
+    def __init__(self, stream: _HandshakeStream) -> None:
+        super().__init__()
+        self._stream = stream
+        self._data = stream.replayed_head()
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._data:
+            self._data = self._stream.read_on()
+        size = min(len(buffer), len(self._data))
+        buffer[:size] = self._data[:size]
+        self._data = self._data[size:]
+        return size
+
+
+def refusal_of(status: int, body: bytes) -> Refused:
+    """Translate a refusal of the Kubernetes API or of KubeVirt into one of ours.
+
+    Only texts about the VMI itself are passed on. Those of a 401, 403 or 5xx name our service account
+    or the cluster's inside, and go to the log.
+
+    :param status: the response's HTTP status, not 101.
+    :param body: its body, mostly a ``Status`` object (Kubernetes API conventions).
+    """
+    text = _text_of(body)
+    low = text.lower()
+    shown = text.encode()[:_MAX_API_TEXT].decode(errors="ignore")
+    detail = f"HTTP {status} from the API: {text[:500]}"
+    if status == 404 and "virtualmachineinstance" in low and "not found" in low:
+        return VMINotFound(shown, log_detail=detail)
+    if status in (400, 409):
+        if "no graphics devices" in low or "no serial consoles" in low:
+            return VMINoConsole(shown, log_detail=detail)
+        if "not running" in low or "failed status" in low or "paused" in low or "phase is" in low:
+            return VMINotRunning(shown, log_detail=detail)
+        return UpstreamRefused(f"the Kubernetes API refused: {shown}", log_detail=detail)
+    if "active vnc connection" in low:
+        return ConsoleBusy("Active VNC connection. Request denied.", log_detail=detail)
+    if status == 404:
+        return UpstreamRefused(f"the Kubernetes API refused: {shown}", log_detail=detail)
+    return UpstreamRefused("the Kubernetes API refused", log_detail=detail)
+
+
+def _text_of(body: bytes) -> str:
+    """Return the message of a Status object, or the body itself, as one line without control characters."""
+    text = body.decode(errors="replace")
+    try:
+        status = None if nested_deeper_than(_MAX_STATUS_BRACKETS, body) else json.loads(text)
+        if isinstance(status, dict) and isinstance(status.get("message"), str):
+            text = status["message"]
+    except ValueError:
+        pass
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+", " ", text).strip()
