@@ -130,7 +130,7 @@ class ClientParserTest(unittest.TestCase):
         self.assertEqual(list(parser.receive(b"")), self.expected[1:])
 
     def test_unknown_messages_fail_closed(self) -> None:
-        """After an unknown message nothing more is parsed, now or later, but what stood before it came out."""
+        """After an unknown message nothing more is parsed; what stood before it came out."""
         unknown = (b"\x01", b"\x07", b"\xfe", b"\xff\x01", b"\xf8" + bytes(7) + b"\x41", b"\x80")
         for data in unknown:
             with self.subTest(data=data):

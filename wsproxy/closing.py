@@ -90,7 +90,9 @@ class Closing:
     @property
     def unsent(self) -> list[Leg]:
         """The legs that still stand and were to get a Close, which did not reach the kernel."""
-        return [leg for leg, state in self._legs.items() if state.sent and not state.written and not state.lost]
+        return [
+            leg for leg, state in self._legs.items() if state.sent and not state.written and not state.lost
+        ]
 
     def close_received(self, leg: Leg, code: int | None, reason: str) -> list[Action]:
         """A valid Close frame came from ``leg``."""

@@ -154,7 +154,9 @@ class Config:
             if not 0 < getattr(self, name) < 86400:
                 faults.append(f"{name} is {getattr(self, name)}; it must be seconds, above 0 and below a day")
         if self.max_frame_size < _MIN_FRAME_SIZE:
-            faults.append(f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more")
+            faults.append(
+                f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"
+            )
         if not 0 <= self.port <= 65535:
             faults.append(f"port is {self.port}; it must be 0 to 65535")
         if self.reject not in REJECT_MODES:

@@ -233,7 +233,9 @@ class WebsocketProxy:
 
     def _refuse_after_fork(self) -> None:
         if self._server is not None and self._pid != os.getpid():
-            raise RuntimeError("this proxy was started before a fork; make one in each process, after the fork")
+            raise RuntimeError(
+                "this proxy was started before a fork; make one in each process, after the fork"
+            )
 
     def __enter__(self) -> WebsocketProxy:
         return self

@@ -210,7 +210,7 @@ class Relay:
         """Forward what ``source`` sends until its stream, its Close or its first mistake ends that."""
         buffer = bytearray(_BUFFER_SIZE)
         held = 0  # bytes at the start of the buffer that could not be passed yet
-        while True:
+        while not self._closing.finished:
             with memoryview(buffer) as view:
                 received = source.transport.recv_into(view[held:])
             if not received:
@@ -269,9 +269,13 @@ class Relay:
         return False
 
     def _drop_the_rest(self, source: _Side) -> None:
-        """Read until the stream ends: the peer may still be sending, and its end has to be seen."""
+        """Read until the stream ends: the peer may still be sending, and its end has to be seen.
+
+        Not once the session is finished: closing a socket with unread data resets the connection, which
+        frees a peer that is blocked in sending at once. After a mere FIN it could stay so for minutes.
+        """
         with memoryview(bytearray(_BUFFER_SIZE)) as view:
-            while received := source.transport.recv_into(view):
+            while not self._closing.finished and (received := source.transport.recv_into(view)):
                 source.received += received
 
     # The ends

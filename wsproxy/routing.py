@@ -72,8 +72,10 @@ def prefix_segments(prefix: str | None) -> tuple[str, ...]:
     :raises ConfigError: if the prefix has characters that no request path can match.
     """
     segments = _segments(prefix or "")
-    if any(re.fullmatch(r"[\w.~-]+", segment, re.ASCII) is None for segment in segments):
-        raise ConfigError([f"HOST_PATH_PREFIX is {prefix!r}; use letters, digits and - . _ ~ between slashes"])
+    if any(re.fullmatch(r"(?!\.\.?\Z)[\w.~-]+", segment, re.ASCII) is None for segment in segments):
+        raise ConfigError(
+            [f"HOST_PATH_PREFIX is {prefix!r}; use letters, digits and - . _ ~ between slashes"]
+        )
     return segments
 
 

@@ -80,7 +80,9 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def start(self) -> None:
         """Serve in threads of the server's own until :meth:`stop`. Once only; does not block."""
         self._gateway.start()
-        self._accept_thread = start_thread(f"wsproxy-accept-{self.address[1]}", self.serve_forever, self._gateway)
+        self._accept_thread = start_thread(
+            f"wsproxy-accept-{self.address[1]}", self.serve_forever, self._gateway
+        )
 
     def stop(self) -> None:
         """Stop accepting, end every session with 1012, and return when all is closed.

@@ -91,7 +91,9 @@ class TokenVerifier:
             # PyJWT lets more than its own errors through for odd input; all of them mean the same.
             raise BadToken("the token is not valid", log_detail=type(exc).__name__) from None
         if "crit" in decoded["header"]:
-            raise BadToken("the token has critical headers that are not understood")  # RFC 7515 section 4.1.11
+            raise BadToken(
+                "the token has critical headers that are not understood"
+            )  # RFC 7515 section 4.1.11
         return _grant(decoded["payload"])
 
 
@@ -118,7 +120,11 @@ def _grant(claims: Mapping[str, Any]) -> Grant:
         raise BadToken("the token's namespace_name claim must be a Kubernetes namespace")
     if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):
         raise BadToken("the token's allowed_vmi_names claim must be a list of strings")
-    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float) or not math.isfinite(expires_at):
+    if (
+        isinstance(expires_at, bool)
+        or not isinstance(expires_at, int | float)
+        or not math.isfinite(expires_at)
+    ):
         raise BadToken("the token's exp claim must be a number")
     return Grant(user, namespace, tuple(vmis), float(expires_at))
 

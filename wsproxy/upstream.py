@@ -41,7 +41,7 @@ from .reloaded import Reloaded
 from .resolver import Resolver
 from .transport import ClientTLS, PlainTransport, Transport, connect_tcp, connect_tls
 
-__all__ = ["Dialler", "Upstream", "refusal_of"]
+__all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 
 logger = logging.getLogger("wsproxy.upstream")
 
@@ -82,7 +82,7 @@ class Dialler:
         if config.upstream.tls:
             self._tls = ClientTLS(config.sslopt)
             path = config.token_file
-            self._token = Reloaded("the service-account token", [path], lambda: _read_token(path))
+            self._token = Reloaded("the service-account token", [path], lambda: read_token(path))
 
     def dial(
         self, path: str, subprotocols: Sequence[str], deadline: Deadline, on_socket: OnSocket
@@ -177,7 +177,12 @@ class _Unauthorized(Exception):
         self.body = body
 
 
-def _read_token(path: str) -> str:
+def read_token(path: str) -> str:
+    """Return the bearer token that a file holds.
+
+    :raises OSError: if the file cannot be read.
+    :raises ValueError: if what it holds cannot be a bearer token.
+    """
     with open(path, encoding="ascii", errors="strict") as file:
         token = file.read().strip()
     if not re.fullmatch(r"[!-~]+", token):  # a line break would be a header of its own
@@ -185,9 +190,7 @@ def _read_token(path: str) -> str:
     return token
 
 
-def _shake_hands(
-    stream: _HandshakeStream, url: UpstreamURL, path: str, subprotocols: Sequence[str]
-) -> None:
+def _shake_hands(stream: _HandshakeStream, url: UpstreamURL, path: str, subprotocols: Sequence[str]) -> None:
     key = b64encode(os.urandom(16)).decode("ascii")
     client = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
     headers = {

@@ -191,6 +191,22 @@ class UpdateTest(Viewers):
         self.assertTrue(all(area.x + area.width <= 40 for area in first))
         self.assertTrue(all(area.x >= 40 for area in second))
 
+    def test_many_changes(self) -> None:
+        """However much changed since the last request, one update of a few rectangles brings all of it."""
+        client = self.view()
+        client.screenshot()
+        for step in range(60):
+            client.move(step * 10, step * 7)
+        client.type("end")
+        self.assertTrue(self.desktop.wait_for_text("end", TIMEOUT))
+        wanted = self.desktop.screenshot()
+        self.assertEqual(client.wait_until(lambda image: image == wanted), wanted)
+        ours = self.view_raw()
+        for step in range(60):
+            ours.sendall(rfb_messages.PointerEvent(0, step * 10, 479 - step * 7).encode())
+        ours.sendall(FramebufferUpdateRequest(True, 0, 0, 640, 480).encode())
+        self.assertLessEqual(len(take_update(ours, 4)), 24)
+
     def test_pixel_formats(self) -> None:
         """Pixels come in the format the client asked for: 8, 16 or 32 bits, either byte order."""
         formats = (
@@ -327,7 +343,7 @@ class EndTest(Viewers):
 
 class DrawingTest(unittest.TestCase):
     def test_too_small(self) -> None:
-        """A desktop too small for its own picture cannot be made; the smallest can, whatever it has to say."""
+        """A desktop too small for its own picture cannot be made; the smallest shows whatever it is given."""
         with self.assertRaises(ValueError):
             Desktop("tiny", size=(100, 100))
         screen = Screen("a name much longer than the screen is wide", {"k" * 90: "v" * 90, "": ""}, 320, 240)

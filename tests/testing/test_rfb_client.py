@@ -187,7 +187,7 @@ class ScriptedTest(unittest.TestCase):
             client.handshake()
 
     def test_servers_it_cannot_follow(self) -> None:
-        """Another protocol, an old version, other security or an endless reason is not RFB 3.8 as we speak it."""
+        """Another protocol, an old version, other security or an endless reason is an RFBError."""
         bad = (
             b"HTTP/1.1 400",
             b"RFB 003.007\n",

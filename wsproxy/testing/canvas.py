@@ -1,7 +1,7 @@
 """A framebuffer in a bytearray: rectangles, text and pixels in any RFB format.
 
-A pixel is four bytes: red, green, blue and 255, the order `RGBX` names. Everything is drawn in slices of whole
-rows, because a loop over pixels would make Python the bottleneck. Not locked: one thread at a time.
+A pixel is four bytes: red, green, blue and 255, the order `RGBX` names. Everything is drawn in slices of
+whole rows, because a loop over pixels would make Python the bottleneck. Not locked: one thread at a time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A small desktop that speaks RFB 3.8 (RFC 6143), security type None, in place of a virtual machine.
 
-Threads: the caller of `Desktop.serve` reads one viewer; a second thread, started there and joined there, writes
-to it. They and all other viewers meet at one condition, which guards everything in `Desktop` and the request
-and damage of each viewer. No socket is touched while it is held, but to wake one with `shutdown`.
+Threads: the caller of `Desktop.serve` reads one viewer; a second thread, started there and joined there,
+writes to it. They and all other viewers meet at one condition, which guards everything in `Desktop` and the
+request and damage of each viewer. No socket is touched while it is held, but to wake one with `shutdown`.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _BUTTONS = ("left", "middle", "right")
 class Desktop:
     """The machine: what it shows, what was typed into it, and who looks at it.
 
-    `name` and `facts` are shown; of the facts the first five, each "key value". `size` is in pixels, at least 320
-    x 240. `now` gives the time of day for the clock. `max_viewers` bounds the connections; one more is refused
-    the RFB way. All methods may be called from any thread. As a context manager it closes itself.
+    `name` and `facts` are shown; of the facts the first five, each "key value". `size` is in pixels, at
+    least 320 x 240. `now` gives the time of day for the clock. `max_viewers` bounds the connections; one more
+    is refused the RFB way. All methods may be called from any thread. As a context manager it closes itself.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Desktop:
 
     def _publish(self) -> None:
         """Hand what the screen changed to every viewer and wake whoever waits."""
-        # A Condition's default lock is re-entrant, which is what lets refresh() run inside of a viewer's wait.
+        # A Condition's default lock is re-entrant: that lets refresh() run inside of a viewer's wait.
         self._screen.set_status(*self._status())
         damage, self._screen.damage = self._screen.damage, []
         for viewer in self._viewers:

@@ -115,7 +115,7 @@ class Stream:
     :param chunk: bytes in one message, at most 32768 if it shall look like virt-handler's.
     :param total: payload bytes after which the session ends as a VM's does; None never ends.
     :param stay: with ``total``: keep the session open after the last byte, until the client ends it.
-    :ivar bytes_sent: payload bytes handed to the kernel, of all sessions.
+    :ivar bytes_sent: payload bytes that the kernel took or is being given, of all sessions.
     :ivar bytes_received: payload bytes of binary messages received, of all sessions.
     """
 
@@ -151,9 +151,9 @@ class Stream:
             console.killed.wait()
 
     def _send(self, console: FakeConsole, payload: bytes, frames: bytes | None) -> None:
-        console.send_raw(frames or encode_message(payload))
         with self._lock:
             self.bytes_sent += len(payload)
+        console.send_raw(frames or encode_message(payload))
 
 
 def _copy_socket(console: FakeConsole, sock: socket.socket) -> None:

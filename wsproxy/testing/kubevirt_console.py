@@ -84,6 +84,8 @@ class FakeConsole:
     :ivar request: the request that opened it.
     :ivar subprotocol: what the 101 named, None if nothing.
     :ivar close_received: code and reason of the client's first Close frame; (1005, "") for an empty one.
+    :ivar bytes_sent: bytes after the 101 that the kernel took or is being given, frame headers included.
+    :ivar bytes_received: bytes received after the request's head, masks and frame headers included.
     :ivar text_dropped: how many TEXT messages were ignored.
     :ivar peer_ended: set when the end of the client's stream was seen (FIN or RST).
     :ivar killed: set when it has to end: takeover, ``FakeVMI.drop_sessions``, the API's ``stop``, or the
@@ -153,8 +155,9 @@ class FakeConsole:
 
     def _write(self, data: bytes) -> None:
         head, self._prefix = self._prefix, b""
-        self._transport.sendall(head + data if head else data)
+        # Counted first: a test that has seen the bytes must not find them missing in the count.
         self.bytes_sent += len(data)
+        self._transport.sendall(head + data if head else data)
 
     def hold_back(self, head: bytes) -> None:
         """Write ``head`` together with the next bytes that are sent, in one system call."""
@@ -267,7 +270,10 @@ class FakeConsole:
         self._wire.shutdown(socket.SHUT_WR)
 
     def send_close_notify(self) -> None:
-        """End our direction of the TLS layer only, TCP stays open; without TLS the same as :meth:`drop`."""
+        """End our direction of the TLS layer only, TCP stays open; without TLS the same as :meth:`drop`.
+
+        What the client sends in that very moment may be lost, since OpenSSL looks for its close_notify.
+        """
         if not isinstance(self._transport, TLSTransport):
             return self.drop()
         # Nothing but this stand-in ends TLS and not TCP, so the transport has no method for it.

@@ -202,7 +202,7 @@ class RFBClient:
         self._send(pressed.encode() + PointerEvent(0, x, y).encode())
 
     def close(self, code: int = 1000) -> None:
-        """End the connection, over a WebSocket with this code. Idempotent; bounded by the stream's timeout."""
+        """End the connection, over a WebSocket with this code. Idempotent; the stream's timeout bounds it."""
         if isinstance(self.stream, WebSocketStream):
             self.stream.close(code)
         else:

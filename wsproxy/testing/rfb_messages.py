@@ -1,7 +1,7 @@
 """The messages of an RFB endpoint (RFC 6143) as dataclasses and functions, without I/O.
 
-What the desktop and the viewer of `wsproxy.testing` say to each other, both ways. The product itself needs only
-`wsproxy.rfb`. Nothing here blocks; a frozen dataclass may be used from any thread.
+What the desktop and the viewer of `wsproxy.testing` say to each other, both ways. The product itself needs
+only `wsproxy.rfb`. Nothing here blocks; a frozen dataclass may be used from any thread.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def security_types(*types: int) -> bytes:
 
 @dataclass(frozen=True)
 class ServerInit:
-    """ServerInit (RFC 6143 section 7.3.2): the size in pixels, the server's own format, the desktop's name."""
+    """ServerInit (RFC 6143 section 7.3.2): size in pixels, the server's own format, the desktop's name."""
 
     HEAD = _SERVER_INIT.size
 

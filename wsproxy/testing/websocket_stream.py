@@ -59,9 +59,9 @@ def open_websocket(
 ) -> websocket.WebSocket:
     """Open a ws:// URL with websocket-client and return the connection; blocks.
 
-    Follows no redirects, uses no proxy of the environment, and sends an Origin only if one is given. `header` holds
-    lines "Name: value". `timeout` is in seconds and bounds each system call. Raises UpgradeRefused, or OSError if
-    the server cannot be reached.
+    Follows no redirects, uses no proxy of the environment, and sends an Origin only if one is given. `header`
+    holds lines "Name: value". `timeout` is in seconds and bounds each system call. Raises UpgradeRefused, or
+    OSError if the server cannot be reached.
     """
     target = urlsplit(url)
     if target.scheme != "ws" or target.hostname is None:
@@ -71,6 +71,8 @@ def open_websocket(
         owned.enter_context(connection)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected = _upgrade(connection, url, timeout, list(header), origin, list(subprotocols))
+        if connected.getstatus() != 101:  # before 1.9.2 a redirect that is not followed counts as success
+            raise UpgradeRefused(connected.getstatus(), connected.getheaders() or {}, b"")
         owned.pop_all()  # websocket-client owns the socket now
     return connected
 
@@ -139,9 +141,9 @@ class WebSocketStream:
         self._send(data, websocket.ABNF.OPCODE_BINARY)
 
     def close(self, code: int = 1000) -> None:
-        """Send Close, wait for the answer at most `timeout` seconds, close the socket. Idempotent, never raises.
+        """Send Close, wait for the answer at most `timeout` seconds, and close the socket.
 
-        The answer is in `closed` afterwards.
+        Idempotent, never raises. The answer is in `closed` afterwards.
         """
         deadline = Deadline(self._timeout)
         with suppress(OSError):
@@ -158,7 +160,7 @@ class WebSocketStream:
                     return
 
     def _read_frame(self) -> websocket.ABNF:
-        """Return one frame. recv_frame leaves pings and Close to us: recv_data answers every Close with 1000."""
+        """Return one frame; not by recv_data, which answers every Close with 1000 whatever its code was."""
         try:
             self.connection.settimeout(_RECV_SECONDS)
             frame: websocket.ABNF = self.connection.recv_frame()  # type: ignore[no-untyped-call]

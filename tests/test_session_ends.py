@@ -1,0 +1,652 @@
+"""The table of ends, with real sockets on both sides, over a plain and over a TLS upstream."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import unittest
+from collections.abc import Callable
+
+from wsproxy.deadline import Deadline
+from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.kubevirt_backends import Echo, Script
+from wsproxy.testing.kubevirt_console import FakeConsole
+from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, PING, PONG
+from wsproxy.testing.kubevirt_vmi import FakeVMI
+from wsproxy.testing.raw_client import RawClient
+
+_WITHIN = 2.0  # seconds in which everything is gone, with a close timeout of one
+_PART_OF_A_FRAME = struct.pack("!BBH", 0x82, 126, 1000) + b"x" * 10
+_PART_OF_A_MASKED_FRAME = struct.pack("!BBH4s", 0x82, 0x80 | 126, 1000, b"mask") + b"x" * 10
+_OWN_ENDS = (
+    (4411, "expired"),
+    (4408, "idle"),
+    (4412, "max-age"),
+    (4410, "taken-over"),
+    (4499, "kicked"),
+    (1012, "restarting"),
+)
+
+
+def _read_to_the_end(console: FakeConsole) -> None:
+    while True:
+        console.recv_frame()
+
+
+class EndsTestCase(ProxyTestCase):
+    """Opens sessions between a raw client and a scripted upstream."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.proxy = self.start_proxy()
+        self.proxy_is_done = threading.Event()
+
+    def read_nothing(self, console: FakeConsole) -> None:
+        """Take nothing from the proxy while the session lasts, then see that its connection has ended."""
+        console.wait(self.proxy_is_done)
+        _read_to_the_end(console)
+
+    def session(
+        self, script: Callable[[FakeConsole], None] = _read_to_the_end
+    ) -> tuple[RawClient, FakeConsole]:
+        """Open a session with ``script`` behind it and return both of its ends."""
+        vmi: FakeVMI = self.api.add_vmi("vm", self.namespace, backend=Script(script))
+        client = RawClient.open(self.url(self.proxy, "vm"))
+        self.addCleanup(client.close)
+        self.assertEqual(client.status, 101)
+        return client, vmi.wait_for_session()
+
+    def assert_all_gone(self, client: RawClient) -> None:
+        """Assert that, within two seconds, no session, thread or connection is left at the proxy."""
+        deadline = Deadline(_WITHIN)
+        client.wait_for_end(deadline.remaining())
+        self.assert_proxy_done(deadline)
+        self.assertTrue(self.api.wait_until_idle(deadline.remaining()), "the upstream connection is left")
+        self.proxy_is_done.clear()
+
+    def assert_proxy_done(self, deadline: Deadline) -> None:
+        for thread in self.session_threads():
+            thread.join(deadline.remaining())
+        self.assertEqual(self.session_threads(), [])
+        self.assertEqual(self.proxy.connections, 0)
+        self.proxy_is_done.set()
+
+    def session_threads(self) -> list[threading.Thread]:
+        standing = ("wsproxy-accept", "wsproxy-housekeeping", "wsproxy-resolver")
+        found = [thread for thread in threading.enumerate() if thread.name.startswith("wsproxy-")]
+        return [thread for thread in found if not thread.name.startswith(standing)]
+
+    def end_from_within(self, code: int, reason: str) -> None:
+        """End every session as the proxy itself would."""
+        server = self.proxy._server
+        assert server is not None
+        for connection in list(server._registry._connections):
+            connection.session.end(code, reason)  # type: ignore[attr-defined]
+
+
+class Ends(EndsTestCase):
+    """One test for each row, state and direction."""
+
+    def test_client_closes_and_upstream_answers(self) -> None:
+        """The client's Close reaches the upstream as it is, and the upstream's answer comes back."""
+
+        def answer(console: FakeConsole) -> None:
+            console.recv_frame()
+            console.send_close(4000, "see you")
+            _read_to_the_end(console)
+
+        client, console = self.session(answer)
+        sent = client.send_close(3001, "good bye")
+        self.assertEqual(client.recv_close(), (4000, "see you"))
+        self.assertEqual(console.close_received, (3001, "good bye"))
+        self.assertNotEqual(sent, b"")
+        self.assert_all_gone(client)
+
+    def test_client_closes_without_a_code(self) -> None:
+        """A Close without a code stays one in both directions."""
+
+        def answer(console: FakeConsole) -> None:
+            console.recv_frame()
+            console.send_close(None)
+            _read_to_the_end(console)
+
+        client, console = self.session(answer)
+        client.send_close(None)
+        self.assertEqual(client.recv_close(), (1005, ""))
+        self.assertEqual(console.close_received, (1005, ""))
+        self.assert_all_gone(client)
+
+    def test_upstream_goes_on_sending_until_its_answer(self) -> None:
+        """Data that the upstream sends between the client's Close and its own answer is delivered."""
+
+        def answer(console: FakeConsole) -> None:
+            console.recv_frame()
+            console.send_frame(BINARY, b"last words")
+            console.send_close(1000)
+            _read_to_the_end(console)
+
+        client, _ = self.session(answer)
+        client.send_close(1000)
+        self.assertEqual(client.recv_frame().payload, b"last words")
+        self.assertEqual(client.recv_close(), (1000, ""))
+        self.assert_all_gone(client)
+
+    def test_client_closes_and_upstream_never_answers(self) -> None:
+        """When no answer comes within the close timeout, the client is answered with its own code."""
+        client, console = self.session(self.read_nothing)
+        client.send_close(3002, "good bye")
+        self.assertEqual(client.recv_close(), (3002, "good bye"))
+        self.assert_all_gone(client)
+        self.assertIsNone(console.error)
+
+    def test_upstream_closes_and_client_answers(self) -> None:
+        """The upstream's Close reaches the client as it is, and the client's answer comes back."""
+
+        def close(console: FakeConsole) -> None:
+            console.send_close(1001, "going away")
+            _read_to_the_end(console)
+
+        client, console = self.session(close)
+        self.assertEqual(client.recv_close(), (1001, "going away"))
+        client.send_close(1001, "me too")
+        self.assert_all_gone(client)
+        self.assertEqual(console.close_received, (1001, "me too"))
+
+    def test_upstream_closes_and_client_never_answers(self) -> None:
+        """When the client does not answer, the upstream is answered with its own code."""
+
+        def close(console: FakeConsole) -> None:
+            console.send_close(4001, "over")
+            _read_to_the_end(console)
+
+        client, console = self.session(close)
+        self.assertEqual(client.recv_close(), (4001, "over"))
+        self.assert_all_gone(client)
+        self.assertEqual(console.close_received, (4001, "over"))
+
+    def test_both_close_at_once(self) -> None:
+        """Each one's Close is the other one's answer."""
+        both = threading.Barrier(2)
+
+        def close(console: FakeConsole) -> None:
+            console.send_frame(BINARY, b"ready")
+            both.wait(10)
+            console.send_close(4002, "upstream's")
+            _read_to_the_end(console)
+
+        client, console = self.session(close)
+        client.recv_frame()
+        both.wait(10)
+        client.send_close(4003, "client's")
+        self.assertEqual(client.recv_close(), (4002, "upstream's"))
+        self.assert_all_gone(client)
+        self.assertEqual(console.close_received, (4003, "client's"))
+
+    def test_client_vanishes_with_fin(self) -> None:
+        """A client that leaves without a Close makes the upstream see Close 1000 and the end."""
+        client, console = self.session()
+        client.close()
+        self.assert_upstream_told(console)
+
+    def test_client_vanishes_with_rst(self) -> None:
+        """A client whose connection is reset makes the upstream see Close 1000 and the end."""
+        client, console = self.session()
+        client.reset()
+        self.assert_upstream_told(console)
+
+    def assert_upstream_told(self, console: FakeConsole) -> None:
+        self.assertTrue(self.api.wait_until_idle(_WITHIN))
+        self.assertEqual(console.close_received, (1000, "client-gone"))
+        for thread in self.session_threads():
+            thread.join(_WITHIN)
+        self.assertEqual(self.session_threads(), [])
+
+    def test_client_vanishes_inside_a_frame(self) -> None:
+        """A client that leaves inside a frame leaves the upstream without a Close, and without a session."""
+        client, console = self.session()
+        client.send_raw(_PART_OF_A_MASKED_FRAME)
+        client.close()
+        self.assertTrue(self.api.wait_until_idle(_WITHIN))
+        self.assertIsNone(console.close_received)
+
+    def test_client_closes_and_leaves_at_once(self) -> None:
+        """A client that says good bye and leaves without waiting is still announced to the upstream."""
+        client, console = self.session()
+        client.send_close(3003, "in a hurry")
+        client.close()
+        self.assertTrue(self.api.wait_until_idle(_WITHIN))
+        self.assertEqual(console.close_received, (3003, "in a hurry"))
+
+    def test_upstream_drops_after_data(self) -> None:
+        """KubeVirt's normal end, TCP dropped without a Close, is Close 1011 for the client."""
+
+        def drop(console: FakeConsole) -> None:
+            console.send_frame(BINARY, b"data")
+
+        client, _ = self.session(drop)
+        self.assertEqual(client.recv_frame().payload, b"data")
+        self.assertEqual(client.recv_close(), (1011, "upstream-closed"))
+        client.send_close(1011)
+        self.assert_all_gone(client)
+
+    def test_upstream_drops_and_client_never_answers(self) -> None:
+        """A client that does not answer our Close is shut down after the close timeout."""
+
+        def drop(console: FakeConsole) -> None:
+            console.send_frame(BINARY, b"data")
+
+        client, _ = self.session(drop)
+        self.assertEqual(client.recv_close(), (1011, "upstream-closed"))
+        self.assert_all_gone(client)
+
+    def test_upstream_resets(self) -> None:
+        """A reset by the upstream is Close 1011 for the client."""
+
+        def reset(console: FakeConsole) -> None:
+            console.send_frame(BINARY, b"data")
+            console.recv_frame()
+            console.reset()
+
+        client, _ = self.session(reset)
+        client.recv_frame()
+        client.send_frame(BINARY, b"go")
+        self.assertEqual(client.recv_close(), (1011, "upstream-closed"))
+        client.send_close(1011)
+        self.assert_all_gone(client)
+
+    def test_upstream_sends_close_notify(self) -> None:
+        """The end of the TLS stream is the end of the upstream, whether TCP goes on or not."""
+
+        def notify(console: FakeConsole) -> None:
+            console.send_frame(BINARY, b"data")
+            console.send_close_notify()
+            self.read_nothing(console)
+
+        client, _ = self.session(notify)
+        self.assertEqual(client.recv_close(), (1011, "upstream-closed"))
+        client.send_close(1011)
+        self.assert_all_gone(client)
+
+    def test_upstream_drops_before_any_byte(self) -> None:
+        """A 101 and then nothing means that the console could not be opened: 4502."""
+        client, _ = self.session(lambda console: None)
+        self.assertEqual(client.recv_close()[0], 4502)
+        client.send_close(4502)
+        self.assert_all_gone(client)
+
+    def test_upstream_drops_inside_a_frame(self) -> None:
+        """When the upstream drops inside a frame no Close fits behind it: the client is shut down."""
+
+        def drop(console: FakeConsole) -> None:
+            console.send_raw(_PART_OF_A_FRAME)
+
+        client, _ = self.session(drop)
+        with self.assertLogs("wsproxy.session", "INFO") as logs:
+            received = b""
+            while part := client.recv_raw():
+                received += part
+            self.assert_all_gone(client)
+        self.assertEqual(received, _PART_OF_A_FRAME)
+        self.assertIn("close not sent to client", logs.output[-1])
+
+    def test_upstream_drops_after_its_close(self) -> None:
+        """An upstream that closes and does not wait for the answer ends the session all the same."""
+
+        def close(console: FakeConsole) -> None:
+            console.send_close(4004, "enough")
+
+        client, _ = self.session(close)
+        self.assertEqual(client.recv_close(), (4004, "enough"))
+        client.send_close(4004)
+        self.assert_all_gone(client)
+
+    def test_upstream_drops_instead_of_answering(self) -> None:
+        """A client whose Close is answered by a dropped connection is answered by us."""
+        client, _ = self.session(lambda console: console.recv_frame() and None)
+        client.send_close(3004, "good bye")
+        self.assertEqual(client.recv_close(), (3004, "good bye"))
+        self.assert_all_gone(client)
+
+    def test_client_breaks_the_protocol(self) -> None:
+        """A client that breaks RFC 6455 gets 1002, and the upstream Close 1000."""
+        client, console = self.session()
+        client.send_raw(b"\x82\x01x")  # not masked
+        code, reason = client.recv_close()
+        self.assertEqual(code, 1002)
+        self.assertTrue(reason.startswith("protocol-error"), reason)
+        self.assert_all_gone(client)
+        self.assertEqual(console.close_received, (1000, ""))
+
+    def test_upstream_breaks_the_protocol(self) -> None:
+        """An upstream that breaks RFC 6455 gets 1002, and the client 1011."""
+
+        def break_it(console: FakeConsole) -> None:
+            console.send_frame(BINARY, b"good")
+            console.send_frame(3, b"bad")
+            _read_to_the_end(console)
+
+        client, console = self.session(break_it)
+        self.assertEqual(client.recv_frame().payload, b"good")
+        self.assertEqual(client.recv_close(), (1011, "upstream-protocol-error"))
+        client.send_close(1011)
+        self.assert_all_gone(client)
+        assert console.close_received is not None
+        self.assertEqual(console.close_received[0], 1002)
+
+    def test_frame_too_big(self) -> None:
+        """A frame above the limit is refused with 1009 at its header, whatever its length says."""
+        client, console = self.session()
+        client.send_raw(struct.pack("!BBQ", 0x82, 0x80 | 127, 2**63 - 1) + b"mask")
+        self.assertEqual(client.recv_close()[0], 1009)
+        self.assert_all_gone(client)
+        self.assertEqual(console.close_received, (1000, ""))
+
+    def test_own_end_with_each_code(self) -> None:
+        """Our own end tells the client its code and reason, and the upstream Close 1000."""
+        for code, reason in _OWN_ENDS:
+            with self.subTest(code=code):
+
+                def answer(console: FakeConsole) -> None:
+                    console.send_frame(BINARY, b"ready")
+                    console.recv_frame()
+                    console.send_close(1000)
+                    _read_to_the_end(console)
+
+                client, console = self.session(answer)
+                client.recv_frame()
+                self.end_from_within(code, reason)
+                self.assertEqual(client.recv_close(), (code, reason))
+                client.send_close(code)
+                self.assert_all_gone(client)
+                self.assertEqual(console.close_received, (1000, ""))
+
+    def test_own_end_and_nobody_answers(self) -> None:
+        """Our own end takes no longer than the close timeout if neither side answers."""
+        for code, reason in _OWN_ENDS:
+            with self.subTest(code=code):
+                client, console = self.session(
+                    lambda console: console.recv_frame() and self.read_nothing(console)
+                )
+                self.end_from_within(code, reason)
+                self.assertEqual(client.recv_close(), (code, reason))
+                self.assert_all_gone(client)
+                self.assertEqual(console.close_received, (1000, ""))
+
+    def test_own_end_while_the_upstream_is_inside_a_frame(self) -> None:
+        """Our Close waits for the end of the frame that the upstream is sending."""
+        for code, reason in _OWN_ENDS:
+            with self.subTest(code=code):
+                finish = threading.Event()
+
+                def send(console: FakeConsole, finish: threading.Event = finish) -> None:
+                    console.send_raw(_PART_OF_A_FRAME)
+                    console.wait(finish)
+                    console.send_raw(b"y" * 990)
+                    console.send_frame(BINARY, b"too late")
+                    console.recv_frame()
+                    console.send_close(1000)
+                    _read_to_the_end(console)
+
+                client, _ = self.session(send)
+                got = client.recv_raw()
+                while len(got) < len(_PART_OF_A_FRAME):
+                    got += client.recv_raw()
+                self.end_from_within(code, reason)
+                finish.set()
+                client._frames.feed(got)
+                self.assertEqual(len(client.recv_frame().payload), 1000)
+                frame = client.recv_frame()
+                self.assertEqual(frame.opcode, CLOSE)
+                self.assertEqual(frame.payload, struct.pack("!H", code) + reason.encode())
+                client.send_close(code)
+                self.assert_all_gone(client)
+
+    def test_own_end_while_stuck_inside_a_frame(self) -> None:
+        """A leg that stays inside a frame until the deadline is shut down without a Close, and that is logged."""
+        for code, reason in _OWN_ENDS:
+            with self.subTest(code=code):
+
+                def send(console: FakeConsole) -> None:
+                    console.send_raw(_PART_OF_A_FRAME)
+                    self.read_nothing(console)
+
+                client, _ = self.session(send)
+                client.recv_raw()
+                with self.assertLogs("wsproxy.session", "INFO") as logs:
+                    self.end_from_within(code, reason)
+                    self.assert_all_gone(client)
+                self.assertIn("close not sent to client", logs.output[-1])
+
+    def test_own_end_after_either_side_vanished(self) -> None:
+        """Our own end after the ends that others began changes nothing and leaves nothing."""
+        for code, reason in _OWN_ENDS:
+            with self.subTest(code=code):
+                client, _ = self.session(lambda console: console.send_frame(BINARY, b"data"))
+                self.assertEqual(client.recv_close(), (1011, "upstream-closed"))
+                self.end_from_within(code, reason)
+                client.send_close(1011)
+                self.assert_all_gone(client)
+
+    def test_both_ends_of_ours_and_the_client_at_once(self) -> None:
+        """A client's Close that crosses ours is its answer to ours."""
+        for code, reason in _OWN_ENDS:
+            with self.subTest(code=code):
+                client, console = self.session()
+                both = threading.Barrier(2)
+                thread = threading.Thread(
+                    target=lambda b=both, c=code, r=reason: (b.wait(10), self.end_from_within(c, r))  # type: ignore[misc]
+                )
+                thread.start()
+                both.wait(10)
+                client.send_close(3005, "crossing")
+                self.assertIn(client.recv_close()[0], (code, 3005))
+                thread.join()
+                self.assert_all_gone(client)
+                self.assertIn(console.close_received, ((1000, ""), (3005, "crossing")))
+
+
+class StuckLegs(EndsTestCase):
+    """A leg that takes nothing: its send buffer is full."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.proxy = self.start_proxy(ping_interval=0.3)
+
+    def flood(self, console: FakeConsole) -> None:
+        payload = bytes(32768)
+        while True:
+            console.send_message(payload)
+
+    def stuck_client(self) -> tuple[RawClient, FakeConsole]:
+        """Open a session whose client reads nothing while the upstream sends all it can."""
+        vmi = self.api.add_vmi("vm", self.namespace, backend=Script(self.flood))
+        client = RawClient.open(self.url(self.proxy, "vm"), receive_buffer=4096)
+        self.addCleanup(client.close)
+        return client, vmi.wait_for_session()
+
+    def test_client_that_reads_nothing_is_found_dead(self) -> None:
+        """A client that takes no byte for two ping intervals is dead; the upstream is let go."""
+        _, console = self.stuck_client()
+        self.assertTrue(console.ended.wait(5))
+
+    def test_own_end_of_a_stuck_client(self) -> None:
+        """Our own end of a session with a full send buffer takes no longer than the close timeout."""
+        proxy = self.start_proxy()
+        self.proxy, live = proxy, self.proxy
+        for code, reason in _OWN_ENDS:
+            with self.subTest(code=code):
+                client, console = self.stuck_client()
+                self.wait_until_stuck(console)
+                with self.assertLogs("wsproxy.session", "INFO") as logs:
+                    self.end_from_within(code, reason)
+                    deadline = Deadline(_WITHIN)
+                    self.assert_proxy_done(deadline)
+                    self.assertTrue(self.api.wait_until_idle(deadline.remaining()))
+                self.assertIn("close not sent to client", "".join(logs.output))
+                client.close()
+        self.assertEqual(live.connections, 0)
+
+    def wait_until_stuck(self, console: FakeConsole) -> None:
+        """Wait until the upstream could send nothing for a while."""
+        sent, quiet = -1, threading.Event()
+        while console.bytes_sent != sent:
+            sent = console.bytes_sent
+            quiet.wait(0.15)
+
+    def test_upstream_that_reads_nothing_is_found_dead(self) -> None:
+        """An upstream that takes no byte for two ping intervals is dead; the client is told."""
+        vmi = self.api.add_vmi(
+            "vm",
+            self.namespace,
+            backend=Script(lambda c: (c.send_frame(BINARY, b"x"), self.read_nothing(c))[1]),
+        )
+        client = RawClient.open(self.url(self.proxy, "vm"))
+        self.addCleanup(client.close)
+        client.sock.settimeout(1)
+        with self.assertRaises((TimeoutError, ConnectionError)):
+            while True:
+                client.send_frame(BINARY, bytes(32768))
+        self.assertEqual(client.recv_close(), (1011, "upstream-closed"))
+        client.drop()
+        self.assert_all_gone(client)
+
+
+class Liveness(EndsTestCase):
+    """Pings of ours, and what they are answered with."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.proxy = self.start_proxy(ping_interval=0.2)
+
+    def test_silent_client_is_found_dead(self) -> None:
+        """A client that answers no ping is dead after two intervals."""
+        client, console = self.session()
+        self.assertEqual(client.recv_frame().opcode, PING)
+        self.assertTrue(console.ended.wait(3))
+
+    def test_answered_pings_keep_a_session_open(self) -> None:
+        """Pongs to our pings keep an idle session alive on both legs, and reach nobody."""
+        seen: list[int] = []
+
+        def answer(console: FakeConsole) -> None:
+            console.send_frame(BINARY, b"x")
+            while True:
+                frame = console.recv_frame()
+                seen.append(frame.opcode)
+                if frame.opcode == PING:
+                    console.send_frame(PONG, frame.payload)
+                elif frame.opcode == CLOSE:
+                    console.send_close(1000)
+
+        client, _ = self.session(answer)
+        self.assertEqual(client.recv_frame().opcode, BINARY)
+        for _ in range(8):
+            frame = client.recv_frame()
+            self.assertEqual((frame.opcode, len(frame.payload)), (PING, 8))
+            client.send_frame(PONG, frame.payload)
+        client.send_close(1000)
+        self.assertEqual(client.recv_close(), (1000, ""))
+        self.assert_all_gone(client)
+        self.assertNotIn(PONG, seen)
+        self.assertGreaterEqual(seen.count(PING), 5)
+
+    def test_foreign_pings_and_pongs_pass(self) -> None:
+        """Pings and pongs that are not ours pass unchanged, in both directions; nobody answers for the peer."""
+
+        def echo(console: FakeConsole) -> None:
+            while True:
+                frame = console.recv_frame()
+                if not (frame.opcode == PING and len(frame.payload) == 8):
+                    console.send_frame(frame.opcode, frame.payload)
+
+        client, _ = self.session(echo)
+        for opcode, payload in ((PING, b"hello?"), (PONG, b"12345678"), (PONG, b"")):
+            client.send_frame(opcode, payload)
+            frame = client.recv_frame()
+            while frame.opcode == PING and len(frame.payload) == 8:
+                client.send_frame(PONG, frame.payload)
+                frame = client.recv_frame()
+            self.assertEqual((frame.opcode, frame.payload), (opcode, payload))
+        client.reset()
+
+
+class Stop(EndsTestCase):
+    """The proxy stops with sessions open."""
+
+    def test_stop_with_fifty_sessions(self) -> None:
+        """Stopping sends each of 50 live sessions Close 1012 and leaves nothing."""
+        self.api.add_vmi("vm", self.namespace, backend=Echo())
+        for number in range(50):
+            self.api.add_vmi(f"vm-{number}", self.namespace, backend=Echo())
+        clients = [RawClient.open(self.url(self.proxy, f"vm-{number}")) for number in range(50)]
+        self.assertEqual({client.status for client in clients}, {101})
+        deadline = Deadline(_WITHIN)
+        self.proxy.stop_thread()
+        self.assertFalse(deadline.passed)
+        for client in clients:
+            self.assertEqual(client.recv_close(), (1012, "restarting"))
+            client.close()
+        self.assertEqual(self.session_threads(), [])
+        self.assertTrue(self.api.wait_until_idle(_WITHIN))
+
+    def test_stop_during_the_request(self) -> None:
+        """Stopping does not wait for a client that has not finished its request."""
+        with RawClient(self.proxy.address) as client:
+            client.send_raw(b"GET /")
+            deadline = Deadline(_WITHIN)
+            self.proxy.stop_thread()
+            self.assertFalse(deadline.passed)
+            client.wait_for_end()
+
+    def test_stop_during_the_dial(self) -> None:
+        """A client whose console is being opened is told that the proxy is stopping."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        url = f"{self.api.url.partition('://')[0]}://127.0.0.1:{listener.getsockname()[1]}"
+        proxy = self.start_proxy(remote_url=url)
+        with RawClient(proxy.address) as client:
+            client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
+            accepted, _ = listener.accept()
+            with accepted:
+                proxy.stop_thread()
+                client.read_head()
+        self.assertEqual(client.status, 503)
+
+
+class PlainEnds(Ends):
+    """The same without TLS, as behind kubectl proxy."""
+
+    tls = False
+
+
+class PlainStuckLegs(StuckLegs):
+    tls = False
+
+
+class PlainLiveness(Liveness):
+    tls = False
+
+
+class PlainStop(Stop):
+    tls = False
+
+
+class ExpiredSession(EndsTestCase):
+    """The one lifetime that a session always has: its token's."""
+
+    def test_session_ends_with_its_token(self) -> None:
+        """A session is closed with 4411 when its token expires."""
+        self.api.add_vmi("vm", self.namespace, backend=Echo())
+        url = self.url(self.proxy, "vm", self.token("vm", expires_in=1.5))
+        client = RawClient.open(url)
+        self.addCleanup(client.close)
+        code, reason = client.recv_close(5)
+        self.assertEqual(code, 4411)
+        self.assertTrue(reason.startswith("expired"))
+        client.send_close(code)
+        self.assert_all_gone(client)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,112 @@
+"""``wsproxy check``: could this proxy serve, and if not, what is to be done."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .config import Config
+from .deadline import Deadline
+from .exceptions import TransportClosed
+from .resolver import Resolver
+from .transport import ClientTLS
+from .upstream import Dialler, read_token
+
+__all__ = ["Finding", "check", "raise_descriptor_limit"]
+
+_DESCRIPTORS_PER_SESSION = 2
+_FEW_DESCRIPTORS = 1024
+_PROBE = "/version"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    :ivar ok: whether this much is in order.
+    :ivar text: what was found; for a fault, with its remedy.
+    """
+
+    ok: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'ok   ' if self.ok else 'FAULT'} {self.text}"
+
+
+def check(config: Config) -> Iterator[Finding]:
+    """Look at everything that ``config`` depends on. Blocks for at most the dial timeout."""
+    yield Finding(
+        True, f"settings: API at {config.upstream.url('')}, listening on {config.host}:{config.port}"
+    )
+    yield _descriptors()
+    files = [_ca(config), _token(config)]
+    yield from files
+    if all(finding.ok for finding in files):
+        yield _api(config)
+
+
+def raise_descriptor_limit() -> tuple[int, int]:
+    """Raise the soft limit on open files to the hard limit; return the soft limit before and after."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        return soft, soft  # macOS reports a hard limit that it does not accept
+    return soft, hard
+
+
+def _descriptors() -> Finding:
+    _, limit = raise_descriptor_limit()
+    if limit == resource.RLIM_INFINITY:
+        return Finding(True, "descriptors: no limit")
+    text = f"descriptors: {limit}, enough for {limit // _DESCRIPTORS_PER_SESSION} sessions"
+    if limit < _FEW_DESCRIPTORS:
+        return Finding(False, f"{text}; raise the hard limit on open files (ulimit -n, LimitNOFILE=)")
+    return Finding(True, text)
+
+
+def _ca(config: Config) -> Finding:
+    if not config.upstream.tls:
+        return Finding(True, "CA: none needed, dev mode speaks no TLS")
+    file = config.sslopt.get("ca_certs", "the system's authorities")
+    remedy = "set WSPROXY_CA_FILE to the file with the API's authorities"
+    return _try(lambda: ClientTLS(config.sslopt).context(), f"CA: {file}", remedy)
+
+
+def _token(config: Config) -> Finding:
+    if not config.upstream.tls:
+        return Finding(True, "service-account token: none needed, kubectl proxy has its own")
+    remedy = "give the pod a service account, or set WSPROXY_TOKEN_FILE"
+    return _try(lambda: read_token(config.token_file), f"service-account token: {config.token_file}", remedy)
+
+
+def _try(read: Callable[[], object], what: str, remedy: str) -> Finding:
+    try:
+        read()
+    except (OSError, ValueError) as exc:
+        return Finding(False, f"{what}: {exc}; {remedy}")
+    return Finding(True, what)
+
+
+def _api(config: Config) -> Finding:
+    resolver = Resolver()
+    what = f"API: {config.upstream.url('')}"
+    try:
+        status, _ = Dialler(config, resolver).request(_PROBE, Deadline(config.dial_timeout))
+    except TimeoutError:
+        return Finding(
+            False, f"{what} does not answer within {config.dial_timeout:g} s; is the address right?"
+        )
+    except (TransportClosed, OSError) as exc:
+        return Finding(
+            False, f"{what} cannot be reached: {exc}; check the address, and the CA for a TLS error"
+        )
+    finally:
+        resolver.stop()
+    if status == 401:
+        return Finding(False, f"{what} does not take the service-account token (401); is it of this cluster?")
+    if status >= 500:
+        return Finding(False, f"{what} answers {status}; look at the API server")
+    return Finding(True, f"{what} answers")

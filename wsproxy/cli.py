@@ -1,0 +1,156 @@
+"""The program: ``wsproxy serve``, ``token``, ``check`` and ``demo``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .check import check, raise_descriptor_limit
+from .config import SETTINGS, Config
+from .exceptions import ConfigError
+from .keys import VerificationKey
+from .proxy import WebsocketProxy
+from .routing import is_dns_label, is_dns_subdomain
+from .tokens import make_token
+from .version import __version__
+
+__all__ = ["main"]
+
+logger = logging.getLogger("wsproxy.cli")
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_USAGE_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status.
+
+    :param argv: arguments without the program's name; ``sys.argv`` if None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
+        arguments.insert(0, "serve")
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+        return status
+    except ConfigError as exc:
+        faults = "\n".join(f"  - {fault}" for fault in exc.faults)
+        print(f"wsproxy: the settings have faults:\n{faults}", file=sys.stderr)
+        return _USAGE_ERROR
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = _config(options)
+    logging.basicConfig(level=config.log_level, format=_LOG_FORMAT, stream=sys.stderr)
+    raise_descriptor_limit()
+    proxy = WebsocketProxy.from_config(config)
+    try:
+        proxy.run_in_thread(config.host, config.port)
+    except OSError as exc:
+        print(f"wsproxy: cannot listen on {config.host} port {config.port}: {exc}", file=sys.stderr)
+        return 1
+    host, port = proxy.address
+    print(f"wsproxy {__version__} listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    proxy.wait()
+    return 0
+
+
+def _token(options: argparse.Namespace) -> int:
+    secret = options.SECRET_KEY or os.environ.get("SECRET_KEY", "")
+    key = VerificationKey.load(secret)
+    faults = [
+        f"--vmi {name!r} is not a Kubernetes name" for name in options.vmi if not is_dns_subdomain(name)
+    ]
+    if not is_dns_label(options.namespace):
+        faults.append(f"--namespace {options.namespace!r} is not a Kubernetes name")
+    if faults:
+        raise ConfigError(faults)
+    user = int(options.user) if options.user.isdecimal() else options.user
+    assert isinstance(key.key, bytes)
+    print(
+        make_token(
+            key.key,
+            namespace=options.namespace,
+            vmis=options.vmi,
+            user=user,
+            expires_in=options.expires_in,
+        )
+    )
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    status = 0
+    for finding in check(_config(options)):
+        print(finding, flush=True)
+        status = status if finding.ok else 1
+    return status
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import run_demo  # brings in wsproxy.testing, which a server does not need
+
+    return run_demo(port=options.port, once=options.once, screenshot=options.screenshot)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    given: Mapping[str, Any] = vars(options)
+    return Config.from_env(os.environ, {setting.env: given[setting.env] for setting in SETTINGS})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wsproxy",
+        description="A console gateway for virtual machines on Kubernetes.",
+        epilog="Without a command, wsproxy serves. wsproxy serve --help lists the settings.",
+    )
+    parser.add_argument("--version", action="version", version=f"wsproxy {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True)
+
+    serve = commands.add_parser(
+        "serve", help="serve until SIGTERM", epilog="A flag wins over the environment."
+    )
+    serve.set_defaults(command=_serve)
+    _add_settings(serve)
+
+    token = commands.add_parser("token", help="print a token, signed with SECRET_KEY")
+    token.set_defaults(command=_token)
+    token.add_argument("--secret-key", dest="SECRET_KEY", metavar="SECRET", help="environment: SECRET_KEY")
+    token.add_argument(
+        "--vmi", action="append", required=True, help="VMI that may be opened; may be repeated"
+    )
+    token.add_argument("--namespace", required=True, help="namespace of the VMIs")
+    token.add_argument("--user", default="0", help="id of the user (default: %(default)s)")
+    token.add_argument(
+        "--expires-in", type=float, default=600, metavar="SECONDS", help="validity (default: %(default)s)"
+    )
+
+    check_ = commands.add_parser("check", help="say whether a proxy with these settings could serve")
+    check_.set_defaults(command=_check)
+    _add_settings(check_)
+
+    demo = commands.add_parser("demo", help="show the whole path, with no cluster")
+    demo.set_defaults(command=_demo)
+    demo.add_argument(
+        "--port", type=int, default=5001, help="port of the proxy, 0 for any (default: %(default)s)"
+    )
+    demo.add_argument("--once", action="store_true", help="connect, type, look, say what happened, and exit")
+    demo.add_argument("--screenshot", metavar="FILE.png", help="with --once: save what was seen")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting; it is text here, converted and checked with the environment's."""
+    for setting in SETTINGS:
+        default = "" if setting.default is None else f"; default: {setting.default}"
+        parser.add_argument(
+            setting.flag,
+            dest=setting.env,
+            metavar="VALUE",
+            help=f"{setting.help} (environment: {setting.env}{default})".replace("%", "%%"),
+        )
