@@ -151,6 +151,13 @@ class Desktop:
         with self._changed:
             return self._changed.wait_for(condition, timeout)
 
+    @property
+    def terminal_area(self) -> tuple[int, int, int, int]:
+        """Where the typed text stands on the screen: x, y, width, height, in pixels."""
+        with self._changed:
+            area = self._screen.terminal
+            return area.x, area.y, area.width, area.height
+
     def screenshot(self) -> Image:
         """Return what the desktop shows now."""
         with self._changed:

@@ -116,6 +116,11 @@ class Screen:
         self._present(before)
         self._present(self._arrow_area())
 
+    @property
+    def terminal(self) -> Rectangle:
+        """Where the typed text stands; set_facts may move it."""
+        return self._terminal
+
     # --- layout ---
 
     def _lay_out(self, facts: int) -> Rectangle:
