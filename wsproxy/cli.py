@@ -50,14 +50,16 @@ def _serve(options: argparse.Namespace) -> int:
     raise_descriptor_limit()
     proxy = WebsocketProxy.from_config(config)
     try:
-        proxy.run_in_thread(config.host, config.port)
+        proxy.run(config.host, config.port, on_ready=_print_ready)
     except OSError as exc:
         print(f"wsproxy: cannot listen on {config.host} port {config.port}: {exc}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _print_ready(proxy: WebsocketProxy) -> None:
     host, port = proxy.address
     print(f"wsproxy {__version__} listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
-    proxy.wait()
-    return 0
 
 
 def _token(options: argparse.Namespace) -> int:

@@ -105,8 +105,6 @@ class Closing:
         if not other.sent and not other.lost:
             other.sent = True
             actions.append(ForwardClose(leg.other))
-        elif other.lost and not state.sent:
-            actions += self._answer(leg)
         return actions + self._finish_if_done()
 
     def lost(self, leg: Leg, *, heard: bool = True, stranded: bool = False) -> list[Action]:

@@ -61,15 +61,20 @@ def run_demo(port: int, once: bool, screenshot: str | None) -> int:
     level = logging.WARNING if once else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        with _running(0 if once else port) as demo:
-            return _visit(demo, screenshot) if once else _invite(demo)
+        with _prepared() as demo:
+            if not once:
+                demo.proxy.run(_HOST, port, on_ready=lambda proxy: _invite(demo))
+                return 0
+            with demo.proxy.run_in_thread(_HOST, 0):
+                return _visit(demo, screenshot)
     except OSError as exc:
         print(f"wsproxy demo: {exc}; is port {port} taken? --port 0 takes any", file=sys.stderr)
         return 1
 
 
 @contextmanager
-def _running(port: int) -> Iterator[_Demo]:
+def _prepared() -> Iterator[_Demo]:
+    """Start everything but the proxy."""
     secret = secrets.token_urlsafe(32)
     token = make_token(
         secret, namespace=_NAMESPACE, vmis=[_VMI], user=_USER, expires_in=_TOKEN_SECONDS, lab_id="demo"
@@ -85,19 +90,22 @@ def _running(port: int) -> Iterator[_Demo]:
             sslopt={"ca_certs": api.ca_file},
             token_file=api.token_file,
         )
-        with proxy.run_in_thread(_HOST, port):
-            desktop.set_facts(
-                {
-                    "VMI": f"{_NAMESPACE}/{_VMI}",
-                    "user": _USER,
-                    "proxy": "{}:{}, token checked".format(*proxy.address),
-                    "API": f"{api.url.partition('//')[2]}, TLS and bearer token",
-                }
-            )
-            yield _Demo(api, desktop, proxy, token)
+        yield _Demo(api, desktop, proxy, token)
 
 
-def _invite(demo: _Demo) -> int:
+def _show_facts(demo: _Demo) -> None:
+    demo.desktop.set_facts(
+        {
+            "VMI": f"{_NAMESPACE}/{_VMI}",
+            "user": _USER,
+            "proxy": "{}:{}, token checked".format(*demo.proxy.address),
+            "API": f"{demo.api.url.partition('//')[2]}, TLS and bearer token",
+        }
+    )
+
+
+def _invite(demo: _Demo) -> None:
+    _show_facts(demo)
     host, port = demo.proxy.address
     print(
         f"""\
@@ -115,12 +123,11 @@ Point any noVNC at it, served from wherever, with these parameters:
 Ctrl-C stops it.""",
         flush=True,
     )
-    demo.proxy.wait()
-    return 0
 
 
 def _visit(demo: _Demo, screenshot: str | None) -> int:
-    """Be the client: connect through the proxy, type, look."""
+    """Be the client: connect through the proxy, type, look. Returns the exit status."""
+    _show_facts(demo)
     try:
         with RFBClient.connect(demo.url, timeout=_STEP_SECONDS) as client:
             client.handshake()

@@ -48,7 +48,10 @@ class VerificationKey:
 
         :raises ConfigError: if the secret is empty, or key and algorithms do not belong together.
         """
-        raw = secret.encode() if isinstance(secret, str) else bytes(secret)
+        try:
+            raw = secret.encode() if isinstance(secret, str) else bytes(secret)
+        except UnicodeEncodeError:  # holds the secret: not chained
+            raise ConfigError(["SECRET_KEY is not UTF-8 text"]) from None
         names = tuple(algorithms)
         if not raw.strip():
             raise ConfigError(["SECRET_KEY is empty; set the secret that the tokens are signed with"])

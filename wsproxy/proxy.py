@@ -7,7 +7,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
@@ -106,11 +106,9 @@ class WebsocketProxy:
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
         self._pid = 0
-        # What ends wait(): a signal's number, or None for stop_thread. A signal handler runs between two
+        # What ends run(): a signal's number, or None for stop_thread. A signal handler runs between two
         # bytecodes of the waiting thread, so it may take no lock: SimpleQueue is made for that.
         self._events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._stopped = threading.Event()
-        self._stopped.set()
 
     @property
     def remote_url(self) -> str:
@@ -150,17 +148,27 @@ class WebsocketProxy:
         server = self._server
         return server.connections if server else 0
 
-    def run(self, host: str, port: int) -> None:
+    def run(
+        self, host: str, port: int, *, on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None
+    ) -> None:
         """Serve in the foreground.
 
         Blocks until SIGINT or SIGTERM in the main thread, or, elsewhere, until another thread calls
         :meth:`stop_thread`. Stopping takes at most the close timeout and a few seconds.
 
+        :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
-        self.run_in_thread(host, port)
-        self.wait()
+        self._events = queue.SimpleQueue()
+        with self._signals():
+            self.run_in_thread(host, port)
+            try:
+                on_ready(self)
+                if (number := self._events.get()) is not None:
+                    logger.info("%s: stopping", signal.Signals(number).name)
+            finally:
+                self.stop_thread()
 
     def run_in_thread(self, host: str, port: int) -> WebsocketProxy:
         """Serve in threads of the proxy's own and return the proxy. Does not block.
@@ -181,19 +189,8 @@ class WebsocketProxy:
                 server.stop()
                 raise
             self._server, self._pid = server, os.getpid()
-            self._events = queue.SimpleQueue()
-            self._stopped.clear()
         logger.info("listening on %s port %d", *server.address)
         return self
-
-    def wait(self) -> None:
-        """Block until the proxy has stopped; in the main thread, SIGINT and SIGTERM stop it."""
-        if threading.current_thread() is threading.main_thread() and not self._stopped.is_set():
-            with self._signals():
-                if (number := self._events.get()) is not None:
-                    logger.info("%s: stopping", signal.Signals(number).name)
-                    self.stop_thread()
-        self._stopped.wait()
 
     def stop_thread(self) -> None:
         """Stop the proxy: every session gets its Close, and all threads and sockets are gone at return.
@@ -213,13 +210,18 @@ class WebsocketProxy:
             self._refuse_after_fork()
             server.stop()
             self._server = None
-            self._stopped.set()
             self._events.put(None)
         logger.info("stopped")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Queue SIGINT and SIGTERM as events; the handlers of before come back at the end."""
+        """Queue SIGINT and SIGTERM as events; the handlers of before come back at the end.
+
+        Does nothing off the main thread, where Python allows no handlers.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def note(number: int, frame: FrameType | None) -> None:
             self._events.put(number)

@@ -83,9 +83,8 @@ def _refuse_by_close(
         if rfb_route:
             version, failure = rfb.refusal(refused.message)
             transport.send(connection.send(BytesMessage(version)), deadline)
-            if not _version_came(transport, connection, deadline):
-                return
-            transport.send(connection.send(BytesMessage(failure)), deadline)
+            if _version_came(transport, connection, deadline):
+                transport.send(connection.send(BytesMessage(failure)), deadline)
         transport.send(connection.send(CloseConnection(refused.close_code or 1008, reason)), deadline)
         for _ in _messages(transport, connection, deadline):
             pass

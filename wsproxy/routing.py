@@ -164,7 +164,7 @@ class ApiPath:
             raise ConfigError(
                 [f"api_path is {template!r}; it must hold {{namespace}} and {{vmi_name}} and no other braces"]
             )
-        if not re.fullmatch(r"/[!-~]+", template) or any(mark in template for mark in "?#%\\"):
+        if not re.fullmatch(r"/[!-~]+", template) or any(mark in template for mark in "?#%;\\"):
             raise ConfigError([f"api_path is {template!r}; it must be a plain path that begins with /"])
         self._base, _, self.subresource = template.rpartition("/")
         if not re.fullmatch(r"[a-z]+", self.subresource):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,8 +98,10 @@ class TokenVerifier:
 
 
 def _check_nesting(token: str) -> None:
-    header, _, rest = token.partition(".")
-    for part, most in ((header, _MAX_HEADER_BRACKETS), (rest.partition(".")[0], _MAX_CLAIMS_BRACKETS)):
+    parts = token.split(".")
+    if len(parts) != 3:  # PyJWT below 2.15 takes further dots, and decodes what is behind them
+        raise BadToken("the token is not a JWT")
+    for part, most in ((parts[0], _MAX_HEADER_BRACKETS), (parts[1], _MAX_CLAIMS_BRACKETS)):
         try:
             text = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
         except (ValueError, binascii.Error):
@@ -123,7 +125,7 @@ def _grant(claims: Mapping[str, Any]) -> Grant:
     if (
         isinstance(expires_at, bool)
         or not isinstance(expires_at, int | float)
-        or not math.isfinite(expires_at)
+        or not abs(expires_at) <= sys.float_info.max
     ):
         raise BadToken("the token's exp claim must be a number")
     return Grant(user, namespace, tuple(vmis), float(expires_at))

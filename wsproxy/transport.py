@@ -307,8 +307,11 @@ def tune(sock: socket.socket) -> None:
     """Switch TCP_NODELAY and TCP keepalive on; a socket that is not TCP is left alone."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:
+        pass  # macOS: the peer has gone already, as its reader will find
 
 
 def connect_tcp(

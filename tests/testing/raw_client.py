@@ -1,22 +1,27 @@
-"""A WebSocket client made of a socket, which shows every byte that the stand-in API sends."""
+"""What the tests of the stand-in API share: a client that shows every byte, and base classes."""
 
 from __future__ import annotations
 
 import json
 import socket
 import ssl
+import unittest
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt_backends import Backend, Script
+from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY, Frame, FrameBuffer, encode_frame
 
-__all__ = ["KEY", "MASK", "RawClient", "path"]
+__all__ = ["KEY", "MASK", "WAIT", "APITestCase", "RawClient", "SessionTestCase", "path"]
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of RFC 6455's example; its accept value is s3pPLMBiTxaQ9kYGzzhZRbK+xOo=."""
 MASK = b"\x12\x34\x56\x78"
-TIMEOUT = 5.0
+WAIT = 5.0
+"""Seconds that no step of a test takes unless it fails."""
 
 
 def path(name: str = "vm", subresource: str = "vnc", version: str = "v1", namespace: str = "default") -> str:
@@ -30,7 +35,7 @@ class RawClient:
 
     def __init__(self, api: FakeKubeVirtAPI, *, connect_to: str = "127.0.0.1") -> None:
         self.api = api
-        self.sock: socket.socket = socket.create_connection((connect_to, api.port), TIMEOUT)
+        self.sock: socket.socket = socket.create_connection((connect_to, api.port), WAIT)
         if api.tls:
             try:
                 context = ssl.create_default_context(cafile=api.ca_file)
@@ -113,3 +118,49 @@ class RawClient:
     def send(self, payload: bytes, opcode: int = BINARY, *, fin: bool = True) -> None:
         """Send one masked frame."""
         self.sock.sendall(encode_frame(opcode, payload, fin=fin, mask=MASK))
+
+
+class APITestCase(unittest.TestCase):
+    """Starts an API, and fails a test in which the stand-in itself had an error."""
+
+    tls = False
+
+    def setUp(self) -> None:
+        self.api = FakeKubeVirtAPI(tls=self.tls)
+        self.addCleanup(lambda: self.assertEqual([], self.api.errors))
+        self.addCleanup(self.api.stop)
+        self.api.start()
+
+    def client(self, **options: Any) -> RawClient:
+        client = RawClient(self.api, **options)
+        self.addCleanup(client.sock.close)
+        return client
+
+    def refusal(self, target: str, **headers: str | None) -> dict[str, Any]:
+        """Return the Status that an upgrade request gets."""
+        client = self.client()
+        client.ask_upgrade(target, **headers)
+        status = client.read_status()
+        expected = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        self.assertEqual(expected, {key: status[key] for key in expected})
+        self.assertEqual(status["code"], self.api.requests[-1].status)
+        return status
+
+
+class SessionTestCase(APITestCase):
+    """Opens a session with a backend."""
+
+    def open(self, backend: Backend) -> tuple[RawClient, FakeConsole]:
+        self.vmi = self.api.add_vmi("vm", backend=backend)
+        client = self.client()
+        client.upgrade()
+        return client, self.vmi.wait_for_session(WAIT)
+
+    def script(self, run: Callable[[FakeConsole], None]) -> tuple[RawClient, FakeConsole]:
+        return self.open(Script(run))
+
+    def assert_over(self, client: RawClient, console: FakeConsole) -> None:
+        """Close the client's side and check that the session ends at once."""
+        client.sock.close()
+        self.assertTrue(console.ended.wait(WAIT))
+        self.assertTrue(self.api.wait_until_idle(WAIT))

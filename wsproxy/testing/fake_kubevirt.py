@@ -218,13 +218,13 @@ class FakeKubeVirtAPI(Cluster):
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes handed to the kernel after the 101, of all sessions."""
+        """The sum of every session's ``bytes_sent``."""
         with self._changed:
             return sum(console.bytes_sent for console in self.consoles)
 
     @property
     def bytes_received(self) -> int:
-        """Bytes received after the request's head, of all sessions."""
+        """The sum of every session's ``bytes_received``."""
         with self._changed:
             return sum(console.bytes_received for console in self.consoles)
 

@@ -1,0 +1,425 @@
+"""From JWTs to grants: what is refused, as what, and that no text ever holds a token."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import math
+import time
+import traceback
+from typing import Any, ClassVar
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from wsproxy.exceptions import BadToken, Forbidden, TokenExpired
+from wsproxy.keys import VerificationKey
+from wsproxy.testing.case import LeakTestCase
+from wsproxy.threads import start_thread
+from wsproxy.tokens import MAX_TOKEN_SIZE, Grant, TokenVerifier, make_token
+
+SECRET = "a secret of at least thirty-two bytes"
+MISSING = object()
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def signed(header: bytes, claims: bytes, secret: str | bytes = SECRET, *, between: str = ".") -> str:
+    """Return a token of any bytes with a right HS256 signature."""
+    signing_input = f"{b64(header)}{between}{b64(claims)}"
+    raw = secret.encode() if isinstance(secret, str) else secret
+    return f"{signing_input}.{b64(hmac.new(raw, signing_input.encode(), hashlib.sha256).digest())}"
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """Return good claims with some of them replaced, or left out where the value is MISSING."""
+    good: dict[str, Any] = {
+        "id": 5,
+        "exp": time.time() + 600,
+        "lab_instance": {
+            "lab_id": 1,
+            "lab_instance_id": 2,
+            "namespace_name": "lab-1",
+            "allowed_vmi_names": ["ubuntu", "debian"],
+        },
+    }
+    return {name: value for name, value in (good | changes).items() if value is not MISSING}
+
+
+def lab(**changes: Any) -> dict[str, Any]:
+    """Return a good lab_instance claim with some members replaced or left out."""
+    good = dict(claims()["lab_instance"])
+    return {name: value for name, value in (good | changes).items() if value is not MISSING}
+
+
+def token_of(payload: Any, header: dict[str, Any] | None = None, secret: str | bytes = SECRET) -> str:
+    """Return a rightly signed token with this payload."""
+    full_header = {"alg": "HS256", "typ": "JWT"} | (header or {})
+    return signed(json.dumps(full_header).encode(), json.dumps(payload).encode(), secret)
+
+
+class TokensCase(LeakTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.verifier = TokenVerifier(VerificationKey.load(SECRET))
+
+    def refuse(self, token: str, kind: type[BadToken] = BadToken, verifier: TokenVerifier | None = None) -> BadToken:
+        """Check that a token is refused, with no text that holds any of it."""
+        with self.assertRaises(BadToken) as caught:
+            (verifier or self.verifier).verify(token)
+        exc = caught.exception
+        self.assertIs(type(exc), kind)
+        shown = "".join(traceback.format_exception(type(exc), exc, None))
+        shown += f"{exc!r} {exc.log_detail} {exc.headers}"
+        for part in (token, *token.split(".")):
+            if len(part) > 8:
+                self.assertNotIn(part, shown)
+        return exc
+
+
+class VerifyTest(TokensCase):
+    def test_good_token(self) -> None:
+        """A good token grants its namespace and its VMIs until it expires."""
+        exp = time.time() + 600
+        grant = self.verifier.verify(token_of(claims(exp=exp)))
+        self.assertEqual(grant, Grant(5, "lab-1", ("ubuntu", "debian"), exp))
+        self.assertAlmostEqual(grant.seconds_left(), 600, delta=5)
+
+    def test_shapes_of_the_original(self) -> None:
+        """Tokens of every version of lab-orchestrator-lib-auth verify: exp of either number type, more claims."""
+        for payload in (
+            claims(exp=int(time.time()) + 600),
+            claims(exp=time.time() + 600.5),
+            claims(id="someone"),
+            claims(lab_instance=lab(additional_data={"a": {"b": [1]}})),
+            claims(lab_instance=lab(additional_data=None, lab_id=MISSING, lab_instance_id=MISSING)),
+            claims(lab_instance=lab(allowed_vmi_names=[])),
+            claims(other=[1, 2]),
+        ):
+            with self.subTest(payload=payload):
+                self.assertEqual(self.verifier.verify(token_of(payload)).namespace, "lab-1")
+
+    def test_every_hmac(self) -> None:
+        """Each HMAC algorithm verifies when it is configured, and only then."""
+        secret = "x" * 64
+        for algorithm in ("HS256", "HS384", "HS512"):
+            token = make_token(secret, namespace="lab-1", vmis=["a"], algorithm=algorithm)
+            for allowed in ("HS256", "HS384", "HS512"):
+                verifier = TokenVerifier(VerificationKey.load(secret, (allowed,)))
+                with self.subTest(algorithm=algorithm, allowed=allowed):
+                    if allowed == algorithm:
+                        self.assertEqual(verifier.verify(token).vmis, ("a",))
+                    else:
+                        self.refuse(token, verifier=verifier)
+
+    def test_expired(self) -> None:
+        """A token whose time is over is told from a bad one."""
+        for exp in (0, 1, time.time() - 1, -5.5):
+            with self.subTest(exp=exp):
+                self.refuse(token_of(claims(exp=exp)), TokenExpired)
+
+    def test_expired_and_forged(self) -> None:
+        """A forged token is bad, and nothing is said about its time."""
+        self.refuse(token_of(claims(exp=1), secret="another secret of thirty-two bytes.."))
+
+    def test_not_yet_valid(self) -> None:
+        """A token that is not valid yet is refused."""
+        self.refuse(token_of(claims(nbf=time.time() + 600)))
+
+    def test_garbage(self) -> None:
+        """What is no JWT is refused, whatever it is."""
+        good = token_of(claims())
+        header, payload, signature = good.split(".")
+        for token in (
+            "",
+            ".",
+            "..",
+            "...",
+            "a",
+            "a.b",
+            "a.b.c",
+            "undefined",
+            header,
+            f"{header}.{payload}",
+            f"{header}.{payload}.",
+            f"{header}..{signature}",
+            f".{payload}.{signature}",
+            f"{good}.",
+            f"{good}.{signature}",
+            f".{good}",
+            f"{payload}.{header}.{signature}",
+            "Bearer " + good,
+            "ä" * 20,
+            "\0.\0.\0",
+            "\udcff.\udcff.\udcff",
+            f"{b64(b'[]')}.{payload}.{signature}",
+            f"{b64(b'null')}.{payload}.{signature}",
+            f"{b64(bytes(range(256)))}.{payload}.{signature}",
+        ):
+            with self.subTest(token=token):
+                self.refuse(token)
+
+    def test_wrong_secret(self) -> None:
+        """A token that was signed with another secret is refused."""
+        self.refuse(token_of(claims(), secret="another secret of thirty-two bytes.."))
+
+    def test_changed_claims(self) -> None:
+        """A token whose claims were changed behind the signature is refused."""
+        header, _, signature = token_of(claims()).split(".")
+        payload = b64(json.dumps(claims(lab_instance=lab(allowed_vmi_names=["other"]))).encode())
+        self.refuse(f"{header}.{payload}.{signature}")
+
+    def test_alg_none(self) -> None:
+        """The algorithm "none", in any spelling, is refused (CVE-2015-9235)."""
+        for name in ("none", "None", "NONE", "nOnE"):
+            header = b64(json.dumps({"alg": name, "typ": "JWT"}).encode())
+            payload = b64(json.dumps(claims()).encode())
+            for signature in ("", b64(b"x"), token_of(claims()).rpartition(".")[2]):
+                with self.subTest(name=name, signature=signature):
+                    self.refuse(f"{header}.{payload}.{signature}")
+            self.refuse(token_of(claims(), {"alg": name}))
+
+    def test_alg_of_another_type(self) -> None:
+        """An alg that is missing, or no string, is refused."""
+        for alg in (None, 5, [], ["HS256"], {"HS256": 1}, True, ""):
+            with self.subTest(alg=alg):
+                self.refuse(token_of(claims(), {"alg": alg}))
+        self.refuse(signed(b'{"typ": "JWT"}', json.dumps(claims()).encode()))
+
+    def test_critical_headers(self) -> None:
+        """A token with critical headers is refused, since none are understood (CVE-2026-32597)."""
+        for crit in (["exp"], ["b64"], [], None, "x", ["x", "y"]):
+            with self.subTest(crit=crit):
+                self.refuse(token_of(claims(), {"crit": crit, "x": 1, "y": 1}))
+
+    def test_unencoded_payload(self) -> None:
+        """RFC 7797's unencoded payloads are refused."""
+        self.refuse(token_of(claims(), {"b64": False, "crit": ["b64"]}))
+
+    def test_oversize(self) -> None:
+        """A token of more than 8 KiB is refused unread, however good; one of just that size is not."""
+        exp = int(time.time()) + 600
+        pad = 0
+        while len(token_of(claims(exp=exp, pad="x" * pad))) < MAX_TOKEN_SIZE:
+            pad += 1
+        token = token_of(claims(exp=exp, pad="x" * pad))
+        self.assertEqual(len(token), MAX_TOKEN_SIZE)
+        self.verifier.verify(token)
+        for more in (1, 100, 10**6):
+            with self.subTest(more=more):
+                self.assertIn("too long", str(self.refuse(token_of(claims(exp=exp, pad="x" * (pad + more))))))
+
+
+class ClaimTypesTest(TokensCase):
+    def test_payload_is_no_object(self) -> None:
+        """A payload that is no JSON object is refused, signed or not."""
+        for payload in ([], "x", 5, None, True):
+            with self.subTest(payload=payload):
+                self.refuse(token_of(payload))
+        self.refuse(signed(b'{"alg": "HS256"}', b"not JSON"))
+        self.refuse(signed(b'{"alg": "HS256"}', b"\xff\xfe"))
+
+    def test_exp(self) -> None:
+        """An exp that is missing, or no finite number, is refused."""
+        for exp in (MISSING, None, "9999999999", "x", [], {}, [9999999999], math.inf, -math.inf, math.nan):
+            with self.subTest(exp=exp):
+                self.refuse(token_of(claims(exp=exp)))
+
+    def test_exp_of_true(self) -> None:
+        """An exp of true or false is refused, as a bad one or as one of 1970."""
+        for exp in (True, False):
+            with self.subTest(exp=exp), self.assertRaises(BadToken):
+                self.verifier.verify(token_of(claims(exp=exp)))
+
+    def test_huge_exp(self) -> None:
+        """An exp beyond every float is refused like any other that is wrong, and is no crash."""
+        for exp in (10**400, -(10**400)):
+            with self.subTest(exp=exp), self.assertRaises(BadToken):
+                self.verifier.verify(token_of(claims(exp=exp)))
+        self.refuse(signed(b'{"alg": "HS256"}', json.dumps(claims()).encode().replace(b'"exp": ', b'"exp": 1e999, "x": ')))
+
+    def test_id(self) -> None:
+        """An id that is neither a string nor an integer is refused."""
+        for user in (MISSING, None, True, False, 1.5, [], {}, ["5"]):
+            with self.subTest(user=user):
+                self.refuse(token_of(claims(id=user)))
+
+    def test_lab_instance(self) -> None:
+        """A lab_instance that is no object is refused."""
+        for value in (MISSING, None, [], "x", 5, True, ["namespace_name"]):
+            with self.subTest(value=value):
+                self.refuse(token_of(claims(lab_instance=value)))
+
+    def test_namespace_name(self) -> None:
+        """A namespace that is no DNS-1123 label is refused, so that it can never bend an API path."""
+        for name in (MISSING, None, 5, True, [], {}, "", "a/b", "..", "A", "a.b", "a%2fb", "a\nb", "a" * 64):
+            with self.subTest(name=name):
+                self.refuse(token_of(claims(lab_instance=lab(namespace_name=name))))
+
+    def test_allowed_vmi_names_as_a_string(self) -> None:
+        """A string of names is refused: in the original "in" was a search for a part of it."""
+        for names in ("ubuntu", "ubuntu,debian", ""):
+            with self.subTest(names=names):
+                self.refuse(token_of(claims(lab_instance=lab(allowed_vmi_names=names))))
+
+    def test_allowed_vmi_names(self) -> None:
+        """Anything but a list of strings is refused."""
+        for names in (MISSING, None, 5, True, {}, {"ubuntu": 1}, [5], ["ubuntu", None], [["ubuntu"]], [True]):
+            with self.subTest(names=names):
+                self.refuse(token_of(claims(lab_instance=lab(allowed_vmi_names=names))))
+
+
+class PublicKeyTest(TokensCase):
+    rsa_pem: ClassVar[tuple[str, str]]
+    ec_pem: ClassVar[tuple[str, str]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.rsa_pem = cls.pems(rsa.generate_private_key(65537, 2048))
+        cls.ec_pem = cls.pems(ec.generate_private_key(ec.SECP256R1()))
+
+    @staticmethod
+    def pems(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str, str]:
+        """Return a key's private and public PEM."""
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return private.decode(), public.decode()
+
+    def test_each_kind(self) -> None:
+        """A token of a private key verifies with its public key."""
+        for (private, public), algorithm in ((self.rsa_pem, "RS256"), (self.ec_pem, "ES256")):
+            verifier = TokenVerifier(VerificationKey.load(public, (algorithm,)))
+            token = make_token(private, namespace="lab-1", vmis=["a"], algorithm=algorithm)
+            self.assertEqual(verifier.verify(token).vmis, ("a",))
+            self.refuse(make_token(private, namespace="lab-1", vmis=["a"], algorithm=algorithm))
+
+    def test_hmac_with_the_public_key(self) -> None:
+        """A token that was "signed" by HS256 with the text of the public key is refused (CVE-2016-10555)."""
+        for (_, public), algorithm in ((self.rsa_pem, "RS256"), (self.ec_pem, "ES256")):
+            verifier = TokenVerifier(VerificationKey.load(public, (algorithm,)))
+            for key in (public, public.strip(), public.encode()):
+                for alg in ("HS256", algorithm):
+                    with self.subTest(algorithm=algorithm, alg=alg):
+                        self.refuse(token_of(claims(), {"alg": alg}, secret=key), verifier=verifier)
+
+    def test_embedded_keys(self) -> None:
+        """Keys that a token brings along, or points to, are never used."""
+        private, public = self.rsa_pem
+        verifier = TokenVerifier(VerificationKey.load(public, ("RS256",)))
+        other_private, _ = self.pems(rsa.generate_private_key(65537, 2048))
+        self.refuse(make_token(other_private, namespace="lab-1", vmis=["a"], algorithm="RS256"), verifier=verifier)
+        for header in ({"jwk": {"kty": "oct", "k": b64(b"x" * 32)}}, {"jku": "http://localhost:9/"}, {"kid": "../x"}):
+            self.refuse(token_of(claims(), header, secret=b"x" * 32))
+        self.assertTrue(private)
+
+
+class NestingTest(TokensCase):
+    """Nested JSON in a thread with a session's small stack: the parser's recursion could kill the process."""
+
+    def refuse_in_session_thread(self, token: str) -> None:
+        seen: list[BadToken] = []
+        start_thread("wsproxy-test", lambda: seen.append(self.refuse(token)), self).join()
+        self.assertEqual(len(seen), 1)
+
+    def test_nested_header(self) -> None:
+        """A deeply nested header, which is parsed before the signature is checked, is refused."""
+        for bomb in (
+            b"[" * 6000,
+            b'{"a":' * 1200,
+            b"[" * 33,
+            b'{"alg":"HS256","x":' + b"[" * 3000 + b"]" * 2900 + b"}",
+            ("[" * 2900).encode("utf-16"),
+        ):
+            with self.subTest(bomb=bomb[:20]):
+                self.refuse_in_session_thread(f"{b64(bomb)}.{b64(b'{}')}.{b64(b'x')}")
+                self.refuse_in_session_thread(f"{b64(bomb)}.")
+                self.refuse_in_session_thread(b64(bomb))
+
+    def test_nested_claims(self) -> None:
+        """Deeply nested claims are refused even with a right signature."""
+        for bomb in (b"[" * 5000, b'{"a":' * 1150, b'{"exp": 9999999999, "x": ' + b"[" * 5000):
+            with self.subTest(bomb=bomb[:20]):
+                self.refuse_in_session_thread(signed(b'{"alg": "HS256"}', bomb))
+
+    def test_claims_of_more_than_one_segment(self) -> None:
+        """A dot within the claims, which base64 decoders skip, does not hide nesting; it is no JWT."""
+        bomb = signed(b'{"alg": "HS256"}', b"[" * 5000)
+        header, payload, _ = bomb.split(".")
+        signing_input = f"{header}.{payload[:4]}.{payload[4:]}"
+        signature = b64(hmac.new(SECRET.encode(), signing_input.encode(), hashlib.sha256).digest())
+        self.refuse_in_session_thread(f"{signing_input}.{signature}")
+        payload = b64(json.dumps(claims()).encode())
+        signing_input = f"{header}.{payload[:4]}.{payload[4:]}"
+        signature = b64(hmac.new(SECRET.encode(), signing_input.encode(), hashlib.sha256).digest())
+        self.refuse(f"{signing_input}.{signature}")
+
+    def test_ordinary_nesting(self) -> None:
+        """Claims as nested as a program would make them pass in a thread with a small stack."""
+        data: Any = 1
+        for _ in range(100):
+            data = {"x": [data]}
+        seen: list[Grant] = []
+        token = token_of(claims(lab_instance=lab(additional_data=data)))
+        start_thread("wsproxy-test", lambda: seen.append(self.verifier.verify(token)), self).join()
+        self.assertEqual(seen[0].user, 5)
+
+
+class GrantTest(TokensCase):
+    grant = Grant(5, "lab-1", ("ubuntu", "debian"), 1.0)
+
+    def test_allowed(self) -> None:
+        """A VMI of the list may be opened, with the granted namespace named or not."""
+        self.grant.authorize("ubuntu")
+        self.grant.authorize("debian", "lab-1")
+
+    def test_wrong_vmi(self) -> None:
+        """Any other VMI is forbidden; a part or a continuation of a name is another name."""
+        for vmi in ("windows", "ubunt", "ubuntu2", "", "u", "UBUNTU"):
+            with self.subTest(vmi=vmi):
+                self.assertRaises(Forbidden, self.grant.authorize, vmi)
+
+    def test_wrong_namespace(self) -> None:
+        """The same VMI in another namespace is forbidden."""
+        for namespace in ("lab-2", "", "lab"):
+            with self.subTest(namespace=namespace):
+                self.assertRaises(Forbidden, self.grant.authorize, "ubuntu", namespace)
+
+    def test_nothing_allowed(self) -> None:
+        """A token for no VMI opens none."""
+        self.assertRaises(Forbidden, Grant(5, "lab-1", (), 1.0).authorize, "ubuntu")
+
+    def test_seconds_left(self) -> None:
+        """What is left of an expired grant is negative."""
+        self.assertLess(self.grant.seconds_left(), 0)
+
+
+class MakeTokenTest(TokensCase):
+    def test_round_trip(self) -> None:
+        """A token that is made here verifies here, with all that was asked for."""
+        token = make_token(
+            SECRET,
+            namespace="lab-1",
+            vmis=("ubuntu",),
+            user="someone",
+            expires_in=60,
+            lab_id=3,
+            lab_instance_id=4,
+            additional_data={"a": 1},
+        )
+        grant = self.verifier.verify(token)
+        self.assertEqual((grant.user, grant.namespace, grant.vmis), ("someone", "lab-1", ("ubuntu",)))
+        self.assertAlmostEqual(grant.seconds_left(), 60, delta=5)
+        payload = token.split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        self.assertEqual(set(found), {"id", "exp", "lab_instance"})
+        self.assertEqual(found["lab_instance"]["lab_id"], 3)
+        self.assertEqual(found["lab_instance"]["additional_data"], {"a": 1})
+
+    def test_expired(self) -> None:
+        """A negative lifetime makes an expired token."""
+        self.refuse(make_token(SECRET, namespace="lab-1", vmis=["a"], expires_in=-1), TokenExpired)
