@@ -69,7 +69,7 @@ class RawClient:
         """Send an opening handshake."""
         upgrade: dict[str, str | None] = {"connection": "Upgrade", "upgrade": "websocket"}
         upgrade |= {"sec_websocket_version": "13", "sec_websocket_key": KEY}
-        self.ask(target or path(), **(upgrade | headers))
+        self.ask(target or path(), "GET", b"", **(upgrade | headers))
 
     def read_head(self) -> str:
         """Receive one answer's head; what came behind it is the first frames."""

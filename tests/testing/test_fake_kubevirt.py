@@ -14,7 +14,7 @@ import websocket
 
 from tests.testing.raw_client import APITestCase, RawClient, path
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.kubevirt_backends import Script, SocketBackend, Stream
+from wsproxy.testing.kubevirt_backends import Backend, Script, SocketBackend, Stream
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY
 from wsproxy.testing.kubevirt_http import Behaviour
@@ -203,7 +203,7 @@ class TLSTest(APITestCase):
             old.wrap_socket(sock, server_hostname="127.0.0.1")
         self.client().ask("/readyz")
         self.api.wait_for_requests(1)
-        self.assertEqual(1, len(self.api.tls_failures))
+        self.assertTrue(self.api.wait_for(lambda: len(self.api.tls_failures) == 1))
 
     def test_websocket_client(self) -> None:
         """websocket-client opens a session as a gateway would."""
@@ -249,7 +249,12 @@ class LifeTest(unittest.TestCase):
             while sock.recv(100):
                 pass
 
-        backends = [Stream(), Stream(), SocketBackend(serve), Script(lambda console: console.hold())]
+        backends: list[Backend] = [
+            Stream(),
+            Stream(),
+            SocketBackend(serve),
+            Script(lambda console: console.hold()),
+        ]
         for tls in (True, False):
             with FakeKubeVirtAPI(tls=tls) as api:
                 clients = [RawClient(api) for _ in range(6)]

@@ -21,6 +21,7 @@ from wsproxy.testing.kubevirt_frames import (
     PING,
     PONG,
     TEXT,
+    Frame,
     close_payload,
     encode_frame,
 )
@@ -88,7 +89,7 @@ class ScriptTest(SessionTestCase):
 
     def test_frames_are_seen_as_they_came(self) -> None:
         """A script receives every frame raw, control frames too, and answers nothing by itself."""
-        frames = []
+        frames: list[Frame] = []
 
         def run(console: FakeConsole) -> None:
             frames.extend(console.recv_frame() for _ in range(3))
@@ -250,7 +251,7 @@ class TLSScriptTest(SessionTestCase):
                 with RawClient(self.api) as client:
                     client.upgrade(path(f"s{number}"))
                     self.assertGreater(len(client.read_rest()), 1 << 20)
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - recorded
                 errors.append(exc)
 
         threads = [threading.Thread(target=run, args=(number,)) for number in range(16)]

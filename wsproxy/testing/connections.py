@@ -97,7 +97,7 @@ class ConnectionServer:
             sock.setblocking(True)
             tune(sock)
             self._spawn(sock, peer)
-        except BaseException as exc:  # a thread that cannot start, a client that is gone
+        except BaseException as exc:  # noqa: BLE001 - a thread that cannot start, a client that is gone
             sock.close()
             if not isinstance(exc, OSError):
                 self._fail(exc)
@@ -123,7 +123,7 @@ class ConnectionServer:
     def _run(self, sock: socket.socket, wire: Wire, peer: Any) -> None:
         try:
             self._serve(sock, wire, peer)
-        except BaseException as exc:  # recorded, where a test can see it
+        except BaseException as exc:  # noqa: BLE001 - recorded, where a test can see it
             self._fail(exc)
         finally:
             sock.close()

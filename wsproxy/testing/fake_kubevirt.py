@@ -8,6 +8,7 @@ import socket
 import ssl
 import tempfile
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -187,13 +188,18 @@ class FakeKubeVirtAPI(Cluster):
         """
         with self._lifecycle:
             self.token = token if token is not None else _random_token()
-            if write_file:
+            if write_file and self._directory is not None:
                 self._account.write(token=self.token.encode())
             return self.token
 
     def rotate_ca(self) -> None:
-        """Make a new authority and server certificate for later connections, and swap ``ca_file``."""
+        """Make a new authority and server certificate for later connections, and swap ``ca_file``.
+
+        :raises RuntimeError: without TLS, or if it does not serve.
+        """
         with self._lifecycle:
+            if not self.tls or self._directory is None:
+                raise RuntimeError("there is no authority to rotate")
             self._new_authority()
 
     def _new_authority(self) -> None:
@@ -241,12 +247,21 @@ class FakeKubeVirtAPI(Cluster):
 
     def wait_until_idle(self, timeout: float = 10.0) -> bool:
         """Wait until no session has its socket open; False if that takes longer than ``timeout``."""
+        return self.wait_for(lambda: not self._live, timeout)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 10.0) -> bool:
+        """Wait until ``condition`` holds; False if that takes longer than ``timeout``.
+
+        :param condition: about requests, sessions, ``errors`` or ``tls_failures``; is asked again when one
+            of them changed. It must not block.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._live, timeout)
+            return self._changed.wait_for(condition, timeout)
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
             self.errors.append(error)
+            self._changed.notify_all()
 
     # -- one connection ---------------------------------------------------------------------------
 
@@ -256,6 +271,7 @@ class FakeKubeVirtAPI(Cluster):
         except (TransportClosed, TimeoutError) as exc:
             with self._changed:
                 self.tls_failures.append(str(exc))
+                self._changed.notify_all()
             return
         try:
             self._request(transport, wire, peer)
@@ -327,7 +343,7 @@ class FakeKubeVirtAPI(Cluster):
             backend.serve(console)
         except (TransportClosed, EOFError):
             pass  # the connection's end
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - recorded
             console.error = exc
             # What a killed session runs into is no fault of its backend.
             if not (console.killed.is_set() and isinstance(exc, OSError)):

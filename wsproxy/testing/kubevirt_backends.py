@@ -102,7 +102,7 @@ class _Relay:
             self._produce()
         except (TransportClosed, OSError):
             pass  # the client or the backend is gone
-        except BaseException as exc:  # handed to the session's thread
+        except BaseException as exc:  # noqa: BLE001 - handed to the session's thread
             self._error = exc
         self._console.drop()
         if not self._reader_done.wait(LINGER):
@@ -226,7 +226,7 @@ class SocketBackend:
                     self._serve(theirs)
                 except OSError:
                     pass  # the session ended under it
-                except BaseException as exc:  # handed to the session's thread
+                except BaseException as exc:  # noqa: BLE001 - handed to the session's thread
                     errors.append(exc)
 
         server = threading.Thread(target=run, name=f"{threading.current_thread().name}-serve", daemon=True)
