@@ -148,7 +148,9 @@ class LostTest(unittest.TestCase):
         """A client that vanishes: the upstream gets 1000 if that is possible at once, then all is down."""
         for heard in (True, False):
             closing = Closing()
-            self.assertEqual(closing.lost(CLIENT, heard=heard), [SendClose(UPSTREAM, 1000, "client-gone"), Finish()])
+            self.assertEqual(
+                closing.lost(CLIENT, heard=heard), [SendClose(UPSTREAM, 1000, "client-gone"), Finish()]
+            )
             self.assertEqual(closing.ending, Ending("client", 1000, "client-gone"))
 
     def test_both_lost(self) -> None:
@@ -184,7 +186,8 @@ class ProxyEndsTest(unittest.TestCase):
             with self.subTest(code=code):
                 closing = Closing()
                 self.assertEqual(
-                    closing.end(code, reason), [SendClose(CLIENT, code, reason), SendClose(UPSTREAM, 1000, "")]
+                    closing.end(code, reason),
+                    [SendClose(CLIENT, code, reason), SendClose(UPSTREAM, 1000, "")],
                 )
                 self.assertEqual(closing.ending, Ending("proxy", code, reason))
 
@@ -248,7 +251,9 @@ class ViolatedTest(unittest.TestCase):
             with self.subTest(code=code):
                 closing = Closing()
                 actions = closing.violated(CLIENT, code, "why")
-                self.assertEqual(actions, [SendClose(CLIENT, code, f"{slug}: why"), SendClose(UPSTREAM, 1000, "")])
+                self.assertEqual(
+                    actions, [SendClose(CLIENT, code, f"{slug}: why"), SendClose(UPSTREAM, 1000, "")]
+                )
                 self.assertEqual(closing.ending, Ending("client", code, f"{slug}: why"))
 
     def test_upstream(self) -> None:
@@ -259,7 +264,10 @@ class ViolatedTest(unittest.TestCase):
                 actions = closing.violated(UPSTREAM, code, "why")
                 self.assertEqual(
                     actions,
-                    [SendClose(UPSTREAM, code, f"{slug}: why"), SendClose(CLIENT, 1011, "upstream-protocol-error")],
+                    [
+                        SendClose(UPSTREAM, code, f"{slug}: why"),
+                        SendClose(CLIENT, 1011, "upstream-protocol-error"),
+                    ],
                 )
                 self.assertEqual(closing.ending, Ending("upstream", code, f"{slug}: why"))
 
@@ -333,11 +341,17 @@ class Walk:
         if name == "deadline":
             return self.closing.ending is not None
         if name == "written":
-            return leg in self.told and ("written", leg) not in self.happened and ("lost", leg) not in self.happened
+            return (
+                leg in self.told
+                and ("written", leg) not in self.happened
+                and ("lost", leg) not in self.happened
+            )
         if leg is None:
             return True
         last_words = {"lost": ("lost",), "close": ("lost", "close", "violated")}
-        return not any((word, leg) in self.happened for word in last_words.get(name, ("lost", "close", "violated")))
+        return not any(
+            (word, leg) in self.happened for word in last_words.get(name, ("lost", "close", "violated"))
+        )
 
     def apply(self, event: Event) -> None:
         """Report ``event`` and check the answer."""
@@ -368,7 +382,9 @@ class Walk:
             if isinstance(action, ForwardClose):
                 self.check(name == "close" and leg is action.leg.other, "forwarded what did not come")
             else:
-                self.check(action.code is None or may_be_sent(action.code), f"code {action.code} may not be sent")
+                self.check(
+                    action.code is None or may_be_sent(action.code), f"code {action.code} may not be sent"
+                )
                 close_payload(action.code, action.reason)
         self.check(self.finishes == self.closing.finished, "Finish exactly once")
 
@@ -390,7 +406,9 @@ class Walk:
             if self.closing.ending and leg not in self.told and leg not in lost and not answer_awaited:
                 self.check(False, f"{leg} is left without a Close")
         expected = [
-            leg for leg in BOTH if leg in self.told and ("written", leg) not in self.happened and leg not in lost
+            leg
+            for leg in BOTH
+            if leg in self.told and ("written", leg) not in self.happened and leg not in lost
         ]
         self.check(self.closing.unsent == expected, "unsent is wrong")
 

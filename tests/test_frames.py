@@ -155,7 +155,9 @@ class ValidTest(FrameCase):
             with self.subTest(masked=masked):
                 parts = [(0x01, b"one"), (0x89, b"are you there"), (0x00, b"two"), (0x8A, b""), (0x80, b"!")]
                 data = b"".join(frame(first, payload, masked=masked) for first, payload in parts)
-                controls = [(opcode, payload) for _, opcode, payload, _ in self.check_valid(data, masked).controls]
+                controls = [
+                    (opcode, payload) for _, opcode, payload, _ in self.check_valid(data, masked).controls
+                ]
                 self.assertEqual(controls, [(Opcode.PING, b"are you there"), (Opcode.PONG, b"")])
 
     def test_control_frames(self) -> None:
@@ -171,7 +173,9 @@ class ValidTest(FrameCase):
 
     def test_close_frames(self) -> None:
         """A Close passes with every code that may be sent, with and without a reason, or without a code."""
-        payloads = [code.to_bytes(2, "big") + reason for code in GOOD_CODES for reason in (b"", b"bye \xc3\xa4")]
+        payloads = [
+            code.to_bytes(2, "big") + reason for code in GOOD_CODES for reason in (b"", b"bye \xc3\xa4")
+        ]
         payloads += [b"", b"\x03\xe8" + b"r" * 123]
         for masked in (False, True):
             for payload in payloads:
@@ -348,7 +352,11 @@ class ViolationTest(FrameCase):
 
     def test_frames_before_a_mistake_pass(self) -> None:
         """What is valid in front of a mistake is forwarded, control frames included."""
-        good = frame(0x02, b"a" * 300, masked=True) + frame(0x89, b"p", masked=True) + frame(0x80, b"", masked=True)
+        good = (
+            frame(0x02, b"a" * 300, masked=True)
+            + frame(0x89, b"p", masked=True)
+            + frame(0x80, b"", masked=True)
+        )
         result = self.check(good + frame(0x80, b"x", masked=True), True)
         self.assertEqual(result.forwarded, good)
         self.assertEqual(result.violation, (1002, "continuation without a message to continue"))
@@ -379,11 +387,15 @@ def random_stream(dice: random.Random, masked: bool) -> list[bytes]:
             fin = dice.choice((0, 0x80))
             opcode = Opcode.CONTINUATION if open_message else dice.choice((Opcode.TEXT, Opcode.BINARY))
             first, open_message = fin | opcode, not fin
-            payload = b"t" * dice.choice((0, 1, 5, 125, 126, 300, 65535, 65537) if dice.random() < 0.1 else (0, 9, 130))
+            payload = b"t" * dice.choice(
+                (0, 1, 5, 125, 126, 300, 65535, 65537) if dice.random() < 0.1 else (0, 9, 130)
+            )
         frames.append(frame(first, payload, masked=masked, mask=mask))
     if dice.random() < 0.3:
         code = dice.choice((1000, 1001, 1011, 3000, 4999)).to_bytes(2, "big")
-        frames.append(frame(0x88, dice.choice((b"", code, code + b"bye")), masked=masked, mask=dice.randbytes(4)))
+        frames.append(
+            frame(0x88, dice.choice((b"", code, code + b"bye")), masked=masked, mask=dice.randbytes(4))
+        )
     return frames
 
 
@@ -510,7 +522,9 @@ class JudgeTest(unittest.TestCase):
         result = passed(FrameScanner(masked), random_cuts(data, dice))
         if verdict.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA and not result.violation:
             return False  # it looked into text, which is not ours to do
-        if 1014 in (parse_close_payload(found[2])[0] for found in result.controls if found[1] is Opcode.CLOSE):
+        if 1014 in (
+            parse_close_payload(found[2])[0] for found in result.controls if found[1] is Opcode.CLOSE
+        ):
             return False  # registered after wsproto
         if verdict.code is not None:
             self.assertIsNotNone(result.violation, data[:40])
@@ -578,7 +592,11 @@ class BuildFrameTest(unittest.TestCase):
     def test_control_frames(self) -> None:
         """Control frames that are built come out of the scanner with the same payload."""
         for mask in (None, MASK):
-            for opcode, payload in ((Opcode.PING, b"12345678"), (Opcode.PONG, b""), (Opcode.CLOSE, b"\x03\xe8bye")):
+            for opcode, payload in (
+                (Opcode.PING, b"12345678"),
+                (Opcode.PONG, b""),
+                (Opcode.CLOSE, b"\x03\xe8bye"),
+            ):
                 raw = build_frame(opcode, payload, mask)
                 result = passed(FrameScanner(mask is not None), [raw])
                 self.assertEqual(result.controls, [(0, opcode, payload, raw)])

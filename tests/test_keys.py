@@ -92,7 +92,11 @@ class VerificationKeyTest(unittest.TestCase):
 
     def test_pem_is_no_secret(self) -> None:
         """A PEM key is never used as an HMAC secret, be it public, private or a certificate."""
-        for pem in (public_pem(self.rsa.public_key()), private_pem(self.ec), b"-----BEGIN CERTIFICATE-----\nMII"):
+        for pem in (
+            public_pem(self.rsa.public_key()),
+            private_pem(self.ec),
+            b"-----BEGIN CERTIFICATE-----\nMII",
+        ):
             for algorithms in (("HS256",), ("HS256", "HS384")):
                 with self.subTest(pem=pem[:30], algorithms=algorithms):
                     self.assertIn("PEM", self.fault(pem, algorithms))

@@ -31,14 +31,41 @@ class NamesTest(unittest.TestCase):
         """A namespace is a DNS-1123 label: lower-case letters, digits and inner hyphens, at most 63."""
         for name in ("a", "0", "lab-1", "a" * 63, "1-2-3"):
             self.assertTrue(is_dns_label(name), name)
-        for name in ("", "-", "-a", "a-", "A", "a.b", "a_b", "a" * 64, "ä", "a\n", "a/b", "a b", "\N{ARABIC-INDIC DIGIT ONE}"):
+        for name in (
+            "",
+            "-",
+            "-a",
+            "a-",
+            "A",
+            "a.b",
+            "a_b",
+            "a" * 64,
+            "ä",
+            "a\n",
+            "a/b",
+            "a b",
+            "\N{ARABIC-INDIC DIGIT ONE}",
+        ):
             self.assertFalse(is_dns_label(name), name)
 
     def test_subdomains(self) -> None:
         """A VMI is a DNS-1123 subdomain: labels with dots between, at most 253 characters."""
         for name in ("a", "ubuntu", "a.b", "1.2.3", ".".join(["a" * 62] * 4)):
             self.assertTrue(is_dns_subdomain(name), name)
-        for name in ("", ".", "a.", ".a", "a..b", "A", "a_b", ".".join(["a" * 63] * 4), "a\n", "a/b", "..", "%2e"):
+        for name in (
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "A",
+            "a_b",
+            ".".join(["a" * 63] * 4),
+            "a\n",
+            "a/b",
+            "..",
+            "%2e",
+        ):
             self.assertFalse(is_dns_subdomain(name), name)
 
 
@@ -47,8 +74,8 @@ class PrefixTest(unittest.TestCase):
         """Every spelling of a prefix means the same, and none of them means none."""
         for prefix in ("ws_proxy", "/ws_proxy", "ws_proxy/", "/ws_proxy/", "//ws_proxy//"):
             self.assertEqual(prefix_segments(prefix), ("ws_proxy",))
-        for prefix in (None, "", "/", "//"):
-            self.assertEqual(prefix_segments(prefix), ())
+        for none in (None, "", "/", "//"):
+            self.assertEqual(prefix_segments(none), ())
         self.assertEqual(prefix_segments("a/b"), ("a", "b"))
         self.assertEqual(prefix_segments("a//b/"), ("a", "b"))
         self.assertEqual(prefix_segments("-._~aZ9"), ("-._~aZ9",))
@@ -69,7 +96,14 @@ class PrefixTest(unittest.TestCase):
 
     def test_wrong_prefix(self) -> None:
         """A path without the prefix, or with another one, is not found."""
-        for target in (f"/{TOKEN}/vm", f"/other/{TOKEN}/vm", f"/ws_prox/{TOKEN}/vm", "/", "/ws_proxy", "/ws_proxy/"):
+        for target in (
+            f"/{TOKEN}/vm",
+            f"/other/{TOKEN}/vm",
+            f"/ws_prox/{TOKEN}/vm",
+            "/",
+            "/ws_proxy",
+            "/ws_proxy/",
+        ):
             with self.subTest(target=target):
                 self.assertRaises(NotFound, route, target, "ws_proxy")
 
@@ -143,7 +177,13 @@ class SessionRouteTest(unittest.TestCase):
 
     def test_names_that_are_not_kubernetes_names(self) -> None:
         """A VMI or a namespace that is no Kubernetes name never becomes a part of an API path."""
-        for target in (f"/{TOKEN}/VM", f"/{TOKEN}/a_b", f"/{TOKEN}/a..b", f"/{TOKEN}/-a", f"/{TOKEN}/{'a' * 254}"):
+        for target in (
+            f"/{TOKEN}/VM",
+            f"/{TOKEN}/a_b",
+            f"/{TOKEN}/a..b",
+            f"/{TOKEN}/-a",
+            f"/{TOKEN}/{'a' * 254}",
+        ):
             with self.subTest(target=target):
                 self.assertRaises(BadRequest, route, target)
         for target in ("/-/a.b/vm", "/-/Lab/vm", "/-/-/vm", f"/-/{'a' * 64}/vm"):
@@ -165,7 +205,9 @@ class SessionRouteTest(unittest.TestCase):
         ):
             with self.subTest(target=target), self.assertRaises(Refused) as caught:
                 route(target)
-            self.assertNotIn(TOKEN, f"{caught.exception!r}{caught.exception.log_detail}{caught.exception.__cause__!r}")
+            self.assertNotIn(
+                TOKEN, f"{caught.exception!r}{caught.exception.log_detail}{caught.exception.__cause__!r}"
+            )
 
     def test_repr_hides_the_token(self) -> None:
         """The repr of a route does not show its token."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import unittest
+from itertools import pairwise
 
 from wsproto.utilities import generate_accept_token
 
@@ -69,7 +70,7 @@ def upgrade_of(data: bytes) -> Upgrade:
 def random_cuts(data: bytes, dice: random.Random) -> list[bytes]:
     """Return the data in pieces of random lengths, none of them empty."""
     places = sorted({0, len(data), *dice.choices(range(len(data) + 1), k=dice.randrange(1, 20))})
-    return [data[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    return [data[start:stop] for start, stop in pairwise(places)]
 
 
 def outcome(chunks: list[bytes]) -> object:
@@ -176,7 +177,12 @@ class HeadReaderTest(UpgradeCase):
         self.assertIsNotNone(HeadReader().feed(good))
         self.assertIsNotNone(HeadReader().feed(good + b"x" * MAX_HEAD_SIZE))
         large = request((b"X", b"x" * (size + 1)))
-        for chunks in ([large], [large[:-1], large[-1:]], [large[:-5], large[-5:]], [large[i : i + 100] for i in range(0, len(large), 100)]):
+        for chunks in (
+            [large],
+            [large[:-1], large[-1:]],
+            [large[:-5], large[-5:]],
+            [large[i : i + 100] for i in range(0, len(large), 100)],
+        ):
             found = outcome(chunks)
             assert isinstance(found, tuple)
             self.assertIs(found[0], HeadTooLarge)
@@ -250,7 +256,9 @@ class RefusalTest(UpgradeCase):
         """An upgrade is a GET; other methods are 405."""
         for method in (b"POST", b"HEAD", b"PUT", b"OPTIONS", b"get"):
             with self.subTest(method=method):
-                refused = self.refuse(request(first=method + b" " + SECRET_PATH + b" HTTP/1.1"), MethodNotAllowed)
+                refused = self.refuse(
+                    request(first=method + b" " + SECRET_PATH + b" HTTP/1.1"), MethodNotAllowed
+                )
                 self.assertEqual(refused.headers, (("Allow", "GET"),))
 
     def test_http_version(self) -> None:
@@ -279,7 +287,17 @@ class RefusalTest(UpgradeCase):
 
     def test_key(self) -> None:
         """The key is one header, the base64 form of 16 bytes."""
-        for key in (b"", b"evil", KEY[:-1], KEY + b"=", KEY[:-4], b"!" + KEY[1:], KEY + KEY, b"AAAA" + KEY, KEY[:8] + b" " + KEY[8:]):
+        for key in (
+            b"",
+            b"evil",
+            KEY[:-1],
+            KEY + b"=",
+            KEY[:-4],
+            b"!" + KEY[1:],
+            KEY + KEY,
+            b"AAAA" + KEY,
+            KEY[:8] + b" " + KEY[8:],
+        ):
             with self.subTest(key=key):
                 self.refuse(request(Sec_WebSocket_Key=key), BadRequest)
         self.refuse(request(without=b"Sec-WebSocket-Key"), BadRequest)
@@ -303,18 +321,32 @@ class RefusalTest(UpgradeCase):
 
     def test_body(self) -> None:
         """An upgrade request with a body is refused, before anybody could take it for a second request."""
-        for name, value in ((b"Content-Length", b"5"), (b"Content-Length", b"00"), (b"Transfer-Encoding", b"chunked")):
+        for name, value in (
+            (b"Content-Length", b"5"),
+            (b"Content-Length", b"00"),
+            (b"Transfer-Encoding", b"chunked"),
+        ):
             with self.subTest(name=name, value=value):
                 self.refuse(request((name, value)), BadRequest)
         upgrade_of(request((b"Content-Length", b"0")))
 
     def test_origin(self) -> None:
         """Two Origins are ambiguous."""
-        self.refuse(request((b"Origin", b"https://a.example"), (b"Origin", b"https://evil.example")), BadRequest)
+        self.refuse(
+            request((b"Origin", b"https://a.example"), (b"Origin", b"https://evil.example")), BadRequest
+        )
 
     def test_non_ascii(self) -> None:
         """A header value that is not ASCII is refused: wsproto would fail on some of them."""
-        for name in ("Host", "Connection", "Sec_WebSocket_Protocol", "Sec_WebSocket_Extensions", "Origin", "X", "Upgrade"):
+        for name in (
+            "Host",
+            "Connection",
+            "Sec_WebSocket_Protocol",
+            "Sec_WebSocket_Extensions",
+            "Origin",
+            "X",
+            "Upgrade",
+        ):
             for value in (b"evil\xff", "ä".encode()):
                 with self.subTest(name=name, value=value):
                     data = request(**{name: value})
@@ -340,7 +372,9 @@ class RefusalTest(UpgradeCase):
 
     def test_body_of_other_requests(self) -> None:
         """A request that is no upgrade can be refused for its body too."""
-        head = head_of(request((b"Content-Length", b"3"), first=b"POST /healthz HTTP/1.1", without=b"Upgrade"))
+        head = head_of(
+            request((b"Content-Length", b"3"), first=b"POST /healthz HTTP/1.1", without=b"Upgrade")
+        )
         self.assertFalse(head.asks_for_websocket)
         self.assertRaises(BadRequest, head.refuse_body)
         head_of(request((b"Content-Length", b"0"))).refuse_body()
@@ -468,7 +502,11 @@ class ResponseTest(unittest.TestCase):
 
     def test_refusals(self) -> None:
         """A refusal says its status, close code, slug and message as JSON, and its headers."""
-        for refused, code in ((BadToken("no token"), 4401), (Busy("full", retry_after=3), 4503), (NotFound("ä"), 4404)):
+        for refused, code in (
+            (BadToken("no token"), 4401),
+            (Busy("full", retry_after=3), 4503),
+            (NotFound("ä"), 4404),
+        ):
             with self.subTest(refused=refused):
                 status, fields, body = self.parsed(refusal_response(refused))
                 self.assertTrue(status.startswith(b"HTTP/1.1 %d " % refused.status))
@@ -477,7 +515,12 @@ class ResponseTest(unittest.TestCase):
                 self.assertLessEqual(dict(refused.headers).items(), fields.items())
                 self.assertEqual(
                     json.loads(body),
-                    {"status": refused.status, "code": code, "reason": refused.slug, "message": refused.message},
+                    {
+                        "status": refused.status,
+                        "code": code,
+                        "reason": refused.slug,
+                        "message": refused.message,
+                    },
                 )
 
     def test_http_only_refusals(self) -> None:

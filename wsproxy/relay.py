@@ -176,11 +176,12 @@ class Relay:
         :param now: the clock's reading.
         """
         due = now + self._limits.close_timeout
+        dead: list[_Side] = []
         if self._close_at is None:
             if now >= self._next_ping:
                 self._next_ping = now + self._limits.ping_interval
+                dead = [side for side in self._sides.values() if self._is_dead(side)]
                 for side in self._sides.values():
-                    self._check_alive(side)
                     self._ping(side)
             due = self._next_ping
         elif now >= self._close_at:
@@ -189,6 +190,8 @@ class Relay:
             due = self._close_at
         if self._flush():
             due = min(due, now + _FLUSH_INTERVAL)
+        for side in dead:  # last: the other leg's Close goes out only if nothing else is being sent there
+            side.transport.abort()
         return due
 
     # The pumps
@@ -325,24 +328,28 @@ class Relay:
         nonce, number = _PING.unpack(payload)
         return bool(nonce == side.nonce and 1 <= number <= side.pings)
 
-    def _check_alive(self, side: _Side) -> None:
+    def _is_dead(self, side: _Side) -> bool:
         """Judge one leg, once in each ping interval.
 
         It is dead if, for two intervals in which we were reading it, no byte came while a ping of ours
         was with the kernel, or if for two intervals it took no byte of ours. A leg that is not read
-        because its partner takes nothing is not judged; the partner is.
+        because its partner takes nothing is not judged; the partner is. Nor is a ping unanswered that
+        has to wait in our kernel's buffer behind what the peer is still taking.
         """
         writer = side.writer
         read = not self._sides[side.leg.other].writer.busy
-        silent = read and side.read_then and side.received == side.received_then and not writer.waiting
-        side.silent = side.silent + 1 if silent and side.pings else 0
-        blocked = writer.busy or bool(writer.waiting and not writer.mid_frame)
-        taken = side.transport.bytes_taken() if blocked else None
+        taken = side.transport.bytes_taken()
         taken = side.sent if taken is None else taken
+        taking = taken != side.taken_then and side.transport.bytes_waiting() > 0
+        asked = side.pings > 0 and not writer.waiting and not taking
+        silent = asked and read and side.read_then and side.received == side.received_then
+        side.silent = side.silent + 1 if silent else 0
+        blocked = writer.busy or bool(writer.waiting and not writer.mid_frame)
         stuck = blocked and side.blocked_then and taken == side.taken_then
         side.stuck = side.stuck + 1 if stuck else 0
         side.read_then, side.received_then = read, side.received
         side.blocked_then, side.taken_then = blocked, taken
-        if max(side.silent, side.stuck) >= _DEAD_AFTER_INTERVALS:
-            logger.info("%s leg is dead: %s", side.leg.value, "takes nothing" if side.stuck else "no answer")
-            side.transport.abort()
+        if max(side.silent, side.stuck) < _DEAD_AFTER_INTERVALS:
+            return False
+        logger.info("%s leg is dead: %s", side.leg.value, "takes nothing" if side.stuck else "no answer")
+        return True

@@ -62,11 +62,11 @@ class Resolver:
         :raises TimeoutError: if no answer came by the deadline.
         :raises TransportClosed: if the name cannot be resolved, or the resolver is stopped.
         """
-        if literal := _literal(host, port):
-            return [literal]
         try:
+            if literal := _literal(host, port):
+                return [literal]
             return self._answer(host, port).result(deadline.remaining())
-        except FutureTimeout:
+        except (FutureTimeout, TimeoutError):  # one and the same since Python 3.11
             raise TimeoutError(f"no answer for the name {host} in time") from None
         except OSError as exc:
             raise TransportClosed(f"the name {host} cannot be resolved: {exc}") from exc
@@ -112,7 +112,7 @@ class Resolver:
             except (OSError, UnicodeError) as exc:  # UnicodeError: a label that IDNA cannot encode
                 _fail(answer, exc if isinstance(exc, OSError) else OSError(str(exc)))
             else:
-                _settle(lambda found=addresses: answer.set_result(found))  # type: ignore[misc]
+                _settle(lambda found=addresses, to=answer: to.set_result(found))  # type: ignore[misc]
 
 
 def _literal(host: str, port: int) -> Address | None:

@@ -87,7 +87,7 @@ class TokenVerifier:
             )
         except jwt.ExpiredSignatureError:
             raise TokenExpired("the token has expired") from None
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001
             # PyJWT lets more than its own errors through for odd input; all of them mean the same.
             raise BadToken("the token is not valid", log_detail=type(exc).__name__) from None
         if "crit" in decoded["header"]:

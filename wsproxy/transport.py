@@ -12,11 +12,13 @@ Exactly one owner calls ``close()``; any thread may call ``abort()``, which wake
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import socket
 import ssl
 import struct
+import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -168,6 +170,14 @@ class Transport:
             return None
         acked: int = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_ACKED)[0]
         return acked
+
+    def bytes_waiting(self) -> int:
+        """Return how many bytes the peer's kernel has not acknowledged yet; 0 where that is unknown."""
+        try:
+            waiting: int = struct.unpack("=i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))[0]
+        except (OSError, ValueError):
+            return 0
+        return waiting
 
     def abort(self) -> None:
         """Shut both directions down, which wakes every blocked call. Any thread, any number of times."""
@@ -328,14 +338,17 @@ def connect_tcp(
     for index, (family, address) in enumerate(addresses):
         last = index == len(addresses) - 1
         part = deadline if last else Deadline(deadline.remaining() / 2)
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = None
         try:
+            with _closed_on_error():  # the resolver may name a family that the kernel was built without
+                sock = socket.socket(family, socket.SOCK_STREAM)
             on_socket(sock)
             _connect(sock, address, part)
             tune(sock)
             return sock
         except BaseException as exc:
-            sock.close()
+            if sock:
+                sock.close()
             if last or not isinstance(exc, (TimeoutError, TransportClosed)):
                 raise
     raise TransportClosed("the name has no address")

@@ -145,7 +145,9 @@ class Upgrade:
         self.connection = WSConnection(ConnectionType.SERVER)
         try:
             # Not the target: it is of no use to wsproto, and its errors must not quote it.
-            self.connection.initiate_upgrade_connection(head.headers, b"/")
+            # One Connection line, which is checked by now: it looks at the last one only.
+            headers = [field for field in head.headers if field[0] != b"connection"]
+            self.connection.initiate_upgrade_connection([*headers, (b"connection", b"Upgrade")], b"/")
             next(self.connection.events())
         except (RemoteProtocolError, h11.LocalProtocolError, UnicodeError):
             raise BadRequest("the upgrade request is malformed") from None
@@ -195,7 +197,7 @@ def _check_key(keys: Sequence[str]) -> None:
 
 
 def offered_upstream(client: Sequence[str]) -> tuple[str, ...]:
-    """Return the subprotocols to offer upstream: the client's, less any that carry a token, plus KubeVirt's."""
+    """Return the subprotocols to offer upstream: the client's, less those with a token, plus KubeVirt's."""
     passed = [name for name in client if not name.startswith(_BEARER_SUBPROTOCOL)]
     return tuple(dict.fromkeys([*passed, PLAIN_KUBEVIRT]))
 

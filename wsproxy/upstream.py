@@ -407,7 +407,7 @@ def _text_of(body: bytes) -> str:
     try:
         status = None if nested_deeper_than(_MAX_STATUS_BRACKETS, body) else json.loads(text)
         if isinstance(status, dict) and isinstance(status.get("message"), str):
-            text = status["message"]
+            text = status["message"].encode(errors="replace").decode()  # "\\ud800" is JSON, but not UTF-8
     except ValueError:
         pass
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+", " ", text).strip()

@@ -16,6 +16,7 @@ def load_tests(
 ) -> unittest.TestSuite:
     """Load every module of this package if it was named; nothing if discovery (with a pattern) came by."""
     if pattern is None:
-        for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-            standard_tests.addTests(loader.loadTestsFromName(module.name))
+        for module in pkgutil.iter_modules(__path__):
+            if module.name.startswith("test_"):
+                standard_tests.addTests(loader.loadTestsFromName(f"{__name__}.{module.name}"))
     return standard_tests

@@ -1,0 +1,183 @@
+"""The program in a process of its own, so that a test can see its memory, its descriptors and its output."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from wsproxy.deadline import Deadline
+from wsproxy.testing.case import SECRET
+from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
+
+__all__ = ["Pace", "ProxyProcess", "needs_proc", "wait_until"]
+
+_START_TIMEOUT = 30.0
+_STOP_TIMEOUT = 20.0
+_POLL = 0.01
+_READY = re.compile(rb"listening on (.*):(\d+)\n")
+_OURS = (
+    "WSPROXY_",
+    "KUBERNETES_",
+    "SECRET_KEY",
+    "HOST",
+    "PORT",
+    "LOGLEVEL",
+    "LOCAL_DEV_MODE",
+    "WS_REMOTE_URL",
+)
+
+needs_proc = unittest.skipUnless(os.path.isdir("/proc/self/fd"), "needs /proc to look into another process")
+"""Skips a test where the system does not show what another process holds."""
+
+
+class ProxyProcess:
+    """``python -m wsproxy`` in front of a stand-in; stop it with :meth:`stop`, or use ``with``.
+
+    :param api: the stand-in, started; one with TLS is a cluster, one without is ``kubectl proxy``.
+    :param command: what the interpreter is to run.
+    :param settings: further environment variables of the program.
+    """
+
+    def __init__(
+        self, api: FakeKubeVirtAPI, command: Sequence[str] = ("-m", "wsproxy"), **settings: str
+    ) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._output = b""
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            env=_environment(api) | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        try:
+            self.address = self._wait_until_ready()
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
+
+    @property
+    def url(self) -> str:
+        """``ws://HOST:PORT``."""
+        return f"ws://{self.address[0]}:{self.address[1]}"
+
+    @property
+    def output(self) -> bytes:
+        """Everything that the program wrote so far; all of it once it is stopped."""
+        # pread: the file's offset is shared with the program, which writes at it.
+        size = os.fstat(self._errors.fileno()).st_size
+        return self._output + os.pread(self._errors.fileno(), size, 0)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the program and return its exit status; minus the signal's number if one killed it. Idempotent.
+
+        Blocks until it has ended, and kills it if that takes more than 20 s.
+        """
+        pipe = self.process.stdout
+        assert pipe is not None
+        if not pipe.closed:
+            self.process.send_signal(number)  # does nothing if it has ended
+            try:
+                self._output += self.process.communicate(timeout=_STOP_TIMEOUT)[0]
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self._output += self.process.communicate()[0]
+        return self.process.wait()
+
+    def close(self) -> None:
+        """Stop the program and throw its output away. Idempotent."""
+        self.stop()
+        self._errors.close()
+
+    def memory(self) -> int:
+        """Bytes of its memory that are resident now."""
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii", errors="replace") as file:
+            match = re.search(r"^VmRSS:\s+(\d+) kB$", file.read(), re.MULTILINE)
+        assert match, "the program has ended"
+        return int(match[1]) * 1024
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def threads(self) -> int:
+        """How many threads it has."""
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    def command_line(self) -> bytes:
+        """What ``ps`` shows of it."""
+        with open(f"/proc/{self.process.pid}/cmdline", "rb") as file:
+            return file.read()
+
+    def _wait_until_ready(self) -> tuple[str, int]:
+        pipe, deadline = self.process.stdout, Deadline(_START_TIMEOUT)
+        assert pipe is not None
+        while (match := _READY.search(self._output)) is None:
+            readable, _, _ = select.select([pipe], [], [], deadline.remaining())
+            received = os.read(pipe.fileno(), 4096) if readable else b""
+            if readable and not received:
+                raise RuntimeError(f"the proxy did not start: {self.output.decode(errors='replace')}")
+            self._output += received
+        return match[1].decode(), int(match[2])
+
+    def __enter__(self) -> ProxyProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _environment(api: FakeKubeVirtAPI) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
+    if not api.tls:
+        return environment | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
+    return environment | {
+        "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+        "KUBERNETES_SERVICE_PORT": str(api.port),
+        "WSPROXY_CA_FILE": api.ca_file,
+        "WSPROXY_TOKEN_FILE": api.token_file,
+    }
+
+
+class Pace:
+    """Lets through so many bytes a second; one thread's.
+
+    :param rate: bytes per second.
+    :param burst: bytes that may come at once after a pause.
+    """
+
+    def __init__(self, rate: float, burst: int = 65536) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._due = time.monotonic()
+        self._never = threading.Event()
+
+    def take(self, size: int) -> None:
+        """Wait until ``size`` bytes more are due."""
+        now = time.monotonic()
+        self._due = max(self._due, now - self._burst / self._rate) + size / self._rate
+        if self._due > now:
+            self._never.wait(self._due - now)
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> bool:
+    """Wait until another process is in a state that it does not announce; return whether it got there."""
+    deadline, never = Deadline(timeout), threading.Event()
+    while not condition():
+        if deadline.passed:
+            return condition()
+        never.wait(_POLL)
+    return True
