@@ -72,6 +72,12 @@ class UpstreamURLTest(unittest.TestCase):
         ):
             self.assertEqual(UpstreamURL.parse(url).url("/x"), whole)
 
+    def test_password_is_not_quoted(self) -> None:
+        """A URL with a password in it is refused in words that do not hold it."""
+        with self.assertRaises(ConfigError) as caught:
+            UpstreamURL.parse("wss://admin:hunter2@api")
+        self.assertNotIn("hunter2", str(caught.exception))
+
     def test_faults(self) -> None:
         """What is no plain WebSocket URL is a fault."""
         for url in (

@@ -101,6 +101,11 @@ class VerificationKeyTest(unittest.TestCase):
                 with self.subTest(pem=pem[:30], algorithms=algorithms):
                     self.assertIn("PEM", self.fault(pem, algorithms))
 
+    def test_ssh_key_is_no_secret(self) -> None:
+        """An SSH key, which PyJWT would refuse at each token, is refused at the start."""
+        ssh = self.rsa.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        self.assertIn("SSH", self.fault(ssh, ("HS256",)))
+
     def test_key_of_another_kind(self) -> None:
         """A public key of another kind than the algorithm's is refused."""
         other = ed25519.Ed25519PrivateKey.generate().public_key()

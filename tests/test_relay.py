@@ -172,6 +172,8 @@ class RelayTestCase(LeakTestCase):
             sent = peer.send(BINARY, b"mark")
             while other.recv().raw != sent:
                 pass
+        # The frame is here, but its pump may not have noticed yet.
+        self.eventually(lambda: not any(side.writer.busy for side in self.relay._sides.values()))
 
     def answer_ping(self, peer: Peer) -> None:
         while (frame := peer.recv()).opcode != PING:

@@ -50,7 +50,7 @@ class NamesTest(unittest.TestCase):
 
     def test_subdomains(self) -> None:
         """A VMI is a DNS-1123 subdomain: labels with dots between, at most 253 characters."""
-        for name in ("a", "ubuntu", "a.b", "1.2.3", ".".join(["a" * 62] * 4)):
+        for name in ("a", "ubuntu", "a.b", "1.2.3", ".".join(["a" * 62] * 4), "a" * 253):
             self.assertTrue(is_dns_subdomain(name), name)
         for name in (
             "",
@@ -223,6 +223,11 @@ class EndpointTest(unittest.TestCase):
         for target in ("/healthz", "/a/b/healthz", "//healthz/", "/healthz?verbose"):
             with self.subTest(target=target):
                 self.assertEqual(endpoint_of(target, prefix, self.NAMES), Endpoint("healthz"))
+
+    def test_prefix_of_the_same_name(self) -> None:
+        """A prefix that is called as an endpoint does not hide it."""
+        for target in ("/healthz", "/healthz/healthz"):
+            self.assertEqual(endpoint_of(target, ("healthz",), self.NAMES), Endpoint("healthz"))
 
     def test_not_found(self) -> None:
         """Anything else is not found, a session's path too, and is not quoted."""

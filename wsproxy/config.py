@@ -55,12 +55,14 @@ class UpstreamURL:
 
         :raises ConfigError: if it is none.
         """
+        if "@" in url:  # not quoted: it holds a password
+            raise ConfigError(["remote_url has a user name in it; the service-account token is what lets in"])
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as exc:
             raise ConfigError([f"remote_url is {url!r}: {exc}"]) from exc
-        extra = parts.query or parts.fragment or parts.username or parts.password
+        extra = parts.query or parts.fragment
         if parts.scheme not in ("ws", "wss") or not host or extra or not re.fullmatch(r"[!-~]+", url):
             raise ConfigError([f"remote_url is {url!r}; it must look like wss://HOST:PORT or ws://HOST:PORT"])
         tls = parts.scheme == "wss"
@@ -187,11 +189,14 @@ class Config:
         for setting in SETTINGS:
             if setting.env in given and setting.target:
                 value = _collect(faults, lambda s=setting: s.parse(given[s.env]))  # type: ignore[misc]
-                values[setting.target] = setting.default if value is None else value
+                if value is not None:
+                    values[setting.target] = value
         values.setdefault("secret_key", "")
+        # Where the mode itself is a fault, neither mode's further demands are added to it.
+        values.setdefault("local_dev_mode", "LOCAL_DEV_MODE" in given)
         if "ca_certs" in values:
             values["sslopt"] = {"ca_certs": values.pop("ca_certs")}
-        values["remote_url"] = _remote_url(given, bool(values.get("local_dev_mode")), faults)
+        values["remote_url"] = _remote_url(given, values["local_dev_mode"], faults)
         config = _collect(faults, lambda: cls(**values))
         if config is None or faults:
             raise ConfigError(faults)

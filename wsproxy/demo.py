@@ -59,7 +59,9 @@ def run_demo(port: int, once: bool, screenshot: str | None) -> int:
     :param screenshot: with ``once``, the PNG file to save what was seen in.
     """
     level = logging.WARNING if once else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     try:
         with _prepared() as demo:
             if not once:

@@ -17,6 +17,7 @@ __all__ = ["Housekeeping", "Ticking"]
 logger = logging.getLogger("wsproxy.housekeeping")
 
 _AFTER_A_BUG = 1.0
+_RUNNING = float("-inf")
 
 
 class Ticking(Protocol):
@@ -88,7 +89,7 @@ class Housekeeping:
                 logger.exception("housekeeping failed")
                 due = now + _AFTER_A_BUG
             with self._changed:
-                if self._due.get(task) == float("inf"):  # neither removed nor woken meanwhile
+                if self._due.get(task) == _RUNNING:  # neither removed nor woken meanwhile
                     self._schedule(task, due)
 
     def _next(self) -> Ticking | None:
@@ -100,7 +101,7 @@ class Housekeeping:
                 wait = self._heap[0][0] - self._clock() if self._heap else None
                 if wait is not None and wait <= 0:
                     task = heapq.heappop(self._heap)[2]
-                    self._due[task] = float("inf")
+                    self._due[task] = _RUNNING
                     return task
                 self._changed.wait(wait)
             return None

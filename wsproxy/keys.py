@@ -13,6 +13,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
+from jwt.exceptions import InvalidKeyError
 
 from .exceptions import ConfigError
 
@@ -68,6 +70,10 @@ class VerificationKey:
     def _secret(raw: bytes) -> bytes:
         if b"-----BEGIN" in raw:
             raise ConfigError(["SECRET_KEY holds a PEM key; set algorithms to RS256 or ES256 for it"])
+        try:
+            HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(raw)
+        except InvalidKeyError:
+            raise ConfigError(["SECRET_KEY holds an SSH key; use random bytes as a secret"]) from None
         if len(raw) < _SHORT_SECRET:
             logger.warning("SECRET_KEY has %d bytes; use at least %d random bytes", len(raw), _SHORT_SECRET)
         return raw

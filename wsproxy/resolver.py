@@ -94,15 +94,18 @@ class Resolver:
                 raise TransportClosed("the proxy is stopping")
             asked, answer = self._answers.get(key, (0.0, None))
             if answer is None or self._clock() - asked > _KEPT_SECONDS or _failed(answer):
+                self._start_thread()
                 answer = Future()
                 self._answers[key] = self._clock(), answer
                 self._questions.put((key, answer))
-                self._start_thread()
             return answer
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            self._thread = start_thread("wsproxy-resolver", self._run, self)
+            try:
+                self._thread = start_thread("wsproxy-resolver", self._run, self)
+            except RuntimeError as exc:
+                raise TransportClosed(f"names cannot be resolved: {exc}") from exc
 
     def _run(self) -> None:
         while question := self._questions.get():

@@ -23,8 +23,9 @@ __all__ = [
     "session_route",
 ]
 
-_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _DNS_LABEL = re.compile(_LABEL)
+_MAX_LABEL = 63
 _DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _MAX_SUBDOMAIN = 253
 _TARGET = re.compile(r"/[!-~]*")
@@ -33,11 +34,11 @@ _NO_TOKEN = "-"
 
 def is_dns_label(name: str) -> bool:
     """Whether ``name`` may be a Kubernetes namespace (DNS-1123 label)."""
-    return _DNS_LABEL.fullmatch(name) is not None
+    return len(name) <= _MAX_LABEL and _DNS_LABEL.fullmatch(name) is not None
 
 
 def is_dns_subdomain(name: str) -> bool:
-    """Whether ``name`` may be a virtual machine instance (DNS-1123 subdomain)."""
+    """Whether ``name`` may be a virtual machine instance (DNS-1123 subdomain as Kubernetes checks it)."""
     return len(name) <= _MAX_SUBDOMAIN and _DNS_SUBDOMAIN.fullmatch(name) is not None
 
 
@@ -88,10 +89,9 @@ def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) ->
     :raises NotFound: if there is no such endpoint.
     """
     segments = _path_of(target)
-    if segments[: len(prefix)] == prefix:
-        segments = segments[len(prefix) :]
-    if len(segments) == 1 and segments[0] in names:
-        return Endpoint(segments[0])
+    for name in names:
+        if segments in ((name,), (*prefix, name)):
+            return Endpoint(name)
     raise NotFound("there is no such page; a console is opened by a WebSocket client at /TOKEN/VMI")
 
 

@@ -58,8 +58,13 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         self._stop_requested = threading.Event()
         self._complained = False
         self._accept_thread: threading.Thread | None = None
-        super().__init__(address, socketserver.BaseRequestHandler)  # type: ignore[arg-type]
         self._waker, self._woken = socket.socketpair()
+        try:
+            super().__init__(address, socketserver.BaseRequestHandler)  # type: ignore[arg-type]
+        except BaseException:
+            self._waker.close()
+            self._woken.close()
+            raise
 
     @property
     def address(self) -> tuple[str, int]:

@@ -117,7 +117,7 @@ def _grant(claims: Mapping[str, Any]) -> Grant:
     user, expires_at = claims.get("id"), claims["exp"]
     namespace, vmis = lab.get("namespace_name"), lab.get("allowed_vmi_names")
     if isinstance(user, bool) or not isinstance(user, str | int):
-        raise BadToken("the token's id claim must be a string or a number")
+        raise BadToken("the token's id claim must be a string or a whole number")
     if not isinstance(namespace, str) or not is_dns_label(namespace):
         raise BadToken("the token's namespace_name claim must be a Kubernetes namespace")
     if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):

@@ -49,7 +49,7 @@ class Writer:
     @property
     def waiting(self) -> bool:
         """Whether an injected frame, or a part of one, has not reached the kernel."""
-        return bool(self._remainder) or self._pending is not None
+        return not self._sealed and (bool(self._remainder) or self._pending is not None)
 
     def write(self, data: memoryview, boundary: int, mid_frame: bool) -> None:
         """Send a piece of the stream. The pump only; blocks until the peer takes it or the transport ends.
