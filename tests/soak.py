@@ -31,6 +31,7 @@ from typing import Protocol
 
 from tests.proxy_process import ProxyProcess
 from wsproxy import transport
+from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
@@ -52,8 +53,8 @@ __all__ = ["main"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 _NAMESPACE = "lab-1"
-_SESSION_SECONDS = 2.0
-_WAIT = 20.0  # seconds without a byte after which a session hangs
+_SESSION_SECONDS = 0.5  # at most; the lengths differ
+_WAIT = 20.0  # seconds without a message after which a session hangs
 _SIZES = (0, 1, 100, 1000, 4096, 16384, 32768, 65536)
 _CHECKED = struct.Struct("!BII")  # kind, number, checksum of all of the message but this
 _DATA, _LAST = 0, 1
@@ -145,6 +146,10 @@ class _Messages:
         self._pool = self._random.randbytes(2 * max(_SIZES))
         self._sending = threading.Lock()  # the sender's messages, the receiver's pongs
 
+    def choose(self, most: float) -> float:
+        """Return a number from 0 to ``most``."""
+        return self._random.uniform(0, most)
+
     def send_all(self, until: float) -> None:
         """Send messages until a time, and then the last one."""
         number = 0
@@ -181,22 +186,26 @@ class _Messages:
 
     def _data_frames(self) -> Iterator[Frame]:
         while True:
-            frame = self._peer.recv_frame(_WAIT)
-            if frame.opcode == PING:
-                self.send(PONG, frame.payload)
-            elif frame.opcode == BINARY and len(frame.payload) >= _CHECKED.size:
+            frame = self._next_frame()
+            if frame.opcode == BINARY and len(frame.payload) >= _CHECKED.size:
                 yield frame
             else:
                 what = f"{frame.opcode}: {frame.payload[:40]!r}"
                 raise ValueError(f"a frame {self._direction} that was never sent, opcode {what}")
+
+    def _next_frame(self) -> Frame:
+        """Receive a frame that is no ping: pings, which are answered, do not show that a session moves."""
+        deadline = Deadline(_WAIT)
+        while (frame := self._peer.recv_frame(deadline.remaining())).opcode == PING:
+            self.send(PONG, frame.payload)
+        return frame
 
     def receive_close(self) -> None:
         """Receive a Close 1000.
 
         :raises ValueError: if something else comes.
         """
-        while (frame := self._peer.recv_frame(_WAIT)).opcode == PING:
-            self.send(PONG, frame.payload)
+        frame = self._next_frame()
         if frame.opcode != CLOSE or frame.payload != close_payload(1000):
             raise ValueError(f"instead of Close 1000 came opcode {frame.opcode}: {frame.payload[:40]!r}")
 
@@ -279,7 +288,7 @@ class Load:
 
     def _exchange(self, messages: _Messages) -> None:
         """Send and receive at the same time."""
-        until = min(self._until, time.monotonic() + _SESSION_SECONDS)
+        until = min(self._until, time.monotonic() + messages.choose(_SESSION_SECONDS))
 
         def send() -> None:
             try:

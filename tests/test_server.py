@@ -106,7 +106,7 @@ class Addresses(ServerTestCase):
         server = self.started("::1")
         self.assert_answers(server.address)
         with self.assertRaises(OSError):
-            RawClient(("127.0.0.1", server.address[1]))
+            socket.create_connection(("127.0.0.1", server.address[1]))
         with self.assertLogs("wsproxy.connection", "INFO") as logs, RawClient(server.address) as client:
             client.send_raw(b"\0")
             client.read_head()

@@ -403,7 +403,7 @@ class Ends(EndsTestCase):
                 self.assert_all_gone(client)
 
     def test_own_end_while_stuck_inside_a_frame(self) -> None:
-        """A leg that stays inside a frame until the deadline is shut down without a Close, and that is logged."""
+        """A leg that is inside a frame until the deadline is shut down without a Close, and that is logged."""
         for code, reason in _OWN_ENDS:
             with self.subTest(code=code):
 
@@ -496,11 +496,12 @@ class StuckLegs(EndsTestCase):
 
     def test_upstream_that_reads_nothing_is_found_dead(self) -> None:
         """An upstream that takes no byte for two ping intervals is dead; the client is told."""
-        vmi = self.api.add_vmi(
-            "vm",
-            self.namespace,
-            backend=Script(lambda c: (c.send_frame(BINARY, b"x"), self.read_nothing(c))[1]),
-        )
+
+        def speak_once(console: FakeConsole) -> None:
+            console.send_frame(BINARY, b"x")
+            self.read_nothing(console)
+
+        self.api.add_vmi("vm", self.namespace, backend=Script(speak_once))
         client = RawClient.open(self.url(self.proxy, "vm"))
         self.addCleanup(client.close)
         client.sock.settimeout(1)
@@ -552,7 +553,7 @@ class Liveness(EndsTestCase):
         self.assertGreaterEqual(seen.count(PING), 5)
 
     def test_foreign_pings_and_pongs_pass(self) -> None:
-        """Pings and pongs that are not ours pass unchanged, in both directions; nobody answers for the peer."""
+        """Pings and pongs that are not ours pass unchanged both ways; nobody answers for the peer."""
 
         def echo(console: FakeConsole) -> None:
             while True:

@@ -145,8 +145,8 @@ class Config:
         faults = []
         if upstream and not self.local_dev_mode and not upstream.tls:
             faults.append(
-                f"remote_url is {self.remote_url!r} but local_dev_mode is off: the service-account token needs "
-                "wss://; set LOCAL_DEV_MODE=true for kubectl proxy"
+                f"remote_url is {self.remote_url!r} but local_dev_mode is off: the service-account token "
+                "needs wss://; set LOCAL_DEV_MODE=true for kubectl proxy"
             )
         if upstream and self.local_dev_mode and upstream.tls:
             faults.append(

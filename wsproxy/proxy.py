@@ -160,12 +160,12 @@ class WebsocketProxy:
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
-        self._events = queue.SimpleQueue()
-        with self._signals():
-            self.run_in_thread(host, port)
+        events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        with self._signals(events):
+            self._start(host, port, events)
             try:
                 on_ready(self)
-                if (number := self._events.get()) is not None:
+                if (number := events.get()) is not None:
                     logger.info("%s: stopping", signal.Signals(number).name)
             finally:
                 self.stop_thread()
@@ -177,6 +177,10 @@ class WebsocketProxy:
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
+        self._start(host, port, queue.SimpleQueue())
+        return self
+
+    def _start(self, host: str, port: int, events: queue.SimpleQueue[int | None]) -> None:
         with self._lock:
             self._refuse_after_fork()
             if self._server is not None:
@@ -188,9 +192,8 @@ class WebsocketProxy:
             except BaseException:
                 server.stop()
                 raise
-            self._server, self._pid = server, os.getpid()
+            self._server, self._pid, self._events = server, os.getpid(), events
         logger.info("listening on %s port %d", *server.address)
-        return self
 
     def stop_thread(self) -> None:
         """Stop the proxy: every session gets its Close, and all threads and sockets are gone at return.
@@ -214,7 +217,7 @@ class WebsocketProxy:
         logger.info("stopped")
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _signals(self, events: queue.SimpleQueue[int | None]) -> Iterator[None]:
         """Queue SIGINT and SIGTERM as events; the handlers of before come back at the end.
 
         Does nothing off the main thread, where Python allows no handlers.
@@ -224,7 +227,7 @@ class WebsocketProxy:
             return
 
         def note(number: int, frame: FrameType | None) -> None:
-            self._events.put(number)
+            events.put(number)
 
         before = {number: signal.signal(number, note) for number in _SIGNALS}
         try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from .closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClose
 from .deadline import Clock
-from .exceptions import TransportClosed
+from .exceptions import ProtocolViolation, TransportClosed
 from .frames import (
     MAX_CONTROL_FRAME,
     ControlFrame,
@@ -237,8 +237,7 @@ class Relay:
             if cut > start:
                 self._write(sink, buffer, start, cut, scanner)
             if scanner.violation:
-                code, text = scanner.violation.code, str(scanner.violation)
-                self._act(lambda closing: closing.violated(source.leg, code, text))
+                self._violated(source, scanner.violation)
                 return -1
             if not scanner.control:
                 buffer[: end - cut] = buffer[cut:end]
@@ -270,6 +269,9 @@ class Relay:
         if not (frame.opcode is Opcode.PONG and self._answers_a_ping_of_ours(source, frame.payload)):
             self._send(sink, lambda: sink.writer.write(memoryview(frame.raw), len(frame.raw), False))
         return False
+
+    def _violated(self, source: _Side, violation: ProtocolViolation) -> None:
+        self._act(lambda closing: closing.violated(source.leg, violation.code, str(violation)))
 
     def _drop_the_rest(self, source: _Side) -> None:
         """Read until the stream ends: the peer may still be sending, and its end has to be seen.
