@@ -338,6 +338,32 @@ class Foreground(LeakTestCase):
             with self.subTest(number=number):
                 self.on_main_thread(lambda proxy, number=number: os.kill(os.getpid(), number))  # type: ignore[misc]
 
+    def test_signal_that_another_thread_gets(self) -> None:
+        """The kernel may give a signal to any thread: it ends ``run`` all the same."""
+        self.on_main_thread(lambda proxy: signal.pthread_kill(threading.get_ident(), signal.SIGTERM))
+
+    def test_other_signals(self) -> None:
+        """A signal that the program handles itself does not end ``run``; its wakeup descriptor comes back."""
+        handled: list[int] = []
+        before = signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        self.addCleanup(ours.close)
+        ours.setblocking(False)
+        self.addCleanup(signal.set_wakeup_fd, signal.set_wakeup_fd(ours.fileno()))
+
+        def act(proxy: WebsocketProxy) -> None:
+            address = proxy.address
+            os.kill(os.getpid(), signal.SIGUSR1)
+            self.assertTrue(answers(address))
+            proxy.stop_thread()
+
+        self.on_main_thread(act)
+        self.assertEqual(handled, [signal.SIGUSR1])
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.assertEqual(theirs.recv(1), bytes([signal.SIGUSR1]))
+
     def test_stop_thread(self) -> None:
         """In the main thread ``stop_thread`` ends ``run``, too."""
         self.on_main_thread(WebsocketProxy.stop_thread)
@@ -413,6 +439,32 @@ with socket.create_connection(running.address, timeout=5) as sock:
 running.stop_thread()
 """
 
+_FORKING_IN_RUN = f"""
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+from wsproxy import WebsocketProxy
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        while True:
+            signal.pause()
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+def act(proxy):
+    fork()
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+    print(proxy.address[0], flush=True)
+
+proxy = WebsocketProxy({_DEV[0]!r}, {_DEV[1]!r}, True, {SECRET!r}, close_timeout=0.5)
+proxy.run("127.0.0.1", 0, on_ready=act)
+print("over", flush=True)
+"""
+
 
 class Processes(LeakTestCase):
     """What needs a process of its own."""
@@ -454,6 +506,17 @@ class Processes(LeakTestCase):
         self.assertEqual(
             output.splitlines(), ["[True, True, True, True]", "b'200'", "child 0", "parent b'200'"]
         )
+
+    def test_signal_for_a_forked_child(self) -> None:
+        """A child forked during ``run`` has the signal handling of before, and its signals are its own."""
+        with self.python(_FORKING_IN_RUN) as process:
+            assert process.stdout
+            seen = [process.stdout.readline().strip() for _ in range(3)]
+            self.assertEqual(seen, ["-15", "-15", "127.0.0.1"])
+            with self.assertRaises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.communicate(timeout=_TIMEOUT)[0], "over\n")
 
     def test_program_that_forgets_to_stop(self) -> None:
         """A program that ends without stopping its proxy ends all the same."""

@@ -377,12 +377,15 @@ class Ends(EndsTestCase):
         """Our Close waits for the end of the frame that the upstream is sending."""
         for code, reason in _OWN_ENDS:
             with self.subTest(code=code):
-                finish = threading.Event()
+                ended, told = threading.Event(), threading.Event()
 
-                def send(console: FakeConsole, finish: threading.Event = finish) -> None:
+                def send(
+                    console: FakeConsole, ended: threading.Event = ended, told: threading.Event = told
+                ) -> None:
                     console.send_raw(_PART_OF_A_FRAME)
-                    console.wait(finish)
+                    console.wait(ended)
                     console.send_raw(b"y" * 990)
+                    console.wait(told)
                     console.send_frame(BINARY, b"too late")
                     console.recv_frame()
                     console.send_close(1000)
@@ -393,17 +396,18 @@ class Ends(EndsTestCase):
                 while len(got) < len(_PART_OF_A_FRAME):
                     got += client.recv_raw()
                 self.end_from_within(code, reason)
-                finish.set()
+                ended.set()
                 client._frames.feed(got)
                 self.assertEqual(len(client.recv_frame().payload), 1000)
                 frame = client.recv_frame()
                 self.assertEqual(frame.opcode, CLOSE)
                 self.assertEqual(frame.payload, struct.pack("!H", code) + reason.encode())
+                told.set()
                 client.send_close(code)
                 self.assert_all_gone(client)
 
     def test_own_end_while_stuck_inside_a_frame(self) -> None:
-        """A leg that is inside a frame until the deadline is shut down without a Close, and that is logged."""
+        """A leg inside a frame until the deadline is shut down without a Close, and that is logged."""
         for code, reason in _OWN_ENDS:
             with self.subTest(code=code):
 
@@ -509,7 +513,6 @@ class StuckLegs(EndsTestCase):
             while True:
                 client.send_frame(BINARY, bytes(32768))
         self.assertEqual(client.recv_close(), (1011, "upstream-closed"))
-        client.drop()
         self.assert_all_gone(client)
 
 

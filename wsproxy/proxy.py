@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
@@ -21,6 +21,8 @@ __all__ = ["WebsocketProxy"]
 logger = logging.getLogger("wsproxy.proxy")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPED = b"\0"  # no signal has that number
+_undo_signals: list[Callable[[], None]] = []
 
 
 class WebsocketProxy:
@@ -106,9 +108,8 @@ class WebsocketProxy:
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
         self._pid = 0
-        # What ends run(): a signal's number, or None for stop_thread. A signal handler runs between two
-        # bytecodes of the waiting thread, so it may take no lock: SimpleQueue is made for that.
-        self._events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        # What ends run(): a byte sent here, by stop_thread or by the signal itself.
+        self._waker: socket.socket | None = None
 
     @property
     def remote_url(self) -> str:
@@ -160,12 +161,12 @@ class WebsocketProxy:
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
-        events: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        with self._signals(events):
-            self._start(host, port, events)
+        waker, woken = socket.socketpair()
+        with waker, woken, self._signals(waker):
+            self._start(host, port, waker)
             try:
                 on_ready(self)
-                if (number := events.get()) is not None:
+                if number := _next_event(woken):
                     logger.info("%s: stopping", signal.Signals(number).name)
             finally:
                 self.stop_thread()
@@ -177,10 +178,10 @@ class WebsocketProxy:
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
-        self._start(host, port, queue.SimpleQueue())
+        self._start(host, port, None)
         return self
 
-    def _start(self, host: str, port: int, events: queue.SimpleQueue[int | None]) -> None:
+    def _start(self, host: str, port: int, waker: socket.socket | None) -> None:
         with self._lock:
             self._refuse_after_fork()
             if self._server is not None:
@@ -192,7 +193,7 @@ class WebsocketProxy:
             except BaseException:
                 server.stop()
                 raise
-            self._server, self._pid, self._events = server, os.getpid(), events
+            self._server, self._pid, self._waker = server, os.getpid(), waker
         logger.info("listening on %s port %d", *server.address)
 
     def stop_thread(self) -> None:
@@ -213,28 +214,38 @@ class WebsocketProxy:
             self._refuse_after_fork()
             server.stop()
             self._server = None
-            self._events.put(None)
+            if self._waker:
+                self._waker.send(_STOPPED)
         logger.info("stopped")
 
     @contextmanager
-    def _signals(self, events: queue.SimpleQueue[int | None]) -> Iterator[None]:
-        """Queue SIGINT and SIGTERM as events; the handlers of before come back at the end.
+    def _signals(self, waker: socket.socket) -> Iterator[None]:
+        """Have SIGINT and SIGTERM send their numbers to ``waker``; what was before comes back at the end.
 
-        Does nothing off the main thread, where Python allows no handlers.
+        Not by what the handlers do: they run in the main thread alone, and a signal that the kernel gives
+        to another thread does not wake a main thread that waits for a lock. The wakeup descriptor is
+        written to at once, in whichever thread. Does nothing off the main thread, where Python allows no
+        handlers.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        waker.setblocking(False)
+        descriptor = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, lambda number, frame: None) for number in _SIGNALS}
 
-        def note(number: int, frame: FrameType | None) -> None:
-            events.put(number)
+        def undo() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(descriptor)
 
-        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        _undo_signals.append(undo)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if undo in _undo_signals:  # not in a forked child, where that is done already
+                _undo_signals.remove(undo)
+                undo()
 
     def _refuse_after_fork(self) -> None:
         if self._server is not None and self._pid != os.getpid():
@@ -254,3 +265,20 @@ class WebsocketProxy:
         server = self._server
         state = f"on {server.address[0]} port {server.address[1]}" if server else "not running"
         return f"<WebsocketProxy {state}, {self.connections} connections>"
+
+
+def _next_event(woken: socket.socket) -> int:
+    """Wait for SIGINT, SIGTERM or stop_thread, and return the signal's number, 0 for the last."""
+    while True:
+        number = woken.recv(1)[0]
+        if number in (*_SIGNALS, *_STOPPED):  # others are of the program's own handlers
+            return number
+
+
+def _after_fork() -> None:
+    """Undo our signal handling in a forked child: its signals would stop the parent, and not the child."""
+    while _undo_signals:
+        _undo_signals.pop()()
+
+
+os.register_at_fork(after_in_child=_after_fork)
