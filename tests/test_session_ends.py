@@ -8,6 +8,7 @@ import threading
 import unittest
 from collections.abc import Callable
 
+from wsproxy.connection import ClientConnection
 from wsproxy.deadline import Deadline
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Echo, Script
@@ -48,19 +49,23 @@ class EndsTestCase(ProxyTestCase):
         _read_to_the_end(console)
 
     def session(
-        self, script: Callable[[FakeConsole], None] = _read_to_the_end
+        self,
+        script: Callable[[FakeConsole], None] = _read_to_the_end,
+        name: str = "vm",
+        receive_buffer: int | None = None,
     ) -> tuple[RawClient, FakeConsole]:
         """Open a session with ``script`` behind it and return both of its ends."""
-        vmi: FakeVMI = self.api.add_vmi("vm", self.namespace, backend=Script(script))
-        client = RawClient.open(self.url(self.proxy, "vm"))
+        vmi: FakeVMI = self.api.add_vmi(name, self.namespace, backend=Script(script))
+        client = RawClient.open(self.url(self.proxy, name), receive_buffer=receive_buffer)
         self.addCleanup(client.close)
         self.assertEqual(client.status, 101)
         return client, vmi.wait_for_session()
 
-    def assert_all_gone(self, client: RawClient) -> None:
+    def assert_all_gone(self, *clients: RawClient) -> None:
         """Assert that, within two seconds, no session, thread or connection is left at the proxy."""
         deadline = Deadline(_WITHIN)
-        client.wait_for_end(deadline.remaining())
+        for client in clients:
+            client.wait_for_end(deadline.remaining())
         self.assert_proxy_done(deadline)
         self.assertTrue(self.api.wait_until_idle(deadline.remaining()), "the upstream connection is left")
         self.proxy_is_done.clear()
@@ -77,12 +82,15 @@ class EndsTestCase(ProxyTestCase):
         found = [thread for thread in threading.enumerate() if thread.name.startswith("wsproxy-")]
         return [thread for thread in found if not thread.name.startswith(standing)]
 
-    def end_from_within(self, code: int, reason: str) -> None:
-        """End every session as the proxy itself would."""
+    def end_from_within(self, client: RawClient, code: int, reason: str) -> None:
+        """End a client's session as the proxy itself would."""
         server = self.proxy._server
         assert server is not None
+        peer = "{}:{}".format(*client.sock.getsockname())
         for connection in list(server._registry._connections):
-            connection.session.end(code, reason)  # type: ignore[attr-defined]
+            assert isinstance(connection, ClientConnection)
+            if connection.session.peer == peer:
+                connection.session.end(code, reason)
 
 
 class Ends(EndsTestCase):
@@ -355,7 +363,7 @@ class Ends(EndsTestCase):
 
                 client, console = self.session(answer)
                 client.recv_frame()
-                self.end_from_within(code, reason)
+                self.end_from_within(client, code, reason)
                 self.assertEqual(client.recv_close(), (code, reason))
                 client.send_close(code)
                 self.assert_all_gone(client)
@@ -363,15 +371,17 @@ class Ends(EndsTestCase):
 
     def test_own_end_and_nobody_answers(self) -> None:
         """Our own end takes no longer than the close timeout if neither side answers."""
-        for code, reason in _OWN_ENDS:
-            with self.subTest(code=code):
-                client, console = self.session(
-                    lambda console: console.recv_frame() and self.read_nothing(console)
-                )
-                self.end_from_within(code, reason)
-                self.assertEqual(client.recv_close(), (code, reason))
-                self.assert_all_gone(client)
-                self.assertEqual(console.close_received, (1000, ""))
+
+        def say_nothing(console: FakeConsole) -> None:
+            console.recv_frame()
+            self.read_nothing(console)
+
+        ends = [self.session(say_nothing, f"vm-{code}") for code, _ in _OWN_ENDS]
+        for (client, _), (code, reason) in zip(ends, _OWN_ENDS, strict=True):
+            self.end_from_within(client, code, reason)
+            self.assertEqual(client.recv_close(), (code, reason))
+        self.assert_all_gone(*(client for client, _ in ends))
+        self.assertEqual({console.close_received for _, console in ends}, {(1000, "")})
 
     def test_own_end_while_the_upstream_is_inside_a_frame(self) -> None:
         """Our Close waits for the end of the frame that the upstream is sending."""
@@ -395,7 +405,7 @@ class Ends(EndsTestCase):
                 got = client.recv_raw()
                 while len(got) < len(_PART_OF_A_FRAME):
                     got += client.recv_raw()
-                self.end_from_within(code, reason)
+                self.end_from_within(client, code, reason)
                 ended.set()
                 client._frames.feed(got)
                 self.assertEqual(len(client.recv_frame().payload), 1000)
@@ -408,19 +418,18 @@ class Ends(EndsTestCase):
 
     def test_own_end_while_stuck_inside_a_frame(self) -> None:
         """A leg inside a frame until the deadline is shut down without a Close, and that is logged."""
-        for code, reason in _OWN_ENDS:
-            with self.subTest(code=code):
 
-                def send(console: FakeConsole) -> None:
-                    console.send_raw(_PART_OF_A_FRAME)
-                    self.read_nothing(console)
+        def send(console: FakeConsole) -> None:
+            console.send_raw(_PART_OF_A_FRAME)
+            self.read_nothing(console)
 
-                client, _ = self.session(send)
+        clients = [self.session(send, f"vm-{code}")[0] for code, _ in _OWN_ENDS]
+        with self.assertLogs("wsproxy.session", "INFO") as logs:
+            for client, (code, reason) in zip(clients, _OWN_ENDS, strict=True):
                 client.recv_raw()
-                with self.assertLogs("wsproxy.session", "INFO") as logs:
-                    self.end_from_within(code, reason)
-                    self.assert_all_gone(client)
-                self.assertIn("close not sent to client", logs.output[-1])
+                self.end_from_within(client, code, reason)
+            self.assert_all_gone(*clients)
+        self.assertEqual("".join(logs.output).count("close not sent to client"), len(_OWN_ENDS))
 
     def test_own_end_after_either_side_vanished(self) -> None:
         """Our own end after the ends that others began changes nothing and leaves nothing."""
@@ -428,7 +437,7 @@ class Ends(EndsTestCase):
             with self.subTest(code=code):
                 client, _ = self.session(lambda console: console.send_frame(BINARY, b"data"))
                 self.assertEqual(client.recv_close(), (1011, "upstream-closed"))
-                self.end_from_within(code, reason)
+                self.end_from_within(client, code, reason)
                 client.send_close(1011)
                 self.assert_all_gone(client)
 
@@ -438,9 +447,12 @@ class Ends(EndsTestCase):
             with self.subTest(code=code):
                 client, console = self.session()
                 both = threading.Barrier(2)
-                thread = threading.Thread(
-                    target=lambda b=both, c=code, r=reason: (b.wait(10), self.end_from_within(c, r))  # type: ignore[misc]
-                )
+
+                def end(b: threading.Barrier, k: RawClient, c: int, r: str) -> None:
+                    b.wait(10)
+                    self.end_from_within(k, c, r)
+
+                thread = threading.Thread(target=end, args=(both, client, code, reason))
                 thread.start()
                 both.wait(10)
                 client.send_close(3005, "crossing")
@@ -462,12 +474,9 @@ class StuckLegs(EndsTestCase):
         while True:
             console.send_message(payload)
 
-    def stuck_client(self) -> tuple[RawClient, FakeConsole]:
+    def stuck_client(self, name: str = "vm") -> tuple[RawClient, FakeConsole]:
         """Open a session whose client reads nothing while the upstream sends all it can."""
-        vmi = self.api.add_vmi("vm", self.namespace, backend=Script(self.flood))
-        client = RawClient.open(self.url(self.proxy, "vm"), receive_buffer=4096)
-        self.addCleanup(client.close)
-        return client, vmi.wait_for_session()
+        return self.session(self.flood, name, receive_buffer=4096)
 
     def test_client_that_reads_nothing_is_found_dead(self) -> None:
         """A client that takes no byte for two ping intervals is dead; the upstream is let go."""
@@ -476,20 +485,17 @@ class StuckLegs(EndsTestCase):
 
     def test_own_end_of_a_stuck_client(self) -> None:
         """Our own end of a session with a full send buffer takes no longer than the close timeout."""
-        proxy = self.start_proxy()
-        self.proxy, live = proxy, self.proxy
-        for code, reason in _OWN_ENDS:
-            with self.subTest(code=code):
-                client, console = self.stuck_client()
-                self.wait_until_stuck(console)
-                with self.assertLogs("wsproxy.session", "INFO") as logs:
-                    self.end_from_within(code, reason)
-                    deadline = Deadline(_WITHIN)
-                    self.assert_proxy_done(deadline)
-                    self.assertTrue(self.api.wait_until_idle(deadline.remaining()))
-                self.assertIn("close not sent to client", "".join(logs.output))
-                client.close()
-        self.assertEqual(live.connections, 0)
+        self.proxy = self.start_proxy()
+        ends = [self.stuck_client(f"vm-{code}") for code, _ in _OWN_ENDS]
+        for _, console in ends:
+            self.wait_until_stuck(console)
+        with self.assertLogs("wsproxy.session", "INFO") as logs:
+            for (client, _), (code, reason) in zip(ends, _OWN_ENDS, strict=True):
+                self.end_from_within(client, code, reason)
+            deadline = Deadline(_WITHIN)
+            self.assert_proxy_done(deadline)
+            self.assertTrue(self.api.wait_until_idle(deadline.remaining()))
+        self.assertEqual("".join(logs.output).count("close not sent to client"), len(_OWN_ENDS))
 
     def wait_until_stuck(self, console: FakeConsole) -> None:
         """Wait until the upstream could send nothing for a while."""
