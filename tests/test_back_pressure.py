@@ -36,7 +36,7 @@ class BackPressureTestCase(ProxyTestCase):
     """
 
     total = 16_000_000
-    rate = 4_000_000.0
+    rate = 8_000_000.0
     most_ahead = 12 * _MIB
     most_memory = 2 * _MIB
     ping_interval = 0.1

@@ -427,10 +427,12 @@ class Liveness(RelayTestCase):
             taken = self.near_client.bytes_taken()
             assert taken is not None
             while self.near_client.bytes_taken() == taken:
-                got += len(self.client.sock.recv(32768))
+                part = self.client.sock.recv(32768)
+                self.assertNotEqual(part, b"", "the session was cut")
+                got += len(part)
         self.upstream.sock.sendall(b"\0" * (-sent % _BLOCK))
-        while got < sent:
-            got += len(self.client.sock.recv(65536))
+        while got < sent and (part := self.client.sock.recv(65536)):
+            got += len(part)
         self.assert_open()
 
     def test_unread_leg_is_judged_again_when_it_is_read(self) -> None:

@@ -199,8 +199,8 @@ class Relay:
     def _pump(self, leg: Leg) -> None:
         source, sink = self._sides[leg], self._sides[leg.other]
         try:
-            self._copy(source, sink)
-            self._drop_the_rest(source)
+            if self._copy(source, sink):
+                self._drop_the_rest(source)
         except TransportClosed as exc:
             logger.debug("%s leg: %s", leg.value, exc)
         except BaseException:
@@ -209,21 +209,25 @@ class Relay:
         heard, stranded = source.received > 0, sink.writer.mid_frame
         self._act(lambda closing: closing.lost(leg, heard=heard, stranded=stranded))
 
-    def _copy(self, source: _Side, sink: _Side) -> None:
-        """Forward what ``source`` sends until its stream, its Close or its first mistake ends that."""
+    def _copy(self, source: _Side, sink: _Side) -> bool:
+        """Forward what ``source`` sends until its stream, its Close or its first mistake ends that.
+
+        Returns whether the stream goes on, with nothing in it that matters.
+        """
         buffer = bytearray(_BUFFER_SIZE)
         held = 0  # bytes at the start of the buffer that could not be passed yet
         while not self._closing.finished:
             with memoryview(buffer) as view:
                 received = source.transport.recv_into(view[held:])
             if not received:
-                return
+                return False
             source.received += received
             held = self._pass_on(source, sink, buffer, held + received)
             if held < 0:
-                return
+                return True
             if received >= len(buffer) - MAX_CONTROL_FRAME and len(buffer) < _MAX_BUFFER_SIZE:
                 buffer += bytes(len(buffer))
+        return False
 
     def _pass_on(self, source: _Side, sink: _Side, buffer: bytearray, end: int) -> int:
         """Forward ``buffer[:end]``; move an incomplete rest to the front and return its size.

@@ -1,0 +1,39 @@
+"""Back-pressure at the size that issue 2 asks for: 100 MB to a reader of 2 MB/s. Each test takes 50 seconds."""
+
+from __future__ import annotations
+
+import unittest
+
+from tests import test_back_pressure
+
+_TOTAL = 100_000_000
+_RATE = 2_000_000.0
+_MOST_AHEAD = 48 << 20
+# Seconds. A client with the system's own, large buffers answers a ping when it has read what is in front of it.
+_PING_INTERVAL = 5.0
+
+
+class FullSlowClient(test_back_pressure.SlowClient):
+    """The upstream sends 100 MB at once, the client reads 2 MB/s."""
+
+    total, rate, most_ahead = _TOTAL, _RATE, _MOST_AHEAD
+    ping_interval = _PING_INTERVAL
+    receive_buffer = None
+
+
+class FullSlowUpstream(test_back_pressure.SlowUpstream):
+    """The client sends 100 MB at once, the upstream reads 2 MB/s."""
+
+    total, rate, most_ahead = _TOTAL, _RATE, _MOST_AHEAD
+    ping_interval = _PING_INTERVAL
+
+
+class FrequentPings(FullSlowClient):
+    """The first again, with a small buffer at the client and so many pings that most wait in the proxy's."""
+
+    ping_interval = 0.2
+    receive_buffer = 65536
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,198 @@
+"""One client's connection: its phases, and that each of them can be ended and leaves nothing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import unittest
+from unittest import mock
+
+from wsproxy.config import Config
+from wsproxy.connection import ClientConnection
+from wsproxy.deadline import Deadline
+from wsproxy.refusal import Refuser
+from wsproxy.session import Gateway
+from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
+from wsproxy.testing.kubevirt_backends import Script
+from wsproxy.testing.kubevirt_console import FakeConsole
+from wsproxy.testing.kubevirt_http import Behaviour
+from wsproxy.testing.raw_client import RawClient
+from wsproxy.transport import PlainTransport
+from wsproxy.upgrade import Upgrade
+
+_TIMEOUT = 10.0
+_HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class BeforeASession(LeakTestCase):
+    """A connection over a socket pair, served in a thread of the test."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        config = Config(
+            remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, request_timeout=5.0
+        )
+        ours, self.peer = socket.socketpair()
+        self.peer.settimeout(_TIMEOUT)
+        self.transport = PlainTransport(ours)
+        self.connection = ClientConnection(Gateway(config), Refuser("auto"), self.transport, "192.0.2.1:1234")
+        self.thread = threading.Thread(target=self.connection.run)
+        self.addCleanup(self.transport.close)
+        self.addCleanup(self.peer.close)
+
+    def assert_closed(self) -> bytes:
+        """Assert that the connection ends and its socket is closed; return what the client got."""
+        received = b""
+        while part := self.peer.recv(65536):
+            received += part
+        self.peer.close()
+        self.thread.join(_TIMEOUT)
+        self.assertFalse(self.thread.is_alive())
+        self.assertEqual(self.transport._sock.fileno(), -1)
+        return received
+
+    def test_endpoint(self) -> None:
+        """A request for an endpoint is answered and the connection closed, once the client has it."""
+        self.thread.start()
+        self.peer.sendall(_HEALTHZ)
+        self.peer.shutdown(socket.SHUT_WR)
+        self.assertTrue(self.assert_closed().endswith(b"\r\n\r\nok\n"))
+
+    def test_no_second_request(self) -> None:
+        """What comes behind a request that was answered is dropped."""
+        self.thread.start()
+        self.peer.sendall(_HEALTHZ * 2)
+        self.peer.shutdown(socket.SHUT_WR)
+        self.assertEqual(self.assert_closed().count(b"HTTP/1.1"), 1)
+
+    def test_stop_while_the_head_is_read(self) -> None:
+        """A stop ends a connection that has not finished its request, with nothing said."""
+        self.thread.start()
+        self.peer.sendall(b"GET /")
+        self.connection.stop()
+        self.connection.stop()
+        self.assertEqual(self.assert_closed(), b"")
+
+    def test_stop_before_the_start(self) -> None:
+        """A stop that is faster than the thread ends it as well."""
+        self.connection.stop()
+        self.thread.start()
+        self.assertEqual(self.assert_closed(), b"")
+
+    def test_abort_after_the_end(self) -> None:
+        """A connection that is over can be stopped and aborted without harm."""
+        self.thread.start()
+        self.peer.shutdown(socket.SHUT_WR)
+        self.assert_closed()
+        self.connection.stop()
+        self.connection.abort()
+
+    def test_bug(self) -> None:
+        """A bug of ours is logged with its traceback and closes the connection."""
+        with (
+            mock.patch("wsproxy.http.answer", side_effect=ZeroDivisionError("a bug of ours")),
+            self.assertLogs("wsproxy.connection", "ERROR") as logs,
+        ):
+            self.thread.start()
+            self.peer.sendall(_HEALTHZ)
+            self.assertEqual(self.assert_closed(), b"")
+        self.assertIn("ZeroDivisionError", logs.output[0])
+        self.assertIn(self.connection.session.id, logs.output[0])
+
+    def test_refusal_is_one_line(self) -> None:
+        """A refusal is one line at INFO, with the client's address, the status and the slug."""
+        with self.assertLogs("wsproxy.connection", "INFO") as logs:
+            self.thread.start()
+            self.peer.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.peer.shutdown(socket.SHUT_WR)
+            self.assert_closed()
+        self.assertEqual(len(logs.output), 1)
+        self.assertRegex(
+            logs.output[0],
+            rf"connection {self.connection.session.id} refused: client 192\.0\.2\.1:1234: 404 not-found: ",
+        )
+
+
+class InASession(ProxyTestCase):
+    """What goes wrong around the 101."""
+
+    def test_client_leaves_during_the_dial(self) -> None:
+        """A client that leaves while its console is opened leaves nothing, neither here nor upstream."""
+        self.api.behaviour = Behaviour(hang=True)
+        proxy = self.start_proxy(dial_timeout=0.5)
+        with RawClient(proxy.address) as client:
+            client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
+            self.api.wait_for_requests(1)
+            client.reset()
+        proxy.stop_thread()
+        self.assertTrue(self.api.wait_until_idle())
+
+    def test_client_is_gone_at_the_101(self) -> None:
+        """A client that is gone when it is let in makes no session; the console is released."""
+        vmi = self.api.add_vmi("vm", self.namespace)
+        proxy = self.start_proxy()
+        client = RawClient(proxy.address)
+        self.addCleanup(client.close)
+
+        def accept(upgrade: object, subprotocol: str | None) -> bytes:
+            client.reset()
+            return b"x" * 10_000_000
+
+        with (
+            mock.patch("wsproxy.upgrade.Upgrade.accept", accept),
+            self.assertNoLogs("wsproxy", "ERROR"),
+        ):
+            client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
+            console = vmi.wait_for_session()
+            self.assertTrue(console.ended.wait(_TIMEOUT))
+
+    def test_second_thread_cannot_start(self) -> None:
+        """A session whose second thread cannot start ends, is logged, and releases the console."""
+        vmi = self.api.add_vmi("vm", self.namespace)
+        proxy = self.start_proxy()
+        with (
+            mock.patch("wsproxy.session.start_thread", side_effect=RuntimeError("can't start new thread")),
+            self.assertLogs("wsproxy", "INFO") as logs,
+        ):
+            client = RawClient.open(self.url(proxy, "vm"))
+            self.addCleanup(client.close)
+            self.assertEqual(client.status, 101)
+            client.wait_for_end()
+            self.assertTrue(vmi.wait_for_session().ended.wait(_TIMEOUT))
+            proxy.stop_thread()
+        self.assertIn("can't start new thread", "\n".join(logs.output))
+
+    def test_stop_between_dial_and_relay(self) -> None:
+        """A session that is told to stop right before its relay starts gets its Close all the same."""
+
+        def wait(console: FakeConsole) -> None:
+            while True:
+                console.recv_frame()
+
+        self.api.add_vmi("vm", self.namespace, backend=Script(wait))
+        proxy = self.start_proxy()
+        stopper = threading.Thread(target=proxy.stop_thread)
+        server = proxy._server
+        assert server is not None
+        accept = Upgrade.accept
+
+        def slow(upgrade: Upgrade, subprotocol: str | None) -> bytes:
+            stopper.start()
+            deadline, pause = Deadline(_TIMEOUT), threading.Event()
+            while not server._registry._stopping:
+                pause.wait(min(0.005, deadline.remaining()))
+            for connection in list(server._registry._connections):
+                connection.stop()  # as the registry does in this very moment
+            return accept(upgrade, subprotocol)
+
+        with mock.patch("wsproxy.upgrade.Upgrade.accept", slow):
+            client = RawClient.open(self.url(proxy, "vm"))
+            self.addCleanup(client.close)
+        self.assertEqual(client.recv_close(), (1012, "restarting"))
+        client.send_close(1012)
+        stopper.join(_TIMEOUT)
+        self.assertTrue(client.wait_for_end())
+
+
+if __name__ == "__main__":
+    unittest.main()

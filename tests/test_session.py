@@ -1,0 +1,239 @@
+"""A session: what it offers and answers, what it logs, and when it ends by itself."""
+
+from __future__ import annotations
+
+import time
+import unittest
+
+from wsproxy.config import Config
+from wsproxy.deadline import Deadline
+from wsproxy.exceptions import Draining, Refused
+from wsproxy.session import Gateway, Session, rfb_expected
+from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.kubevirt_backends import Script
+from wsproxy.testing.kubevirt_console import FakeConsole
+from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
+from wsproxy.testing.kubevirt_http import Behaviour
+from wsproxy.testing.raw_client import RawClient
+from wsproxy.upgrade import HeadReader, RequestHead, Upgrade
+
+
+def _read_to_the_end(console: FakeConsole) -> None:
+    while True:
+        console.recv_frame()
+
+
+def parsed(target: str, *headers: str) -> RequestHead:
+    head = HeadReader().feed(RawClient.request(target, headers))
+    assert head is not None
+    return head
+
+
+class Subprotocols(ProxyTestCase):
+    """What is offered upstream and answered to the client."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.api.add_vmi("vm", self.namespace, backend=Script(_read_to_the_end))
+        self.proxy = self.start_proxy()
+
+    def test_table(self) -> None:
+        """The client's are offered, less any that carries a token; the answer is one that it offered."""
+        plain, bearer = "plain.kubevirt.io", "base64url.bearer.authorization.k8s.io.c2VjcmV0"
+        for offered, choice, passed, answered in (
+            ("", None, [plain], None),
+            ("binary", None, ["binary", plain], "binary"),
+            ("BINARY", None, ["BINARY", plain], "BINARY"),
+            (plain, None, [plain], plain),
+            (f"binary, {plain}", None, ["binary", plain], plain),
+            (f"{bearer}, {plain}", None, [plain], plain),
+            (f"{bearer}, binary", None, ["binary", plain], "binary"),
+            ("chat", None, ["chat", plain], None),
+            ("chat, binary", "chat", ["chat", "binary", plain], "chat"),
+            ("Chat", "chat", ["Chat", plain], "Chat"),
+        ):
+            with self.subTest(offered=offered, choice=choice):
+                self.api.behaviour = Behaviour(subprotocol=choice)
+                headers = [f"Sec-WebSocket-Protocol: {offered}"] if offered else []
+                before = len(self.api.requests)
+                client = RawClient.open(self.url(self.proxy, "vm"), headers=headers)
+                self.addCleanup(client.close)
+                self.assertEqual(client.status, 101)
+                self.assertEqual(client.header("sec-websocket-protocol"), answered)
+                self.assertEqual(self.api.requests[before].tokens("sec-websocket-protocol"), passed)
+                client.close()
+
+    def test_several_headers(self) -> None:
+        """Subprotocols in several header lines are one list."""
+        headers = ["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: binary"]
+        client = RawClient.open(self.url(self.proxy, "vm"), headers=headers)
+        self.addCleanup(client.close)
+        self.assertEqual(client.header("sec-websocket-protocol"), "binary")
+
+    def test_bytes_with_either_handshake(self) -> None:
+        """Bytes in the same segment as either handshake are delivered."""
+        greeting = encode_frame(BINARY, b"RFB 003.008\n")
+        self.api.behaviour = Behaviour(early=greeting)
+        early = encode_frame(BINARY, b"early", mask=b"mask")
+        client = RawClient.open(self.url(self.proxy, "vm"), early=early)
+        self.addCleanup(client.close)
+        self.assertEqual(client.recv_frame().raw, greeting)
+        console = self.api.consoles[-1]
+        deadline = Deadline(10)
+        while console.bytes_received < len(early):
+            console.ended.wait(min(0.005, deadline.remaining()))
+        self.assertEqual(console.bytes_received, len(early))
+
+
+class Log(ProxyTestCase):
+    """One line at the open, one at the end."""
+
+    tls = False
+
+    def test_two_lines(self) -> None:
+        """A session is logged when it opens and when it ends, with who, what, why and how much."""
+        self.api.add_vmi("vm", self.namespace)
+        proxy, token = self.start_proxy(), self.token("vm", user="eve")
+        with self.assertLogs("wsproxy.session", "INFO") as logs:
+            client = RawClient.open(self.url(proxy, "vm", token))
+            self.addCleanup(client.close)
+            sent = client.send_frame(BINARY, b"hello")
+            client.recv_frame()
+            client.send_close(3001, "good bye")
+            client.recv_close()
+            client.wait_for_end()
+            proxy.stop_thread()
+        opened, ended = logs.output
+        self.assertRegex(
+            opened, r"session [0-9a-f]{8} opened: client 127\.0\.0\.1:\d+ user 'eve' vmi lab-1/vm\Z"
+        )
+        self.assertRegex(
+            ended, r"session [0-9a-f]{8} ended: by client code 3001 'good bye' after \d+\.\d s, "
+        )
+        up = len(sent) + 2 + 4 + 2 + len("good bye")
+        self.assertIn(f"{up} bytes up", ended)
+        self.assertNotIn(token, "".join(logs.output))
+
+    def test_reason_of_a_peer_is_quoted(self) -> None:
+        """A peer's reason cannot forge a line of the log."""
+        self.api.add_vmi("vm", self.namespace)
+        proxy = self.start_proxy()
+        with self.assertLogs("wsproxy.session", "INFO") as logs:
+            client = RawClient.open(self.url(proxy, "vm"))
+            self.addCleanup(client.close)
+            client.send_close(3001, "x\nINFO forged\x1b[2J")
+            client.recv_close()
+            client.wait_for_end()
+            proxy.stop_thread()
+        self.assertNotIn("\n", logs.output[-1])
+        self.assertNotIn("\x1b", logs.output[-1])
+
+    def test_user_is_quoted(self) -> None:
+        """A user's name from a token cannot either."""
+        self.api.add_vmi("vm", self.namespace)
+        proxy = self.start_proxy()
+        with self.assertLogs("wsproxy.session", "INFO") as logs:
+            RawClient.open(self.url(proxy, "vm", self.token("vm", user="x\nforged"))).close()
+            proxy.stop_thread()
+        self.assertNotIn("\n", logs.output[0])
+
+
+class Alone(ProxyTestCase):
+    """A session without a server around it."""
+
+    tls = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.api.add_vmi("vm", self.namespace, backend=Script(_read_to_the_end))
+        options = self.proxy_options(dial_timeout=0.5)
+        self.config = Config(**options)
+        self.gateway = Gateway(self.config)
+        self.addCleanup(self.gateway.stop_resolving)
+        self.session = Session(self.gateway, "192.0.2.1:1")
+        self.addCleanup(self.session.close)
+
+    def open(self) -> None:
+        head = parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
+        self.session.open(head, Upgrade(head))
+
+    def test_open(self) -> None:
+        """An opened session knows what to answer; before, it knows nothing."""
+        self.assertIsNone(self.session.subprotocol)
+        self.open()
+        self.assertEqual(self.session.subprotocol, "binary")
+        self.session.close()
+        self.session.close()
+        self.assertTrue(self.api.wait_until_idle())
+
+    def test_end_before_open(self) -> None:
+        """A session that was told to stop before it dials is refused as draining, and dials nobody."""
+        self.session.stop()
+        with self.assertRaises(Draining):
+            self.open()
+        self.assertEqual(self.api.connections, 0)
+
+    def test_refusal_before_the_dial(self) -> None:
+        """Whatever is wrong with the request is told before anybody is dialled."""
+        for target in ("/x", "/garbage/vm", f"/{self.token('other')}/vm", f"/{self.token('vm')}/VM", "/-/vm"):
+            head = parsed(target)
+            with self.subTest(target=target[:10]), self.assertRaises(Refused):
+                self.session.open(head, Upgrade(head))
+        self.assertEqual(self.api.connections, 0)
+
+    def test_ids_differ(self) -> None:
+        """Every session has an id of its own, from the start."""
+        self.assertEqual(len({Session(self.gateway, "x").id for _ in range(100)}), 100)
+
+    def test_rfb_expected(self) -> None:
+        """A vnc route speaks RFB, another one does not, and an unknown one is taken for the default."""
+        base = self.config.api_path.rpartition("/")[0]
+        options = self.proxy_options(subresources=("vnc", "console"))
+        for api_path, target, expected in (
+            (f"{base}/vnc", "/t/vm", True),
+            (f"{base}/vnc", "/t/vm/vnc", True),
+            (f"{base}/vnc", "/t/vm/console", False),
+            (f"{base}/vnc", "/nonsense", True),
+            (f"{base}/console", "/t/vm", False),
+            (f"{base}/console", "/t/vm/vnc", True),
+            (f"{base}/console", "/nonsense", False),
+        ):
+            with self.subTest(api_path=api_path[-8:], target=target):
+                config = Config(**{**options, "api_path": api_path})
+                self.assertIs(rfb_expected(parsed(target), config), expected)
+
+
+class Expiry(ProxyTestCase):
+    """A session's only lifetime so far."""
+
+    tls = False
+
+    def test_long_lived_token(self) -> None:
+        """A token that is good for very long does not disturb the housekeeping."""
+        self.api.add_vmi("vm", self.namespace)
+        proxy = self.start_proxy(ping_interval=0.1)
+        for seconds in (1e9, 1e15, 1e300):
+            with self.subTest(seconds=seconds):
+                token = self.token("vm", expires_in=seconds)
+                client = RawClient.open(self.url(proxy, "vm", token))
+                self.addCleanup(client.close)
+                if client.status == 101:
+                    self.assertEqual(client.recv_frame(5).opcode, 9)
+                else:
+                    self.assertEqual(client.status, 401)
+                client.close()
+
+    def test_token_expires_during_the_dial(self) -> None:
+        """A token that expires while the console is opened ends the session right away."""
+        self.api.add_vmi("vm", self.namespace, behaviour=Behaviour(drip=0.012))
+        proxy = self.start_proxy()
+        started = time.monotonic()
+        client = RawClient.open(self.url(proxy, "vm", self.token("vm", expires_in=1.2)))
+        self.addCleanup(client.close)
+        if client.status == 101:
+            self.assertEqual(client.recv_close(5)[0], 4411)
+        self.assertLess(time.monotonic() - started, 5)
+
+
+if __name__ == "__main__":
+    unittest.main()
