@@ -10,7 +10,7 @@ import threading
 import unittest
 from collections.abc import Callable
 
-from wsproxy.closing import Ending
+from wsproxy.closing import Ending, Leg
 from wsproxy.deadline import Deadline
 from wsproxy.relay import Relay, RelayLimits
 from wsproxy.testing.case import LeakTestCase
@@ -297,7 +297,7 @@ class Pings(RelayTestCase):
 class Liveness(RelayTestCase):
     """When a leg is dead."""
 
-    pair = staticmethod(_tcp_pair)
+    pair = staticmethod(lambda: _tcp_pair(65536))
 
     def test_silent_client(self) -> None:
         """A client is dead after two whole intervals without a byte and with a ping unanswered."""
@@ -375,9 +375,11 @@ class Liveness(RelayTestCase):
                 sent += self.upstream.sock.send(frame[sent % len(frame) :])
         except TimeoutError:
             self.upstream.sock.settimeout(_TIMEOUT)
-        side = self.relay._sides
-        self.assertTrue(next(s.writer.busy for leg, s in side.items() if leg.value == "client"))
+        self.assertTrue(self.client_is_full())
         return sent
+
+    def client_is_full(self) -> bool:
+        return self.relay._sides[Leg.CLIENT].writer.busy
 
     def test_stuck_client(self) -> None:
         """A client that takes no byte for two intervals is dead; the upstream, unread, is not judged."""
@@ -430,6 +432,7 @@ class Liveness(RelayTestCase):
                 part = self.client.sock.recv(32768)
                 self.assertNotEqual(part, b"", "the session was cut")
                 got += len(part)
+            self.eventually(self.client_is_full)  # again: there is more than its buffers take
         self.upstream.sock.sendall(b"\0" * (-sent % _BLOCK))
         while got < sent and (part := self.client.sock.recv(65536)):
             got += len(part)

@@ -410,4 +410,5 @@ def _text_of(body: bytes) -> str:
             text = status["message"].encode(errors="replace").decode()  # "\\ud800" is JSON, but not UTF-8
     except ValueError:
         pass
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+", " ", text).strip()
+    # Not printable are controls, line breaks, and marks that turn the direction of what follows.
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
