@@ -1,6 +1,6 @@
 """A slow reader slows the other side: nothing is cut, and nothing piles up in the proxy.
 
-The full size of issue 2 is in ``tests/integration/test_back_pressure_full.py``.
+The full size is in ``tests/integration/test_back_pressure_full.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Back-pressure at the size that issue 2 asks for: 100 MB to a reader of 2 MB/s. Each test takes 50 seconds."""
+"""Back-pressure at full size: 100 MB to a reader of 2 MB/s. Each test takes 50 seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests import test_back_pressure
 _TOTAL = 100_000_000
 _RATE = 2_000_000.0
 _MOST_AHEAD = 48 << 20
-# Seconds. A client with the system's own, large buffers answers a ping when it has read what is in front of it.
+# Seconds. A client with the system's own, large buffers answers a ping after what stands in front of it.
 _PING_INTERVAL = 5.0
 
 
