@@ -109,6 +109,7 @@ class Tally:
     messages: dict[str, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     bytes: dict[str, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     errors: list[str] = field(default_factory=list)
+    failed_at: float | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, direction: str, size: int) -> None:
@@ -118,6 +119,7 @@ class Tally:
 
     def fail(self, what: str) -> None:
         with self.lock:
+            self.failed_at = self.failed_at or time.monotonic()
             self.errors.append(what)
 
     def __str__(self) -> str:
@@ -329,12 +331,15 @@ class _Outcome:
 
     :ivar failure: how the proxy failed, as a process; None if it did not.
     :ivar log: what it logged.
+    :ivar seconds: how long it took.
+    :ivar failed_after: seconds to the first error, the wait for a session that hangs included.
     """
 
     tally: Tally
     failure: str | None
     log: str
     seconds: float
+    failed_after: float
 
 
 def _run(
@@ -347,7 +352,7 @@ def _run(
         ProxyProcess(api, command, LOGLEVEL=log_level, WSPROXY_PING_INTERVAL="5") as proxy,
     ):
         tally = Load(api, proxy, options.sessions, options.seconds, stop_at_first_error).run()
-        seconds = time.monotonic() - started
+        ended = time.monotonic()
         status = proxy.stop()
         for error in api.errors:
             tally.fail(f"the stand-in: {error!r}")
@@ -356,7 +361,8 @@ def _run(
             killed = status < 0 and f"was killed by {signal.Signals(-status).name}"
             failure = f"the proxy {killed or f'ended with status {status}'}"
         log = proxy.output.decode(errors="replace").partition("\n")[2]  # without the line when ready
-        return _Outcome(tally, failure, log, seconds)
+        failed_after = (tally.failed_at or ended) - started
+        return _Outcome(tally, failure, log, ended - started, failed_after)
 
 
 def _soak(options: argparse.Namespace) -> int:
@@ -386,7 +392,10 @@ def _control(options: argparse.Namespace) -> bool:
     outcome = _run(options, command, "DEBUG", stop_at_first_error=True)
     errors = outcome.tally.errors
     if outcome.failure or errors:
-        print(f"  control, no lock: fails as it has to, after {outcome.seconds:.1f} s", flush=True)
+        print(
+            f"  control, no lock: fails as it has to, {outcome.failed_after:.1f} s after its start",
+            flush=True,
+        )
         legs = [line.partition(": ")[2] for line in outcome.log.splitlines() if _TELLING.search(line)]
         for line in [outcome.failure, *legs[:3], *errors[:2]]:
             print(f"    {line}" if line else "", end="\n" if line else "", flush=True)

@@ -53,7 +53,7 @@ class BackPressureTestCase(ProxyTestCase):
         )
         self.addCleanup(self.proxy.close)
         self.payload = os.urandom(_MESSAGE)
-        self.messages = self.total // _MESSAGE
+        self.messages = -(-self.total // _MESSAGE)
         self.grown = 0
         self.ahead = 0
         self.warm_up()

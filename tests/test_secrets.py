@@ -287,8 +287,9 @@ class SecretsTestCase(ProxyTestCase):
         got, reason = client.recv_close()
         self.seen += [client.head, reason.encode()]
         self.assertEqual(got, code, reason)
-        client.send_close(code if code != 1005 else None)
-        client.wait_for_end()
+        if code not in (1002, 1009):  # what comes behind a violation is not understood; its end is waited for
+            client.send_close(code)
+            client.wait_for_end()
         client.close()
         self.assertTrue(self.console.ended.wait(_WITHIN))
 

@@ -42,7 +42,7 @@ _MAX_REASON = 123
 _MAX_LENGTH = 2**63 - 1
 
 # What a first header byte means, by whether a fragmented message is open (RFC 6455 section 5.4).
-_INVALID, _MESSAGE_ENDS, _MESSAGE_GOES_ON, _CONTROL = -1, 0, 1, 2
+_MESSAGE_ENDS, _MESSAGE_GOES_ON, _CONTROL, _INVALID = 0, 1, 2, 3
 
 
 def _first_bytes(fragmented: bool) -> tuple[int, ...]:
@@ -90,6 +90,7 @@ class FrameScanner:
         "_mask_bit",
         "_mask_size",
         "_max_frame_size",
+        "_max_short",
         "_remaining",
         "boundary",
         "control",
@@ -100,6 +101,7 @@ class FrameScanner:
         self._mask_bit = 0x80 if masked else 0
         self._mask_size = 4 if masked else 0
         self._max_frame_size = max_frame_size
+        self._max_short = min(125, max_frame_size)
         self._remaining = 0
         self._fragmented = 0
         self.boundary = -1
@@ -126,15 +128,26 @@ class FrameScanner:
                 return end
             pos += remaining
             self._remaining = 0
+        short_header, max_short, mask_bit = 2 + self._mask_size, self._max_short, self._mask_bit
+        fragmented = self._fragmented
+        first_bytes = _FIRST_BYTES[fragmented]
         try:
             while end - pos >= 2:
-                stop = self._frame(buffer, pos, end)
-                if stop == pos:
-                    break
-                if stop > end:
-                    self.boundary = pos
-                    self._remaining = stop - end
-                    return end
+                # Short data frames, in line: a chunk may hold thousands.
+                state, length = first_bytes[buffer[pos]], buffer[pos + 1] ^ mask_bit
+                stop = pos + short_header + length
+                if state > _MESSAGE_GOES_ON or length > max_short or stop > end:
+                    stop = self._frame(buffer, pos, end)
+                    if stop == pos:
+                        break
+                    if stop > end:
+                        self.boundary = pos
+                        self._remaining = stop - end
+                        return end
+                    state = self._fragmented
+                if state != fragmented:
+                    fragmented = self._fragmented = state
+                    first_bytes = _FIRST_BYTES[state]
                 pos = stop
         except ProtocolViolation as violation:
             self.violation = violation

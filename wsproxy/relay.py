@@ -19,7 +19,6 @@ from .closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClo
 from .deadline import Clock
 from .exceptions import ProtocolViolation, TransportClosed
 from .frames import (
-    MAX_CONTROL_FRAME,
     ControlFrame,
     FrameScanner,
     Opcode,
@@ -215,21 +214,24 @@ class Relay:
         Returns whether the stream goes on, with nothing in it that matters.
         """
         buffer = bytearray(_BUFFER_SIZE)
+        view = memoryview(buffer)
         held = 0  # bytes at the start of the buffer that could not be passed yet
         while not self._closing.finished:
-            with memoryview(buffer) as view:
-                received = source.transport.recv_into(view[held:])
+            received = source.transport.recv_into(view[held:])
             if not received:
                 return False
             source.received += received
-            held = self._pass_on(source, sink, buffer, held + received)
+            end = held + received
+            held = self._pass_on(source, sink, buffer, view, end)
             if held < 0:
                 return True
-            if received >= len(buffer) - MAX_CONTROL_FRAME and len(buffer) < _MAX_BUFFER_SIZE:
-                buffer += bytes(len(buffer))
+            if end == len(buffer) and end < _MAX_BUFFER_SIZE:
+                larger = bytearray(2 * end)
+                larger[:held] = view[:held]
+                buffer, view = larger, memoryview(larger)
         return False
 
-    def _pass_on(self, source: _Side, sink: _Side, buffer: bytearray, end: int) -> int:
+    def _pass_on(self, source: _Side, sink: _Side, buffer: bytearray, view: memoryview, end: int) -> int:
         """Forward ``buffer[:end]``; move an incomplete rest to the front and return its size.
 
         Returns -1 when ``source`` has said its last word.
@@ -239,28 +241,25 @@ class Relay:
         while True:
             cut = scanner.scan(buffer, start, end)
             if cut > start:
-                self._write(sink, buffer, start, cut, scanner)
+                self._write(sink, view[start:cut], scanner.boundary - start, scanner.mid_frame)
+            if cut == end:
+                return 0
             if scanner.violation:
                 self._violated(source, scanner.violation)
                 return -1
             if not scanner.control:
-                buffer[: end - cut] = buffer[cut:end]
+                view[: end - cut] = view[cut:end]
                 return end - cut
             if self._control(source, sink, scanner.control):
                 return -1
             start = cut + len(scanner.control.raw)
 
-    def _write(self, sink: _Side, buffer: bytearray, start: int, end: int, scanner: FrameScanner) -> None:
-        boundary = scanner.boundary - start if scanner.boundary >= 0 else -1
-        with memoryview(buffer) as view, view[start:end] as piece:
-            self._send(sink, lambda: sink.writer.write(piece, boundary, scanner.mid_frame))
-        sink.sent += end - start
-
-    def _send(self, sink: _Side, send: Callable[[], None]) -> None:
+    def _write(self, sink: _Side, piece: memoryview, boundary: int, mid_frame: bool) -> None:
         try:
-            send()
+            sink.writer.write(piece, boundary, mid_frame)
         except TransportClosed:
             sink.transport.abort()  # its own reader reports the loss
+        sink.sent += len(piece)
 
     def _control(self, source: _Side, sink: _Side, frame: ControlFrame) -> bool:
         """Handle a control frame of ``source``; return True for its Close."""
@@ -268,11 +267,17 @@ class Relay:
             code, reason = parse_close_payload(frame.payload)
             actions = self._act(lambda closing: closing.close_received(source.leg, code, reason))
             if any(isinstance(action, ForwardClose) for action in actions):
-                self._send(sink, lambda: sink.writer.write_close(frame.raw))
+                self._write_close(sink, frame.raw)
             return True
         if not (frame.opcode is Opcode.PONG and self._answers_a_ping_of_ours(source, frame.payload)):
-            self._send(sink, lambda: sink.writer.write(memoryview(frame.raw), len(frame.raw), False))
+            self._write(sink, memoryview(frame.raw), len(frame.raw), False)
         return False
+
+    def _write_close(self, sink: _Side, frame: bytes) -> None:
+        try:
+            sink.writer.write_close(frame)
+        except TransportClosed:
+            sink.transport.abort()
 
     def _violated(self, source: _Side, violation: ProtocolViolation) -> None:
         self._act(lambda closing: closing.violated(source.leg, violation.code, str(violation)))

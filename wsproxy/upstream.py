@@ -50,7 +50,7 @@ _MAX_ERROR_BODY = 64 * 1024
 _MAX_API_TEXT = 120
 _MAX_STATUS_BRACKETS = 500
 _RECEIVE = 16 * 1024
-_HIDDEN = (b"set-cookie:", b"content-length:", b"sec-websocket-protocol:")
+_SHOWN = (b"upgrade:", b"connection:", b"sec-websocket-accept:")
 
 OnSocket = Callable[[socket.socket], None]
 
@@ -309,9 +309,11 @@ class _HandshakeStream:
         if match is None:
             raise TransportClosed("the response is not HTTP/1.1")
         self.status = int(match[1])
-        # Cookies would be kept for every other session of this process, a body is read below.
-        lines = self._head.split(b"\r\n")
-        self._shown = b"\r\n".join(line for line in lines if not line.lower().startswith(_HIDDEN))
+        # Only what it has to judge: it would keep cookies for every other session of this process and
+        # read a body without a limit, and it takes each byte singly.
+        first, *lines = self._head.split(b"\r\n")
+        shown = [line for line in lines if line.lower().startswith(_SHOWN)]
+        self._shown = b"\r\n".join([first, *shown, b"", b""])
         return self.status
 
     def values(self, name: str) -> list[str]:

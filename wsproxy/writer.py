@@ -59,14 +59,23 @@ class Writer:
         :param mid_frame: whether the piece ends inside a data frame.
         :raises TransportClosed: if the transport is broken.
         """
-        if not self._take_turn():
-            return
+        with self._mutex:
+            if self._busy:
+                self._wait_for_turn()
+            if self._sealed:
+                return
+            self._busy = True
+            waiting = self._remainder or self._pending
         try:
-            if self.waiting:
+            if waiting:
                 self._write_with_injection(data, boundary)
             else:
                 self._transport.sendall(data)
-            self._mid_frame = mid_frame  # without the mutex: nobody else looks while we are busy
+            with self._mutex:
+                self._mid_frame = mid_frame
+                if self._peek() is None:
+                    self._busy = False
+                    return
             self._release(self._send_all)
         except TransportClosed:
             self._give_up()
@@ -77,9 +86,12 @@ class Writer:
 
         :raises TransportClosed: if the transport is broken.
         """
-        if not self._take_turn():
-            return
         with self._mutex:
+            if self._busy:
+                self._wait_for_turn()
+            if self._sealed:
+                return
+            self._busy = True
             if not self._closing:
                 self._closing, self._pending = True, frame
         try:
@@ -110,16 +122,12 @@ class Writer:
         except TransportClosed:
             self._give_up()  # the pump that reads this transport finds out by itself
 
-    def _take_turn(self) -> bool:
-        with self._mutex:
-            while self._busy:  # an injection, which never blocks
-                self._pump_waits = True
-                self._turn.wait()
-                self._pump_waits = False
-            if self._sealed:
-                return False
-            self._busy = True
-            return True
+    def _wait_for_turn(self) -> None:
+        """Wait for an injection to be over, which never blocks. Needs the mutex."""
+        self._pump_waits = True
+        while self._busy:
+            self._turn.wait()
+        self._pump_waits = False
 
     def _write_with_injection(self, data: memoryview, boundary: int) -> None:
         """Send ``data`` with the waiting frame at its first place: before it, or at its last boundary."""

@@ -18,7 +18,7 @@ class FullSlowClient(test_back_pressure.SlowClient):
 
     total, rate, most_ahead = _TOTAL, _RATE, _MOST_AHEAD
     ping_interval = _PING_INTERVAL
-    receive_buffer = None
+    receive_buffer: int | None = None
 
 
 class FullSlowUpstream(test_back_pressure.SlowUpstream):
@@ -28,11 +28,11 @@ class FullSlowUpstream(test_back_pressure.SlowUpstream):
     ping_interval = _PING_INTERVAL
 
 
-class FrequentPings(FullSlowClient):
-    """The first again, with a small buffer at the client and so many pings that most wait in the proxy's."""
+class FrequentPings(test_back_pressure.SlowClient):
+    """The first again, with a small buffer at the client, and pings so frequent that several wait for it."""
 
+    total, rate, most_ahead = _TOTAL, _RATE, _MOST_AHEAD
     ping_interval = 0.2
-    receive_buffer = 65536
 
 
 if __name__ == "__main__":
