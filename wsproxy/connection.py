@@ -42,7 +42,8 @@ class ClientConnection:
     def run(self) -> None:
         """Serve the connection and close it. Blocks until its end; never raises."""
         try:
-            self._serve(Deadline(self._gateway.config.request_timeout))
+            if self._open(Deadline(self._gateway.config.request_timeout)):
+                self.session.relay(self._transport)
         except (TransportClosed, TimeoutError) as exc:
             logger.debug("connection %s from %s: %s", self.session.id, self.session.peer, exc)
         except Exception:  # a bug of ours
@@ -64,23 +65,26 @@ class ClientConnection:
         self._transport.abort()
         self.session.abort()
 
-    def _serve(self, deadline: Deadline) -> None:
+    def _open(self, deadline: Deadline) -> bool:
+        """Do everything up to the 101; return False if the request has been answered otherwise."""
         head: RequestHead | None = None
         upgrade: Upgrade | None = None
         try:
             head = self._read_head(deadline)
             if not head.asks_for_websocket:
                 self._transport.send(http.answer(head, self._gateway.config.prefix), deadline)
-                return self._transport.linger(Deadline(_LAST_WORD_SECONDS))
+                self._transport.linger(Deadline(_LAST_WORD_SECONDS))
+                return False
             upgrade = Upgrade(head)
             self._set_in_session(True)
             self.session.open(head, upgrade)
         except Refused as refused:
             self._set_in_session(False)
-            return self._refuse(refused, head, upgrade, deadline)
+            self._refuse(refused, head, upgrade, deadline)
+            return False
         accepted = upgrade.accept(self.session.subprotocol)
         self._transport.send(accepted, Deadline(self._gateway.config.request_timeout))
-        self.session.relay(self._transport)
+        return True
 
     def _read_head(self, deadline: Deadline) -> RequestHead:
         reader = HeadReader()

@@ -33,8 +33,9 @@ __all__ = ["Relay", "RelayLimits"]
 
 logger = logging.getLogger("wsproxy.relay")
 
-_BUFFER_SIZE = 16 * 1024
+_BUFFER_SIZE = 4 * 1024
 _MAX_BUFFER_SIZE = 256 * 1024
+_SMALL_READS = 32  # in a row, after which a large buffer is given back
 _FLUSH_INTERVAL = 0.02
 _DEAD_AFTER_INTERVALS = 2
 _PING = struct.Struct(">4sI")
@@ -216,6 +217,7 @@ class Relay:
         buffer = bytearray(_BUFFER_SIZE)
         view = memoryview(buffer)
         held = 0  # bytes at the start of the buffer that could not be passed yet
+        small = 0  # reads in a row that would have fitted into a quarter of the buffer
         while not self._closing.finished:
             received = source.transport.recv_into(view[held:])
             if not received:
@@ -225,10 +227,12 @@ class Relay:
             held = self._pass_on(source, sink, buffer, view, end)
             if held < 0:
                 return True
-            if end == len(buffer) and end < _MAX_BUFFER_SIZE:
-                larger = bytearray(2 * end)
-                larger[:held] = view[:held]
-                buffer, view = larger, memoryview(larger)
+            size = len(buffer)
+            small = small + 1 if end < size // 4 else 0
+            if end == size < _MAX_BUFFER_SIZE or small > _SMALL_READS and size > _BUFFER_SIZE:
+                buffer = bytearray(2 * size if end == size else _BUFFER_SIZE)
+                buffer[:held] = view[:held]
+                view, small = memoryview(buffer), 0
         return False
 
     def _pass_on(self, source: _Side, sink: _Side, buffer: bytearray, view: memoryview, end: int) -> int:
