@@ -140,6 +140,7 @@ class Peer:
         self._buffer = FrameBuffer()
         self._pongs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._pinged = threading.Semaphore(0)
+        self._receiving = True  # else no ping is seen any more; released once when it changes
         self._wire = bytearray()
 
     def exchange(self, own_pings: int, pauses: int, mid_frame: bool) -> None:
@@ -158,6 +159,8 @@ class Peer:
                     raise EOFError(f"the end came after {len(self.received)} of {self._expected} bytes")
                 self._take(data)
         finally:
+            self._receiving = False
+            self._pinged.release()
             self._pongs.put(None)
             sender.join()
 
@@ -206,7 +209,8 @@ class Peer:
     def _wait_for_a_ping(self) -> None:
         while self._pinged.acquire(blocking=False):
             pass
-        self._pinged.acquire(timeout=_WAIT)  # if none comes, the count of pings tells
+        if self._receiving:
+            self._pinged.acquire(timeout=_WAIT)  # if none comes, the count of pings tells
 
 
 def _ping_payloads(wire: bytes) -> set[bytes]:

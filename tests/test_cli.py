@@ -11,12 +11,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import unittest
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from unittest import mock
 
+from tests.processes import python
 from wsproxy.check import check, raise_descriptor_limit
 from wsproxy.cli import main
 from wsproxy.config import Config
@@ -48,25 +48,10 @@ def call(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-@contextmanager
-def program(*arguments: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run ``python -m wsproxy`` with just that environment; it is killed at the end if it still runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "wsproxy", *arguments],
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path), **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    killer = threading.Timer(_TIMEOUT, process.kill)
-    killer.start()
-    try:
-        yield process
-    finally:
-        killer.cancel()
-        killer.join()
-        process.kill()
-        process.communicate()
+def program(*arguments: str, env: Mapping[str, str]) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Run ``python -m wsproxy`` with just that environment."""
+    base = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path)}
+    return python("-m", "wsproxy", *arguments, env={**base, **env}, stderr=subprocess.PIPE, seconds=_TIMEOUT)
 
 
 class Serve(LeakTestCase):

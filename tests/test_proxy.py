@@ -9,15 +9,14 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import unittest
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from tests.processes import python
 from wsproxy import Config, ConfigError, WebsocketProxy
 from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.deadline import Deadline
@@ -472,25 +471,10 @@ print("over", flush=True)
 class Processes(LeakTestCase):
     """What needs a process of its own."""
 
-    @contextmanager
-    def python(self, script: str) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        killer = threading.Timer(30, process.kill)
-        killer.start()
-        try:
-            yield process
-        finally:
-            killer.cancel()
-            killer.join()
-            process.kill()
-            process.communicate()
-
     def test_signals(self) -> None:
         """SIGTERM and SIGINT end a process whose main thread runs a proxy, in good order and soon."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            with self.subTest(number=number), self.python(_FOREGROUND) as process:
+            with self.subTest(number=number), python("-c", _FOREGROUND) as process:
                 assert process.stdout
                 address = ("127.0.0.1", int(process.stdout.readline()))
                 with RawClient(address) as client:
@@ -504,7 +488,7 @@ class Processes(LeakTestCase):
 
     def test_fork(self) -> None:
         """A running proxy refuses use in a forked child; one that was only made can be started there."""
-        with self.python(_FORKING) as process:
+        with python("-c", _FORKING) as process:
             output, _ = process.communicate(timeout=30)
         self.assertEqual(
             output.splitlines(), ["[True, True, True, True]", "b'200'", "child 0", "parent b'200'"]
@@ -512,7 +496,7 @@ class Processes(LeakTestCase):
 
     def test_signal_for_a_forked_child(self) -> None:
         """A child forked during ``run`` has the signal handling of before, and its signals are its own."""
-        with self.python(_FORKING_IN_RUN) as process:
+        with python("-c", _FORKING_IN_RUN) as process:
             assert process.stdout
             seen = [process.stdout.readline().strip() for _ in range(3)]
             self.assertEqual(seen, ["-15", "-15", "127.0.0.1"])
@@ -524,7 +508,7 @@ class Processes(LeakTestCase):
     def test_program_that_forgets_to_stop(self) -> None:
         """A program that ends without stopping its proxy ends all the same."""
         script = _FOREGROUND.partition("proxy.run(")[0] + 'proxy.run_in_thread("127.0.0.1", 0)\n'
-        with self.python(script) as process:
+        with python("-c", script) as process:
             self.assertEqual(process.communicate(timeout=_TIMEOUT), ("", None))
             self.assertEqual(process.returncode, 0)
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import unittest
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
+from tests.processes import python
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.server import ConsoleServer
@@ -334,23 +332,10 @@ print("cpu", sum(__import__("os").times()[:2]), flush=True)
 class DescriptorLimit(LeakTestCase):
     """The real limit, in a process of its own."""
 
-    @contextmanager
-    def process(self) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _LIMITED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        killer = threading.Timer(30, process.send_signal, (signal.SIGKILL,))
-        killer.start()
-        try:
-            yield process
-        finally:
-            killer.cancel()
-            killer.join()
-            process.communicate(timeout=_TIMEOUT)
-
     def test_more_clients_than_descriptors(self) -> None:
         """More clients than descriptors are waited for, with one line in the log, and served later."""
-        with self.process() as process, ExitStack() as stack:
+        limited = python("-c", _LIMITED, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        with limited as process, ExitStack() as stack:
             assert process.stdout and process.stdin
             port = int(process.stdout.readline().split()[1])
             clients = [stack.enter_context(RawClient(("127.0.0.1", port))) for _ in range(30)]

@@ -229,7 +229,7 @@ class Relay:
                 return True
             size = len(buffer)
             small = small + 1 if end < size // 4 else 0
-            if end == size < _MAX_BUFFER_SIZE or small > _SMALL_READS and size > _BUFFER_SIZE:
+            if end == size < _MAX_BUFFER_SIZE or (small > _SMALL_READS and size > _BUFFER_SIZE):
                 buffer = bytearray(2 * size if end == size else _BUFFER_SIZE)
                 buffer[:held] = view[:held]
                 view, small = memoryview(buffer), 0

@@ -154,8 +154,8 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             start_thread(f"wsproxy-{connection.session.id}", lambda: self._run(connection), self._gateway)
         except RuntimeError as exc:
             self._registry.remove(connection)
-            request.close()
             logger.error("connection from %s dropped: %s", peer, exc)
+            request.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.exception("accepting a connection from %s failed", _peer(client_address))

@@ -60,11 +60,8 @@ class Writer:
         :raises TransportClosed: if the transport is broken.
         """
         with self._mutex:
-            if self._busy:
-                self._wait_for_turn()
-            if self._sealed:
+            if not self._take_turn():
                 return
-            self._busy = True
             waiting = self._remainder or self._pending
         try:
             if waiting:
@@ -87,11 +84,8 @@ class Writer:
         :raises TransportClosed: if the transport is broken.
         """
         with self._mutex:
-            if self._busy:
-                self._wait_for_turn()
-            if self._sealed:
+            if not self._take_turn():
                 return
-            self._busy = True
             if not self._closing:
                 self._closing, self._pending = True, frame
         try:
@@ -122,12 +116,14 @@ class Writer:
         except TransportClosed:
             self._give_up()  # the pump that reads this transport finds out by itself
 
-    def _wait_for_turn(self) -> None:
-        """Wait for an injection to be over, which never blocks. Needs the mutex."""
-        self._pump_waits = True
-        while self._busy:
+    def _take_turn(self) -> bool:
+        """Be the one who sends; return False if nothing may be sent any more. Needs the mutex."""
+        while self._busy:  # an injection, which never blocks
+            self._pump_waits = True
             self._turn.wait()
-        self._pump_waits = False
+            self._pump_waits = False
+        self._busy = not self._sealed
+        return self._busy
 
     def _write_with_injection(self, data: memoryview, boundary: int) -> None:
         """Send ``data`` with the waiting frame at its first place: before it, or at its last boundary."""
