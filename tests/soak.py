@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.proxy_process import ProxyProcess
-from wsproxy import transport
+from wsproxy import sockets, transport
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import SECRET
@@ -318,7 +318,7 @@ class Load:
         if isinstance(peer, FakeConsole):
             peer.kill()
         elif isinstance(peer, RawClient):
-            transport.wake(peer.sock)
+            sockets.wake(peer.sock)
 
 
 def _no_core_dump() -> None:

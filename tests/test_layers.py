@@ -13,10 +13,11 @@ PACKAGE = Path(wsproxy.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"closing", "deadline", "exceptions", "nesting", "reloaded", "rfb", "threads", "version"}),
-    frozenset({"frames", "housekeeping", "keys", "registry", "routing", "transport", "upgrade"}),
-    frozenset({"config", "http", "refusal", "resolver", "tokens", "writer"}),
-    frozenset({"relay", "upstream"}),
-    frozenset({"check", "session"}),
+    frozenset({"frames", "housekeeping", "keys", "registry", "routing", "sockets", "upgrade"}),
+    frozenset({"config", "http", "resolver", "tokens", "transport"}),
+    frozenset({"refusal", "upstream", "writer"}),
+    frozenset({"check", "relay"}),
+    frozenset({"session"}),
     frozenset({"connection"}),
     frozenset({"server"}),
     frozenset({"proxy"}),
@@ -135,10 +136,10 @@ class LayersTest(unittest.TestCase):
                     self.assertEqual(module.foreign & OUTSIDE, set())
                     self.assertLessEqual(module.product, NO_IO)
 
-    def test_only_transport_touches_tls(self) -> None:
-        """Only one module imports ssl and select."""
-        users = {module.name for module in modules() if module.foreign & {"ssl", "select"}}
-        self.assertEqual(users, {"transport"})
+    def test_one_module_touches_tls_and_one_poll(self) -> None:
+        """Only one module imports ssl, and only one select."""
+        for library, place in (("ssl", {"transport"}), ("select", {"sockets"})):
+            self.assertEqual({module.name for module in modules() if library in module.foreign}, place)
 
     def test_testing_stays_outside(self) -> None:
         """Nothing in the product imports wsproxy.testing, but the demo."""

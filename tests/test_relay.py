@@ -13,6 +13,7 @@ from collections.abc import Callable
 from wsproxy.closing import Ending, Leg
 from wsproxy.deadline import Deadline
 from wsproxy.relay import Relay, RelayLimits
+from wsproxy.sockets import tune
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.testing.kubevirt_frames import (
     BINARY,
@@ -25,7 +26,7 @@ from wsproxy.testing.kubevirt_frames import (
     encode_frame,
     parse_close,
 )
-from wsproxy.transport import PlainTransport, tune
+from wsproxy.transport import PlainTransport
 
 _LIMITS = RelayLimits(close_timeout=5.0, ping_interval=10.0, max_frame_size=1 << 20)
 _TIMEOUT = 10.0

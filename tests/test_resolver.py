@@ -10,8 +10,8 @@ from unittest import mock
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
 from wsproxy.resolver import Resolver
+from wsproxy.sockets import Address
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.transport import Address
 
 WAIT = 10.0
 ONE: tuple[Address, ...] = ((socket.AF_INET, ("192.0.2.1", 443)),)

@@ -32,6 +32,7 @@ from wsproxy.exceptions import (
     VMINotRunning,
 )
 from wsproxy.resolver import Resolver
+from wsproxy.sockets import wake
 from wsproxy.testing.case import SECRET, LeakTestCase
 from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
@@ -39,7 +40,7 @@ from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
 from wsproxy.testing.kubevirt_http import Answer, Behaviour, status_answer, text_answer
-from wsproxy.transport import server_context, wake
+from wsproxy.transport import server_context
 from wsproxy.upstream import Dialler, Upstream, read_token, refusal_of
 
 _NAMESPACE = "lab-1"

@@ -18,8 +18,8 @@ from typing import Any
 
 from .deadline import Clock, Deadline
 from .exceptions import TransportClosed
+from .sockets import Address
 from .threads import start_thread
-from .transport import Address
 
 __all__ = ["Resolver"]
 

@@ -19,8 +19,9 @@ from .connection import ClientConnection
 from .refusal import Refuser
 from .registry import Registry
 from .session import Gateway
+from .sockets import tune
 from .threads import current_owner, start_thread
-from .transport import PlainTransport, tune
+from .transport import PlainTransport
 
 __all__ = ["ConsoleServer"]
 

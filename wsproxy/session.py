@@ -18,9 +18,10 @@ from .housekeeping import Housekeeping
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
 from .routing import Route, session_route
+from .sockets import wake
 from .threads import start_thread
 from .tokens import Grant, TokenVerifier
-from .transport import Transport, wake
+from .transport import Transport
 from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
 from .upstream import Dialler, Upstream
 

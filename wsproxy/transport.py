@@ -1,6 +1,6 @@
 """Byte transports over a connected socket, plain and TLS, and every SSLContext.
 
-This is the only module that touches :mod:`ssl` and ``poll``.
+This is the only module that touches :mod:`ssl`.
 
 One thread may receive while another sends. On a plain socket the kernel allows that; one OpenSSL
 object must never be entered by two threads, so the TLS transport keeps its socket non-blocking and
@@ -11,39 +11,29 @@ Exactly one owner calls ``close()``; any thread may call ``abort()``, which wake
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import os
-import select
 import socket
 import ssl
 import struct
 import termios
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .deadline import Deadline
 from .exceptions import ConfigError, TransportClosed
 from .reloaded import Reloaded
+from .sockets import READABLE, WRITABLE, closed_on_error, wait, wake
 
 __all__ = [
-    "Address",
     "ClientTLS",
     "PlainTransport",
     "TLSTransport",
     "Transport",
     "accept_tls",
-    "connect_tcp",
     "connect_tls",
     "server_context",
-    "tune",
-    "wake",
 ]
-
-Address = tuple[socket.AddressFamily, Any]
-"""An address family and the socket address that belongs to it."""
 
 _SSLOPT_KEYS = frozenset(
     {"ca_certs", "cert_reqs", "certfile", "check_hostname", "ciphers", "keyfile", "server_hostname"}
@@ -51,33 +41,6 @@ _SSLOPT_KEYS = frozenset(
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at this offset since Linux 4.1.
 _TCP_INFO_BYTES_ACKED = 120
 _LINGER_CHUNK = 65536
-
-
-def _wait(fd: int, event: int, deadline: Deadline | None) -> None:
-    """Block until ``fd`` is ready for ``event``, or is broken.
-
-    :raises TimeoutError: if the deadline passes first.
-    """
-    poller = select.poll()
-    poller.register(fd, event)
-    if deadline is None:
-        poller.poll()
-    else:
-        while not poller.poll(max(1, int(deadline.remaining() * 1000))):
-            pass
-
-
-@contextmanager
-def _closed_on_error() -> Iterator[None]:
-    """Turn every error of a broken socket or TLS layer into :class:`TransportClosed`."""
-    try:
-        yield
-    except TimeoutError as exc:
-        if exc.errno is None:  # a deadline of ours
-            raise
-        raise TransportClosed(str(exc)) from exc  # ETIMEDOUT: TCP gave the peer up
-    except (OSError, ValueError) as exc:  # ValueError: the socket is closed already
-        raise TransportClosed(str(exc)) from exc
 
 
 class Transport:
@@ -131,9 +94,9 @@ class Transport:
         if self._unread:
             data, self._unread = bytes(self._unread[:size]), self._unread[size:]
             return data
-        with _closed_on_error():
+        with closed_on_error():
             while (received := self._try_recv(size)) is None:
-                _wait(self._fd, select.POLLIN, deadline)
+                wait(self._fd, READABLE, deadline)
             return received
 
     def send(self, data: bytes, deadline: Deadline) -> None:
@@ -147,8 +110,8 @@ class Transport:
             sent = self.try_send(view)
             view = view[sent:]
             if view and not sent:
-                with _closed_on_error():
-                    _wait(self._fd, select.POLLOUT, deadline)
+                with closed_on_error():
+                    wait(self._fd, WRITABLE, deadline)
 
     def unread(self, data: bytes) -> None:
         """Give back bytes received too far; they are received first from now on."""
@@ -254,22 +217,22 @@ class TLSTransport(Transport):
         if self._unread:
             return self._take_unread(buffer)
         while True:
-            event = select.POLLIN
+            event = READABLE
             try:
                 with self._lock:
                     return self._tls.recv_into(buffer)
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLWantWriteError:
-                event = select.POLLOUT
+                event = WRITABLE
             except (OSError, ValueError) as exc:
                 raise TransportClosed(str(exc)) from exc
-            _wait(self._fd, event, None)
+            wait(self._fd, event, None)
 
     def sendall(self, data: memoryview | bytes) -> None:
         view = memoryview(data)
         while view:
-            event = select.POLLOUT
+            event = WRITABLE
             try:
                 # After a want, OpenSSL must be given the same bytes again: the view stays where it is.
                 with self._lock:
@@ -279,10 +242,10 @@ class TLSTransport(Transport):
             except ssl.SSLWantWriteError:
                 pass
             except ssl.SSLWantReadError:
-                event = select.POLLIN
+                event = READABLE
             except (OSError, ValueError) as exc:
                 raise TransportClosed(str(exc)) from exc
-            _wait(self._fd, event, None)
+            wait(self._fd, event, None)
 
     def try_send(self, data: memoryview | bytes) -> int:
         try:
@@ -299,73 +262,6 @@ class TLSTransport(Transport):
                 return self._tls.recv(size)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
-
-
-def wake(sock: socket.socket) -> None:
-    """Shut both directions of a socket down, which wakes every call blocked on it. Any thread; idempotent.
-
-    ``socket.socket.shutdown`` also for TLS: ``SSLSocket.shutdown`` would take the TLS layer off and a
-    later read would return ciphertext as data.
-    """
-    try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        pass  # not connected any more
-
-
-def tune(sock: socket.socket) -> None:
-    """Switch TCP_NODELAY and TCP keepalive on; a socket that is not TCP is left alone."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    except OSError:
-        pass  # macOS: the peer has gone already, as its reader will find
-
-
-def connect_tcp(
-    addresses: Sequence[Address], deadline: Deadline, on_socket: Callable[[socket.socket], None]
-) -> socket.socket:
-    """Connect to the first address that answers and return the tuned socket.
-
-    Blocks until the deadline, which the addresses share: each but the last gets half of what is left.
-
-    :param on_socket: told of each socket before it connects, so that another thread can shut it down.
-    :raises TimeoutError: if the deadline passes.
-    :raises TransportClosed: if no address answers; the text is the last address's error.
-    """
-    for index, (family, address) in enumerate(addresses):
-        last = index == len(addresses) - 1
-        part = deadline if last else Deadline(deadline.remaining() / 2)
-        sock = None
-        try:
-            with _closed_on_error():  # the resolver may name a family that the kernel was built without
-                sock = socket.socket(family, socket.SOCK_STREAM)
-            on_socket(sock)
-            _connect(sock, address, part)
-            tune(sock)
-            return sock
-        except BaseException as exc:
-            if sock:
-                sock.close()
-            if last or not isinstance(exc, (TimeoutError, TransportClosed)):
-                raise
-    raise TransportClosed("the name has no address")
-
-
-def _connect(sock: socket.socket, address: Any, deadline: Deadline) -> None:
-    sock.setblocking(False)
-    with _closed_on_error():
-        error = sock.connect_ex(address)
-        if error == errno.EINPROGRESS:
-            _wait(sock.fileno(), select.POLLOUT, deadline)
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error))
-    # One whose connect was shut down by another thread reports no error, and is not connected.
-    with _closed_on_error():
-        sock.getpeername()
 
 
 def connect_tls(
@@ -399,7 +295,7 @@ def _handshake(
     **options: Any,
 ) -> TLSTransport:
     sock.setblocking(False)
-    with _closed_on_error():
+    with closed_on_error():
         tls = context.wrap_socket(sock, do_handshake_on_connect=False, **options)
         try:
             on_socket(tls)
@@ -408,9 +304,9 @@ def _handshake(
                     tls.do_handshake()
                     return TLSTransport(tls)
                 except ssl.SSLWantReadError:
-                    _wait(tls.fileno(), select.POLLIN, deadline)
+                    wait(tls.fileno(), READABLE, deadline)
                 except ssl.SSLWantWriteError:
-                    _wait(tls.fileno(), select.POLLOUT, deadline)
+                    wait(tls.fileno(), WRITABLE, deadline)
         except BaseException:
             tls.close()
             raise

@@ -39,7 +39,8 @@ from .exceptions import (
 from .nesting import nested_deeper_than
 from .reloaded import Reloaded
 from .resolver import Resolver
-from .transport import ClientTLS, PlainTransport, Transport, connect_tcp, connect_tls
+from .sockets import connect_tcp
+from .transport import ClientTLS, PlainTransport, Transport, connect_tls
 
 __all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..deadline import Deadline
-from ..transport import tune
+from ..sockets import tune
 from .kubevirt_console import Wire
 
 __all__ = ["ConnectionServer"]

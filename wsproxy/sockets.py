@@ -1,0 +1,127 @@
+"""What is done to sockets as such: waiting with a deadline, waking, tuning, connecting.
+
+This is the only module that touches ``poll``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .deadline import Deadline
+from .exceptions import TransportClosed
+
+__all__ = [
+    "READABLE",
+    "WRITABLE",
+    "Address",
+    "closed_on_error",
+    "connect_tcp",
+    "tune",
+    "wait",
+    "wake",
+]
+
+Address = tuple[socket.AddressFamily, Any]
+"""An address family and the socket address that belongs to it."""
+
+READABLE, WRITABLE = select.POLLIN, select.POLLOUT
+
+
+def wait(fd: int, event: int, deadline: Deadline | None) -> None:
+    """Block until ``fd`` is ready for ``event``, or is broken.
+
+    :raises TimeoutError: if the deadline passes first.
+    """
+    poller = select.poll()
+    poller.register(fd, event)
+    if deadline is None:
+        poller.poll()
+    else:
+        while not poller.poll(max(1, int(deadline.remaining() * 1000))):
+            pass
+
+
+@contextmanager
+def closed_on_error() -> Iterator[None]:
+    """Turn every error of a broken socket or TLS layer into :class:`TransportClosed`."""
+    try:
+        yield
+    except TimeoutError as exc:
+        if exc.errno is None:  # a deadline of ours
+            raise
+        raise TransportClosed(str(exc)) from exc  # ETIMEDOUT: TCP gave the peer up
+    except (OSError, ValueError) as exc:  # ValueError: the socket is closed already
+        raise TransportClosed(str(exc)) from exc
+
+
+def wake(sock: socket.socket) -> None:
+    """Shut both directions of a socket down, which wakes every call blocked on it. Any thread; idempotent.
+
+    ``socket.socket.shutdown`` also for TLS: ``SSLSocket.shutdown`` would take the TLS layer off and a
+    later read would return ciphertext as data.
+    """
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass  # not connected any more
+
+
+def tune(sock: socket.socket) -> None:
+    """Switch TCP_NODELAY and TCP keepalive on; a socket that is not TCP is left alone."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:
+        pass  # macOS: the peer has gone already, as its reader will find
+
+
+def connect_tcp(
+    addresses: Sequence[Address], deadline: Deadline, on_socket: Callable[[socket.socket], None]
+) -> socket.socket:
+    """Connect to the first address that answers and return the tuned socket.
+
+    Blocks until the deadline, which the addresses share: each but the last gets half of what is left.
+
+    :param on_socket: told of each socket before it connects, so that another thread can shut it down.
+    :raises TimeoutError: if the deadline passes.
+    :raises TransportClosed: if no address answers; the text is the last address's error.
+    """
+    for index, (family, address) in enumerate(addresses):
+        last = index == len(addresses) - 1
+        part = deadline if last else Deadline(deadline.remaining() / 2)
+        sock = None
+        try:
+            with closed_on_error():  # the resolver may name a family that the kernel was built without
+                sock = socket.socket(family, socket.SOCK_STREAM)
+            on_socket(sock)
+            _connect(sock, address, part)
+            tune(sock)
+            return sock
+        except BaseException as exc:
+            if sock:
+                sock.close()
+            if last or not isinstance(exc, (TimeoutError, TransportClosed)):
+                raise
+    raise TransportClosed("the name has no address")
+
+
+def _connect(sock: socket.socket, address: Any, deadline: Deadline) -> None:
+    sock.setblocking(False)
+    with closed_on_error():
+        error = sock.connect_ex(address)
+        if error == errno.EINPROGRESS:
+            wait(sock.fileno(), WRITABLE, deadline)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+    # One whose connect was shut down by another thread reports no error, and is not connected.
+    with closed_on_error():
+        sock.getpeername()
