@@ -15,11 +15,7 @@ from dataclasses import dataclass
 
 from .config import DEFAULT_API_PATH
 from .proxy import WebsocketProxy
-from .testing.desktop import Desktop
-from .testing.fake_kubevirt import FakeKubeVirtAPI
-from .testing.kubevirt_backends import SocketBackend
-from .testing.png import Image
-from .testing.rfb_client import RFBClient
+from .testing import Desktop, FakeKubeVirtAPI, Image, RFBClient, SocketBackend
 from .tokens import make_token
 
 __all__ = ["run_demo"]
