@@ -35,9 +35,9 @@ class BackPressureTestCase(ProxyTestCase):
     :cvar receive_buffer: size of the client's kernel buffer, None for the system's choice.
     """
 
-    total = 16_000_000
-    rate = 8_000_000.0
-    most_ahead = 12 * _MIB
+    total = 64_000_000
+    rate = 32_000_000.0
+    most_ahead = 48 * _MIB
     most_memory = 2 * _MIB
     ping_interval = 0.1
     receive_buffer: int | None = 65536

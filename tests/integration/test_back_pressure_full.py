@@ -8,7 +8,6 @@ from tests import test_back_pressure
 
 _TOTAL = 100_000_000
 _RATE = 2_000_000.0
-_MOST_AHEAD = 48 << 20
 # Seconds. A client with the system's own, large buffers answers a ping after what stands in front of it.
 _PING_INTERVAL = 5.0
 
@@ -16,7 +15,7 @@ _PING_INTERVAL = 5.0
 class FullSlowClient(test_back_pressure.SlowClient):
     """The upstream sends 100 MB at once, the client reads 2 MB/s."""
 
-    total, rate, most_ahead = _TOTAL, _RATE, _MOST_AHEAD
+    total, rate = _TOTAL, _RATE
     ping_interval = _PING_INTERVAL
     receive_buffer: int | None = None
 
@@ -24,14 +23,14 @@ class FullSlowClient(test_back_pressure.SlowClient):
 class FullSlowUpstream(test_back_pressure.SlowUpstream):
     """The client sends 100 MB at once, the upstream reads 2 MB/s."""
 
-    total, rate, most_ahead = _TOTAL, _RATE, _MOST_AHEAD
+    total, rate = _TOTAL, _RATE
     ping_interval = _PING_INTERVAL
 
 
 class FrequentPings(test_back_pressure.SlowClient):
     """The first again, with a small buffer at the client, and pings so frequent that several wait for it."""
 
-    total, rate, most_ahead = _TOTAL, _RATE, _MOST_AHEAD
+    total, rate = _TOTAL, _RATE
     ping_interval = 0.2
 
 
