@@ -1,0 +1,204 @@
+"""The program behind ``scripts/bench``."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+from wsproxy.testing.certificates import CertificateAuthority
+from wsproxy.tokens import make_token
+
+from .measures import IDLE_2000, MEASURES, Measure, Pace
+from .peers import MODES, Peer, Running, Surroundings, all_peers
+from .processes import raise_descriptor_limit
+from .report import Header, Results, to_json, to_markdown
+from .tools import LoadFailed, Tools, Upstream
+
+_SECRET = "the benchmark's secret: thirty-two bytes or more"
+_PACE = Pace(warmup=0.3, seconds=2.0)
+_QUICK = Pace(warmup=0.1, seconds=0.6)
+_RUNS = 3
+
+
+class Bench:
+    """Measures peers.
+
+    :param tools: the compiled programs.
+    :param around: what the peers get.
+    :param peers: whom to measure.
+    :param pace: how long.
+    """
+
+    def __init__(self, tools: Tools, around: Surroundings, peers: Sequence[Peer], pace: Pace) -> None:
+        self._tools = tools
+        self._around = around
+        self._peers = peers
+        self._pace = pace
+        self.results = Results()
+
+    def run(self, measures: Sequence[Measure], label: str) -> None:
+        """Make every measure once, each with all peers in turn; every run begins with another peer."""
+        self._peers = [*self._peers[1:], self._peers[0]]
+        shared = [measure for measure in measures if not measure.fresh]
+        with ExitStack() as stack:
+            running = {peer: one for peer in self._peers if shared and (one := self._start(stack, peer))}
+            for measure in shared:
+                _say(f"{label}: {measure.title}")
+                for peer, one in running.items():
+                    self._measure(measure, peer, one)
+        for measure in measures:
+            if measure.fresh:
+                _say(f"{label}: {measure.title}")
+                self._run_fresh(measure)
+
+    def _run_fresh(self, measure: Measure) -> None:
+        """Make a measure once, with every peer started for it."""
+        for peer in self._peers:
+            if measure.applies(peer):
+                with ExitStack() as stack:
+                    if one := self._start(stack, peer):
+                        self._measure(measure, peer, one)
+
+    def _start(self, stack: ExitStack, peer: Peer) -> Running | None:
+        try:
+            running = peer.start(self._around)
+        except RuntimeError as exc:
+            self._failed(f"{peer.name}: {exc}")
+            return None
+        stack.callback(running.stop)
+        return running
+
+    def _measure(self, measure: Measure, peer: Peer, running: Running) -> None:
+        if not measure.applies(peer):
+            return
+        try:
+            values = measure.run(self._tools, running, self._pace)
+        except LoadFailed as exc:
+            self._failed(f"{measure.key}, {peer.name}: {exc}")
+            return
+        self.results.add(measure, peer, values)
+        shown = ", ".join(f"{values[f.key]:.2f} {f.unit}" for f in measure.figures if f.key in values)
+        _say(f"    {peer.name:<18} {shown}")
+
+    def _failed(self, what: str) -> None:
+        self.results.failures.append(what)
+        _say(f"    failed: {what}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _set_up(stack: ExitStack) -> tuple[Tools, Surroundings]:
+    """Compile the tools and start the upstream; the stack undoes it."""
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wsproxy-bench-"))
+    tools = Tools(directory)
+    authority = CertificateAuthority(directory)
+    upstream = Upstream(tools, *authority.issue())
+    stack.callback(upstream.stop)
+    token = make_token(_SECRET, namespace="lab-1", vmis=MODES, user=5, expires_in=86400)
+    around = Surroundings(directory, upstream.ports, _SECRET, token, authority.ca_file, f"{directory}/token")
+    around.write("token", "a-service-account")
+    return tools, around
+
+
+def _chosen(names: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    """Return the names that a pattern matches; one that matches none may also be a part of a name."""
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+        chosen |= matched or {name for name in names if pattern in name}
+    return chosen
+
+
+def _patterns(text: str) -> list[str]:
+    return [pattern.strip() for pattern in text.split(",") if pattern.strip()]
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measures wsproxy, the original, nginx, haproxy, websockify and the direct connection in "
+        "one run, and prints a table in Markdown. Needs a C compiler, OpenSSL's headers and the peers; says "
+        "what is missing.",
+        epilog=f"Measures: {', '.join(measure.key for measure in (*MEASURES, IDLE_2000))}. "
+        f"Peers: {', '.join(peer.name for peer in all_peers())}.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help=f"one run of {_QUICK.seconds:g} s each: under 3 minutes")
+    add("--runs", type=int, metavar="N", help=f"how often to measure (default: {_RUNS})")
+    add("--seconds", type=float, metavar="S", help=f"length of each measure (default: {_PACE.seconds:g})")
+    add("--only", type=_patterns, default=[""], metavar="PATTERN,...", help="only measures that match")
+    add("--peers", type=_patterns, default=[""], metavar="NAME,...", help="only peers that match")
+    add("--idle-2000", action="store_true", help=f"also measure the CPU time of {IDLE_2000.title}")
+    add("--json", metavar="FILE", help="write every sample to a file too")
+    return parser.parse_args(arguments)
+
+
+def _pace(options: argparse.Namespace) -> Pace:
+    pace = _QUICK if options.quick else _PACE
+    return Pace(pace.warmup, options.seconds or pace.seconds)
+
+
+def _select(options: argparse.Namespace) -> tuple[list[Measure], list[Peer], list[str]]:
+    """Return the chosen measures, the chosen peers that are there, and why the others are not."""
+    keys = _chosen([measure.key for measure in MEASURES], options.only)
+    measures = [measure for measure in MEASURES if measure.key in keys]
+    names = _chosen([peer.name for peer in all_peers()], options.peers)
+    peers, missing = [], {}
+    for peer in all_peers():
+        if peer.name not in names:
+            continue
+        if why := peer.missing():
+            missing[peer.column] = f"{peer.column}: {why}"
+        else:
+            peers.append(peer)
+    if not peers or not (measures or options.idle_2000):
+        raise SystemExit("\n".join(["bench: nothing to measure", *missing.values()]))
+    return measures, peers, list(missing.values())
+
+
+def _versions(peers: Sequence[Peer]) -> list[str]:
+    first = {peer.column: peer for peer in reversed(peers)}
+    return list(dict.fromkeys(version for peer in reversed(first.values()) if (version := peer.version())))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit status: 1 if something could not be measured.
+
+    :param arguments: without the program's name; ``sys.argv`` if None.
+    """
+    options = _parse(arguments)
+    measures, peers, missing = _select(options)
+    runs = options.runs or (1 if options.quick else _RUNS)
+    pace = _pace(options)
+    raise_descriptor_limit()
+    header = Header(runs, pace.seconds, options.quick, _versions(peers), missing)
+    with ExitStack() as stack:
+        tools, around = _set_up(stack)
+        bench = Bench(tools, around, peers, pace)
+        for number in range(runs):
+            bench.run(measures, f"run {number + 1} of {runs}")
+        if options.idle_2000:
+            bench.run([IDLE_2000], "once")
+            measures.append(IDLE_2000)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(to_json(header, bench.results), file, indent=1)
+    print(to_markdown(header, measures, peers, bench.results))
+    return 1 if bench.results.failures else 0
+
+
+if __name__ == "__main__":
+    # SIGTERM ends what was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,130 @@
+"""Processes of the benchmark: started, watched in /proc, and ended by their handle."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+
+__all__ = ["Process", "find_program", "raise_descriptor_limit"]
+
+_START_TIMEOUT = 20.0
+_STOP_TIMEOUT = 5.0
+_POLL = 0.01
+_TICKS = os.sysconf("SC_CLK_TCK")
+# Debian keeps servers where a user's PATH does not look.
+_ALSO = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program, None if it is not installed."""
+    return shutil.which(name, path=os.environ.get("PATH", os.defpath) + os.pathsep + _ALSO)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the system lets us, here and in every process started from now on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Process:
+    """A server on the loopback interface, with all processes that it starts.
+
+    :param command: what to run.
+    :param port: the port that it will listen on.
+    :param environ: its whole environment.
+    :param log: file that gets its output.
+    """
+
+    def __init__(self, command: Sequence[str], port: int, environ: Mapping[str, str], log: str) -> None:
+        self._log = log
+        self.port = port
+        with open(log, "ab") as output:
+            self._popen = subprocess.Popen(
+                command, env=dict(environ), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        try:
+            self._wait_until_listening()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_listening(self) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not _accepts(self.port):
+            if self._popen.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"did not start: {self._last_words()}")
+            time.sleep(_POLL)
+
+    def _last_words(self) -> str:
+        with open(self._log, encoding="utf-8", errors="replace") as file:
+            lines = file.read().strip().splitlines()
+        return lines[-1] if lines else "no output"
+
+    def cpu_seconds(self) -> float:
+        """CPU time of its processes so far, those that have ended and were waited for included."""
+        return sum(_cpu_ticks(pid) for pid in self._tree()) / _TICKS
+
+    def memory(self) -> int:
+        """Bytes of memory of its processes; what they share is counted once."""
+        return sum(_memory(pid) for pid in self._tree())
+
+    def _tree(self) -> Iterator[int]:
+        waiting = [self._popen.pid]
+        while waiting:
+            pid = waiting.pop()
+            yield pid
+            waiting += _children(pid)
+
+    def stop(self) -> None:
+        """End it. Idempotent; takes a few seconds at most."""
+        self._popen.terminate()
+        try:
+            self._popen.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+
+def _accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _read(path: str) -> str:
+    """Return a file of /proc, "" if the process has ended."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _cpu_ticks(pid: int) -> int:
+    """User and system time of a process, its children that were waited for included (proc(5))."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:15])
+
+
+def _memory(pid: int) -> int:
+    # The proportional set size; the resident one where the kernel does not tell it.
+    match = re.search(r"^Pss:\s+(\d+) kB", _read(f"/proc/{pid}/smaps_rollup"), re.MULTILINE)
+    match = match or re.search(r"^VmRSS:\s+(\d+) kB", _read(f"/proc/{pid}/status"), re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
+
+
+def _children(pid: int) -> list[int]:
+    """Processes started by any thread of ``pid``."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    listed = (_read(f"/proc/{pid}/task/{thread}/children").split() for thread in threads)
+    return [int(child) for children in listed for child in children]
