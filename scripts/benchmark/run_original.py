@@ -12,7 +12,7 @@ import ssl
 import sys
 from typing import Any
 
-from lab_orchestrator_ws_proxy_lib import ws_proxy_lib  # type: ignore[import-not-found, import-untyped, attr-defined, unused-ignore]
+from lab_orchestrator_ws_proxy_lib import ws_proxy_lib  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -29,7 +29,8 @@ def _redirect(ca_file: str, token_file: str) -> None:
         return open(elsewhere.get(path, path), *args, **kwargs)
 
     ssl.SSLContext.load_verify_locations = load_verify_locations  # type: ignore[method-assign, assignment]
-    ws_proxy_lib.open = open_elsewhere
+    library: Any = ws_proxy_lib
+    library.open = open_elsewhere
 
 
 def main(url: str, api_path: str, port: str, *files: str) -> None:
