@@ -289,8 +289,8 @@ class Ends(EndsTestCase):
         def drop(console: FakeConsole) -> None:
             console.send_raw(_PART_OF_A_FRAME)
 
-        client, _ = self.session(drop)
-        with self.assertLogs("wsproxy.session", "INFO") as logs:
+        with self.assertLogs("wsproxy.session", "INFO") as logs:  # before the upstream may drop
+            client, _ = self.session(drop)
             received = b""
             while part := client.recv_raw():
                 received += part
