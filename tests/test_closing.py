@@ -314,7 +314,7 @@ for _leg in BOTH:
         _event("violated", _leg, lambda closing, leg=_leg: closing.violated(leg, 1002, "why")),  # type: ignore[misc]
         _event("written", _leg, lambda closing, leg=_leg: closing.close_written(leg)),  # type: ignore[misc]
     ]
-MORE_EVENTS: list[Event] = list(EVENTS)
+MORE_EVENTS: list[Event] = [*EVENTS, _event("abort", None, lambda closing: closing.abort())]
 for _leg in BOTH:
     MORE_EVENTS += [
         _event("close", _leg, lambda closing, leg=_leg: closing.close_received(leg, None, "")),  # type: ignore[misc]
@@ -401,6 +401,9 @@ class Walk:
         done = [leg for leg in BOTH if leg in lost or (leg in closed and ("written", leg) in self.happened)]
         if len(done) == 2 or ("deadline", None) in self.happened:
             self.check(self.closing.finished, "there is nothing to wait for")
+        if ("abort", None) in self.happened:
+            self.check(self.closing.finished, "an abort waits for nothing")
+            return
         for leg in BOTH:
             answer_awaited = leg in closed and leg.other not in lost and not self.closing.finished
             if self.closing.ending and leg not in self.told and leg not in lost and not answer_awaited:
@@ -425,6 +428,26 @@ def sequences(case: unittest.TestCase, length: int) -> Iterator[list[Event]]:
         if not following:
             yield prefix
         pending += [[*prefix, event] for event in following]
+
+
+class AbortTest(unittest.TestCase):
+    def test_abort(self) -> None:
+        """An abort finishes at once, without a Close; nothing is to be done for what happens after it."""
+        closing = Closing()
+        self.assertEqual(closing.abort(), [Finish()])
+        self.assertEqual(closing.ending, Ending("proxy", None, "aborted"))
+        self.assertEqual(closing.unsent, [])
+        for leg in BOTH:
+            self.assertEqual(closing.close_received(leg, 1000, ""), [])
+            self.assertEqual(closing.lost(leg), [])
+        self.assertEqual(closing.abort(), [])
+
+    def test_cause_from_before(self) -> None:
+        """An abort does not replace the cause of an end that had begun."""
+        closing = Closing()
+        closing.end(1012, "restarting")
+        self.assertEqual(closing.abort(), [Finish()])
+        self.assertEqual(closing.ending, Ending("proxy", 1012, "restarting"))
 
 
 class InvariantsTest(unittest.TestCase):

@@ -15,6 +15,7 @@ from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
+from wsproxy.testing.kubevirt_frames import BINARY
 from wsproxy.testing.kubevirt_http import Behaviour
 from wsproxy.testing.raw_client import RawClient
 from wsproxy.transport import PlainTransport
@@ -147,8 +148,13 @@ class InASession(ProxyTestCase):
             self.assertTrue(console.ended.wait(_TIMEOUT))
 
     def test_second_thread_cannot_start(self) -> None:
-        """A session whose second thread cannot start ends, is logged, and releases the console."""
-        vmi = self.api.add_vmi("vm", self.namespace)
+        """A session that needs a second thread and gets none ends, is logged, and releases the console."""
+
+        def flood(console: FakeConsole) -> None:
+            while True:
+                console.send_frame(BINARY, bytes(65536))
+
+        vmi = self.api.add_vmi("vm", self.namespace, backend=Script(flood))
         proxy = self.start_proxy()
         with (
             mock.patch("wsproxy.session.start_thread", side_effect=RuntimeError("can't start new thread")),
@@ -157,7 +163,9 @@ class InASession(ProxyTestCase):
             client = RawClient.open(self.url(proxy, "vm"))
             self.addCleanup(client.close)
             self.assertEqual(client.status, 101)
-            client.wait_for_end()
+            with self.assertRaises(ConnectionError):  # neither side reads: both pumps are stuck in sending
+                while True:
+                    client.send_frame(BINARY, bytes(65536))
             self.assertTrue(vmi.wait_for_session().ended.wait(_TIMEOUT))
             proxy.stop_thread()
         self.assertIn("can't start new thread", "\n".join(logs.output))

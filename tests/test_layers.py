@@ -13,10 +13,12 @@ PACKAGE = Path(wsproxy.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"closing", "deadline", "exceptions", "nesting", "reloaded", "rfb", "threads", "version"}),
-    frozenset({"frames", "housekeeping", "keys", "registry", "routing", "sockets", "upgrade"}),
+    frozenset({"frames", "housekeeping", "keys", "poller", "registry", "routing", "sockets", "upgrade"}),
     frozenset({"config", "http", "resolver", "tokens", "transport"}),
     frozenset({"refusal", "upstream", "writer"}),
-    frozenset({"check", "relay"}),
+    frozenset({"check", "pump"}),
+    frozenset({"pump_threads"}),
+    frozenset({"relay"}),
     frozenset({"session"}),
     frozenset({"connection"}),
     frozenset({"server"}),
@@ -136,9 +138,9 @@ class LayersTest(unittest.TestCase):
                     self.assertEqual(module.foreign & OUTSIDE, set())
                     self.assertLessEqual(module.product, NO_IO)
 
-    def test_one_module_touches_tls_and_one_poll(self) -> None:
-        """Only one module imports ssl, and only one select."""
-        for library, place in (("ssl", {"transport"}), ("select", {"sockets"})):
+    def test_few_modules_touch_tls_and_poll(self) -> None:
+        """One module imports ssl; two import select: one waits for one socket, the other for many."""
+        for library, place in (("ssl", {"transport"}), ("select", {"sockets", "poller"})):
             self.assertEqual({module.name for module in modules() if library in module.foreign}, place)
 
     def test_testing_stays_outside(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from wsproxy.closing import Ending, Leg
 from wsproxy.deadline import Deadline
+from wsproxy.poller import Poller
 from wsproxy.relay import Relay, RelayLimits
 from wsproxy.sockets import tune
 from wsproxy.testing.case import LeakTestCase
@@ -90,6 +91,7 @@ class RelayTestCase(LeakTestCase):
     """Runs a relay in a thread; nothing ticks but the test."""
 
     pair: Callable[[], tuple[socket.socket, socket.socket]] = staticmethod(socket.socketpair)
+    with_poller = False
 
     def setUp(self) -> None:
         super().setUp()
@@ -100,7 +102,10 @@ class RelayTestCase(LeakTestCase):
         near_upstream, far_upstream = self.pair()
         self.client, self.upstream = Peer(far_client, masks=True), Peer(far_upstream, masks=False)
         self.near_client, self.near_upstream = self.transports(near_client, near_upstream)
-        self.relay = Relay(self.near_client, self.near_upstream, _LIMITS, self._wake, lambda: self.now)
+        poller = self.start_poller() if self.with_poller else None
+        self.relay = Relay(
+            self.near_client, self.near_upstream, _LIMITS, self._wake, lambda: self.now, poller=poller
+        )
         self.thread: threading.Thread | None = None
         for transport in (self.near_client, self.near_upstream):
             self.addCleanup(transport.close)
@@ -112,6 +117,12 @@ class RelayTestCase(LeakTestCase):
         self, client: socket.socket, upstream: socket.socket
     ) -> tuple[PlainTransport, PlainTransport]:
         return PlainTransport(client), PlainTransport(upstream)
+
+    def start_poller(self) -> Poller:
+        poller = Poller()
+        poller.start(self)
+        self.addCleanup(poller.stop)
+        return poller
 
     def _wake(self) -> None:
         self.woken += 1
@@ -473,6 +484,18 @@ class Liveness(RelayTestCase):
             self.answer_ping(self.upstream)
         self.assert_open()
 
+    def test_abort_frees_a_peer_that_is_blocked_in_sending(self) -> None:
+        """What it had sent is not read any more, so that closing resets its connection."""
+        self.start()
+        self.block_client()
+        self.relay.abort()
+        assert self.thread is not None
+        self.thread.join(_TIMEOUT)
+        self.near_upstream.close()
+        with self.assertRaises(ConnectionError):
+            while True:
+                self.upstream.sock.sendall(bytes(65536))
+
 
 class Ends(RelayTestCase):
     """The close deadline, the flush, and the end of everything."""
@@ -619,6 +642,10 @@ class Ends(RelayTestCase):
         self.assertTrue(math.isfinite(self.tick()))
         self.assertTrue(math.isfinite(self.tick(100)))
 
+
+class WithoutPoller(RelayTestCase):
+    """What is so only where each direction has a thread all the time."""
+
     def test_thread_that_cannot_start(self) -> None:
         """When the second pump cannot be started both legs are shut down, and the caller is told."""
 
@@ -634,41 +661,77 @@ class Ends(RelayTestCase):
 class _Broken(PlainTransport):
     def recv_into(self, buffer: memoryview) -> int:
         size = super().recv_into(buffer)
-        if size:
-            raise ZeroDivisionError("a bug of ours")
-        return size
+        return size and 1 // 0
+
+    def try_recv_into(self, buffer: memoryview) -> int | None:
+        size = super().try_recv_into(buffer)
+        return size and 1 // 0
 
 
-class ClientPumpBug(RelayTestCase):
-    """A bug in the pump that reads the client."""
+class Bugs(RelayTestCase):
+    """A bug in one of the pumps."""
+
+    broken = Leg.CLIENT
 
     def transports(
         self, client: socket.socket, upstream: socket.socket
     ) -> tuple[PlainTransport, PlainTransport]:
-        return _Broken(client), PlainTransport(upstream)
+        if self.broken is Leg.CLIENT:
+            return _Broken(client), PlainTransport(upstream)
+        return PlainTransport(client), _Broken(upstream)
+
+    def send(self) -> None:
+        (self.client if self.broken is Leg.CLIENT else self.upstream).send(BINARY, b"x")
 
     def test_both_legs_are_shut_down(self) -> None:
         """A bug shuts both legs down at once, ends both pumps, and is raised by ``run``."""
         self.start()
-        self.client.send(BINARY, b"x")
+        self.send()
         self.assert_over()
         self.assertEqual([type(failure) for failure in self.failures], [ZeroDivisionError])
+        self.assertEqual(self.relay.ending, Ending("proxy", None, "aborted"))
 
 
-class UpstreamPumpBug(RelayTestCase):
-    """A bug in the pump that reads the upstream."""
+class UpstreamBugs(Bugs):
+    """The same for the other one."""
 
-    def transports(
-        self, client: socket.socket, upstream: socket.socket
-    ) -> tuple[PlainTransport, PlainTransport]:
-        return PlainTransport(client), _Broken(upstream)
+    broken = Leg.UPSTREAM
 
-    def test_both_legs_are_shut_down(self) -> None:
-        """A bug shuts both legs down at once, ends both pumps, and is raised in the pump's thread."""
-        self.start()
-        self.upstream.send(BINARY, b"x")
-        self.assert_over()
-        self.assertEqual([type(failure) for failure in self.failures], [ZeroDivisionError])
+
+class WithPoller(RelayTestCase):
+    """All that holds as well when the poller carries what is small."""
+
+    with_poller = True
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class CopyingWithPoller(WithPoller, Copying):
+    pass
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class PingsWithPoller(WithPoller, Pings):
+    pass
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class LivenessWithPoller(WithPoller, Liveness):
+    pass
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class EndsWithPoller(WithPoller, Ends):
+    pass
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class BugsWithPoller(WithPoller, Bugs):
+    pass
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class UpstreamBugsWithPoller(WithPoller, UpstreamBugs):
+    pass
 
 
 if __name__ == "__main__":

@@ -71,14 +71,19 @@ class EndsTestCase(ProxyTestCase):
         self.proxy_is_done.clear()
 
     def assert_proxy_done(self, deadline: Deadline) -> None:
-        for thread in self.session_threads():
-            thread.join(deadline.remaining())
-        self.assertEqual(self.session_threads(), [])
+        self.join_session_threads(deadline)
         self.assertEqual(self.proxy.connections, 0)
         self.proxy_is_done.set()
 
+    def join_session_threads(self, deadline: Deadline) -> None:
+        """Wait for the sessions' own threads, which must be gone before those that have a second one."""
+        for thread in self.session_threads():
+            if not thread.name.endswith("-second"):
+                thread.join(deadline.remaining())
+        self.assertEqual(self.session_threads(), [])
+
     def session_threads(self) -> list[threading.Thread]:
-        standing = ("wsproxy-accept", "wsproxy-housekeeping", "wsproxy-resolver")
+        standing = ("wsproxy-accept", "wsproxy-housekeeping", "wsproxy-poller", "wsproxy-resolver")
         found = [thread for thread in threading.enumerate() if thread.name.startswith("wsproxy-")]
         return [thread for thread in found if not thread.name.startswith(standing)]
 
@@ -206,9 +211,7 @@ class Ends(EndsTestCase):
     def assert_upstream_told(self, console: FakeConsole) -> None:
         self.assertTrue(self.api.wait_until_idle(_WITHIN))
         self.assertEqual(console.close_received, (1000, "client-gone"))
-        for thread in self.session_threads():
-            thread.join(_WITHIN)
-        self.assertEqual(self.session_threads(), [])
+        self.join_session_threads(Deadline(_WITHIN))
 
     def test_client_vanishes_inside_a_frame(self) -> None:
         """A client that leaves inside a frame leaves the upstream without a Close, and without a session."""

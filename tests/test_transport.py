@@ -16,7 +16,7 @@ from unittest import mock
 
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import ConfigError, TransportClosed
-from wsproxy.sockets import wake
+from wsproxy.sockets import READABLE, wait, wake
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.transport import (
@@ -143,6 +143,38 @@ class CommonTests(TransportCase):
         buffer = bytearray(100)
         size = two.recv_into(memoryview(buffer))
         self.assertEqual(buffer[:size], b"hello")
+
+    def test_try_recv_into(self) -> None:
+        """try_recv_into takes what is there, unread bytes first; it tells nothing yet from the end."""
+        one, two = self.pair()
+        buffer = bytearray(1 << 16)
+        view = memoryview(buffer)
+        self.assertRaises(TimeoutError, one.recv, 1, Deadline(SHORT))  # takes in the session tickets of TLS
+        self.assertIsNone(two.try_recv_into(view))
+        one.sendall(b"hello")
+        two.unread(b"well, ")
+        self.assertTrue(two.has_unread)
+        self.assertEqual(two.try_recv_into(view), 6)
+        self.assertFalse(two.has_unread)
+        wait(two.fileno(), READABLE, Deadline(WAIT))
+        self.assertEqual(two.try_recv_into(view), 5)
+        self.assertEqual(buffer[:5], b"hello")
+        self.assertIsNone(two.try_recv_into(view))
+        one.close()
+        wait(two.fileno(), READABLE, Deadline(WAIT))
+        self.assertEqual([two.try_recv_into(view) for _ in range(2)], [0, 0])
+
+    def test_all_there_is_at_once(self) -> None:
+        """Whatever has come is had in one call, as long as there is room for 16 KiB more."""
+        for receive in ("recv_into", "try_recv_into"):
+            with self.subTest(receive=receive):
+                one, two = self.pair()
+                for size in (16384, 40000, 49152, 50000):
+                    data = random.Random(size).randbytes(size)
+                    one.sendall(data)
+                    buffer = bytearray(1 << 16)
+                    self.assertEqual(getattr(two, receive)(memoryview(buffer)), size)
+                    self.assertEqual(buffer[:size], data)
 
     def test_recv_deadline(self) -> None:
         """recv gives up at its deadline, and the next one goes on."""

@@ -236,7 +236,8 @@ class CloseTest(WriterCase):
         self.write(b"ha", 0, True)
         self.writer.inject(PING)
         self.writer.inject(CLOSE_2, close=True)
-        self.writer.write_close(CLOSE_2)
+        self.assertTrue(self.writer.try_write(memoryview(b"frame"), 5, False))
+        self.writer.resume()
         self.writer.flush()
         self.assertEqual((self.transport.sent, self.closes), (CLOSE, 1))
         self.assertFalse(self.writer.waiting)
@@ -266,36 +267,6 @@ class CloseTest(WriterCase):
         self.write(b"llo", 3)
         self.assertEqual(self.transport.sent, b"hello" + CLOSE)
 
-    def test_close_of_the_pump(self) -> None:
-        """A Close that the pump forwards seals as well."""
-        self.write(b"frame", 5)
-        self.writer.write_close(CLOSE)
-        self.write(b"frame", 5)
-        self.assertEqual((self.transport.sent, self.closes), (b"frame" + CLOSE, 1))
-
-    def test_close_of_the_pump_replaces_a_ping(self) -> None:
-        """A ping that waits, and is not begun, is dropped for a Close of the pump."""
-        self.blocked(b"he", 0, True, lambda: self.writer.inject(PING))
-        self.write(b"ll", -1, True)
-        self.transport.during = lambda: None
-        self.writer._mid_frame = False  # the frame's end came in a piece of its own
-        self.writer.write_close(CLOSE)
-        self.assertEqual((self.transport.sent, self.closes), (b"hell" + CLOSE, 1))
-
-    def test_close_of_the_pump_behind_a_remainder(self) -> None:
-        """The rest of a ping goes before a Close of the pump."""
-        self.transport.room = 3
-        self.writer.inject(PING)
-        self.writer.write_close(CLOSE)
-        self.assertEqual((self.transport.sent, self.closes), (PING + CLOSE, 1))
-
-    def test_close_of_the_pump_behind_ours(self) -> None:
-        """If a Close of ours waits, that one is sent and the pump's is not."""
-        self.transport.room = 0
-        self.writer.inject(CLOSE, close=True)
-        self.writer.write_close(CLOSE_2)
-        self.assertEqual((self.transport.sent, self.closes), (CLOSE, 1))
-
     def test_while_busy(self) -> None:
         """A Close that is injected while the pump sends goes out behind what it sends."""
         self.blocked(b"frame", 5, False, lambda: self.writer.inject(CLOSE, close=True))
@@ -321,14 +292,19 @@ class BrokenTest(WriterCase):
         self.write(b"frame", 5)
         self.writer.inject(PING)
         self.writer.inject(CLOSE, close=True)
-        self.writer.write_close(CLOSE)
         self.assertEqual((self.transport.sent, self.closes), (b"", 0))
 
-    def test_close_of_the_pump(self) -> None:
-        """That holds for its Close, which does not count as written."""
+    def test_pump_that_tries(self) -> None:
+        """That holds for the way that does not block, and for what it had left to do."""
+        self.transport.room = 2
+        self.assertFalse(self.writer.try_write(memoryview(b"frame"), 5, False))
         self.transport.broken = True
-        self.assertRaises(TransportClosed, self.writer.write_close, CLOSE)
-        self.assertEqual((self.writer.busy, self.closes), (False, 0))
+        self.assertRaises(TransportClosed, self.writer.resume)
+        self.assertFalse(self.writer.busy)
+        self.assertTrue(self.writer.try_write(memoryview(b"frame"), 5, False))
+        writer = Writer(self.transport, self.close_written)
+        self.assertRaises(TransportClosed, writer.try_write, memoryview(b"frame"), 5, False)
+        self.assertFalse(writer.busy)
 
     def test_injection(self) -> None:
         """An injection into a broken transport raises nothing."""
@@ -346,6 +322,109 @@ class BrokenTest(WriterCase):
         self.writer.flush()
         self.writer.flush()
         self.assertEqual(self.transport.sent, PING[:3])
+
+
+class TryTest(WriterCase):
+    """Streaming without blocking: what does not fit is left for ``resume``."""
+
+    def try_write(self, data: bytes, boundary: int, mid_frame: bool = False) -> bool:
+        return self.writer.try_write(memoryview(data), boundary, mid_frame)
+
+    def test_all_fits(self) -> None:
+        """What the transport takes at once is done at once."""
+        self.assertTrue(self.try_write(b"he", 0, True))
+        self.assertTrue(self.writer.mid_frame)
+        self.assertTrue(self.try_write(b"llo", 3))
+        self.assertFalse(self.writer.mid_frame)
+        self.assertEqual((self.transport.calls, self.writer.busy), ([b"he", b"llo"], False))
+        self.writer.resume()
+        self.assertEqual(self.transport.sent, b"hello")
+
+    def test_rest(self) -> None:
+        """The rest, and nothing but the rest, goes out first, however much of it there is."""
+        for room in range(5):
+            with self.subTest(room=room):
+                self.setUp()
+                self.transport.room = room
+                self.assertFalse(self.try_write(b"hello", 5))
+                self.assertTrue(self.writer.busy)
+                self.writer.inject(PING)
+                self.writer.flush()
+                self.assertEqual(self.transport.sent, b"hello"[:room])
+                self.transport.room = None
+                self.writer.resume()
+                self.assertEqual((self.transport.sent, self.writer.busy), (b"hello" + PING, False))
+
+    def test_data_may_change_before_the_rest_is_sent(self) -> None:
+        """What is left to do does not depend on the caller's buffer."""
+        self.transport.room = 2
+        buffer = bytearray(b"hello")
+        self.assertFalse(self.writer.try_write(memoryview(buffer), 5, False))
+        buffer[:] = b"xxxxx"
+        self.writer.resume()
+        self.assertEqual(self.transport.sent, b"hello")
+
+    def test_rest_that_ends_inside_a_frame(self) -> None:
+        """A frame that came meanwhile waits for the next boundary."""
+        self.transport.room = 1
+        self.assertFalse(self.try_write(b"he", 0, True))
+        self.writer.inject(PING)
+        self.writer.resume()
+        self.assertEqual((self.transport.sent, self.writer.mid_frame), (b"he", True))
+        self.transport.room = None
+        self.write(b"llo", 3)
+        self.assertEqual(self.transport.sent, b"hello" + PING)
+
+    def test_behind_what_waits(self) -> None:
+        """With something injected before it, nothing is sent; ``resume`` sends both in order."""
+        self.transport.room = 3
+        self.writer.inject(PING)
+        self.assertFalse(self.try_write(b"hello", 5))
+        self.assertEqual((self.transport.sent, self.writer.busy), (PING[:3], False))
+        self.writer.resume()
+        self.assertEqual(self.transport.sent, PING + b"hello")
+
+    def test_inside_a_frame_with_a_ping_waiting(self) -> None:
+        """A ping that waits for a boundary is put there by ``resume``."""
+        self.assertTrue(self.try_write(b"he", 0, True))
+        self.writer.inject(PING)
+        self.assertFalse(self.try_write(b"llo|ne", 4, True))
+        self.writer.resume()
+        self.assertEqual((self.transport.sent, self.writer.mid_frame), (b"hello|" + PING + b"ne", True))
+
+    def test_injected_meanwhile(self) -> None:
+        """A ping that comes while the piece is being sent is left to ``resume``, if it may go out then."""
+        try_send = self.transport.try_send
+        for mid_frame, sent in ((False, b"hello" + PING), (True, b"hello")):
+            with self.subTest(mid_frame=mid_frame):
+                self.setUp()
+
+                def during(data: memoryview | bytes, transport: FakeTransport = self.transport) -> int:
+                    self.writer.inject(PING)
+                    return FakeTransport.try_send(transport, data)
+
+                self.transport.try_send = during  # type: ignore[method-assign]
+                self.assertEqual(self.try_write(b"hello", 5 if not mid_frame else 0, mid_frame), mid_frame)
+                self.assertEqual(self.transport.sent, b"hello")
+                self.transport.try_send = try_send  # type: ignore[method-assign]
+                self.writer.resume()
+                self.assertEqual((self.transport.sent, self.writer.busy), (sent, False))
+
+    def test_while_somebody_injects(self) -> None:
+        """While an injection is under way nothing is sent, and nobody waits for it but ``resume``."""
+        try_send = self.transport.try_send
+        tried: list[bool] = []
+
+        def during(data: memoryview | bytes) -> int:
+            self.transport.try_send = try_send  # type: ignore[method-assign]
+            tried.append(self.try_write(b"hello", 5))
+            return try_send(data)
+
+        self.transport.try_send = during  # type: ignore[method-assign]
+        self.writer.inject(PING)
+        self.assertEqual((tried, self.transport.sent), ([False], PING))
+        self.writer.resume()
+        self.assertEqual(self.transport.sent, PING + b"hello")
 
 
 class TurnsTest(WriterCase):
@@ -434,7 +513,9 @@ class StressTest(LeakTestCase):
                 cut = scanner.scan(data, position, pending)
                 boundary = scanner.boundary - position if scanner.boundary >= 0 else -1
                 if cut > position:
-                    writer.write(memoryview(data)[position:cut], boundary, scanner.mid_frame)
+                    write = dice.choice((writer.write, writer.try_write))
+                    write(memoryview(data)[position:cut], boundary, scanner.mid_frame)
+                    writer.resume()
                 position = cut
                 looked.clear()
                 moved.set()
@@ -442,7 +523,11 @@ class StressTest(LeakTestCase):
                     looked.wait(WAIT)
             done.set()
             moved.set()
-            writer.write_close(CLOSE)
+            injector.join()
+            writer.inject(CLOSE, close=True)
+            while writer.waiting:
+                looked.wait(0.001)
+                writer.flush()
 
         def inject() -> None:
             number = 0
@@ -457,7 +542,8 @@ class StressTest(LeakTestCase):
                     injected.append(ping)
                     writer.inject(ping)
 
-        threads = [threading.Thread(target=pump), threading.Thread(target=inject)]
+        injector = threading.Thread(target=inject)
+        threads = [injector, threading.Thread(target=pump)]
         for thread in threads:
             thread.start()
         received = bytearray()

@@ -2,7 +2,7 @@
 
 It is told what happens (:meth:`Closing.close_received`, :meth:`~Closing.lost`,
 :meth:`~Closing.violated`, :meth:`~Closing.end`, :meth:`~Closing.close_written`,
-:meth:`~Closing.deadline`) and answers with what to do, in order.
+:meth:`~Closing.deadline`, :meth:`~Closing.abort`) and answers with what to do, in order.
 
 A leg is *done* when it is lost, or when a Close went each way on it (RFC 6455 section 7.1.4). The
 session is finished when both legs are done, when the close deadline passes, or when waiting is of no
@@ -102,7 +102,7 @@ class Closing:
         state.received, state.echo = True, (code, reason)
         self._begin(leg.value, code, reason)
         actions: list[Action] = []
-        if not other.sent and not other.lost:
+        if not other.sent and not other.lost and not self.finished:
             other.sent = True
             actions.append(ForwardClose(leg.other))
         return actions + self._finish_if_done()
@@ -152,6 +152,11 @@ class Closing:
                 actions += self._answer(leg)
         return actions + self._finish()
 
+    def abort(self) -> list[Action]:
+        """We cannot go on: finish at once, without a Close."""
+        self._begin("proxy", None, "aborted")
+        return self._finish()
+
     def _begin(self, by: str, code: int | None, reason: str) -> None:
         if self.ending is None:
             self.ending = Ending(by, code, reason)
@@ -166,7 +171,7 @@ class Closing:
 
     def _close(self, leg: Leg, code: int | None, reason: str) -> list[Action]:
         state = self._legs[leg]
-        if state.sent or state.lost:
+        if state.sent or state.lost or self.finished:
             return []
         state.sent = True
         return [SendClose(leg, code, reason)]

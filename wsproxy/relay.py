@@ -1,8 +1,8 @@
 """Two pumps that copy WebSocket frames between a client and an upstream until the session ends.
 
 Each pump reads one leg and writes the other; nothing else reads a leg. A pump that finds the other
-leg broken only wakes that leg's own reader, so each leg's loss is reported by exactly one thread, after
-all that had arrived before it was read. What to do at an end is decided by :mod:`wsproxy.closing`.
+leg broken only wakes that leg's own reader, so each leg's loss is reported exactly once, after all that
+had arrived before it was read. What to do at an end is decided by :mod:`wsproxy.closing`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,15 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClose
 from .deadline import Clock
-from .exceptions import ProtocolViolation, TransportClosed
-from .frames import (
-    ControlFrame,
-    FrameScanner,
-    Opcode,
-    build_frame,
-    close_payload,
-    parse_close_payload,
-)
+from .exceptions import ProtocolViolation
+from .frames import ControlFrame, FrameScanner, Opcode, build_frame, close_payload, parse_close_payload
+from .poller import Poller
+from .pump import Pump
+from .pump_threads import PumpThreads, StartThread
 from .transport import Transport
 from .writer import Writer
 
@@ -33,9 +29,6 @@ __all__ = ["Relay", "RelayLimits"]
 
 logger = logging.getLogger("wsproxy.relay")
 
-_BUFFER_SIZE = 4 * 1024
-_MAX_BUFFER_SIZE = 256 * 1024
-_SMALL_READS = 32  # in a row, after which a large buffer is given back
 _FLUSH_INTERVAL = 0.02
 _DEAD_AFTER_INTERVALS = 2
 _PING = struct.Struct(">4sI")
@@ -55,30 +48,54 @@ class RelayLimits:
     max_frame_size: int = 16 * 1024 * 1024
 
 
-@dataclass
 class _Side:
-    """One leg: what the pump that reads it and the housekeeping know of it."""
+    """One leg, and the pump that reads it."""
 
-    leg: Leg
-    transport: Transport
-    writer: Writer
-    scanner: FrameScanner
-    masks: bool  # whether frames of our own to this leg are masked
-    received: int = 0  # bytes; written by this leg's pump only
-    sent: int = 0  # bytes; written by the other leg's pump only
-    nonce: bytes = field(default_factory=lambda: os.urandom(4))
-    pings: int = 0
-    # Liveness, as of the tick before; touched by the housekeeping only.
-    received_then: int = -1
-    taken_then: int = -1
-    blocked_then: bool = False
-    read_then: bool = False
-    silent: int = 0
-    stuck: int = 0
+    def __init__(self, relay: Relay, leg: Leg, transport: Transport) -> None:
+        self._relay = relay
+        self.leg = leg
+        self.transport = transport
+        self.writer = Writer(transport, lambda: relay._close_written(leg))
+        self.pump: Pump
+        self.pings = 0  # sent so far
+        self._nonce = os.urandom(4)
+        # Liveness, as of the tick before; touched by the housekeeping only.
+        self.received_then = -1
+        self.taken_then = -1
+        self.blocked_then = False
+        self.read_then = False
+        self.silent = 0
+        self.stuck = 0
 
     def own(self, opcode: Opcode, payload: bytes) -> bytes:
         """Build a frame of our own for this leg; to a server with a fresh mask (RFC 6455 section 5.3)."""
-        return build_frame(opcode, payload, os.urandom(4) if self.masks else None)
+        return build_frame(opcode, payload, os.urandom(4) if self.leg is Leg.UPSTREAM else None)
+
+    def ping(self) -> None:
+        """Send a ping of our own."""
+        self.pings = (self.pings + 1) & 0xFFFFFFFF
+        self.writer.inject(self.own(Opcode.PING, _PING.pack(self._nonce, self.pings)))
+
+    # What the pump tells, see PumpEvents
+
+    def answers_our_ping(self, payload: bytes) -> bool:
+        if len(payload) != _PING.size:
+            return False
+        nonce, number = _PING.unpack(payload)
+        return bool(nonce == self._nonce and 1 <= number <= self.pings)
+
+    def close_received(self, close: ControlFrame) -> None:
+        code, reason = parse_close_payload(close.payload)
+        self._relay._act(lambda closing: closing.close_received(self.leg, code, reason), close.raw)
+
+    def violated(self, violation: ProtocolViolation) -> None:
+        self._relay._act(lambda closing: closing.violated(self.leg, violation.code, str(violation)))
+
+    def let_go(self) -> None:
+        self._relay._threads.let_go(self.pump)
+
+    def failed(self, exc: Exception) -> None:
+        self._relay._threads.fail(exc)
 
 
 class Relay:
@@ -89,6 +106,7 @@ class Relay:
     :param limits: timing and sizes.
     :param wake: called when the housekeeping should call :meth:`tick` earlier than it was asked to.
     :param clock: seconds for intervals and the close timeout.
+    :param poller: carries small messages; without one each direction has a thread all the time.
     """
 
     def __init__(
@@ -98,13 +116,15 @@ class Relay:
         limits: RelayLimits,
         wake: Callable[[], None] = lambda: None,
         clock: Clock = time.monotonic,
+        poller: Poller | None = None,
     ) -> None:
         self._limits = limits
         self._wake = wake
         self._clock = clock
+        self._poller = poller
         self._sides = {
-            Leg.CLIENT: self._side(Leg.CLIENT, client, masked=True),
-            Leg.UPSTREAM: self._side(Leg.UPSTREAM, upstream, masked=False),
+            Leg.CLIENT: _Side(self, Leg.CLIENT, client),
+            Leg.UPSTREAM: _Side(self, Leg.UPSTREAM, upstream),
         }
         # Guards _closing and _close_at; never held while a socket is touched.
         self._lock = threading.Lock()
@@ -113,10 +133,12 @@ class Relay:
         self._close_not_sent: tuple[str, ...] = ()
         self._next_ping = clock() + limits.ping_interval
 
-    def _side(self, leg: Leg, transport: Transport, masked: bool) -> _Side:
-        writer = Writer(transport, lambda: self._close_written(leg))
-        scanner = FrameScanner(masked, self._limits.max_frame_size)
-        return _Side(leg, transport, writer, scanner, masks=not masked)
+        for side in self._sides.values():
+            side.pump = self._pump(side, self._sides[side.leg.other])
+
+    def _pump(self, source: _Side, sink: _Side) -> Pump:
+        scanner = FrameScanner(source.leg is Leg.CLIENT, self._limits.max_frame_size)
+        return Pump(source.transport, sink.writer, sink.transport, scanner, self._closing, source)
 
     @property
     def ending(self) -> Ending | None:
@@ -126,36 +148,37 @@ class Relay:
     @property
     def bytes_up(self) -> int:
         """Bytes received from the client."""
-        return self._sides[Leg.CLIENT].received
+        return self._sides[Leg.CLIENT].pump.received
 
     @property
     def bytes_down(self) -> int:
         """Bytes received from the upstream."""
-        return self._sides[Leg.UPSTREAM].received
+        return self._sides[Leg.UPSTREAM].pump.received
 
     @property
     def close_not_sent(self) -> tuple[str, ...]:
         """After the end: the legs that were to get a Close but were inside a frame or took nothing."""
         return self._close_not_sent
 
-    def run(self, start_thread: Callable[[Callable[[], None]], threading.Thread]) -> None:
+    def run(self, start_thread: StartThread) -> None:
         """Copy both ways until the session has ended; both transports are shut down then, not closed.
 
-        Blocks for the whole session. The calling thread is the client-to-upstream pump. Ends within
-        ``close_timeout`` of the first cause, provided somebody calls :meth:`tick` as it asks.
+        Blocks for the whole session. Ends within ``close_timeout`` of the first cause, provided somebody
+        calls :meth:`tick` as it asks.
 
-        :param start_thread: starts the thread of the upstream-to-client pump, which is joined here.
+        :param start_thread: starts a second thread if one is needed; it is joined here.
         :raises RuntimeError: if that thread cannot be started.
         """
-        try:
-            thread = start_thread(lambda: self._pump(Leg.UPSTREAM))
-        except BaseException:
-            self.abort()
-            raise
-        try:
-            self._pump(Leg.CLIENT)
-        finally:
-            thread.join()
+        pumps = {side.pump: side for side in self._sides.values()}
+        self._threads = PumpThreads(
+            self._poller, start_thread, on_end=lambda pump: self._lost(pumps[pump]), on_failure=self.abort
+        )
+        self._threads.run(list(pumps))
+
+    def _lost(self, side: _Side) -> None:
+        """Nothing more comes from a leg."""
+        heard, stranded = side.pump.received > 0, self._sides[side.leg.other].writer.mid_frame
+        self._act(lambda closing: closing.lost(side.leg, heard=heard, stranded=stranded))
 
     def end(self, code: int, reason: str) -> None:
         """End the session with a Close of ours. Any thread; returns at once, idempotent.
@@ -166,7 +189,10 @@ class Relay:
         self._act(lambda closing: closing.end(code, reason))
 
     def abort(self) -> None:
-        """Shut both transports down without a Close. Any thread; idempotent."""
+        """Shut both transports down without a Close. Any thread; never blocks, idempotent."""
+        self._act(lambda closing: closing.abort())
+
+    def _shut_down(self) -> None:
         for side in self._sides.values():
             side.transport.abort()
 
@@ -182,7 +208,7 @@ class Relay:
                 self._next_ping = now + self._limits.ping_interval
                 dead = [side for side in self._sides.values() if self._is_dead(side)]
                 for side in self._sides.values():
-                    self._ping(side)
+                    side.ping()
             due = self._next_ping
         elif now >= self._close_at:
             self._act(lambda closing: closing.deadline())
@@ -194,112 +220,13 @@ class Relay:
             side.transport.abort()
         return due
 
-    # The pumps
-
-    def _pump(self, leg: Leg) -> None:
-        source, sink = self._sides[leg], self._sides[leg.other]
-        try:
-            if self._copy(source, sink):
-                self._drop_the_rest(source)
-        except TransportClosed as exc:
-            logger.debug("%s leg: %s", leg.value, exc)
-        except BaseException:
-            self.abort()  # a bug of ours must not leave the other pump waiting
-            raise
-        heard, stranded = source.received > 0, sink.writer.mid_frame
-        self._act(lambda closing: closing.lost(leg, heard=heard, stranded=stranded))
-
-    def _copy(self, source: _Side, sink: _Side) -> bool:
-        """Forward what ``source`` sends until its stream, its Close or its first mistake ends that.
-
-        Returns whether the stream goes on, with nothing in it that matters.
-        """
-        buffer = bytearray(_BUFFER_SIZE)
-        view = memoryview(buffer)
-        held = 0  # bytes at the start of the buffer that could not be passed yet
-        small = 0  # reads in a row that would have fitted into a quarter of the buffer
-        while not self._closing.finished:
-            received = source.transport.recv_into(view[held:])
-            if not received:
-                return False
-            source.received += received
-            end = held + received
-            held = self._pass_on(source, sink, buffer, view, end)
-            if held < 0:
-                return True
-            size = len(buffer)
-            small = small + 1 if end < size // 4 else 0
-            if end == size < _MAX_BUFFER_SIZE or (small > _SMALL_READS and size > _BUFFER_SIZE):
-                buffer = bytearray(2 * size if end == size else _BUFFER_SIZE)
-                buffer[:held] = view[:held]
-                view, small = memoryview(buffer), 0
-        return False
-
-    def _pass_on(self, source: _Side, sink: _Side, buffer: bytearray, view: memoryview, end: int) -> int:
-        """Forward ``buffer[:end]``; move an incomplete rest to the front and return its size.
-
-        Returns -1 when ``source`` has said its last word.
-        """
-        scanner = source.scanner
-        start = 0
-        while True:
-            cut = scanner.scan(buffer, start, end)
-            if cut > start:
-                self._write(sink, view[start:cut], scanner.boundary - start, scanner.mid_frame)
-            if cut == end:
-                return 0
-            if scanner.violation:
-                self._violated(source, scanner.violation)
-                return -1
-            if not scanner.control:
-                view[: end - cut] = view[cut:end]
-                return end - cut
-            if self._control(source, sink, scanner.control):
-                return -1
-            start = cut + len(scanner.control.raw)
-
-    def _write(self, sink: _Side, piece: memoryview, boundary: int, mid_frame: bool) -> None:
-        try:
-            sink.writer.write(piece, boundary, mid_frame)
-        except TransportClosed:
-            sink.transport.abort()  # its own reader reports the loss
-        sink.sent += len(piece)
-
-    def _control(self, source: _Side, sink: _Side, frame: ControlFrame) -> bool:
-        """Handle a control frame of ``source``; return True for its Close."""
-        if frame.opcode is Opcode.CLOSE:
-            code, reason = parse_close_payload(frame.payload)
-            actions = self._act(lambda closing: closing.close_received(source.leg, code, reason))
-            if any(isinstance(action, ForwardClose) for action in actions):
-                self._write_close(sink, frame.raw)
-            return True
-        if not (frame.opcode is Opcode.PONG and self._answers_a_ping_of_ours(source, frame.payload)):
-            self._write(sink, memoryview(frame.raw), len(frame.raw), False)
-        return False
-
-    def _write_close(self, sink: _Side, frame: bytes) -> None:
-        try:
-            sink.writer.write_close(frame)
-        except TransportClosed:
-            sink.transport.abort()
-
-    def _violated(self, source: _Side, violation: ProtocolViolation) -> None:
-        self._act(lambda closing: closing.violated(source.leg, violation.code, str(violation)))
-
-    def _drop_the_rest(self, source: _Side) -> None:
-        """Read until the stream ends: the peer may still be sending, and its end has to be seen.
-
-        Not once the session is finished: closing a socket with unread data resets the connection, which
-        frees a peer that is blocked in sending at once. After a mere FIN it could stay so for minutes.
-        """
-        with memoryview(bytearray(_BUFFER_SIZE)) as view:
-            while not self._closing.finished and (received := source.transport.recv_into(view)):
-                source.received += received
-
     # The ends
 
-    def _act(self, event: Callable[[Closing], list[Action]]) -> list[Action]:
-        """Tell the state machine and do what it says, outside the lock."""
+    def _act(self, event: Callable[[Closing], list[Action]], close: bytes = b"") -> None:
+        """Tell the state machine and do what it says, outside the lock. Never blocks.
+
+        :param close: the Close frame that the event is about.
+        """
         with self._lock:
             actions = event(self._closing)
             started = self._close_at is None and self._closing.ending is not None
@@ -310,12 +237,13 @@ class Relay:
                 side = self._sides[action.leg]
                 frame = side.own(Opcode.CLOSE, close_payload(action.code, action.reason))
                 side.writer.inject(frame, close=True)
+            elif isinstance(action, ForwardClose):
+                self._sides[action.leg].writer.inject(close, close=True)
             elif isinstance(action, Finish):
                 self._close_not_sent = tuple(leg.value for leg in self._closing.unsent)
-                self.abort()
+                self._shut_down()
         if started or any(side.writer.waiting for side in self._sides.values()):
             self._wake()
-        return actions
 
     def _close_written(self, leg: Leg) -> None:
         self._act(lambda closing: closing.close_written(leg))
@@ -332,17 +260,6 @@ class Relay:
 
     # Liveness
 
-    def _ping(self, side: _Side) -> None:
-        side.pings = (side.pings + 1) & 0xFFFFFFFF
-        side.writer.inject(side.own(Opcode.PING, _PING.pack(side.nonce, side.pings)))
-
-    @staticmethod
-    def _answers_a_ping_of_ours(side: _Side, payload: bytes) -> bool:
-        if len(payload) != _PING.size:
-            return False
-        nonce, number = _PING.unpack(payload)
-        return bool(nonce == side.nonce and 1 <= number <= side.pings)
-
     def _is_dead(self, side: _Side) -> bool:
         """Judge one leg, once in each ping interval.
 
@@ -351,18 +268,18 @@ class Relay:
         because its partner takes nothing is not judged; the partner is. Nor is a ping unanswered that
         has to wait in our kernel's buffer behind what the peer is still taking.
         """
-        writer = side.writer
-        read = not self._sides[side.leg.other].writer.busy
+        writer, other = side.writer, self._sides[side.leg.other]
+        read, received = not other.writer.busy, side.pump.received
         taken = side.transport.bytes_taken()
-        taken = side.sent if taken is None else taken
+        taken = other.pump.sent if taken is None else taken
         taking = taken != side.taken_then and side.transport.bytes_waiting() > 0
         asked = side.pings > 0 and not writer.waiting and not taking
-        silent = asked and read and side.read_then and side.received == side.received_then
+        silent = asked and read and side.read_then and received == side.received_then
         side.silent = side.silent + 1 if silent else 0
         blocked = writer.busy or bool(writer.waiting and not writer.mid_frame)
         stuck = blocked and side.blocked_then and taken == side.taken_then
         side.stuck = side.stuck + 1 if stuck else 0
-        side.read_then, side.received_then = read, side.received
+        side.read_then, side.received_then = read, received
         side.blocked_then, side.taken_then = blocked, taken
         if max(side.silent, side.stuck) < _DEAD_AFTER_INTERVALS:
             return False

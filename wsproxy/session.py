@@ -15,6 +15,7 @@ from .config import Config
 from .deadline import Deadline
 from .exceptions import BadRequest, BadToken, Draining, Refused, TransportClosed
 from .housekeeping import Housekeeping
+from .poller import Poller
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
 from .routing import Route, session_route
@@ -48,14 +49,19 @@ class Gateway:
         self.resolver = Resolver()
         self.dialler = Dialler(config, self.resolver)
         self.housekeeping = Housekeeping()
+        self.poller = Poller() if Poller.available else None
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
 
     def start(self) -> None:
-        """Start the housekeeping thread. Once only."""
+        """Start the threads that all sessions share. Once only."""
         self.housekeeping.start(self)
+        if self.poller:
+            self.poller.start(self)
 
     def stop(self) -> None:
-        """End the housekeeping thread. After the last session."""
+        """End the threads that all sessions share. After the last session."""
+        if self.poller:
+            self.poller.stop()
         self.housekeeping.stop()
 
     def stop_resolving(self) -> None:
@@ -140,8 +146,14 @@ class Session:
         """
         assert self._opened is not None, "open() comes first"
         grant, upstream = self._opened.grant, self._opened.upstream
-        housekeeping = self._gateway.housekeeping
-        relay = Relay(client, upstream.transport, self._gateway.relay_limits, lambda: housekeeping.wake(self))
+        gateway, housekeeping = self._gateway, self._gateway.housekeeping
+        relay = Relay(
+            client,
+            upstream.transport,
+            gateway.relay_limits,
+            lambda: housekeeping.wake(self),
+            poller=gateway.poller,
+        )
         started = time.monotonic()
         self._expires = started + grant.seconds_left()
         with self._lock:
@@ -151,7 +163,7 @@ class Session:
         self._log_open(grant)
         housekeeping.add(self)
         try:
-            relay.run(self._start_pump)
+            relay.run(self._start_second_thread)
         finally:
             housekeeping.remove(self)
             self._log_end(relay, time.monotonic() - started)
@@ -200,14 +212,8 @@ class Session:
         if stopping:
             raise TransportClosed("the proxy is stopping")
 
-    def _start_pump(self, pump: Callable[[], None]) -> threading.Thread:
-        return start_thread(f"wsproxy-{self.id}-down", lambda: self._run_pump(pump), self._gateway)
-
-    def _run_pump(self, pump: Callable[[], None]) -> None:
-        try:
-            pump()
-        except Exception:  # a bug of ours; the pump has shut both sockets down already
-            logger.exception("session %s failed", self.id)
+    def _start_second_thread(self, target: Callable[[], None]) -> threading.Thread:
+        return start_thread(f"wsproxy-{self.id}-second", target, self._gateway)
 
     def _log_open(self, grant: Grant) -> None:
         assert self._opened

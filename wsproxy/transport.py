@@ -41,6 +41,7 @@ _SSLOPT_KEYS = frozenset(
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at this offset since Linux 4.1.
 _TCP_INFO_BYTES_ACKED = 120
 _LINGER_CHUNK = 65536
+_TLS_RECORD = 16384  # RFC 8446 section 5.1: the most that a record carries
 
 
 class Transport:
@@ -54,10 +55,23 @@ class Transport:
         self._fd = sock.fileno()
         self._unread = memoryview(b"")
 
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._fd
+
     def recv_into(self, buffer: memoryview) -> int:
         """Receive at least one byte; return 0 at the end of the stream.
 
         Blocks without a limit until ``abort()``. One thread at a time.
+
+        :raises TransportClosed: if the connection is broken.
+        """
+        raise NotImplementedError
+
+    def try_recv_into(self, buffer: memoryview) -> int | None:
+        """Receive what is there, 0 at the end of the stream; None if nothing is there yet. Never blocks.
+
+        All that could be had is taken, or ``buffer`` is full, provided that it takes 16 KiB.
 
         :raises TransportClosed: if the connection is broken.
         """
@@ -116,6 +130,11 @@ class Transport:
     def unread(self, data: bytes) -> None:
         """Give back bytes received too far; they are received first from now on."""
         self._unread = memoryview(data + bytes(self._unread))
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are bytes that the kernel does not know of any more."""
+        return bool(self._unread)
 
     def _take_unread(self, buffer: memoryview) -> int:
         size = min(len(buffer), len(self._unread))
@@ -179,6 +198,16 @@ class PlainTransport(Transport):
         except OSError as exc:
             raise TransportClosed(str(exc)) from exc
 
+    def try_recv_into(self, buffer: memoryview) -> int | None:
+        if self._unread:
+            return self._take_unread(buffer)
+        try:
+            return self._sock.recv_into(buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise TransportClosed(str(exc)) from exc
+
     def sendall(self, data: memoryview | bytes) -> None:
         try:
             self._sock.sendall(data)
@@ -219,8 +248,7 @@ class TLSTransport(Transport):
         while True:
             event = READABLE
             try:
-                with self._lock:
-                    return self._tls.recv_into(buffer)
+                return self._recv_records(buffer)
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLWantWriteError:
@@ -228,6 +256,28 @@ class TLSTransport(Transport):
             except (OSError, ValueError) as exc:
                 raise TransportClosed(str(exc)) from exc
             wait(self._fd, event, None)
+
+    def try_recv_into(self, buffer: memoryview) -> int | None:
+        if self._unread:
+            return self._take_unread(buffer)
+        try:
+            return self._recv_records(buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except (OSError, ValueError) as exc:
+            raise TransportClosed(str(exc)) from exc
+
+    def _recv_records(self, buffer: memoryview) -> int:
+        """Receive one record, or several, if the first ones are of the largest size."""
+        with self._lock:
+            total = received = self._tls.recv_into(buffer)
+            while received == _TLS_RECORD and len(buffer) - total >= _TLS_RECORD:
+                try:
+                    received = self._tls.recv_into(buffer[total:])
+                except OSError:  # nothing yet, or the end, which the next call reports
+                    break
+                total += received
+            return total
 
     def sendall(self, data: memoryview | bytes) -> None:
         view = memoryview(data)

@@ -11,12 +11,17 @@ from .transport import Transport
 __all__ = ["Writer"]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Writer:
     """Lets one pump stream through a transport while anyone may inject a control frame.
 
-    The pump sends without holding a lock. An injected frame goes out at once if the transport is idle
-    at a frame boundary, else as soon as it is. At most one ping waits; a Close replaces it, and once
-    the Close is sent the writer is sealed and drops whatever the pump still brings.
+    The pump sends without holding a lock: by :meth:`write`, which blocks, or by :meth:`try_write`, which
+    does not, and leaves what it could not do to :meth:`resume`. An injected frame goes out at once if
+    the transport is idle at a frame boundary, else as soon as it is. At most one ping waits; a Close
+    replaces it, and once the Close is sent the writer is sealed and drops whatever the pump still brings.
 
     :param transport: where the bytes go; nobody else sends on it.
     :param on_close_written: called without a lock held, once, when a Close is all with the kernel.
@@ -35,6 +40,8 @@ class Writer:
         self._pending: bytes | None = None  # an injected frame that waits
         self._closing = False  # a Close has been accepted
         self._sealed = False  # the Close is out, or the transport is broken
+        # What try_write has left for resume; touched by the pump only.
+        self._left: Callable[[], None] = _nothing
 
     @property
     def busy(self) -> bool:
@@ -68,31 +75,64 @@ class Writer:
                 self._write_with_injection(data, boundary)
             else:
                 self._transport.sendall(data)
-            with self._mutex:
-                self._mid_frame = mid_frame
-                if self._peek() is None:
-                    self._busy = False
-                    return
-            self._release(self._send_all)
+            if not self._is_done(mid_frame):
+                self._release(self._send_all)
         except TransportClosed:
             self._give_up()
             raise
 
-    def write_close(self, frame: bytes) -> None:
-        """Send a Close that ends the stream, and seal the writer. The pump only; blocks like ``write``.
+    def try_write(self, data: memoryview, boundary: int, mid_frame: bool) -> bool:
+        """Send a piece of the stream if that can be done without waiting. The pump only; never blocks.
 
+        :returns: whether all is done; if not, nothing else may be written before :meth:`resume`.
         :raises TransportClosed: if the transport is broken.
         """
         with self._mutex:
-            if not self._take_turn():
-                return
-            if not self._closing:
-                self._closing, self._pending = True, frame
+            if self._sealed:
+                return True
+            if free := not (self._busy or self._remainder or self._pending):
+                self._busy = True
+        if not free:
+            copy = memoryview(bytes(data))
+            self._left = lambda: self.write(copy, boundary, mid_frame)
+            return False
         try:
-            self._release(self._send_all)
+            sent = self._transport.try_send(data)
         except TransportClosed:
             self._give_up()
             raise
+        if sent == len(data) and self._is_done(mid_frame):
+            return True
+        rest = bytes(data[sent:])
+        self._left = lambda: self._write_rest(rest, mid_frame)
+        return False
+
+    def resume(self) -> None:
+        """Do what :meth:`try_write` has left to be done, if anything. The pump only; blocks like ``write``.
+
+        :raises TransportClosed: if the transport is broken.
+        """
+        left, self._left = self._left, _nothing
+        left()
+
+    def _write_rest(self, rest: bytes, mid_frame: bool) -> None:
+        """Send the rest of a piece whose turn has not been given back: the very bytes, as TLS wants it."""
+        try:
+            self._transport.sendall(rest)
+            if not self._is_done(mid_frame):
+                self._release(self._send_all)
+        except TransportClosed:
+            self._give_up()
+            raise
+
+    def _is_done(self, mid_frame: bool) -> bool:
+        """Note how a piece ended; give the turn back unless something waits that may go out now."""
+        with self._mutex:
+            self._mid_frame = mid_frame
+            if self._remainder or (self._pending and not mid_frame):
+                return False
+            self._busy = False
+            return True
 
     def inject(self, frame: bytes, *, close: bool = False) -> None:
         """Send a control frame at the next frame boundary. Any thread; never blocks, never raises.

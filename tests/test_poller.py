@@ -1,0 +1,144 @@
+"""The poller, over socket pairs."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import unittest
+from unittest import mock
+
+from wsproxy.poller import Poller
+from wsproxy.testing.case import LeakTestCase
+
+_TIMEOUT = 10.0
+
+
+class Reader:
+    """Reads one socket, and tells the test what happens."""
+
+    def __init__(self) -> None:
+        self.near, self.far = socket.socketpair()
+        self.near.setblocking(False)
+        self.far.settimeout(_TIMEOUT)
+        self.happened: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.goes_on = True
+        self.bug: Exception | None = None
+        self.thread = ""
+
+    def fileno(self) -> int:
+        return self.near.fileno()
+
+    def ready(self, buffer: bytearray, view: memoryview) -> bool:
+        self.thread = threading.current_thread().name
+        received = self.near.recv_into(view)
+        if self.bug:
+            raise self.bug
+        self.happened.put(bytes(buffer[:received]))
+        return self.goes_on
+
+    def let_go(self) -> None:
+        self.happened.put("let go")
+
+    def failed(self, exc: Exception) -> None:
+        self.happened.put(exc)
+
+    def next(self) -> object:
+        return self.happened.get(timeout=_TIMEOUT)
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class PollerTest(LeakTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.poller = Poller()
+        self.poller.start(self)
+        self.addCleanup(self.poller.stop)
+
+    def reader(self) -> Reader:
+        reader = Reader()
+        self.addCleanup(reader.near.close)
+        self.addCleanup(reader.far.close)
+        self.addCleanup(self.poller.stop)  # before that
+        return reader
+
+    def test_reads_what_comes(self) -> None:
+        """Everything watched is called in the one thread whenever there is something to read."""
+        readers = [self.reader() for _ in range(20)]
+        for reader in readers:
+            self.poller.watch(reader)
+        for text in (b"one", b"two"):
+            for reader in readers:
+                reader.far.sendall(text)
+            self.assertEqual([reader.next() for reader in readers], [text] * 20)
+        self.assertEqual({reader.thread for reader in readers}, {"wsproxy-poller"})
+
+    def test_what_came_before(self) -> None:
+        """What can be read already when the watching begins is read."""
+        reader = self.reader()
+        reader.far.sendall(b"early")
+        self.poller.watch(reader)
+        self.assertEqual(reader.next(), b"early")
+
+    def test_end_of_stream(self) -> None:
+        """The end can be read as well."""
+        reader = self.reader()
+        reader.goes_on = False
+        self.poller.watch(reader)
+        reader.far.close()
+        self.assertEqual((reader.next(), reader.next()), (b"", "let go"))
+
+    def test_lets_go(self) -> None:
+        """What does not want to go on is told so, not called any more, and may come back."""
+        reader, other = self.reader(), self.reader()
+        self.poller.watch(other)
+        reader.goes_on = False
+        for text in (b"one", b"two"):
+            self.poller.watch(reader)
+            reader.far.sendall(text)
+            self.assertEqual((reader.next(), reader.next()), (text, "let go"))
+            reader.far.sendall(b"unseen")
+            other.far.sendall(b"mark")
+            self.assertEqual(other.next(), b"mark")
+            self.assertTrue(reader.happened.empty())
+            self.assertEqual(reader.near.recv(100), b"unseen")
+
+    def test_descriptor_used_again(self) -> None:
+        """A descriptor that was let go and closed may come back as another one's."""
+        for _ in range(50):
+            reader = self.reader()
+            reader.goes_on = False
+            self.poller.watch(reader)
+            reader.far.sendall(b"x")
+            self.assertEqual((reader.next(), reader.next()), (b"x", "let go"))
+            reader.near.close()
+            reader.far.close()
+
+    def test_bug(self) -> None:
+        """A bug in one is told to that one, which is let go; the others are served on."""
+        reader, other = self.reader(), self.reader()
+        self.poller.watch(reader)
+        self.poller.watch(other)
+        reader.bug = ZeroDivisionError()
+        reader.far.sendall(b"x")
+        self.assertEqual((reader.next(), reader.next()), (reader.bug, "let go"))
+        other.far.sendall(b"mark")
+        self.assertEqual(other.next(), b"mark")
+
+    def test_system_refuses(self) -> None:
+        """When the system watches no more, the caller is told and nothing is left behind."""
+        reader = self.reader()
+        with mock.patch.object(self.poller, "_epoll") as epoll:
+            epoll.register.side_effect = OSError(28, "no space")
+            self.assertRaises(OSError, self.poller.watch, reader)
+        self.assertEqual(self.poller._watched, {})
+
+    def test_stop_twice(self) -> None:
+        """Stopping is idempotent, and possible without a start."""
+        self.poller.stop()
+        self.poller.stop()
+        Poller().stop()
+
+
+if __name__ == "__main__":
+    unittest.main()
