@@ -12,7 +12,19 @@ import wsproxy
 PACKAGE = Path(wsproxy.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"closing", "deadline", "exceptions", "nesting", "reloaded", "rfb", "threads", "version"}),
+    frozenset(
+        {
+            "closing",
+            "deadline",
+            "exceptions",
+            "nesting",
+            "reloaded",
+            "rfb",
+            "signals",
+            "threads",
+            "version",
+        }
+    ),
     frozenset({"frames", "housekeeping", "keys", "registry", "routing", "sockets", "upgrade"}),
     frozenset({"config", "http", "resolver", "tokens", "transport"}),
     frozenset({"refusal", "upstream", "writer"}),
