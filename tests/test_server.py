@@ -16,7 +16,7 @@ from unittest import mock
 from tests.processes import python
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
-from wsproxy.server import ConsoleServer
+from wsproxy.server import BACKLOG, ConsoleServer, listen
 from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase
 from wsproxy.testing.raw_client import RawClient
@@ -60,7 +60,7 @@ class ServerTestCase(LeakTestCase):
             close_timeout=0.5,
             **options,
         )
-        server = ConsoleServer(host, 0, Gateway(config))
+        server = ConsoleServer(listen(host, 0), Gateway(config))
         self.addCleanup(server.stop)
         return server
 
@@ -134,14 +134,14 @@ class Addresses(ServerTestCase):
         """A port that is taken is an OSError, and leaves nothing."""
         server = self.started()
         with self.assertRaises(OSError) as caught:
-            ConsoleServer(*server.address, server._gateway)
+            listen(*server.address)
         self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
 
     def test_host_is_none(self) -> None:
         """A host that is no address here, or no name, is an OSError."""
         for host in ("192.0.2.1", "no such name"):
             with self.subTest(host=host), self.assertRaises(OSError):
-                ConsoleServer(host, 0, self.server()._gateway)
+                listen(host, 0)
 
 
 class Life(ServerTestCase):
@@ -170,7 +170,7 @@ class Life(ServerTestCase):
             address = server.address
             server.stop()
             client.wait_for_end()
-            again = ConsoleServer(*address, Gateway(server._gateway.config))
+            again = ConsoleServer(listen(*address), Gateway(server._gateway.config))
             self.addCleanup(again.stop)
             again.start()
             self.assert_answers(address)
@@ -208,7 +208,7 @@ class Queue(ServerTestCase):
     def test_backlog(self) -> None:
         """Hundreds of clients that come at once are queued by the kernel, not turned away."""
         server = self.server()
-        self.assertGreaterEqual(server.request_queue_size, 1024)
+        self.assertGreaterEqual(BACKLOG, 1024)
         with ExitStack() as stack:
             clients = []
             deadline = Deadline(5)

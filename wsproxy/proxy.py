@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
-from .server import ConsoleServer
+from .server import ConsoleServer, listen
 from .session import Gateway
 from .signals import STOP_SIGNALS, signals_to
 
@@ -185,7 +185,7 @@ class WebsocketProxy:
             if self._server is not None:
                 raise RuntimeError("the proxy runs already")
             gateway = Gateway(self.config)
-            server = ConsoleServer(host, port, gateway)
+            server = ConsoleServer(listen(host, port), gateway)
             try:
                 server.start()
             except BaseException:
