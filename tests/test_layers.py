@@ -14,7 +14,9 @@ PACKAGE = Path(wsproxy.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
+            "channel",
             "closing",
+            "counters",
             "deadline",
             "exceptions",
             "nesting",
@@ -32,8 +34,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"session"}),
     frozenset({"connection"}),
     frozenset({"server"}),
-    frozenset({"proxy"}),
-    frozenset({"__init__", "demo"}),
+    frozenset({"proxy", "worker"}),
+    frozenset({"__init__", "demo", "supervisor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
