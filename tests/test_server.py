@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -200,6 +201,50 @@ class Life(ServerTestCase):
                 pause.wait(0.005)
             self.assertEqual(server.connections, 1)
         self.assert_empty(server)
+
+
+class Shared(ServerTestCase):
+    """Several servers on one listening socket, as in several processes."""
+
+    def pair(self) -> list[ConsoleServer]:
+        """Start two servers on one socket."""
+        first = self.server()
+        second = ConsoleServer(first.socket.dup(), self.server()._gateway)
+        self.addCleanup(second.stop)
+        for server in (first, second):
+            server.start()
+        return [first, second]
+
+    def hold(self, servers: list[ConsoleServer], count: int) -> list[int]:
+        """Connect one client after the other, and return how many each server has."""
+        with ExitStack() as stack:
+            for number in range(1, count + 1):
+                stack.enter_context(RawClient(servers[0].address))
+                deadline, pause = Deadline(_TIMEOUT), threading.Event()
+                while sum(server.connections for server in servers) < number:
+                    deadline.remaining()
+                    pause.wait(0.001)
+            return [server.connections for server in servers]
+
+    @unittest.skipUnless(hasattr(select, "EPOLLEXCLUSIVE"), "this system wakes all of them")
+    def test_turns(self) -> None:
+        """Clients that come one by one are spread evenly."""
+        self.assertGreaterEqual(min(self.hold(self.pair(), 20)), 5)
+
+    def test_elsewhere(self) -> None:
+        """Where the system wakes every server, each client is served by one."""
+        with mock.patch("select.EPOLLEXCLUSIVE", create=True):
+            del select.EPOLLEXCLUSIVE
+            self.assertEqual(sum(self.hold(self.pair(), 20)), 20)
+
+    def test_one_stops(self) -> None:
+        """When one server stops, the other goes on."""
+        first, second = self.pair()
+        address = first.address
+        first.stop()
+        for _ in range(3):
+            self.assert_answers(address)
+        self.assertFalse(second.socket.getblocking())
 
 
 class Queue(ServerTestCase):

@@ -25,7 +25,7 @@ from .deadline import Deadline
 from .server import listen
 from .session import Gateway
 from .signals import STOP_SIGNALS, signals_to
-from .worker import work
+from .worker import WORKER_SIGNALS, work
 
 __all__ = ["Supervisor"]
 
@@ -71,8 +71,8 @@ class _Place:
 
     def delay(self) -> float:
         """Note a death, and return the seconds until the next start."""
+        seconds = min(_FIRST_DELAY * 2.0 ** min(self.deaths, 10), _LONGEST_DELAY)
         self.deaths += 1
-        seconds = min(_FIRST_DELAY * 2.0 ** (self.deaths - 1), _LONGEST_DELAY)
         self.due = time.monotonic() + seconds
         return seconds
 
@@ -171,7 +171,7 @@ class Supervisor:
         """Fork a worker, and return its process id and the channel to it."""
         ours, theirs = socket.socketpair()
         # A signal for the child waits until the child can handle it. It would be taken for ours otherwise.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
         try:
             pid = os.fork()
             if not pid:
@@ -273,7 +273,7 @@ class Supervisor:
         if self._stopping:
             logger.log(level if code else logging.INFO, "%s %s", worker, how)
             return
-        if time.monotonic() - worker.started >= _GOOD_LIFE:
+        if worker.ready and time.monotonic() - worker.started >= _GOOD_LIFE:
             place.deaths = 0
         logger.log(level, "%s %s; the next is started in %g s", worker, how, place.delay())
 
@@ -297,7 +297,7 @@ class Supervisor:
         self._report_due = None
         total = sum((worker.numbers for worker in workers), self._ended)
         parts = [f"{worker}: {'no answer' if worker.asked else worker.numbers}" for worker in workers]
-        logger.info("%s", "; ".join([f"{len(workers)} workers: {total}", *parts]))
+        logger.info("%s", "; ".join([f"in all {total}", *parts]))
 
 
 def _signal_name(number: int) -> str:

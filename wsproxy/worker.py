@@ -13,12 +13,12 @@ from .server import ConsoleServer
 from .session import Gateway
 from .signals import STOP_SIGNALS, signals_to
 
-__all__ = ["work"]
+__all__ = ["WORKER_SIGNALS", "work"]
 
 logger = logging.getLogger("wsproxy.worker")
 
-# SIGUSR1 is meant for the supervisor; one sent to the whole group must not end the workers.
-_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)
+WORKER_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)
+"""What a worker handles. SIGUSR1 is meant for the supervisor: one for the whole group must end no worker."""
 
 
 def work(config: Config, listener: socket.socket, channel: Channel) -> None:
@@ -32,8 +32,8 @@ def work(config: Config, listener: socket.socket, channel: Channel) -> None:
         for numbers, and gone when the channel ends.
     """
     waker, woken = socket.socketpair()
-    with waker, woken, signals_to(waker, _SIGNALS):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    with waker, woken, signals_to(waker, WORKER_SIGNALS):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
         gateway = Gateway(config)
         server = ConsoleServer(listener, gateway)
         try:
@@ -44,7 +44,7 @@ def work(config: Config, listener: socket.socket, channel: Channel) -> None:
             server.stop()
         _send_numbers(server, gateway, channel)
         logger.info("stopped")
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # one more would end us as if we had failed
+        signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # one more would end us as if we had failed
 
 
 def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket) -> str:
