@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import itertools
 import os
 import re
@@ -45,6 +47,16 @@ def is_gone(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def sockets(pid: int) -> set[str]:
+    """Return the sockets of a process, by inode."""
+    directory = f"/proc/{pid}/fd"
+    found = set()
+    for name in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.add(os.readlink(os.path.join(directory, name)))
+    return {link for link in found if link.startswith("socket:")}
 
 
 class WorkersTestCase(ProxyTestCase):
@@ -160,6 +172,18 @@ class Serving(WorkersTestCase):
         self.assertTrue(wait_until(lambda: len(self.pids(proxy)) == 3))
         self.one_on_each(proxy, self.pids(proxy)[2])
         self.assert_echoes(kept)
+
+    def test_sockets_are_not_shared(self) -> None:
+        """Only the listening socket is in several processes: no worker keeps another's channel open."""
+        proxy = self.program()
+        first, second = self.pids(proxy)
+        os.kill(first, signal.SIGKILL)
+        self.assertTrue(wait_until(lambda: len(self.pids(proxy)) == 3))
+        third = self.pids(proxy)[2]
+        self.one_on_each(proxy, third)  # it serves, so it has closed what it was not to keep
+        pids = (proxy.process.pid, second, third)
+        found = collections.Counter(itertools.chain.from_iterable(map(sockets, pids)))
+        self.assertEqual([count for count in found.values() if count > 1], [3], found)
 
     def test_numbers(self) -> None:
         """SIGUSR1 logs the sum over all workers, ended ones included, and each worker's numbers."""
