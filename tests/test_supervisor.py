@@ -333,6 +333,17 @@ class Starting(WorkersTestCase):
         self.assertIn("RuntimeError: a fault of ours", output)
         self.assertIn("ended with status 1;", output)
 
+    def test_workers_talk_nonsense(self) -> None:
+        """A worker that sends what is no report is given up: its channel ends, and so it stops."""
+        output = self.failed(
+            "def nonsense(config, listener, channel):\n"
+            "    channel.send({'numbers': 1})\n"
+            "    work(config, listener, channel)\n"
+            "supervisor.work = nonsense"
+        )
+        self.assertRegex(output, r"ERROR .* is dropped: these are no numbers\n")
+        self.assertIn("the supervisor is gone: stopping", output)
+
     def test_no_processes(self) -> None:
         """When the system allows no further process, the program gives up."""
         output = self.failed("os.fork = lambda: os.getpgid(1 << 30)")

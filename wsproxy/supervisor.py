@@ -238,7 +238,8 @@ class Supervisor:
         if messages is None:  # it has ended, or should
             worker.channel.close()
         for message in messages or ():
-            self._take(worker, message)
+            if not worker.channel.closed:  # by what came before
+                self._take(worker, message)
         return bool(messages)
 
     def _take(self, worker: _Worker, message: dict[str, Any]) -> None:
