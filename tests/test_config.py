@@ -116,6 +116,7 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.ping_interval, found.max_frame_size), (25, 16 * 1024 * 1024))
         self.assertEqual((found.reject, found.log_level, found.algorithms), ("auto", "INFO", ("HS256",)))
         self.assertEqual((found.local_dev_mode, found.host_path_prefix), (False, None))
+        self.assertEqual(found.workers, 1)
 
     def test_what_is_made(self) -> None:
         """The URL, the key, the path template and the prefix are made while checking."""
@@ -160,6 +161,7 @@ class FieldsTest(ConfigCase):
             ("ping_interval", (0, -1, 86400, float("nan"), float("inf"))),
             ("max_frame_size", (0, -1, 65535)),
             ("port", (-1, 65536)),
+            ("workers", (0, -1, 65)),
             ("subresources", (("VNC",), ("",), ("vnc/x",), ("..",), ("console", "a b"))),
             ("algorithms", ((), ("none",), ("HS256", "none"))),
         ]
@@ -181,6 +183,8 @@ class FieldsTest(ConfigCase):
         """The edges of every range are within it."""
         config(port=0)
         config(port=65535, max_frame_size=65536)
+        config(workers=1)
+        config(workers=64)
         config(request_timeout=0.001, dial_timeout=86399, close_timeout=0.001, ping_interval=86399)
 
     def test_all_faults_at_once(self) -> None:
@@ -199,8 +203,9 @@ class FieldsTest(ConfigCase):
             port=-1,
             log_level="x",
             subresources=("X",),
+            workers=0,
         )
-        self.assertEqual(len(faults), 13)
+        self.assertEqual(len(faults), 14)
 
 
 class FromEnvTest(ConfigCase):
@@ -225,6 +230,7 @@ class FromEnvTest(ConfigCase):
         ("WSPROXY_CLOSE_TIMEOUT", "3", "close_timeout", 3.0),
         ("WSPROXY_PING_INTERVAL", "4", "ping_interval", 4.0),
         ("WSPROXY_MAX_FRAME_SIZE", "65536", "max_frame_size", 65536),
+        ("WSPROXY_WORKERS", "64", "workers", 64),
     )
     ELSEWHERE = frozenset(
         {
@@ -351,6 +357,7 @@ class FromEnvTest(ConfigCase):
             "WSPROXY_CLOSE_TIMEOUT",
             "WSPROXY_PING_INTERVAL",
             "WSPROXY_MAX_FRAME_SIZE",
+            "WSPROXY_WORKERS",
         ):
             for text in ("x", "1s", "1,5", "0x10"):
                 with self.subTest(env=env, text=text):

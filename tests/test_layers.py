@@ -12,7 +12,21 @@ import wsproxy
 PACKAGE = Path(wsproxy.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"closing", "deadline", "exceptions", "nesting", "reloaded", "rfb", "threads", "version"}),
+    frozenset(
+        {
+            "channel",
+            "closing",
+            "counters",
+            "deadline",
+            "exceptions",
+            "nesting",
+            "reloaded",
+            "rfb",
+            "signals",
+            "threads",
+            "version",
+        }
+    ),
     frozenset({"frames", "housekeeping", "keys", "poller", "registry", "routing", "sockets", "upgrade"}),
     frozenset({"config", "http", "resolver", "tokens", "transport"}),
     frozenset({"refusal", "upstream", "writer"}),
@@ -22,8 +36,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"session"}),
     frozenset({"connection"}),
     frozenset({"server"}),
-    frozenset({"proxy"}),
-    frozenset({"__init__", "demo"}),
+    frozenset({"proxy", "worker"}),
+    frozenset({"__init__", "demo", "supervisor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -16,7 +17,7 @@ from unittest import mock
 from tests.processes import python
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
-from wsproxy.server import ConsoleServer
+from wsproxy.server import BACKLOG, ConsoleServer, listen
 from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase
 from wsproxy.testing.raw_client import RawClient
@@ -60,7 +61,7 @@ class ServerTestCase(LeakTestCase):
             close_timeout=0.5,
             **options,
         )
-        server = ConsoleServer(host, 0, Gateway(config))
+        server = ConsoleServer(listen(host, 0), Gateway(config))
         self.addCleanup(server.stop)
         return server
 
@@ -134,14 +135,14 @@ class Addresses(ServerTestCase):
         """A port that is taken is an OSError, and leaves nothing."""
         server = self.started()
         with self.assertRaises(OSError) as caught:
-            ConsoleServer(*server.address, server._gateway)
+            listen(*server.address)
         self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
 
     def test_host_is_none(self) -> None:
         """A host that is no address here, or no name, is an OSError."""
         for host in ("192.0.2.1", "no such name"):
             with self.subTest(host=host), self.assertRaises(OSError):
-                ConsoleServer(host, 0, self.server()._gateway)
+                listen(host, 0)
 
 
 class Life(ServerTestCase):
@@ -170,7 +171,7 @@ class Life(ServerTestCase):
             address = server.address
             server.stop()
             client.wait_for_end()
-            again = ConsoleServer(*address, Gateway(server._gateway.config))
+            again = ConsoleServer(listen(*address), Gateway(server._gateway.config))
             self.addCleanup(again.stop)
             again.start()
             self.assert_answers(address)
@@ -202,13 +203,57 @@ class Life(ServerTestCase):
         self.assert_empty(server)
 
 
+class Shared(ServerTestCase):
+    """Several servers on one listening socket, as in several processes."""
+
+    def pair(self) -> list[ConsoleServer]:
+        """Start two servers on one socket."""
+        first = self.server()
+        second = ConsoleServer(first.socket.dup(), self.server()._gateway)
+        self.addCleanup(second.stop)
+        for server in (first, second):
+            server.start()
+        return [first, second]
+
+    def hold(self, servers: list[ConsoleServer], count: int) -> list[int]:
+        """Connect one client after the other, and return how many each server has."""
+        with ExitStack() as stack:
+            for number in range(1, count + 1):
+                stack.enter_context(RawClient(servers[0].address))
+                deadline, pause = Deadline(_TIMEOUT), threading.Event()
+                while sum(server.connections for server in servers) < number:
+                    deadline.remaining()
+                    pause.wait(0.001)
+            return [server.connections for server in servers]
+
+    @unittest.skipUnless(hasattr(select, "EPOLLEXCLUSIVE"), "this system wakes all of them")
+    def test_turns(self) -> None:
+        """Clients that come one by one are spread evenly."""
+        self.assertGreaterEqual(min(self.hold(self.pair(), 20)), 5)
+
+    def test_elsewhere(self) -> None:
+        """Where the system wakes every server, each client is served by one."""
+        with mock.patch("select.EPOLLEXCLUSIVE", create=True):
+            del select.EPOLLEXCLUSIVE
+            self.assertEqual(sum(self.hold(self.pair(), 20)), 20)
+
+    def test_one_stops(self) -> None:
+        """When one server stops, the other goes on."""
+        first, second = self.pair()
+        address = first.address
+        first.stop()
+        for _ in range(3):
+            self.assert_answers(address)
+        self.assertFalse(second.socket.getblocking())
+
+
 class Queue(ServerTestCase):
     """Clients that are not accepted yet."""
 
     def test_backlog(self) -> None:
         """Hundreds of clients that come at once are queued by the kernel, not turned away."""
         server = self.server()
-        self.assertGreaterEqual(server.request_queue_size, 1024)
+        self.assertGreaterEqual(BACKLOG, 1024)
         with ExitStack() as stack:
             clients = []
             deadline = Deadline(5)

@@ -15,6 +15,7 @@ from .exceptions import ConfigError
 from .keys import VerificationKey
 from .proxy import WebsocketProxy
 from .routing import is_dns_label, is_dns_subdomain
+from .supervisor import Supervisor
 from .tokens import make_token
 from .version import __version__
 
@@ -23,6 +24,7 @@ __all__ = ["main"]
 logger = logging.getLogger("wsproxy.cli")
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_WORKERS_LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"
 _USAGE_ERROR = 2
 
 
@@ -46,19 +48,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     config = _config(options)
-    logging.basicConfig(level=config.log_level, format=_LOG_FORMAT, stream=sys.stderr)
+    log_format = _LOG_FORMAT if config.workers == 1 else _WORKERS_LOG_FORMAT
+    logging.basicConfig(level=config.log_level, format=log_format, stream=sys.stderr)
     raise_descriptor_limit()
-    proxy = WebsocketProxy.from_config(config)
     try:
-        proxy.run(config.host, config.port, on_ready=_print_ready)
+        if config.workers > 1:
+            return _supervise(config)
+        proxy = WebsocketProxy.from_config(config)
+        proxy.run(config.host, config.port, on_ready=lambda proxy: _print_ready(proxy.address))
     except OSError as exc:
         print(f"wsproxy: cannot listen on {config.host} port {config.port}: {exc}", file=sys.stderr)
         return 1
     return 0
 
 
-def _print_ready(proxy: WebsocketProxy) -> None:
-    host, port = proxy.address
+def _supervise(config: Config) -> int:
+    if Supervisor(config).run(_print_ready):
+        return 0
+    print("wsproxy: the workers cannot start; the log says why", file=sys.stderr)
+    return 1
+
+
+def _print_ready(address: tuple[str, int]) -> None:
+    host, port = address
     print(f"wsproxy {__version__} listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
 

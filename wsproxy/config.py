@@ -32,6 +32,7 @@ SERVICE_ACCOUNT_TOKEN = f"{_SERVICE_ACCOUNT}/token"
 REJECT_MODES = ("auto", "http", "close")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
+_MAX_WORKERS = 64
 
 T = TypeVar("T")
 
@@ -96,6 +97,7 @@ class Config:
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
     :param log_level: what the program logs.
+    :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
     :raises ConfigError: listing every fault.
     """
 
@@ -117,6 +119,7 @@ class Config:
     host: str = "0.0.0.0"
     port: int = 5001
     log_level: str = "INFO"
+    workers: int = 1
 
     # Made from the above while checking it.
     upstream: UpstreamURL = field(init=False, repr=False, compare=False)
@@ -161,6 +164,8 @@ class Config:
             )
         if not 0 <= self.port <= 65535:
             faults.append(f"port is {self.port}; it must be 0 to 65535")
+        if not 1 <= self.workers <= _MAX_WORKERS:
+            faults.append(f"workers is {self.workers}; it must be 1 to {_MAX_WORKERS}")
         if self.reject not in REJECT_MODES:
             faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
         if self.log_level not in _LOG_LEVELS:
@@ -318,5 +323,6 @@ SETTINGS = (
     _setting("WSPROXY_CLOSE_TIMEOUT", "close_timeout", _seconds, "seconds in which every session ends"),
     _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
     _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
+    _setting("WSPROXY_WORKERS", "workers", _number(int, "a whole number"), "processes to serve with"),
 )
 """Every setting of the program, in the order of the help."""

@@ -7,22 +7,20 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
-from .server import ConsoleServer
+from .server import ConsoleServer, listen
 from .session import Gateway
+from .signals import STOP_SIGNALS, signals_to
 
 __all__ = ["WebsocketProxy"]
 
 logger = logging.getLogger("wsproxy.proxy")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPED = b"\0"  # no signal has that number
-_undo_signals: list[Callable[[], None]] = []
 
 
 class WebsocketProxy:
@@ -162,7 +160,7 @@ class WebsocketProxy:
         :raises RuntimeError: if the proxy runs already.
         """
         waker, woken = socket.socketpair()
-        with waker, woken, self._signals(waker):
+        with waker, woken, signals_to(waker):
             self._start(host, port, waker)
             try:
                 on_ready(self)
@@ -187,7 +185,7 @@ class WebsocketProxy:
             if self._server is not None:
                 raise RuntimeError("the proxy runs already")
             gateway = Gateway(self.config)
-            server = ConsoleServer(host, port, gateway)
+            server = ConsoleServer(listen(host, port), gateway)
             try:
                 server.start()
             except BaseException:
@@ -218,35 +216,6 @@ class WebsocketProxy:
                 self._waker.send(_STOPPED)
         logger.info("stopped")
 
-    @contextmanager
-    def _signals(self, waker: socket.socket) -> Iterator[None]:
-        """Have SIGINT and SIGTERM send their numbers to ``waker``; what was before comes back at the end.
-
-        Not by what the handlers do: they run in the main thread alone, and a signal that the kernel gives
-        to another thread does not wake a main thread that waits for a lock. The wakeup descriptor is
-        written to at once, in whichever thread. Does nothing off the main thread, where Python allows no
-        handlers.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        waker.setblocking(False)
-        descriptor = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        before = {number: signal.signal(number, lambda number, frame: None) for number in _SIGNALS}
-
-        def undo() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(descriptor)
-
-        _undo_signals.append(undo)
-        try:
-            yield
-        finally:
-            if undo in _undo_signals:  # not in a forked child, where that is done already
-                _undo_signals.remove(undo)
-                undo()
-
     def _refuse_after_fork(self) -> None:
         if self._server is not None and self._pid != os.getpid():
             raise RuntimeError(
@@ -271,14 +240,5 @@ def _next_event(woken: socket.socket) -> int:
     """Wait for SIGINT, SIGTERM or stop_thread, and return the signal's number, 0 for the last."""
     while True:
         number = woken.recv(1)[0]
-        if number in (*_SIGNALS, *_STOPPED):  # others are of the program's own handlers
+        if number in (*STOP_SIGNALS, *_STOPPED):  # others are of the program's own handlers
             return number
-
-
-def _after_fork() -> None:
-    """Undo our signal handling in a forked child: its signals would stop the parent, and not the child."""
-    while _undo_signals:
-        _undo_signals.pop()()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import selectors
 import socket
 import socketserver
 import threading
@@ -19,53 +18,71 @@ from .connection import ClientConnection
 from .refusal import Refuser
 from .registry import Registry
 from .session import Gateway
-from .sockets import tune
+from .sockets import AcceptTurns, tune
 from .threads import current_owner, start_thread
 from .transport import PlainTransport
 
-__all__ = ["ConsoleServer"]
+__all__ = ["BACKLOG", "ConsoleServer", "listen"]
 
 logger = logging.getLogger("wsproxy.server")
 
-_BACKLOG = 1024
+BACKLOG = 1024
+"""How many clients the kernel queues until they are accepted."""
+
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.05
 
 
-class ConsoleServer(socketserver.ThreadingTCPServer):
-    """Accepts clients on one address.
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; the caller closes it.
 
     :param host: a name or address; "" for every IPv4 address, "::" for every address of both families.
     :param port: TCP port, 0 for any free one.
-    :param gateway: what all sessions share; started and stopped with the server.
     :raises OSError: if the address cannot be bound.
     """
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # With "" the system may list IPv6 first; the original meant IPv4 there.
+    family, address = next(
+        (family, address)
+        for family, _, _, _, address in found
+        if host or family == socket.AF_INET or len(found) == 1
+    )
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
-    request_queue_size = _BACKLOG
-    allow_reuse_address = True
 
-    def __init__(self, host: str, port: int, gateway: Gateway) -> None:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # With "" the system may list IPv6 first; the original meant IPv4 there.
-        self.address_family, address = next(
-            (family, address)
-            for family, _, _, _, address in found
-            if host or family == socket.AF_INET or len(found) == 1
-        )
-        self._dual_stack = host == "::"
+class ConsoleServer(socketserver.ThreadingTCPServer):
+    """Accepts clients from one listening socket.
+
+    :param listener: see :func:`listen`; closed by :meth:`stop`, or here on an error. Other processes may
+        accept from it too.
+    :param gateway: what all sessions share; started and stopped with the server.
+    """
+
+    def __init__(self, listener: socket.socket, gateway: Gateway) -> None:
+        socketserver.BaseServer.__init__(self, listener.getsockname(), socketserver.BaseRequestHandler)
+        self.socket = listener
         self._gateway = gateway
         self._refuser = Refuser(gateway.config.reject)
         self._registry = Registry()
         self._stop_requested = threading.Event()
         self._complained = False
         self._accept_thread: threading.Thread | None = None
-        self._waker, self._woken = socket.socketpair()
         try:
-            super().__init__(address, socketserver.BaseRequestHandler)  # type: ignore[arg-type]
+            self._waker, self._woken = socket.socketpair()
         except BaseException:
-            self._waker.close()
-            self._woken.close()
+            listener.close()
             raise
+        listener.setblocking(False)  # a client may be gone between its connect and our accept
 
     @property
     def address(self) -> tuple[str, int]:
@@ -106,19 +123,11 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
 
     # What socketserver calls
 
-    def server_bind(self) -> None:
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not self._dual_stack)
-        super().server_bind()
-        self.socket.setblocking(False)  # a client may be gone between its connect and our accept
-
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Accept until :meth:`shutdown`; ``poll_interval`` is not used, nothing is polled."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.socket, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
+        with AcceptTurns(self.socket, self._woken) as turns:
             while not self._stop_requested.is_set():
-                selector.select()
+                turns.wait()
                 self._handle_request_noblock()  # type: ignore[attr-defined]
 
     def shutdown(self) -> None:

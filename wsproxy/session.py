@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NewType
 
 from .config import Config
+from .counters import Counters
 from .deadline import Deadline
 from .exceptions import BadRequest, BadToken, Draining, Refused, TransportClosed
 from .housekeeping import Housekeeping
@@ -50,6 +51,7 @@ class Gateway:
         self.dialler = Dialler(config, self.resolver)
         self.housekeeping = Housekeeping()
         self.poller = Poller() if Poller.available else None
+        self.counters = Counters()
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
 
     def start(self) -> None:
@@ -161,11 +163,13 @@ class Session:
         if end:
             relay.end(*end)
         self._log_open(grant)
+        self._gateway.counters.add(relay)
         housekeeping.add(self)
         try:
             relay.run(self._start_second_thread)
         finally:
             housekeeping.remove(self)
+            self._gateway.counters.remove(relay)
             self._log_end(relay, time.monotonic() - started)
 
     def close(self) -> None:

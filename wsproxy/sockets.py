@@ -11,6 +11,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from .deadline import Deadline
@@ -19,6 +20,7 @@ from .exceptions import TransportClosed
 __all__ = [
     "READABLE",
     "WRITABLE",
+    "AcceptTurns",
     "Address",
     "closed_on_error",
     "connect_tcp",
@@ -45,6 +47,49 @@ def wait(fd: int, event: int, deadline: Deadline | None) -> None:
     else:
         while not poller.poll(max(1, int(deadline.remaining() * 1000))):
             pass
+
+
+class AcceptTurns:
+    """Waits for clients of a listening socket that other processes may wait at, too.
+
+    Linux wakes one process for each client: the one that has waited longest, since each goes to the end
+    of the queue whenever it waits. One that kept its place would get nearly all of them. Elsewhere every
+    client wakes all processes, and whoever is first has it.
+
+    :param listener: the listening socket, non-blocking.
+    :param woken: ends a :meth:`wait` when it can be read.
+    """
+
+    def __init__(self, listener: socket.socket, woken: socket.socket) -> None:
+        self._listener = listener
+        self._queue: Any = None
+        if hasattr(select, "EPOLLEXCLUSIVE"):
+            self._queue = select.epoll()
+            self._queue.register(woken, select.EPOLLIN)
+        else:
+            self._poll = select.poll()
+            for sock in (listener, woken):
+                self._poll.register(sock, READABLE)
+
+    def wait(self) -> None:
+        """Block until there may be a client to accept, or ``woken`` can be read. Accept one at most, then."""
+        if self._queue is None:
+            self._poll.poll()
+            return
+        self._queue.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        try:
+            self._queue.poll()
+        finally:
+            self._queue.unregister(self._listener)
+
+    def __enter__(self) -> AcceptTurns:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._queue is not None:
+            self._queue.close()
 
 
 @contextmanager

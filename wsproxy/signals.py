@@ -1,0 +1,58 @@
+"""Signals as bytes on a socket, so that whoever waits for one is woken whichever thread gets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+__all__ = ["STOP_SIGNALS", "signals_to"]
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What ends a program in good order."""
+
+_undo_signals: list[Callable[[], None]] = []
+
+
+@contextmanager
+def signals_to(waker: socket.socket, numbers: Collection[signal.Signals] = STOP_SIGNALS) -> Iterator[None]:
+    """Have signals send their numbers to ``waker``; what was before comes back at the end.
+
+    Not by what the handlers do: they run in the main thread alone, and a signal that the kernel gives
+    to another thread does not wake a main thread that waits for a lock. The wakeup descriptor is
+    written to at once, in whichever thread. Does nothing off the main thread, where Python allows no
+    handlers. A forked child has what was before.
+
+    :param waker: gets a byte for each signal, also for those that the program handles itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waker.setblocking(False)
+    descriptor = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda number, frame: None) for number in numbers}
+
+    def undo() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(descriptor)
+
+    _undo_signals.append(undo)
+    try:
+        yield
+    finally:
+        if undo in _undo_signals:  # not in a forked child, where that is done already
+            _undo_signals.remove(undo)
+            undo()
+
+
+def _after_fork() -> None:
+    """Undo our signal handling in a forked child: its signals would stop the parent, and not the child."""
+    while _undo_signals:
+        _undo_signals.pop()()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,308 @@
+"""Several processes on one listening socket, and the one that looks after them.
+
+The supervisor binds the socket, forks the workers, and from then on only waits: for signals, for its
+workers' messages and for their ends. It has one thread, so it may fork at any time. Each worker has a
+socket pair with it; the end of that tells the worker that the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from .channel import Channel
+from .config import Config
+from .counters import Numbers
+from .deadline import Deadline
+from .server import listen
+from .session import Gateway
+from .signals import STOP_SIGNALS, signals_to
+from .worker import WORKER_SIGNALS, work
+
+__all__ = ["Supervisor"]
+
+logger = logging.getLogger("wsproxy.supervisor")
+
+_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD, signal.SIGUSR1)
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds before a worker that died is replaced
+_GOOD_LIFE = 10.0  # seconds after which a worker's death is not one of a series
+_START_TRIES = 3  # for each worker, until all have served
+_STOP_SLACK = 5.0  # seconds on top of the close timeout
+_KILL_SECONDS = 5.0
+_REPORT_SECONDS = 1.0
+
+
+@dataclass
+class _Worker:
+    """A process that was forked and not yet waited for."""
+
+    number: int
+    pid: int
+    channel: Channel
+    started: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    asked: bool = False
+    numbers: Numbers = field(default_factory=Numbers)
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (pid {self.pid})"
+
+
+@dataclass
+class _Place:
+    """What one of the workers is, was, or will be.
+
+    :ivar deaths: how many died in a row, soon after their start.
+    :ivar due: when the next is to be started, if there is none.
+    """
+
+    number: int
+    worker: _Worker | None = None
+    deaths: int = 0
+    due: float = 0.0
+
+    def delay(self) -> float:
+        """Note a death, and return the seconds until the next start."""
+        seconds = min(_FIRST_DELAY * 2.0 ** min(self.deaths, 10), _LONGEST_DELAY)
+        self.deaths += 1
+        self.due = time.monotonic() + seconds
+        return seconds
+
+
+class Supervisor:
+    """Serves with ``config.workers`` processes. For a process's main thread, and with no other thread.
+
+    :param config: the settings, with the address to listen on.
+    :raises ConfigError: listing every fault.
+    """
+
+    def __init__(self, config: Config) -> None:
+        Gateway(config)  # finds the faults that the settings alone do not show
+        self._config = config
+        self._places = [_Place(number) for number in range(1, config.workers + 1)]
+        self._stop_signals: list[int] = []
+        self._ended = Numbers()  # of the workers that are no more
+        self._report_due: float | None = None
+        self._stopping = False
+
+    def run(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
+        """Serve until SIGINT or SIGTERM; then stop every worker in good order.
+
+        Blocks. Stopping takes at most the close timeout and a few seconds; a second signal kills the
+        workers. SIGUSR1 logs how many sessions there are. Once only.
+
+        :param on_ready: called with the bound host and port, once every worker serves.
+        :returns: False if a worker could not be brought to serve at all; the log says why.
+        :raises OSError: if the address cannot be bound.
+        """
+        waker, woken = socket.socketpair()
+        config = self._config
+        with waker, woken, signals_to(waker, _SIGNALS), listen(config.host, config.port) as listener:
+            self._waker, self._woken, self._listener = waker, woken, listener
+            try:
+                return self._serve(on_ready)
+            finally:
+                self._stop()
+
+    def _serve(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
+        announced = False
+        while not self._stop_signals:
+            for place in self._places:
+                if place.worker is None and time.monotonic() >= place.due:
+                    self._start(place)
+            if not announced and all(place.worker and place.worker.ready for place in self._places):
+                on_ready(self._listener.getsockname()[:2])
+                announced = True
+            if not announced and any(place.deaths >= _START_TRIES for place in self._places):
+                logger.error("a worker failed to start %d times: giving up", _START_TRIES)
+                return False
+            self._wait(self._next_due())
+        logger.info("%s: stopping", _signal_name(self._stop_signals[0]))
+        return True
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._listener.close()  # ours, so that clients are turned away as soon as no worker accepts
+        self._signal(signal.SIGTERM)
+        self._wait_for_ends(self._config.close_timeout + _STOP_SLACK)
+        for worker in self._workers():
+            logger.error("%s is killed", worker)
+        self._signal(signal.SIGKILL)
+        self._wait_for_ends(_KILL_SECONDS)
+        logger.info("stopped")
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal every worker; a process that was not waited for keeps its id, even if it has ended."""
+        for worker in self._workers():
+            os.kill(worker.pid, number)
+
+    def _wait_for_ends(self, seconds: float) -> None:
+        """Wait until no worker is left, but no longer than that, nor beyond a further signal."""
+        deadline, heard = Deadline(seconds), len(self._stop_signals)
+        with suppress(TimeoutError):
+            while any(self._workers()) and len(self._stop_signals) == heard:
+                self._wait(deadline.remaining())
+
+    def _workers(self) -> Iterator[_Worker]:
+        return (place.worker for place in self._places if place.worker)
+
+    # Starting a worker
+
+    def _start(self, place: _Place) -> None:
+        try:
+            pid, channel = self._fork()
+        except OSError as exc:
+            logger.error(
+                "worker %d cannot be started: %s; next try in %g s", place.number, exc, place.delay()
+            )
+            return
+        place.worker = _Worker(place.number, pid, channel)
+        logger.info("%s started", place.worker)
+
+    def _fork(self) -> tuple[int, Channel]:
+        """Fork a worker, and return its process id and the channel to it."""
+        ours, theirs = socket.socketpair()
+        # A signal for the child waits until the child can handle it. It would be taken for ours otherwise.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
+        try:
+            pid = os.fork()
+            if not pid:
+                self._become_worker(ours, theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        return pid, Channel(ours)
+
+    def _become_worker(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+        """Be the worker, in the child. No worker may keep the supervisor's end of a channel open."""
+        status = 1
+        try:
+            for sock in (ours, self._waker, self._woken):
+                sock.close()
+            for worker in self._workers():
+                worker.channel.close()
+            work(self._config, self._listener, Channel(theirs))
+            status = 0
+        except BaseException:
+            logger.exception("the worker failed")
+        finally:
+            os._exit(status)
+
+    # Waiting
+
+    def _next_due(self) -> float | None:
+        """Return the seconds until something is to be done unasked, None for never."""
+        due = [place.due for place in self._places if place.worker is None]
+        if self._report_due is not None:
+            due.append(self._report_due)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait for a signal, a message, or the end of the time, and do what that asks for."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            for worker in self._workers():
+                if not worker.channel.closed:
+                    selector.register(worker.channel, selectors.EVENT_READ, worker)
+            ready = [key.data for key, _ in selector.select(seconds)]
+        for worker in ready:
+            if worker is None:
+                self._take_signals()
+            else:
+                self._hear(worker)
+        for place in self._places:
+            self._reap(place)
+        self._report()
+
+    def _take_signals(self) -> None:
+        for number in self._woken.recv(4096):
+            if number in STOP_SIGNALS:
+                self._stop_signals.append(number)
+            elif number == signal.SIGUSR1 and not self._stopping:
+                self._ask()
+
+    def _hear(self, worker: _Worker) -> bool:
+        """Take a worker's messages; return whether there were any."""
+        messages = worker.channel.receive()
+        if messages is None:  # it has ended, or should
+            worker.channel.close()
+        for message in messages or ():
+            if not worker.channel.closed:  # by what came before
+                self._take(worker, message)
+        return bool(messages)
+
+    def _take(self, worker: _Worker, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            worker.ready = True
+            return
+        try:
+            worker.numbers, worker.asked = Numbers.from_json(message.get("numbers")), False
+        except ValueError as exc:
+            logger.error("%s is dropped: %s", worker, exc)
+            worker.channel.close()
+
+    # The end of a worker
+
+    def _reap(self, place: _Place) -> None:
+        worker = place.worker
+        if worker is None:
+            return
+        pid, status = os.waitpid(worker.pid, os.WNOHANG)
+        if not pid:
+            return
+        while not worker.channel.closed and self._hear(worker):
+            pass
+        worker.channel.close()
+        self._ended += worker.numbers.totals()
+        place.worker = None
+        self._log_end(place, worker, os.waitstatus_to_exitcode(status))
+
+    def _log_end(self, place: _Place, worker: _Worker, code: int) -> None:
+        how = f"ended with status {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
+        level = logging.ERROR if code else logging.WARNING
+        if self._stopping:
+            logger.log(level if code else logging.INFO, "%s %s", worker, how)
+            return
+        if worker.ready and time.monotonic() - worker.started >= _GOOD_LIFE:
+            place.deaths = 0
+        logger.log(level, "%s %s; the next is started in %g s", worker, how, place.delay())
+
+    # The numbers
+
+    def _ask(self) -> None:
+        for worker in self._workers():
+            if worker.ready and not worker.asked and not worker.channel.closed:
+                worker.asked = True
+                worker.channel.send({"ask": "numbers"})
+        if self._report_due is None:
+            self._report_due = time.monotonic() + _REPORT_SECONDS
+
+    def _report(self) -> None:
+        """Log the numbers that were asked for, as soon as every worker has answered, or the time is over."""
+        if self._report_due is None:
+            return
+        workers = list(self._workers())
+        if any(worker.asked for worker in workers) and time.monotonic() < self._report_due:
+            return
+        self._report_due = None
+        total = sum((worker.numbers for worker in workers), self._ended)
+        parts = [f"{worker}: {'no answer' if worker.asked else worker.numbers}" for worker in workers]
+        logger.info("%s", "; ".join([f"in all {total}", *parts]))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
