@@ -39,7 +39,7 @@ from .nesting import nested_deeper_than
 from .reloaded import Reloaded
 from .resolver import Resolver
 from .sockets import connect_tcp
-from .transport import ClientTLS, PlainTransport, Transport, connect_tls
+from .transport import ClientTLS, PlainTransport, TLSTransport, Transport
 
 __all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 
@@ -144,8 +144,7 @@ class Dialler:
         try:
             if self._tls is None:
                 return PlainTransport(sock)
-            name = self._tls.server_hostname(self._url.host)
-            return connect_tls(sock, self._tls.context(), name, deadline, on_socket)
+            return self._tls.connect(sock, self._url.host, deadline, on_socket)
         except BaseException:
             sock.close()
             raise
@@ -164,6 +163,8 @@ class Dialler:
             _shake_hands(stream, self._url, path, subprotocols)
             chosen = _chosen_subprotocol(stream, subprotocols)
             stream.hand_over()
+            if self._tls and isinstance(transport, TLSTransport):
+                self._tls.keep_session(transport)
             return Upstream(transport, chosen)
         except BaseException:
             transport.close()
