@@ -142,14 +142,17 @@ class Session:
         grant, upstream = self._opened.grant, self._opened.upstream
         housekeeping = self._gateway.housekeeping
         relay = Relay(client, upstream.transport, self._gateway.relay_limits, lambda: housekeeping.wake(self))
-        started = time.monotonic()
-        self._expires = started + grant.seconds_left()
+        started, left = time.monotonic(), grant.seconds_left()
+        self._expires = started + left
         with self._lock:
             self._relay, end = relay, self._end
         if end:
             relay.end(*end)
         self._log_open(grant)
-        housekeeping.add(self)
+        # Not called before something is due: waking one more thread would make each opening slower.
+        housekeeping.add(self, min(left, self._gateway.config.ping_interval))
+        if relay.ending:  # it may have been ended, and its wake lost, before it was added
+            housekeeping.wake(self)
         try:
             relay.run(self._start_pump)
         finally:
