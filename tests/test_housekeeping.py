@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from unittest import mock
 
 from wsproxy.housekeeping import Housekeeping
 from wsproxy.testing.case import LeakTestCase
@@ -64,6 +65,30 @@ class HousekeepingTest(LeakTestCase):
         task = self.task()
         self.housekeeping.add(task)
         self.assertEqual(self.called(), (task, 100.0))
+
+    def test_called_after_a_delay(self) -> None:
+        """A task added with a delay is not called before it has passed."""
+        self.start()
+        task = self.task(10)
+        self.housekeeping.add(task, 5.0)
+        self.nudged()
+        self.assertTrue(self.calls.empty())
+        self.now += 5.0
+        self.nudged()
+        self.assertEqual(self.called()[0], task)
+
+    def test_delay_in_real_time(self) -> None:
+        """The thread notices a task that is due before all others, and is not woken for a later one."""
+        housekeeping = Housekeeping()
+        housekeeping.start(self)
+        self.addCleanup(housekeeping.stop)
+        housekeeping.add(self.task(), WAIT * 10)
+        with mock.patch.object(housekeeping._changed, "notify") as notify:
+            housekeeping.add(self.task(), WAIT * 20)
+            notify.assert_not_called()
+        task = self.task()
+        housekeeping.add(task, 0.01)
+        self.assertEqual(self.called()[0], task)
 
     def test_added_before_the_start(self) -> None:
         """What is added before the start is called after it."""

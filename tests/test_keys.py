@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import unittest
+from unittest import mock
 
+import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -144,6 +146,27 @@ class VerificationKeyTest(unittest.TestCase):
         for algorithms in ((), ("none",), ("NONE",), ("hs256",), ("HS256", "none"), ("RS512",), ("EdDSA",)):
             with self.subTest(algorithms=algorithms):
                 self.assertIn("algorithms", self.fault(SECRET, algorithms))
+
+    def test_prepared(self) -> None:
+        """A secret for one algorithm is prepared once: PyJWT judges it no more, and verifies the same."""
+        key = VerificationKey.load(SECRET)
+        token = jwt.encode({"a": 1}, SECRET, "HS256")
+        prepared = key.prepared()
+        with mock.patch("jwt.algorithms.HMACAlgorithm.prepare_key", side_effect=AssertionError):
+            self.assertEqual(jwt.decode(token, prepared, key.algorithms), {"a": 1})
+        with self.assertRaises(jwt.InvalidSignatureError):
+            jwt.decode(token, VerificationKey.load(SECRET[::-1]).prepared(), key.algorithms)
+        with self.assertRaises(jwt.InvalidAlgorithmError):
+            jwt.decode(jwt.encode({"a": 1}, SECRET * 2, "HS512"), prepared, key.algorithms)
+        self.assertNotIn(SECRET, repr(prepared))
+
+    def test_not_prepared(self) -> None:
+        """One secret for several algorithms, and a public key, go to PyJWT as they are."""
+        for key in (
+            VerificationKey.load(SECRET, ("HS256", "HS512")),
+            VerificationKey.load(public_pem(self.rsa.public_key()), ("RS256",)),
+        ):
+            self.assertIs(key.prepared(), key.key)
 
     def test_repr_hides_the_key(self) -> None:
         """The repr shows the algorithms only."""

@@ -10,6 +10,7 @@ import socket
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 from unittest import mock
@@ -22,6 +23,7 @@ from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.transport import (
     ClientTLS,
     PlainTransport,
+    TLSSession,
     TLSTransport,
     Transport,
     accept_tls,
@@ -623,6 +625,126 @@ class ClientTLSTest(TransportCase):
         with mock.patch.dict(os.environ, {"SSLKEYLOGFILE": path}):
             context = ClientTLS({"ca_certs": self.authority.ca_file}).context()
         self.assertIsNone(context.keylog_filename)
+
+
+class ResumptionTest(TransportCase):
+    """The session of the last full handshake, and when it is not resumed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = server_context(*self.certificate)
+        self.tls = self.client()
+
+    def client(self, **sslopt: Any) -> ClientTLS:
+        return ClientTLS({"ca_certs": self.authority.ca_file, **sslopt})
+
+    def resumed(self, tls: ClientTLS | None = None, host: str = "localhost") -> bool:
+        """Connect, exchange a byte, keep the session, and return whether one was resumed."""
+        tls = tls or self.tls
+        one, two = self.sockets()
+        accept = in_thread(lambda: accept_tls(two, self.server, Deadline(WAIT)))
+        client = tls.connect(one, host, Deadline(WAIT), ignore)
+        server = cast(Transport, accept())
+        server.send(b"x", Deadline(WAIT))
+        self.assertEqual(client.recv(1, Deadline(WAIT)), b"x")
+        tls.keep_session(client)
+        resumed = client._tls.session_reused
+        client.close()
+        server.close()
+        return bool(resumed)
+
+    def test_resumed(self) -> None:
+        """From the second connection on a session is resumed, in either version of TLS."""
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            with self.subTest(version=version):
+                self.server = server_context(*self.certificate)
+                self.server.maximum_version = version
+                tls = self.client()
+                self.assertEqual([self.resumed(tls) for _ in range(4)], [False, True, True, True])
+
+    def test_server_without_tickets(self) -> None:
+        """A server that gives no tickets gets a full handshake each time, and is not asked each time."""
+        self.server.options |= ssl.OP_NO_TICKET
+        self.server.num_tickets = 0
+        with mock.patch("wsproxy.transport.TLSSession", wraps=TLSSession) as made:
+            self.assertEqual([self.resumed() for _ in range(3)], [False, False, False])
+        self.assertEqual(made.call_count, 1)
+
+    def test_server_that_forgot(self) -> None:
+        """A server that does not know the session makes a full handshake; its new session is kept."""
+        self.assertEqual([self.resumed() for _ in range(2)], [False, True])
+        self.server = server_context(*self.certificate)
+        with mock.patch.object(TLSSession, "is_new", return_value=False):
+            self.assertEqual([self.resumed() for _ in range(2)], [False, True])
+
+    def test_authority_changed(self) -> None:
+        """A session made under another authority's file is never resumed."""
+        path = os.path.join(self.directory, "current.crt")
+        shutil.copy(self.authority.ca_file, path)
+        tls = self.client(ca_certs=path)
+        self.assertEqual([self.resumed(tls) for _ in range(2)], [False, True])
+        other = CertificateAuthority(self.directory, name="another authority")
+        shutil.copy(other.ca_file, path + ".new")
+        os.replace(path + ".new", path)
+        kept = tls._session
+        assert kept is not None
+        self.assertIsNone(kept.fitting(tls.context(), "localhost"))
+        self.server = server_context(*other.issue())
+        self.assertEqual([self.resumed(tls) for _ in range(2)], [False, True])
+
+    def test_authority_is_not_trusted_any_more(self) -> None:
+        """The same server is refused as soon as its authority is gone from the file."""
+        path = os.path.join(self.directory, "current.crt")
+        shutil.copy(self.authority.ca_file, path)
+        tls = self.client(ca_certs=path)
+        self.resumed(tls)
+        shutil.copy(CertificateAuthority(self.directory).ca_file, path + ".new")
+        os.replace(path + ".new", path)
+        one, two = self.sockets()
+        accept = in_thread(lambda: accept_tls(two, self.server, Deadline(WAIT)))
+        with self.assertRaisesRegex(TransportClosed, "verify failed"):
+            tls.connect(one, "localhost", Deadline(WAIT), ignore)
+        self.assertRaises(TransportClosed, accept)
+
+    def test_other_name(self) -> None:
+        """A session is resumed for the name that was verified only."""
+        self.resumed()
+        kept = self.tls._session
+        assert kept is not None
+        context = self.tls.context()
+        self.assertIsNotNone(kept.fitting(context, "localhost"))
+        self.assertIsNone(kept.fitting(context, "127.0.0.1"))
+        self.assertFalse(self.resumed(host="127.0.0.1"))
+
+    def test_old_session(self) -> None:
+        """A session is not resumed for more than an hour, however often it was."""
+        with mock.patch("wsproxy.transport._MAX_SESSION_SECONDS", SHORT):
+            self.resumed()
+        time.sleep(SHORT)
+        self.assertFalse(self.resumed())
+
+    def test_certificate_about_to_expire(self) -> None:
+        """A session is not resumed beyond the time of the certificate that was verified."""
+        self.resumed()
+        kept = self.tls._session
+        assert kept is not None
+        self.assertGreater(kept._until.remaining(), 3500)
+        with mock.patch("ssl.cert_time_to_seconds", return_value=0):
+            tls = self.client()
+            self.assertEqual([self.resumed(tls) for _ in range(2)], [False, False])
+
+    def test_failed_handshake_forgets(self) -> None:
+        """After a handshake that failed nothing is resumed."""
+        self.resumed()
+        one, two = self.sockets()
+        two.close()
+        self.assertRaises(TransportClosed, self.tls.connect, one, "localhost", Deadline(WAIT), ignore)
+        self.assertEqual([self.resumed() for _ in range(2)], [False, True])
+
+    def test_unverified(self) -> None:
+        """Where certificates are not checked, sessions are resumed as well."""
+        tls = self.client(cert_reqs=ssl.CERT_NONE)
+        self.assertEqual([self.resumed(tls) for _ in range(2)], [False, True])
 
 
 del CommonTests  # so that the loader finds its heirs only

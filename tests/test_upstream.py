@@ -40,7 +40,7 @@ from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
 from wsproxy.testing.kubevirt_http import Answer, Behaviour, status_answer, text_answer
-from wsproxy.transport import server_context
+from wsproxy.transport import TLSTransport, server_context
 from wsproxy.upstream import Dialler, Upstream, read_token, refusal_of
 
 _NAMESPACE = "lab-1"
@@ -506,6 +506,20 @@ class Credentials(DiallerTestCase):
         self.dial(dialler)
         self.api.rotate_ca()
         self.dial(dialler)
+
+    def test_tls_session_is_resumed(self) -> None:
+        """The second connection resumes the first one's TLS session; none is carried over to another CA."""
+        dialler = self.dialler()
+
+        def resumed() -> bool:
+            transport = self.dial(dialler).transport
+            assert isinstance(transport, TLSTransport)
+            return bool(transport._tls.session_reused)
+
+        self.assertEqual([resumed() for _ in range(3)], [False, True, True])
+        self.api.rotate_ca()
+        self.assertEqual([resumed() for _ in range(3)], [False, True, True])
+        self.assertEqual(self.api.tls_failures, [])
 
     def test_wrong_ca(self) -> None:
         """A certificate of another authority is refused; the reason is in the log only."""

@@ -56,16 +56,22 @@ class Housekeeping:
         if self._thread:
             self._thread.join()
 
-    def add(self, task: Ticking) -> None:
-        """Look after ``task`` from now on; it is called at once. Any thread, never blocks."""
+    def add(self, task: Ticking, delay: float = 0.0) -> None:
+        """Look after ``task`` from now on. Any thread, never blocks.
+
+        :param delay: seconds until it is called first.
+        """
         with self._changed:
-            self._schedule(task, self._clock())
+            self._schedule(task, self._clock() + delay)
+            if self._heap[0][2] is task:  # the thread waits for the first one only
+                self._changed.notify()
 
     def wake(self, task: Ticking) -> None:
         """Call ``task`` at once, if it is still in our care. Any thread, never blocks."""
         with self._changed:
             if task in self._due:
                 self._schedule(task, self._clock())
+                self._changed.notify()
 
     def remove(self, task: Ticking) -> None:
         """Forget ``task``; a call under way may still finish. Any thread, never blocks."""
@@ -78,7 +84,6 @@ class Housekeeping:
     def _schedule(self, task: Ticking, due: float) -> None:
         self._due[task] = due
         heapq.heappush(self._heap, (due, next(self._order), task))
-        self._changed.notify()
 
     def _run(self) -> None:
         while (task := self._next()) is not None:

@@ -6,6 +6,7 @@ The algorithms follow from the key and the configuration, never from the token (
 from __future__ import annotations
 
 import logging
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt import PyJWK
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidKeyError
 
@@ -29,6 +31,18 @@ _PUBLIC: dict[str, type[RSAPublicKey] | type[EllipticCurvePublicKey]] = {
 }
 _CURVE_OF_ES256 = "secp256r1"
 _SHORT_SECRET = 32  # RFC 7518 section 3.2: as long as the hash output, 256 bits for HS256
+
+
+class _PreparedHMAC(HMACAlgorithm):
+    """HMAC with a secret that was judged when it was loaded.
+
+    For each token PyJWT would try anew whether the secret is a DER key, a certificate or a JWK, which costs
+    more than all else that it does.
+    """
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        assert isinstance(key, bytes)
+        return key
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,16 @@ class VerificationKey:
         if len(set(names)) > 1:
             raise ConfigError([f"algorithms is {list(names)!r}; one key serves one family of algorithms"])
         return cls(cls._public_key(raw, names[0]), names)
+
+    def prepared(self) -> bytes | RSAPublicKey | EllipticCurvePublicKey | PyJWK:
+        """Return the key as PyJWT takes it quickest, time and again: a secret for one algorithm prepared."""
+        if not isinstance(self.key, bytes) or len(self.algorithms) > 1:
+            return self.key
+        encoded = urlsafe_b64encode(self.key).rstrip(b"=").decode("ascii")
+        prepared = PyJWK({"kty": "oct", "k": encoded}, self.algorithms[0])
+        assert isinstance(prepared.Algorithm, HMACAlgorithm)
+        prepared.Algorithm = _PreparedHMAC(prepared.Algorithm.hash_alg)
+        return prepared
 
     @staticmethod
     def _secret(raw: bytes) -> bytes:

@@ -119,13 +119,21 @@ class Resolver:
 
 
 def _literal(host: str, port: int) -> Address | None:
+    if ":" in host:
+        return _literal_ipv6(host, port)
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return None
+    return socket.AF_INET, (host, port)
+
+
+def _literal_ipv6(host: str, port: int) -> Address | None:
+    name, _, scope = host.partition("%")
+    try:
+        address = ipaddress.IPv6Address(name)
     except ValueError:
         return None
-    if address.version == 4:
-        return socket.AF_INET, (host, port)
-    scope = host.partition("%")[2]
     return socket.AF_INET6, (str(address), port, 0, socket.if_nametoindex(scope) if scope else 0)
 
 

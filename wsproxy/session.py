@@ -156,20 +156,23 @@ class Session:
             lambda: housekeeping.wake(self),
             poller=gateway.poller,
         )
-        started = time.monotonic()
-        self._expires = started + grant.seconds_left()
+        started, left = time.monotonic(), grant.seconds_left()
+        self._expires = started + left
         with self._lock:
             self._relay, end = relay, self._end
         if end:
             relay.end(*end)
         self._log_open(grant)
-        self._gateway.counters.add(relay)
-        housekeeping.add(self)
+        gateway.counters.add(relay)
+        # Not called before something is due: waking one more thread would make each opening slower.
+        housekeeping.add(self, min(left, gateway.config.ping_interval))
+        if relay.ending:  # it may have been ended, and its wake lost, before it was added
+            housekeeping.wake(self)
         try:
             relay.run(self._start_second_thread)
         finally:
             housekeeping.remove(self)
-            self._gateway.counters.remove(relay)
+            gateway.counters.remove(relay)
             self._log_end(relay, time.monotonic() - started)
 
     def close(self) -> None:

@@ -70,7 +70,8 @@ class TokenVerifier:
     """
 
     def __init__(self, key: VerificationKey) -> None:
-        self._key = key
+        self._key = key.prepared()
+        self._algorithms = key.algorithms
 
     def verify(self, token: str) -> Grant:
         """Return what a valid token grants.
@@ -83,7 +84,7 @@ class TokenVerifier:
         _check_nesting(token)
         try:
             decoded = jwt.decode_complete(
-                token, self._key.key, algorithms=self._key.algorithms, options={"require": ["exp"]}
+                token, self._key, algorithms=self._algorithms, options={"require": ["exp"]}
             )
         except jwt.ExpiredSignatureError:
             raise TokenExpired("the token has expired") from None

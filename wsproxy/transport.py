@@ -28,6 +28,7 @@ from .sockets import READABLE, WRITABLE, closed_on_error, wait, wake
 __all__ = [
     "ClientTLS",
     "PlainTransport",
+    "TLSSession",
     "TLSTransport",
     "Transport",
     "accept_tls",
@@ -42,6 +43,8 @@ _SSLOPT_KEYS = frozenset(
 _TCP_INFO_BYTES_ACKED = 120
 _LINGER_CHUNK = 65536
 _TLS_RECORD = 16384  # RFC 8446 section 5.1: the most that a record carries
+_MAX_SESSION_SECONDS = 3600.0
+_NEW_SESSION_SECONDS = 1.0
 
 
 class Transport:
@@ -313,6 +316,50 @@ class TLSTransport(Transport):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
 
+    def session(self, known: TLSSession | None) -> TLSSession | None:
+        """Return what later connections may resume, once something was received.
+
+        Only then a TLS 1.3 server's tickets have been read. Does not block.
+
+        :param known: what is returned again if this connection resumed it, or if it is very new.
+        """
+        with self._lock:
+            if self._tls.session_reused or (known and known.is_new(self._tls)):
+                return known
+            return TLSSession(self._tls)
+
+
+class TLSSession:
+    """A TLS session that later connections to the same server may resume, which spares the certificates.
+
+    For an hour at most, and not beyond the time of the server's certificate, because OpenSSL does not
+    verify it again then. Immutable.
+
+    :param tls: a connection, verified in a full handshake.
+    """
+
+    def __init__(self, tls: ssl.SSLSocket) -> None:
+        self._made_for = tls.context, tls.server_hostname
+        self._new_until = Deadline(_NEW_SESSION_SECONDS)
+        session = tls.session  # a copy, as slow to make as a certificate is to verify
+        self._session = session if session and session.has_ticket else None
+        seconds = _MAX_SESSION_SECONDS
+        if self._session and (not_after := (tls.getpeercert() or {}).get("notAfter")):
+            seconds = min(seconds, ssl.cert_time_to_seconds(str(not_after)) - self._session.time)
+        self._until = Deadline(seconds)
+
+    def is_new(self, tls: ssl.SSLSocket) -> bool:
+        """Whether looking at this connection as well is not worth its while.
+
+        It bounds what is spent on a server that gives no tickets, or on several behind one address.
+        """
+        return self._made_for == (tls.context, tls.server_hostname) and not self._new_until.passed
+
+    def fitting(self, context: ssl.SSLContext, server_hostname: str) -> ssl.SSLSession | None:
+        """Return the session if it may be resumed with this very context, for this name, now."""
+        fits = self._made_for == (context, server_hostname) and not self._until.passed
+        return self._session if fits else None
+
 
 def connect_tls(
     sock: socket.socket,
@@ -320,16 +367,18 @@ def connect_tls(
     server_hostname: str,
     deadline: Deadline,
     on_socket: Callable[[socket.socket], None],
+    session: ssl.SSLSession | None = None,
 ) -> TLSTransport:
     """Do the client's TLS handshake on a connected socket; ``sock`` itself is of no use afterwards.
 
     Blocks until the deadline.
 
     :param on_socket: told of the TLS socket before the handshake, as in :func:`connect_tcp`.
+    :param session: of the same context and name, to be resumed; a server that will not makes it anew.
     :raises TimeoutError: if the deadline passes.
     :raises TransportClosed: if the handshake fails; the text says why.
     """
-    return _handshake(sock, context, deadline, on_socket, server_hostname=server_hostname)
+    return _handshake(sock, context, deadline, on_socket, server_hostname=server_hostname, session=session)
 
 
 def accept_tls(sock: socket.socket, context: ssl.SSLContext, deadline: Deadline) -> TLSTransport:
@@ -373,7 +422,8 @@ def server_context(certfile: str, keyfile: str) -> ssl.SSLContext:
 class ClientTLS:
     """The client-side SSLContext described by ``sslopt``, built again when one of its files changes.
 
-    A context in use is never altered: connections keep the one they were made with.
+    A context in use is never altered: connections keep the one they were made with. The session of the last
+    full handshake is resumed, which spares both sides the certificate. Safe from every thread.
 
     :param sslopt: websocket-client's vocabulary, limited to ``ca_certs``, ``certfile``, ``keyfile``,
         ``ciphers``, ``server_hostname``, ``check_hostname`` and ``cert_reqs``. Without ``ca_certs`` the
@@ -388,6 +438,35 @@ class ClientTLS:
         self._sslopt = dict(sslopt)
         files = [self._sslopt[key] for key in ("ca_certs", "certfile", "keyfile") if self._sslopt.get(key)]
         self._context = Reloaded("the upstream TLS configuration", files, self._build)
+        # Assigned as a whole and never altered, so it needs no lock: whichever thread was last is right.
+        self._session: TLSSession | None = None
+
+    def connect(
+        self,
+        sock: socket.socket,
+        host: str,
+        deadline: Deadline,
+        on_socket: Callable[[socket.socket], None],
+    ) -> TLSTransport:
+        """Do the TLS handshake with ``host`` as :func:`connect_tls` does, resuming a session if possible.
+
+        :raises OSError: as :meth:`context`; everything else as :func:`connect_tls`.
+        """
+        context, name = self.context(), self.server_hostname(host)
+        kept = self._session
+        session = kept.fitting(context, name) if kept else None
+        try:
+            return connect_tls(sock, context, name, deadline, on_socket, session)
+        except TransportClosed:
+            self._session = None  # should it be to blame, it is not so again
+            raise
+
+    def keep_session(self, transport: TLSTransport) -> None:
+        """Let later connections resume this one's session. Does not block.
+
+        :param transport: made by :meth:`connect`; something must have been received from it.
+        """
+        self._session = transport.session(self._session)
 
     def context(self) -> ssl.SSLContext:
         """Return the context; safe from every thread, blocks on the file system only.

@@ -41,7 +41,10 @@ PLAIN_KUBEVIRT = "plain.kubevirt.io"
 
 _BEARER_SUBPROTOCOL = "base64url.bearer."  # Kubernetes' way to carry a token; never passed on
 _END_OF_HEAD = b"\r\n\r\n"
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+# What wsproto judges (RFC 6455 section 4.2.1), but for Connection, which is checked here.
+_JUDGED = frozenset(
+    {b"host", b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"}
+)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
@@ -57,16 +60,19 @@ class RequestHead:
         self.method = request.method.decode("ascii")
         self.target = request.target.decode("ascii")
         self.http_version = request.http_version.decode("ascii")
-        self.headers: list[tuple[bytes, bytes]] = list(request.headers)
+        self.headers = [(name.lower(), value) for name, value in request.headers.raw_items()]
+        self._values: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            self._values.setdefault(name.decode("ascii"), []).append(value.decode("latin-1"))
 
     def values(self, name: str) -> list[str]:
         """Return the values of all header lines of that lower-case name."""
-        return [value.decode("latin-1") for key, value in self.headers if key == name.encode()]
+        return self._values.get(name, [])
 
     def tokens(self, name: str) -> list[str]:
         """Return the elements of a comma-separated header (RFC 9110 section 5.6.1)."""
         parts = ",".join(self.values(name)).split(",")
-        return [part.strip() for part in parts if part.strip()]
+        return [stripped for part in parts if (stripped := part.strip())]
 
     @property
     def asks_for_websocket(self) -> bool:
@@ -106,13 +112,17 @@ class HeadReader:
         end = self._data.find(_END_OF_HEAD, searched)
         if max(end + len(_END_OF_HEAD), 0 if end >= 0 else len(self._data)) > MAX_HEAD_SIZE:
             raise HeadTooLarge(f"the request head is larger than {MAX_HEAD_SIZE} bytes")
-        if _BARE_LF.search(self._data, searched, end if end >= 0 else len(self._data)):
+        if self._has_bare_lf(searched, end if end >= 0 else len(self._data)):
             raise BadRequest("lines of the request head must end with CR LF")
         if end < 0:
             return None
         head = bytes(self._data[: end + len(_END_OF_HEAD)])
         self.rest = bytes(self._data[len(head) :])
         return self._parse(head)
+
+    def _has_bare_lf(self, start: int, stop: int) -> bool:
+        ends = self._data.count(b"\r\n", max(0, start - 1), stop)
+        return self._data.count(b"\n", start, stop) != ends
 
     @staticmethod
     def _parse(head: bytes) -> RequestHead:
@@ -144,10 +154,7 @@ class Upgrade:
         self.origin = next(iter(head.values("origin")), None)
         self.connection = WSConnection(ConnectionType.SERVER)
         try:
-            # Not the target: it is of no use to wsproto, and its errors must not quote it.
-            # One Connection line, which is checked by now: it looks at the last one only.
-            headers = [field for field in head.headers if field[0] != b"connection"]
-            self.connection.initiate_upgrade_connection([*headers, (b"connection", b"Upgrade")], b"/")
+            self.connection.receive_data(_request_to_judge(head))
             next(self.connection.events())
         except (RemoteProtocolError, h11.LocalProtocolError, UnicodeError):
             raise BadRequest("the upgrade request is malformed") from None
@@ -158,6 +165,15 @@ class Upgrade:
         :param subprotocol: one of :attr:`subprotocols`, or None for none.
         """
         return self.connection.send(AcceptConnection(subprotocol=subprotocol))
+
+
+def _request_to_judge(head: RequestHead) -> bytes:
+    """Return what wsproto is shown of a request: it would parse every other header once more, for nothing.
+
+    Not the target either: its errors must not quote it. One Connection line, as it looks at the last only.
+    """
+    judged = [b"%s: %s\r\n" % field for field in head.headers if field[0] in _JUDGED]
+    return b"GET / HTTP/1.1\r\nConnection: Upgrade\r\n%s\r\n" % b"".join(judged)
 
 
 def _check_upgrade(head: RequestHead) -> None:

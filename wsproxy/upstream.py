@@ -17,8 +17,7 @@ import os
 import re
 import socket
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import websocket
@@ -40,7 +39,7 @@ from .nesting import nested_deeper_than
 from .reloaded import Reloaded
 from .resolver import Resolver
 from .sockets import connect_tcp
-from .transport import ClientTLS, PlainTransport, Transport, connect_tls
+from .transport import ClientTLS, PlainTransport, TLSTransport, Transport
 
 __all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 
@@ -52,6 +51,7 @@ _MAX_API_TEXT = 120
 _MAX_STATUS_BRACKETS = 500
 _RECEIVE = 16 * 1024
 _SHOWN = (b"upgrade:", b"connection:", b"sec-websocket-accept:")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?= |\r)")
 
 OnSocket = Callable[[socket.socket], None]
 
@@ -144,8 +144,7 @@ class Dialler:
         try:
             if self._tls is None:
                 return PlainTransport(sock)
-            name = self._tls.server_hostname(self._url.host)
-            return connect_tls(sock, self._tls.context(), name, deadline, on_socket)
+            return self._tls.connect(sock, self._url.host, deadline, on_socket)
         except BaseException:
             sock.close()
             raise
@@ -164,6 +163,8 @@ class Dialler:
             _shake_hands(stream, self._url, path, subprotocols)
             chosen = _chosen_subprotocol(stream, subprotocols)
             stream.hand_over()
+            if self._tls and isinstance(transport, TLSTransport):
+                self._tls.keep_session(transport)
             return Upstream(transport, chosen)
         except BaseException:
             transport.close()
@@ -205,29 +206,27 @@ def _shake_hands(stream: _HandshakeStream, url: UpstreamURL, path: str, subproto
         client.connect(  # type: ignore[no-untyped-call]
             url.url(path), socket=stream, header=headers, suppress_origin=True, redirect_limit=0
         )
-    except (TransportClosed, TimeoutError):
-        raise
+    except websocket.WebSocketTimeoutException:  # what it makes of our own
+        raise TimeoutError("no answer to the opening handshake in time") from None
     except (websocket.WebSocketException, ValueError) as exc:
         error = exc
     finally:
         client.sock = None  # the socket is ours
-    if stream.timed_out:
-        raise TimeoutError("no answer to the opening handshake in time")
     status = stream.status
     if status == 401:
         raise _Unauthorized(stream.read_body())
     if status is not None and status != 101:
         raise refusal_of(status, stream.read_body())
-    accepted = stream.values("sec-websocket-accept") == [generate_accept_token(key.encode()).decode("ascii")]
+    accepted = stream.values(b"sec-websocket-accept") == [generate_accept_token(key.encode()).decode("ascii")]
     if error is not None or status is None or not accepted:
         detail = f"the handshake failed: {type(error).__name__ if error else 'Sec-WebSocket-Accept is wrong'}"
         raise UpstreamRefused("the Kubernetes API did not answer as a WebSocket server", log_detail=detail)
-    if stream.values("sec-websocket-extensions"):
+    if stream.values(b"sec-websocket-extensions"):
         raise UpstreamRefused("the Kubernetes API agreed to an extension that was not offered")
 
 
 def _chosen_subprotocol(stream: _HandshakeStream, offered: Sequence[str]) -> str | None:
-    chosen = stream.values("sec-websocket-protocol")
+    chosen = stream.values(b"sec-websocket-protocol")
     if not chosen:
         return None
     if len(chosen) > 1 or chosen[0].lower() not in (name.lower() for name in offered):
@@ -250,9 +249,9 @@ class _HandshakeStream:
         self._credentials = credentials
         self._shown = b""  # what websocket-client may still read
         self._head = b""
+        self._fields: list[tuple[bytes, bytes]] = []  # of the response, names in lower case
         self._rest = b""  # what came behind the head
         self.status: int | None = None
-        self.timed_out = False
 
     # The part of a socket's interface that websocket-client calls
 
@@ -261,15 +260,16 @@ class _HandshakeStream:
         lines = [line for line in data.split(b"\r\n")[:-2] if not line.lower().startswith(b"cookie:")]
         if self._credentials is not None:
             lines.append(b"Authorization: Bearer " + self._credentials.encode("ascii"))
-        with self._noting_timeouts():
-            self._transport.send(b"\r\n".join([*lines, b"", b""]), self._deadline)
+        self._transport.send(b"\r\n".join([*lines, b"", b""]), self._deadline)
         return len(data)
 
     def recv(self, size: int) -> bytes:
+        # It asks for single bytes and looks for a line feed only. So it is given lines and their ends in
+        # turn, whatever the size: byte by byte was the longest step of an opening.
         if self.status is None:
-            with self._noting_timeouts():
-                self.read_head()
-        part, self._shown = self._shown[:size], self._shown[size:]
+            self.read_head()
+        cut = self._shown.find(b"\n") or 1
+        part, self._shown = self._shown[:cut], self._shown[cut:]
         return part
 
     def gettimeout(self) -> float | None:
@@ -280,14 +280,6 @@ class _HandshakeStream:
 
     def close(self) -> None:
         pass  # the transport's owner closes it
-
-    @contextmanager
-    def _noting_timeouts(self) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError:
-            self.timed_out = True  # websocket-client raises an error of its own for it
-            raise
 
     # For ourselves
 
@@ -306,25 +298,22 @@ class _HandshakeStream:
                 raise TransportClosed("the connection ended before a response")
             data += received
         self._head, self._rest = data[: end + 4], data[end + 4 :]
-        match = re.match(rb"HTTP/1\.[01] ([1-5]\d\d)(?= |\r)", self._head)
+        match = _STATUS_LINE.match(self._head)
         if match is None:
             raise TransportClosed("the response is not HTTP/1.1")
         self.status = int(match[1])
         # Only what it has to judge: it would keep cookies for every other session of this process and
-        # read a body without a limit, and it takes each byte singly.
+        # read a body without a limit.
         first, *lines = self._head.split(b"\r\n")
         shown = [line for line in lines if line.lower().startswith(_SHOWN)]
         self._shown = b"\r\n".join([first, *shown, b"", b""])
+        fields = [line.partition(b":") for line in lines]
+        self._fields = [(name.strip().lower(), value.strip()) for name, _, value in fields]
         return self.status
 
-    def values(self, name: str) -> list[str]:
+    def values(self, name: bytes) -> list[str]:
         """Return the values of a response header, by its lower-case name."""
-        found = []
-        for line in self._head.split(b"\r\n")[1:]:
-            key, _, value = line.partition(b":")
-            if key.strip().lower() == name.encode():
-                found.append(value.strip().decode("latin-1"))
-        return found
+        return [value.decode("latin-1") for key, value in self._fields if key == name]
 
     def read_body(self) -> bytes:
         """Read the body of a refusal, as much as comes in time and at most 64 KiB; never raises."""

@@ -15,6 +15,7 @@ from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.tokens import make_token
 
 from .measures import IDLE_2000, MEASURES, Measure, Pace
+from .opening import measure_opening, opening_table
 from .peers import MODES, Peer, Running, Surroundings, all_peers
 from .processes import raise_descriptor_limit
 from .report import Header, Results, to_json, to_markdown
@@ -137,6 +138,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--only", type=_patterns, default=[""], metavar="PATTERN,...", help="only measures that match")
     add("--peers", type=_patterns, default=[""], metavar="NAME,...", help="only peers that match")
     add("--idle-2000", action="store_true", help=f"also measure the CPU time of {IDLE_2000.title}")
+    add("--opening", action="store_true", help="instead, the CPU time of each step of opening a session")
     add("--json", metavar="FILE", help="write every sample to a file too")
     return parser.parse_args(arguments)
 
@@ -175,10 +177,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; ``sys.argv`` if None.
     """
     options = _parse(arguments)
+    raise_descriptor_limit()
+    if options.opening:
+        with ExitStack() as stack:
+            print(opening_table(measure_opening(_set_up(stack)[1])))
+        return 0
     measures, peers, missing = _select(options)
     runs = options.runs or (1 if options.quick else _RUNS)
     pace = _pace(options)
-    raise_descriptor_limit()
     header = Header(runs, pace.seconds, options.quick, _versions(peers), missing)
     with ExitStack() as stack:
         tools, around = _set_up(stack)

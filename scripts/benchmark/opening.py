@@ -1,0 +1,114 @@
+"""What opening a session costs: CPU time of the thread that opens it, step by step, against the C upstream.
+
+The upstream runs in a process of its own and is not counted; the kernel's work in our system calls is.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+from wsproxy.config import Config
+from wsproxy.deadline import Deadline
+from wsproxy.keys import VerificationKey
+from wsproxy.resolver import Resolver
+from wsproxy.threads import start_thread
+from wsproxy.tokens import TokenVerifier
+from wsproxy.upgrade import PLAIN_KUBEVIRT, HeadReader, RequestHead, Upgrade
+from wsproxy.upstream import Dialler
+
+from .peers import Surroundings
+
+__all__ = ["measure_opening", "opening_table"]
+
+_WARMUP = 20
+_ROUNDS = 400
+_PATH = "/apis/subresources.kubevirt.io/v1/namespaces/lab-1/virtualmachineinstances/idle/vnc"
+_REQUEST = """GET /{token}/idle HTTP/1.1\r
+Host: proxy.example:5001\r
+Connection: Upgrade\r
+Pragma: no-cache\r
+Cache-Control: no-cache\r
+User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0 and some more\r
+Upgrade: websocket\r
+Origin: https://labs.example\r
+Sec-WebSocket-Version: 13\r
+Accept-Encoding: gzip, deflate, br\r
+Accept-Language: en-US,en;q=0.9\r
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
+Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r
+Sec-WebSocket-Protocol: binary\r
+\r
+"""
+
+Step = tuple[str, Callable[[], object]]
+
+
+def measure_opening(around: Surroundings) -> dict[str, float]:
+    """Return the microseconds of CPU time of each step, each time in a new thread, as sessions do it.
+
+    The lower quartile: what else the machine does makes a step slower, never faster.
+    """
+    steps = _steps(around)
+    samples = [[_microseconds(step) for _, step in steps] for _ in range(_WARMUP + _ROUNDS)][_WARMUP:]
+    columns = zip(*samples, strict=True)
+    return {name: statistics.quantiles(column)[0] for (name, _), column in zip(steps, columns, strict=True)}
+
+
+def opening_table(figures: dict[str, float]) -> str:
+    """Return the figures as a table in Markdown."""
+    lines = ["| step of an opening | CPU, microseconds |", "|---|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {value:.0f} |" for name, value in figures.items())])
+
+
+def _steps(around: Surroundings) -> Sequence[Step]:
+    request = _REQUEST.format(token=around.token).encode()
+    head = _head(request)
+    verifier = TokenVerifier(VerificationKey.load(around.secret))
+    return (
+        ("request head", lambda: _head(request)),
+        ("upgrade and its answer", lambda: Upgrade(head).accept("binary")),
+        ("token", lambda: verifier.verify(around.token)),
+        ("dial, plain", _dial(around, tls=False)),
+        ("dial, TLS, first", _dial(around, tls=True, resume=False)),
+        ("dial, TLS, resumed", _dial(around, tls=True)),
+    )
+
+
+def _head(request: bytes) -> RequestHead:
+    head = HeadReader().feed(request)
+    assert head is not None
+    return head
+
+
+def _dial(around: Surroundings, *, tls: bool, resume: bool = True) -> Callable[[], None]:
+    config = Config(
+        remote_url=f"{'wss' if tls else 'ws'}://127.0.0.1:{around.upstream(tls)}",
+        api_path="/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc",
+        local_dev_mode=not tls,
+        secret_key=around.secret,
+        sslopt={"ca_certs": around.ca_file},
+        token_file=around.token_file,
+    )
+    dialler = Dialler(config, Resolver())
+
+    def dial() -> None:
+        if not resume and dialler._tls:
+            dialler._tls._session = None
+        upstream = dialler.dial(_PATH, [PLAIN_KUBEVIRT], Deadline(10), lambda sock: None)
+        upstream.transport.close()
+
+    return dial
+
+
+def _microseconds(step: Callable[[], object]) -> float:
+    taken: list[float] = []
+
+    def run() -> None:
+        started = time.thread_time()
+        step()
+        taken.append(time.thread_time() - started)
+
+    start_thread("step", run, step).join()
+    return taken[0] * 1e6
