@@ -96,7 +96,7 @@ class RelayTestCase(LeakTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.now = 1000.0
-        self.woken = 0
+        self.woken: list[float] = []
         self.failures: list[ArithmeticError] = []
         near_client, far_client = self.pair()
         near_upstream, far_upstream = self.pair()
@@ -124,8 +124,8 @@ class RelayTestCase(LeakTestCase):
         self.addCleanup(poller.stop)
         return poller
 
-    def _wake(self) -> None:
-        self.woken += 1
+    def _wake(self, delay: float) -> None:
+        self.woken.append(delay)
 
     def start(self) -> None:
         self.thread = threading.Thread(target=self._run, name="relay")
@@ -505,7 +505,7 @@ class Ends(RelayTestCase):
         self.start()
         self.hear(self.client, self.upstream)
         self.relay.end(4499, "kicked")
-        self.assertEqual(self.woken, 1)
+        self.assertEqual(self.woken, [5.0])
         self.assertEqual(self.client.recv_close(), (4499, "kicked"))
         self.assertEqual(self.upstream.recv_close(), (1000, ""))
         self.assertEqual(self.tick(), 5.0)

@@ -334,7 +334,7 @@ class Queue(ServerTestCase):
         server = self.started()
         failure = RuntimeError("can't start new thread")
         with (
-            mock.patch("wsproxy.server.start_thread", side_effect=failure),
+            mock.patch("wsproxy.threads.start_thread", side_effect=failure),
             self.assertLogs("wsproxy.server", "ERROR") as logs,
             RawClient(server.address) as client,
         ):

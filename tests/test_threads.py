@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import weakref
 from unittest import mock
 
 from wsproxy import threads
+from wsproxy.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.threads import current_owner, start_thread
+from wsproxy.threads import ThreadPool, current_owner, start_thread
+
+_TIMEOUT = 10.0
 
 
 class StartThreadTest(LeakTestCase):
@@ -59,3 +64,107 @@ class StartThreadTest(LeakTestCase):
         ):
             start_thread("wsproxy-x", lambda: None, self)
         self.assertEqual(threading.stack_size(), before)
+
+
+class ThreadPoolTest(LeakTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.owner = object()
+        self.pool = ThreadPool(self.owner)
+        self.addCleanup(self.pool.stop, _TIMEOUT)
+
+    def run_and_wait(self, name: str = "wsproxy-x") -> threading.Thread:
+        """Have the pool run something to its end and return the thread that did."""
+        seen: queue.SimpleQueue[tuple[threading.Thread, str, object]] = queue.SimpleQueue()
+
+        def target() -> None:
+            this = threading.current_thread()
+            seen.put((this, this.name, current_owner()))
+
+        self.pool.run(name, target)
+        thread, seen_name, owner = seen.get(timeout=_TIMEOUT)
+        self.assertEqual((seen_name, owner), (name, self.owner))
+        return thread
+
+    def wait_until_idle(self, threads_idle: int) -> None:
+        deadline, pause = Deadline(_TIMEOUT), threading.Event()
+        while len(self.pool._idle) != threads_idle:
+            deadline.remaining()
+            pause.wait(0.001)
+
+    def test_used_again(self) -> None:
+        """What comes later is run by the thread that is idle, under its own name."""
+        first = self.run_and_wait("wsproxy-1")
+        self.wait_until_idle(1)
+        self.assertEqual(first.name, "wsproxy-idle")
+        self.assertIs(self.run_and_wait("wsproxy-2"), first)
+
+    def test_nobody_waits(self) -> None:
+        """However many are busy, one more is started; only a few stay."""
+        leave, inside = threading.Event(), threading.Semaphore(0)
+
+        def target() -> None:
+            inside.release()
+            leave.wait(_TIMEOUT)
+
+        for number in range(20):
+            self.pool.run(f"wsproxy-{number}", target)
+        for _ in range(20):
+            self.assertTrue(inside.acquire(timeout=_TIMEOUT))
+        leave.set()
+        self.wait_until_idle(threads._MAX_IDLE)
+
+    def test_idle_threads_end(self) -> None:
+        """A thread that had nothing to do for a while ends; the next one is started."""
+        with mock.patch.object(threads, "_IDLE_SECONDS", 0.01):
+            first = self.run_and_wait()
+            first.join(_TIMEOUT)
+            self.assertFalse(first.is_alive())
+            self.assertIsNot(self.run_and_wait(), first)
+
+    def test_taken_while_it_gives_up(self) -> None:
+        """Something that comes while a thread gives up waiting is run all the same."""
+        with mock.patch.object(threads, "_IDLE_SECONDS", 0.0005):
+            for _ in range(300):
+                self.run_and_wait()
+
+    def test_stop(self) -> None:
+        """After a stop no thread is left, idle or busy, and those that end later do not stay."""
+        idle = self.run_and_wait()
+        self.wait_until_idle(1)
+        leave = threading.Event()
+        self.pool.run("wsproxy-idle-one", lambda: None)
+        self.wait_until_idle(1)
+
+        def busy() -> None:
+            leave.wait(_TIMEOUT)
+
+        self.pool.run("wsproxy-busy", busy)
+        self.pool.stop(0.0)
+        self.assertTrue(idle.is_alive())
+        leave.set()
+        self.pool.stop(_TIMEOUT)
+        self.assertFalse(idle.is_alive())
+
+    def test_no_thread_left(self) -> None:
+        """If the system starts no more threads that is raised."""
+        with (
+            mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")),
+            self.assertRaises(RuntimeError),
+        ):
+            self.pool.run("wsproxy-x", lambda: None)
+        self.run_and_wait()
+
+    def test_nothing_is_kept(self) -> None:
+        """An idle thread does not keep alive what it ran."""
+
+        class Job:
+            def __call__(self) -> None:
+                pass
+
+        job = Job()
+        reference = weakref.ref(job)
+        self.pool.run("wsproxy-x", job)
+        del job
+        self.wait_until_idle(1)
+        self.assertIsNone(reference())

@@ -10,7 +10,9 @@ import math
 import time
 import traceback
 from typing import Any, ClassVar
+from unittest import mock
 
+import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -94,6 +96,40 @@ class VerifyTest(TokensCase):
         grant = self.verifier.verify(token_of(claims(exp=exp)))
         self.assertEqual(grant, Grant(5, "lab-1", ("ubuntu", "debian"), exp))
         self.assertAlmostEqual(grant.seconds_left(), 600, delta=5)
+
+    def test_known_again(self) -> None:
+        """A token that comes again is not verified again, until it expires; another one is."""
+        token, other = token_of(claims()), token_of(claims(id=6))
+        grant = self.verifier.verify(token)
+        with mock.patch.object(jwt, "decode_complete", side_effect=ZeroDivisionError):
+            self.assertEqual(self.verifier.verify(token), grant)
+            self.refuse(other)
+        with mock.patch("wsproxy.tokens.time.time", return_value=now() + 10_000):
+            self.assertLess(grant.seconds_left(), 0)
+            with mock.patch.object(jwt, "decode_complete", side_effect=jwt.ExpiredSignatureError):
+                self.refuse(token, TokenExpired)
+
+    def test_refused_again(self) -> None:
+        """A token that was refused is not known; nor is one to a verifier with another key."""
+        bad = token_of(claims(), secret="another secret, also of 32 bytes!")
+        for _ in range(2):
+            self.refuse(bad)
+        other = TokenVerifier(VerificationKey.load("another secret, also of 32 bytes!"))
+        self.assertEqual(other.verify(bad).namespace, "lab-1")
+        self.refuse(bad)
+
+    def test_known_tokens_are_bounded(self) -> None:
+        """Only so many are known at once."""
+        with mock.patch("wsproxy.tokens._MAX_KNOWN", 3):
+            for user in range(10):
+                self.verifier.verify(token_of(claims(id=user)))
+                self.assertLessEqual(len(self.verifier._known), 3)
+
+    def test_not_ascii(self) -> None:
+        """A token with other characters than ASCII is refused."""
+        for text in ("é", "\ud800", "ü.é.ö"):
+            self.refuse(text)
+            self.refuse(token_of(claims()) + text)
 
     def test_shapes_of_the_original(self) -> None:
         """Tokens of every version of lab-orchestrator-lib-auth verify, with exp of either number type."""

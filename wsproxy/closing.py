@@ -23,6 +23,8 @@ class Leg(Enum):
     CLIENT = "client"
     UPSTREAM = "upstream"
 
+    __hash__ = object.__hash__  # Enum's own is slow, and every event of an end looks legs up
+
     @property
     def other(self) -> Leg:
         return Leg.UPSTREAM if self is Leg.CLIENT else Leg.CLIENT

@@ -17,6 +17,7 @@ __all__ = ["Housekeeping", "Ticking"]
 logger = logging.getLogger("wsproxy.housekeeping")
 
 _AFTER_A_BUG = 1.0
+_LONGEST_WAIT = 1.0  # seconds; what is due later than that need not wake the thread
 _RUNNING = float("-inf")
 
 
@@ -66,12 +67,17 @@ class Housekeeping:
             if self._heap[0][2] is task:  # the thread waits for the first one only
                 self._changed.notify()
 
-    def wake(self, task: Ticking) -> None:
-        """Call ``task`` at once, if it is still in our care. Any thread, never blocks."""
+    def wake(self, task: Ticking, delay: float = 0.0) -> None:
+        """Call ``task`` in ``delay`` seconds at the latest. Any thread, never blocks.
+
+        Does nothing if it is not in our care any more.
+        """
         with self._changed:
-            if task in self._due:
-                self._schedule(task, self._clock())
-                self._changed.notify()
+            due, before = self._clock() + delay, self._due.get(task)
+            if before is not None and (before == _RUNNING or due < before):
+                self._schedule(task, due)
+                if delay < _LONGEST_WAIT:
+                    self._changed.notify()
 
     def remove(self, task: Ticking) -> None:
         """Forget ``task``; a call under way may still finish. Any thread, never blocks."""
@@ -94,7 +100,8 @@ class Housekeeping:
                 logger.exception("housekeeping failed")
                 due = now + _AFTER_A_BUG
             with self._changed:
-                if self._due.get(task) == _RUNNING:  # neither removed nor woken meanwhile
+                before = self._due.get(task)  # removed or woken meanwhile?
+                if before is not None and (before == _RUNNING or due < before):
                     self._schedule(task, due)
 
     def _next(self) -> Ticking | None:
@@ -108,5 +115,5 @@ class Housekeeping:
                     task = heapq.heappop(self._heap)[2]
                     self._due[task] = _RUNNING
                     return task
-                self._changed.wait(wait)
+                self._changed.wait(wait if wait is None else min(wait, _LONGEST_WAIT))
             return None

@@ -104,7 +104,8 @@ class Relay:
     :param client: transport to the client, after the 101.
     :param upstream: transport to the upstream, after its 101.
     :param limits: timing and sizes.
-    :param wake: called when the housekeeping should call :meth:`tick` earlier than it was asked to.
+    :param wake: called when the housekeeping should call :meth:`tick` earlier than it was asked to: in how
+        many seconds.
     :param clock: seconds for intervals and the close timeout.
     :param poller: carries small messages; without one each direction has a thread all the time.
     """
@@ -114,7 +115,7 @@ class Relay:
         client: Transport,
         upstream: Transport,
         limits: RelayLimits,
-        wake: Callable[[], None] = lambda: None,
+        wake: Callable[[float], None] = lambda delay: None,
         clock: Clock = time.monotonic,
         poller: Poller | None = None,
     ) -> None:
@@ -242,8 +243,10 @@ class Relay:
             elif isinstance(action, Finish):
                 self._close_not_sent = tuple(leg.value for leg in self._closing.unsent)
                 self._shut_down()
-        if started or any(side.writer.waiting for side in self._sides.values()):
-            self._wake()
+        if any(side.writer.waiting for side in self._sides.values()):
+            self._wake(0.0)
+        elif started:
+            self._wake(self._limits.close_timeout)
 
     def _close_written(self, leg: Leg) -> None:
         self._act(lambda closing: closing.close_written(leg))

@@ -19,7 +19,7 @@ from .refusal import Refuser
 from .registry import Registry
 from .session import Gateway
 from .sockets import AcceptTurns, tune
-from .threads import current_owner, start_thread
+from .threads import ThreadPool, current_owner, start_thread
 from .transport import PlainTransport
 
 __all__ = ["BACKLOG", "ConsoleServer", "listen"]
@@ -31,6 +31,7 @@ BACKLOG = 1024
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.05
+_JOIN_SECONDS = 1.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -63,17 +64,19 @@ def listen(host: str, port: int) -> socket.socket:
 class ConsoleServer(socketserver.ThreadingTCPServer):
     """Accepts clients from one listening socket.
 
-    :param listener: see :func:`listen`; closed by :meth:`stop`, or here on an error. Other processes may
-        accept from it too.
+    :param listener: see :func:`listen`; closed by :meth:`stop`, or here on an error.
     :param gateway: what all sessions share; started and stopped with the server.
+    :param shared: whether other processes accept from the listener, too.
     """
 
-    def __init__(self, listener: socket.socket, gateway: Gateway) -> None:
+    def __init__(self, listener: socket.socket, gateway: Gateway, *, shared: bool = False) -> None:
         socketserver.BaseServer.__init__(self, listener.getsockname(), socketserver.BaseRequestHandler)
         self.socket = listener
         self._gateway = gateway
+        self._shared = shared
         self._refuser = Refuser(gateway.config.reject)
         self._registry = Registry()
+        self._pool = ThreadPool(gateway)
         self._stop_requested = threading.Event()
         self._complained = False
         self._accept_thread: threading.Thread | None = None
@@ -119,13 +122,14 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         self._gateway.stop_resolving()
         if left := self._registry.stop_all(self._gateway.config.close_timeout + 1):
             logger.error("%d connections did not end", left)
+        self._pool.stop(_JOIN_SECONDS)
         self._gateway.stop()
 
     # What socketserver calls
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Accept until :meth:`shutdown`; ``poll_interval`` is not used, nothing is polled."""
-        with AcceptTurns(self.socket, self._woken) as turns:
+        with AcceptTurns(self.socket, self._woken, self._shared) as turns:
             while not self._stop_requested.is_set():
                 turns.wait()
                 self._handle_request_noblock()  # type: ignore[attr-defined]
@@ -161,7 +165,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             request.close()
             return
         try:
-            start_thread(f"wsproxy-{connection.session.id}", lambda: self._run(connection), self._gateway)
+            self._pool.run(f"wsproxy-{connection.session.id}", lambda: self._run(connection))
         except RuntimeError as exc:
             self._registry.remove(connection)
             logger.error("connection from %s dropped: %s", peer, exc)

@@ -153,7 +153,7 @@ class Session:
             client,
             upstream.transport,
             gateway.relay_limits,
-            lambda: housekeeping.wake(self),
+            lambda delay: housekeeping.wake(self, delay),
             poller=gateway.poller,
         )
         started, left = time.monotonic(), grant.seconds_left()

@@ -47,7 +47,7 @@ def wait(fd: int, event: int, deadline: Deadline | None) -> None:
 
 
 class AcceptTurns:
-    """Waits for clients of a listening socket that other processes may wait at, too.
+    """Waits for clients of a listening socket, in turn with other processes.
 
     Linux wakes one process for each client: the one that has waited longest, since each goes to the end
     of the queue whenever it waits. One that kept its place would get nearly all of them. Elsewhere every
@@ -55,12 +55,13 @@ class AcceptTurns:
 
     :param listener: the listening socket, non-blocking.
     :param woken: ends a :meth:`wait` when it can be read.
+    :param shared: whether there are other processes.
     """
 
-    def __init__(self, listener: socket.socket, woken: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, woken: socket.socket, shared: bool) -> None:
         self._listener = listener
         self._queue: Any = None
-        if hasattr(select, "EPOLLEXCLUSIVE"):
+        if shared and hasattr(select, "EPOLLEXCLUSIVE"):
             self._queue = select.epoll()
             self._queue.register(woken, select.EPOLLIN)
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ MAX_TOKEN_SIZE = 8192
 # The header is parsed before the signature is checked. No JOSE header nests (RFC 7515 section 4.1).
 _MAX_HEADER_BRACKETS = 32
 _MAX_CLAIMS_BRACKETS = 500
+_MAX_KNOWN = 1024
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,16 @@ class Grant:
 class TokenVerifier:
     """Verifies tokens against one key. Safe from every thread; does not block.
 
+    A token that was found valid is known again until it expires, by its SHA-256: a browser that
+    reconnects brings the same one.
+
     :param key: the key and its algorithms.
     """
 
     def __init__(self, key: VerificationKey) -> None:
         self._key = key.prepared()
         self._algorithms = key.algorithms
+        self._known: dict[bytes, Grant] = {}  # needs no lock: each step is one operation of the dict
 
     def verify(self, token: str) -> Grant:
         """Return what a valid token grants.
@@ -81,6 +87,18 @@ class TokenVerifier:
         """
         if len(token) > MAX_TOKEN_SIZE:
             raise BadToken("the token is too long")
+        if not token.isascii():
+            raise BadToken("the token is not a JWT")
+        digest = hashlib.sha256(token.encode("ascii")).digest()
+        grant = self._known.get(digest)
+        if grant is None or grant.seconds_left() <= 0:
+            grant = self._verify(token)
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[digest] = grant
+        return grant
+
+    def _verify(self, token: str) -> Grant:
         _check_nesting(token)
         try:
             decoded = jwt.decode_complete(

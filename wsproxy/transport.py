@@ -191,7 +191,8 @@ class PlainTransport(Transport):
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
-        sock.setblocking(True)
+        if sock.gettimeout() is not None:
+            sock.setblocking(True)
 
     def recv_into(self, buffer: memoryview) -> int:
         if self._unread:

@@ -35,7 +35,7 @@ def work(config: Config, listener: socket.socket, channel: Channel) -> None:
     with waker, woken, signals_to(waker, WORKER_SIGNALS):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
         gateway = Gateway(config)
-        server = ConsoleServer(listener, gateway)
+        server = ConsoleServer(listener, gateway, shared=True)
         try:
             server.start()
             channel.send({"ready": True})
