@@ -15,6 +15,7 @@ import unittest
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from wsproxy.config import SETTINGS
 from wsproxy.deadline import Deadline
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
@@ -25,16 +26,7 @@ _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
 _POLL = 0.01
 _READY = re.compile(rb"listening on (.*):(\d+)\n")
-_OURS = (
-    "WSPROXY_",
-    "KUBERNETES_",
-    "SECRET_KEY",
-    "HOST",
-    "PORT",
-    "LOGLEVEL",
-    "LOCAL_DEV_MODE",
-    "WS_REMOTE_URL",
-)
+_SETTINGS = {setting.env for setting in SETTINGS}
 
 needs_proc = unittest.skipUnless(os.path.isdir("/proc/self/fd"), "needs /proc to look into another process")
 """Skips a test where the system does not show what another process holds."""
@@ -140,7 +132,7 @@ class ProxyProcess:
 
 
 def _environment(api: FakeKubeVirtAPI) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
     environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
     if not api.tls:
         return environment | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}

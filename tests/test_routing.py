@@ -11,6 +11,7 @@ from wsproxy.routing import (
     Endpoint,
     Route,
     endpoint_of,
+    host_and_port,
     is_dns_label,
     is_dns_subdomain,
     prefix_segments,
@@ -67,6 +68,13 @@ class NamesTest(unittest.TestCase):
             "%2e",
         ):
             self.assertFalse(is_dns_subdomain(name), name)
+
+
+class HostAndPortTest(unittest.TestCase):
+    def test_kinds_of_hosts(self) -> None:
+        """Names and IPv4 addresses stay as they are, IPv6 addresses get brackets."""
+        for host, joined in (("api.local", "api.local:1"), ("10.0.0.1", "10.0.0.1:1"), ("::1", "[::1]:1")):
+            self.assertEqual(host_and_port(host, 1), joined)
 
 
 class PrefixTest(unittest.TestCase):

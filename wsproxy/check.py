@@ -10,6 +10,7 @@ from .config import Config
 from .deadline import Deadline
 from .exceptions import TransportClosed
 from .resolver import Resolver
+from .routing import host_and_port
 from .transport import ClientTLS
 from .upstream import Dialler, read_token
 
@@ -38,7 +39,8 @@ class Finding:
 def check(config: Config) -> Iterator[Finding]:
     """Look at everything that ``config`` depends on. Blocks for at most the dial timeout."""
     yield Finding(
-        True, f"settings: API at {config.upstream.url('')}, listening on {config.host}:{config.port}"
+        True,
+        f"settings: API at {config.upstream.url('')}, listening on {host_and_port(config.host, config.port)}",
     )
     yield _descriptors()
     files = [_ca(config), _token(config)]

@@ -15,7 +15,7 @@ from .config import SETTINGS, Config
 from .exceptions import ConfigError
 from .keys import VerificationKey
 from .proxy import WebsocketProxy
-from .routing import is_dns_label, is_dns_subdomain
+from .routing import host_and_port, is_dns_label, is_dns_subdomain
 from .supervisor import Supervisor
 from .tokens import make_token
 from .version import __version__
@@ -82,7 +82,7 @@ def _collect_less() -> None:
 
 def _print_ready(address: tuple[str, int]) -> None:
     host, port = address
-    print(f"wsproxy {__version__} listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    print(f"wsproxy {__version__} listening on {host_and_port(host, port)}", flush=True)
 
 
 def _token(options: argparse.Namespace) -> int:

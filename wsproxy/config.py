@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from .exceptions import ConfigError
 from .keys import VerificationKey
-from .routing import ApiPath, prefix_segments
+from .routing import ApiPath, host_and_port, prefix_segments
 
 __all__ = [
     "DEFAULT_API_PATH",
@@ -71,8 +71,8 @@ class UpstreamURL:
 
     def url(self, path: str) -> str:
         """Return the whole URL of an API path."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'wss' if self.tls else 'ws'}://{host}:{self.port}{self.path}{path}"
+        scheme = "wss" if self.tls else "ws"
+        return f"{scheme}://{host_and_port(self.host, self.port)}{self.path}{path}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +226,7 @@ def _remote_url(given: Mapping[str, str], dev: bool, faults: list[str]) -> str:
             "or set LOCAL_DEV_MODE=true"
         )
         return "wss://unset"
-    return f"wss://[{host}]:{port}" if ":" in host else f"wss://{host}:{port}"
+    return f"wss://{host_and_port(host, port)}"
 
 
 def _unknown_variables(given: Mapping[str, str]) -> list[str]:

@@ -76,7 +76,7 @@ class Counters:
         self._lock = threading.Lock()
         self._open: set[Counted] = set()
         self._opened = 0
-        self._ended = Numbers()  # what those carried that are open no more
+        self._bytes_up = self._bytes_down = 0  # of sessions that are open no more
 
     def add(self, session: Counted) -> None:
         """Count a session from now on."""
@@ -88,14 +88,16 @@ class Counters:
         """Count a session as ended, with what it carried."""
         with self._lock:
             self._open.remove(session)
-            self._ended += _carried(session)
+            self._bytes_up += session.bytes_up
+            self._bytes_down += session.bytes_down
 
     def numbers(self, connections: int) -> Numbers:
         """Return everything at this moment; ``connections`` is counted elsewhere."""
         with self._lock:
-            carried = sum(map(_carried, self._open), self._ended)
-            return replace(carried, connections=connections, sessions=len(self._open), opened=self._opened)
-
-
-def _carried(session: Counted) -> Numbers:
-    return Numbers(bytes_up=session.bytes_up, bytes_down=session.bytes_down)
+            return Numbers(
+                connections=connections,
+                sessions=len(self._open),
+                opened=self._opened,
+                bytes_up=self._bytes_up + sum(session.bytes_up for session in self._open),
+                bytes_down=self._bytes_down + sum(session.bytes_down for session in self._open),
+            )

@@ -17,6 +17,7 @@ __all__ = [
     "Endpoint",
     "Route",
     "endpoint_of",
+    "host_and_port",
     "is_dns_label",
     "is_dns_subdomain",
     "prefix_segments",
@@ -30,6 +31,11 @@ _DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _MAX_SUBDOMAIN = 253
 _TARGET = re.compile(r"/[!-~]*")
 _NO_TOKEN = "-"
+
+
+def host_and_port(host: str, port: int | str) -> str:
+    """Join both as in a URL, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_dns_label(name: str) -> bool:

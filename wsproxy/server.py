@@ -17,6 +17,7 @@ from typing import Any
 from .connection import ClientConnection
 from .refusal import Refuser
 from .registry import Registry
+from .routing import host_and_port
 from .session import Gateway
 from .sockets import AcceptTurns, tune
 from .threads import ThreadPool, current_owner, start_thread
@@ -193,5 +194,4 @@ def _peer(address: Any) -> str:
         host, port = address[:2]
     except (TypeError, ValueError):
         return "unknown"
-    host = str(host).removeprefix("::ffff:")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host_and_port(str(host).removeprefix("::ffff:"), port)

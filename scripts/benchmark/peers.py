@@ -14,6 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from wsproxy.config import SETTINGS
+
 from .processes import Process, find_program
 from .tools import Target
 
@@ -26,17 +28,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _START_TRIES = 3
 # haproxy wants twice as many descriptors, and 20,000 is a usual limit.
 _CONNECTIONS = 8000
-# Settings of a proxy that the person's environment may hold.
-_OURS = (
-    "WSPROXY_",
-    "KUBERNETES_",
-    "SECRET_KEY",
-    "HOST",
-    "PORT",
-    "LOGLEVEL",
-    "LOCAL_DEV_MODE",
-    "WS_REMOTE_URL",
-)
+_SETTINGS = {setting.env for setting in SETTINGS}  # which the person's environment may hold
 _API_PATH = "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
 
 
@@ -137,7 +129,7 @@ class Peer:
 
         :raises RuntimeError: if it does not start.
         """
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        environ = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
         log = around.path(self.name.replace(" ", "-") + ".log")
         for tries_left in reversed(range(_START_TRIES)):
             port = _free_port()
