@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 import unittest
+from unittest import mock
 
 from wsproxy.closing import Closing
 from wsproxy.deadline import Deadline
@@ -178,6 +179,17 @@ class Ready(PumpTestCase):
         self.assertFalse(self.ready(data))
         self.assertFalse(self.pump.is_over)
         self.assertEqual(self.arrived(), data)
+
+    def test_source_that_has_to_send_first(self) -> None:
+        """What cannot be received without waiting for room to send is left to a thread, which waits."""
+        frame = build_frame(Opcode.BINARY, b"x")
+        with mock.patch.object(self.near_source, "try_recv_into", return_value=-1):
+            self.assertFalse(self.ready(frame))
+            self.assertFalse(self.pump.is_over)
+            self.source.close()
+            self.pump.copy(until_quiet=True)
+        self.assertTrue(self.pump.is_over)
+        self.assertEqual(self.arrived(), frame)
 
     def test_broken_sink(self) -> None:
         """A sink found broken is woken, and the source is read on until somebody ends the session."""

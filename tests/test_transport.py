@@ -424,6 +424,15 @@ class TLSTransportTest(CommonTests):
     def pair(self, *, tcp: bool = False) -> tuple[Transport, Transport]:
         return self.tls_pair(tcp=tcp)
 
+    def test_read_that_has_to_write(self) -> None:
+        """A read for which TLS has to send first, and cannot, is told from one that finds nothing."""
+        _, two = self.pair()
+        with mock.patch.object(two, "_tls") as tls:
+            tls.recv_into.side_effect = ssl.SSLWantWriteError
+            self.assertEqual(two.try_recv_into(memoryview(bytearray(1))), -1)
+            tls.recv_into.side_effect = ssl.SSLWantReadError
+            self.assertIsNone(two.try_recv_into(memoryview(bytearray(1))))
+
     def test_it_is_tls(self) -> None:
         """What goes over the wire is TLS 1.2 or newer."""
         one, _ = self.pair()

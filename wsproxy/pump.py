@@ -116,12 +116,14 @@ class Pump:
             received = self._source.try_recv_into(view[held:] if held else view)
         except TransportClosed as exc:
             received = self._broken(exc)
-        if received:
-            self.received += received
-            end = held + received
-            return self._pass_on(buffer, view, end, self._try_write) and end <= len(buffer) - _LARGE_READ
-        self.is_over = received is not None
-        return not self.is_over
+        if received is None:
+            return True
+        if received <= 0:
+            self.is_over = received == 0
+            return False
+        self.received += received
+        end = held + received
+        return self._pass_on(buffer, view, end, self._try_write) and end <= len(buffer) - _LARGE_READ
 
     def copy(self, *, until_quiet: bool) -> None:
         """Copy until the source's stream ends or the session is finished, whatever it takes. Blocks.
@@ -138,6 +140,8 @@ class Pump:
             held = self._put_carry(buffer)
             try:
                 received = receive(view[held:])
+                if received == -1:
+                    received = self._source.recv_into(view[held:])
             except TransportClosed as exc:
                 received = self._broken(exc)
             if received is None:

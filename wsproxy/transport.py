@@ -76,6 +76,8 @@ class Transport:
 
         All that could be had is taken, or ``buffer`` is full, provided that it takes 16 KiB.
 
+        :returns: -1 if something is there that only ``recv_into`` can receive, as it has to wait for room
+            to send: TLS may answer the peer by itself.
         :raises TransportClosed: if the connection is broken.
         """
         raise NotImplementedError
@@ -266,8 +268,10 @@ class TLSTransport(Transport):
             return self._take_unread(buffer)
         try:
             return self._recv_records(buffer)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except ssl.SSLWantReadError:
             return None
+        except ssl.SSLWantWriteError:
+            return -1
         except (OSError, ValueError) as exc:
             raise TransportClosed(str(exc)) from exc
 
