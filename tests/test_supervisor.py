@@ -100,6 +100,13 @@ class WorkersTestCase(ProxyTestCase):
         self.assertTrue(wait_until(lambda: bool(serving()), _TIMEOUT))
         return serving()[0], client
 
+    def replace_first(self, proxy: ProxyProcess) -> tuple[int, int]:
+        """Kill the first of two workers, and return the other one and the replacement."""
+        first, second = self.pids(proxy)
+        os.kill(first, signal.SIGKILL)
+        self.assertTrue(wait_until(lambda: len(self.pids(proxy)) == 3))
+        return second, self.pids(proxy)[2]
+
     def one_on_each(self, proxy: ProxyProcess, *pids: int) -> list[RawClient]:
         """Open a session on each of these workers, and return the clients; further ones are closed."""
         clients: dict[int, RawClient] = {}
@@ -176,10 +183,7 @@ class Serving(WorkersTestCase):
     def test_sockets_are_not_shared(self) -> None:
         """Only the listening socket is in several processes: no worker keeps another's channel open."""
         proxy = self.program()
-        first, second = self.pids(proxy)
-        os.kill(first, signal.SIGKILL)
-        self.assertTrue(wait_until(lambda: len(self.pids(proxy)) == 3))
-        third = self.pids(proxy)[2]
+        second, third = self.replace_first(proxy)
         self.one_on_each(proxy, third)  # it serves, so it has closed what it was not to keep
         pids = (proxy.process.pid, second, third)
         found = collections.Counter(itertools.chain.from_iterable(map(sockets, pids)))
@@ -260,10 +264,7 @@ class Stopping(WorkersTestCase):
     def test_supervisor_is_killed(self) -> None:
         """Without their supervisor the workers stop in good order, also one that came later."""
         proxy = self.program()
-        first, second = self.pids(proxy)
-        os.kill(first, signal.SIGKILL)
-        self.assertTrue(wait_until(lambda: len(self.pids(proxy)) == 3))
-        third = self.pids(proxy)[2]
+        second, third = self.replace_first(proxy)
         clients = self.one_on_each(proxy, second, third)
         proxy.process.kill()
         for client in clients:

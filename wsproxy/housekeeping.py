@@ -73,11 +73,8 @@ class Housekeeping:
         Does nothing if it is not in our care any more.
         """
         with self._changed:
-            due, before = self._clock() + delay, self._due.get(task)
-            if before is not None and (before == _RUNNING or due < before):
-                self._schedule(task, due)
-                if delay < _LONGEST_WAIT:
-                    self._changed.notify()
+            if self._bring_forward(task, self._clock() + delay) and delay < _LONGEST_WAIT:
+                self._changed.notify()
 
     def remove(self, task: Ticking) -> None:
         """Forget ``task``; a call under way may still finish. Any thread, never blocks."""
@@ -86,6 +83,14 @@ class Housekeeping:
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def _bring_forward(self, task: Ticking, due: float) -> bool:
+        """Schedule ``task`` if it is in our care and not due earlier anyway. Needs the lock."""
+        before = self._due.get(task)
+        sooner = before is not None and (before == _RUNNING or due < before)
+        if sooner:
+            self._schedule(task, due)
+        return sooner
 
     def _schedule(self, task: Ticking, due: float) -> None:
         self._due[task] = due
@@ -100,9 +105,7 @@ class Housekeeping:
                 logger.exception("housekeeping failed")
                 due = now + _AFTER_A_BUG
             with self._changed:
-                before = self._due.get(task)  # removed or woken meanwhile?
-                if before is not None and (before == _RUNNING or due < before):
-                    self._schedule(task, due)
+                self._bring_forward(task, due)  # unless it was removed, or woken, meanwhile
 
     def _next(self) -> Ticking | None:
         """Wait for a task to be due and take it; None when stopping."""

@@ -166,7 +166,10 @@ class Pump:
 
     def _take_back(self) -> None:
         """Finish what :meth:`ready` began."""
-        self._guarded(self._sink.resume)
+        try:
+            self._sink.resume()
+        except TransportClosed:
+            self._sink_transport.abort()
         if self._carry:
             self._source.unread(self._carry)
             self.received -= len(self._carry)
@@ -221,7 +224,10 @@ class Pump:
             self._events.violated(self._scanner.violation)
 
     def _write(self, piece: memoryview, boundary: int, mid_frame: bool) -> bool:
-        self._guarded(lambda: self._sink.write(piece, boundary, mid_frame))
+        try:
+            self._sink.write(piece, boundary, mid_frame)
+        except TransportClosed:
+            self._sink_transport.abort()
         self.sent += len(piece)
         return True
 
@@ -232,9 +238,3 @@ class Pump:
         except TransportClosed:
             self._sink_transport.abort()
             return True
-
-    def _guarded(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except TransportClosed:
-            self._sink_transport.abort()

@@ -69,17 +69,8 @@ class Writer:
         with self._mutex:
             if not self._take_turn():
                 return
-            waiting = self._remainder or self._pending
-        try:
-            if waiting:
-                self._write_with_injection(data, boundary)
-            else:
-                self._transport.sendall(data)
-            if not self._is_done(mid_frame):
-                self._release(self._send_all)
-        except TransportClosed:
-            self._give_up()
-            raise
+            waiting = bool(self._remainder or self._pending)
+        self._stream(data, boundary if waiting else None, mid_frame)
 
     def try_write(self, data: memoryview, boundary: int, mid_frame: bool) -> bool:
         """Send a piece of the stream if that can be done without waiting. The pump only; never blocks.
@@ -103,8 +94,9 @@ class Writer:
             raise
         if sent == len(data) and self._is_done(mid_frame):
             return True
-        rest = bytes(data[sent:])
-        self._left = lambda: self._write_rest(rest, mid_frame)
+        rest = memoryview(bytes(data[sent:]))
+        # The very bytes before any others, as TLS wants it: the turn has not been given back.
+        self._left = lambda: self._stream(rest, None, mid_frame)
         return False
 
     def resume(self) -> None:
@@ -115,10 +107,16 @@ class Writer:
         left, self._left = self._left, _nothing
         left()
 
-    def _write_rest(self, rest: bytes, mid_frame: bool) -> None:
-        """Send the rest of a piece whose turn has not been given back: the very bytes, as TLS wants it."""
+    def _stream(self, data: memoryview, boundary: int | None, mid_frame: bool) -> None:
+        """Send a piece, having the turn, and give that back.
+
+        :param boundary: where a frame that waits may go out at the latest; None for behind the piece only.
+        """
         try:
-            self._transport.sendall(rest)
+            if boundary is None:
+                self._transport.sendall(data)
+            else:
+                self._write_with_injection(data, boundary)
             if not self._is_done(mid_frame):
                 self._release(self._send_all)
         except TransportClosed:

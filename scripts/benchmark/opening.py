@@ -14,7 +14,7 @@ from wsproxy.deadline import Deadline
 from wsproxy.keys import VerificationKey
 from wsproxy.resolver import Resolver
 from wsproxy.threads import start_thread
-from wsproxy.tokens import TokenVerifier
+from wsproxy.tokens import TokenVerifier, make_token
 from wsproxy.upgrade import PLAIN_KUBEVIRT, HeadReader, RequestHead, Upgrade
 from wsproxy.upstream import Dialler
 
@@ -66,14 +66,21 @@ def _steps(around: Surroundings) -> Sequence[Step]:
     request = _REQUEST.format(token=around.token).encode()
     head = _head(request)
     verifier = TokenVerifier(VerificationKey.load(around.secret))
+    # A verifier knows a token again, so each round has its own.
+    new = iter([_token(around.secret, number) for number in range(_WARMUP + _ROUNDS)])
     return (
         ("request head", lambda: _head(request)),
         ("upgrade and its answer", lambda: Upgrade(head).accept("binary")),
-        ("token", lambda: verifier.verify(around.token)),
+        ("token, new", lambda: verifier.verify(next(new))),
+        ("token, known", lambda: verifier.verify(around.token)),
         ("dial, plain", _dial(around, tls=False)),
         ("dial, TLS, first", _dial(around, tls=True, resume=False)),
         ("dial, TLS, resumed", _dial(around, tls=True)),
     )
+
+
+def _token(secret: str, user: int) -> str:
+    return make_token(secret, namespace="lab-1", vmis=["idle"], user=user)
 
 
 def _head(request: bytes) -> RequestHead:

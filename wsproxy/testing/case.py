@@ -12,6 +12,7 @@ from typing import Any
 from ..config import DEFAULT_API_PATH
 from ..deadline import Deadline
 from ..proxy import WebsocketProxy
+from ..routing import host_and_port
 from ..tokens import make_token
 from .fake_kubevirt import FakeKubeVirtAPI
 
@@ -111,8 +112,7 @@ class ProxyTestCase(LeakTestCase):
 
     def url(self, proxy: WebsocketProxy, vmi: str, token: str | None = None) -> str:
         """Return the URL of a VMI's console at ``proxy``."""
-        host, port = proxy.address
-        return f"ws://{f'[{host}]' if ':' in host else host}:{port}/{token or self.token(vmi)}/{vmi}"
+        return f"ws://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
 
 
 def _open_sockets() -> frozenset[str]:
