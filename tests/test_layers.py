@@ -29,9 +29,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"frames", "housekeeping", "keys", "poller", "registry", "routing", "sockets", "upgrade"}),
     frozenset({"config", "http", "resolver", "tokens", "transport"}),
-    frozenset({"refusal", "upstream", "writer"}),
-    frozenset({"check", "pump"}),
-    frozenset({"pump_threads"}),
+    frozenset({"refusal", "tls", "writer"}),
+    frozenset({"pump", "upstream"}),
+    frozenset({"check", "pump_threads"}),
     frozenset({"relay"}),
     frozenset({"session"}),
     frozenset({"connection"}),
@@ -154,7 +154,7 @@ class LayersTest(unittest.TestCase):
 
     def test_few_modules_touch_tls_and_poll(self) -> None:
         """One module imports ssl; two import select: one waits for one socket, the other for many."""
-        for library, place in (("ssl", {"transport"}), ("select", {"sockets", "poller"})):
+        for library, place in (("ssl", {"tls"}), ("select", {"sockets", "poller"})):
             self.assertEqual({module.name for module in modules() if library in module.foreign}, place)
 
     def test_testing_stays_outside(self) -> None:

@@ -11,7 +11,7 @@ from .deadline import Deadline
 from .exceptions import TransportClosed
 from .resolver import Resolver
 from .routing import host_and_port
-from .transport import ClientTLS
+from .tls import ClientTLS
 from .upstream import Dialler, read_token
 
 __all__ = ["Finding", "check", "raise_descriptor_limit"]
