@@ -177,7 +177,7 @@ class SlowUpstream(BackPressureTestCase):
         self.api.add_vmi("vm", self.namespace, backend=Script(self.serve))
         self.sending = threading.Lock()
         client = self.open("vm")
-        client.sock.settimeout(_WAIT)
+        client.timeout = _WAIT
         self.start_sampling()
         sender = threading.Thread(target=self.send_stream, args=(client,))
         sender.start()

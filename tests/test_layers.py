@@ -14,6 +14,7 @@ PACKAGE = Path(wsproxy.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
+            "certificates",
             "channel",
             "closing",
             "counters",
@@ -168,7 +169,7 @@ class LayersTest(unittest.TestCase):
             ("websocket", {"upstream"}),
             ("jwt", {"keys", "tokens"}),
             ("h11", {"upgrade"}),
-            ("cryptography", {"keys"}),
+            ("cryptography", {"certificates", "keys"}),
         ):
             with self.subTest(library=library):
                 users = {module.name for module in modules() if library in module.foreign}

@@ -8,19 +8,29 @@ and holds a lock around each single call, and waits outside that lock.
 
 from __future__ import annotations
 
+import datetime
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .certificates import check_authorities, check_certificate
 from .deadline import Deadline
 from .exceptions import ConfigError, TransportClosed
 from .reloaded import Reloaded
 from .sockets import READABLE, WRITABLE, closed_on_error, wait
 from .transport import Transport
 
-__all__ = ["ClientTLS", "TLSSession", "TLSTransport", "accept_tls", "connect_tls", "server_context"]
+__all__ = [
+    "ClientTLS",
+    "ServerTLS",
+    "TLSSession",
+    "TLSTransport",
+    "accept_tls",
+    "connect_tls",
+    "server_context",
+]
 
 _SSLOPT_KEYS = frozenset(
     {"ca_certs", "cert_reqs", "certfile", "check_hostname", "ciphers", "keyfile", "server_hostname"}
@@ -28,12 +38,14 @@ _SSLOPT_KEYS = frozenset(
 _RECORD = 16384  # RFC 8446 section 5.1: the most that a record carries
 _MAX_SESSION_SECONDS = 3600.0
 _NEW_SESSION_SECONDS = 1.0
+_ALPN = ["http/1.1"]  # RFC 7301 section 6; a WebSocket over HTTP/2 would be RFC 8441
+_REMEDIES = {"HTTP_REQUEST": "http on a TLS port; the client has to use wss:// or https://"}
 
 
 class TLSTransport(Transport):
     """A TLS connection that one thread may read while another writes.
 
-    :param sock: a non-blocking TLS socket after its handshake.
+    :param sock: a TLS socket. If its handshake is not done, :meth:`handshake` comes first.
     """
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
@@ -42,6 +54,41 @@ class TLSTransport(Transport):
         self._tls = sock
         # Guards the OpenSSL object: held for one non-blocking call, never while waiting.
         self._lock = threading.Lock()
+
+    def handshake(self, deadline: Deadline) -> None:
+        """Do the handshake, of either side. Blocks until the deadline, or ``abort``.
+
+        :raises TimeoutError: if the deadline passes.
+        :raises TransportClosed: if the handshake fails; the text says why.
+        """
+        with closed_on_error():
+            while True:
+                try:
+                    with self._lock:
+                        self._tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    wait(self._fd, READABLE, deadline)
+                except ssl.SSLWantWriteError:
+                    wait(self._fd, WRITABLE, deadline)
+                except ssl.SSLError as exc:
+                    raise TransportClosed(_REMEDIES.get(exc.reason, str(exc))) from exc
+        if self._tls.server_side and self._tls.session_reused:
+            self._refuse_expired()
+
+    def _refuse_expired(self) -> None:
+        """Look at the time of a client's certificate, which OpenSSL does not when it resumes a session."""
+        not_after = (self._tls.getpeercert() or {}).get("notAfter")
+        now = datetime.datetime.now(datetime.timezone.utc).timestamp()
+        if not_after and ssl.cert_time_to_seconds(str(not_after)) < now:
+            raise TransportClosed("the client's certificate has expired since its session began")
+
+    @property
+    def has_unread(self) -> bool:
+        if self._unread:
+            return True
+        with self._lock:  # a part of a record: the kernel has given it all to OpenSSL
+            return self._tls.pending() > 0
 
     def recv_into(self, buffer: memoryview) -> int:
         if self._unread:
@@ -115,6 +162,32 @@ class TLSTransport(Transport):
                 return self._tls.recv(size)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
+
+    def shut_down(self) -> None:
+        self._notify_close()
+        super().shut_down()
+
+    def linger(self, deadline: Deadline) -> None:
+        self._notify_close()
+        super().linger(deadline)
+
+    def close(self) -> None:
+        self._notify_close()
+        super().close()
+
+    def _notify_close(self) -> None:
+        """Say that nothing more comes (RFC 8446 section 6.1), if that can be said at once; never raises.
+
+        The peer can tell from it that nobody has cut anything off. After it OpenSSL neither sends nor, in
+        case of more data from the peer, receives.
+        """
+        with self._lock:
+            # Not unwrap(): if the peer has said it too, that takes the TLS layer off.
+            if (tls := self._tls._sslobj) is not None:  # type: ignore[attr-defined]
+                try:
+                    tls.shutdown()
+                except (OSError, ValueError):
+                    pass  # the peer has not said it yet, or is gone, or a record is half sent
 
     def session(self, known: TLSSession | None) -> TLSSession | None:
         """Return what later connections may resume, once something was received.
@@ -193,30 +266,89 @@ def _handshake(
     on_socket: Callable[[socket.socket], None],
     **options: Any,
 ) -> TLSTransport:
-    sock.setblocking(False)
     with closed_on_error():
         tls = context.wrap_socket(sock, do_handshake_on_connect=False, **options)
-        try:
-            on_socket(tls)
-            while True:
-                try:
-                    tls.do_handshake()
-                    return TLSTransport(tls)
-                except ssl.SSLWantReadError:
-                    wait(tls.fileno(), READABLE, deadline)
-                except ssl.SSLWantWriteError:
-                    wait(tls.fileno(), WRITABLE, deadline)
-        except BaseException:
-            tls.close()
-            raise
+    transport = TLSTransport(tls)
+    try:
+        on_socket(tls)
+        transport.handshake(deadline)
+        return transport
+    except BaseException:
+        transport.close()
+        raise
 
 
-def server_context(certfile: str, keyfile: str) -> ssl.SSLContext:
-    """Return a context for the server side: TLS 1.2 or newer, the given certificate chain and key."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certfile, keyfile)
+def server_context(certfile: str, keyfile: str, client_ca: str | None = None) -> ssl.SSLContext:
+    """Return a context for the server side, with the given certificate chain and key.
+
+    :param client_ca: authorities one of which has to have signed each client's certificate; None if clients
+        need none.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(_ALPN)
+    _load_chain(context, certfile, keyfile)
+    if client_ca is not None:
+        context.load_verify_locations(cafile=client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _context(protocol: int) -> ssl.SSLContext:
+    """Return a context as all of ours are: TLS 1.2 or newer, neither compression nor renegotiation."""
+    # Not create_default_context: that one writes TLS keys to the file named by SSLKEYLOGFILE.
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
+    context.load_cert_chain(certfile, keyfile, password="")  # without one OpenSSL asks on the terminal
+
+
+class ServerTLS:
+    """TLS towards clients: the server-side SSLContext, built again when one of its files changes.
+
+    A context in use is never altered: connections keep the one they were made with, and its tickets are of
+    no use with another. While changed files cannot be used, the context from before goes on, with a warning
+    in the log. Safe from every thread.
+
+    :param certfile: the certificate chain (PEM), the server's own first.
+    :param keyfile: its private key (PEM), without a password.
+    :param client_ca: authorities (PEM) one of which has to have signed each client's certificate; None if
+        clients need none.
+    :raises ConfigError: if the files cannot be read, or do not belong together.
+    """
+
+    def __init__(self, certfile: str, keyfile: str, client_ca: str | None = None) -> None:
+        self._files = certfile, keyfile, client_ca
+        paths = dict.fromkeys(file for file in self._files if file is not None)
+        self._context = Reloaded("the TLS certificate", list(paths), self._build)
+        try:
+            self._context.get()
+        except (OSError, ValueError) as exc:
+            raise ConfigError([f"TLS: {exc}"]) from exc
+
+    def wrap(self, sock: socket.socket) -> TLSTransport:
+        """Return a transport before its handshake. It owns the connection; ``sock`` is of no use any more.
+
+        Blocks on the file system only.
+
+        :raises TransportClosed: if the client is gone.
+        """
+        context = self._context.get()
+        with closed_on_error():
+            return TLSTransport(context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False))
+
+    def _build(self) -> ssl.SSLContext:
+        certfile, keyfile, client_ca = self._files
+        check_certificate(certfile, keyfile)
+        if client_ca is not None:
+            check_authorities(client_ca)
+        try:
+            return server_context(certfile, keyfile, client_ca)
+        except ssl.SSLError as exc:
+            raise ValueError(f"OpenSSL does not take {certfile}: {exc}") from exc
 
 
 class ClientTLS:
@@ -281,9 +413,7 @@ class ClientTLS:
         return name
 
     def _build(self) -> ssl.SSLContext:
-        # Not create_default_context: that one writes TLS keys to the file named by SSLKEYLOGFILE.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = _context(ssl.PROTOCOL_TLS_CLIENT)
         cert_reqs = self._sslopt.get("cert_reqs", ssl.CERT_REQUIRED)
         context.check_hostname = self._sslopt.get("check_hostname", True) and cert_reqs != ssl.CERT_NONE
         context.verify_mode = cert_reqs
@@ -292,7 +422,7 @@ class ClientTLS:
         else:
             context.load_default_certs()
         if certfile := self._sslopt.get("certfile"):
-            context.load_cert_chain(certfile, self._sslopt.get("keyfile"))
+            _load_chain(context, certfile, self._sslopt.get("keyfile"))
         if ciphers := self._sslopt.get("ciphers"):
             context.set_ciphers(ciphers)
         return context

@@ -123,6 +123,18 @@ class Transport:
         self._unread = self._unread[size:]
         return size
 
+    def starts(self, deadline: Deadline) -> bool:
+        """Wait until the peer says something, which is left to be received; False if it ends instead.
+
+        Blocks until the deadline.
+
+        :raises TimeoutError: if the deadline passes.
+        :raises TransportClosed: if the connection is broken.
+        """
+        with closed_on_error():
+            wait(self._fd, READABLE, deadline)
+            return bool(socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+
     def bytes_taken(self) -> int | None:
         """Return how many bytes the peer's kernel has acknowledged; None where that is unknown."""
         try:
@@ -146,17 +158,25 @@ class Transport:
         """Shut both directions down, which wakes every blocked call. Any thread, any number of times."""
         wake(self._sock)
 
+    def shut_down(self) -> None:
+        """Do as ``abort``, in such order as is possible without waiting. Any thread, any number of times."""
+        self.abort()
+
     def linger(self, deadline: Deadline) -> None:
         """End our direction and drop what still comes, so that the last bytes sent are not lost.
 
         A socket closed with unread data resets the connection, and the peer's kernel may then throw
-        away what it had received. Blocks until the peer ends its direction, or the deadline.
+        away what it had received. Blocks until the peer ends its direction, or the deadline. Nothing can be
+        received afterwards.
         """
         try:
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
-            while self.recv(_LINGER_CHUNK, deadline):
-                pass
-        except (OSError, TransportClosed):
+            while True:
+                wait(self._fd, READABLE, deadline)
+                # Below TLS: what comes after our own last word is not to be understood any more.
+                if not socket.socket.recv(self._sock, _LINGER_CHUNK, socket.MSG_DONTWAIT):
+                    return
+        except (OSError, ValueError):
             pass  # the peer had its chance
 
     def close(self) -> None:
