@@ -294,11 +294,16 @@ def server_context(certfile: str, keyfile: str, client_ca: str | None = None) ->
 
 
 def _context(protocol: int) -> ssl.SSLContext:
-    """Return a context as all of ours are: TLS 1.2 or newer, neither compression nor renegotiation."""
+    """Return a context as all of ours are: TLS 1.2 or newer, neither compression nor renegotiation.
+
+    A peer that ends TCP without close_notify has just ended: WebSocket has a Close of its own, and OpenSSL
+    would answer with an alert in place of what we still have to say.
+    """
     # Not create_default_context: that one writes TLS keys to the file named by SSLKEYLOGFILE.
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # new in OpenSSL 3, which needs it
     return context
 
 

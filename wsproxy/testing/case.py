@@ -139,6 +139,13 @@ class ProxyTestCase(LeakTestCase):
         return f"{self.scheme}://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
 
     @property
+    def client_tls_settings(self) -> dict[str, str]:
+        """The program's settings that ``client_tls`` needs, as environment variables."""
+        if not self.client_tls:
+            return {}
+        return dict(zip(("WSPROXY_TLS_CERT", "WSPROXY_TLS_KEY"), self.proxy_certificate, strict=True))
+
+    @property
     def scheme(self) -> str:
         """Of a URL for clients: ``ws``, or ``wss`` with ``client_tls``."""
         return "wss" if self.client_tls else "ws"

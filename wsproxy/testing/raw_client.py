@@ -30,7 +30,7 @@ def client_context(ca_file: str, certificate: tuple[str, str] | None = None) -> 
     :param certificate: files with the client's own certificate and its key.
     """
     context = ssl.create_default_context(cafile=ca_file)
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if certificate is not None:
         context.load_cert_chain(*certificate)
     return context
