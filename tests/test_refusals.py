@@ -367,9 +367,9 @@ class ByHTTPOnly(RefusalTestCase):
 
     def test_slow_head(self) -> None:
         """A head that is not whole by the deadline is 408, although bytes keep coming."""
+        started = time.monotonic()
         client = RawClient(self.proxy.address)
         self.addCleanup(client.close)
-        started = time.monotonic()
         stop = threading.Event()
 
         def drip() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import random
 import shutil
@@ -9,8 +10,16 @@ import socket
 import ssl
 import time
 import unittest
+import warnings
 from typing import Any, cast
 from unittest import mock
+
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests import transports
 from tests.transports import SHORT, WAIT, TransportCase, ignore, in_thread
@@ -18,7 +27,16 @@ from wsproxy.deadline import Deadline
 from wsproxy.exceptions import ConfigError, TransportClosed
 from wsproxy.sockets import wake
 from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.tls import ClientTLS, TLSSession, TLSTransport, accept_tls, connect_tls, server_context
+from wsproxy.testing.raw_client import client_context
+from wsproxy.tls import (
+    ClientTLS,
+    ServerTLS,
+    TLSSession,
+    TLSTransport,
+    accept_tls,
+    connect_tls,
+    server_context,
+)
 from wsproxy.transport import Transport
 
 
@@ -47,6 +65,86 @@ class TLSTransportTest(transports.CommonTests):
         one.sendall(bytes(range(200)))
         found = b"".join(two.recv(1, Deadline(WAIT)) for _ in range(200))
         self.assertEqual(found, bytes(range(200)))
+
+    def test_part_of_a_record_is_unread(self) -> None:
+        """What OpenSSL has left of a record counts as unread: no descriptor tells of it."""
+        one, two = self.pair()
+        one.sendall(bytes(100))
+        self.assertEqual(two.recv(99, Deadline(WAIT)), bytes(99))
+        self.assertTrue(two.has_unread)
+        self.assertEqual(two.recv(99, Deadline(WAIT)), b"\0")
+        self.assertFalse(two.has_unread)
+
+    def strict_pair(self) -> tuple[ssl.SSLSocket, TLSTransport]:
+        """Return a client that takes an end without close_notify for an error, and its server."""
+        one, two = self.sockets()
+        context = client_context(self.authority.ca_file)
+        accept = in_thread(lambda: accept_tls(two, server_context(*self.certificate), Deadline(WAIT)))
+        client = context.wrap_socket(one, server_hostname="localhost", suppress_ragged_eofs=False)
+        client.settimeout(WAIT)
+        self.addCleanup(client.close)
+        server = cast(TLSTransport, accept())
+        self.addCleanup(server.close)
+        return client, server
+
+    def test_orderly_ends(self) -> None:
+        """An orderly end is told to the peer's TLS, behind what was sent; mere waking is not."""
+        for end in (
+            TLSTransport.shut_down,
+            lambda transport: transport.linger(Deadline(SHORT)),
+            TLSTransport.close,
+        ):
+            client, server = self.strict_pair()
+            server.sendall(b"the last word")
+            end(server)
+            self.assertEqual((client.recv(100), client.recv(100)), (b"the last word", b""))
+        client, server = self.strict_pair()
+        server.abort()
+        self.assertRaises(ssl.SSLError, client.recv, 100)
+
+    def test_orderly_end_of_both(self) -> None:
+        """Where the peer has said good bye first, the answer to that is no error; nothing comes after it."""
+        client, server = self.strict_pair()
+        client.setblocking(False)
+        self.assertRaises(ssl.SSLWantReadError, client.unwrap)
+        client.settimeout(WAIT)
+        self.assertEqual(server.recv(100, Deadline(WAIT)), b"")
+        socket.socket.send(client, b"no TLS any more")
+        server.shut_down()
+        self.assertRaises(TransportClosed, server.sendall, b"x")
+        self.assertRaises(TransportClosed, server.recv, 100, Deadline(WAIT))
+        server.shut_down()
+        server.close()
+        server.shut_down()
+        self.assertIs(type(client.unwrap()), socket.socket)
+
+    def test_orderly_end_never_blocks(self) -> None:
+        """An end is not waited for when the peer takes nothing."""
+        client, server = self.strict_pair()
+        self.fill(server)
+        server.shut_down()
+        with self.assertRaises(ssl.SSLError):
+            while client.recv(65536):
+                pass
+
+    def test_linger_with_more_data(self) -> None:
+        """The peer's unread data spoils neither the last word nor its end."""
+        client, server = self.strict_pair()
+        client.sendall(bytes(50000))
+        server.sendall(b"the last word")
+        join = in_thread(lambda: server.linger(Deadline(WAIT)))
+        self.assertEqual((client.recv(100), client.recv(100)), (b"the last word", b""))
+        socket.socket.shutdown(client, socket.SHUT_WR)
+        join()
+
+    def test_end_without_notice(self) -> None:
+        """A peer that ends TCP without telling TLS has ended; what we have to say still goes out."""
+        client, server = self.strict_pair()
+        socket.socket.shutdown(client, socket.SHUT_WR)
+        self.assertEqual(server.recv(100, Deadline(WAIT)), b"")
+        server.sendall(b"good bye")
+        server.close()
+        self.assertEqual((client.recv(100), client.recv(100)), (b"good bye", b""))
 
     def test_garbage_on_the_wire(self) -> None:
         """Bytes that are no TLS raise TransportClosed."""
@@ -236,6 +334,180 @@ class ClientTLSTest(TransportCase):
         with mock.patch.dict(os.environ, {"SSLKEYLOGFILE": path}):
             context = ClientTLS({"ca_certs": self.authority.ca_file}).context()
         self.assertIsNone(context.keylog_filename)
+
+
+class ServerTLSTest(TransportCase):
+    """TLS towards clients."""
+
+    def file(self, name: str, *sources: str) -> str:
+        """Make, or replace as a whole, a file with the content of others."""
+        path = os.path.join(self.directory, name)
+        with open(path + ".new", "wb") as new:
+            for source in sources:
+                with open(source, "rb") as old:
+                    new.write(old.read())
+        os.replace(path + ".new", path)
+        return path
+
+    def connect(self, tls: ServerTLS, context: ssl.SSLContext, **options: Any) -> ssl.SSLSocket:
+        """Do a handshake, exchange a byte both ways, and return the client's end."""
+        one, two = self.sockets()
+
+        def serve() -> None:
+            server = tls.wrap(two)
+            self.addCleanup(server.close)
+            server.handshake(Deadline(WAIT))
+            server.send(server.recv(1, Deadline(WAIT)), Deadline(WAIT))
+
+        served = in_thread(serve)
+        one.settimeout(WAIT)
+        try:
+            client = context.wrap_socket(one, server_hostname="localhost", **options)
+            self.addCleanup(client.close)
+            client.send(b"x")
+            client.recv(1)
+        finally:
+            one.close()
+            served()
+        return client
+
+    def shown(self, tls: ServerTLS, context: ssl.SSLContext | None = None) -> str:
+        """Return the serial number of the certificate that a client is shown."""
+        client = self.connect(tls, context or client_context(self.authority.ca_file))
+        return str((client.getpeercert() or {})["serialNumber"])
+
+    def test_versions(self) -> None:
+        """TLS 1.2 and 1.3 are spoken, 1.1 is not."""
+        tls = ServerTLS(*self.certificate)
+        context = client_context(self.authority.ca_file)
+        for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
+            context.minimum_version = context.maximum_version = version
+            self.assertEqual(self.connect(tls, context).version(), name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        self.assertRaisesRegex(TransportClosed, "protocol", self.connect, tls, context)
+
+    def test_protocol(self) -> None:
+        """HTTP/1.1 is agreed on with a client that speaks others, too."""
+        context = client_context(self.authority.ca_file)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        client = self.connect(ServerTLS(*self.certificate), context)
+        self.assertEqual(client.selected_alpn_protocol(), "http/1.1")
+        self.assertIsNone(client.compression())
+
+    def test_context(self) -> None:
+        """There is neither compression nor renegotiation, nor a file with the keys of every session."""
+        path = os.path.join(self.directory, "keys.log")
+        with mock.patch.dict(os.environ, {"SSLKEYLOGFILE": path}):
+            context = server_context(*self.certificate)
+        self.assertIsNone(context.keylog_filename)
+        self.assertTrue(context.options & ssl.OP_NO_RENEGOTIATION)
+        self.assertTrue(context.options & ssl.OP_NO_COMPRESSION)
+
+    def test_unusable_files(self) -> None:
+        """Files that cannot be used are one fault that names the file and the settings."""
+        certfile, keyfile = self.certificate
+        foreign = self.authority.issue()[1]
+        for files, text in (
+            (("/nonexistent", keyfile, None), "/nonexistent"),
+            ((certfile, "/nonexistent", None), "/nonexistent"),
+            ((certfile, foreign, None), f"{foreign} is not that of the first certificate"),
+            ((certfile, keyfile, "/nonexistent"), "/nonexistent"),
+            ((certfile, keyfile, keyfile), f"{keyfile} holds no certificate"),
+        ):
+            with self.subTest(text=text), self.assertRaises(ConfigError) as caught:
+                ServerTLS(*files)
+            (fault,) = caught.exception.faults
+            self.assertIn(text, fault)
+            self.assertIn("tls_cert, tls_key and tls_client_ca", fault)
+
+    def test_refused_by_openssl(self) -> None:
+        """What OpenSSL itself does not take is a fault, too."""
+        with (
+            mock.patch.object(
+                ssl.SSLContext, "load_cert_chain", side_effect=ssl.SSLError("ee key too small")
+            ),
+            self.assertRaisesRegex(ConfigError, "ee key too small"),
+        ):
+            ServerTLS(*self.certificate)
+
+    def test_encrypted_key(self) -> None:
+        """Nobody is asked for a password; neither for the certificate that the API is shown."""
+        with open(self.certificate[1], "rb") as file:
+            key = load_pem_private_key(file.read(), None)
+        path = os.path.join(self.directory, "encrypted.key")
+        with open(path, "wb") as file:
+            encryption = BestAvailableEncryption(b"word")
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+        self.assertRaisesRegex(ConfigError, "without a password", ServerTLS, self.certificate[0], path)
+        sslopt = {"certfile": self.certificate[0], "keyfile": path}
+        self.assertRaises(OSError, ClientTLS(sslopt).context)
+
+    def test_reload(self) -> None:
+        """A new certificate is shown from the next handshake on, once it fits its key."""
+        first, second = self.authority.issue(), self.authority.issue()
+        certfile, keyfile = self.file("reloaded.crt", first[0]), self.file("reloaded.key", first[1])
+        tls = ServerTLS(certfile, keyfile)
+        before = self.shown(tls)
+        self.file("reloaded.crt", second[0])
+        with self.assertLogs("wsproxy.reloaded", "WARNING") as logs:
+            self.assertEqual([self.shown(tls) for _ in range(3)], [before] * 3)
+        self.assertEqual(len(logs.output), 1, logs.output)
+        self.assertIn(
+            f"the TLS certificate cannot be read again, the one from before stays: the key in "
+            f"{keyfile} is not that",
+            logs.output[0],
+        )
+        self.file("reloaded.key", second[1])
+        after = self.shown(tls)
+        self.assertNotEqual(after, before)
+        os.remove(keyfile)
+        with self.assertLogs("wsproxy.reloaded", "WARNING"):
+            self.assertEqual(self.shown(tls), after)
+
+    def test_session_ids(self) -> None:
+        """Clients with certificates can resume their sessions, in either version of TLS."""
+        tls = ServerTLS(*self.certificate, self.authority.ca_file)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            with self.subTest(version=version):
+                context = client_context(self.authority.ca_file, self.authority.issue_client("someone"))
+                context.maximum_version = version
+                session = self.connect(tls, context).session
+                self.assertTrue(self.connect(tls, context, session=session).session_reused)
+
+    def test_session_of_an_expired_certificate(self) -> None:
+        """A session is not resumed once the client's certificate has expired."""
+        tls = ServerTLS(*self.certificate, self.authority.ca_file)
+        context = client_context(self.authority.ca_file, self.authority.issue_client("someone", seconds=30))
+        session = self.connect(tls, context).session
+        later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=31)
+        with mock.patch("wsproxy.tls.datetime.datetime") as clock:
+            clock.now.return_value = later
+            self.assertRaisesRegex(
+                TransportClosed, "has expired", self.connect, tls, context, session=session
+            )
+
+    def test_other_authority_for_clients(self) -> None:
+        """With other authorities for clients no session from before is resumed."""
+        ours, theirs = CertificateAuthority(self.directory), CertificateAuthority(self.directory)
+        path = self.file("clients.crt", ours.ca_file)
+        tls = ServerTLS(*self.certificate, path)
+        context = client_context(self.authority.ca_file, ours.issue_client("someone"))
+        session = self.connect(tls, context).session
+        self.file("clients.crt", theirs.ca_file)
+        self.assertRaisesRegex(TransportClosed, "verify failed", self.connect, tls, context, session=session)
+
+    def test_client_is_gone(self) -> None:
+        """A client that is gone before its handshake is no bug."""
+        one, two = self.sockets(tcp=True)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        one.close()
+        with self.assertRaises(TransportClosed):
+            transport = ServerTLS(*self.certificate).wrap(two)
+            self.addCleanup(transport.close)
+            transport.handshake(Deadline(WAIT))
 
 
 class ResumptionTest(TransportCase):

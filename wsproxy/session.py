@@ -48,9 +48,7 @@ class Gateway:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.tls: ServerTLS | None = None
-        if config.tls_cert is not None:
-            self.tls = ServerTLS(config.tls_cert, config.tls_key or config.tls_cert, config.tls_client_ca)
+        self.tls = ServerTLS.from_config(config)
         self.verifier = TokenVerifier(config.verification_key)
         self.resolver = Resolver()
         self.dialler = Dialler(config, self.resolver)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .certificates import check_authorities, check_certificate
+from .config import Config
 from .deadline import Deadline
 from .exceptions import ConfigError, TransportClosed
 from .reloaded import Reloaded
@@ -332,7 +333,15 @@ class ServerTLS:
         try:
             self._context.get()
         except (OSError, ValueError) as exc:
-            raise ConfigError([f"TLS: {exc}"]) from exc
+            remedy = "tls_cert, tls_key and tls_client_ca have to name PEM files"
+            raise ConfigError([f"TLS for clients: {exc}; {remedy}"]) from exc
+
+    @classmethod
+    def from_config(cls, config: Config) -> ServerTLS | None:
+        """Return what a proxy's settings ask for, None if clients come without TLS; raises as the class."""
+        if config.tls_cert is None:
+            return None
+        return cls(config.tls_cert, config.tls_key or config.tls_cert, config.tls_client_ca)
 
     def wrap(self, sock: socket.socket) -> TLSTransport:
         """Return a transport before its handshake. It owns the connection; ``sock`` is of no use any more.
