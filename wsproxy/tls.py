@@ -352,6 +352,7 @@ class ServerTLS:
         """
         context = self._context.get()
         with closed_on_error():
+            sock.getpeername()  # or wrap_socket would fail, and leave the socket open
             return TLSTransport(context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False))
 
     def _build(self) -> ssl.SSLContext:
