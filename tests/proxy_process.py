@@ -25,7 +25,7 @@ __all__ = ["Pace", "ProxyProcess", "needs_proc", "wait_until"]
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
 _POLL = 0.01
-_READY = re.compile(rb"listening on (.*):(\d+)\n")
+_READY = re.compile(rb"listening on (.*):(\d+)( .*)?\n")
 _SETTINGS = {setting.env for setting in SETTINGS}
 
 needs_proc = unittest.skipUnless(os.path.isdir("/proc/self/fd"), "needs /proc to look into another process")
@@ -43,6 +43,7 @@ class ProxyProcess:
     def __init__(
         self, api: FakeKubeVirtAPI, command: Sequence[str] = ("-m", "wsproxy"), **settings: str
     ) -> None:
+        self._scheme = "wss" if "WSPROXY_TLS_CERT" in settings else "ws"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._output = b""
         self.process = subprocess.Popen(
@@ -60,8 +61,8 @@ class ProxyProcess:
 
     @property
     def url(self) -> str:
-        """``ws://HOST:PORT``."""
-        return f"ws://{self.address[0]}:{self.address[1]}"
+        """``ws://HOST:PORT``, or ``wss://`` if the settings name a certificate for clients."""
+        return f"{self._scheme}://{self.address[0]}:{self.address[1]}"
 
     @property
     def output(self) -> bytes:

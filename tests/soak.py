@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.proxy_process import ProxyProcess
-from wsproxy import sockets, transport
+from wsproxy import sockets, tls
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import SECRET
@@ -64,7 +64,7 @@ _TELLING = re.compile(r"upstream leg: .|ended: by \S+ code (?!1000)")
 _VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
 
-class UnlockedTLSTransport(transport.TLSTransport):
+class UnlockedTLSTransport(tls.TLSTransport):
     """The control: what blocking ``SSLSocket`` methods do when one thread reads and another writes."""
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
@@ -414,7 +414,7 @@ def _serve_without_lock() -> int:
     from wsproxy.cli import main as serve
 
     _no_core_dump()
-    transport.TLSTransport = UnlockedTLSTransport  # type: ignore[misc]
+    tls.TLSTransport = UnlockedTLSTransport  # type: ignore[misc]
     return serve(["serve"])
 
 

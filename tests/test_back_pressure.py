@@ -49,7 +49,10 @@ class BackPressureTestCase(ProxyTestCase):
         self.sent = 0  # payload bytes, by one thread
         self.read = 0
         self.proxy = ProxyProcess(
-            self.api, WSPROXY_PING_INTERVAL=str(self.ping_interval), WSPROXY_CLOSE_TIMEOUT="2"
+            self.api,
+            WSPROXY_PING_INTERVAL=str(self.ping_interval),
+            WSPROXY_CLOSE_TIMEOUT="2",
+            **self.client_tls_settings,
         )
         self.addCleanup(self.proxy.close)
         self.payload = os.urandom(_MESSAGE)
@@ -148,6 +151,12 @@ class PlainSlowClient(SlowClient):
     tls = False
 
 
+class BothTLSSlowClient(SlowClient):
+    """The same with TLS on both legs."""
+
+    client_tls = True
+
+
 class SlowUpstream(BackPressureTestCase):
     """The client sends all it can, the upstream reads slowly."""
 
@@ -177,7 +186,7 @@ class SlowUpstream(BackPressureTestCase):
         self.api.add_vmi("vm", self.namespace, backend=Script(self.serve))
         self.sending = threading.Lock()
         client = self.open("vm")
-        client.sock.settimeout(_WAIT)
+        client.timeout = _WAIT
         self.start_sampling()
         sender = threading.Thread(target=self.send_stream, args=(client,))
         sender.start()
@@ -195,6 +204,12 @@ class SlowUpstream(BackPressureTestCase):
                 client.send_raw(frame)
         with self.sending:
             client.send_close(1000)
+
+
+class BothTLSSlowUpstream(SlowUpstream):
+    """The same with TLS on both legs."""
+
+    client_tls = True
 
 
 class PlainSlowUpstream(SlowUpstream):

@@ -342,6 +342,19 @@ class PlainByteIdentity(ByteIdentity):
     tls = False
 
 
+class BothTLSByteIdentity(ByteIdentity):
+    """The same with TLS on both legs."""
+
+    client_tls = True
+
+
+class ClientTLSByteIdentity(ByteIdentity):
+    """The same with TLS on the client's leg only."""
+
+    tls = False
+    client_tls = True
+
+
 def _without(frames: Sequence[bytes], early: int) -> list[bytes]:
     """Return the frames without their first ``early`` bytes; the first may be a part of one then."""
     rest = []

@@ -18,7 +18,6 @@ from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY
 from wsproxy.testing.kubevirt_http import Behaviour
 from wsproxy.testing.raw_client import RawClient
-from wsproxy.transport import PlainTransport
 from wsproxy.upgrade import Upgrade
 
 _TIMEOUT = 10.0
@@ -35,10 +34,10 @@ class BeforeASession(LeakTestCase):
         )
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(_TIMEOUT)
-        self.transport = PlainTransport(ours)
-        self.connection = ClientConnection(Gateway(config), Refuser("auto"), self.transport, "192.0.2.1:1234")
+        self.ours = ours
+        self.connection = ClientConnection(Gateway(config), Refuser("auto"), ours, "192.0.2.1:1234")
         self.thread = threading.Thread(target=self.connection.run)
-        self.addCleanup(self.transport.close)
+        self.addCleanup(ours.close)
         self.addCleanup(self.peer.close)
 
     def assert_closed(self) -> bytes:
@@ -49,7 +48,7 @@ class BeforeASession(LeakTestCase):
         self.peer.close()
         self.thread.join(_TIMEOUT)
         self.assertFalse(self.thread.is_alive())
-        self.assertEqual(self.transport._sock.fileno(), -1)
+        self.assertEqual(self.ours.fileno(), -1)
         return received
 
     def test_endpoint(self) -> None:

@@ -14,6 +14,7 @@ PACKAGE = Path(wsproxy.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
+            "certificates",
             "channel",
             "closing",
             "affinity",
@@ -30,9 +31,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"frames", "housekeeping", "keys", "poller", "registry", "routing", "sockets", "upgrade"}),
     frozenset({"config", "http", "resolver", "tokens", "transport"}),
-    frozenset({"refusal", "upstream", "writer"}),
-    frozenset({"check", "pump"}),
-    frozenset({"pump_threads"}),
+    frozenset({"refusal", "tls", "writer"}),
+    frozenset({"pump", "upstream"}),
+    frozenset({"check", "pump_threads"}),
     frozenset({"relay"}),
     frozenset({"session"}),
     frozenset({"connection"}),
@@ -155,7 +156,7 @@ class LayersTest(unittest.TestCase):
 
     def test_few_modules_touch_tls_and_poll(self) -> None:
         """One module imports ssl; two import select: one waits for one socket, the other for many."""
-        for library, place in (("ssl", {"transport"}), ("select", {"sockets", "poller"})):
+        for library, place in (("ssl", {"tls"}), ("select", {"sockets", "poller"})):
             self.assertEqual({module.name for module in modules() if library in module.foreign}, place)
 
     def test_testing_stays_outside(self) -> None:
@@ -169,7 +170,7 @@ class LayersTest(unittest.TestCase):
             ("websocket", {"upstream"}),
             ("jwt", {"keys", "tokens"}),
             ("h11", {"upgrade"}),
-            ("cryptography", {"keys"}),
+            ("cryptography", {"certificates", "keys"}),
         ):
             with self.subTest(library=library):
                 users = {module.name for module in modules() if library in module.foreign}

@@ -49,7 +49,9 @@ class Leaks(ProxyTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = ProxyProcess(self.api, WSPROXY_CLOSE_TIMEOUT="1", WSPROXY_DIAL_TIMEOUT="5")
+        self.proxy = ProxyProcess(
+            self.api, WSPROXY_CLOSE_TIMEOUT="1", WSPROXY_DIAL_TIMEOUT="5", **self.client_tls_settings
+        )
         self.addCleanup(self.proxy.close)
 
     def open(self, run: Callable[[FakeConsole], None], name: str = "vm", **claims: Any) -> RawClient:
@@ -195,6 +197,12 @@ class Leaks(ProxyTestCase):
         """Assert that the proxy comes back to the descriptors and threads of before its first client."""
         wait_until(lambda: (self.proxy.descriptors(), self.proxy.threads()) == idle, _WITHIN)
         self.assertEqual((self.proxy.descriptors(), self.proxy.threads()), idle)
+
+
+class BothTLSLeaks(Leaks):
+    """The same with TLS on both legs."""
+
+    client_tls = True
 
 
 class PlainLeaks(Leaks):

@@ -79,7 +79,8 @@ class RefusalTestCase(ProxyTestCase):
     def assert_rfb(self, proxy: WebsocketProxy, target: str, code: int, slug: str) -> str:
         """Assert that a viewer is told by RFB and then by a Close frame, and return the reason in RFB."""
         host, port = proxy.address
-        with RFBClient.connect(f"ws://{host}:{port}{target}", origin="http://console.example") as viewer:
+        url, origin = f"{self.scheme}://{host}:{port}{target}", "http://console.example"
+        with RFBClient.connect(url, origin=origin, tls=self.client_context) as viewer:
             with self.assertRaises(RFBRefused) as caught:
                 viewer.handshake()
             end = viewer.wait_closed()
@@ -366,9 +367,9 @@ class ByHTTPOnly(RefusalTestCase):
 
     def test_slow_head(self) -> None:
         """A head that is not whole by the deadline is 408, although bytes keep coming."""
+        started = time.monotonic()
         client = RawClient(self.proxy.address)
         self.addCleanup(client.close)
-        started = time.monotonic()
         stop = threading.Event()
 
         def drip() -> None:
@@ -745,6 +746,24 @@ class Endpoints(RefusalTestCase):
         """An upgrade request for an endpoint is no session route."""
         client = self.ask(self.start_proxy(), "/healthz")
         self.assert_http(client, 404, "not-found", 4404)
+
+
+class TableOverTLS(Table):
+    """The same to clients that come by TLS."""
+
+    client_tls = True
+
+
+class ByHTTPOnlyOverTLS(ByHTTPOnly):
+    client_tls = True
+
+
+class HostileHeadsOverTLS(HostileHeads):
+    client_tls = True
+
+
+class EndpointsOverTLS(Endpoints):
+    client_tls = True
 
 
 class RefusersConversation(LeakTestCase):

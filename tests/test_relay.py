@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import os
 import socket
+import ssl
 import struct
+import tempfile
 import threading
 import unittest
 from collections.abc import Callable
+from typing import cast
 
+from tests.transports import in_thread
 from wsproxy.closing import Ending, Leg
 from wsproxy.deadline import Deadline
 from wsproxy.poller import Poller
 from wsproxy.relay import Relay, RelayLimits
 from wsproxy.sockets import tune
 from wsproxy.testing.case import LeakTestCase
+from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt_frames import (
     BINARY,
     CLOSE,
@@ -27,7 +32,9 @@ from wsproxy.testing.kubevirt_frames import (
     encode_frame,
     parse_close,
 )
-from wsproxy.transport import PlainTransport
+from wsproxy.testing.raw_client import client_context
+from wsproxy.tls import accept_tls, server_context
+from wsproxy.transport import PlainTransport, Transport
 
 _LIMITS = RelayLimits(close_timeout=5.0, ping_interval=10.0, max_frame_size=1 << 20)
 _TIMEOUT = 10.0
@@ -57,17 +64,24 @@ class Peer:
             self._frames.feed(data)
         return frame
 
+    def take(self, size: int) -> bytes:
+        """Receive so many bytes as they are."""
+        data = b""
+        while len(data) < size and (part := self.sock.recv(size - len(data))):
+            data += part
+        return data
+
     def recv_close(self) -> tuple[int, str]:
         while (frame := self.recv()).opcode != CLOSE:
             pass
         return parse_close(frame.payload)
 
     def ended(self) -> bool:
-        """Read to the end; False if that was a reset."""
+        """Read to the end; False if that was a reset, or TLS was not told of it."""
         try:
             while self.sock.recv(65536):
                 pass
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             return False
         return True
 
@@ -113,9 +127,7 @@ class RelayTestCase(LeakTestCase):
             self.addCleanup(peer.sock.close)
         self.addCleanup(self.finish)
 
-    def transports(
-        self, client: socket.socket, upstream: socket.socket
-    ) -> tuple[PlainTransport, PlainTransport]:
+    def transports(self, client: socket.socket, upstream: socket.socket) -> tuple[Transport, Transport]:
         return PlainTransport(client), PlainTransport(upstream)
 
     def start_poller(self) -> Poller:
@@ -297,7 +309,7 @@ class Pings(RelayTestCase):
         self.start()
         frame = encode_frame(BINARY, bytes(1000))
         self.upstream.sock.sendall(frame[:500])
-        got = self.client.sock.recv(500, socket.MSG_WAITALL)
+        got = self.client.take(500)
         self.tick(10)
         self.upstream.recv()
         self.upstream.sock.sendall(frame[500:])
@@ -478,7 +490,7 @@ class Liveness(RelayTestCase):
         """A leg inside a frame gets no ping, and so is not dead for not answering one."""
         self.start()
         self.upstream.sock.sendall(encode_frame(BINARY, bytes(1000))[:500])
-        self.client.sock.recv(500, socket.MSG_WAITALL)
+        self.client.take(500)
         for _ in range(6):
             self.tick(10)
             self.answer_ping(self.upstream)
@@ -564,7 +576,7 @@ class Ends(RelayTestCase):
         self.start()
         frame = encode_frame(BINARY, bytes(1000))
         self.upstream.sock.sendall(frame[:500])
-        got = self.client.sock.recv(500, socket.MSG_WAITALL)
+        got = self.client.take(500)
         self.relay.end(4499, "kicked")
         self.assertEqual(self.tick(), 5.0)
         self.upstream.sock.sendall(frame[500:])
@@ -576,7 +588,7 @@ class Ends(RelayTestCase):
         """A leg that is inside a frame at the deadline is shut down, and named."""
         self.start()
         self.upstream.sock.sendall(encode_frame(BINARY, bytes(1000))[:500])
-        self.client.sock.recv(500, socket.MSG_WAITALL)
+        self.client.take(500)
         self.relay.end(4499, "kicked")
         self.tick(5)
         self.assert_over()
@@ -599,7 +611,7 @@ class Ends(RelayTestCase):
         self.relay.end(4499, "kicked")
         for _ in range(3):
             self.assertAlmostEqual(self.tick(), 0.02)
-        self.assertEqual(len(self.client.sock.recv(total, socket.MSG_WAITALL)), total)
+        self.assertEqual(len(self.client.take(total)), total)
         self.tick(0.02)
         self.assertEqual(self.client.recv_close(), (4499, "kicked"))
         self.assertGreater(self.tick(), 4.9)
@@ -673,9 +685,7 @@ class Bugs(RelayTestCase):
 
     broken = Leg.CLIENT
 
-    def transports(
-        self, client: socket.socket, upstream: socket.socket
-    ) -> tuple[PlainTransport, PlainTransport]:
+    def transports(self, client: socket.socket, upstream: socket.socket) -> tuple[Transport, Transport]:
         if self.broken is Leg.CLIENT:
             return _Broken(client), PlainTransport(upstream)
         return PlainTransport(client), _Broken(upstream)
@@ -731,6 +741,55 @@ class BugsWithPoller(WithPoller, Bugs):
 
 @unittest.skipUnless(Poller.available, "needs epoll")
 class UpstreamBugsWithPoller(WithPoller, UpstreamBugs):
+    pass
+
+
+class WithClientTLS(RelayTestCase):
+    """All that holds as well when the client's leg is TLS."""
+
+    def transports(self, client: socket.socket, upstream: socket.socket) -> tuple[Transport, Transport]:
+        with tempfile.TemporaryDirectory() as directory:
+            authority = CertificateAuthority(directory)
+            ours, theirs = server_context(*authority.issue()), client_context(authority.ca_file)
+        accepted = in_thread(lambda: accept_tls(client, ours, Deadline(_TIMEOUT)))
+        self.client.sock = theirs.wrap_socket(
+            self.client.sock, server_hostname="localhost", suppress_ragged_eofs=False
+        )
+        return cast(Transport, accepted()), PlainTransport(upstream)
+
+
+class CopyingOverTLS(WithClientTLS, Copying):
+    pass
+
+
+class PingsOverTLS(WithClientTLS, Pings):
+    pass
+
+
+class EndsOverTLS(WithClientTLS, Ends):
+    def fill(self, sock: socket.socket) -> int:
+        """Fill the send buffer by frames that the writer itself brings: TLS wants the last one again."""
+        writer, frame, total = self.relay._sides[Leg.CLIENT].writer, encode_frame(BINARY, bytes(60)), 0
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        while True:
+            writer.inject(frame)
+            if writer.waiting:
+                return total
+            total += len(frame)
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class CopyingOverTLSWithPoller(WithPoller, CopyingOverTLS):
+    pass
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class PingsOverTLSWithPoller(WithPoller, PingsOverTLS):
+    pass
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
+class EndsOverTLSWithPoller(WithPoller, EndsOverTLS):
     pass
 
 

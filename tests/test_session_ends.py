@@ -1,4 +1,4 @@
-"""The table of ends, with real sockets on both sides, over a plain and over a TLS upstream."""
+"""The table of ends, with real sockets on both sides, each leg with TLS and without."""
 
 from __future__ import annotations
 
@@ -517,7 +517,7 @@ class StuckLegs(EndsTestCase):
         self.api.add_vmi("vm", self.namespace, backend=Script(speak_once))
         client = RawClient.open(self.url(self.proxy, "vm"))
         self.addCleanup(client.close)
-        client.sock.settimeout(1)
+        client.timeout = 1
         with self.assertRaises((TimeoutError, ConnectionError)):
             while True:
                 client.send_frame(BINARY, bytes(32768))
@@ -643,6 +643,24 @@ class PlainLiveness(Liveness):
 
 class PlainStop(Stop):
     tls = False
+
+
+class BothTLSEnds(Ends):
+    """The same with TLS on both legs: every end that is orderly is so for TLS as well."""
+
+    client_tls = True
+
+
+class BothTLSStuckLegs(StuckLegs):
+    client_tls = True
+
+
+class BothTLSLiveness(Liveness):
+    client_tls = True
+
+
+class BothTLSStop(Stop):
+    client_tls = True
 
 
 class ExpiredSession(EndsTestCase):

@@ -6,7 +6,7 @@ import socket
 import threading
 from typing import Any, cast
 
-from tests.test_transport import WAIT, TransportCase, ignore, in_thread
+from tests.transports import WAIT, TransportCase, ignore, in_thread
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
 from wsproxy.sockets import Address, connect_tcp, tune, wake

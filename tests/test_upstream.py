@@ -40,7 +40,7 @@ from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
 from wsproxy.testing.kubevirt_http import Answer, Behaviour, status_answer, text_answer
-from wsproxy.transport import TLSTransport, server_context
+from wsproxy.tls import TLSTransport, server_context
 from wsproxy.upstream import Dialler, Upstream, read_token, refusal_of
 
 _NAMESPACE = "lab-1"

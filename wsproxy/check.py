@@ -6,12 +6,13 @@ import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from .certificates import check_certificate, days_left
 from .config import Config
 from .deadline import Deadline
 from .exceptions import TransportClosed
 from .resolver import Resolver
 from .routing import host_and_port
-from .transport import ClientTLS
+from .tls import ClientTLS, ServerTLS
 from .upstream import Dialler, read_token
 
 __all__ = ["Finding", "check", "raise_descriptor_limit"]
@@ -43,6 +44,7 @@ def check(config: Config) -> Iterator[Finding]:
         f"settings: API at {config.upstream.url('')}, listening on {host_and_port(config.host, config.port)}",
     )
     yield _descriptors()
+    yield _certificate(config)
     files = [_ca(config), _token(config)]
     yield from files
     if all(finding.ok for finding in files):
@@ -67,6 +69,20 @@ def _descriptors() -> Finding:
     if limit < _FEW_DESCRIPTORS:
         return Finding(False, f"{text}; raise the hard limit on open files (ulimit -n, LimitNOFILE=)")
     return Finding(True, text)
+
+
+def _certificate(config: Config) -> Finding:
+    if config.tls_cert is None:
+        return Finding(True, "certificate: none, clients come without TLS")
+    what = f"certificate: {config.tls_cert}"
+    try:
+        ServerTLS.from_config(config)
+        days = days_left(check_certificate(config.tls_cert, config.tls_key or config.tls_cert))
+    except ValueError as exc:
+        remedy = "set WSPROXY_TLS_CERT and WSPROXY_TLS_KEY to a valid chain and its key"
+        return Finding(False, f"{what}: {exc}; {remedy}")
+    demanded = "" if config.tls_client_ca is None else f", clients need one of {config.tls_client_ca}"
+    return Finding(True, f"{what}, {days} days left{demanded}")
 
 
 def _ca(config: Config) -> Finding:

@@ -61,7 +61,7 @@ def _serve(options: argparse.Namespace) -> int:
         if config.cpu_affinity == "auto":
             settle(random.randrange(1024))
         proxy = WebsocketProxy.from_config(config)
-        proxy.run(config.host, config.port, on_ready=lambda proxy: _print_ready(proxy.address))
+        proxy.run(config.host, config.port, on_ready=lambda proxy: _print_ready(config, proxy.address))
     except OSError as exc:
         print(f"wsproxy: cannot listen on {config.host} port {config.port}: {exc}", file=sys.stderr)
         return 1
@@ -69,7 +69,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _supervise(config: Config) -> int:
-    if Supervisor(config).run(_print_ready):
+    if Supervisor(config).run(lambda address: _print_ready(config, address)):
         return 0
     print("wsproxy: the workers cannot start; the log says why", file=sys.stderr)
     return 1
@@ -84,9 +84,9 @@ def _collect_less() -> None:
     gc.set_threshold(10_000, *gc.get_threshold()[1:])
 
 
-def _print_ready(address: tuple[str, int]) -> None:
-    host, port = address
-    print(f"wsproxy {__version__} listening on {host_and_port(host, port)}", flush=True)
+def _print_ready(config: Config, address: tuple[str, int]) -> None:
+    schemes = "" if config.tls_cert is None else " (wss, https)"
+    print(f"wsproxy {__version__} listening on {host_and_port(*address)}{schemes}", flush=True)
 
 
 def _token(options: argparse.Namespace) -> int:

@@ -89,6 +89,10 @@ class Config:
     :param subresources: subresources that a path may name besides the one of ``api_path``.
     :param sslopt: TLS towards the API in websocket-client's vocabulary (:class:`.ClientTLS`).
     :param token_file: file with the service account's bearer token.
+    :param tls_cert: file with the certificate chain (PEM) shown to clients; None if they come without TLS.
+    :param tls_key: file with its private key; None if ``tls_cert`` holds that, too.
+    :param tls_client_ca: file with authorities, one of which has to have signed each client's certificate;
+        None if clients need none.
     :param reject: "auto" (browsers get a Close frame, others HTTP), "http" or "close".
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting upstream: name, TCP, TLS and handshake together.
@@ -113,6 +117,9 @@ class Config:
     subresources: tuple[str, ...] = ()
     sslopt: Mapping[str, Any] = field(default_factory=lambda: {"ca_certs": SERVICE_ACCOUNT_CA}, repr=False)
     token_file: str = SERVICE_ACCOUNT_TOKEN
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
     reject: str = "auto"
     request_timeout: float = 10.0
     dial_timeout: float = 10.0
@@ -170,6 +177,9 @@ class Config:
             faults.append(f"port is {self.port}; it must be 0 to 65535")
         if not 1 <= self.workers <= _MAX_WORKERS:
             faults.append(f"workers is {self.workers}; it must be 1 to {_MAX_WORKERS}")
+        for name in ("tls_key", "tls_client_ca"):
+            if getattr(self, name) is not None and self.tls_cert is None:
+                faults.append(f"{name} is set but tls_cert is not; set it, or clients come without TLS")
         if self.reject not in REJECT_MODES:
             faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
         if self.cpu_affinity not in CPU_AFFINITIES:
@@ -323,6 +333,9 @@ SETTINGS = (
     Setting("WSPROXY_ALGORITHMS", "algorithms", _names, "HS256", "JWS algorithms, separated by commas"),
     Setting("WSPROXY_CA_FILE", "ca_certs", str, SERVICE_ACCOUNT_CA, "authorities of the API's certificate"),
     _setting("WSPROXY_TOKEN_FILE", "token_file", str, "bearer token of the service account"),
+    _setting("WSPROXY_TLS_CERT", "tls_cert", str, "certificate chain for clients; without it no TLS"),
+    _setting("WSPROXY_TLS_KEY", "tls_key", str, "its private key, if that is in another file"),
+    _setting("WSPROXY_TLS_CLIENT_CA", "tls_client_ca", str, "authorities; each client needs a certificate"),
     _setting("WSPROXY_REJECT", "reject", str.lower, "how to refuse: auto, http or close"),
     _setting("WSPROXY_REQUEST_TIMEOUT", "request_timeout", _seconds, "seconds for a whole request head"),
     _setting("WSPROXY_DIAL_TIMEOUT", "dial_timeout", _seconds, "seconds for connecting to the API"),

@@ -1,8 +1,9 @@
-"""One client's connection: read the request, then answer it, refuse it, or open a session."""
+"""One client's connection: TLS if need be, then the request, then an answer, a refusal, or a session."""
 
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 
 from . import http
@@ -10,7 +11,7 @@ from .deadline import Deadline
 from .exceptions import Refused, RequestTimeout, TransportClosed
 from .refusal import Refuser
 from .session import Gateway, Session, rfb_expected
-from .transport import Transport
+from .transport import PlainTransport, Transport
 from .upgrade import HeadReader, RequestHead, Upgrade
 
 __all__ = ["ClientConnection"]
@@ -26,23 +27,26 @@ class ClientConnection:
 
     :param gateway: what all sessions of the server share.
     :param refuser: how to refuse.
-    :param transport: the client's; owned and closed here.
+    :param sock: the client's; owned and closed here.
     :param peer: the client's address, for the log.
     """
 
-    def __init__(self, gateway: Gateway, refuser: Refuser, transport: Transport, peer: str) -> None:
+    def __init__(self, gateway: Gateway, refuser: Refuser, sock: socket.socket, peer: str) -> None:
         self.session = Session(gateway, peer)
         self._gateway = gateway
         self._refuser = refuser
-        self._transport = transport
-        # Guards the flag: whether the session answers for how the connection ends.
+        self._sock = sock
+        # Guards the attributes below.
         self._lock = threading.Lock()
-        self._in_session = False
+        self._transport: Transport = PlainTransport(sock)
+        self._aborted = False
+        self._in_session = False  # the session answers for how the connection ends
 
     def run(self) -> None:
         """Serve the connection and close it. Blocks until its end; never raises."""
+        deadline = Deadline(self._gateway.config.request_timeout)
         try:
-            if self._open(Deadline(self._gateway.config.request_timeout)):
+            if self._secure(deadline) and self._open(deadline):
                 self.session.relay(self._transport)
         except (TransportClosed, TimeoutError) as exc:
             logger.debug("connection %s from %s: %s", self.session.id, self.session.peer, exc)
@@ -62,8 +66,31 @@ class ClientConnection:
 
     def abort(self) -> None:
         """See :class:`.Connection`."""
-        self._transport.abort()
+        with self._lock:
+            self._aborted, transport = True, self._transport  # which may be about to be replaced
+        transport.abort()
         self.session.abort()
+
+    def _secure(self, deadline: Deadline) -> bool:
+        """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
+        tls = self._gateway.tls
+        if tls is None:
+            return True
+        try:
+            if not self._transport.starts(deadline):
+                return False  # a probe of the port, for instance; neither costs a TLS object nor a line
+            transport = tls.wrap(self._sock)
+            with self._lock:
+                self._transport, aborted = transport, self._aborted
+            if aborted:
+                transport.abort()
+            transport.handshake(deadline)
+            return True
+        except (TransportClosed, TimeoutError) as exc:
+            session = self.session
+            logger.info("connection %s from %s: no TLS handshake: %s", session.id, session.peer, exc)
+            self._transport.linger(Deadline(_LAST_WORD_SECONDS))  # so that the reason arrives, an alert
+            return False
 
     def _open(self, deadline: Deadline) -> bool:
         """Do everything up to the 101; return False if the request has been answered otherwise."""

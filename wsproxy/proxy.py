@@ -43,6 +43,9 @@ class WebsocketProxy:
     :param algorithms: what the key may be used for: HS256, HS384, HS512, or RS256, or ES256.
     :param sslopt: TLS towards the API, in websocket-client's vocabulary.
     :param token_file: file with the service account's bearer token.
+    :param tls_cert: file with the certificate chain (PEM) shown to clients; None if they come without TLS.
+    :param tls_key: file with its private key; None if ``tls_cert`` holds that, too.
+    :param tls_client_ca: file with authorities, one of which has to have signed each client's certificate.
     :param subresources: subresources that a path may name, besides the one of ``api_path``.
     :param reject: "auto" (browsers are told by a Close frame, others by HTTP), "http" or "close".
     :param request_timeout: seconds for a whole request head, and for a refusal.
@@ -64,6 +67,9 @@ class WebsocketProxy:
         algorithms: Sequence[str] = ("HS256",),
         sslopt: Mapping[str, Any] | None = None,
         token_file: str = SERVICE_ACCOUNT_TOKEN,
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
+        tls_client_ca: str | None = None,
         subresources: Sequence[str] = (),
         reject: str = "auto",
         request_timeout: float = 10.0,
@@ -82,6 +88,9 @@ class WebsocketProxy:
                 algorithms=tuple(algorithms),
                 sslopt={"ca_certs": SERVICE_ACCOUNT_CA} if sslopt is None else dict(sslopt),
                 token_file=token_file,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                tls_client_ca=tls_client_ca,
                 subresources=tuple(subresources),
                 reject=reject,
                 request_timeout=request_timeout,

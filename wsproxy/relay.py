@@ -196,7 +196,7 @@ class Relay:
 
     def _shut_down(self) -> None:
         for side in self._sides.values():
-            side.transport.abort()
+            side.transport.shut_down()
 
     def tick(self, now: float) -> float:
         """Do what is due and return when to call again. The housekeeping thread only; never blocks.

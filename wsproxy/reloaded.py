@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -18,6 +19,8 @@ T = TypeVar("T")
 _Stamp = tuple[tuple[int, int, int], ...]
 
 logger = logging.getLogger("wsproxy.reloaded")
+
+_RETRY_SECONDS = 1.0
 
 
 class Reloaded(Generic[T]):
@@ -34,29 +37,39 @@ class Reloaded(Generic[T]):
         self._what = what
         self._paths = tuple(paths)
         self._load = load
-        # Guards _value and _stamp. Held while loading, so that a change is loaded once.
+        # Guards the attributes below. Held while loading, so that a change is loaded once.
         self._lock = threading.Lock()
         self._value: T | None = None
         self._stamp: _Stamp | None = None
+        self._bad: _Stamp | None = None  # of files that could not be loaded; None also for missing ones
+        self._bad_until = 0.0
 
     def get(self) -> T:
         """Return the value, current as of this call.
 
-        While a changed file cannot be read, the value from before goes on and a warning is logged.
+        While a changed file cannot be read, the value from before goes on and a warning is logged, once a
+        second at most: whoever makes us ask must not fill the log.
 
         :raises OSError: if the files could never be read.
         :raises ValueError: if their content was never usable.
         """
         with self._lock:
+            stamp: _Stamp | None = None
             try:
                 stamp = tuple(self._stamp_of(path) for path in self._paths)
-                if self._value is None or stamp != self._stamp:
+                if self._value is None or (stamp != self._stamp and not self._is_known_bad(stamp)):
                     self._value, self._stamp = self._load(), stamp
             except (OSError, ValueError) as exc:
                 if self._value is None:
                     raise
-                logger.warning("%s cannot be read again, the one from before stays: %s", self._what, exc)
+                if not self._is_known_bad(stamp):
+                    logger.warning("%s cannot be read again, the one from before stays: %s", self._what, exc)
+                    self._bad, self._bad_until = stamp, time.monotonic() + _RETRY_SECONDS
             return self._value
+
+    def _is_known_bad(self, stamp: _Stamp | None) -> bool:
+        """Whether these very files could not be loaded a moment ago."""
+        return stamp == self._bad and time.monotonic() < self._bad_until
 
     @staticmethod
     def _stamp_of(path: str) -> tuple[int, int, int]:

@@ -21,7 +21,6 @@ from .routing import host_and_port
 from .session import Gateway
 from .sockets import AcceptTurns, tune
 from .threads import ThreadPool, current_owner, start_thread
-from .transport import PlainTransport
 
 __all__ = ["BACKLOG", "ConsoleServer", "listen"]
 
@@ -161,7 +160,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         tune(request)
         peer = _peer(client_address)
-        connection = ClientConnection(self._gateway, self._refuser, PlainTransport(request), peer)
+        connection = ClientConnection(self._gateway, self._refuser, request, peer)
         if not self._registry.add(connection):
             request.close()
             return

@@ -22,6 +22,7 @@ from .resolver import Resolver
 from .routing import Route, session_route
 from .sockets import wake
 from .threads import start_thread
+from .tls import ServerTLS
 from .tokens import Grant, TokenVerifier
 from .transport import Transport
 from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
@@ -41,11 +42,13 @@ class Gateway:
     """What all sessions of one server share.
 
     :param config: the settings.
-    :raises ConfigError: if the upstream TLS options are wrong.
+    :ivar tls: TLS towards clients, None if they come without.
+    :raises ConfigError: if the TLS options of either side are wrong.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.tls = ServerTLS.from_config(config)
         self.verifier = TokenVerifier(config.verification_key)
         self.resolver = Resolver()
         self.dialler = Dialler(config, self.resolver)

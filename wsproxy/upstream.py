@@ -37,7 +37,8 @@ from .nesting import nested_deeper_than
 from .reloaded import Reloaded
 from .resolver import Resolver
 from .sockets import connect_tcp
-from .transport import ClientTLS, PlainTransport, TLSTransport, Transport
+from .tls import ClientTLS, TLSTransport
+from .transport import PlainTransport, Transport
 
 __all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 

@@ -12,7 +12,7 @@ from .kubevirt_console import FakeConsole
 from .kubevirt_http import Answer, Behaviour, RecordedRequest
 from .kubevirt_vmi import FakeVMI
 from .png import Image
-from .raw_client import RawClient
+from .raw_client import RawClient, client_context
 from .rfb_client import ConsoleClosed, RFBClient, RFBRefused, UpgradeRefused
 
 __all__ = [
@@ -39,5 +39,6 @@ __all__ = [
     "TCPBackend",
     "UnixBackend",
     "UpgradeRefused",
+    "client_context",
     "make_token",
 ]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+import ssl
 import sys
+import tempfile
 import threading
 import unittest
 from typing import Any
+from unittest import mock
 
 from ..config import DEFAULT_API_PATH
 from ..deadline import Deadline
 from ..proxy import WebsocketProxy
 from ..routing import host_and_port
 from ..tokens import make_token
+from .certificates import CertificateAuthority
 from .fake_kubevirt import FakeKubeVirtAPI
+from .raw_client import RawClient, client_context
 
 __all__ = ["SECRET", "LeakTestCase", "ProxyTestCase"]
 
@@ -67,17 +72,34 @@ class ProxyTestCase(LeakTestCase):
     """Starts a :class:`FakeKubeVirtAPI` and, on demand, proxies in front of it.
 
     :cvar tls: whether the stand-in speaks TLS and the proxies use a service account, as in a cluster.
+    :cvar client_tls: whether clients come to the proxies by TLS; a :class:`RawClient` then does so.
     :ivar api: the stand-in; add VMIs to it.
+    :ivar proxy_certificate: with ``client_tls``, files with the proxies' certificate and its key.
+    :ivar client_context: with ``client_tls``, what a client needs; None without.
     """
 
     tls = True
+    client_tls = False
     namespace = "lab-1"
 
     def setUp(self) -> None:
         super().setUp()
+        self.client_context: ssl.SSLContext | None = None
+        if self.client_tls:
+            self.__prepare_client_tls()
         self.api = FakeKubeVirtAPI(tls=self.tls)
         self.api.start()
         self.addCleanup(self.__stop_api)
+
+    def __prepare_client_tls(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        authority = CertificateAuthority(directory.name)
+        self.proxy_certificate = authority.issue()
+        self.client_context = client_context(authority.ca_file)
+        patcher = mock.patch.object(RawClient, "default_tls", self.client_context)
+        patcher.start()
+        self.addCleanup(patcher.stop)
 
     def __stop_api(self) -> None:
         self.api.stop()
@@ -94,6 +116,8 @@ class ProxyTestCase(LeakTestCase):
         }
         if self.tls:
             given |= {"sslopt": {"ca_certs": self.api.ca_file}, "token_file": self.api.token_file}
+        if self.client_tls:
+            given["tls_cert"], given["tls_key"] = self.proxy_certificate
         return given | options
 
     def start_proxy(self, host: str = "127.0.0.1", **options: Any) -> WebsocketProxy:
@@ -112,7 +136,19 @@ class ProxyTestCase(LeakTestCase):
 
     def url(self, proxy: WebsocketProxy, vmi: str, token: str | None = None) -> str:
         """Return the URL of a VMI's console at ``proxy``."""
-        return f"ws://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
+        return f"{self.scheme}://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
+
+    @property
+    def client_tls_settings(self) -> dict[str, str]:
+        """The program's settings that ``client_tls`` needs, as environment variables."""
+        if not self.client_tls:
+            return {}
+        return dict(zip(("WSPROXY_TLS_CERT", "WSPROXY_TLS_KEY"), self.proxy_certificate, strict=True))
+
+    @property
+    def scheme(self) -> str:
+        """Of a URL for clients: ``ws``, or ``wss`` with ``client_tls``."""
+        return "wss" if self.client_tls else "ws"
 
 
 def _open_sockets() -> frozenset[str]:

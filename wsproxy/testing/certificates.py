@@ -1,4 +1,4 @@
-"""A certificate authority for tests and the demo, and the server certificates that it issues."""
+"""A certificate authority for tests and the demo, and the certificates that it issues."""
 
 from __future__ import annotations
 
@@ -87,15 +87,30 @@ class CertificateAuthority:
         """The authority's own certificate, as PEM."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, names: Iterable[str] = ()) -> tuple[str, str]:
+    def issue(self, names: Iterable[str] = (), *, seconds: float | None = None) -> tuple[str, str]:
         """Write a server certificate for ``localhost``, ``127.0.0.1``, ``::1`` and the given names.
 
         :param names: further host names and IP addresses; the first is the common name.
+        :param seconds: how long it is valid from now, negative for one that has expired; None for as long as
+            the authority.
         :return: the paths of the certificate and of its key (PEM, mode 0600).
         :raises OSError: if a file cannot be written.
         """
+        every = list(dict.fromkeys((*names, *_ALWAYS)))
+        return self._issue(every, ExtendedKeyUsageOID.SERVER_AUTH, seconds)
+
+    def issue_client(self, name: str, *, seconds: float | None = None) -> tuple[str, str]:
+        """Write a client's certificate with a common name, and its key; otherwise as :meth:`issue`."""
+        return self._issue([name], ExtendedKeyUsageOID.CLIENT_AUTH, seconds)
+
+    def _issue(
+        self, names: list[str], usage: x509.ObjectIdentifier, seconds: float | None
+    ) -> tuple[str, str]:
+        not_after = self._not_after
+        if seconds is not None:
+            not_after = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign_server(key.public_key(), list(dict.fromkeys((*names, *_ALWAYS))))
+        certificate = self._sign_end_entity(key.public_key(), names, usage, not_after)
         self._issued += 1
         certfile, keyfile = self._path(f"{self._issued}.crt"), self._path(f"{self._issued}.key")
         _write_private(certfile, certificate.public_bytes(serialization.Encoding.PEM))
@@ -105,7 +120,9 @@ class CertificateAuthority:
     def _path(self, ending: str) -> str:
         return os.path.join(self._directory, f"{self._serial[-12:]}-{ending}")
 
-    def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, not_after: datetime.datetime
+    ) -> x509.CertificateBuilder:
         identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
@@ -115,25 +132,30 @@ class CertificateAuthority:
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(self._not_before)
-            .not_valid_after(self._not_after)
+            .not_valid_after(not_after)
             .add_extension(identifier, critical=False)
             .add_extension(authority, critical=False)
         )
 
     def _sign_itself(self) -> x509.Certificate:
         constraints = x509.BasicConstraints(ca=True, path_length=0)
-        builder = self._builder(self._name, self._key.public_key())
+        builder = self._builder(self._name, self._key.public_key(), self._not_after)
         builder = builder.add_extension(constraints, critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
         return builder.sign(self._key, hashes.SHA256())
 
-    def _sign_server(self, public_key: ec.EllipticCurvePublicKey, names: list[str]) -> x509.Certificate:
+    def _sign_end_entity(
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        names: list[str],
+        usage: x509.ObjectIdentifier,
+        not_after: datetime.datetime,
+    ) -> x509.Certificate:
         constraints = x509.BasicConstraints(ca=False, path_length=None)
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
-        builder = self._builder(_name(names[0][:64]), public_key)
+        builder = self._builder(_name(names[0][:64]), public_key, not_after)
         builder = builder.add_extension(constraints, critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-        builder = builder.add_extension(usage, critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         builder = builder.add_extension(alternatives, critical=False)
         return builder.sign(self._key, hashes.SHA256())

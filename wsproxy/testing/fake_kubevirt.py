@@ -14,7 +14,8 @@ from typing import Any
 
 from ..deadline import Deadline
 from ..exceptions import TransportClosed
-from ..transport import PlainTransport, Transport, accept_tls, server_context
+from ..tls import accept_tls, server_context
+from ..transport import PlainTransport, Transport
 from .certificates import CertificateAuthority
 from .connections import ConnectionServer
 from .kubevirt_backends import Backend

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..deadline import Deadline
 from ..exceptions import TransportClosed
-from ..transport import TLSTransport, Transport
+from ..tls import TLSTransport
+from ..transport import Transport
 from .kubevirt_frames import (
     BINARY,
     CLOSE,

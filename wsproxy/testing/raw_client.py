@@ -3,45 +3,90 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
 from types import TracebackType
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from ..deadline import Deadline
+from ..exceptions import TransportClosed
+from ..tls import TLSTransport
+from ..transport import PlainTransport, Transport
 from .kubevirt_frames import CLOSE, Frame, FrameBuffer, close_payload, encode_frame, parse_close
 
-__all__ = ["RawClient"]
+__all__ = ["RawClient", "client_context"]
 
 _RECEIVE = 65536
 _TIMEOUT = 10.0
 
 
+def client_context(ca_file: str, certificate: tuple[str, str] | None = None) -> ssl.SSLContext:
+    """Return a context for a client that takes the end of a TCP connection for an error, not for TLS's.
+
+    :param ca_file: whom to trust.
+    :param certificate: files with the client's own certificate and its key.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    if certificate is not None:
+        context.load_cert_chain(*certificate)
+    return context
+
+
 class RawClient:
-    """One TCP connection to a proxy, plain.
+    """One connection to a proxy, plain or TLS.
 
     Not for several threads, but one may receive while another sends. Every call that receives blocks for
-    at most ``timeout`` seconds and raises TimeoutError then, ConnectionError after a reset.
+    at most ``timeout`` seconds and raises TimeoutError then, ConnectionError after a reset, or after an end
+    that TLS was not told of.
 
     :param address: host and port.
     :param receive_buffer: size of the kernel's receive buffer, bytes; a small one fills soon.
+    :param tls: see :func:`client_context`; None for :attr:`default_tls`.
+    :ivar sock: the socket; a :class:`ssl.SSLSocket` with TLS.
+    :ivar timeout: seconds that sending may take.
     """
 
-    def __init__(self, address: tuple[str, int], *, receive_buffer: int | None = None) -> None:
+    default_tls: ClassVar[ssl.SSLContext | None] = None
+    """For clients that are given no context; None for plain ones. A test case may set it for a while."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.timeout = _TIMEOUT
         self.sock.settimeout(_TIMEOUT)
         try:
             self.sock.connect(address)
+            self._transport = self._secured(tls or self.default_tls, address[0])
         except BaseException:
             self.sock.close()
             raise
         self._frames = FrameBuffer()
         self.head = b""
+
+    def _secured(self, context: ssl.SSLContext | None, host: str) -> Transport:
+        if context is None:
+            return PlainTransport(self.sock)
+        self.sock = context.wrap_socket(
+            self.sock, server_hostname=host, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
+        transport = TLSTransport(self.sock)
+        try:
+            transport.handshake(Deadline(_TIMEOUT))
+        except TransportClosed as exc:
+            raise ConnectionError(str(exc)) from exc
+        return transport
 
     @classmethod
     def open(
@@ -51,14 +96,19 @@ class RawClient:
         headers: Sequence[str] = (),
         early: bytes = b"",
         receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> RawClient:
-        """Open a ``ws://`` URL and return the client, whatever was answered: see :attr:`status`.
+        """Open a URL and return the client, whatever was answered: see :attr:`status`.
 
+        :param url: ``ws://``, or with TLS ``wss://``.
         :param headers: further request header lines.
         :param early: bytes sent in the same write as the request.
         """
         parts = urlsplit(url)
-        client = cls((parts.hostname or "", parts.port or 80), receive_buffer=receive_buffer)
+        if (parts.scheme == "wss") != bool(tls or cls.default_tls):
+            raise ValueError(f"a context is needed for wss:// URLs, and for no others: {parts.scheme}")
+        port = parts.port or (443 if parts.scheme == "wss" else 80)
+        client = cls((parts.hostname or "", port), receive_buffer=receive_buffer, tls=tls)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         client.send_raw(cls.request(target, headers) + early)
         client.read_head()
@@ -110,8 +160,11 @@ class RawClient:
         return data
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        self.sock.sendall(data)
+        """Send bytes as they are. Blocks for at most :attr:`timeout` seconds."""
+        try:
+            self._transport.send(data, Deadline(self.timeout))
+        except TransportClosed as exc:
+            raise ConnectionError(str(exc)) from exc
 
     def send_frame(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
         """Send one frame with a random mask and return its bytes."""
@@ -145,7 +198,10 @@ class RawClient:
         return self._frames.take(_RECEIVE) or self._receive(Deadline(timeout))
 
     def wait_for_end(self, timeout: float = _TIMEOUT) -> bool:
-        """Receive and drop until the connection ends; return whether in good order (FIN, not RST)."""
+        """Receive and drop until the connection ends; return whether in good order.
+
+        That is by FIN, not RST, and with TLS after a close_notify.
+        """
         deadline = Deadline(timeout)
         try:
             while self._receive(deadline):
@@ -155,8 +211,8 @@ class RawClient:
         return True
 
     def drop(self) -> None:
-        """End our direction (FIN)."""
-        self.sock.shutdown(socket.SHUT_WR)
+        """End our direction (FIN); TLS is not told."""
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def reset(self) -> None:
         """Close the connection with RST."""
@@ -165,13 +221,13 @@ class RawClient:
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
-        self.sock.close()
+        self._transport.close()
 
     def _receive(self, deadline: Deadline) -> bytes:
-        readable, _, _ = select.select([self.sock], [], [], deadline.remaining())
-        if not readable:
-            raise TimeoutError("nothing came in time")
-        return self.sock.recv(_RECEIVE)
+        try:
+            return self._transport.recv(_RECEIVE, deadline)
+        except TransportClosed as exc:
+            raise ConnectionError(str(exc)) from exc
 
     def __enter__(self) -> RawClient:
         return self

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -121,9 +122,12 @@ class RFBClient:
         header: Iterable[str] = (),
         origin: str | None = None,
         subprotocols: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> RFBClient:
-        """Open a ws:// URL as `open_websocket` does and return a viewer over it, before its handshake."""
-        connection = open_websocket(url, timeout, header=header, origin=origin, subprotocols=subprotocols)
+        """Open a URL as `open_websocket` does and return a viewer over it, before its handshake."""
+        connection = open_websocket(
+            url, timeout, header=header, origin=origin, subprotocols=subprotocols, tls=tls
+        )
         return cls(WebSocketStream(connection, timeout), timeout)
 
     def __enter__(self) -> RFBClient:

@@ -10,6 +10,7 @@ Errors::
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -56,20 +57,24 @@ def open_websocket(
     header: Iterable[str] = (),
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
+    tls: ssl.SSLContext | None = None,
 ) -> websocket.WebSocket:
-    """Open a ws:// URL with websocket-client and return the connection; blocks.
+    """Open a ws:// URL, or with `tls` a wss:// URL, with websocket-client and return the connection; blocks.
 
     Follows no redirects, uses no proxy of the environment, and sends an Origin only if one is given. `header`
     holds lines "Name: value". `timeout` is in seconds and bounds each system call. Raises UpgradeRefused, or
     OSError if the server cannot be reached.
     """
     target = urlsplit(url)
-    if target.scheme != "ws" or target.hostname is None:
-        raise ValueError("only ws:// URLs can be opened")
+    if target.scheme != ("wss" if tls else "ws") or target.hostname is None:
+        raise ValueError("only ws:// URLs can be opened, and wss:// URLs with a context")
     with ExitStack() as owned:
-        connection = socket.create_connection((target.hostname, target.port or 80), timeout)
+        connection = socket.create_connection((target.hostname, target.port or (443 if tls else 80)), timeout)
         owned.enter_context(connection)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            connection = tls.wrap_socket(connection, server_hostname=target.hostname)
+            owned.enter_context(connection)
         connected = _upgrade(connection, url, timeout, list(header), origin, list(subprotocols))
         if connected.getstatus() != 101:  # before 1.9.2 a redirect that is not followed counts as success
             raise UpgradeRefused(connected.getstatus(), connected.getheaders() or {}, b"")

@@ -1,0 +1,89 @@
+"""What the files of a TLS server hold: its certificate, its key, and the authorities of its clients.
+
+OpenSSL reads them, too, but its errors tell neither which file is meant nor what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import datetime
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+__all__ = ["check_authorities", "check_certificate", "days_left"]
+
+
+def check_certificate(certfile: str, keyfile: str) -> x509.Certificate:
+    """Return the certificate that a server shows, the first of ``certfile``. Blocks on the file system only.
+
+    :param keyfile: holds its private key; may be the same file.
+    :raises ValueError: saying which file is at fault, and what to do.
+    """
+    certificate = _certificates(certfile)[0]
+    key = _key(keyfile)
+    if _spki(certificate) != _spki(key):
+        raise ValueError(
+            f"the key in {keyfile} is not that of the first certificate in {certfile}; "
+            "a chain begins with the server's own certificate"
+        )
+    return certificate
+
+
+def check_authorities(file: str) -> None:
+    """Look whether a file holds certificates. Blocks on the file system only.
+
+    :raises ValueError: if it does not, or cannot be read.
+    """
+    _certificates(file)
+
+
+def days_left(certificate: x509.Certificate, now: datetime.datetime | None = None) -> int:
+    """Return for how many whole days a certificate is still valid.
+
+    :param now: an aware time; None for now.
+    :raises ValueError: if it is not valid yet, or not any more.
+    """
+    now = now or datetime.datetime.now(datetime.timezone.utc)
+    if now < certificate.not_valid_before_utc:
+        raise ValueError(f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
+    if now > certificate.not_valid_after_utc:
+        raise ValueError(f"expired since {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    return (certificate.not_valid_after_utc - now).days
+
+
+def _certificates(file: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_read(file))
+    except ValueError as exc:
+        if isinstance(exc, _Unreadable):
+            raise
+        raise ValueError(f"{file} holds no certificate in PEM form") from None
+
+
+def _key(file: str) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(_read(file), None)
+    except _Unreadable:
+        raise
+    except TypeError:  # nobody is there to type the password in
+        raise ValueError(f"the private key in {file} is encrypted; store it without a password") from None
+    except (ValueError, UnsupportedAlgorithm):  # its text may quote the key: not chained
+        raise ValueError(f"{file} holds no private key in PEM form") from None
+
+
+class _Unreadable(ValueError):
+    pass
+
+
+def _read(file: str) -> bytes:
+    try:
+        with open(file, "rb") as opened:
+            return opened.read()
+    except OSError as exc:
+        raise _Unreadable(f"{file} cannot be read: {exc.strerror}") from exc
+
+
+def _spki(holder: x509.Certificate | PrivateKeyTypes) -> bytes:
+    return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
