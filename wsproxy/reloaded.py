@@ -34,15 +34,16 @@ class Reloaded(Generic[T]):
         self._what = what
         self._paths = tuple(paths)
         self._load = load
-        # Guards _value and _stamp. Held while loading, so that a change is loaded once.
+        # Guards _value, _stamp and _complaint. Held while loading, so that a change is loaded once.
         self._lock = threading.Lock()
         self._value: T | None = None
         self._stamp: _Stamp | None = None
+        self._complaint = ""
 
     def get(self) -> T:
         """Return the value, current as of this call.
 
-        While a changed file cannot be read, the value from before goes on and a warning is logged.
+        While a changed file cannot be read, the value from before goes on and one warning is logged.
 
         :raises OSError: if the files could never be read.
         :raises ValueError: if their content was never usable.
@@ -52,10 +53,13 @@ class Reloaded(Generic[T]):
                 stamp = tuple(self._stamp_of(path) for path in self._paths)
                 if self._value is None or stamp != self._stamp:
                     self._value, self._stamp = self._load(), stamp
+                self._complaint = ""
             except (OSError, ValueError) as exc:
                 if self._value is None:
                     raise
-                logger.warning("%s cannot be read again, the one from before stays: %s", self._what, exc)
+                if str(exc) != self._complaint:
+                    logger.warning("%s cannot be read again, the one from before stays: %s", self._what, exc)
+                    self._complaint = str(exc)
             return self._value
 
     @staticmethod
