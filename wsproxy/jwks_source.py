@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from .deadline import Clock, Deadline
+from .deadline import Deadline
 from .exceptions import Draining, TransportClosed
 from .fetch import fetch
 from .jwks import JWKSLocation, parse_jwks
@@ -57,14 +57,12 @@ class JWKSSource:
         algorithms: Sequence[str] | None,
         interval: float,
         pause: float = _MIN_PAUSE,
-        clock: Clock = time.monotonic,
     ) -> None:
         self._what = what
         self._fetch = fetch
         self._algorithms = algorithms
         self._interval = interval
         self._pause = min(pause, interval)
-        self._clock = clock
         # Guards the attributes below; not held while fetching.
         self._changed = threading.Condition()
         self._keys: tuple[VerificationKey, ...] | None = None
@@ -130,7 +128,7 @@ class JWKSSource:
 
     def _pause_left(self) -> float:
         """Seconds until the next fetch that somebody waits for."""
-        return self._began_at + self._pause - self._clock()
+        return self._began_at + self._pause - time.monotonic()
 
     def load(self, deadline: Deadline) -> None:
         """Fetch the set in the calling thread, with no thread started. Blocks until the deadline.
@@ -160,12 +158,12 @@ class JWKSSource:
         """Wait until a fetch is due; return False to end."""
         with self._changed:
             while not self._stopping:
-                wait = self._began_at + self._next_interval() - self._clock()
+                wait = self._began_at + self._next_interval() - time.monotonic()
                 if self._wanted > self._begun:
                     wait = min(wait, self._pause_left())
                 if wait <= 0:
                     self._begun += 1
-                    self._began_at = self._clock()
+                    self._began_at = time.monotonic()
                     return True
                 self._changed.wait(wait)
             return False
