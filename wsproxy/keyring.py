@@ -58,7 +58,7 @@ class KeySource(Protocol):
         ...
 
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
-        """Look for a key that :meth:`current` has not; return when it has it, or it is not to be had.
+        """Look for a public key that :meth:`current` has not; return when it has it, or it is not to be had.
 
         :param kid: its name, None for any key at all.
         :param deadline: how long to block at most; None for not at all.

@@ -20,6 +20,7 @@ from .claims import ClaimRules, Grant
 from .deadline import Deadline
 from .exceptions import BadToken
 from .keyring import Keyring, KeySource
+from .keys import PUBLIC_KEY_ALGORITHMS
 from .strict_json import parse_json
 
 __all__ = ["MAX_TOKEN_SIZE", "TokenVerifier", "make_token"]
@@ -79,10 +80,13 @@ class TokenVerifier:
         return grant
 
     def _check_signature(self, jws: _JWS, ring: Keyring, deadline: Deadline | None) -> Keyring:
-        """Return the keys that the signature was right with, ``ring`` or newer ones."""
+        """Return the keys that the signature was right with, ``ring`` or newer ones.
+
+        Only public keys come late, so no other token makes anybody look for them.
+        """
         if jws.is_signed_by(ring):
             return ring
-        if not ring.has(jws.kid):
+        if jws.algorithm in PUBLIC_KEY_ALGORITHMS and not ring.has(jws.kid):
             self._keys.await_key(jws.kid, deadline)
             newer = self._keys.current()
             if newer is not ring and jws.is_signed_by(newer):
