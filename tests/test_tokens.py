@@ -326,7 +326,7 @@ class VerifyTest(TokensCase):
                 self.assertIn(name, str(self.refuse(token_of(claims(), {name: value}))))
 
     def test_type(self) -> None:
-        """A type must be that of a JWT or an access token; another token's kind is refused (RFC 8725 3.11)."""
+        """A type must be that of a JWT or an access token, and not another's (RFC 8725 section 3.11)."""
         for kind in ("JWT", "jwt", "application/jwt", "at+jwt", "AT+JWT", "Application/AT+JWT"):
             self.verifier.verify(token_of(claims(), {"typ": kind}))
         self.verifier.verify(signed(b'{"alg": "HS256"}', json.dumps(claims()).encode()))
@@ -336,7 +336,7 @@ class VerifyTest(TokensCase):
                 self.refuse(token_of(claims(), {"typ": kind}))
 
     def test_kid_tricks(self) -> None:
-        """A kid is compared with names of keys and is used for nothing else; one that is no string is refused."""
+        """A kid is compared with names of keys and used for nothing else; it must be a string."""
         named = Keyring(VerificationKey(key.key, key.algorithms, "a") for key in load_keys(SECRET))
         verifier = TokenVerifier(named)
         verifier.verify(token_of(claims(), {"kid": "a"}))
