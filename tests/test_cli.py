@@ -20,7 +20,8 @@ from tests.processes import python
 from wsproxy.check import check, raise_descriptor_limit
 from wsproxy.cli import main
 from wsproxy.config import Config
-from wsproxy.keys import VerificationKey
+from wsproxy.keyring import Keyring
+from wsproxy.keys import load_keys
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt_http import Behaviour
@@ -159,7 +160,7 @@ class Token(LeakTestCase):
         arguments = ["token", "--vmi", "ubuntu", "--vmi", "win.11", "--namespace", "lab-1", "--user", "5"]
         status, out, err = call(*arguments, "--expires-in", "60", SECRET_KEY=SECRET)
         self.assertEqual((status, err), (0, ""))
-        grant = TokenVerifier(VerificationKey.load(SECRET)).verify(out.strip())
+        grant = TokenVerifier(Keyring(load_keys(SECRET))).verify(out.strip())
         self.assertEqual((grant.user, grant.namespace, grant.vmis), (5, "lab-1", ("ubuntu", "win.11")))
         self.assertAlmostEqual(grant.seconds_left(), 60, delta=10)
 
@@ -167,7 +168,7 @@ class Token(LeakTestCase):
         """A user may be a name; a token is good for ten minutes."""
         status, out, _ = call("token", "--vmi", "a", "--namespace", "b", "--user", "eve", SECRET_KEY=SECRET)
         self.assertEqual(status, 0)
-        grant = TokenVerifier(VerificationKey.load(SECRET)).verify(out.strip())
+        grant = TokenVerifier(Keyring(load_keys(SECRET))).verify(out.strip())
         self.assertEqual(grant.user, "eve")
         self.assertAlmostEqual(grant.seconds_left(), 600, delta=10)
 
@@ -176,7 +177,7 @@ class Token(LeakTestCase):
         arguments = ["token", "--vmi", "a", "--namespace", "b", "--secret-key", SECRET]
         status, out, _ = call(*arguments, SECRET_KEY="another one that is long enough to use")
         self.assertEqual(status, 0)
-        TokenVerifier(VerificationKey.load(SECRET)).verify(out.strip())
+        TokenVerifier(Keyring(load_keys(SECRET))).verify(out.strip())
 
     def test_faults(self) -> None:
         """Without a secret, or with names that Kubernetes does not know, there is no token."""
@@ -229,7 +230,7 @@ class Check(ProxyTestCase):
         self.assertEqual(status, 0, lines)
         self.assertTrue(all(line.startswith("ok    ") for line in lines), lines)
         for word, line in zip(
-            ("settings", "descriptors", "CA", "service-account token", "API"), lines, strict=True
+            ("settings", "descriptors", "keys", "CA", "service-account token", "API"), lines, strict=True
         ):
             self.assertTrue(line.startswith(f"ok    {word}"), line)
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])

@@ -114,24 +114,48 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.host, found.port), ("0.0.0.0", 5001))
         self.assertEqual((found.request_timeout, found.dial_timeout, found.close_timeout), (10, 10, 5))
         self.assertEqual((found.ping_interval, found.max_frame_size), (25, 16 * 1024 * 1024))
-        self.assertEqual((found.reject, found.log_level, found.algorithms), ("auto", "INFO", ("HS256",)))
+        self.assertEqual((found.reject, found.log_level, found.algorithms), ("auto", "INFO", None))
         self.assertEqual((found.local_dev_mode, found.host_path_prefix), (False, None))
         self.assertEqual(found.workers, 1)
+        self.assertEqual((found.secret_key_files, found.jwks, found.jwks_ca_file), ((), None, None))
+        self.assertEqual((found.jwks_interval, found.leeway), (300, 0))
+        self.assertEqual((found.issuer, found.audience, found.namespaces), ((), (), ()))
+        self.assertEqual((found.allow_eternal_tokens, found.allow_vmi_patterns), (False, False))
 
     def test_what_is_made(self) -> None:
         """The URL, the key, the path template and the prefix are made while checking."""
         found = config(host_path_prefix="/a/b/", subresources=("console",))
         self.assertEqual(found.upstream, UpstreamURL("10.96.0.1", 443, "", True))
-        self.assertEqual(found.verification_key.key, SECRET.encode())
+        (key,) = found.keyring.keys
+        self.assertEqual((key.key, key.algorithms), (SECRET.encode(), ("HS256",)))
+        self.assertIsNone(found.jwks_location)
         self.assertEqual(found.prefix, ("a", "b"))
         self.assertTrue(
             found.path_template.path("n", "v").endswith("/namespaces/n/virtualmachineinstances/v/vnc")
         )
         self.assertEqual(found.enabled_subresources, {"vnc", "console"})
 
+    def test_several_secrets(self) -> None:
+        """Several secrets are several keys, in their order; any that is empty is a fault."""
+        other = "another secret of thirty-two bytes.."
+        found = config(secret_key=[SECRET, other.encode()])
+        self.assertEqual([key.key for key in found.keyring.keys], [SECRET.encode(), other.encode()])
+        for bad in ([], [""], [SECRET, ""], [b" ", SECRET]):
+            self.assertIn("SECRET_KEY is empty", self.faults(secret_key=bad)[0])
+
+    def test_no_secret(self) -> None:
+        """With a key file or a JWK Set no secret has to be given; it may be."""
+        for options in ({"secret_key_files": ("/a",)}, {"jwks": "/a"}, {"jwks": "https://issuer.example/"}):
+            nothing: tuple[Any, ...] = ("", b"", [], ())
+            for none in nothing:
+                with self.subTest(options=options, none=none):
+                    self.assertEqual(config(secret_key=none, **options).keyring.keys, ())
+            self.assertEqual(len(config(**options).keyring.keys), 1)
+            self.assertIn("SECRET_KEY is empty", self.faults(secret_key=" ", **options)[0])
+
     def test_secret_is_never_shown(self) -> None:
         """The repr shows neither the secret nor the TLS options."""
-        for secret in (SECRET, SECRET.encode()):
+        for secret in (SECRET, SECRET.encode(), [SECRET]):
             found = config(secret_key=secret, sslopt={"ca_certs": "/a", "keyfile": "/very/private"})
             self.assertNotIn(SECRET, repr(found))
             self.assertNotIn("/very/private", repr(found))
@@ -159,6 +183,13 @@ class FieldsTest(ConfigCase):
             ("dial_timeout", (0, -1, 86400, float("nan"), float("inf"))),
             ("close_timeout", (0, -1, 86400, float("nan"), float("inf"))),
             ("ping_interval", (0, -1, 86400, float("nan"), float("inf"))),
+            ("jwks_interval", (0, -1, 86400, float("nan"), float("inf"))),
+            ("leeway", (-1, 301, float("nan"), float("inf"))),
+            ("jwks", ("http://issuer.example/jwks", "ftp://localhost/", "file:///etc/jwks", "https://")),
+            ("claim_user", ((), ("sub",), ("/id", ""), ("/a~2",))),
+            ("claim_namespace", ("", "namespace", "/a~", "a/b")),
+            ("claim_vmis", ("", "vmis")),
+            ("namespaces", (("",), ("lab-*",), ("lab-1", "A"), ("a.b",))),
             ("max_frame_size", (0, -1, 65535)),
             ("port", (-1, 65536)),
             ("workers", (0, -1, 65)),
@@ -186,6 +217,7 @@ class FieldsTest(ConfigCase):
         config(port=65535, max_frame_size=65536)
         config(workers=1)
         config(workers=64)
+        config(leeway=300, jwks_interval=86399)
         config(request_timeout=0.001, dial_timeout=86399, close_timeout=0.001, ping_interval=86399)
 
     def test_all_faults_at_once(self) -> None:
@@ -205,8 +237,13 @@ class FieldsTest(ConfigCase):
             log_level="x",
             subresources=("X",),
             workers=0,
+            jwks="http://issuer.example/",
+            algorithms=("none",),
+            leeway=-1,
+            claim_vmis="x",
+            namespaces=("X",),
         )
-        self.assertEqual(len(faults), 14)
+        self.assertEqual(len(faults), 18)
 
 
 class FromEnvTest(ConfigCase):
@@ -223,6 +260,29 @@ class FromEnvTest(ConfigCase):
         ),
         ("WSPROXY_SUBRESOURCES", "console, usbredir,", "subresources", ("console", "usbredir")),
         ("WSPROXY_ALGORITHMS", "HS384,HS512", "algorithms", ("HS384", "HS512")),
+        ("SECRET_KEY_FILE", "/etc/a, /etc/b", "secret_key_files", ("/etc/a", "/etc/b")),
+        ("WSPROXY_JWKS", "https://issuer.example/jwks", "jwks", "https://issuer.example/jwks"),
+        ("WSPROXY_JWKS_INTERVAL", "60", "jwks_interval", 60.0),
+        ("WSPROXY_JWKS_CA_FILE", "/etc/ca.crt", "jwks_ca_file", "/etc/ca.crt"),
+        (
+            "WSPROXY_ISSUER",
+            "https://a.example,https://b.example",
+            "issuer",
+            ("https://a.example", "https://b.example"),
+        ),
+        ("WSPROXY_AUDIENCE", "consoles", "audience", ("consoles",)),
+        ("WSPROXY_LEEWAY", "2.5", "leeway", 2.5),
+        ("WSPROXY_ALLOW_ETERNAL_TOKENS", "yes", "allow_eternal_tokens", True),
+        ("WSPROXY_CLAIM_USER", "/email,/sub", "claim_user", ("/email", "/sub")),
+        (
+            "WSPROXY_CLAIM_NAMESPACE",
+            "/k8s.io/namespace",
+            "claim_namespace",
+            "/k8s.io/namespace",
+        ),
+        ("WSPROXY_CLAIM_VMIS", "/vmis", "claim_vmis", "/vmis"),
+        ("WSPROXY_ALLOW_VMI_PATTERNS", "1", "allow_vmi_patterns", True),
+        ("WSPROXY_NAMESPACES", "lab-1,lab-2", "namespaces", ("lab-1", "lab-2")),
         ("WSPROXY_CA_FILE", "/etc/ca.crt", "sslopt", {"ca_certs": "/etc/ca.crt"}),
         ("WSPROXY_TOKEN_FILE", "/etc/token", "token_file", "/etc/token"),
         ("WSPROXY_REJECT", "HTTP", "reject", "http"),
@@ -391,12 +451,14 @@ class FromEnvTest(ConfigCase):
         self.assertEqual(len(faults), 7)
 
     def test_public_key(self) -> None:
-        """A PEM public key may be the secret, with its algorithm named."""
+        """A PEM public key may be the secret, with its algorithm named or not, but not with an HMAC's."""
         public = ec.generate_private_key(ec.SECP256R1()).public_key()
         pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         found = Config.from_env(IN_CLUSTER | {"SECRET_KEY": pem, "WSPROXY_ALGORITHMS": "ES256"})
         self.assertEqual(found.algorithms, ("ES256",))
-        (fault,) = self.env_faults(IN_CLUSTER | {"SECRET_KEY": pem})
+        found = Config.from_env(IN_CLUSTER | {"SECRET_KEY": pem})
+        self.assertEqual(found.keyring.keys[0].algorithms, ("ES256",))
+        (fault,) = self.env_faults(IN_CLUSTER | {"SECRET_KEY": pem, "WSPROXY_ALGORITHMS": "HS256"})
         self.assertIn("PEM", fault)
 
 

@@ -14,13 +14,22 @@ from unittest import mock
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
+from tests.issuer import SigningKey
+from wsproxy.claims import ClaimRules, Grant
+from wsproxy.deadline import Deadline
 from wsproxy.exceptions import BadToken, Forbidden, TokenExpired
-from wsproxy.keys import VerificationKey
+from wsproxy.keyring import Keyring
+from wsproxy.keys import VerificationKey, load_keys
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.threads import start_thread
-from wsproxy.tokens import MAX_TOKEN_SIZE, Grant, TokenVerifier, make_token
+from wsproxy.tokens import MAX_TOKEN_SIZE, TokenVerifier, make_token
 
 SECRET = "a secret of at least thirty-two bytes"
 MISSING = object()
@@ -68,10 +77,16 @@ def token_of(payload: Any, header: dict[str, Any] | None = None, secret: str | b
     return signed(json.dumps(full_header).encode(), json.dumps(payload).encode(), secret)
 
 
+def verifier_of(
+    secret: str | bytes, algorithms: tuple[str, ...] | None = None, rules: ClaimRules | None = None
+) -> TokenVerifier:
+    return TokenVerifier(Keyring(load_keys(secret, algorithms)), rules)
+
+
 class TokensCase(LeakTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.verifier = TokenVerifier(VerificationKey.load(SECRET))
+        self.verifier = verifier_of(SECRET)
 
     def refuse(
         self, token: str, kind: type[BadToken] = BadToken, verifier: TokenVerifier | None = None
@@ -93,28 +108,41 @@ class VerifyTest(TokensCase):
     def test_good_token(self) -> None:
         """A good token grants its namespace and its VMIs until it expires."""
         exp = now() + 600
-        grant = self.verifier.verify(token_of(claims(exp=exp)))
-        self.assertEqual(grant, Grant(5, "lab-1", ("ubuntu", "debian"), exp))
+        token = token_of(claims(exp=exp))
+        grant = self.verifier.verify(token)
+        signed_part = token.rpartition(".")[0].encode()
+        token_id = hashlib.sha256(signed_part).hexdigest()[:16]
+        self.assertEqual(grant, Grant(5, "lab-1", ("ubuntu", "debian"), exp, token_id))
         self.assertAlmostEqual(grant.seconds_left(), 600, delta=5)
+
+    def test_token_id(self) -> None:
+        """A short jti names the token; without one, or with another, its hash does."""
+        for jti in ("a", "7e57ab1e-0000-4000-8000-000000000000", "!" * 64):
+            self.assertEqual(self.verifier.verify(token_of(claims(jti=jti))).token_id, jti)
+        for other in (MISSING, "", "!" * 65, "a b", "a\nb", "\xe9"):
+            with self.subTest(jti=other):
+                token = token_of(claims(jti=other))
+                signed_part = token.rpartition(".")[0].encode()
+                expected = hashlib.sha256(signed_part).hexdigest()[:16]
+                self.assertEqual(self.verifier.verify(token).token_id, expected)
 
     def test_known_again(self) -> None:
         """A token that comes again is not verified again, until it expires; another one is."""
         token, other = token_of(claims()), token_of(claims(id=6))
         grant = self.verifier.verify(token)
-        with mock.patch.object(jwt, "decode_complete", side_effect=ZeroDivisionError):
+        with mock.patch("wsproxy.keyring.Keyring.verifies", return_value=False):
             self.assertEqual(self.verifier.verify(token), grant)
             self.refuse(other)
-        with mock.patch("wsproxy.tokens.time.time", return_value=now() + 10_000):
+        with mock.patch("wsproxy.claims.time.time", return_value=now() + 10_000):
             self.assertLess(grant.seconds_left(), 0)
-            with mock.patch.object(jwt, "decode_complete", side_effect=jwt.ExpiredSignatureError):
-                self.refuse(token, TokenExpired)
+            self.refuse(token, TokenExpired)
 
     def test_refused_again(self) -> None:
         """A token that was refused is not known; nor is one to a verifier with another key."""
         bad = token_of(claims(), secret="another secret, also of 32 bytes!")
         for _ in range(2):
             self.refuse(bad)
-        other = TokenVerifier(VerificationKey.load("another secret, also of 32 bytes!"))
+        other = verifier_of("another secret, also of 32 bytes!")
         self.assertEqual(other.verify(bad).namespace, "lab-1")
         self.refuse(bad)
 
@@ -151,7 +179,7 @@ class VerifyTest(TokensCase):
         for algorithm in ("HS256", "HS384", "HS512"):
             token = make_token(secret, namespace="lab-1", vmis=["a"], algorithm=algorithm)
             for allowed in ("HS256", "HS384", "HS512"):
-                verifier = TokenVerifier(VerificationKey.load(secret, (allowed,)))
+                verifier = verifier_of(secret, (allowed,))
                 with self.subTest(algorithm=algorithm, allowed=allowed):
                     if allowed == algorithm:
                         self.assertEqual(verifier.verify(token).vmis, ("a",))
@@ -231,6 +259,153 @@ class VerifyTest(TokensCase):
             with self.subTest(alg=alg):
                 self.refuse(token_of(claims(), {"alg": alg}))
         self.refuse(signed(b'{"typ": "JWT"}', json.dumps(claims()).encode()))
+
+    def test_canonical_base64(self) -> None:
+        """Each part must be what an encoder makes: the same token never comes in two spellings."""
+        payload = json.dumps(claims(pad="?>" * 9)).encode()  # which has "-" and "_" in base64url
+        for size in range(3):
+            good = signed(b'{"alg": "HS256"}', payload + b" " * size)
+            self.verifier.verify(good)
+            parts = good.split(".")
+            for number, part in enumerate(parts):
+                others = [part + "=" * more for more in (1, 2, 3)]
+                others += [part + more for more in (" ", "\n", "A", "!", "%3D", "-")]
+                others += [part[:4] + more + part[4:] for more in ("\n", " ", "=", "*", "\0")]
+                others += [part[:-1] + chr(ord(part[-1]) + 1)]  # other loose bits, or another last byte
+                if part != part.replace("-", "+").replace("_", "/"):
+                    others += [part.replace("-", "+").replace("_", "/")]
+                for other in others:
+                    with self.subTest(part=number, other=other[-5:]):
+                        self.refuse(".".join([*parts[:number], other, *parts[number + 1 :]]))
+
+    def test_loose_bits_under_a_right_signature(self) -> None:
+        """Loose bits in the header or the claims are refused even if the signature is over them."""
+        for header, payload in (
+            (b'{"alg":"HS256"} ', b"{}"),
+            (b'{"alg": "HS256"}', json.dumps(claims()).encode()),
+        ):
+            for pad in range(3):
+                first, second = b64(header), b64(payload + b" " * pad)
+                for part in (0, 1):
+                    parts = [first, second]
+                    if len(parts[part]) % 4 == 0:
+                        continue
+                    parts[part] = parts[part][:-1] + chr(ord(parts[part][-1]) + 1)
+                    signing_input = ".".join(parts)
+                    signature = hmac.new(SECRET.encode(), signing_input.encode(), hashlib.sha256).digest()
+                    with self.subTest(part=part, pad=pad):
+                        exc = self.refuse(f"{signing_input}.{b64(signature)}")
+                        self.assertEqual(exc.log_detail, "it is not canonical base64url")
+
+    def test_doubled_names(self) -> None:
+        """A name that is given twice, in the header or the claims, could be read in two ways."""
+        payload = json.dumps(claims()).encode()
+        for header in (b'{"alg": "none", "alg": "HS256"}', b'{"alg": "HS256", "\\u0061lg": "HS256"}'):
+            self.assertIn("twice", str(self.refuse(signed(header, payload)).log_detail))
+        doubled = payload.replace(b'"ubuntu"', b'"ubuntu"', 1).replace(b"{", b'{"id": 6, ', 1)
+        self.assertIn("twice", str(self.refuse(signed(b'{"alg": "HS256"}', doubled)).log_detail))
+        inner = payload.replace(b'"lab_id"', b'"namespace_name": "lab-2", "lab_id"')
+        self.assertIn("twice", str(self.refuse(signed(b'{"alg": "HS256"}', inner)).log_detail))
+
+    def test_not_json(self) -> None:
+        """What only Python takes for JSON is refused, signed or not."""
+        payload = json.dumps(claims(x=1))
+        for text in (payload.replace('"x": 1', '"x": NaN'), payload.replace('"x": 1', '"x": -Infinity')):
+            self.refuse(signed(b'{"alg": "HS256"}', text.encode()))
+        self.refuse(signed(b'{"alg": "HS256"}', payload.encode("utf-16")))
+        self.refuse(signed('{"alg": "HS256"}'.encode("utf-16"), payload.encode()))
+        self.refuse(signed(b'{"alg": "HS256"}', b"\xef\xbb\xbf" + payload.encode()))
+
+    def test_encrypted(self) -> None:
+        """A JWE is refused unread, and so is what pretends to be half of one (CVE-2024-28102)."""
+        header = b64(b'{"alg": "dir", "enc": "A256GCM", "zip": "DEF"}')
+        exc = self.refuse(f"{header}..{b64(b'x' * 12)}.{b64(b'y' * 100)}.{b64(b'z' * 16)}")
+        self.assertIn("encrypted", str(exc))
+        for name, value in (("enc", "A256GCM"), ("zip", "DEF"), ("b64", True), ("b64", False), ("zip", None)):
+            with self.subTest(name=name):
+                self.assertIn(name, str(self.refuse(token_of(claims(), {name: value}))))
+
+    def test_type(self) -> None:
+        """A type must be that of a JWT or an access token, and not another's (RFC 8725 section 3.11)."""
+        for kind in ("JWT", "jwt", "application/jwt", "at+jwt", "AT+JWT", "Application/AT+JWT"):
+            self.verifier.verify(token_of(claims(), {"typ": kind}))
+        self.verifier.verify(signed(b'{"alg": "HS256"}', json.dumps(claims()).encode()))
+        others: tuple[Any, ...] = ("", "JOSE", "logout+jwt", "dpop+jwt", "text/jwt", "jwt ", None, 5, ["JWT"])
+        for kind in others:
+            with self.subTest(kind=kind):
+                self.refuse(token_of(claims(), {"typ": kind}))
+
+    def test_kid_tricks(self) -> None:
+        """A kid is compared with names of keys and used for nothing else; it must be a string."""
+        named = Keyring(VerificationKey(key.key, key.algorithms, "a") for key in load_keys(SECRET))
+        verifier = TokenVerifier(named)
+        verifier.verify(token_of(claims(), {"kid": "a"}))
+        verifier.verify(token_of(claims()))
+        for kid in (
+            "/dev/null",
+            "../../../../dev/null",
+            "x' UNION SELECT 'key' --",
+            "|id",
+            "a\0",
+            "A",
+            "",
+            "http://a/",
+        ):
+            with self.subTest(kid=kid):
+                self.refuse(token_of(claims(), {"kid": kid}), verifier=verifier)
+                for secret in (b"", b"\0", b"key"):
+                    self.refuse(token_of(claims(), {"kid": kid}, secret=secret), verifier=verifier)
+                self.verifier.verify(token_of(claims(), {"kid": kid}))  # a key without a name serves all
+        others: tuple[Any, ...] = (None, 5, ["a"], {"a": 1}, True)
+        for odd in others:
+            self.refuse(token_of(claims(), {"kid": odd}), verifier=verifier)
+
+    def test_critical_headers_come_first(self) -> None:
+        """They are refused whatever else is wrong, before the signature is looked at."""
+        exc = self.refuse(token_of(claims(exp=1), {"crit": ["x"], "alg": "none", "typ": 5}, secret=b"other"))
+        self.assertIn("crit", str(exc))
+
+    def test_rules(self) -> None:
+        """The rules for the claims are those that the verifier was made with."""
+        rules = ClaimRules(issuers=("a",), audiences=("b",), leeway=10)
+        verifier = verifier_of(SECRET, rules=rules)
+        verifier.verify(token_of(claims(iss="a", aud=["b"], exp=now() - 5)))
+        self.refuse(token_of(claims(iss="a", aud="c")), verifier=verifier)
+        self.refuse(token_of(claims(iss="b", aud="b")), verifier=verifier)
+        self.refuse(token_of(claims(aud="b")))
+        with self.assertRaises(Forbidden):
+            verifier_of(SECRET, rules=ClaimRules(namespaces=("lab-2",))).verify(token_of(claims()))
+
+    def test_known_by_its_keys(self) -> None:
+        """A known token is verified again when the keys are others, and refused if its key is gone."""
+        source = mock.Mock(current=mock.Mock(return_value=Keyring(load_keys(SECRET))))
+        verifier, token = TokenVerifier(source), token_of(claims())
+        for _ in range(2):
+            verifier.verify(token)
+        source.current.return_value = Keyring(load_keys(SECRET))
+        verifier.verify(token)
+        source.current.return_value = Keyring(load_keys("another secret of thirty-two bytes.."))
+        self.refuse(token, verifier=verifier)
+        source.current.return_value = Keyring(())
+        self.assertEqual(self.refuse(token, verifier=verifier).log_detail, "there are no keys")
+        source.await_key.assert_not_called()
+
+    def test_key_that_comes_late(self) -> None:
+        """A token of an unknown public key is verified with the keys that there are after waiting."""
+        private, public = PublicKeyTest.pems(ec.generate_private_key(ec.SECP256R1()))
+        source = mock.Mock(current=mock.Mock(return_value=Keyring(load_keys(SECRET))))
+        deadline = Deadline(5)
+
+        def arrive(kid: str | None, until: Deadline) -> None:
+            self.assertEqual((kid, until), ("new", deadline))
+            source.current.return_value = Keyring(load_keys(public))
+
+        source.await_key.side_effect = arrive
+        verifier = TokenVerifier(source)
+        token = jwt.encode(claims(), private, "ES256", {"kid": "new"})
+        verifier.verify(token, deadline)
+        verifier.verify(token)
+        source.await_key.assert_called_once()
 
     def test_critical_headers(self) -> None:
         """A token with critical headers is refused, since none are understood (CVE-2026-32597)."""
@@ -340,7 +515,7 @@ class PublicKeyTest(TokensCase):
     def test_each_kind(self) -> None:
         """A token of a private key verifies with its public key."""
         for (private, public), algorithm in ((self.rsa_pem, "RS256"), (self.ec_pem, "ES256")):
-            verifier = TokenVerifier(VerificationKey.load(public, (algorithm,)))
+            verifier = verifier_of(public, (algorithm,))
             token = make_token(private, namespace="lab-1", vmis=["a"], algorithm=algorithm)
             self.assertEqual(verifier.verify(token).vmis, ("a",))
             self.refuse(make_token(private, namespace="lab-1", vmis=["a"], algorithm=algorithm))
@@ -348,7 +523,7 @@ class PublicKeyTest(TokensCase):
     def test_hmac_with_the_public_key(self) -> None:
         """A token that was "signed" by HS256 with the text of the public key is refused (CVE-2016-10555)."""
         for (_, public), algorithm in ((self.rsa_pem, "RS256"), (self.ec_pem, "ES256")):
-            verifier = TokenVerifier(VerificationKey.load(public, (algorithm,)))
+            verifier = verifier_of(public, (algorithm,))
             for key in (public, public.strip(), public.encode()):
                 for alg in ("HS256", algorithm):
                     with self.subTest(algorithm=algorithm, alg=alg):
@@ -357,18 +532,23 @@ class PublicKeyTest(TokensCase):
     def test_embedded_keys(self) -> None:
         """Keys that a token brings along, or points to, are never used."""
         private, public = self.rsa_pem
-        verifier = TokenVerifier(VerificationKey.load(public, ("RS256",)))
-        other_private, _ = self.pems(rsa.generate_private_key(65537, 2048))
-        self.refuse(
-            make_token(other_private, namespace="lab-1", vmis=["a"], algorithm="RS256"), verifier=verifier
-        )
-        for header in (
+        verifier = verifier_of(public, ("RS256",))
+        other = SigningKey("RS256")
+        self.refuse(other.token(), verifier=verifier)
+        headers: tuple[dict[str, Any], ...] = (
             {"jwk": {"kty": "oct", "k": b64(b"x" * 32)}},
+            {"jwk": other.jwk},
             {"jku": "http://localhost:9/"},
-            {"kid": "../x"},
-        ):
+            {"x5u": "http://localhost:9/"},
+            {"x5c": ["MII="]},
+            {"x5t": "x"},
+        )
+        for header in headers:
             self.refuse(token_of(claims(), header, secret=b"x" * 32))
-        self.assertTrue(private)
+            self.verifier.verify(token_of(claims(), header))
+            forged = jwt.encode(claims(), other.private, "RS256", header)
+            self.refuse(forged, verifier=verifier)
+            verifier.verify(jwt.encode(claims(), private, "RS256", header))
 
 
 class NestingTest(TokensCase):
@@ -423,7 +603,7 @@ class NestingTest(TokensCase):
 
 
 class GrantTest(TokensCase):
-    grant = Grant(5, "lab-1", ("ubuntu", "debian"), 1.0)
+    grant = Grant(5, "lab-1", ("ubuntu", "debian"), 1.0, "t")
 
     def test_allowed(self) -> None:
         """A VMI of the list may be opened, with the granted namespace named or not."""
@@ -444,7 +624,7 @@ class GrantTest(TokensCase):
 
     def test_nothing_allowed(self) -> None:
         """A token for no VMI opens none."""
-        self.assertRaises(Forbidden, Grant(5, "lab-1", (), 1.0).authorize, "ubuntu")
+        self.assertRaises(Forbidden, Grant(5, "lab-1", (), 1.0, "t").authorize, "ubuntu")
 
     def test_seconds_left(self) -> None:
         """What is left of an expired grant is negative."""

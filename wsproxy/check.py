@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from .certificates import check_certificate, days_left
 from .config import Config
 from .deadline import Deadline
-from .exceptions import TransportClosed
+from .exceptions import ConfigError, TransportClosed
+from .live_keys import LiveKeys
 from .resolver import Resolver
 from .routing import host_and_port
 from .tls import ClientTLS, ServerTLS
@@ -38,13 +39,14 @@ class Finding:
 
 
 def check(config: Config) -> Iterator[Finding]:
-    """Look at everything that ``config`` depends on. Blocks for at most the dial timeout."""
+    """Look at everything that ``config`` depends on. Blocks for at most the dial timeout, twice."""
     yield Finding(
         True,
         f"settings: API at {config.upstream.url('')}, listening on {host_and_port(config.host, config.port)}",
     )
     yield _descriptors()
     yield _certificate(config)
+    yield _keys(config)
     files = [_ca(config), _token(config)]
     yield from files
     if all(finding.ok for finding in files):
@@ -83,6 +85,24 @@ def _certificate(config: Config) -> Finding:
         return Finding(False, f"{what}: {exc}; {remedy}")
     demanded = "" if config.tls_client_ca is None else f", clients need one of {config.tls_client_ca}"
     return Finding(True, f"{what}, {days} days left{demanded}")
+
+
+def _keys(config: Config) -> Finding:
+    what = f"keys: {config.jwks}" if config.jwks else "keys"
+    resolver = Resolver()
+    try:
+        keys = LiveKeys(config, resolver)
+        keys.load(Deadline(config.dial_timeout))
+        if count := len(keys.current().keys):
+            return Finding(True, f"{what}: {count} to verify tokens with")
+        return Finding(False, f"{what}: none that tokens can be verified with; ask the issuer of the tokens")
+    except ConfigError as exc:
+        return Finding(False, f"{what}: {exc}; look at SECRET_KEY_FILE and WSPROXY_JWKS")
+    except (TransportClosed, OSError, ValueError) as exc:
+        remedy = "check the URL, and WSPROXY_JWKS_CA_FILE for a TLS error"
+        return Finding(False, f"{what} cannot be fetched: {exc}; {remedy}")
+    finally:
+        resolver.stop()
 
 
 def _ca(config: Config) -> Finding:

@@ -15,7 +15,8 @@ from .affinity import settle
 from .check import check, raise_descriptor_limit
 from .config import SETTINGS, Config
 from .exceptions import ConfigError
-from .keys import VerificationKey
+from .keys import load_keys
+from .live_keys import read_key_file
 from .proxy import WebsocketProxy
 from .routing import host_and_port, is_dns_label, is_dns_subdomain
 from .supervisor import Supervisor
@@ -90,8 +91,7 @@ def _print_ready(config: Config, address: tuple[str, int]) -> None:
 
 
 def _token(options: argparse.Namespace) -> int:
-    secret = options.SECRET_KEY or os.environ.get("SECRET_KEY", "")
-    key = VerificationKey.load(secret)
+    secret = _signing_secret(options)
     faults = [
         f"--vmi {name!r} is not a Kubernetes name" for name in options.vmi if not is_dns_subdomain(name)
     ]
@@ -100,10 +100,9 @@ def _token(options: argparse.Namespace) -> int:
     if faults:
         raise ConfigError(faults)
     user = int(options.user) if options.user.isdecimal() else options.user
-    assert isinstance(key.key, bytes)
     print(
         make_token(
-            key.key,
+            secret,
             namespace=options.namespace,
             vmis=options.vmi,
             user=user,
@@ -111,6 +110,23 @@ def _token(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _signing_secret(options: argparse.Namespace) -> bytes:
+    """Return the first secret that a proxy with the same settings would verify with."""
+    text: str | bytes = options.SECRET_KEY or os.environ.get("SECRET_KEY", "")
+    source = "SECRET_KEY"
+    files = options.SECRET_KEY_FILE or os.environ.get("SECRET_KEY_FILE")
+    if not text and files:
+        source = files.partition(",")[0].strip()
+        try:
+            text = read_key_file(source)
+        except OSError as exc:
+            raise ConfigError([f"SECRET_KEY_FILE: {exc}"]) from None
+    key = load_keys(text, source=source)[0].key
+    if not isinstance(key, bytes):
+        raise ConfigError([f"{source} holds a public key, which cannot sign; give an HMAC secret"])
+    return key
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -150,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     token = commands.add_parser("token", help="print a token, signed with SECRET_KEY")
     token.set_defaults(command=_token)
     token.add_argument("--secret-key", dest="SECRET_KEY", metavar="SECRET", help="environment: SECRET_KEY")
+    token.add_argument(
+        "--secret-key-file",
+        dest="SECRET_KEY_FILE",
+        metavar="FILE",
+        help="instead of a secret, a file with it; environment: SECRET_KEY_FILE",
+    )
     token.add_argument(
         "--vmi", action="append", required=True, help="VMI that may be opened; may be repeated"
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from .claims import ClaimRules
 from .exceptions import ConfigError
-from .keys import VerificationKey
-from .routing import ApiPath, host_and_port, prefix_segments
+from .jwks import JWKSLocation
+from .keyring import Keyring
+from .keys import check_algorithms, load_keys
+from .routing import ApiPath, host_and_port, is_dns_label, prefix_segments
 
 __all__ = [
     "DEFAULT_API_PATH",
@@ -34,6 +37,7 @@ REJECT_MODES = ("auto", "http", "close")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
 _MAX_WORKERS = 64
+_MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
 
 T = TypeVar("T")
 
@@ -83,9 +87,23 @@ class Config:
     :param remote_url: base URL of the Kubernetes API; ``wss://`` in a cluster, ``ws://`` in dev mode.
     :param api_path: path of a VMI's subresource with ``{namespace}`` and ``{vmi_name}``.
     :param local_dev_mode: no TLS and no service-account token, as behind ``kubectl proxy``.
-    :param secret_key: the HMAC secret of the tokens, or a PEM public key.
+    :param secret_key: the HMAC secret of the tokens, or PEM public keys, or several of these; "" for none.
+    :param secret_key_files: files that each hold an HMAC secret or PEM public keys.
+    :param jwks: a file, or the URL of a JWK Set.
+    :param jwks_interval: seconds from one fetch of the JWK Set to the next.
+    :param jwks_ca_file: authorities for its URL, None for the system's.
     :param host_path_prefix: path in front of every route; None or "" for none.
-    :param algorithms: JWS algorithms that the key may be used for.
+    :param algorithms: JWS algorithms that the keys may be used for at most; None for HS256, and for all that
+        a public key is for.
+    :param issuer: ``iss`` claims that are taken, empty for any and none.
+    :param audience: ``aud`` claims that are taken; empty means that a token for an audience is refused.
+    :param leeway: seconds by which the clock of who made a token may be wrong.
+    :param allow_eternal_tokens: whether a token without ``exp`` is taken.
+    :param claim_user: JSON pointers to who the user is; the first that is there counts.
+    :param claim_namespace: JSON pointer to the namespace.
+    :param claim_vmis: JSON pointer to the list of VMIs.
+    :param allow_vmi_patterns: whether ``*`` in that list stands for any characters.
+    :param namespaces: the only namespaces that are served, empty for all.
     :param subresources: subresources that a path may name besides the one of ``api_path``.
     :param sslopt: TLS towards the API in websocket-client's vocabulary (:class:`.ClientTLS`).
     :param token_file: file with the service account's bearer token.
@@ -109,11 +127,24 @@ class Config:
     """
 
     remote_url: str
-    secret_key: str | bytes = field(repr=False)
+    secret_key: str | bytes | Sequence[str | bytes] = field(repr=False)
     api_path: str = DEFAULT_API_PATH
     local_dev_mode: bool = False
     host_path_prefix: str | None = None
-    algorithms: tuple[str, ...] = ("HS256",)
+    algorithms: tuple[str, ...] | None = None
+    secret_key_files: tuple[str, ...] = ()
+    jwks: str | None = None
+    jwks_interval: float = 300.0
+    jwks_ca_file: str | None = None
+    issuer: tuple[str, ...] = ()
+    audience: tuple[str, ...] = ()
+    leeway: float = 0.0
+    allow_eternal_tokens: bool = False
+    claim_user: tuple[str, ...] = ("/id", "/sub")
+    claim_namespace: str = "/lab_instance/namespace_name"
+    claim_vmis: str = "/lab_instance/allowed_vmi_names"
+    allow_vmi_patterns: bool = False
+    namespaces: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
     sslopt: Mapping[str, Any] = field(default_factory=lambda: {"ca_certs": SERVICE_ACCOUNT_CA}, repr=False)
     token_file: str = SERVICE_ACCOUNT_TOKEN
@@ -134,7 +165,9 @@ class Config:
 
     # Made from the above while checking it.
     upstream: UpstreamURL = field(init=False, repr=False, compare=False)
-    verification_key: VerificationKey = field(init=False, repr=False, compare=False)
+    keyring: Keyring = field(init=False, repr=False, compare=False)
+    jwks_location: JWKSLocation | None = field(init=False, repr=False, compare=False)
+    claim_rules: ClaimRules = field(init=False, repr=False, compare=False)
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -143,9 +176,9 @@ class Config:
         upstream = _collect(faults, lambda: UpstreamURL.parse(self.remote_url))
         made = {
             "upstream": upstream,
-            "verification_key": _collect(
-                faults, lambda: VerificationKey.load(self.secret_key, self.algorithms)
-            ),
+            "keyring": _collect(faults, self._keyring),
+            "jwks_location": _collect(faults, lambda: JWKSLocation.parse(self.jwks) if self.jwks else None),
+            "claim_rules": _collect(faults, self._claim_rules),
             "path_template": _collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": _collect(faults, lambda: prefix_segments(self.host_path_prefix)),
         }
@@ -154,6 +187,28 @@ class Config:
             raise ConfigError(faults)
         for name, value in made.items():
             object.__setattr__(self, name, value)
+
+    def _keyring(self) -> Keyring:
+        if self.algorithms is not None:
+            check_algorithms(self.algorithms)
+        given = self.secret_key
+        secrets = [given] if isinstance(given, str | bytes) else given
+        if not any(secrets) and (self.secret_key_files or self.jwks):
+            return Keyring(())
+        return Keyring(key for secret in secrets or [""] for key in load_keys(secret, self.algorithms))
+
+    def _claim_rules(self) -> ClaimRules:
+        return ClaimRules.load(
+            issuers=self.issuer,
+            audiences=self.audience,
+            leeway=self.leeway,
+            eternal=self.allow_eternal_tokens,
+            user=self.claim_user,
+            namespace=self.claim_namespace,
+            vmis=self.claim_vmis,
+            patterns=self.allow_vmi_patterns,
+            namespaces=self.namespaces,
+        )
 
     def _faults(self, upstream: UpstreamURL | None) -> list[str]:
         faults = []
@@ -166,9 +221,11 @@ class Config:
             faults.append(
                 f"remote_url is {self.remote_url!r} but local_dev_mode is on, which speaks no TLS; use ws://"
             )
-        for name in ("request_timeout", "dial_timeout", "close_timeout", "ping_interval"):
+        for name in ("request_timeout", "dial_timeout", "close_timeout", "ping_interval", "jwks_interval"):
             if not 0 < getattr(self, name) < 86400:
                 faults.append(f"{name} is {getattr(self, name)}; it must be seconds, above 0 and below a day")
+        if not 0 <= self.leeway <= _MAX_LEEWAY:
+            faults.append(f"leeway is {self.leeway}; it must be seconds, 0 to {_MAX_LEEWAY}")
         if self.max_frame_size < _MIN_FRAME_SIZE:
             faults.append(
                 f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"
@@ -188,6 +245,8 @@ class Config:
             faults.append(f"LOGLEVEL is {self.log_level!r}; choose from {', '.join(_LOG_LEVELS)}")
         if bad := [name for name in self.subresources if not re.fullmatch(r"[a-z]+", name)]:
             faults.append(f"subresources has {bad[0]!r}; names such as vnc and console are meant")
+        if bad := [name for name in self.namespaces if not is_dns_label(name)]:
+            faults.append(f"namespaces has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)")
         return faults
 
     @property
@@ -320,6 +379,7 @@ def _setting(env: str, target: str, convert: Callable[[str], Any], help: str) ->
 
 SETTINGS = (
     Setting("SECRET_KEY", "secret_key", str, None, "secret of the tokens, or a PEM public key"),
+    Setting("SECRET_KEY_FILE", "secret_key_files", _names, None, "files with a secret or PEM public keys"),
     _setting("LOCAL_DEV_MODE", "local_dev_mode", _flag, "no TLS and no service account: for kubectl proxy"),
     _setting("HOST", "host", str, "address to listen on; :: is dual-stack"),
     _setting("PORT", "port", _number(int, "a number"), "TCP port to listen on"),
@@ -330,7 +390,19 @@ SETTINGS = (
     _setting("LOGLEVEL", "log_level", str.upper, "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
     _setting("WSPROXY_API_PATH", "api_path", str, "API path with {namespace} and {vmi_name}"),
     Setting("WSPROXY_SUBRESOURCES", "subresources", _names, None, "further subresources a path may name"),
-    Setting("WSPROXY_ALGORITHMS", "algorithms", _names, "HS256", "JWS algorithms, separated by commas"),
+    Setting("WSPROXY_ALGORITHMS", "algorithms", _names, "HS256, or as the keys are", "JWS algorithms"),
+    Setting("WSPROXY_JWKS", "jwks", str, None, "file or https URL of a JWK Set with the keys of the tokens"),
+    _setting("WSPROXY_JWKS_INTERVAL", "jwks_interval", _seconds, "seconds between fetches of the JWK Set"),
+    _setting("WSPROXY_JWKS_CA_FILE", "jwks_ca_file", str, "authorities of the JWK Set's URL"),
+    Setting("WSPROXY_ISSUER", "issuer", _names, None, "iss claims that are taken, separated by commas"),
+    Setting("WSPROXY_AUDIENCE", "audience", _names, None, "aud claims that are taken, separated by commas"),
+    _setting("WSPROXY_LEEWAY", "leeway", _seconds, "seconds by which the issuer's clock may be wrong"),
+    _setting("WSPROXY_ALLOW_ETERNAL_TOKENS", "allow_eternal_tokens", _flag, "take tokens without exp"),
+    Setting("WSPROXY_CLAIM_USER", "claim_user", _names, "/id,/sub", "JSON pointers to the user"),
+    _setting("WSPROXY_CLAIM_NAMESPACE", "claim_namespace", str, "JSON pointer to the namespace"),
+    _setting("WSPROXY_CLAIM_VMIS", "claim_vmis", str, "JSON pointer to the list of VMIs"),
+    _setting("WSPROXY_ALLOW_VMI_PATTERNS", "allow_vmi_patterns", _flag, "let * in it stand for anything"),
+    Setting("WSPROXY_NAMESPACES", "namespaces", _names, None, "the only namespaces that are served"),
     Setting("WSPROXY_CA_FILE", "ca_certs", str, SERVICE_ACCOUNT_CA, "authorities of the API's certificate"),
     _setting("WSPROXY_TOKEN_FILE", "token_file", str, "bearer token of the service account"),
     _setting("WSPROXY_TLS_CERT", "tls_cert", str, "certificate chain for clients; without it no TLS"),

@@ -104,7 +104,7 @@ class ClientConnection:
                 return False
             upgrade = Upgrade(head)
             self._set_in_session(True)
-            self.session.open(head, upgrade)
+            self.session.open(head, upgrade, deadline)
         except Refused as refused:
             self._set_in_session(False)
             self._refuse(refused, head, upgrade, deadline)

@@ -38,9 +38,24 @@ class WebsocketProxy:
     :param api_path: API path of the console, with ``{namespace}`` and ``{vmi_name}``; it may name any
         subresource that streams over a WebSocket.
     :param local_dev_mode: no TLS and no bearer token, as behind ``kubectl proxy``.
-    :param secret_key: HMAC secret of the tokens, or a PEM public key.
+    :param secret_key: HMAC secret of the tokens, or PEM public keys, or a sequence of these; "" for none.
     :param host_path_prefix: path in front of every route.
-    :param algorithms: what the key may be used for: HS256, HS384, HS512, or RS256, or ES256.
+    :param algorithms: what the keys may be used for at most; by default HS256, and all that a public key
+        is for.
+    :param secret_key_files: files that each hold an HMAC secret or PEM public keys, read again when they
+        change.
+    :param jwks: file or https URL of a JWK Set, read again when it changes or in every ``jwks_interval``.
+    :param jwks_interval: seconds from one fetch of that URL to the next.
+    :param jwks_ca_file: authorities of that URL's certificate; by default the system's.
+    :param issuer: ``iss`` claims that are taken; by default any.
+    :param audience: ``aud`` claims that are taken; by default none.
+    :param leeway: seconds by which the clock of who made a token may be wrong.
+    :param allow_eternal_tokens: take tokens without ``exp``.
+    :param claim_user: JSON pointers to the user; the first that is there counts.
+    :param claim_namespace: JSON pointer to the namespace.
+    :param claim_vmis: JSON pointer to the list of VMIs.
+    :param allow_vmi_patterns: let ``*`` in that list stand for any characters.
+    :param namespaces: the only namespaces that are served; by default all.
     :param sslopt: TLS towards the API, in websocket-client's vocabulary.
     :param token_file: file with the service account's bearer token.
     :param tls_cert: file with the certificate chain (PEM) shown to clients; None if they come without TLS.
@@ -61,10 +76,23 @@ class WebsocketProxy:
         remote_url: str,
         api_path: str,
         local_dev_mode: bool,
-        secret_key: str | bytes,
+        secret_key: str | bytes | Sequence[str | bytes],
         host_path_prefix: str | None = None,
         *,
-        algorithms: Sequence[str] = ("HS256",),
+        algorithms: Sequence[str] | None = None,
+        secret_key_files: Sequence[str] = (),
+        jwks: str | None = None,
+        jwks_interval: float = 300.0,
+        jwks_ca_file: str | None = None,
+        issuer: Sequence[str] = (),
+        audience: Sequence[str] = (),
+        leeway: float = 0.0,
+        allow_eternal_tokens: bool = False,
+        claim_user: Sequence[str] = ("/id", "/sub"),
+        claim_namespace: str = "/lab_instance/namespace_name",
+        claim_vmis: str = "/lab_instance/allowed_vmi_names",
+        allow_vmi_patterns: bool = False,
+        namespaces: Sequence[str] = (),
         sslopt: Mapping[str, Any] | None = None,
         token_file: str = SERVICE_ACCOUNT_TOKEN,
         tls_cert: str | None = None,
@@ -85,7 +113,20 @@ class WebsocketProxy:
                 local_dev_mode=local_dev_mode,
                 secret_key=secret_key,
                 host_path_prefix=host_path_prefix,
-                algorithms=tuple(algorithms),
+                algorithms=None if algorithms is None else tuple(algorithms),
+                secret_key_files=_texts(secret_key_files),
+                jwks=jwks,
+                jwks_interval=jwks_interval,
+                jwks_ca_file=jwks_ca_file,
+                issuer=_texts(issuer),
+                audience=_texts(audience),
+                leeway=leeway,
+                allow_eternal_tokens=allow_eternal_tokens,
+                claim_user=_texts(claim_user),
+                claim_namespace=claim_namespace,
+                claim_vmis=claim_vmis,
+                allow_vmi_patterns=allow_vmi_patterns,
+                namespaces=_texts(namespaces),
                 sslopt={"ca_certs": SERVICE_ACCOUNT_CA} if sslopt is None else dict(sslopt),
                 token_file=token_file,
                 tls_cert=tls_cert,
@@ -131,7 +172,7 @@ class WebsocketProxy:
         return self.config.local_dev_mode
 
     @property
-    def secret_key(self) -> str | bytes:
+    def secret_key(self) -> str | bytes | Sequence[str | bytes]:
         return self.config.secret_key
 
     @property
@@ -243,6 +284,11 @@ class WebsocketProxy:
         server = self._server
         state = f"on {server.address[0]} port {server.address[1]}" if server else "not running"
         return f"<WebsocketProxy {state}, {self.connections} connections>"
+
+
+def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    """A single string means that one, and not its characters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _next_event(woken: socket.socket) -> int:

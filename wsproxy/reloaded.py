@@ -43,12 +43,13 @@ class Reloaded(Generic[T]):
         self._stamp: _Stamp | None = None
         self._bad: _Stamp | None = None  # of files that could not be loaded; None also for missing ones
         self._bad_until = 0.0
+        self._complaint = ""
 
     def get(self) -> T:
         """Return the value, current as of this call.
 
-        While a changed file cannot be read, the value from before goes on and a warning is logged, once a
-        second at most: whoever makes us ask must not fill the log.
+        While a changed file cannot be read, the value from before goes on, one warning is logged, and it is
+        tried again once a second at most: whoever makes us ask must neither fill the log nor keep us busy.
 
         :raises OSError: if the files could never be read.
         :raises ValueError: if their content was never usable.
@@ -59,12 +60,14 @@ class Reloaded(Generic[T]):
                 stamp = tuple(self._stamp_of(path) for path in self._paths)
                 if self._value is None or (stamp != self._stamp and not self._is_known_bad(stamp)):
                     self._value, self._stamp = self._load(), stamp
+                    self._complaint = ""
             except (OSError, ValueError) as exc:
                 if self._value is None:
                     raise
-                if not self._is_known_bad(stamp):
+                self._bad, self._bad_until = stamp, time.monotonic() + _RETRY_SECONDS
+                if str(exc) != self._complaint:
                     logger.warning("%s cannot be read again, the one from before stays: %s", self._what, exc)
-                    self._bad, self._bad_until = stamp, time.monotonic() + _RETRY_SECONDS
+                    self._complaint = str(exc)
             return self._value
 
     def _is_known_bad(self, stamp: _Stamp | None) -> bool:

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NewType
 
+from .claims import Grant
 from .config import Config
 from .counters import Counters
 from .deadline import Deadline
 from .exceptions import BadRequest, BadToken, Draining, Refused, TransportClosed
 from .housekeeping import Housekeeping
+from .live_keys import LiveKeys
 from .poller import Poller
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
@@ -23,7 +25,7 @@ from .routing import Route, session_route
 from .sockets import wake
 from .threads import start_thread
 from .tls import ServerTLS
-from .tokens import Grant, TokenVerifier
+from .tokens import TokenVerifier
 from .transport import Transport
 from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
 from .upstream import Dialler, Upstream
@@ -43,14 +45,15 @@ class Gateway:
 
     :param config: the settings.
     :ivar tls: TLS towards clients, None if they come without.
-    :raises ConfigError: if the TLS options of either side are wrong.
+    :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.tls = ServerTLS.from_config(config)
-        self.verifier = TokenVerifier(config.verification_key)
         self.resolver = Resolver()
+        self.keys = LiveKeys(config, self.resolver)
+        self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.dialler = Dialler(config, self.resolver)
         self.housekeeping = Housekeeping()
         self.poller = Poller() if Poller.available else None
@@ -60,6 +63,7 @@ class Gateway:
     def start(self) -> None:
         """Start the threads that all sessions share. Once only."""
         self.housekeeping.start(self)
+        self.keys.start(self)
         if self.poller:
             self.poller.start(self)
 
@@ -67,10 +71,15 @@ class Gateway:
         """End the threads that all sessions share. After the last session."""
         if self.poller:
             self.poller.stop()
+        self.keys.stop()
         self.housekeeping.stop()
 
     def stop_resolving(self) -> None:
-        """Fail the sessions that wait for a name, now and later. Waits at most a second. Idempotent."""
+        """Fail the sessions that wait for a name or a key, now and later. Idempotent.
+
+        Waits at most a second.
+        """
+        self.keys.stop_waiting()
         self.resolver.stop()
 
 
@@ -119,16 +128,17 @@ class Session:
         """What to answer the client, once :meth:`open` has returned."""
         return self._opened.subprotocol if self._opened else None
 
-    def open(self, head: RequestHead, upgrade: Upgrade) -> None:
+    def open(self, head: RequestHead, upgrade: Upgrade, before_dial: Deadline) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
-        Blocks for at most the dial timeout. The only path that can reach the upstream.
+        Blocks for at most the dial timeout after the deadline. The only path that can reach the upstream.
 
+        :param before_dial: how long the token's key may be waited for.
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
         route = session_route(head.target, config.prefix, config.enabled_subresources)
-        grant = self._gateway.verifier.verify(_credential(route, head))
+        grant = self._gateway.verifier.verify(_credential(route, head), before_dial)
         grant.authorize(route.vmi, route.namespace)
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)

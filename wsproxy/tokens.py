@@ -1,32 +1,29 @@
-"""From a JWT (RFC 7519) to what its holder may open.
+"""From a JWT (RFC 7519, RFC 7515) to what its holder may open. No I/O.
 
-The claims are those of LabOrchestrator's tokens::
-
-    {"id": 5, "exp": 1700000000.5, "lab_instance": {"lab_id": 1, "lab_instance_id": 2,
-     "namespace_name": "lab-1", "allowed_vmi_names": ["ubuntu"], "additional_data": {}}}
-
-Every claim that is used is checked for its type first. No text raised here quotes a token.
+Nothing in the header is obeyed: ``alg`` and ``kid`` only choose among the keys that are configured, keys and
+addresses of keys in it are not looked at. Each part is decoded once, here; what PyJWT does is the signature.
+No text raised here quotes a token.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
-import sys
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jwt
 
-from .exceptions import BadToken, Forbidden, TokenExpired
-from .keys import VerificationKey
-from .nesting import nested_deeper_than
-from .routing import is_dns_label
+from .claims import ClaimRules, Grant
+from .deadline import Deadline
+from .exceptions import BadToken
+from .keyring import Keyring, KeySource
+from .keys import PUBLIC_KEY_ALGORITHMS
+from .strict_json import parse_json
 
-__all__ = ["MAX_TOKEN_SIZE", "Grant", "TokenVerifier", "make_token"]
+__all__ = ["MAX_TOKEN_SIZE", "TokenVerifier", "make_token"]
 
 MAX_TOKEN_SIZE = 8192
 """Bytes; also less than the request head may hold."""
@@ -35,119 +32,132 @@ MAX_TOKEN_SIZE = 8192
 _MAX_HEADER_BRACKETS = 32
 _MAX_CLAIMS_BRACKETS = 500
 _MAX_KNOWN = 1024
-
-
-@dataclass(frozen=True)
-class Grant:
-    """What the holder of a token may open.
-
-    :ivar user: the ``id`` claim.
-    :ivar namespace: the one namespace.
-    :ivar vmis: names of virtual machine instances in it.
-    :ivar expires_at: UNIX time at which the token expires.
-    """
-
-    user: str | int
-    namespace: str
-    vmis: tuple[str, ...]
-    expires_at: float
-
-    def seconds_left(self) -> float:
-        """Return how long the token is still valid; negative once it is not."""
-        return self.expires_at - time.time()
-
-    def authorize(self, vmi: str, namespace: str | None = None) -> None:
-        """Check that ``vmi`` may be opened, and that ``namespace``, if given, is the granted one.
-
-        :raises Forbidden: if not.
-        """
-        if vmi not in self.vmis or namespace not in (None, self.namespace):
-            raise Forbidden("the token does not allow this VMI")
+# What would change the meaning of the rest: extensions (RFC 7515 section 4.1.11), of which none is
+# understood, an unencoded payload (RFC 7797), encryption and compression (RFC 7516).
+_FORBIDDEN_HEADERS = ("crit", "b64", "enc", "zip")
+_TYPES = frozenset({"jwt", "at+jwt"})  # RFC 7519 section 5.1, RFC 9068 section 2.1
+_ENCRYPTED_PARTS = 5
 
 
 class TokenVerifier:
-    """Verifies tokens against one key. Safe from every thread; does not block.
+    """Verifies tokens. Safe from every thread.
 
-    A token that was found valid is known again until it expires, by its SHA-256: a browser that
-    reconnects brings the same one.
+    A token that was found valid is known again until it expires, or the keys are others, by its SHA-256: a
+    browser that reconnects brings the same one.
 
-    :param key: the key and its algorithms.
+    :param keys: the keys.
+    :param rules: what the claims must be.
     """
 
-    def __init__(self, key: VerificationKey) -> None:
-        self._key = key.prepared()
-        self._algorithms = key.algorithms
-        self._known: dict[bytes, Grant] = {}  # needs no lock: each step is one operation of the dict
+    def __init__(self, keys: KeySource, rules: ClaimRules | None = None) -> None:
+        self._keys = keys
+        self._rules = rules or ClaimRules()
+        # Each grant with the keys that were tried. Needs no lock: each step is one operation of the dict.
+        self._known: dict[bytes, tuple[Grant, Keyring]] = {}
 
-    def verify(self, token: str) -> Grant:
-        """Return what a valid token grants.
+    def verify(self, token: str, deadline: Deadline | None = None) -> Grant:
+        """Return what a valid token grants. Blocks only if it names a key that is not known.
 
+        :param deadline: how long to wait for such a key; None for not at all.
         :raises TokenExpired: if the token is right but its time is over.
+        :raises Forbidden: if its namespace is not served.
         :raises BadToken: for every other fault.
         """
         if len(token) > MAX_TOKEN_SIZE:
             raise BadToken("the token is too long")
         if not token.isascii():
             raise BadToken("the token is not a JWT")
+        ring = self._keys.current()
         digest = hashlib.sha256(token.encode("ascii")).digest()
-        grant = self._known.get(digest)
-        if grant is None or grant.seconds_left() <= 0:
-            grant = self._verify(token)
+        grant, tried = self._known.get(digest, (None, None))
+        if grant is None or tried is not ring or grant.seconds_left() <= 0:
+            jws = _JWS(token)
+            ring = self._check_signature(jws, ring, deadline)
+            grant = self._rules.grant(_json(jws.payload, _MAX_CLAIMS_BRACKETS), jws.id())
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            self._known[digest] = grant
+            self._known[digest] = grant, ring
         return grant
 
-    def _verify(self, token: str) -> Grant:
-        _check_nesting(token)
-        try:
-            decoded = jwt.decode_complete(
-                token, self._key, algorithms=self._algorithms, options={"require": ["exp"]}
-            )
-        except jwt.ExpiredSignatureError:
-            raise TokenExpired("the token has expired") from None
-        except Exception as exc:  # noqa: BLE001
-            # PyJWT lets more than its own errors through for odd input; all of them mean the same.
-            raise BadToken("the token is not valid", log_detail=type(exc).__name__) from None
-        if "crit" in decoded["header"]:
+    def _check_signature(self, jws: _JWS, ring: Keyring, deadline: Deadline | None) -> Keyring:
+        """Return the keys that the signature was right with, ``ring`` or newer ones.
+
+        Only public keys come late, so no other token makes anybody look for them.
+        """
+        if jws.is_signed_by(ring):
+            return ring
+        if jws.algorithm in PUBLIC_KEY_ALGORITHMS and not ring.has(jws.kid):
+            self._keys.await_key(jws.kid, deadline)
+            newer = self._keys.current()
+            if newer is not ring and jws.is_signed_by(newer):
+                return newer
+            ring = newer
+        detail = "the signature is of no key" if ring.keys else "there are no keys"
+        raise BadToken("the token is not valid", log_detail=detail)
+
+
+class _JWS:
+    """A signed token, taken apart; nothing about it is proved.
+
+    :raises BadToken: if it is malformed, or of a kind that is not taken.
+    """
+
+    def __init__(self, token: str) -> None:
+        parts = token.split(".")
+        if len(parts) != 3:
             raise BadToken(
-                "the token has critical headers that are not understood"
-            )  # RFC 7515 section 4.1.11
-        return _grant(decoded["payload"])
+                "encrypted tokens are not taken"
+                if len(parts) == _ENCRYPTED_PARTS
+                else "the token is not a JWT"
+            )
+        header_part, self.payload, signature = parts
+        header = _json(header_part, _MAX_HEADER_BRACKETS)
+        if not isinstance(header, dict):
+            raise BadToken("the token is not a JWT")
+        for name in _FORBIDDEN_HEADERS:
+            if name in header:
+                raise BadToken(f"tokens with {name} in the header are not taken")
+        self._check_type(header)
+        algorithm = header.get("alg")
+        if not isinstance(algorithm, str) or not isinstance(header.get("kid", ""), str):
+            raise BadToken("the token's alg and kid must be strings")
+        self.algorithm: str = algorithm
+        self.kid: str | None = header.get("kid")
+        self._signed = token[: -len(signature) - 1].encode("ascii")
+        self._signature = _decoded(signature)
+
+    @staticmethod
+    def _check_type(header: Mapping[str, Any]) -> None:
+        if "typ" in header:
+            kind = header["typ"]
+            if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
+                raise BadToken("the token is of another type than JWT")
+
+    def is_signed_by(self, ring: Keyring) -> bool:
+        """Whether a key of ``ring`` made the signature."""
+        return ring.verifies(self.algorithm, self.kid, self._signed, self._signature)
+
+    def id(self) -> str:
+        """Return a name made of what is signed: an ECDSA signature's holder can make it look different."""
+        return hashlib.sha256(self._signed).hexdigest()[:16]
 
 
-def _check_nesting(token: str) -> None:
-    parts = token.split(".")
-    if len(parts) != 3:  # PyJWT below 2.15 takes further dots, and decodes what is behind them
-        raise BadToken("the token is not a JWT")
-    for part, most in ((parts[0], _MAX_HEADER_BRACKETS), (parts[1], _MAX_CLAIMS_BRACKETS)):
-        try:
-            text = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-        except (ValueError, binascii.Error):
-            raise BadToken("the token is not a JWT") from None
-        if nested_deeper_than(most, text):
-            raise BadToken("the token is nested too deeply")
+def _json(part: str, most_brackets: int) -> Any:
+    try:
+        return parse_json(_decoded(part), most_brackets)
+    except ValueError as exc:
+        raise BadToken("the token is not a JWT", log_detail=str(exc)) from None
 
 
-def _grant(claims: Mapping[str, Any]) -> Grant:
-    lab = claims.get("lab_instance")
-    if not isinstance(lab, dict):
-        raise BadToken("the token has no lab_instance claim")
-    user, expires_at = claims.get("id"), claims["exp"]
-    namespace, vmis = lab.get("namespace_name"), lab.get("allowed_vmi_names")
-    if isinstance(user, bool) or not isinstance(user, str | int):
-        raise BadToken("the token's id claim must be a string or a whole number")
-    if not isinstance(namespace, str) or not is_dns_label(namespace):
-        raise BadToken("the token's namespace_name claim must be a Kubernetes namespace")
-    if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):
-        raise BadToken("the token's allowed_vmi_names claim must be a list of strings")
-    if (
-        isinstance(expires_at, bool)
-        or not isinstance(expires_at, int | float)
-        or not abs(expires_at) <= sys.float_info.max
-    ):
-        raise BadToken("the token's exp claim must be a number")
-    return Grant(user, namespace, tuple(vmis), float(expires_at))
+def _decoded(part: str) -> bytes:
+    """Decode base64url, and only what an encoder makes: no padding, no other characters, no loose bits."""
+    try:
+        raw = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except binascii.Error:
+        raise BadToken("the token is not a JWT", log_detail="it is not base64url") from None
+    if urlsafe_b64encode(raw).rstrip(b"=") != part.encode("ascii"):
+        raise BadToken("the token is not a JWT", log_detail="it is not canonical base64url")
+    return raw
 
 
 def make_token(
@@ -164,7 +174,7 @@ def make_token(
 ) -> str:
     """Return a signed token with LabOrchestrator's claims.
 
-    :param secret: HMAC secret, or a PEM private key for RS256 and ES256.
+    :param secret: HMAC secret, or a PEM private key for the other algorithms.
     :param expires_in: seconds from now; negative makes an expired one.
     """
     lab = {

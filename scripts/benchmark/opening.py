@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
-from wsproxy.keys import VerificationKey
+from wsproxy.keyring import Keyring
+from wsproxy.keys import load_keys
 from wsproxy.resolver import Resolver
 from wsproxy.threads import start_thread
 from wsproxy.tokens import TokenVerifier, make_token
@@ -65,7 +66,7 @@ def opening_table(figures: dict[str, float]) -> str:
 def _steps(around: Surroundings) -> Sequence[Step]:
     request = _REQUEST.format(token=around.token).encode()
     head = _head(request)
-    verifier = TokenVerifier(VerificationKey.load(around.secret))
+    verifier = TokenVerifier(Keyring(load_keys(around.secret)))
     # A verifier knows a token again, so each round has its own.
     new = iter([_token(around.secret, number) for number in range(_WARMUP + _ROUNDS)])
     return (

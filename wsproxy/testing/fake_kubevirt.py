@@ -94,6 +94,7 @@ class FakeKubeVirtAPI(Cluster):
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._account = ServiceAccountDirectory("")
         self._context: ssl.SSLContext | None = None
+        self._ca_pem = b""
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -181,34 +182,51 @@ class FakeKubeVirtAPI(Cluster):
         """The file that holds the authority's certificate; does not exist without TLS."""
         return self._account.path("ca.crt")
 
-    def rotate_token(self, token: str | None = None, *, write_file: bool = True) -> str:
+    def rotate_token(
+        self,
+        token: str | None = None,
+        *,
+        write_file: bool = True,
+        overlap: Callable[[], None] = lambda: None,
+    ) -> str:
         """Accept another token, and only that, from now on; return it.
 
         :param token: a random one if None.
         :param write_file: swap the token file too; without it the file holds the old one.
+        :param overlap: called while the old one is still accepted, as kubelet swaps it long before its end.
         """
         with self._lifecycle:
-            self.token = token if token is not None else _random_token()
+            self.old_token, self.token = self.token, token if token is not None else _random_token()
             if write_file and self._directory is not None:
                 self._account.write(token=self.token.encode())
+            overlap()
+            self.old_token = None
             return self.token
 
-    def rotate_ca(self) -> None:
+    def rotate_ca(self, overlap: Callable[[], None] | None = None) -> None:
         """Make a new authority and server certificate for later connections, and swap ``ca_file``.
 
+        :param overlap: called twice while that file holds both authorities, as a cluster does it: before the
+            server changes its certificate, and after. Without it there is no such time.
         :raises RuntimeError: without TLS, or if it does not serve.
         """
         with self._lifecycle:
             if not self.tls or self._directory is None:
                 raise RuntimeError("there is no authority to rotate")
-            self._new_authority()
+            self._new_authority(overlap)
 
-    def _new_authority(self) -> None:
+    def _new_authority(self, overlap: Callable[[], None] | None = None) -> None:
         assert self._lifecycle.locked() and self._directory is not None
         authority = CertificateAuthority(self._directory.name)
         certfile, keyfile = authority.issue((*self._names, self._host))
+        if overlap:
+            self._account.write(ca_crt=self._ca_pem + authority.ca_pem)
+            overlap()
         self._context = server_context(certfile, keyfile)
-        self._account.write(ca_crt=authority.ca_pem)
+        if overlap:
+            overlap()
+        self._ca_pem = authority.ca_pem
+        self._account.write(ca_crt=self._ca_pem)
 
     # -- what it saw ------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class Cluster:
     """Machines and permissions.
 
     :ivar token: the bearer token that is accepted.
+    :ivar old_token: another one that is accepted, None for none.
     :ivar behaviour: how requests are mistreated, unless their VMI has a behaviour of its own.
     :ivar forbid: answer 403 to everything about VMIs, as without the role.
     :ivar down: answer 503 to everything, as without virt-api.
@@ -71,6 +72,7 @@ class Cluster:
 
     def __init__(self, token: str, *, demand_token: bool) -> None:
         self.token = token
+        self.old_token: str | None = None
         self.behaviour: Behaviour | None = None
         self.forbid = False
         self.down = False
@@ -162,7 +164,8 @@ class Cluster:
         given = request.values("authorization")
         if not given and request.target.partition("?")[0] in _PUBLIC:
             return None
-        return None if given == [f"Bearer {self.token}"] else _UNAUTHORIZED
+        accepted = [[f"Bearer {token}"] for token in (self.token, self.old_token) if token is not None]
+        return None if given in accepted else _UNAUTHORIZED
 
     def _other(self, method: str, path: str, body: bytes) -> Answer:
         if path == _ACCESS_REVIEWS and method == "POST":
