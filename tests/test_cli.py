@@ -273,7 +273,7 @@ class Check(ProxyTestCase):
             )
             for word, different in (
                 ("is not that of the first certificate", {"WSPROXY_TLS_KEY": authority.issue()[1]}),
-                ("cannot be read", {"WSPROXY_TLS_CERT": "/nowhere/tls.crt"}),
+                ("No such file", {"WSPROXY_TLS_CERT": "/nowhere/tls.crt"}),
                 ("holds no certificate", {"WSPROXY_TLS_CLIENT_CA": keyfile}),
                 (
                     "expired since",
