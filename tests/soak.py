@@ -2,9 +2,9 @@
 
 ``scripts/soak --tls`` runs it. The proxy runs in a process of its own, the clients and the stand-in in this
 one. Both directions of each session carry numbered messages with a checksum, and each session is closed in
-good order. With ``--tls`` the same load is run once more through a proxy whose TLS transport lets two
-threads into one OpenSSL object, as ``ssl.SSLSocket`` in blocking mode with a timeout does. That one has to
-fail: if it does not, the load proves nothing.
+good order. With ``--tls``, or with ``--client-tls``, or both, the same load is run once more through a proxy
+whose TLS transport lets two threads into one OpenSSL object, as ``ssl.SSLSocket`` in blocking mode with a
+timeout does. That one has to fail: if it does not, the load proves nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +35,7 @@ from wsproxy import sockets, tls
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import SECRET
+from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
@@ -46,7 +48,7 @@ from wsproxy.testing.kubevirt_frames import (
     close_payload,
     encode_frame,
 )
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.raw_client import RawClient, client_context
 from wsproxy.tokens import make_token
 
 __all__ = ["main"]
@@ -224,6 +226,7 @@ class Load:
     :param sessions: how many at a time.
     :param seconds: for how long.
     :param stop_at_first_error: whether one error ends the run.
+    :param client_tls: how clients come by TLS, None for without.
     """
 
     def __init__(
@@ -233,8 +236,10 @@ class Load:
         sessions: int,
         seconds: float,
         stop_at_first_error: bool,
+        client_tls: ssl.SSLContext | None,
     ) -> None:
         self.tally = Tally()
+        self._client_tls = client_tls
         self._api = api
         self._proxy = proxy
         self._names = [f"vm-{number}" for number in range(sessions)]
@@ -265,7 +270,7 @@ class Load:
 
     def _session(self, name: str, number: int) -> None:
         try:
-            with RawClient.open(f"{self._proxy.url}/{self._token}/{name}") as client:
+            with RawClient.open(f"{self._proxy.url}/{self._token}/{name}", tls=self._client_tls) as client:
                 if client.status != 101:
                     raise ValueError(f"the proxy answered {client.head!r}")
                 messages = _Messages(client, self.tally, "down", True, f"{name} {number} up")
@@ -347,11 +352,16 @@ def _run(
 ) -> _Outcome:
     """Run the load through a proxy."""
     started = time.monotonic()
-    with (
-        FakeKubeVirtAPI(tls=options.tls) as api,
-        ProxyProcess(api, command, LOGLEVEL=log_level, WSPROXY_PING_INTERVAL="5") as proxy,
-    ):
-        tally = Load(api, proxy, options.sessions, options.seconds, stop_at_first_error).run()
+    settings = {"LOGLEVEL": log_level, "WSPROXY_PING_INTERVAL": "5"}
+    with ExitStack() as owned:
+        context = None
+        if options.client_tls:
+            authority = CertificateAuthority(owned.enter_context(tempfile.TemporaryDirectory()))
+            settings["WSPROXY_TLS_CERT"], settings["WSPROXY_TLS_KEY"] = authority.issue()
+            context = client_context(authority.ca_file)
+        api = owned.enter_context(FakeKubeVirtAPI(tls=options.tls))
+        proxy = owned.enter_context(ProxyProcess(api, command, **settings))
+        tally = Load(api, proxy, options.sessions, options.seconds, stop_at_first_error, context).run()
         ended = time.monotonic()
         status = proxy.stop()
         for error in api.errors:
@@ -367,10 +377,11 @@ def _run(
 
 def _soak(options: argparse.Namespace) -> int:
     """Run the load on this Python, and the control."""
-    what = "TLS" if options.tls else "plain"
+    legs = [name for name, tls in (("upstream", options.tls), ("clients", options.client_tls)) if tls]
+    what = f"TLS to {' and '.join(legs)}" if legs else "no TLS"
     print(
         f"Python {sys.version.split()[0]}, {ssl.OPENSSL_VERSION}: {options.sessions} sessions at a time, "
-        f"{what} upstream, {options.seconds:g} s",
+        f"{what}, {options.seconds:g} s",
         flush=True,
     )
     outcome = _run(options, ("-m", "wsproxy"), "WARNING", stop_at_first_error=False)
@@ -381,7 +392,7 @@ def _soak(options: argparse.Namespace) -> int:
     for line in faults:
         print(f"    {line}", flush=True)
     good = not faults and tally.sessions > 0
-    if options.tls and not options.no_control:
+    if legs and not options.no_control:
         good = _control(options) and good
     return 0 if good else 1
 
@@ -471,6 +482,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the soak and return its exit status."""
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--tls", action="store_true", help="TLS upstream, and the control")
+    parser.add_argument("--client-tls", action="store_true", help="TLS to clients, and the control")
     parser.add_argument("--seconds", type=float, default=120, help="of load (default: %(default)s)")
     parser.add_argument("--sessions", type=int, default=8, help="at a time (default: %(default)s)")
     parser.add_argument("--no-control", action="store_true", help="leave the control out")

@@ -80,6 +80,24 @@ class Serve(LeakTestCase):
         self.assertIn("SIGTERM: stopping", err)
         self.assertNotIn(SECRET, err)
 
+    def test_tls(self) -> None:
+        """With a certificate the line says so; flags name the files; a fault of the files stops the start."""
+        with tempfile.TemporaryDirectory() as directory:
+            authority = CertificateAuthority(directory)
+            certfile, keyfile = authority.issue()
+            flags = ("--tls-cert", certfile, "--tls-key", keyfile, "--tls-client-ca", authority.ca_file)
+            with program("serve", *flags, env=_DEV) as process:
+                assert process.stdout
+                self.assertRegex(
+                    process.stdout.readline(), r" listening on 127\.0\.0\.1:\d+ \(wss, https\)\n"
+                )
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=_TIMEOUT)
+            self.assertEqual(process.returncode, 0)
+            status, out, err = call("serve", "--tls-cert", certfile, **_DEV)
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn(f"\n  - TLS for clients: {certfile} holds no private key in PEM form; ", err)
+
     def test_no_command(self) -> None:
         """``python -m wsproxy`` is ``wsproxy serve``, also with flags."""
         self.served()
@@ -230,7 +248,9 @@ class Check(ProxyTestCase):
         self.assertEqual(status, 0, lines)
         self.assertTrue(all(line.startswith("ok    ") for line in lines), lines)
         for word, line in zip(
-            ("settings", "descriptors", "keys", "CA", "service-account token", "API"), lines, strict=True
+            ("settings", "descriptors", "certificate: none", "keys", "CA", "service-account token", "API"),
+            lines,
+            strict=True,
         ):
             self.assertTrue(line.startswith(f"ok    {word}"), line)
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])
@@ -240,6 +260,28 @@ class Check(ProxyTestCase):
         status, _, err = call("check", **self.settings(PORT="x"))
         self.assertEqual(status, 2)
         self.assertIn("PORT is 'x'", err)
+
+    def test_certificate(self) -> None:
+        """The certificate for clients is read, compared with its key, and looked at for its time."""
+        with tempfile.TemporaryDirectory() as directory:
+            authority = CertificateAuthority(directory, days=30)
+            certfile, keyfile = authority.issue()
+            files = {"WSPROXY_TLS_CERT": certfile, "WSPROXY_TLS_KEY": keyfile}
+            self.assertIn(f"ok    certificate: {certfile}, 29 days left", self.check(**files)[1])
+            _, lines = self.check(**files, WSPROXY_TLS_CLIENT_CA=authority.ca_file)
+            self.assertIn(
+                f"ok    certificate: {certfile}, 29 days left, clients need one of {authority.ca_file}", lines
+            )
+            for word, different in (
+                ("is not that of the first certificate", {"WSPROXY_TLS_KEY": authority.issue()[1]}),
+                ("No such file", {"WSPROXY_TLS_CERT": "/nowhere/tls.crt"}),
+                ("holds no certificate", {"WSPROXY_TLS_CLIENT_CA": keyfile}),
+                (
+                    "expired since",
+                    dict(zip(files, authority.issue(seconds=-1), strict=True)),
+                ),
+            ):
+                self.assert_fault(word, "set WSPROXY_TLS_CERT and WSPROXY_TLS_KEY", **(files | different))
 
     def test_no_ca(self) -> None:
         """A missing CA file is a fault, and so is one that holds no certificate."""

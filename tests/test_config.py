@@ -242,8 +242,10 @@ class FieldsTest(ConfigCase):
             leeway=-1,
             claim_vmis="x",
             namespaces=("X",),
+            tls_key="/k",
+            tls_client_ca="/c",
         )
-        self.assertEqual(len(faults), 18)
+        self.assertEqual(len(faults), 20)
 
 
 class FromEnvTest(ConfigCase):
@@ -285,6 +287,7 @@ class FromEnvTest(ConfigCase):
         ("WSPROXY_NAMESPACES", "lab-1,lab-2", "namespaces", ("lab-1", "lab-2")),
         ("WSPROXY_CA_FILE", "/etc/ca.crt", "sslopt", {"ca_certs": "/etc/ca.crt"}),
         ("WSPROXY_TOKEN_FILE", "/etc/token", "token_file", "/etc/token"),
+        ("WSPROXY_TLS_CERT", "/tls/tls.crt", "tls_cert", "/tls/tls.crt"),
         ("WSPROXY_REJECT", "HTTP", "reject", "http"),
         ("WSPROXY_REQUEST_TIMEOUT", "1.5", "request_timeout", 1.5),
         ("WSPROXY_DIAL_TIMEOUT", "2", "dial_timeout", 2.0),
@@ -301,6 +304,8 @@ class FromEnvTest(ConfigCase):
             "KUBERNETES_SERVICE_HOST",
             "KUBERNETES_SERVICE_PORT",
             "WS_REMOTE_URL",
+            "WSPROXY_TLS_CLIENT_CA",
+            "WSPROXY_TLS_KEY",
         }
     )
 
@@ -341,6 +346,14 @@ class FromEnvTest(ConfigCase):
         ):
             (fault,) = self.env_faults(environ)
             self.assertIn("SECRET_KEY is empty", fault)
+
+    def test_tls_towards_clients(self) -> None:
+        """The key, if in a file of its own, and the authorities of clients are of no use by themselves."""
+        both = {"WSPROXY_TLS_KEY": "/k", "WSPROXY_TLS_CLIENT_CA": "/c"}
+        found = Config.from_env(IN_CLUSTER | both | {"WSPROXY_TLS_CERT": "/a"})
+        self.assertEqual((found.tls_cert, found.tls_key, found.tls_client_ca), ("/a", "/k", "/c"))
+        for fault, name in zip(self.env_faults(IN_CLUSTER | both), ("tls_key", "tls_client_ca"), strict=True):
+            self.assertEqual(fault, f"{name} is set but tls_cert is not; set it, or clients come without TLS")
 
     def test_dev_mode(self) -> None:
         """In dev mode the API is at WS_REMOTE_URL, by default that of kubectl proxy, and nowhere else."""

@@ -356,8 +356,12 @@ class ServerTLSTest(TransportCase):
         def serve() -> None:
             server = tls.wrap(two)
             self.addCleanup(server.close)
-            server.handshake(Deadline(WAIT))
-            server.send(server.recv(1, Deadline(WAIT)), Deadline(WAIT))
+            try:
+                server.handshake(Deadline(WAIT))
+                server.send(server.recv(1, Deadline(WAIT)), Deadline(WAIT))
+            except TransportClosed:
+                server.close()
+                raise
 
         served = in_thread(serve)
         one.settimeout(WAIT)
