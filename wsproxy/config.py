@@ -126,7 +126,7 @@ class Config:
     host_path_prefix: str | None = None
     algorithms: tuple[str, ...] | None = None
     secret_key_files: tuple[str, ...] = ()
-    jwks: str | None = None
+    jwks: str | None = field(default=None, repr=False)
     jwks_interval: float = 300.0
     jwks_ca_file: str | None = None
     issuer: tuple[str, ...] = ()

@@ -86,7 +86,7 @@ class JWKSSource:
         self._thread = start_thread("wsproxy-jwks", self._run, owner)
 
     def stop_waiting(self) -> None:
-        """Make :meth:`await_key` return, now and later. Does not block. Idempotent."""
+        """Let nobody wait in :meth:`await_key`, now and later. Does not block. Idempotent."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
