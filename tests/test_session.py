@@ -149,7 +149,7 @@ class Claims(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         for name in ("web-1", "db-1"):
-            self.api.add_vmi(name, self.namespace, backend=Script(_read_to_the_end))
+            self.api.add_vmi(name, self.namespace)
 
     def status(self, vmi: str, claims: dict[str, Any], **options: Any) -> int:
         """Return the HTTP status that a client with these claims gets from a proxy with these options."""
@@ -170,6 +170,8 @@ class Claims(ProxyTestCase):
                 self.assertEqual(client.status, 101)
                 self.assertEqual(client.recv_frame().opcode, PING)  # the housekeeping has come by
                 client.send_close(3001)
+                client.recv_close()
+                client.wait_for_end()
             proxy.stop_thread()
         self.assertIn("code 3001", logs.output[-1])
 

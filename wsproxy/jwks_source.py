@@ -108,7 +108,7 @@ class JWKSSource:
         :raises Draining: if it is stopped meanwhile.
         """
         with self._changed:
-            if kid is None and self._keys is not None:
+            if self._has(kid) or (kid is None and self._keys is not None):
                 return
             number = self._wanted = self._begun + 1
             self._changed.notify_all()
