@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from unittest import mock
 
+from tests.issuer import Issuer, SigningKey, http_answer
 from tests.processes import python
 from wsproxy.check import check, raise_descriptor_limit
 from wsproxy.cli import main
@@ -197,6 +198,30 @@ class Token(LeakTestCase):
         self.assertEqual(status, 0)
         TokenVerifier(Keyring(load_keys(SECRET))).verify(out.strip())
 
+    def test_secret_in_a_file(self) -> None:
+        """Without a secret, the first key file is taken; a public key cannot sign."""
+        arguments = ["token", "--vmi", "a", "--namespace", "b"]
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "key")
+            with open(path, "w") as file:
+                file.write(f"{SECRET}\n")
+            for more, environment in (
+                ([], {"SECRET_KEY_FILE": f"{path},/other"}),
+                (["--secret-key-file", path], {}),
+                (["--secret-key-file", path], {"SECRET_KEY_FILE": "/other"}),
+            ):
+                status, out, _ = call(*arguments, *more, **environment)
+                self.assertEqual(status, 0)
+                TokenVerifier(Keyring(load_keys(SECRET))).verify(out.strip())
+            with open(path, "wb") as pem:
+                pem.write(SigningKey("ES256").pem)
+            status, _, err = call(*arguments, SECRET_KEY_FILE=path)
+            self.assertEqual(status, 2)
+            self.assertIn("cannot sign", err)
+            status, _, err = call(*arguments, SECRET_KEY_FILE="/nonexistent/key")
+            self.assertEqual(status, 2)
+            self.assertIn("/nonexistent/key", err)
+
     def test_faults(self) -> None:
         """Without a secret, or with names that Kubernetes does not know, there is no token."""
         good = {"SECRET_KEY": SECRET}
@@ -282,6 +307,28 @@ class Check(ProxyTestCase):
                 ),
             ):
                 self.assert_fault(word, "set WSPROXY_TLS_CERT and WSPROXY_TLS_KEY", **(files | different))
+
+    def test_jwks(self) -> None:
+        """Keys at a URL are fetched and counted; if that fails, the line says why and what to do."""
+        with Issuer() as issuer:
+            issuer.publish(SigningKey("ES256").jwk, SigningKey("EdDSA").jwk)
+            status, lines = self.check(WSPROXY_JWKS=issuer.url)
+            self.assertEqual(status, 0, lines)
+            self.assertIn(f"ok    keys: {issuer.url.partition('?')[0]}: 3 to verify tokens with", lines)
+            status, lines = self.check(WSPROXY_JWKS=issuer.url, SECRET_KEY="")
+            self.assertIn(f"ok    keys: {issuer.url.partition('?')[0]}: 2 to verify tokens with", lines)
+            issuer.publish()
+            self.assert_fault("keys", "ask the issuer", WSPROXY_JWKS=issuer.url, SECRET_KEY="")
+            issuer.answer = http_answer(b"<html>")
+            self.assert_fault("not JSON", "check the URL", WSPROXY_JWKS=issuer.url)
+            issuer.answer = http_answer(b"", "404 Not Found")
+            self.assert_fault("404", "check the URL", WSPROXY_JWKS=issuer.url)
+            gone = issuer.url
+        self.assert_fault("refused", "check the URL", WSPROXY_JWKS=gone)
+
+    def test_key_files(self) -> None:
+        """A key file that cannot be used is a fault."""
+        self.assert_fault("/nonexistent/key", "SECRET_KEY_FILE", SECRET_KEY_FILE="/nonexistent/key")
 
     def test_no_ca(self) -> None:
         """A missing CA file is a fault, and so is one that holds no certificate."""

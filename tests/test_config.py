@@ -463,6 +463,21 @@ class FromEnvTest(ConfigCase):
             self.assertEqual(sum(word in fault for fault in faults), 1, word)
         self.assertEqual(len(faults), 7)
 
+    def test_lists_without_names(self) -> None:
+        """A list that is given, but names nothing, is a fault and never means that everything is allowed."""
+        names = (
+            "SECRET_KEY_FILE",
+            "WSPROXY_ISSUER",
+            "WSPROXY_AUDIENCE",
+            "WSPROXY_CLAIM_USER",
+            "WSPROXY_NAMESPACES",
+        )
+        for name in names:
+            for text in (",", " ", " , "):
+                with self.subTest(name=name, text=text):
+                    (fault,) = self.env_faults(IN_CLUSTER | {name: text})
+                    self.assertIn(f"{name} is {text!r}; it must name at least one", fault)
+
     def test_public_key(self) -> None:
         """A PEM public key may be the secret, with its algorithm named or not, but not with an HMAC's."""
         public = ec.generate_private_key(ec.SECP256R1()).public_key()

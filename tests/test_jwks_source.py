@@ -120,6 +120,15 @@ class JWKSSourceTest(LeakTestCase):
         self.assertEqual(found, [["a", "b"]] * 8)
         self.assertEqual(self.script.fetches, 2)
 
+    def test_known_key(self) -> None:
+        """For a key that is there by now nothing is fetched."""
+        self.script.keys("a")
+        source = self.source()
+        source.await_key("a", Deadline(_TIMEOUT))
+        for deadline in (Deadline(_TIMEOUT), None):
+            source.await_key("a", deadline)
+        self.assertEqual((self.script.fetches, source._wanted), (1, 1))
+
     def test_key_that_does_not_exist(self) -> None:
         """A key that is still not there after a fetch begun since is not to be had."""
         self.script.keys("a")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 import unittest
+from typing import Any
+
+import jwt
 
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Draining, Refused
 from wsproxy.session import Gateway, Session, rfb_expected
-from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
+from wsproxy.testing.kubevirt_frames import BINARY, PING, encode_frame
 from wsproxy.testing.kubevirt_http import Behaviour
 from wsproxy.testing.raw_client import RawClient
 from wsproxy.upgrade import HeadReader, RequestHead, Upgrade
@@ -136,6 +139,75 @@ class Log(ProxyTestCase):
             RawClient.open(self.url(proxy, "vm", self.token("vm", user="x' vmi lab-1/forged"))).close()
             proxy.stop_thread()
         self.assertIn('user "x\' vmi lab-1/forged" vmi lab-1/vm', logs.output[0])
+
+
+class Claims(ProxyTestCase):
+    """What the settings make of a token's claims."""
+
+    tls = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        for name in ("web-1", "db-1"):
+            self.api.add_vmi(name, self.namespace)
+
+    def status(self, vmi: str, claims: dict[str, Any], **options: Any) -> int:
+        """Return the HTTP status that a client with these claims gets from a proxy with these options."""
+        proxy = self.start_proxy(**options)
+        with RawClient.open(self.url(proxy, vmi, jwt.encode(claims, SECRET, "HS256"))) as client:
+            return client.status
+
+    def claims(self, *vmis: str) -> dict[str, Any]:
+        return {"id": 5, "lab_instance": {"namespace_name": self.namespace, "allowed_vmi_names": vmis}}
+
+    def test_eternal(self) -> None:
+        """A token without exp opens a session where the operator allows it, and nowhere else."""
+        self.assertEqual(self.status("web-1", self.claims("web-1")), 401)
+        with self.assertLogs("wsproxy.session", "INFO") as logs:
+            proxy = self.start_proxy(allow_eternal_tokens=True, ping_interval=0.05)
+            token = jwt.encode(self.claims("web-1"), SECRET, "HS256")
+            with RawClient.open(self.url(proxy, "web-1", token)) as client:
+                self.assertEqual(client.status, 101)
+                self.assertEqual(client.recv_frame().opcode, PING)  # the housekeeping has come by
+                client.send_close(3001)
+                client.recv_close()
+                client.wait_for_end()
+            proxy.stop_thread()
+        self.assertIn("code 3001", logs.output[-1])
+
+    def test_patterns(self) -> None:
+        """A star opens VMs where the operator allows it, and nowhere else."""
+        claims = self.claims("web-*") | {"exp": 4102444800}
+        self.assertEqual(self.status("web-1", claims), 403)
+        self.assertEqual(self.status("web-1", claims, allow_vmi_patterns=True), 101)
+        self.assertEqual(self.status("db-1", claims, allow_vmi_patterns=True), 403)
+
+    def test_namespaces(self) -> None:
+        """A namespace that is not served is forbidden, whatever the token says."""
+        claims = self.claims("web-1") | {"exp": 4102444800}
+        self.assertEqual(self.status("web-1", claims, namespaces=["lab-2"]), 403)
+        self.assertEqual(self.status("web-1", claims, namespaces=["lab-2", self.namespace]), 101)
+
+    def test_mapping(self) -> None:
+        """Tokens of another issuer open VMs where they say so."""
+        options = {
+            "issuer": "https://a.example",
+            "audience": ["consoles"],
+            "claim_namespace": "/kubernetes.io/namespace",
+            "claim_vmis": "/vmis",
+        }
+        claims = {
+            "iss": "https://a.example",
+            "aud": "consoles",
+            "sub": "eve",
+            "exp": 4102444800,
+            "kubernetes.io": {"namespace": self.namespace},
+            "vmis": ["web-1"],
+        }
+        self.assertEqual(self.status("web-1", claims, **options), 101)
+        self.assertEqual(self.status("db-1", claims, **options), 403)
+        self.assertEqual(self.status("web-1", claims | {"aud": "others"}, **options), 401)
+        self.assertEqual(self.status("web-1", claims), 401)
 
 
 class Alone(ProxyTestCase):

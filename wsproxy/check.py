@@ -88,7 +88,7 @@ def _certificate(config: Config) -> Finding:
 
 
 def _keys(config: Config) -> Finding:
-    what = f"keys: {config.jwks}" if config.jwks else "keys"
+    what = f"keys: {config.jwks_location.text}" if config.jwks_location else "keys"
     resolver = Resolver()
     try:
         keys = LiveKeys(config, resolver)

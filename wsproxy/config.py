@@ -133,7 +133,7 @@ class Config:
     host_path_prefix: str | None = None
     algorithms: tuple[str, ...] | None = None
     secret_key_files: tuple[str, ...] = ()
-    jwks: str | None = None
+    jwks: str | None = field(default=None, repr=False)
     jwks_interval: float = 300.0
     jwks_ca_file: str | None = None
     issuer: tuple[str, ...] = ()
@@ -369,6 +369,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _some_names(text: str) -> tuple[str, ...]:
+    """As :func:`_names`, where none would not mean none, but no restriction."""
+    if names := _names(text):
+        return names
+    raise ValueError("it must name at least one")
+
+
 _seconds = _number(float, "a number of seconds")
 _DEFAULTS = {item.name: item.default for item in fields(Config)}
 
@@ -379,7 +386,9 @@ def _setting(env: str, target: str, convert: Callable[[str], Any], help: str) ->
 
 SETTINGS = (
     Setting("SECRET_KEY", "secret_key", str, None, "secret of the tokens, or a PEM public key"),
-    Setting("SECRET_KEY_FILE", "secret_key_files", _names, None, "files with a secret or PEM public keys"),
+    Setting(
+        "SECRET_KEY_FILE", "secret_key_files", _some_names, None, "files with a secret or PEM public keys"
+    ),
     _setting("LOCAL_DEV_MODE", "local_dev_mode", _flag, "no TLS and no service account: for kubectl proxy"),
     _setting("HOST", "host", str, "address to listen on; :: is dual-stack"),
     _setting("PORT", "port", _number(int, "a number"), "TCP port to listen on"),
@@ -394,15 +403,17 @@ SETTINGS = (
     Setting("WSPROXY_JWKS", "jwks", str, None, "file or https URL of a JWK Set with the keys of the tokens"),
     _setting("WSPROXY_JWKS_INTERVAL", "jwks_interval", _seconds, "seconds between fetches of the JWK Set"),
     _setting("WSPROXY_JWKS_CA_FILE", "jwks_ca_file", str, "authorities of the JWK Set's URL"),
-    Setting("WSPROXY_ISSUER", "issuer", _names, None, "iss claims that are taken, separated by commas"),
-    Setting("WSPROXY_AUDIENCE", "audience", _names, None, "aud claims that are taken, separated by commas"),
+    Setting("WSPROXY_ISSUER", "issuer", _some_names, None, "iss claims that are taken, separated by commas"),
+    Setting(
+        "WSPROXY_AUDIENCE", "audience", _some_names, None, "aud claims that are taken, separated by commas"
+    ),
     _setting("WSPROXY_LEEWAY", "leeway", _seconds, "seconds by which the issuer's clock may be wrong"),
     _setting("WSPROXY_ALLOW_ETERNAL_TOKENS", "allow_eternal_tokens", _flag, "take tokens without exp"),
-    Setting("WSPROXY_CLAIM_USER", "claim_user", _names, "/id,/sub", "JSON pointers to the user"),
+    Setting("WSPROXY_CLAIM_USER", "claim_user", _some_names, "/id,/sub", "JSON pointers to the user"),
     _setting("WSPROXY_CLAIM_NAMESPACE", "claim_namespace", str, "JSON pointer to the namespace"),
     _setting("WSPROXY_CLAIM_VMIS", "claim_vmis", str, "JSON pointer to the list of VMIs"),
     _setting("WSPROXY_ALLOW_VMI_PATTERNS", "allow_vmi_patterns", _flag, "let * in it stand for anything"),
-    Setting("WSPROXY_NAMESPACES", "namespaces", _names, None, "the only namespaces that are served"),
+    Setting("WSPROXY_NAMESPACES", "namespaces", _some_names, None, "the only namespaces that are served"),
     Setting("WSPROXY_CA_FILE", "ca_certs", str, SERVICE_ACCOUNT_CA, "authorities of the API's certificate"),
     _setting("WSPROXY_TOKEN_FILE", "token_file", str, "bearer token of the service account"),
     _setting("WSPROXY_TLS_CERT", "tls_cert", str, "certificate chain for clients; without it no TLS"),

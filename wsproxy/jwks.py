@@ -47,7 +47,7 @@ class WebURL:
 class JWKSLocation:
     """Where a key set is: either of the two.
 
-    :ivar text: as it was given.
+    :ivar text: as it was given, but for a query, which may hold a key to the server.
     """
 
     text: str
@@ -75,7 +75,7 @@ class JWKSLocation:
         if not tls and not _is_loopback(host):
             raise ConfigError([f"jwks is {text!r}; whoever is on the way could replace the keys: use https"])
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return cls(text, url=WebURL(host, port or (443 if tls else 80), target, tls))
+        return cls(text.partition("?")[0], url=WebURL(host, port or (443 if tls else 80), target, tls))
 
 
 def parse_jwks(

@@ -86,7 +86,7 @@ class JWKSSource:
         self._thread = start_thread("wsproxy-jwks", self._run, owner)
 
     def stop_waiting(self) -> None:
-        """Make :meth:`await_key` return, now and later. Does not block. Idempotent."""
+        """Let nobody wait in :meth:`await_key`, now and later. Does not block. Idempotent."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -108,7 +108,7 @@ class JWKSSource:
         :raises Draining: if it is stopped meanwhile.
         """
         with self._changed:
-            if kid is None and self._keys is not None:
+            if self._has(kid) or (kid is None and self._keys is not None):
                 return
             number = self._wanted = self._begun + 1
             self._changed.notify_all()

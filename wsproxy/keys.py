@@ -39,7 +39,11 @@ _EDDSA = ("EdDSA",)
 PUBLIC_KEY_ALGORITHMS = frozenset({*_RSA, *_CURVES.values(), *_EDDSA})
 """The JWS algorithms (RFC 7518 section 3.1, RFC 8037) that public keys are for."""
 
-_ALGORITHMS = {name: get_default_algorithms()[name] for name in (*_HMAC, *PUBLIC_KEY_ALGORITHMS)}
+_ALGORITHMS = {
+    name: algorithm
+    for name, algorithm in get_default_algorithms().items()
+    if name in _HMAC or name in PUBLIC_KEY_ALGORITHMS
+}
 _FROM_JWK: dict[str, Callable[[dict[str, Any]], object]] = {
     "oct": HMACAlgorithm.from_jwk,
     "RSA": RSAAlgorithm.from_jwk,
@@ -142,8 +146,9 @@ def key_of_jwk(
         return None
     if isinstance(key, bytes):
         key = _secret(key, source)
-    chosen = possible if algorithms is None and alg else _chosen(key, possible, algorithms)
-    chosen = tuple(name for name in chosen if alg in (None, name))
+    if alg is not None:
+        possible = tuple(name for name in possible if name == alg)
+    chosen = _chosen(key, possible, algorithms)
     _check_size(key, source)
     return VerificationKey(key, chosen, kid) if chosen else None
 

@@ -32,7 +32,7 @@ class WebsocketProxy:
             host, port = proxy.address
 
     The first five parameters are those of lab-orchestrator-ws-proxy-lib 1.0.0. Nothing is read from the
-    environment, and nothing is opened before a ``run`` method is called.
+    environment, and nothing but key files is opened before a ``run`` method is called.
 
     :param remote_url: base URL of the Kubernetes API, such as ``wss://10.96.0.1:443``.
     :param api_path: API path of the console, with ``{namespace}`` and ``{vmi_name}``; it may name any
