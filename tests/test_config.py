@@ -230,6 +230,7 @@ class FromEnvTest(ConfigCase):
         ("WSPROXY_CLOSE_TIMEOUT", "3", "close_timeout", 3.0),
         ("WSPROXY_PING_INTERVAL", "4", "ping_interval", 4.0),
         ("WSPROXY_MAX_FRAME_SIZE", "65536", "max_frame_size", 65536),
+        ("WSPROXY_MAX_PENDING", "8", "max_pending", 8),
         ("WSPROXY_WORKERS", "64", "workers", 64),
     )
     ELSEWHERE = frozenset(

@@ -27,8 +27,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "version",
         }
     ),
-    frozenset({"frames", "housekeeping", "keys", "poller", "registry", "routing", "sockets", "upgrade"}),
-    frozenset({"config", "http", "resolver", "tokens", "transport"}),
+    frozenset(
+        {"frames", "housekeeping", "keys", "pending", "poller", "registry", "routing", "sockets", "upgrade"}
+    ),
+    frozenset({"admission", "config", "http", "resolver", "tokens", "transport"}),
     frozenset({"refusal", "upstream", "writer"}),
     frozenset({"check", "pump"}),
     frozenset({"pump_threads"}),
@@ -53,6 +55,7 @@ NO_IO = frozenset(
         "http",
         "keys",
         "nesting",
+        "pending",
         "rfb",
         "routing",
         "tokens",

@@ -33,6 +33,7 @@ REJECT_MODES = ("auto", "http", "close")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
 _MAX_WORKERS = 64
+_MIN_PENDING = 8
 
 T = TypeVar("T")
 
@@ -97,6 +98,7 @@ class Config:
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
     :param log_level: what the program logs.
+    :param max_pending: how many clients of one process may not have authenticated yet, see :mod:`.admission`.
     :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
     :raises ConfigError: listing every fault.
     """
@@ -116,6 +118,7 @@ class Config:
     close_timeout: float = 5.0
     ping_interval: float = 25.0
     max_frame_size: int = 16 * 1024 * 1024
+    max_pending: int = 512
     host: str = "0.0.0.0"
     port: int = 5001
     log_level: str = "INFO"
@@ -162,6 +165,8 @@ class Config:
             faults.append(
                 f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"
             )
+        if self.max_pending < _MIN_PENDING:
+            faults.append(f"max_pending is {self.max_pending}; it must be {_MIN_PENDING} or more")
         if not 0 <= self.port <= 65535:
             faults.append(f"port is {self.port}; it must be 0 to 65535")
         if not 1 <= self.workers <= _MAX_WORKERS:
@@ -323,6 +328,7 @@ SETTINGS = (
     _setting("WSPROXY_CLOSE_TIMEOUT", "close_timeout", _seconds, "seconds in which every session ends"),
     _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
     _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
+    _setting("WSPROXY_MAX_PENDING", "max_pending", _number(int, "a whole number"), "unauthenticated clients"),
     _setting("WSPROXY_WORKERS", "workers", _number(int, "a whole number"), "processes to serve with"),
 )
 """Every setting of the program, in the order of the help."""

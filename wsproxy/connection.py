@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import time
 
 from . import http
 from .deadline import Deadline
@@ -18,6 +20,8 @@ __all__ = ["ClientConnection"]
 logger = logging.getLogger("wsproxy.connection")
 
 _RECEIVE = 4096
+_QUICK_PIECES = 16
+_PAUSE_SECONDS = 0.1
 _LAST_WORD_SECONDS = 1.0
 
 
@@ -38,6 +42,7 @@ class ClientConnection:
         # Guards the flag: whether the session answers for how the connection ends.
         self._lock = threading.Lock()
         self._in_session = False
+        self._proved = False
 
     def run(self) -> None:
         """Serve the connection and close it. Blocks until its end; never raises."""
@@ -77,7 +82,7 @@ class ClientConnection:
                 return False
             upgrade = Upgrade(head)
             self._set_in_session(True)
-            self.session.open(head, upgrade)
+            self.session.open(head, upgrade, self._prove)
         except Refused as refused:
             self._set_in_session(False)
             self._refuse(refused, head, upgrade, deadline)
@@ -88,8 +93,10 @@ class ClientConnection:
 
     def _read_head(self, deadline: Deadline) -> RequestHead:
         reader = HeadReader()
-        while True:
+        for piece in itertools.count():
             try:
+                if piece >= _QUICK_PIECES:  # to be woken for every single byte would cost much
+                    time.sleep(min(_PAUSE_SECONDS, deadline.remaining()))
                 received = self._transport.recv(_RECEIVE, deadline)
             except TimeoutError:
                 raise RequestTimeout("the request head did not arrive in time") from None
@@ -98,6 +105,12 @@ class ClientConnection:
             if head := reader.feed(received):
                 self._transport.unread(reader.rest)  # WebSocket data already
                 return head
+        raise AssertionError("unreachable")
+
+    def _prove(self) -> None:
+        if not self._gateway.admission.prove(self):
+            raise TransportClosed("shut down to make room for others")
+        self._proved = True
 
     def _set_in_session(self, value: bool) -> None:
         with self._lock:
@@ -106,7 +119,9 @@ class ClientConnection:
     def _refuse(
         self, refused: Refused, head: RequestHead | None, upgrade: Upgrade | None, deadline: Deadline
     ) -> None:
-        logger.info(
+        admission = self._gateway.admission
+        logger.log(
+            logging.INFO if self._proved else admission.refusal_level(),
             "connection %s refused: client %s: %d %s: %s%s",
             self.session.id,
             self.session.peer,

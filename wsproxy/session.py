@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NewType
 
+from .admission import Admission
 from .config import Config
 from .counters import Counters
 from .deadline import Deadline
@@ -52,6 +53,7 @@ class Gateway:
         self.housekeeping = Housekeeping()
         self.poller = Poller() if Poller.available else None
         self.counters = Counters()
+        self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
 
     def start(self) -> None:
@@ -116,17 +118,19 @@ class Session:
         """What to answer the client, once :meth:`open` has returned."""
         return self._opened.subprotocol if self._opened else None
 
-    def open(self, head: RequestHead, upgrade: Upgrade) -> None:
+    def open(self, head: RequestHead, upgrade: Upgrade, on_authorised: Callable[[], None]) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
         Blocks for at most the dial timeout. The only path that can reach the upstream.
 
+        :param on_authorised: called before the dial; what it raises ends the opening.
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
         route = session_route(head.target, config.prefix, config.enabled_subresources)
         grant = self._gateway.verifier.verify(_credential(route, head))
         grant.authorize(route.vmi, route.namespace)
+        on_authorised()
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
         deadline = Deadline(config.dial_timeout)
