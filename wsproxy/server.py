@@ -29,7 +29,7 @@ __all__ = ["BACKLOG", "ConsoleServer", "listen"]
 
 logger = logging.getLogger("wsproxy.server")
 
-BACKLOG = 1024
+BACKLOG = 4096
 """How many clients the kernel queues until they are accepted."""
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
