@@ -116,7 +116,7 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.ping_interval, found.max_frame_size), (25, 16 * 1024 * 1024))
         self.assertEqual((found.reject, found.log_level, found.algorithms), ("auto", "INFO", ("HS256",)))
         self.assertEqual((found.local_dev_mode, found.host_path_prefix), (False, None))
-        self.assertEqual(found.workers, 1)
+        self.assertEqual((found.workers, found.max_pending), (1, 512))
 
     def test_what_is_made(self) -> None:
         """The URL, the key, the path template and the prefix are made while checking."""
@@ -160,6 +160,7 @@ class FieldsTest(ConfigCase):
             ("close_timeout", (0, -1, 86400, float("nan"), float("inf"))),
             ("ping_interval", (0, -1, 86400, float("nan"), float("inf"))),
             ("max_frame_size", (0, -1, 65535)),
+            ("max_pending", (-1, 0, 7)),
             ("port", (-1, 65536)),
             ("workers", (0, -1, 65)),
             ("subresources", (("VNC",), ("",), ("vnc/x",), ("..",), ("console", "a b"))),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import unittest
+from unittest import mock
 
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
-from wsproxy.exceptions import Draining, Refused
+from wsproxy.exceptions import Draining, Refused, TransportClosed
 from wsproxy.session import Gateway, Session, rfb_expected
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
@@ -179,6 +180,15 @@ class Alone(ProxyTestCase):
             head = parsed(target)
             with self.subTest(target=target[:10]), self.assertRaises(Refused):
                 self.session.open(head, Upgrade(head), lambda: None)
+        self.assertEqual(self.api.connections, 0)
+
+    def test_order(self) -> None:
+        """Authorised comes before the dial: what is raised then ends the opening, and nothing was dialled."""
+        head = parsed(f"/{self.token('vm')}/vm")
+        on_authorised = mock.Mock(side_effect=TransportClosed("shut down"))
+        with self.assertRaises(TransportClosed):
+            self.session.open(head, Upgrade(head), on_authorised)
+        on_authorised.assert_called_once_with()
         self.assertEqual(self.api.connections, 0)
 
     def test_ids_differ(self) -> None:

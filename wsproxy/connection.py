@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
-import time
 
 from . import http
 from .deadline import Deadline
@@ -20,8 +18,6 @@ __all__ = ["ClientConnection"]
 logger = logging.getLogger("wsproxy.connection")
 
 _RECEIVE = 4096
-_QUICK_PIECES = 16
-_PAUSE_SECONDS = 0.1
 _LAST_WORD_SECONDS = 1.0
 
 
@@ -93,10 +89,8 @@ class ClientConnection:
 
     def _read_head(self, deadline: Deadline) -> RequestHead:
         reader = HeadReader()
-        for piece in itertools.count():
+        while True:
             try:
-                if piece >= _QUICK_PIECES:  # to be woken for every single byte would cost much
-                    time.sleep(min(_PAUSE_SECONDS, deadline.remaining()))
                 received = self._transport.recv(_RECEIVE, deadline)
             except TimeoutError:
                 raise RequestTimeout("the request head did not arrive in time") from None
@@ -105,7 +99,6 @@ class ClientConnection:
             if head := reader.feed(received):
                 self._transport.unread(reader.rest)  # WebSocket data already
                 return head
-        raise AssertionError("unreachable")
 
     def _prove(self) -> None:
         if not self._gateway.admission.prove(self):
