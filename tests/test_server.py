@@ -388,18 +388,18 @@ class Admitted(ServerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.server_ = self.started(max_pending=_PENDING)
+        self.besieged = self.started(max_pending=_PENDING)
 
     def come(self, source: str = "127.0.0.1") -> socket.socket:
         """Connect from an address, and say nothing."""
-        client = socket.create_connection(self.server_.address, _TIMEOUT, (source, 0))
+        client = socket.create_connection(self.besieged.address, _TIMEOUT, (source, 0))
         self.addCleanup(client.close)
         return client
 
     def fill(self, source: str = "127.0.0.1") -> list[socket.socket]:
         """Take every place."""
         clients = [self.come(source) for _ in range(_PENDING)]
-        self.wait_for(lambda: self.server_.connections == _PENDING)
+        self.wait_for(lambda: self.besieged.connections == _PENDING)
         return clients
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
@@ -408,9 +408,9 @@ class Admitted(ServerTestCase):
             deadline.remaining()
             pause.wait(0.005)
 
-    def assert_turned_away(self, client: socket.socket) -> None:
+    def assert_turned_away(self) -> None:
         with self.assertRaises(ConnectionResetError):
-            client.recv(1)
+            self.come().recv(1)
 
     def assert_served(self, client: socket.socket) -> None:
         client.sendall(_HEALTHZ)
@@ -419,10 +419,10 @@ class Admitted(ServerTestCase):
     def test_slowloris_from_one_address(self) -> None:
         """An address that takes every place gets no more; another one is let in, for the oldest of it."""
         first, *others = self.fill()
-        self.assert_turned_away(self.come())
+        self.assert_turned_away()
         self.assert_served(self.come("127.0.0.2"))
         self.assertEqual(first.recv(1), b"")
-        self.assertEqual(self.server_._gateway.counters.numbers(0).turned_away, 2)
+        self.assertEqual(self.besieged._gateway.counters.numbers(0).turned_away, 2)
         for client in others:
             self.assert_served(client)
 
@@ -431,15 +431,15 @@ class Admitted(ServerTestCase):
         self.fill()
         with mock.patch("wsproxy.threads.start_thread") as start:
             for _ in range(20):
-                self.assert_turned_away(self.come())
+                self.assert_turned_away()
         start.assert_not_called()
-        self.assertEqual(self.server_.connections, _PENDING)
+        self.assertEqual(self.besieged.connections, _PENDING)
 
     def test_place_is_free_again(self) -> None:
         """A connection that has ended takes no place."""
         for client in self.fill():
             client.close()
-        self.assert_empty(self.server_)
+        self.assert_empty(self.besieged)
         self.assert_served(self.fill()[0])
 
     def test_refused_is_still_pending(self) -> None:
@@ -448,7 +448,7 @@ class Admitted(ServerTestCase):
         for client in self.fill():
             client.sendall(browser)
             self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 101 "))
-        self.assert_turned_away(self.come())
+        self.assert_turned_away()
 
     def test_refusals_are_few_lines(self) -> None:
         """So many refusals a second are logged, and no more."""

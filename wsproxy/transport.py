@@ -121,11 +121,14 @@ class Transport:
         if self._unread:
             data, self._unread = bytes(self._unread[:size]), self._unread[size:]
             return data
-        if self._pieces >= _QUICK_PIECES:
+        gather = self._pieces >= _QUICK_PIECES
+        if gather:
             time.sleep(min(_PIECE_SECONDS, deadline.remaining()))
         with closed_on_error():
             while (received := self._try_recv(size)) is None:
                 wait(self._fd, READABLE, deadline)
+            while gather and len(received) < size and (more := self._try_recv(size - len(received))):
+                received += more  # TLS gives out one record for each call
         self._pieces += len(received) < min(size, _SMALL_PIECE)
         return received
 
