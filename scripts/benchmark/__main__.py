@@ -174,12 +174,13 @@ def _versions(peers: Sequence[Peer]) -> list[str]:
 
 
 def _besiege(descriptors: int) -> int:
+    """Measure a siege, print what came of it, and return the exit status: 1 if something does not hold."""
     if descriptors < NEEDED_DESCRIPTORS:
         raise SystemExit(
             f"bench: --siege needs {NEEDED_DESCRIPTORS} open files (ulimit -Hn says {descriptors})"
         )
     ours = next(peer for peer in all_peers() if isinstance(peer, Ours) and not peer.tls)
-    header = Header(1, 0, False, _versions([ours]), [])
+    header = Header(runs=1, seconds=0, quick=False, versions=_versions([ours]), missing=[])
     with ExitStack() as stack:
         tools, around = _set_up(stack)
         running = ours.start(around)
