@@ -116,7 +116,7 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.ping_interval, found.max_frame_size), (25, 16 * 1024 * 1024))
         self.assertEqual((found.reject, found.log_level, found.algorithms), ("auto", "INFO", None))
         self.assertEqual((found.local_dev_mode, found.host_path_prefix), (False, None))
-        self.assertEqual(found.workers, 1)
+        self.assertEqual((found.workers, found.max_pending), (1, 512))
         self.assertEqual((found.secret_key_files, found.jwks, found.jwks_ca_file), ((), None, None))
         self.assertEqual((found.jwks_interval, found.leeway), (300, 0))
         self.assertEqual((found.issuer, found.audience, found.namespaces), ((), (), ()))
@@ -191,6 +191,7 @@ class FieldsTest(ConfigCase):
             ("claim_vmis", ("", "vmis")),
             ("namespaces", (("",), ("lab-*",), ("lab-1", "A"), ("a.b",))),
             ("max_frame_size", (0, -1, 65535)),
+            ("max_pending", (-1, 0, 7)),
             ("port", (-1, 65536)),
             ("workers", (0, -1, 65)),
             ("cpu_affinity", ("", "AUTO", "0")),
@@ -294,6 +295,7 @@ class FromEnvTest(ConfigCase):
         ("WSPROXY_CLOSE_TIMEOUT", "3", "close_timeout", 3.0),
         ("WSPROXY_PING_INTERVAL", "4", "ping_interval", 4.0),
         ("WSPROXY_MAX_FRAME_SIZE", "65536", "max_frame_size", 65536),
+        ("WSPROXY_MAX_PENDING", "8", "max_pending", 8),
         ("WSPROXY_WORKERS", "64", "workers", 64),
         ("WSPROXY_CPU_AFFINITY", "OFF", "cpu_affinity", "off"),
     )

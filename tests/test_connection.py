@@ -201,5 +201,44 @@ class InASession(ProxyTestCase):
         self.assertTrue(client.wait_for_end())
 
 
+def _idle(console: FakeConsole) -> None:
+    console.recv_frame()
+
+
+class Authenticated(ProxyTestCase):
+    """Clients that have proved themselves take no place of those that have not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.proxy = self.start_proxy(max_pending=8)
+
+    def assert_answers(self) -> None:
+        with RawClient(self.proxy.address) as client:
+            client.send_raw(_HEALTHZ)
+            client.read_head()
+            self.assertEqual(client.status, 200)
+
+    def test_sessions_are_not_pending(self) -> None:
+        """More sessions than may be pending are open at once, from one address."""
+        for number in range(20):
+            self.api.add_vmi(f"vm-{number}", self.namespace, backend=Script(_idle))
+            client = RawClient.open(self.url(self.proxy, f"vm-{number}"))
+            self.addCleanup(client.close)
+            self.assertEqual(client.status, 101)
+        self.assert_answers()
+
+    def test_dial_is_not_pending(self) -> None:
+        """A client that waits for the API, which has a deadline of its own, has proved itself."""
+        self.api.add_vmi("vm", self.namespace)
+        self.api.behaviour = Behaviour(hang=True)
+        request = RawClient.request(f"/{self.token('vm')}/vm", [])
+        for number in range(1, 21):
+            client = RawClient(self.proxy.address)
+            self.addCleanup(client.close)
+            client.send_raw(request)
+            self.api.wait_for_requests(number)
+        self.assert_answers()
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -29,6 +29,8 @@ class CountersTest(unittest.TestCase):
         self.assertEqual(counters.numbers(1), Numbers(1, 1, 2, 7, 30))
         counters.remove(second)
         self.assertEqual(counters.numbers(0), Numbers(0, 0, 2, 7, 30))
+        counters.turn_away()
+        self.assertEqual(counters.numbers(0), Numbers(0, 0, 2, 7, 30, 1))
 
 
 class NumbersTest(unittest.TestCase):

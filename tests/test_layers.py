@@ -71,6 +71,7 @@ NO_IO = frozenset(
         "keyring",
         "keys",
         "nesting",
+        "pending",
         "rfb",
         "routing",
         "strict_json",

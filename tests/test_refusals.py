@@ -841,6 +841,14 @@ class RefusersConversation(LeakTestCase):
         self.assertIn(b"\x82\x09\0\0\0\0\x04full", frames)
         self.assertTrue(frames.endswith(b"\x88\x0c" + (4503).to_bytes(2, "big") + b"busy: full"), frames)
 
+    def test_flood_in_the_conversation(self) -> None:
+        """The conversation ends when the client has sent 4 KiB: not every ping of a flood is answered."""
+        ping = b"\x89\xfd\0\0\0\0" + bytes(125)
+        got = self.refuse(Busy("full"), [ping * 100], upgrade=self.upgrade(), rfb_route=True)
+        self.assertEqual(got.count(b"\x8a\x7d"), 4096 // len(ping))
+        self.assertNotIn(b"\x04full", got)
+        self.assertTrue(got.endswith(b"busy: full"), got[-50:])
+
     def test_viewer_that_leaves(self) -> None:
         """A viewer that leaves, closes or breaks the protocol before its version ends the conversation."""
         for sent in ([], [b"\x88\x82\0\0\0\0\x03\xe8"], [b"\xff\xff\xff"], [b"\x82\x01x"]):

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import unittest
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 from unittest import mock
@@ -344,6 +345,25 @@ class Queue(ServerTestCase):
         self.assertEqual(server.connections, 0)
         self.assert_answers(server.address)
 
+    def test_threads_run_out(self) -> None:
+        """That no thread can be started is logged once, not for each client, until one could be started."""
+        server = self.started()
+        for _ in range(2):
+            with (
+                mock.patch(
+                    "wsproxy.threads.start_thread", side_effect=RuntimeError("can't start new thread")
+                ),
+                mock.patch("wsproxy.threads._MAX_IDLE", 0),
+                self.assertLogs("wsproxy.server", "ERROR") as logs,
+            ):
+                for _ in range(3):
+                    with RawClient(server.address) as client:
+                        client.wait_for_end()
+            self.assertEqual(len(logs.output), 1, logs.output)
+            with mock.patch("wsproxy.threads._MAX_IDLE", 0):
+                self.assert_answers(server.address)
+                self.assert_empty(server)
+
     def test_bug_is_logged(self) -> None:
         """An error of our own while accepting goes to the log, and the server goes on."""
         server = self.started()
@@ -358,6 +378,91 @@ class Queue(ServerTestCase):
         stderr.write.assert_not_called()
         self.assert_answers(server.address)
         self.assert_empty(server)
+
+
+_PENDING = 8
+
+
+class Admitted(ServerTestCase):
+    """Slowloris / resource exhaustion: what clients cost that have not authenticated is bounded."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.besieged = self.started(max_pending=_PENDING)
+
+    def come(self, source: str = "127.0.0.1") -> socket.socket:
+        """Connect from an address, and say nothing."""
+        client = socket.create_connection(self.besieged.address, _TIMEOUT, (source, 0))
+        self.addCleanup(client.close)
+        return client
+
+    def fill(self, source: str = "127.0.0.1") -> list[socket.socket]:
+        """Take every place."""
+        clients = [self.come(source) for _ in range(_PENDING)]
+        self.wait_for(lambda: self.besieged.connections == _PENDING)
+        return clients
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline, pause = Deadline(_TIMEOUT), threading.Event()
+        while not condition():
+            deadline.remaining()
+            pause.wait(0.005)
+
+    def assert_turned_away(self) -> None:
+        with self.assertRaises(ConnectionResetError):
+            self.come().recv(1)
+
+    def assert_served(self, client: socket.socket) -> None:
+        client.sendall(_HEALTHZ)
+        self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 200 "))
+
+    def test_slowloris_from_one_address(self) -> None:
+        """An address that takes every place gets no more; another one is let in, for the oldest of it."""
+        first, *others = self.fill()
+        self.assert_turned_away()
+        self.assert_served(self.come("127.0.0.2"))
+        self.assertEqual(first.recv(1), b"")
+        self.assertEqual(self.besieged._gateway.counters.numbers(0).turned_away, 2)
+        for client in others:
+            self.assert_served(client)
+
+    def test_no_thread_and_no_byte(self) -> None:
+        """A newcomer that has to go costs no thread."""
+        self.fill()
+        with mock.patch("wsproxy.threads.start_thread") as start:
+            for _ in range(20):
+                self.assert_turned_away()
+        start.assert_not_called()
+        self.assertEqual(self.besieged.connections, _PENDING)
+
+    def test_place_is_free_again(self) -> None:
+        """A connection that has ended takes no place."""
+        for client in self.fill():
+            client.close()
+        self.assert_empty(self.besieged)
+        self.assert_served(self.fill()[0])
+
+    def test_refused_is_still_pending(self) -> None:
+        """A browser that is being told why it is refused still takes a place."""
+        browser = RawClient.request("/no-token/vm", ["Origin: http://console.example"])
+        for client in self.fill():
+            client.sendall(browser)
+            self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 101 "))
+        self.assert_turned_away()
+
+    def test_refusals_are_few_lines(self) -> None:
+        """So many refusals a second are logged, and no more."""
+        with (
+            mock.patch("wsproxy.admission._LINES_A_SECOND", 3),
+            mock.patch("wsproxy.admission._SECOND", 3600.0),
+            self.assertLogs("wsproxy.connection", "INFO") as logs,
+        ):
+            for _ in range(10):
+                client = self.come()
+                client.sendall(b"\0")
+                self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 400 "))
+                client.close()
+        self.assertEqual(len(logs.output), 3, logs.output)
 
 
 _LIMITED = """

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import unittest
 from typing import Any
+from unittest import mock
 
 import jwt
 
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
-from wsproxy.exceptions import Draining, Refused
+from wsproxy.exceptions import Draining, Refused, TransportClosed
 from wsproxy.session import Gateway, Session, rfb_expected
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
@@ -227,7 +228,7 @@ class Alone(ProxyTestCase):
 
     def open(self) -> None:
         head = parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
-        self.session.open(head, Upgrade(head), Deadline(5))
+        self.session.open(head, Upgrade(head), Deadline(5), lambda: None)
 
     def test_open(self) -> None:
         """An opened session knows what to answer; before, it knows nothing."""
@@ -250,7 +251,16 @@ class Alone(ProxyTestCase):
         for target in ("/x", "/garbage/vm", f"/{self.token('other')}/vm", f"/{self.token('vm')}/VM", "/-/vm"):
             head = parsed(target)
             with self.subTest(target=target[:10]), self.assertRaises(Refused):
-                self.session.open(head, Upgrade(head), Deadline(5))
+                self.session.open(head, Upgrade(head), Deadline(5), lambda: None)
+        self.assertEqual(self.api.connections, 0)
+
+    def test_order(self) -> None:
+        """Authorised comes before the dial: what is raised then ends the opening, and nothing was dialled."""
+        head = parsed(f"/{self.token('vm')}/vm")
+        on_authorised = mock.Mock(side_effect=TransportClosed("shut down"))
+        with self.assertRaises(TransportClosed):
+            self.session.open(head, Upgrade(head), Deadline(5), on_authorised)
+        on_authorised.assert_called_once_with()
         self.assertEqual(self.api.connections, 0)
 
     def test_ids_differ(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 import unittest
 from itertools import pairwise
 
@@ -187,6 +188,27 @@ class HeadReaderTest(UpgradeCase):
             assert isinstance(found, tuple)
             self.assertIs(found[0], HeadTooLarge)
         self.assertEqual(HeadTooLarge("x").status, 431)
+
+    def test_lines(self) -> None:
+        """A head of a hundred header lines passes; one more is 431, for each costs more than its bytes do."""
+        lines = request().count(b"\r\n") - 2
+        self.assertIsNotNone(HeadReader().feed(request(*[(b"X", b"")] * (100 - lines))))
+        found = outcome([request(*[(b"X", b"")] * (101 - lines))])
+        assert isinstance(found, tuple)
+        self.assertIs(found[0], HeadTooLarge)
+
+    def test_cost_of_single_bytes(self) -> None:
+        """A head that comes byte by byte costs the same for each byte, however many there are."""
+
+        def seconds(size: int) -> float:
+            reader, started = HeadReader(), time.thread_time()
+            reader.feed(b"GET / HTTP/1.1\r\nX: ")
+            for _ in range(size):
+                reader.feed(b"x")
+            return time.thread_time() - started
+
+        short = min(seconds(1500) for _ in range(3))
+        self.assertLess(min(seconds(15000) for _ in range(3)), 4 * 10 * short)
 
     def test_endless_head(self) -> None:
         """A head that never ends is refused at the first byte above the limit."""

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from typing import ClassVar, cast
+from unittest import mock
 
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
@@ -342,6 +343,45 @@ class CommonTests(TransportCase):
             lambda: one.try_send(b"x"),
         ):
             self.assertRaises(TransportClosed, call)
+
+    def test_many_small_pieces(self) -> None:
+        """A peer that sends byte by byte is woken for sixteen times, and then what came is taken together."""
+        one, two = self.pair()
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            one.sendall(b"x" * 100)
+
+        with mock.patch("wsproxy.transport.time.sleep", pause):
+            for _ in range(16):
+                one.sendall(b"x")
+                self.assertEqual(two.recv(4096, Deadline(WAIT)), b"x")
+            self.assertEqual(pauses, [])
+            for _ in range(3):
+                one.sendall(b"x")
+                self.assertEqual(two.recv(4096, Deadline(WAIT)), b"x" * 101)
+        self.assertEqual(pauses, [0.1] * 3)
+
+    def test_many_small_pieces_until_the_deadline(self) -> None:
+        """The pause ends at the deadline, which counts although something is there."""
+        one, two = self.pair()
+        for _ in range(16):
+            one.sendall(b"x")
+            two.recv(4096, Deadline(WAIT))
+        one.sendall(b"x")
+        with self.assertRaises(TimeoutError):
+            two.recv(4096, Deadline(0))
+        self.assertEqual(two.recv(4096, Deadline(WAIT)), b"x")
+
+    def test_many_large_pieces(self) -> None:
+        """A peer that sends as much as is asked for is never paused for."""
+        one, two = self.pair()
+        with mock.patch("wsproxy.transport.time.sleep") as sleep:
+            for _ in range(50):
+                one.sendall(bytes(1000))
+                self.assertEqual(len(two.recv(1000, Deadline(WAIT))), 1000)
+        sleep.assert_not_called()
 
     def test_linger(self) -> None:
         """linger ends our direction and waits for the peer to end its own, so that nothing sent is lost."""

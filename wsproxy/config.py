@@ -38,6 +38,7 @@ _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
 _MAX_WORKERS = 64
 _MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
+_MIN_PENDING = 8
 
 T = TypeVar("T")
 
@@ -120,6 +121,7 @@ class Config:
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
     :param log_level: what the program logs.
+    :param max_pending: how many clients of one process may not have authenticated yet, see :mod:`.admission`.
     :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
     :param cpu_affinity: "auto" (each process of the program keeps the threads that run Python on one CPU) or
         "off"; of no meaning for :class:`.WebsocketProxy`.
@@ -157,6 +159,7 @@ class Config:
     close_timeout: float = 5.0
     ping_interval: float = 25.0
     max_frame_size: int = 16 * 1024 * 1024
+    max_pending: int = 512
     host: str = "0.0.0.0"
     port: int = 5001
     log_level: str = "INFO"
@@ -230,6 +233,8 @@ class Config:
             faults.append(
                 f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"
             )
+        if self.max_pending < _MIN_PENDING:
+            faults.append(f"max_pending is {self.max_pending}; it must be {_MIN_PENDING} or more")
         if not 0 <= self.port <= 65535:
             faults.append(f"port is {self.port}; it must be 0 to 65535")
         if not 1 <= self.workers <= _MAX_WORKERS:
@@ -425,6 +430,7 @@ SETTINGS = (
     _setting("WSPROXY_CLOSE_TIMEOUT", "close_timeout", _seconds, "seconds in which every session ends"),
     _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
     _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
+    _setting("WSPROXY_MAX_PENDING", "max_pending", _number(int, "a whole number"), "unauthenticated clients"),
     _setting("WSPROXY_WORKERS", "workers", _number(int, "a whole number"), "processes to serve with"),
     _setting("WSPROXY_CPU_AFFINITY", "cpu_affinity", str.lower, "one CPU for each process: auto or off"),
 )

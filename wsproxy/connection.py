@@ -41,6 +41,7 @@ class ClientConnection:
         self._transport: Transport = PlainTransport(sock)
         self._aborted = False
         self._in_session = False  # the session answers for how the connection ends
+        self._proved = False
 
     def run(self) -> None:
         """Serve the connection and close it. Blocks until its end; never raises."""
@@ -88,7 +89,8 @@ class ClientConnection:
             return True
         except (TransportClosed, TimeoutError) as exc:
             session = self.session
-            logger.info("connection %s from %s: no TLS handshake: %s", session.id, session.peer, exc)
+            level = self._gateway.admission.refusal_level()
+            logger.log(level, "connection %s from %s: no TLS handshake: %s", session.id, session.peer, exc)
             self._transport.linger(Deadline(_LAST_WORD_SECONDS))  # so that the reason arrives, an alert
             return False
 
@@ -104,7 +106,7 @@ class ClientConnection:
                 return False
             upgrade = Upgrade(head)
             self._set_in_session(True)
-            self.session.open(head, upgrade, deadline)
+            self.session.open(head, upgrade, deadline, self._prove)
         except Refused as refused:
             self._set_in_session(False)
             self._refuse(refused, head, upgrade, deadline)
@@ -126,6 +128,11 @@ class ClientConnection:
                 self._transport.unread(reader.rest)  # WebSocket data already
                 return head
 
+    def _prove(self) -> None:
+        if not self._gateway.admission.prove(self):
+            raise TransportClosed("shut down to make room for others")
+        self._proved = True
+
     def _set_in_session(self, value: bool) -> None:
         with self._lock:
             self._in_session = value
@@ -133,7 +140,9 @@ class ClientConnection:
     def _refuse(
         self, refused: Refused, head: RequestHead | None, upgrade: Upgrade | None, deadline: Deadline
     ) -> None:
-        logger.info(
+        admission = self._gateway.admission
+        logger.log(
+            logging.INFO if self._proved else admission.refusal_level(),
             "connection %s refused: client %s: %d %s: %s%s",
             self.session.id,
             self.session.peer,

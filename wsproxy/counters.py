@@ -19,6 +19,7 @@ class Numbers:
     :ivar opened: sessions that were opened so far.
     :ivar bytes_up: bytes received from clients so far, in sessions.
     :ivar bytes_down: bytes received from upstreams so far, in sessions.
+    :ivar turned_away: connections closed so far because too many had not proved themselves.
     """
 
     connections: int = 0
@@ -26,6 +27,7 @@ class Numbers:
     opened: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    turned_away: int = 0
 
     def __add__(self, other: Numbers) -> Numbers:
         return Numbers(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
@@ -33,7 +35,8 @@ class Numbers:
     def __str__(self) -> str:
         return (
             f"{self.connections} connections, {self.sessions} sessions, {self.opened} opened so far, "
-            f"{self.bytes_up} bytes up, {self.bytes_down} bytes down"
+            f"{self.bytes_up} bytes up, {self.bytes_down} bytes down, "
+            f"{self.turned_away} closed before authentication"
         )
 
     def totals(self) -> Numbers:
@@ -77,6 +80,7 @@ class Counters:
         self._open: set[Counted] = set()
         self._opened = 0
         self._bytes_up = self._bytes_down = 0  # of sessions that are open no more
+        self._turned_away = 0
 
     def add(self, session: Counted) -> None:
         """Count a session from now on."""
@@ -91,6 +95,11 @@ class Counters:
             self._bytes_up += session.bytes_up
             self._bytes_down += session.bytes_down
 
+    def turn_away(self) -> None:
+        """Count a connection that was closed because too many had not proved themselves."""
+        with self._lock:
+            self._turned_away += 1
+
     def numbers(self, connections: int) -> Numbers:
         """Return everything at this moment; ``connections`` is counted elsewhere."""
         with self._lock:
@@ -100,4 +109,5 @@ class Counters:
                 opened=self._opened,
                 bytes_up=self._bytes_up + sum(session.bytes_up for session in self._open),
                 bytes_down=self._bytes_down + sum(session.bytes_down for session in self._open),
+                turned_away=self._turned_away,
             )

@@ -68,6 +68,7 @@ class WebsocketProxy:
     :param close_timeout: seconds in which every session ends, from its first cause.
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
+    :param max_pending: how many clients may not have authenticated yet.
     :raises ConfigError: a :class:`ValueError` listing every fault.
     """
 
@@ -105,6 +106,7 @@ class WebsocketProxy:
         close_timeout: float = 5.0,
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
+        max_pending: int = 512,
     ) -> None:
         self._setup(
             Config(
@@ -139,6 +141,7 @@ class WebsocketProxy:
                 close_timeout=close_timeout,
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
+                max_pending=max_pending,
             )
         )
 

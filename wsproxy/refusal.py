@@ -26,7 +26,7 @@ _CONVERSATION_SECONDS = 5.0
 _MAX_CONVERSATIONS = 64
 _RFB_VERSION_SIZE = 12
 _LINGER_SECONDS = 1.0
-_RECEIVE = 4096
+_MOST_RECEIVED = 4096
 
 
 class Refuser:
@@ -104,12 +104,17 @@ def _version_came(transport: Transport, connection: WSConnection, deadline: Dead
 
 
 def _messages(transport: Transport, connection: WSConnection, deadline: Deadline) -> Iterator[int]:
-    """Yield the sizes of the pieces of data that come, until a Close, the end, or the deadline."""
-    while True:
+    """Yield the sizes of the pieces of data that come, until a Close, the end, or the deadline.
+
+    Also until the client has sent 4 KiB, which is more than it has to say: its every ping is answered.
+    """
+    left = _MOST_RECEIVED
+    while left:
         try:
-            received = transport.recv(_RECEIVE, deadline)
+            received = transport.recv(left, deadline)
         except (TimeoutError, TransportClosed):
             return
+        left -= len(received)
         connection.receive_data(received or None)
         for event in connection.events():
             if isinstance(event, BytesMessage | TextMessage):

@@ -11,10 +11,12 @@ import errno
 import logging
 import socket
 import socketserver
+import struct
 import threading
 from typing import Any
 
 from .connection import ClientConnection
+from .pending import network_of
 from .refusal import Refuser
 from .registry import Registry
 from .routing import host_and_port
@@ -26,12 +28,13 @@ __all__ = ["BACKLOG", "ConsoleServer", "listen"]
 
 logger = logging.getLogger("wsproxy.server")
 
-BACKLOG = 1024
+BACKLOG = 4096
 """How many clients the kernel queues until they are accepted."""
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.05
 _JOIN_SECONDS = 1.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -78,7 +81,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         self._registry = Registry()
         self._pool = ThreadPool(gateway)
         self._stop_requested = threading.Event()
-        self._complained = False
+        self._complained = self._out_of_threads = False
         self._accept_thread: threading.Thread | None = None
         try:
             self._waker, self._woken = socket.socketpair()
@@ -158,18 +161,27 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         return sock, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        network = network_of(client_address)
+        if not self._gateway.admission.admits(network):
+            _reset(request)
+            return
         tune(request)
         peer = _peer(client_address)
         connection = ClientConnection(self._gateway, self._refuser, request, peer)
         if not self._registry.add(connection):
             request.close()
             return
+        self._gateway.admission.add(connection, network)
         try:
             self._pool.run(f"wsproxy-{connection.session.id}", lambda: self._run(connection))
         except RuntimeError as exc:
-            self._registry.remove(connection)
-            logger.error("connection from %s dropped: %s", peer, exc)
+            self._forget(connection)
+            if not self._out_of_threads:
+                logger.error("connection from %s dropped: %s", peer, exc)
+            self._out_of_threads = True
             request.close()
+        else:
+            self._out_of_threads = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.exception("accepting a connection from %s failed", _peer(client_address))
@@ -178,7 +190,11 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         try:
             connection.run()
         finally:
-            self._registry.remove(connection)
+            self._forget(connection)
+
+    def _forget(self, connection: ClientConnection) -> None:
+        self._gateway.admission.remove(connection)
+        self._registry.remove(connection)
 
     def _pause(self, exc: OSError) -> None:
         """Wait a little instead of spinning on a connection that cannot be accepted; complain once."""
@@ -186,6 +202,15 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             logger.error("cannot accept connections: %s; raise the limit on open files", exc)
             self._complained = True
         self._stop_requested.wait(_PAUSE_SECONDS)
+
+
+def _reset(sock: socket.socket) -> None:
+    """Close a connection so that the kernel keeps nothing of it either."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError:
+        pass  # macOS: the peer has gone already
+    sock.close()
 
 
 def _peer(address: Any) -> str:

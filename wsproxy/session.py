@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NewType
 
+from .admission import Admission
 from .claims import Grant
 from .config import Config
 from .counters import Counters
@@ -58,6 +59,7 @@ class Gateway:
         self.housekeeping = Housekeeping()
         self.poller = Poller() if Poller.available else None
         self.counters = Counters()
+        self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
 
     def start(self) -> None:
@@ -128,18 +130,26 @@ class Session:
         """What to answer the client, once :meth:`open` has returned."""
         return self._opened.subprotocol if self._opened else None
 
-    def open(self, head: RequestHead, upgrade: Upgrade, before_dial: Deadline) -> None:
+    def open(
+        self,
+        head: RequestHead,
+        upgrade: Upgrade,
+        before_dial: Deadline,
+        on_authorised: Callable[[], None],
+    ) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
         Blocks for at most the dial timeout after the deadline. The only path that can reach the upstream.
 
         :param before_dial: how long the token's key may be waited for.
+        :param on_authorised: called before the dial; what it raises ends the opening.
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
         route = session_route(head.target, config.prefix, config.enabled_subresources)
         grant = self._gateway.verifier.verify(_credential(route, head), before_dial)
         grant.authorize(route.vmi, route.namespace)
+        on_authorised()
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
         deadline = Deadline(config.dial_timeout)

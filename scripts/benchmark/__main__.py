@@ -16,9 +16,10 @@ from wsproxy.tokens import make_token
 
 from .measures import IDLE_2000, MEASURES, Measure, Pace
 from .opening import measure_opening, opening_table
-from .peers import MODES, Peer, Running, Surroundings, all_peers
+from .peers import MODES, Ours, Peer, Running, Surroundings, all_peers
 from .processes import raise_descriptor_limit
 from .report import Header, Results, to_json, to_markdown
+from .siege import NEEDED_DESCRIPTORS, measure_siege
 from .tools import LoadFailed, Tools, Upstream
 
 _SECRET = "the benchmark's secret: thirty-two bytes or more"
@@ -139,6 +140,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--peers", type=_patterns, default=[""], metavar="NAME,...", help="only peers that match")
     add("--idle-2000", action="store_true", help=f"also measure the CPU time of {IDLE_2000.title}")
     add("--opening", action="store_true", help="instead, the CPU time of each step of opening a session")
+    add("--siege", action="store_true", help="instead, sessions while 4,000 other connections waste its time")
     add("--json", metavar="FILE", help="write every sample to a file too")
     return parser.parse_args(arguments)
 
@@ -171,17 +173,36 @@ def _versions(peers: Sequence[Peer]) -> list[str]:
     return list(dict.fromkeys(version for peer in reversed(first.values()) if (version := peer.version())))
 
 
+def _besiege(descriptors: int) -> int:
+    """Measure a siege, print what came of it, and return the exit status: 1 if something does not hold."""
+    if descriptors < NEEDED_DESCRIPTORS:
+        raise SystemExit(
+            f"bench: --siege needs {NEEDED_DESCRIPTORS} open files (ulimit -Hn says {descriptors})"
+        )
+    ours = next(peer for peer in all_peers() if isinstance(peer, Ours) and not peer.tls)
+    header = Header(runs=1, seconds=0, quick=False, versions=_versions([ours]), missing=[])
+    with ExitStack() as stack:
+        tools, around = _set_up(stack)
+        running = ours.start(around)
+        stack.callback(running.stop)
+        outcome = measure_siege(tools, running, around.log(ours))
+    print("\n".join([*(f"- {line}" for line in header.machine()), *outcome.lines()]))
+    return 1 if outcome.broken else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit status: 1 if something could not be measured.
 
     :param arguments: without the program's name; ``sys.argv`` if None.
     """
     options = _parse(arguments)
-    raise_descriptor_limit()
+    descriptors = raise_descriptor_limit()
     if options.opening:
         with ExitStack() as stack:
             print(opening_table(measure_opening(_set_up(stack)[1])))
         return 0
+    if options.siege:
+        return _besiege(descriptors)
     measures, peers, missing = _select(options)
     runs = options.runs or (1 if options.quick else _RUNS)
     pace = _pace(options)

@@ -4,9 +4,11 @@
  *   up     sends frames of SIZE bytes as fast as they are taken
  *   echo   sends SIZE bytes in every session, waits for them, sends again; times every round trip
  *   open   opens a session and closes it: TCP, upgrade, 101, Close both ways, end of TCP; times every one
+ *   keys   sends SIZE bytes in one session, waits for them, sends again after 10 ms; times every round trip
+ *   enter  opens a session, sends SIZE bytes and waits for them; times it up to that; next after 50 ms
  *   hold   opens sessions and answers pings, until something comes on standard input
  *
- * Usage: load down|up|echo|open|hold HOST PORT plain|tls PATH SESSIONS SIZE WARMUP SECONDS
+ * Usage: load down|up|echo|open|keys|enter|hold HOST PORT plain|tls PATH SESSIONS SIZE WARMUP SECONDS
  * Prints "begin" when the warm-up is over, and what it measured in the SECONDS after that, in JSON. "hold" prints
  * "begin" when all sessions are open. Frames are masked before the start. Ends by itself, whatever the peer does. */
 #define _GNU_SOURCE
@@ -330,6 +332,47 @@ static void *run_open(void *argument) {
     return NULL;
 }
 
+/* Send SIZE bytes and wait until they are back. */
+static bool echo_once(struct session *s, const struct block *block) {
+    if (!send_echo(s, block))
+        return false;
+    while (s->echoed < options.size)
+        if (!receive(s, true))
+            return false;
+    return true;
+}
+
+static void *run_keys(void *argument) {
+    struct echo_task *task = argument;
+    struct block block = make_block(options.size, mask);
+    while (!atomic_load(&stopping) && atomic_load(&failures) < MAX_FAILURES) {
+        if (!echo_once(task->sessions, &block))
+            atomic_fetch_add(&failures, 1);
+        else if (atomic_load(&recording))
+            record(&task->samples, now() - task->sessions->sent_at);
+        pause_for(0.01);
+    }
+    return NULL;
+}
+
+static void *run_enter(void *argument) {
+    struct samples *samples = argument;
+    struct block block = make_block(options.size, mask);
+    struct session s;
+    while (!atomic_load(&stopping) && atomic_load(&failures) < MAX_FAILURES) {
+        uint64_t start = now();
+        bool open = open_session(&s, SMALL_BUFFER);
+        if (!open || !echo_once(&s, &block))
+            atomic_fetch_add(&failures, 1);
+        else if (atomic_load(&recording))
+            record(samples, now() - start);
+        if (open)
+            close_session(&s);
+        pause_for(0.05);
+    }
+    return NULL;
+}
+
 /* --- The run --- */
 
 static void begin(void) {
@@ -385,22 +428,22 @@ static void print_times(double elapsed, struct samples *samples) {
     puts("}");
 }
 
-static void measure_echo(void) {
+static void measure_echo(void *(*body)(void *)) {
     struct echo_task task = {.sessions = open_sessions(SMALL_BUFFER)};
     unsigned long long data, frames;
-    pthread_t thread = start(run_echo, &task);
+    pthread_t thread = start(body, &task);
     double elapsed = let_run(&data, &frames);
     atomic_store(&stopping, true);
     pthread_join(thread, NULL);
     print_times(elapsed, &task.samples);
 }
 
-static void measure_open(void) {
+static void measure_open(void *(*body)(void *)) {
     struct samples *samples = allocate((size_t)options.sessions * sizeof *samples), all = {0};
     pthread_t *threads = allocate((size_t)options.sessions * sizeof *threads);
     unsigned long long data, frames;
     for (int i = 0; i < options.sessions; i++)
-        threads[i] = start(run_open, &samples[i]);
+        threads[i] = start(body, &samples[i]);
     double elapsed = let_run(&data, &frames);
     atomic_store(&stopping, true);
     for (int i = 0; i < options.sessions; i++) {
@@ -452,7 +495,7 @@ static void read_options(char **argv) {
 
 int main(int argc, char **argv) {
     if (argc != 10)
-        die("usage: load down|up|echo|open|hold HOST PORT plain|tls PATH SESSIONS SIZE WARMUP SECONDS");
+        die("usage: load down|up|echo|open|keys|enter|hold HOST PORT plain|tls PATH SESSIONS SIZE WARMUP SECONDS");
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
     read_options(argv);
@@ -462,9 +505,13 @@ int main(int argc, char **argv) {
     else if (strcmp(argv[1], "up") == 0)
         measure_bulk(run_up);
     else if (strcmp(argv[1], "echo") == 0)
-        measure_echo();
+        measure_echo(run_echo);
     else if (strcmp(argv[1], "open") == 0)
-        measure_open();
+        measure_open(run_open);
+    else if (strcmp(argv[1], "keys") == 0)
+        measure_echo(run_keys);
+    else if (strcmp(argv[1], "enter") == 0)
+        measure_open(run_enter);
     else if (strcmp(argv[1], "hold") == 0)
         hold();
     else

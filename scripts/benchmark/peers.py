@@ -19,7 +19,7 @@ from wsproxy.config import SETTINGS
 from .processes import Process, find_program
 from .tools import Target
 
-__all__ = ["MODES", "Peer", "Running", "Surroundings", "all_peers"]
+__all__ = ["MODES", "Ours", "Peer", "Running", "Surroundings", "all_peers"]
 
 MODES = ("bulk-32k", "bulk-1k", "bulk-64", "sink", "echo", "idle")
 """The names of the virtual machines, each of which behaves in one way (upstream.c)."""
@@ -53,6 +53,10 @@ class Surroundings:
     def path(self, name: str) -> str:
         """Return a path in the directory."""
         return os.path.join(self.directory, name)
+
+    def log(self, peer: Peer) -> str:
+        """Return the path of the file that gets a peer's output."""
+        return self.path(peer.name.replace(" ", "-") + ".log")
 
     def write(self, name: str, text: str) -> str:
         """Write a file and return its path."""
@@ -130,7 +134,7 @@ class Peer:
         :raises RuntimeError: if it does not start.
         """
         environ = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
-        log = around.path(self.name.replace(" ", "-") + ".log")
+        log = around.log(self)
         for tries_left in reversed(range(_START_TRIES)):
             port = _free_port()
             command, added = self.command(around, port)

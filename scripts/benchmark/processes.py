@@ -27,10 +27,14 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", os.defpath) + os.pathsep + _ALSO)
 
 
-def raise_descriptor_limit() -> None:
-    """Allow as many descriptors as the system lets us, here and in every process started from now on."""
+def raise_descriptor_limit() -> int:
+    """Allow as many descriptors as the system lets us, here and in every process started from now on.
+
+    :returns: how many those are.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 class Process:
@@ -75,6 +79,10 @@ class Process:
         """Bytes of memory of its processes; what they share is counted once."""
         return sum(_memory(pid) for pid in self._tree())
 
+    def threads(self) -> int:
+        """How many threads its processes have."""
+        return sum(_threads(pid) for pid in self._tree())
+
     def _tree(self) -> Iterator[int]:
         waiting = [self._popen.pid]
         while waiting:
@@ -118,6 +126,11 @@ def _memory(pid: int) -> int:
     match = re.search(r"^Pss:\s+(\d+) kB", _read(f"/proc/{pid}/smaps_rollup"), re.MULTILINE)
     match = match or re.search(r"^VmRSS:\s+(\d+) kB", _read(f"/proc/{pid}/status"), re.MULTILINE)
     return int(match[1]) * 1024 if match else 0
+
+
+def _threads(pid: int) -> int:
+    match = re.search(r"^Threads:\s+(\d+)", _read(f"/proc/{pid}/status"), re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def _children(pid: int) -> list[int]:

@@ -69,12 +69,20 @@ class Header:
     )
     load: tuple[float, ...] = field(default_factory=os.getloadavg)
 
-    def lines(self) -> list[str]:
-        """Return it as a Markdown list."""
-        runs = "1 run only: no medians" if self.runs == 1 else f"medians of {self.runs} runs, interleaved"
-        lines = [
+    def machine(self) -> tuple[str, str]:
+        """Return what it was measured on, and with which versions."""
+        return (
             f"{self.date}; {_machine()}; Linux {platform.release()}; load average before: {self.load[0]:.1f}",
             f"{', '.join(self.versions)}; {ssl.OPENSSL_VERSION}",
+        )
+
+    def lines(self) -> list[str]:
+        """Return it as a Markdown list."""
+        machine, versions = self.machine()
+        runs = "1 run only: no medians" if self.runs == 1 else f"medians of {self.runs} runs, interleaved"
+        lines = [
+            machine,
+            versions,
             f"{'--quick, ' if self.quick else ''}{runs}, {self.seconds:g} s each; all on loopback, "
             "nothing pinned to a CPU: load generator, upstream and peer share the cores",
             *_NOTES,

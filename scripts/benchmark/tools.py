@@ -1,4 +1,4 @@
-"""The two C programs: made on the spot, and run."""
+"""The C programs: made on the spot, and run."""
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ class Target:
 
 
 class Tools:
-    """``load`` and ``upstream``, compiled into a directory.
+    """``load``, ``siege`` and ``upstream``, compiled into a directory.
 
     :raises SystemExit: saying what is missing.
     """
 
     def __init__(self, directory: str) -> None:
         self.load = os.path.join(directory, "load")
+        self.siege = os.path.join(directory, "siege")
         self.upstream = os.path.join(directory, "upstream")
         compiler = find_program(os.environ.get("CC", "cc"))
         if compiler is None:
             raise SystemExit("bench: needs a C compiler (Debian, Ubuntu: apt-get install gcc libc6-dev)")
-        for program in (self.load, self.upstream):
+        for program in (self.load, self.siege, self.upstream):
             source = os.path.join(_HERE, os.path.basename(program) + ".c")
             flags = ["-O2", "-Wall", "-Wextra", "-pthread", "-o", program, source, "-lssl", "-lcrypto"]
             made = subprocess.run(
@@ -90,6 +91,10 @@ class Tools:
         arguments = [str(value) for value in (sessions, size, warmup, seconds)]
         return LoadProcess([self.load, mode, "127.0.0.1", str(target.port), leg, target.path, *arguments])
 
+    def start_siege(self, port: int, *, half_open: int, slow: int, rate: int) -> LoadProcess:
+        """Start ``siege``; it ends by itself after a minute and a half."""
+        return LoadProcess([self.siege, *(str(value) for value in (port, half_open, slow, rate))])
+
 
 def _compile_error(text: str) -> str:
     if "openssl/" in text:
@@ -98,7 +103,7 @@ def _compile_error(text: str) -> str:
 
 
 class LoadProcess:
-    """A running ``load``; leaving ``with`` ends it."""
+    """A running ``load`` or ``siege``; leaving ``with`` ends it."""
 
     def __init__(self, command: list[str]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
