@@ -45,12 +45,14 @@ class Grant:
     :ivar namespace: the one namespace.
     :ivar vmis: names of virtual machine instances in it.
     :ivar expires_at: UNIX time at which the token expires.
+    :ivar token_id: names the token: its ``jti`` claim, or the beginning of its SHA-256.
     """
 
     user: str | int
     namespace: str
     vmis: tuple[str, ...]
     expires_at: float
+    token_id: str = ""
 
     def seconds_left(self) -> float:
         """Return how long the token is still valid; negative once it is not."""
@@ -92,13 +94,13 @@ class TokenVerifier:
         digest = hashlib.sha256(token.encode("ascii")).digest()
         grant = self._known.get(digest)
         if grant is None or grant.seconds_left() <= 0:
-            grant = self._verify(token)
+            grant = self._verify(token, digest.hex()[:16])
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[digest] = grant
         return grant
 
-    def _verify(self, token: str) -> Grant:
+    def _verify(self, token: str, name: str) -> Grant:
         _check_nesting(token)
         try:
             decoded = jwt.decode_complete(
@@ -113,7 +115,7 @@ class TokenVerifier:
             raise BadToken(
                 "the token has critical headers that are not understood"
             )  # RFC 7515 section 4.1.11
-        return _grant(decoded["payload"])
+        return _grant(decoded["payload"], name)
 
 
 def _check_nesting(token: str) -> None:
@@ -129,7 +131,7 @@ def _check_nesting(token: str) -> None:
             raise BadToken("the token is nested too deeply")
 
 
-def _grant(claims: Mapping[str, Any]) -> Grant:
+def _grant(claims: Mapping[str, Any], name: str) -> Grant:
     lab = claims.get("lab_instance")
     if not isinstance(lab, dict):
         raise BadToken("the token has no lab_instance claim")
@@ -147,7 +149,9 @@ def _grant(claims: Mapping[str, Any]) -> Grant:
         or not abs(expires_at) <= sys.float_info.max
     ):
         raise BadToken("the token's exp claim must be a number")
-    return Grant(user, namespace, tuple(vmis), float(expires_at))
+    jti = claims.get("jti")
+    token_id = jti if isinstance(jti, str) and jti else name
+    return Grant(user, namespace, tuple(vmis), float(expires_at), token_id)
 
 
 def make_token(
