@@ -27,11 +27,13 @@ LAYERS: tuple[frozenset[str], ...] = (
             "version",
         }
     ),
-    frozenset({"frames", "housekeeping", "keys", "poller", "registry", "routing", "sockets", "upgrade"}),
-    frozenset({"config", "http", "resolver", "tokens", "transport"}),
-    frozenset({"refusal", "upstream", "writer"}),
-    frozenset({"check", "pump"}),
-    frozenset({"pump_threads"}),
+    frozenset(
+        {"frames", "housekeeping", "keys", "origin", "poller", "registry", "routing", "sockets", "upgrade"}
+    ),
+    frozenset({"config", "credentials", "forwarded", "resolver", "tokens", "transport"}),
+    frozenset({"authorization", "refusal", "tickets", "upstream", "writer"}),
+    frozenset({"admission", "check", "pump"}),
+    frozenset({"http", "pump_threads"}),
     frozenset({"relay"}),
     frozenset({"session"}),
     frozenset({"connection"}),
@@ -45,16 +47,22 @@ LAYERS: tuple[frozenset[str], ...] = (
 
 NO_IO = frozenset(
     {
+        "admission",
+        "authorization",
         "closing",
         "config",
+        "credentials",
         "deadline",
         "exceptions",
+        "forwarded",
         "frames",
         "http",
         "keys",
         "nesting",
+        "origin",
         "rfb",
         "routing",
+        "tickets",
         "tokens",
         "upgrade",
         "version",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
+import json
 import logging
 import os
 import signal
@@ -30,7 +32,8 @@ from wsproxy.upstream import Dialler
 _WINDOW = 20  # so many characters of a secret in a row are a leak
 _TIMEOUT = 1.0
 _WITHIN = 10.0
-_ORIGIN = "Origin: http://console.example"
+PAGE = "http://console.example"
+_ORIGIN = f"Origin: {PAGE}"
 _IN_USE = "Can't connect to websocket (503): Active VNC connection. Request denied."
 
 
@@ -336,9 +339,15 @@ class SecretsTestCase(ProxyTestCase):
         """Get in with a token in a header, and offer one as a subprotocol."""
         token = self.token("vm")
         self.add_vmi()
-        request = RawClient.request("/-/vm", [f"Authorization: Bearer {token}"])
-        protocol = f"Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.{token}, binary"
-        for head in (request, RawClient.request(f"/{token}/vm?token={token}", [protocol])):
+        encoded = self.know(base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode())
+        protocol = f"Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.{encoded}, binary"
+        for head in (
+            RawClient.request("/-/vm", [f"Authorization: Bearer {token}"]),
+            RawClient.request("/-/vm", [protocol]),
+            RawClient.request("/-/vm", [f"Cookie: a=b; wsproxy_token={token}", f"Origin: {PAGE}"]),
+            RawClient.request(f"/-/vm?token={token}"),
+            RawClient.request(f"/{self.ticket(token)}/vm", [f"Origin: {PAGE}"]),
+        ):
             with RawClient(self.address) as client:
                 client.send_raw(head)
                 client.read_head()
@@ -349,6 +358,17 @@ class SecretsTestCase(ProxyTestCase):
         for asked in self.api.requests:
             headers = [value for name, value in asked.headers if name.lower() != "authorization"]
             self.assertEqual(leaks(" ".join([asked.target, *headers]).encode(), self.known), [])
+
+    def ticket(self, token: str) -> str:
+        """Exchange a token for a ticket."""
+        body = b'{"vmi": "vm"}'
+        lines = ["POST /ticket HTTP/1.1", "Host: proxy", f"Authorization: Bearer {token}", f"Origin: {PAGE}"]
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]
+        with RawClient(self.address) as client:
+            client.send_raw("\r\n".join(lines).encode() + body)
+            client.read_head()
+            ticket: str = json.loads(client.body())["ticket"]  # not kept: the client is to see this one
+        return self.know(ticket)
 
     def everything(self) -> None:
         """Provoke all of it."""

@@ -8,6 +8,7 @@ import unittest
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Draining, Refused
+from wsproxy.forwarded import Client
 from wsproxy.session import Gateway, Session, rfb_expected
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
@@ -39,7 +40,7 @@ class Subprotocols(ProxyTestCase):
 
     def test_table(self) -> None:
         """The client's are offered, less any that carries a token; the answer is one that it offered."""
-        plain, bearer = "plain.kubevirt.io", "base64url.bearer.authorization.k8s.io.c2VjcmV0"
+        plain, bearer = "plain.kubevirt.io", "base64url.bearer.example.c2VjcmV0"
         for offered, choice, passed, answered in (
             ("", None, [plain], None),
             ("binary", None, ["binary", plain], "binary"),
@@ -155,7 +156,7 @@ class Alone(ProxyTestCase):
 
     def open(self) -> None:
         head = parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
-        self.session.open(head, Upgrade(head))
+        self.session.open(head, Upgrade(head), Client("192.0.2.1:1"))
 
     def test_open(self) -> None:
         """An opened session knows what to answer; before, it knows nothing."""
@@ -178,7 +179,7 @@ class Alone(ProxyTestCase):
         for target in ("/x", "/garbage/vm", f"/{self.token('other')}/vm", f"/{self.token('vm')}/VM", "/-/vm"):
             head = parsed(target)
             with self.subTest(target=target[:10]), self.assertRaises(Refused):
-                self.session.open(head, Upgrade(head))
+                self.session.open(head, Upgrade(head), Client("192.0.2.1:1"))
         self.assertEqual(self.api.connections, 0)
 
     def test_ids_differ(self) -> None:

@@ -11,17 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NewType
 
+from .admission import Admission
+from .authorization import Authorize
 from .config import Config
 from .counters import Counters
 from .deadline import Deadline
-from .exceptions import BadRequest, BadToken, Draining, Refused, TransportClosed
+from .exceptions import Draining, Refused, TransportClosed
+from .forwarded import Client
 from .housekeeping import Housekeeping
 from .poller import Poller
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
-from .routing import Route, session_route
+from .routing import session_route
 from .sockets import wake
 from .threads import start_thread
+from .tickets import Tickets
 from .tokens import Grant, TokenVerifier
 from .transport import Transport
 from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
@@ -41,12 +45,15 @@ class Gateway:
     """What all sessions of one server share.
 
     :param config: the settings.
+    :param authorize: the embedder's hook, None without one.
     :raises ConfigError: if the upstream TLS options are wrong.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, authorize: Authorize | None = None) -> None:
         self.config = config
         self.verifier = TokenVerifier(config.verification_key)
+        self.tickets = Tickets(threading.Lock()) if config.tickets else None
+        self.admission = Admission(config, self.verifier, self.tickets, authorize)
         self.resolver = Resolver()
         self.dialler = Dialler(config, self.resolver)
         self.housekeeping = Housekeeping()
@@ -116,17 +123,17 @@ class Session:
         """What to answer the client, once :meth:`open` has returned."""
         return self._opened.subprotocol if self._opened else None
 
-    def open(self, head: RequestHead, upgrade: Upgrade) -> None:
+    def open(self, head: RequestHead, upgrade: Upgrade, client: Client) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
-        Blocks for at most the dial timeout. The only path that can reach the upstream.
+        Blocks for at most the dial timeout, and while the embedder's hook, if there is one, decides. The
+        only path that can reach the upstream.
 
+        :param client: who sent the request.
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
-        route = session_route(head.target, config.prefix, config.enabled_subresources)
-        grant = self._gateway.verifier.verify(_credential(route, head))
-        grant.authorize(route.vmi, route.namespace)
+        route, grant = self._gateway.admission.admit(head, client)
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
         deadline = Deadline(config.dial_timeout)
@@ -246,16 +253,3 @@ class Session:
             relay.bytes_down,
             f", close not sent to {' and '.join(relay.close_not_sent)}" if relay.close_not_sent else "",
         )
-
-
-def _credential(route: Route, head: RequestHead) -> str:
-    """Return the one token of a request: in the path, or under ``/-/`` in the Authorization header."""
-    values = head.values("authorization")
-    bearers = [value[7:].strip() for value in values if value[:7].lower() == "bearer "]
-    if len(values) > 1 or (bearers and route.token is not None):
-        raise BadRequest("more than one credential in one request")
-    if route.token is not None:
-        return route.token
-    if not bearers:
-        raise BadToken("no token was given")
-    return bearers[0]
