@@ -1,4 +1,4 @@
-"""The named HTTP endpoints, without I/O; end to end they are in ``test_refusals`` and ``test_admission``."""
+"""The named HTTP endpoints, without I/O; end to end they are in ``test_refusals`` and ``test_access``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
-from wsproxy.admission import Admission
+from wsproxy.access import AccessControl
 from wsproxy.config import Config
+from wsproxy.deadline import Deadline
 from wsproxy.exceptions import (
     BadRequest,
     BadToken,
@@ -40,16 +41,16 @@ def parsed(line: str, *headers: str) -> RequestHead:
     return head
 
 
-def admission(**options: Any) -> Admission:
+def access(**options: Any) -> AccessControl:
     config = Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options)
     tickets = Tickets(threading.Lock()) if config.tickets else None
-    return Admission(config, TokenVerifier(config.verification_key), tickets, None)
+    return AccessControl(config, TokenVerifier(config.verification_key), tickets, None)
 
 
-def ask(line: str, *headers: str, prefix: tuple[str, ...] = (), door: Admission | None = None) -> bytes:
+def ask(line: str, *headers: str, prefix: tuple[str, ...] = (), door: AccessControl | None = None) -> bytes:
     """Ask an endpoint that needs no body."""
-    request = HTTPRequest(parsed(line, *headers), Client("192.0.2.1:1"), unread)
-    return answer(request, prefix, door or admission())
+    request = HTTPRequest(parsed(line, *headers), Client("192.0.2.1:1"), Deadline(10), unread)
+    return answer(request, prefix, door or access())
 
 
 def unread(most: int) -> bytes:
@@ -110,7 +111,7 @@ class Healthz(unittest.TestCase):
 class TicketCase(unittest.TestCase):
     def setUp(self) -> None:
         self.options: dict[str, Any] = {"tickets": True, "subresources": ("console",)}
-        self.door: Admission | None = None
+        self.door: AccessControl | None = None
 
     def token(self, *vmis: str, **claims: Any) -> str:
         return make_token(SECRET, namespace="lab-1", vmis=vmis or ("vm",), **claims)
@@ -133,8 +134,9 @@ class TicketCase(unittest.TestCase):
             self.assertLessEqual(head.body_size(most), 4096)
             return raw
 
-        self.door = self.door or admission(**self.options)
-        return answer(HTTPRequest(head, Client("192.0.2.1:1", own=OWN), read_body), ("a", "b"), self.door)
+        self.door = self.door or access(**self.options)
+        request = HTTPRequest(head, Client("192.0.2.1:1", own=OWN), Deadline(10), read_body)
+        return answer(request, ("a", "b"), self.door)
 
     def refused(self, body: bytes | object, *headers: str, **options: Any) -> Refused:
         with self.assertRaises(Refused) as caught:
@@ -171,12 +173,12 @@ class Ticket(TicketCase):
         """Everything but POST and OPTIONS is 405."""
         for method in ("GET", "HEAD", "PUT", "DELETE"):
             with self.subTest(method), self.assertRaises(MethodNotAllowed) as caught:
-                ask(f"{method} /ticket", door=admission(tickets=True))
+                ask(f"{method} /ticket", door=access(tickets=True))
             self.assertIn(("Allow", "POST, OPTIONS"), caught.exception.headers)
 
     def test_token_comes_first(self) -> None:
         """Without a valid token nothing of the body is read."""
-        door = admission(tickets=True)
+        door = access(tickets=True)
         for headers in ([], ["Authorization: Basic dTpw"], ["Authorization: Bearer x"]):
             with self.subTest(headers=headers), self.assertRaises(BadToken) as caught:
                 ask("POST /ticket", *headers, "Content-Length: 9999999", door=door)
@@ -187,7 +189,7 @@ class Ticket(TicketCase):
 
     def test_no_other_credential_counts(self) -> None:
         """A cookie, which any page could make a browser send, gets no ticket, whatever is switched on."""
-        door = admission(tickets=True, credentials=("cookie", "query", "subprotocol"), allow_origin=(PAGE,))
+        door = access(tickets=True, credentials=("cookie", "query", "subprotocol"), allow_origin=(PAGE,))
         with self.assertRaises(BadToken):
             ask(f"POST /ticket?token={self.token()}", f"Cookie: wsproxy_token={self.token()}", door=door)
 
@@ -298,8 +300,8 @@ class CORS(TicketCase):
 
     def preflight(self, *headers: str) -> list[str]:
         head = parsed("OPTIONS /ticket", *headers)
-        request = HTTPRequest(head, Client("192.0.2.1:1", own=OWN), unread)
-        first, lines, body = split(answer(request, (), admission(**self.options)))
+        request = HTTPRequest(head, Client("192.0.2.1:1", own=OWN), Deadline(10), unread)
+        first, lines, body = split(answer(request, (), access(**self.options)))
         self.assertEqual((first, body), ("HTTP/1.1 200 OK", b""))
         self.assertIn("Vary: Origin", lines)
         return [line for line in lines if line.startswith(("Access-Control", "Allow"))]

@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"config", "credentials", "forwarded", "resolver", "tokens", "transport"}),
     frozenset({"authorization", "refusal", "tickets", "upstream", "writer"}),
-    frozenset({"admission", "check", "pump"}),
+    frozenset({"access", "check", "pump"}),
     frozenset({"http", "pump_threads"}),
     frozenset({"relay"}),
     frozenset({"session"}),
@@ -47,7 +47,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 
 NO_IO = frozenset(
     {
-        "admission",
+        "access",
         "authorization",
         "closing",
         "config",

@@ -156,7 +156,7 @@ class Alone(ProxyTestCase):
 
     def open(self) -> None:
         head = parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
-        self.session.open(head, Upgrade(head), Client("192.0.2.1:1"))
+        self.session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(10))
 
     def test_open(self) -> None:
         """An opened session knows what to answer; before, it knows nothing."""
@@ -179,7 +179,7 @@ class Alone(ProxyTestCase):
         for target in ("/x", "/garbage/vm", f"/{self.token('other')}/vm", f"/{self.token('vm')}/VM", "/-/vm"):
             head = parsed(target)
             with self.subTest(target=target[:10]), self.assertRaises(Refused):
-                self.session.open(head, Upgrade(head), Client("192.0.2.1:1"))
+                self.session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(10))
         self.assertEqual(self.api.connections, 0)
 
     def test_ids_differ(self) -> None:

@@ -71,5 +71,13 @@ def _is_within(narrowed: Grant, grant: Grant) -> bool:
     """Whether a grant is another one with fewer VMIs and less time, and nothing else changed."""
     if replace(narrowed, vmis=grant.vmis, expires_at=grant.expires_at) != grant:
         return False
-    fewer = isinstance(narrowed.vmis, tuple) and all(name in grant.vmis for name in narrowed.vmis)
+    fewer = isinstance(narrowed.vmis, tuple) and all(_allows(grant, name) for name in narrowed.vmis)
     return fewer and narrowed.expires_at <= grant.expires_at
+
+
+def _allows(grant: Grant, vmi: str) -> bool:
+    try:
+        grant.authorize(vmi)
+    except Forbidden:
+        return False
+    return True

@@ -79,7 +79,7 @@ class ClientConnection:
                 return False
             upgrade = Upgrade(head)
             self._set_in_session(True)
-            self.session.open(head, upgrade, client)
+            self.session.open(head, upgrade, client, deadline)
         except Refused as refused:
             self._set_in_session(False)
             self._refuse(refused, head, upgrade, deadline)
@@ -114,9 +114,9 @@ class ClientConnection:
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
         """Answer a request that is no upgrade."""
-        request = http.HTTPRequest(head, client, lambda most: self._read_body(head, most, deadline))
+        request = http.HTTPRequest(head, client, deadline, lambda most: self._read_body(head, most, deadline))
         config = self._gateway.config
-        self._transport.send(http.answer(request, config.prefix, self._gateway.admission), deadline)
+        self._transport.send(http.answer(request, config.prefix, self._gateway.access), deadline)
         self._transport.linger(Deadline(_LAST_WORD_SECONDS))
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:

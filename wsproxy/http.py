@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .admission import Admission
+from .access import AccessControl
+from .deadline import Deadline
 from .exceptions import BadRequest, Forbidden, MethodNotAllowed, Refused, UnsupportedMediaType
 from .forwarded import Client
 from .nesting import nested_deeper_than
@@ -26,29 +27,31 @@ class HTTPRequest:
     """A request that is no upgrade.
 
     :ivar client: who sent it.
+    :ivar deadline: bounds all of it, the answer included.
     :ivar read_body: returns the whole body, which must not have more bytes than it is given. An endpoint
         calls it at most once, and only for a request that it would answer otherwise.
     """
 
     head: RequestHead
     client: Client
+    deadline: Deadline
     read_body: Callable[[int], bytes]
 
 
-def answer(request: HTTPRequest, prefix: tuple[str, ...], admission: Admission) -> bytes:
+def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl) -> bytes:
     """Return the whole response to a request that is no upgrade. Blocks while it reads the body.
 
     :param prefix: the configured path prefix.
     :raises Refused: if there is no such endpoint, or not for this method, or it refuses the request.
     """
     endpoints = {"healthz": _healthz}
-    if admission.issues_tickets:
+    if access.issues_tickets:
         endpoints["ticket"] = _ticket
     endpoint = endpoint_of(request.head.target, prefix, endpoints)
-    return endpoints[endpoint.name](request, admission)
+    return endpoints[endpoint.name](request, access)
 
 
-def _healthz(request: HTTPRequest, admission: Admission) -> bytes:
+def _healthz(request: HTTPRequest, access: AccessControl) -> bytes:
     head = request.head
     if head.method not in ("GET", "HEAD"):
         raise MethodNotAllowed("GET, HEAD")
@@ -56,17 +59,17 @@ def _healthz(request: HTTPRequest, admission: Admission) -> bytes:
     return http_response(200, b"ok\n", head_only=head.method == "HEAD")
 
 
-def _ticket(request: HTTPRequest, admission: Admission) -> bytes:
+def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
     """Exchange a token for a one-time ticket, for scripts of the pages that are allowed (Fetch, "CORS")."""
     origin, cors = request.head.origin, [("Vary", "Origin")]
-    if origin is not None and admission.allows_page(request.head, request.client):
+    if origin is not None and access.allows_page(request.head, request.client):
         cors.append(("Access-Control-Allow-Origin", origin))
     try:
         if request.head.method == "OPTIONS":
             return _preflight(origin, cors)
         if request.head.method != "POST":
             raise MethodNotAllowed(_TICKET_METHODS)
-        return _issue(request, admission, cors)
+        return _issue(request, access, cors)
     except Refused as refused:
         refused.headers += tuple(cors)  # without them the page would not learn why
         raise
@@ -85,9 +88,9 @@ def _preflight(origin: str | None, cors: list[tuple[str, str]]) -> bytes:
     return http_response(200, b"", headers=[*cors, *allowed])
 
 
-def _issue(request: HTTPRequest, admission: Admission, cors: list[tuple[str, str]]) -> bytes:
+def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, str]]) -> bytes:
     head = request.head
-    grant = admission.authenticate_bearer(head, request.client)
+    grant = access.authenticate_bearer(head, request.client, request.deadline)
     types = [value.partition(";")[0].strip().lower() for value in head.values("content-type")]
     if types != ["application/json"]:
         raise UnsupportedMediaType("the body must be application/json")
@@ -95,7 +98,7 @@ def _issue(request: HTTPRequest, admission: Admission, cors: list[tuple[str, str
     page = wanted.pop("origin", head.origin)
     if head.origin not in (None, page):
         raise BadRequest("the body names another origin than the Origin header")
-    ticket, path, seconds = admission.issue_ticket(grant, request.client, origin=page, **wanted)
+    ticket, path, seconds = access.issue_ticket(grant, request.client, origin=page, **wanted)
     body = {"ticket": ticket, "path": path, "expires_in": int(seconds)}
     return http_response(
         201, json.dumps(body).encode() + b"\n", content_type="application/json", headers=cors

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NewType
 
-from .admission import Admission
+from .access import AccessControl
 from .authorization import Authorize
 from .config import Config
 from .counters import Counters
@@ -53,7 +53,7 @@ class Gateway:
         self.config = config
         self.verifier = TokenVerifier(config.verification_key)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
-        self.admission = Admission(config, self.verifier, self.tickets, authorize)
+        self.access = AccessControl(config, self.verifier, self.tickets, authorize)
         self.resolver = Resolver()
         self.dialler = Dialler(config, self.resolver)
         self.housekeeping = Housekeeping()
@@ -123,17 +123,18 @@ class Session:
         """What to answer the client, once :meth:`open` has returned."""
         return self._opened.subprotocol if self._opened else None
 
-    def open(self, head: RequestHead, upgrade: Upgrade, client: Client) -> None:
+    def open(self, head: RequestHead, upgrade: Upgrade, client: Client, before_dial: Deadline) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
         Blocks for at most the dial timeout, and while the embedder's hook, if there is one, decides. The
         only path that can reach the upstream.
 
         :param client: who sent the request.
+        :param before_dial: bounds all that comes before the dial.
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
-        route, grant = self._gateway.admission.admit(head, client)
+        route, grant = self._gateway.access.admit(head, client, before_dial)
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
         deadline = Deadline(config.dial_timeout)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 
 import jwt
 
+from .deadline import Deadline
 from .exceptions import BadToken, Forbidden, TokenExpired
 from .keys import VerificationKey
 from .nesting import nested_deeper_than
@@ -35,6 +37,7 @@ MAX_TOKEN_SIZE = 8192
 _MAX_HEADER_BRACKETS = 32
 _MAX_CLAIMS_BRACKETS = 500
 _MAX_KNOWN = 1024
+_SHORT_WORD = re.compile(r"[!-~]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,15 @@ class Grant:
     :ivar namespace: the one namespace.
     :ivar vmis: names of virtual machine instances in it.
     :ivar expires_at: UNIX time at which the token expires.
-    :ivar token_id: names the token: its ``jti`` claim, or the beginning of its SHA-256.
+    :ivar token_id: names the token in logs and lists, without giving it away: its ``jti`` claim if that is a
+        short word, else made from its hash.
     """
 
     user: str | int
     namespace: str
     vmis: tuple[str, ...]
     expires_at: float
-    token_id: str = ""
+    token_id: str
 
     def seconds_left(self) -> float:
         """Return how long the token is still valid; negative once it is not."""
@@ -81,9 +85,10 @@ class TokenVerifier:
         self._algorithms = key.algorithms
         self._known: dict[bytes, Grant] = {}  # needs no lock: each step is one operation of the dict
 
-    def verify(self, token: str) -> Grant:
+    def verify(self, token: str, deadline: Deadline | None = None) -> Grant:
         """Return what a valid token grants.
 
+        :param deadline: how long to wait for a key that is not known yet; None for not at all.
         :raises TokenExpired: if the token is right but its time is over.
         :raises BadToken: for every other fault.
         """
@@ -94,13 +99,13 @@ class TokenVerifier:
         digest = hashlib.sha256(token.encode("ascii")).digest()
         grant = self._known.get(digest)
         if grant is None or grant.seconds_left() <= 0:
-            grant = self._verify(token, digest.hex()[:16])
+            grant = self._verify(token)
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[digest] = grant
         return grant
 
-    def _verify(self, token: str, name: str) -> Grant:
+    def _verify(self, token: str) -> Grant:
         _check_nesting(token)
         try:
             decoded = jwt.decode_complete(
@@ -115,7 +120,7 @@ class TokenVerifier:
             raise BadToken(
                 "the token has critical headers that are not understood"
             )  # RFC 7515 section 4.1.11
-        return _grant(decoded["payload"], name)
+        return _grant(decoded["payload"], _token_id(token, decoded["payload"].get("jti")))
 
 
 def _check_nesting(token: str) -> None:
@@ -131,7 +136,15 @@ def _check_nesting(token: str) -> None:
             raise BadToken("the token is nested too deeply")
 
 
-def _grant(claims: Mapping[str, Any], name: str) -> Grant:
+def _token_id(token: str, jti: object) -> str:
+    """What is hashed is what the signature is for: its holder can make an ECDSA signature look different."""
+    if isinstance(jti, str) and _SHORT_WORD.fullmatch(jti):
+        return jti
+    signed = token.rpartition(".")[0]
+    return hashlib.sha256(signed.encode("ascii")).hexdigest()[:16]
+
+
+def _grant(claims: Mapping[str, Any], token_id: str) -> Grant:
     lab = claims.get("lab_instance")
     if not isinstance(lab, dict):
         raise BadToken("the token has no lab_instance claim")
@@ -149,8 +162,6 @@ def _grant(claims: Mapping[str, Any], name: str) -> Grant:
         or not abs(expires_at) <= sys.float_info.max
     ):
         raise BadToken("the token's exp claim must be a number")
-    jti = claims.get("jti")
-    token_id = jti if isinstance(jti, str) and jti else name
     return Grant(user, namespace, tuple(vmis), float(expires_at), token_id)
 
 

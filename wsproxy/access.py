@@ -11,6 +11,7 @@ from dataclasses import replace
 from .authorization import AccessRequest, Authorize, authorized
 from .config import Config
 from .credentials import TICKET, Credential, bearer_token, find_credential
+from .deadline import Deadline
 from .exceptions import Forbidden, NotFound, TokenExpired
 from .forwarded import Client
 from .origin import Origin
@@ -19,13 +20,13 @@ from .tickets import Ticket, Tickets
 from .tokens import Grant, TokenVerifier
 from .upgrade import RequestHead
 
-__all__ = ["Admission"]
+__all__ = ["AccessControl"]
 
-logger = logging.getLogger("wsproxy.admission")
+logger = logging.getLogger("wsproxy.access")
 
 
-class Admission:
-    """Decides who may come in. Safe from every thread; waits for nothing but the embedder's hook.
+class AccessControl:
+    """Decides who may come in. Safe from every thread; waits for keys and the embedder's hook at most.
 
     :param verifier: of the tokens.
     :param tickets: None where tickets are switched off.
@@ -45,10 +46,11 @@ class Admission:
         """Whether :meth:`issue_ticket` may be called."""
         return self._tickets is not None
 
-    def admit(self, head: RequestHead, client: Client) -> tuple[Route, Grant]:
+    def admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
         """Authenticate and authorise an upgrade request.
 
         :param client: who sent it.
+        :param deadline: how long the token's key may be waited for.
         :returns: what to open, and the grant that allows it.
         :raises Refused: if it is not let in, for whatever reason.
         """
@@ -58,38 +60,27 @@ class Admission:
         credential = find_credential(
             head, route, config.credentials, config.cookie_name, self._tickets is not None
         )
-        grant = self._authenticate(credential, subresource, head, client)
+        if credential.kind == TICKET:
+            grant = self._redeem(credential, subresource, head, client)
+        else:
+            # The page first: from the refusal it must not learn whether its visitor is logged in.
+            self._check_origin(head, client, credential.ambient)
+            grant = self._verifier.verify(credential.token, deadline)
         grant.authorize(route.vmi, route.namespace)
         if self._authorize is not None:
-            request = AccessRequest(
-                namespace=grant.namespace,
-                vmi=route.vmi,
-                subresource=subresource,
-                client=client.address,
-                origin=head.origin,
-                credential=credential.kind,
-                user_agent=next(iter(head.values("user-agent")), None),
-            )
+            request = _described(head, client, credential, grant, route.vmi, subresource)
             grant = authorized(self._authorize, grant, request)
             grant.authorize(route.vmi, route.namespace)
         if grant.seconds_left() <= 0:  # the ticket's, or the hook's
             raise TokenExpired("the token has expired")
         return route, grant
 
-    def _authenticate(
-        self, credential: Credential, subresource: str, head: RequestHead, client: Client
-    ) -> Grant:
-        """Redeem a ticket, or verify a token.
-
-        A ticket is used up before anything can refuse the request. A page is judged before a token: it must
-        not learn from the refusal whether its visitor is logged in.
-        """
-        if credential.kind == TICKET and self._tickets is not None:
-            grant = self._tickets.redeem(credential.token, subresource, head.origin)
-            self._check_origin(head, client, credential.ambient)
-            return grant
-        self._check_origin(head, client, credential.ambient)
-        return self._verifier.verify(credential.token)
+    def _redeem(self, ticket: Credential, subresource: str, head: RequestHead, client: Client) -> Grant:
+        """Use a ticket up, before anything else can refuse the request."""
+        assert self._tickets is not None
+        grant = self._tickets.redeem(ticket.token, subresource, head.origin)
+        self._check_origin(head, client, ambient=False)
+        return grant
 
     def _check_origin(self, head: RequestHead, client: Client, ambient: bool) -> None:
         """Check the page; a client certificate, where they are asked for, goes along with every request."""
@@ -102,14 +93,14 @@ class Admission:
         """Whether a page's script may read our answers: its origin is in the list, or is our own."""
         return head.origin is not None and self._config.origin_policy.allows(head.origin, client.own)
 
-    def authenticate_bearer(self, head: RequestHead, client: Client) -> Grant:
+    def authenticate_bearer(self, head: RequestHead, client: Client, deadline: Deadline) -> Grant:
         """Verify the token in the Authorization header of a request that is no upgrade.
 
         :raises Refused: if it is not valid, or the page is not allowed.
         """
         token = bearer_token(head)
         self._check_origin(head, client, ambient=False)
-        return self._verifier.verify(token)
+        return self._verifier.verify(token, deadline)
 
     def issue_ticket(
         self,
@@ -146,3 +137,17 @@ class Admission:
         )
         path = "/".join(["", *self._config.prefix, ticket, vmi, *([subresource] if subresource else [])])
         return ticket, path, seconds
+
+
+def _described(
+    head: RequestHead, client: Client, credential: Credential, grant: Grant, vmi: str, subresource: str
+) -> AccessRequest:
+    return AccessRequest(
+        namespace=grant.namespace,
+        vmi=vmi,
+        subresource=subresource,
+        client=client.address,
+        origin=head.origin,
+        credential=credential.kind,
+        user_agent=next(iter(head.values("user-agent")), None),
+    )
