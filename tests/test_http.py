@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import unittest
 from collections.abc import Callable
 from typing import Any
@@ -26,9 +25,9 @@ from wsproxy.exceptions import (
 from wsproxy.forwarded import Client
 from wsproxy.http import HTTPRequest, answer
 from wsproxy.origin import Origin
+from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET
-from wsproxy.tickets import Tickets
-from wsproxy.tokens import TokenVerifier, make_token
+from wsproxy.tokens import make_token
 from wsproxy.upgrade import HeadReader, RequestHead
 
 PAGE = "https://console.example"
@@ -43,8 +42,7 @@ def parsed(line: str, *headers: str) -> RequestHead:
 
 def access(**options: Any) -> AccessControl:
     config = Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options)
-    tickets = Tickets(threading.Lock()) if config.tickets else None
-    return AccessControl(config, TokenVerifier(config.verification_key), tickets, None)
+    return Gateway(config).access
 
 
 def ask(line: str, *headers: str, prefix: tuple[str, ...] = (), door: AccessControl | None = None) -> bytes:

@@ -93,9 +93,23 @@ class VerifyTest(TokensCase):
     def test_good_token(self) -> None:
         """A good token grants its namespace and its VMIs until it expires."""
         exp = now() + 600
-        grant = self.verifier.verify(token_of(claims(exp=exp)))
-        self.assertEqual(grant, Grant(5, "lab-1", ("ubuntu", "debian"), exp))
+        token = token_of(claims(exp=exp))
+        grant = self.verifier.verify(token)
+        signed_part = token.rpartition(".")[0].encode()
+        token_id = hashlib.sha256(signed_part).hexdigest()[:16]
+        self.assertEqual(grant, Grant(5, "lab-1", ("ubuntu", "debian"), exp, token_id))
         self.assertAlmostEqual(grant.seconds_left(), 600, delta=5)
+
+    def test_token_id(self) -> None:
+        """A short jti names the token; without one, or with another, its hash does."""
+        for jti in ("a", "7e57ab1e-0000-4000-8000-000000000000", "!" * 64):
+            self.assertEqual(self.verifier.verify(token_of(claims(jti=jti))).token_id, jti)
+        for other in (MISSING, "", "!" * 65, "a b", "a\nb", "\xe9"):
+            with self.subTest(jti=other):
+                token = token_of(claims(jti=other))
+                signed_part = token.rpartition(".")[0].encode()
+                expected = hashlib.sha256(signed_part).hexdigest()[:16]
+                self.assertEqual(self.verifier.verify(token).token_id, expected)
 
     def test_known_again(self) -> None:
         """A token that comes again is not verified again, until it expires; another one is."""
@@ -423,7 +437,7 @@ class NestingTest(TokensCase):
 
 
 class GrantTest(TokensCase):
-    grant = Grant(5, "lab-1", ("ubuntu", "debian"), 1.0)
+    grant = Grant(5, "lab-1", ("ubuntu", "debian"), 1.0, "t")
 
     def test_allowed(self) -> None:
         """A VMI of the list may be opened, with the granted namespace named or not."""
@@ -444,7 +458,7 @@ class GrantTest(TokensCase):
 
     def test_nothing_allowed(self) -> None:
         """A token for no VMI opens none."""
-        self.assertRaises(Forbidden, Grant(5, "lab-1", (), 1.0).authorize, "ubuntu")
+        self.assertRaises(Forbidden, Grant(5, "lab-1", (), 1.0, "t").authorize, "ubuntu")
 
     def test_seconds_left(self) -> None:
         """What is left of an expired grant is negative."""

@@ -55,7 +55,7 @@ def authorized(authorize: Authorize, grant: Grant, request: AccessRequest) -> Gr
         answer: object = authorize(grant, request)
     except Refused:
         raise
-    except Exception:
+    except (Exception, SystemExit):
         logger.exception("the authorize hook failed")
         raise Forbidden("the authorize hook failed") from None
     if answer is None:
