@@ -17,7 +17,6 @@ from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Refused
 from wsproxy.forwarded import Client
-from wsproxy.origin import Origin
 from wsproxy.session import Gateway, Session
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
@@ -299,7 +298,7 @@ class CrossSiteWebSocketHijacking(AccessCase):
         config = Config(**self.proxy_options())
         object.__setattr__(config, "tls_client_ca", "ca.pem")  # without the TLS that it belongs to
         access = Gateway(config).access
-        own = Client("192.0.2.1:1", "192.0.2.1", Origin("https", "proxy", 443))
+        own = Client("192.0.2.1:1", "192.0.2.1", "https://proxy")
 
         def admit(*headers: str) -> None:
             access.admit(parsed(f"/{self.token('vm')}/vm", *headers), own, Deadline(10))

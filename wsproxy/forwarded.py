@@ -7,7 +7,7 @@ only if the peer of the connection is a trusted proxy, and then only what truste
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -34,16 +34,20 @@ class Client:
 
     :ivar peer: the other end of the connection, ``HOST:PORT``.
     :ivar address: the client's IP address, without its port; "" if it is not known.
-    :ivar own: scheme, host and port that the client sent its request to; None if they are unknown.
+    :ivar asked: scheme and host that the client sent its request to, as ``scheme://host[:port]``.
     """
 
     peer: str
     address: str = ""
-    own: Origin | None = None
+    asked: str = ""
+
+    @property
+    def own(self) -> Origin | None:
+        """The origin of pages of the very host that the request went to; None if that is unknown."""
+        return Origin.parse(self.asked)
 
     def __str__(self) -> str:
-        direct = _address(self.peer)
-        return self.peer if self.address in ("", str(direct)) else f"{self.address} via {self.peer}"
+        return self.peer if self.address in ("", _host_of(self.peer)) else f"{self.address} via {self.peer}"
 
 
 def client_of(head: RequestHead, peer: str, tls: bool, trusted: Collection[Network]) -> Client:
@@ -54,19 +58,24 @@ def client_of(head: RequestHead, peer: str, tls: bool, trusted: Collection[Netwo
     :param trusted: networks of the proxies whose headers are believed.
     :raises BadRequest: if a trusted proxy's headers contradict each other, or are malformed.
     """
-    address = _address(peer)
+    address = _host_of(peer)
     scheme, host = "https" if tls else "http", next(iter(head.values("host")), "")
-    if address and _is_in(address, trusted):
+    nearest = _address(address) if trusted else None
+    if nearest and _is_in(nearest, trusted):
         hops, said = _forwarded(head)
         scheme, host = _AS_HTTP.get(said.get("proto", scheme).lower(), ""), said.get("host", host)
-        for hop in reversed(hops):  # the last one is the peer's own word
-            before = _address(hop)
-            if before is None:
-                break
-            address = before
-            if not _is_in(address, trusted):
-                break
-    return Client(peer, str(address or ""), Origin.parse(f"{scheme}://{host}"))
+        address = str(_first_untrusted(nearest, hops, trusted))
+    return Client(peer, address, f"{scheme}://{host}")
+
+
+def _first_untrusted(nearest: _Address, hops: Sequence[str], trusted: Collection[Network]) -> _Address:
+    """Go back from the peer, over all that trusted proxies say of who was before them."""
+    for hop in reversed(hops):  # the last one is the peer's own word
+        before = _address(hop) if _is_in(nearest, trusted) else None
+        if before is None:
+            break
+        nearest = before
+    return nearest
 
 
 def _forwarded(head: RequestHead) -> tuple[list[str], Mapping[str, str]]:
@@ -103,11 +112,17 @@ def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
+def _host_of(peer: str) -> str:
+    """Return the address of a peer, without a scope (RFC 4007)."""
+    return peer.rpartition(":")[0].strip("[]").partition("%")[0]
+
+
 def _address(text: str) -> _Address | None:
     """Parse an IP address, with or without brackets and a port; None for anything else."""
     match = _WITH_PORT.fullmatch(text)
     try:
-        found = ip_address(match[1] or match[2] if match else text)
+        # Without a scope, which could be any text.
+        found = ip_address((match[1] or match[2] if match else text).partition("%")[0])
     except ValueError:
         return None
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None

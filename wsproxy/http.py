@@ -19,7 +19,11 @@ __all__ = ["HTTPRequest", "answer"]
 _MAX_TICKET_BODY = 4096
 _MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
 _TICKET_METHODS = "POST, OPTIONS"
-_PREFLIGHT_SECONDS = 600
+_PREFLIGHT = (
+    ("Access-Control-Allow-Methods", "POST"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
+    ("Access-Control-Max-Age", "600"),  # seconds
+)
 
 
 @dataclass(frozen=True)
@@ -61,31 +65,22 @@ def _healthz(request: HTTPRequest, access: AccessControl) -> bytes:
 
 def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
     """Exchange a token for a one-time ticket, for scripts of the pages that are allowed (Fetch, "CORS")."""
-    origin, cors = request.head.origin, [("Vary", "Origin")]
-    if origin is not None and access.allows_page(request.head, request.client):
+    head, cors = request.head, [("Vary", "Origin")]
+    origin, allowed = head.origin, access.allows_page(head, request.client)
+    if origin is not None and allowed:
         cors.append(("Access-Control-Allow-Origin", origin))
     try:
-        if request.head.method == "OPTIONS":
-            return _preflight(origin, cors)
-        if request.head.method != "POST":
+        if head.method == "POST":
+            return _issue(request, access, cors)
+        if head.method != "OPTIONS":
             raise MethodNotAllowed(_TICKET_METHODS)
-        return _issue(request, access, cors)
+        if origin is not None and not allowed:
+            raise Forbidden("the page's origin is not allowed here")
+        preflight = _PREFLIGHT if allowed else ()
+        return http_response(200, b"", headers=[("Allow", _TICKET_METHODS), *cors, *preflight])
     except Refused as refused:
         refused.headers += tuple(cors)  # without them the page would not learn why
         raise
-
-
-def _preflight(origin: str | None, cors: list[tuple[str, str]]) -> bytes:
-    if origin is None:
-        return http_response(200, b"", headers=[("Allow", _TICKET_METHODS), *cors])
-    if len(cors) == 1:
-        raise Forbidden("the page's origin is not allowed here")
-    allowed = [
-        ("Access-Control-Allow-Methods", "POST"),
-        ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
-        ("Access-Control-Max-Age", str(_PREFLIGHT_SECONDS)),
-    ]
-    return http_response(200, b"", headers=[*cors, *allowed])
 
 
 def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, str]]) -> bytes:
