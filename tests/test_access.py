@@ -646,12 +646,15 @@ class Hook(AccessCase):
         proxy = self.hooked(tickets=True)
         for target in ("/garbage/vm", f"/{self.token('other')}/vm", "/-/vm", "/x"):
             self.ask(proxy, target).close()
-        path = self.ticket(proxy)
+        token = self.token("vm", "other", user="eve")
+        path = self.ticket(proxy, token=token)
         self.assertEqual(self.asked, [])
         self.assert_opens(proxy, path)
-        self.assertEqual([request.credential for _, request in self.asked], ["ticket"])
-        self.assert_opens(proxy, f"/{self.token('vm')}/vm")
-        self.assertEqual(len(self.asked), 2)
+        self.assert_opens(proxy, f"/{token}/vm")
+        (by_ticket, request), (by_token, _) = self.asked
+        self.assertEqual(request.credential, "ticket")
+        self.assertEqual(by_ticket, replace(by_token, vmis=("vm",)))
+        self.assertTrue(by_ticket.token_id)
 
     def test_refuses(self) -> None:
         """Its refusal is what the client is told, and nobody is dialled."""

@@ -64,9 +64,9 @@ class Tickets:
         :raises LimitExceeded: if its user has 16 already.
         :raises Busy: if there are 10,000 in all.
         """
-        text, now, user = secrets.token_urlsafe(_BYTES), self._clock(), ticket.grant.user
+        text, user = secrets.token_urlsafe(_BYTES), ticket.grant.user
         with self._lock:
-            self._drop_expired(now)
+            now = self._drop_expired()
             if self._per_user[user] >= _MAX_PER_USER:
                 raise LimitExceeded("tickets", "you have too many unused tickets", retry_after=int(_SECONDS))
             if len(self._tickets) >= _MAX:
@@ -85,9 +85,8 @@ class Tickets:
         :raises BadToken: if there is no such ticket, or not any more.
         :raises Forbidden: if it was issued for another subresource, or to another page.
         """
-        now = self._clock()
         with self._lock:
-            self._drop_expired(now)
+            self._drop_expired()
             ticket = self._take(_digest(text))
         if ticket is None:
             raise BadToken("the ticket is unknown, used or expired")
@@ -97,13 +96,18 @@ class Tickets:
             raise Forbidden("the ticket was issued for another page or subresource")
         return ticket.grant
 
-    def _drop_expired(self, now: float) -> None:
-        """Drop what is too old: all at the front, as all are valid for equally long. Needs the lock."""
+    def _drop_expired(self) -> float:
+        """Drop all that is too old, and return the time. Needs the lock.
+
+        They stand in front: all are valid for equally long.
+        """
+        now = self._clock()
         while self._tickets:
             digest, (issued, _) = next(iter(self._tickets.items()))
             if now - issued < _SECONDS:
-                return
+                break
             self._take(digest)
+        return now
 
     def _take(self, digest: bytes) -> Ticket | None:
         """Needs the lock."""
