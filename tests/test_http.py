@@ -6,6 +6,7 @@ import json
 import unittest
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from wsproxy.access import AccessControl
 from wsproxy.config import Config
@@ -246,6 +247,12 @@ class Ticket(TicketCase):
             b'{"vmi": ' + b"9" * 4000 + b"}",
         ):
             with self.subTest(body[:40]):
+                self.assertIs(type(self.refused(body)), BadRequest)
+
+    def test_nesting(self) -> None:
+        """What nests deep is refused before it is parsed: the parser recurses."""
+        with mock.patch("wsproxy.http.json.loads", side_effect=AssertionError("it is parsed")):
+            for body in (b"[" * 4000, b'{"vmi":' * 9):
                 self.assertIs(type(self.refused(body)), BadRequest)
 
     def test_what_the_token_does_not_allow(self) -> None:
