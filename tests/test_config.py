@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from ipaddress import ip_network
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -121,6 +122,8 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.jwks_interval, found.leeway), (300, 0))
         self.assertEqual((found.issuer, found.audience, found.namespaces), ((), (), ()))
         self.assertEqual((found.allow_eternal_tokens, found.allow_vmi_patterns), (False, False))
+        self.assertEqual((found.credentials, found.tickets), (("path", "header", "subprotocol"), False))
+        self.assertEqual((found.allow_origin, found.require_origin, found.trusted_proxies), ((), False, ()))
 
     def test_what_is_made(self) -> None:
         """The URL, the key, the path template and the prefix are made while checking."""
@@ -134,6 +137,8 @@ class FieldsTest(ConfigCase):
             found.path_template.path("n", "v").endswith("/namespaces/n/virtualmachineinstances/v/vnc")
         )
         self.assertEqual(found.enabled_subresources, {"vnc", "console"})
+        networks = config(trusted_proxies=("10.0.0.0/8", "::1")).trusted_networks
+        self.assertEqual(networks, (ip_network("10.0.0.0/8"), ip_network("::1/128")))
 
     def test_several_secrets(self) -> None:
         """Several secrets are several keys, in their order; any that is empty is a fault."""
@@ -197,6 +202,10 @@ class FieldsTest(ConfigCase):
             ("cpu_affinity", ("", "AUTO", "0")),
             ("subresources", (("VNC",), ("",), ("vnc/x",), ("..",), ("console", "a b"))),
             ("algorithms", ((), ("none",), ("HS256", "none"))),
+            ("credentials", ((), ("body",), ("path", ""))),
+            ("cookie_name", ("", "a b", "a=b", "a;b", "t\xe4st")),
+            ("allow_origin", (("null",), ("https://a/",), ("https://a", "b"))),
+            ("trusted_proxies", (("10.0.0.1/8",), ("proxy",), ("10.0.0.0/8", ""), ("::1/129",))),
         ]
         for name, values in cases:
             for value in values:
@@ -245,8 +254,30 @@ class FieldsTest(ConfigCase):
             namespaces=("X",),
             tls_key="/k",
             tls_client_ca="/c",
+            credentials=("x",),
+            cookie_name="",
+            allow_origin=("x",),
+            trusted_proxies=("x",),
         )
-        self.assertEqual(len(faults), 20)
+        self.assertEqual(len(faults), 24)
+
+    def test_cookies_need_pages(self) -> None:
+        """Cookies without a list of pages are a fault, and so is a list of all of them."""
+        taken = ("header", "cookie")
+        (fault,) = self.faults(credentials=taken)
+        self.assertIn("allow_origin is empty", fault)
+        (fault,) = self.faults(credentials=taken, allow_origin=("*",))
+        self.assertIn("allow_origin has *", fault)
+        (fault,) = self.faults(credentials=taken, allow_origin=("https://a", "*"))
+        self.assertIn("allow_origin has *", fault)
+        config(credentials=taken, allow_origin=("https://a",))
+        self.assertTrue(config(allow_origin=("*",)).origin_policy.every)
+
+    def test_tickets_need_one_process(self) -> None:
+        """Tickets with several workers are a fault that says why."""
+        (fault,) = self.faults(tickets=True, workers=2)
+        self.assertIn("known only to the process that issued it", fault)
+        config(tickets=True, workers=1)
 
 
 class FromEnvTest(ConfigCase):
@@ -290,6 +321,12 @@ class FromEnvTest(ConfigCase):
         ("WSPROXY_TOKEN_FILE", "/etc/token", "token_file", "/etc/token"),
         ("WSPROXY_TLS_CERT", "/tls/tls.crt", "tls_cert", "/tls/tls.crt"),
         ("WSPROXY_REJECT", "HTTP", "reject", "http"),
+        ("WSPROXY_CREDENTIALS", "header, query", "credentials", ("header", "query")),
+        ("WSPROXY_COOKIE_NAME", "__Host-jwt", "cookie_name", "__Host-jwt"),
+        ("WSPROXY_ALLOW_ORIGIN", "https://a, http://b:81", "allow_origin", ("https://a", "http://b:81")),
+        ("WSPROXY_REQUIRE_ORIGIN", "true", "require_origin", True),
+        ("WSPROXY_TRUSTED_PROXIES", "10.0.0.0/8,::1", "trusted_proxies", ("10.0.0.0/8", "::1")),
+        ("WSPROXY_TICKETS", "on", "tickets", True),
         ("WSPROXY_REQUEST_TIMEOUT", "1.5", "request_timeout", 1.5),
         ("WSPROXY_DIAL_TIMEOUT", "2", "dial_timeout", 2.0),
         ("WSPROXY_CLOSE_TIMEOUT", "3", "close_timeout", 3.0),

@@ -252,7 +252,7 @@ class Life(LeakTestCase):
         self.addCleanup(proxy.stop_thread)
         self.addCleanup(other.stop_thread)
 
-        def answer(head: object, prefix: object) -> bytes:
+        def answer(*arguments: object) -> bytes:
             try:
                 proxy.stop_thread()
             except RuntimeError as exc:

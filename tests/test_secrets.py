@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
+import json
 import logging
 import os
 import signal
@@ -17,6 +19,7 @@ from unittest import mock
 import websocket
 
 from tests.proxy_process import ProxyProcess
+from wsproxy.config import CREDENTIALS
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt_backends import Script
@@ -30,7 +33,8 @@ from wsproxy.upstream import Dialler
 _WINDOW = 20  # so many characters of a secret in a row are a leak
 _TIMEOUT = 1.0
 _WITHIN = 10.0
-_ORIGIN = "Origin: http://console.example"
+PAGE = "http://console.example"
+_ORIGIN = f"Origin: {PAGE}"
 _IN_USE = "Can't connect to websocket (503): Active VNC connection. Request denied."
 
 
@@ -105,6 +109,28 @@ def _tampered(case: SecretsTestCase) -> str:
     return case.know(f"/{header}.{claims}.{signature[::-1]}/vm")
 
 
+def _in_subprotocol(value: Callable[[SecretsTestCase], str]) -> Callable[[SecretsTestCase], bytes]:
+    name = "base64url.bearer.authorization.k8s.io"
+    return lambda case: RawClient.request("/-/vm", [f"Sec-WebSocket-Protocol: {name}.{value(case)}, binary"])
+
+
+def _from_elsewhere(target: Callable[[SecretsTestCase], str]) -> Callable[[SecretsTestCase], bytes]:
+    return lambda case: RawClient.request(target(case), ["Origin: http://elsewhere.example"])
+
+
+_TICKET_LINES = "Authorization: Bearer TOKEN\r\nContent-Type: application/json\r\n"
+
+
+def _post(body: str, content_type: str = "application/json") -> Callable[[SecretsTestCase], bytes]:
+    def make(case: SecretsTestCase) -> bytes:
+        content = body.replace("TOKEN", case.token("vm"))
+        lines = _TICKET_LINES.replace("application/json", content_type)
+        head = f"POST /ticket HTTP/1.1\r\nHost: proxy\r\n{lines}Content-Length: {len(content)}\r\n\r\n"
+        return head.replace("TOKEN", case.token("vm")).encode() + content.encode()
+
+    return make
+
+
 REFUSALS = (
     # What is wrong with the request; each line holds a good token.
     Refusal("bad-request", request=_raw("GET /TOKEN/vm HTTP/1.1\r\nSec-WebSocket-Key: x\r\nLINES")),
@@ -150,6 +176,22 @@ REFUSALS = (
         "token-expired", request=_to(lambda case: f"/{case.token('vm', expires_in=-60)}/vm"), browser=True
     ),
     Refusal("forbidden", request=_to(lambda case: f"/{case.token('other')}/vm"), browser=True),
+    # Where the token stands, or the request comes from.
+    Refusal("bad-request", request=_to(lambda case: "/-/vm?token={0}&token={0}".format(case.token("vm")))),
+    Refusal("bad-request", request=_to(lambda case: f"/-/vm?token={case.token('vm')}%"), browser=True),
+    Refusal("bad-request", request=_in_subprotocol(lambda case: case.token("vm")), browser=True),
+    Refusal("bad-token", request=_in_subprotocol(lambda case: case.encoded(_tampered(case))), browser=True),
+    Refusal("forbidden", request=_from_elsewhere(lambda case: f"/{case.token('vm')}/vm")),
+    Refusal("forbidden", request=_to(lambda case: f"/{case.ticket()}/vm")),
+    Refusal("bad-token", request=_to(lambda case: f"/{case.know('A' * 22)}/vm"), browser=True),
+    # A request for a ticket.
+    Refusal("bad-request", request=_post('{"TOKEN": "TOKEN"}')),
+    Refusal("forbidden", request=_post('{"vmi": "other", "namespace": "lab-1"}')),
+    Refusal(
+        "length-required", request=_raw("POST /ticket HTTP/1.1\r\nHost: proxy\r\n" + _TICKET_LINES + "\r\n")
+    ),
+    Refusal("content-too-large", request=_post('"TOKEN' * 40)),
+    Refusal("unsupported-media-type", request=_post("{}", "text/TOKEN")),
     # What the Kubernetes API refuses.
     Refusal("vmi-not-found", lambda case: case.api.remove_vmi("vm", case.namespace), browser=True),
     Refusal("vmi-not-running", lambda case: case.add_vmi(phase="Scheduled"), browser=True),
@@ -336,9 +378,15 @@ class SecretsTestCase(ProxyTestCase):
         """Get in with a token in a header, and offer one as a subprotocol."""
         token = self.token("vm")
         self.add_vmi()
-        request = RawClient.request("/-/vm", [f"Authorization: Bearer {token}"])
-        protocol = f"Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.{token}, binary"
-        for head in (request, RawClient.request(f"/{token}/vm?token={token}", [protocol])):
+        encoded = self.encoded(token)
+        protocol = f"Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.{encoded}, binary"
+        for head in (
+            RawClient.request("/-/vm", [f"Authorization: Bearer {token}"]),
+            RawClient.request("/-/vm", [protocol]),
+            RawClient.request("/-/vm", [f"Cookie: a=b; wsproxy_token={token}", f"Origin: {PAGE}"]),
+            RawClient.request(f"/-/vm?token={token}"),
+            RawClient.request(f"/{self.ticket()}/vm", [f"Origin: {PAGE}"]),
+        ):
             with RawClient(self.address) as client:
                 client.send_raw(head)
                 client.read_head()
@@ -349,6 +397,19 @@ class SecretsTestCase(ProxyTestCase):
         for asked in self.api.requests:
             headers = [value for name, value in asked.headers if name.lower() != "authorization"]
             self.assertEqual(leaks(" ".join([asked.target, *headers]).encode(), self.known), [])
+
+    def encoded(self, token: str) -> str:
+        """Return a token in base64url, which nobody may see either."""
+        return self.know(base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode())
+
+    def ticket(self) -> str:
+        """Exchange a token for a ticket of a page."""
+        request = _post('{"vmi": "vm"}')(self).replace(b"Host: proxy", f"Host: proxy\r\n{_ORIGIN}".encode())
+        with RawClient(self.address) as client:
+            client.send_raw(request)
+            client.read_head()
+            ticket: str = json.loads(client.body())["ticket"]  # which this client is meant to see
+        return self.know(ticket)
 
     def everything(self) -> None:
         """Provoke all of it."""
@@ -383,6 +444,9 @@ class Program(SecretsTestCase):
             WSPROXY_REQUEST_TIMEOUT=str(_TIMEOUT),
             WSPROXY_DIAL_TIMEOUT=str(_TIMEOUT),
             WSPROXY_CLOSE_TIMEOUT="1",
+            WSPROXY_CREDENTIALS=",".join(CREDENTIALS),
+            WSPROXY_ALLOW_ORIGIN=PAGE,
+            WSPROXY_TICKETS="true",
         )
         self.addCleanup(proxy.close)
         self.address = proxy.address
@@ -429,6 +493,9 @@ class Library(SecretsTestCase):
             token_file=self.token_file,
             request_timeout=_TIMEOUT,
             dial_timeout=_TIMEOUT,
+            credentials=CREDENTIALS,
+            allow_origin=[PAGE],
+            tickets=True,
         )
         self.address = proxy.address
         self.fail_with_a_bug()

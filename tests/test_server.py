@@ -182,7 +182,7 @@ class Life(ServerTestCase):
         server, other = self.started(), self.started()
         seen: list[bool] = []
 
-        def answer(head: object, prefix: object) -> bytes:
+        def answer(*arguments: object) -> bytes:
             seen.extend((server.serves_current_thread, other.serves_current_thread))
             return b"HTTP/1.1 200 OK\r\n\r\n"
 

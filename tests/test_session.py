@@ -12,6 +12,7 @@ import jwt
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Draining, Refused, TransportClosed
+from wsproxy.forwarded import Client
 from wsproxy.session import Gateway, Session, rfb_expected
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
@@ -43,7 +44,7 @@ class Subprotocols(ProxyTestCase):
 
     def test_table(self) -> None:
         """The client's are offered, less any that carries a token; the answer is one that it offered."""
-        plain, bearer = "plain.kubevirt.io", "base64url.bearer.authorization.k8s.io.c2VjcmV0"
+        plain, bearer = "plain.kubevirt.io", "base64url.bearer.example.c2VjcmV0"
         for offered, choice, passed, answered in (
             ("", None, [plain], None),
             ("binary", None, ["binary", plain], "binary"),
@@ -228,7 +229,7 @@ class Alone(ProxyTestCase):
 
     def open(self) -> None:
         head = parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
-        self.session.open(head, Upgrade(head), Deadline(5), lambda: None)
+        self.session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(5), lambda: None)
 
     def test_open(self) -> None:
         """An opened session knows what to answer; before, it knows nothing."""
@@ -251,7 +252,7 @@ class Alone(ProxyTestCase):
         for target in ("/x", "/garbage/vm", f"/{self.token('other')}/vm", f"/{self.token('vm')}/VM", "/-/vm"):
             head = parsed(target)
             with self.subTest(target=target[:10]), self.assertRaises(Refused):
-                self.session.open(head, Upgrade(head), Deadline(5), lambda: None)
+                self.session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(5), lambda: None)
         self.assertEqual(self.api.connections, 0)
 
     def test_order(self) -> None:
@@ -259,7 +260,7 @@ class Alone(ProxyTestCase):
         head = parsed(f"/{self.token('vm')}/vm")
         on_authorised = mock.Mock(side_effect=TransportClosed("shut down"))
         with self.assertRaises(TransportClosed):
-            self.session.open(head, Upgrade(head), Deadline(5), on_authorised)
+            self.session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(5), on_authorised)
         on_authorised.assert_called_once_with()
         self.assertEqual(self.api.connections, 0)
 

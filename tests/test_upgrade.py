@@ -14,7 +14,9 @@ from wsproxy.exceptions import (
     BadRequest,
     BadToken,
     Busy,
+    ContentTooLarge,
     HeadTooLarge,
+    LengthRequired,
     MethodNotAllowed,
     NotFound,
     Refused,
@@ -401,6 +403,23 @@ class RefusalTest(UpgradeCase):
         self.assertRaises(BadRequest, head.refuse_body)
         head_of(request((b"Content-Length", b"0"))).refuse_body()
         head_of(request()).refuse_body()
+
+    def test_body_size(self) -> None:
+        """A body's length is said once, in digits, and within the limit."""
+        for length, size in ((b"1", 1), (b"4096", 4096), (b"000000000000000012", 12)):
+            with self.subTest(length=length):
+                self.assertEqual(head_of(request((b"Content-Length", length))).body_size(4096), size)
+        for lengths, error in (
+            ([], LengthRequired),
+            ([b"0"], BadRequest),
+            ([b"4097"], ContentTooLarge),
+            ([b"9" * 18], ContentTooLarge),
+        ):
+            with self.subTest(lengths=lengths), self.assertRaises(error):
+                head_of(request(*((b"Content-Length", length) for length in lengths))).body_size(4096)
+        chunked = (b"Transfer-Encoding", b"chunked")
+        self.assertRaises(LengthRequired, head_of(request(chunked)).body_size, 9)
+        self.assertRaises(BadRequest, head_of(request(chunked, (b"Content-Length", b"1"))).body_size, 9)
 
     def test_other_upgrades_are_ignored(self) -> None:
         """Another Upgrade than websocket is no upgrade request (RFC 9110 section 7.8)."""

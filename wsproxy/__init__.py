@@ -7,9 +7,20 @@ import sys
 if sys.platform == "win32":
     raise ImportError("wsproxy needs Linux or macOS; on Windows run it in WSL")
 
+from .authorization import AccessRequest
+from .claims import Grant
 from .config import Config
-from .exceptions import ConfigError, WSProxyError
+from .exceptions import ConfigError, Forbidden, WSProxyError
 from .proxy import WebsocketProxy
 from .version import __version__
 
-__all__ = ["Config", "ConfigError", "WSProxyError", "WebsocketProxy", "__version__"]
+__all__ = [
+    "AccessRequest",
+    "Config",
+    "ConfigError",
+    "Forbidden",
+    "Grant",
+    "WSProxyError",
+    "WebsocketProxy",
+    "__version__",
+]

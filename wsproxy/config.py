@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,9 +14,11 @@ from .exceptions import ConfigError
 from .jwks import JWKSLocation
 from .keyring import Keyring
 from .keys import check_algorithms, load_keys
+from .origin import OriginPolicy
 from .routing import ApiPath, host_and_port, is_dns_label, prefix_segments
 
 __all__ = [
+    "CREDENTIALS",
     "DEFAULT_API_PATH",
     "SERVICE_ACCOUNT_CA",
     "SERVICE_ACCOUNT_TOKEN",
@@ -31,6 +34,9 @@ DEFAULT_API_PATH = (
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 SERVICE_ACCOUNT_CA = f"{_SERVICE_ACCOUNT}/ca.crt"
 SERVICE_ACCOUNT_TOKEN = f"{_SERVICE_ACCOUNT}/token"
+
+CREDENTIALS = ("path", "header", "subprotocol", "query", "cookie")
+"""Where a token may stand."""
 
 CPU_AFFINITIES = ("auto", "off")
 REJECT_MODES = ("auto", "http", "close")
@@ -113,6 +119,13 @@ class Config:
     :param tls_client_ca: file with authorities, one of which has to have signed each client's certificate;
         None if clients need none.
     :param reject: "auto" (browsers get a Close frame, others HTTP), "http" or "close".
+    :param credentials: where a token may stand: any of :data:`CREDENTIALS`.
+    :param cookie_name: name of the cookie that holds a token, where "cookie" is one of them.
+    :param allow_origin: origins of the pages that may use the proxy, ``*`` for all; empty for no such limit
+        but on credentials that browsers send by themselves. The proxy's own host is always allowed.
+    :param require_origin: whether clients without an Origin header, which are no browsers, are refused.
+    :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed.
+    :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting upstream: name, TCP, TLS and handshake together.
     :param close_timeout: seconds in which every session ends, from the first cause.
@@ -154,6 +167,12 @@ class Config:
     tls_key: str | None = None
     tls_client_ca: str | None = None
     reject: str = "auto"
+    credentials: tuple[str, ...] = ("path", "header", "subprotocol")
+    cookie_name: str = "wsproxy_token"
+    allow_origin: tuple[str, ...] = ()
+    require_origin: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    tickets: bool = False
     request_timeout: float = 10.0
     dial_timeout: float = 10.0
     close_timeout: float = 5.0
@@ -173,6 +192,8 @@ class Config:
     claim_rules: ClaimRules = field(init=False, repr=False, compare=False)
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
+    trusted_networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         faults: list[str] = []
@@ -184,8 +205,11 @@ class Config:
             "claim_rules": _collect(faults, self._claim_rules),
             "path_template": _collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": _collect(faults, lambda: prefix_segments(self.host_path_prefix)),
+            "origin_policy": _collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
+            "trusted_networks": _collect(faults, lambda: _networks(self.trusted_proxies)),
         }
         faults += self._faults(upstream)
+        faults += self._credential_faults()
         if faults:
             raise ConfigError(faults)
         for name, value in made.items():
@@ -254,6 +278,29 @@ class Config:
             faults.append(f"namespaces has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)")
         return faults
 
+    def _credential_faults(self) -> list[str]:
+        faults = []
+        if not self.credentials or not set(self.credentials) <= set(CREDENTIALS):
+            faults.append(f"credentials is {list(self.credentials)!r}; choose from {', '.join(CREDENTIALS)}")
+        if "cookie" in self.credentials and not self.allow_origin:
+            faults.append(
+                "credentials has cookie, but allow_origin is empty: a browser sends cookies for every page; "
+                "name the pages that may use them, such as https://console.example"
+            )
+        if "*" in self.allow_origin and ("cookie" in self.credentials or self.tls_client_ca is not None):
+            faults.append(
+                "allow_origin has *, but browsers send cookies and client certificates for every page; "
+                "name the pages that may use them"
+            )
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", self.cookie_name):  # RFC 6265 section 4.1.1
+            faults.append(f"cookie_name is {self.cookie_name!r}; use letters, digits, - and _")
+        if self.tickets and self.workers > 1:
+            faults.append(
+                f"tickets are on, but workers is {self.workers}: a ticket is known only to the process that "
+                "issued it; use one worker, or no tickets"
+            )
+        return faults
+
     @property
     def enabled_subresources(self) -> frozenset[str]:
         """The subresources that a path may name."""
@@ -294,6 +341,13 @@ def _collect(faults: list[str], make: Callable[[], T]) -> T | None:
     except ConfigError as exc:
         faults.extend(exc.faults)
         return None
+
+
+def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(text) for text in texts)
+    except ValueError as exc:
+        raise ConfigError([f"trusted_proxies: {exc}; write addresses and networks, as 10.0.0.0/8"]) from None
 
 
 def _remote_url(given: Mapping[str, str], dev: bool, faults: list[str]) -> str:
@@ -425,6 +479,14 @@ SETTINGS = (
     _setting("WSPROXY_TLS_KEY", "tls_key", str, "its private key, if that is in another file"),
     _setting("WSPROXY_TLS_CLIENT_CA", "tls_client_ca", str, "authorities; each client needs a certificate"),
     _setting("WSPROXY_REJECT", "reject", str.lower, "how to refuse: auto, http or close"),
+    Setting(
+        "WSPROXY_CREDENTIALS", "credentials", _names, "path,header,subprotocol", "where tokens may stand"
+    ),
+    _setting("WSPROXY_COOKIE_NAME", "cookie_name", str, "name of the cookie that holds a token"),
+    Setting("WSPROXY_ALLOW_ORIGIN", "allow_origin", _names, None, "pages that may use the proxy, * for all"),
+    _setting("WSPROXY_REQUIRE_ORIGIN", "require_origin", _flag, "refuse clients that send no Origin"),
+    Setting("WSPROXY_TRUSTED_PROXIES", "trusted_proxies", _names, None, "networks of proxies in front"),
+    _setting("WSPROXY_TICKETS", "tickets", _flag, "exchange tokens for one-time tickets at POST /ticket"),
     _setting("WSPROXY_REQUEST_TIMEOUT", "request_timeout", _seconds, "seconds for a whole request head"),
     _setting("WSPROXY_DIAL_TIMEOUT", "dial_timeout", _seconds, "seconds for connecting to the API"),
     _setting("WSPROXY_CLOSE_TIMEOUT", "close_timeout", _seconds, "seconds in which every session ends"),

@@ -9,6 +9,7 @@ import threading
 from . import http
 from .deadline import Deadline
 from .exceptions import Refused, RequestTimeout, TransportClosed
+from .forwarded import Client, client_of
 from .refusal import Refuser
 from .session import Gateway, Session, rfb_expected
 from .transport import PlainTransport, Transport
@@ -20,6 +21,7 @@ logger = logging.getLogger("wsproxy.connection")
 
 _RECEIVE = 4096
 _LAST_WORD_SECONDS = 1.0
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ClientConnection:
@@ -100,13 +102,13 @@ class ClientConnection:
         upgrade: Upgrade | None = None
         try:
             head = self._read_head(deadline)
+            client = self._identify(head)
             if not head.asks_for_websocket:
-                self._transport.send(http.answer(head, self._gateway.config.prefix), deadline)
-                self._transport.linger(Deadline(_LAST_WORD_SECONDS))
+                self._answer(head, client, deadline)
                 return False
             upgrade = Upgrade(head)
             self._set_in_session(True)
-            self.session.open(head, upgrade, deadline, self._prove)
+            self.session.open(head, upgrade, client, deadline, self._prove)
         except Refused as refused:
             self._set_in_session(False)
             self._refuse(refused, head, upgrade, deadline)
@@ -117,16 +119,43 @@ class ClientConnection:
 
     def _read_head(self, deadline: Deadline) -> RequestHead:
         reader = HeadReader()
-        while True:
-            try:
-                received = self._transport.recv(_RECEIVE, deadline)
-            except TimeoutError:
-                raise RequestTimeout("the request head did not arrive in time") from None
-            if not received:
-                raise TransportClosed("the client left before its request was complete")
-            if head := reader.feed(received):
-                self._transport.unread(reader.rest)  # WebSocket data already
-                return head
+        while (head := reader.feed(self._receive(_RECEIVE, deadline))) is None:
+            pass
+        self._transport.unread(reader.rest)  # WebSocket data already, or a body
+        return head
+
+    def _receive(self, most: int, deadline: Deadline) -> bytes:
+        """Receive 1 to ``most`` bytes of the request."""
+        try:
+            received = self._transport.recv(most, deadline)
+        except TimeoutError:
+            raise RequestTimeout("the request did not arrive in time") from None
+        if not received:
+            raise TransportClosed("the client left before its request was complete")
+        return received
+
+    def _identify(self, head: RequestHead) -> Client:
+        """Find out who sent the request; the log names that client from now on."""
+        gateway = self._gateway
+        tls = gateway.tls is not None
+        client = client_of(head, self.session.peer, tls, gateway.config.trusted_networks)
+        self.session.peer = str(client)
+        return client
+
+    def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
+        """Answer a request that is no upgrade."""
+        request = http.HTTPRequest(head, client, deadline, lambda most: self._read_body(head, most, deadline))
+        config = self._gateway.config
+        self._transport.send(http.answer(request, config.prefix, self._gateway.access), deadline)
+        self._transport.linger(Deadline(_LAST_WORD_SECONDS))
+
+    def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:
+        size, body = head.body_size(most), b""
+        if "100-continue" in (token.lower() for token in head.tokens("expect")):
+            self._transport.send(_CONTINUE, deadline)  # RFC 9110 section 10.1.1
+        while len(body) < size:
+            body += self._receive(size - len(body), deadline)
+        return body
 
     def _prove(self) -> None:
         if not self._gateway.admission.prove(self):

@@ -14,6 +14,9 @@
         ├── NotFound            404 / 4404
         ├── MethodNotAllowed    405, HTTP only
         ├── RequestTimeout      408, HTTP only
+        ├── LengthRequired      411, HTTP only
+        ├── ContentTooLarge     413, HTTP only
+        ├── UnsupportedMediaType 415, HTTP only
         ├── UpgradeRequired     426, HTTP only
         ├── HeadTooLarge        431, HTTP only
         ├── VMINotFound         404 / 4404
@@ -40,9 +43,11 @@ __all__ = [
     "Busy",
     "ConfigError",
     "ConsoleBusy",
+    "ContentTooLarge",
     "Draining",
     "Forbidden",
     "HeadTooLarge",
+    "LengthRequired",
     "LimitExceeded",
     "MethodNotAllowed",
     "NotFound",
@@ -51,6 +56,7 @@ __all__ = [
     "RequestTimeout",
     "TokenExpired",
     "TransportClosed",
+    "UnsupportedMediaType",
     "UpgradeRequired",
     "UpstreamRefused",
     "UpstreamTimeout",
@@ -141,9 +147,27 @@ class MethodNotAllowed(Refused):
 
 
 class RequestTimeout(Refused):
-    """The request head did not arrive within the request deadline (RFC 9110 section 15.5.9)."""
+    """The request did not arrive within the request deadline (RFC 9110 section 15.5.9)."""
 
     status, close_code, slug = 408, None, "request-timeout"
+
+
+class LengthRequired(Refused):
+    """A request that needs a body does not say how long it is (RFC 9110 section 15.5.12)."""
+
+    status, close_code, slug = 411, None, "length-required"
+
+
+class ContentTooLarge(Refused):
+    """The request's body is larger than the limit (RFC 9110 section 15.5.14)."""
+
+    status, close_code, slug = 413, None, "content-too-large"
+
+
+class UnsupportedMediaType(Refused):
+    """The request's body is of another media type than is read here (RFC 9110 section 15.5.16)."""
+
+    status, close_code, slug = 415, None, "unsupported-media-type"
 
 
 class UpgradeRequired(Refused):
@@ -179,7 +203,7 @@ class TokenExpired(BadToken):
 
 
 class Forbidden(Refused):
-    """The token is valid, but not for this VMI."""
+    """The token is valid, but not for this VMI, or the page that uses it is not allowed."""
 
     status, close_code, slug = 403, 4403, "forbidden"
 

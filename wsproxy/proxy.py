@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
 from .server import ConsoleServer, listen
 from .session import Gateway
@@ -63,6 +64,14 @@ class WebsocketProxy:
     :param tls_client_ca: file with authorities, one of which has to have signed each client's certificate.
     :param subresources: subresources that a path may name, besides the one of ``api_path``.
     :param reject: "auto" (browsers are told by a Close frame, others by HTTP), "http" or "close".
+    :param credentials: where a token may stand: any of path, header, subprotocol, query and cookie.
+    :param cookie_name: name of the cookie that holds a token.
+    :param allow_origin: origins of the pages that may use the proxy.
+    :param require_origin: whether clients that send no Origin header are refused.
+    :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed.
+    :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
+    :param authorize: called with a :class:`.Grant` and an :class:`.AccessRequest` for each session, before
+        anything is dialled: see :data:`.Authorize`.
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting to the API, in all.
     :param close_timeout: seconds in which every session ends, from its first cause.
@@ -101,6 +110,13 @@ class WebsocketProxy:
         tls_client_ca: str | None = None,
         subresources: Sequence[str] = (),
         reject: str = "auto",
+        credentials: Sequence[str] = ("path", "header", "subprotocol"),
+        cookie_name: str = "wsproxy_token",
+        allow_origin: Sequence[str] = (),
+        require_origin: bool = False,
+        trusted_proxies: Sequence[str] = (),
+        tickets: bool = False,
+        authorize: Authorize | None = None,
         request_timeout: float = 10.0,
         dial_timeout: float = 10.0,
         close_timeout: float = 5.0,
@@ -136,25 +152,33 @@ class WebsocketProxy:
                 tls_client_ca=tls_client_ca,
                 subresources=tuple(subresources),
                 reject=reject,
+                credentials=tuple(credentials),
+                cookie_name=cookie_name,
+                allow_origin=tuple(allow_origin),
+                require_origin=require_origin,
+                trusted_proxies=tuple(trusted_proxies),
+                tickets=tickets,
                 request_timeout=request_timeout,
                 dial_timeout=dial_timeout,
                 close_timeout=close_timeout,
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
-            )
+            ),
+            authorize,
         )
 
     @classmethod
-    def from_config(cls, config: Config) -> WebsocketProxy:
+    def from_config(cls, config: Config, authorize: Authorize | None = None) -> WebsocketProxy:
         """Make a proxy of ready settings; their ``host`` and ``port`` are not used here."""
         proxy = cls.__new__(cls)
-        proxy._setup(config)
+        proxy._setup(config, authorize)
         return proxy
 
-    def _setup(self, config: Config) -> None:
+    def _setup(self, config: Config, authorize: Authorize | None) -> None:
         Gateway(config)  # finds the faults that the settings alone do not show
         self.config = config
+        self._authorize = authorize
         # Guards the attributes below; held while starting and stopping, so those take turns.
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
@@ -237,7 +261,7 @@ class WebsocketProxy:
             self._refuse_after_fork()
             if self._server is not None:
                 raise RuntimeError("the proxy runs already")
-            gateway = Gateway(self.config)
+            gateway = Gateway(self.config, self._authorize)
             server = ConsoleServer(listen(host, port), gateway)
             try:
                 server.start()

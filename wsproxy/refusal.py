@@ -18,7 +18,7 @@ from . import rfb
 from .deadline import Deadline
 from .exceptions import Refused, TransportClosed
 from .transport import Transport
-from .upgrade import Upgrade, answered_subprotocol, refusal_response
+from .upgrade import PLAIN_KUBEVIRT, Upgrade, answered_subprotocol, refusal_response
 
 __all__ = ["Refuser"]
 
@@ -75,7 +75,8 @@ class Refuser:
 def _refuse_by_close(
     transport: Transport, refused: Refused, upgrade: Upgrade, deadline: Deadline, rfb_route: bool
 ) -> None:
-    subprotocol = answered_subprotocol(upgrade.subprotocols, None)
+    # As the upstream would: a browser that offered something and is given nothing shows no reason at all.
+    subprotocol = answered_subprotocol(upgrade.subprotocols, PLAIN_KUBEVIRT)
     transport.send(upgrade.accept(subprotocol), deadline)
     connection = upgrade.connection
     reason = f"{refused.slug}: {refused.message}"

@@ -11,20 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NewType
 
+from .access import AccessControl
 from .admission import Admission
+from .authorization import Authorize
 from .claims import Grant
 from .config import Config
 from .counters import Counters
 from .deadline import Deadline
-from .exceptions import BadRequest, BadToken, Draining, Refused, TransportClosed
+from .exceptions import Draining, Refused, TransportClosed
+from .forwarded import Client
 from .housekeeping import Housekeeping
 from .live_keys import LiveKeys
 from .poller import Poller
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
-from .routing import Route, session_route
+from .routing import session_route
 from .sockets import wake
 from .threads import start_thread
+from .tickets import Tickets
 from .tls import ServerTLS
 from .tokens import TokenVerifier
 from .transport import Transport
@@ -45,16 +49,19 @@ class Gateway:
     """What all sessions of one server share.
 
     :param config: the settings.
+    :param authorize: the embedder's hook, None without one.
     :ivar tls: TLS towards clients, None if they come without.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, authorize: Authorize | None = None) -> None:
         self.config = config
         self.tls = ServerTLS.from_config(config)
         self.resolver = Resolver()
         self.keys = LiveKeys(config, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
+        self.tickets = Tickets(threading.Lock()) if config.tickets else None
+        self.access = AccessControl(config, self.verifier, self.tickets, authorize)
         self.dialler = Dialler(config, self.resolver)
         self.housekeeping = Housekeeping()
         self.poller = Poller() if Poller.available else None
@@ -134,21 +141,23 @@ class Session:
         self,
         head: RequestHead,
         upgrade: Upgrade,
+        client: Client,
         before_dial: Deadline,
         on_authorised: Callable[[], None],
     ) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
-        Blocks for at most the dial timeout after the deadline. The only path that can reach the upstream.
+        Blocks for at most the dial timeout after ``before_dial``, and while the embedder's hook, if there is
+        one, decides. The only path that can reach the upstream.
 
-        :param before_dial: how long the token's key may be waited for.
+
+        :param client: who sent the request.
+        :param before_dial: bounds all that comes before the dial.
         :param on_authorised: called before the dial; what it raises ends the opening.
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
-        route = session_route(head.target, config.prefix, config.enabled_subresources)
-        grant = self._gateway.verifier.verify(_credential(route, head), before_dial)
-        grant.authorize(route.vmi, route.namespace)
+        route, grant = self._gateway.access.admit(head, client, before_dial)
         on_authorised()
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
@@ -269,16 +278,3 @@ class Session:
             relay.bytes_down,
             f", close not sent to {' and '.join(relay.close_not_sent)}" if relay.close_not_sent else "",
         )
-
-
-def _credential(route: Route, head: RequestHead) -> str:
-    """Return the one token of a request: in the path, or under ``/-/`` in the Authorization header."""
-    values = head.values("authorization")
-    bearers = [value[7:].strip() for value in values if value[:7].lower() == "bearer "]
-    if len(values) > 1 or (bearers and route.token is not None):
-        raise BadRequest("more than one credential in one request")
-    if route.token is not None:
-        return route.token
-    if not bearers:
-        raise BadToken("no token was given")
-    return bearers[0]

@@ -19,7 +19,15 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection
 from wsproto.utilities import RemoteProtocolError
 
-from .exceptions import BadRequest, HeadTooLarge, MethodNotAllowed, Refused, UpgradeRequired
+from .exceptions import (
+    BadRequest,
+    ContentTooLarge,
+    HeadTooLarge,
+    LengthRequired,
+    MethodNotAllowed,
+    Refused,
+    UpgradeRequired,
+)
 
 __all__ = [
     "MAX_HEAD_SIZE",
@@ -79,6 +87,36 @@ class RequestHead:
     def asks_for_websocket(self) -> bool:
         """Whether this is an upgrade request; any other ``Upgrade`` is ignored (RFC 9110 section 7.8)."""
         return "websocket" in (token.lower() for token in self.tokens("upgrade"))
+
+    @property
+    def origin(self) -> str | None:
+        """The Origin header, None for a client that is no browser.
+
+        :raises BadRequest: if there is more than one.
+        """
+        values = self.values("origin")
+        if len(values) > 1:
+            raise BadRequest("more than one Origin header")
+        return values[0] if values else None
+
+    def body_size(self, most: int) -> int:
+        """Return how many bytes of body follow the head, 1 to ``most``.
+
+        :raises LengthRequired: if the request does not say (RFC 9110 section 15.5.12).
+        :raises ContentTooLarge: if there are more.
+        :raises BadRequest: if it says it in two ways (RFC 9112 section 6.3), or there is no body.
+        """
+        lengths, chunked = self.values("content-length"), self.values("transfer-encoding")
+        if len(lengths) > 1 or (lengths and (chunked or not re.fullmatch("[0-9]+", lengths[0]))):
+            raise BadRequest("the length of the body is ambiguous")
+        if not lengths:
+            raise LengthRequired("a Content-Length is needed here")
+        digits = lengths[0].lstrip("0")
+        if len(digits) > len(str(most)) or int(digits or 0) > most:
+            raise ContentTooLarge(f"the body is larger than {most} bytes")
+        if not digits:
+            raise BadRequest("a body is needed here")
+        return int(digits)
 
     def refuse_body(self) -> None:
         """Refuse a request that has a body.
@@ -154,7 +192,7 @@ class Upgrade:
     def __init__(self, head: RequestHead) -> None:
         _check_upgrade(head)
         self.subprotocols = tuple(head.tokens("sec-websocket-protocol"))
-        self.origin = next(iter(head.values("origin")), None)
+        self.origin = head.origin
         self.connection = WSConnection(ConnectionType.SERVER)
         try:
             self.connection.receive_data(_request_to_judge(head))
@@ -197,8 +235,6 @@ def _check_upgrade(head: RequestHead) -> None:
     if versions != ["13"]:
         raise UpgradeRequired()
     _check_key(head.values("sec-websocket-key"))
-    if len(head.values("origin")) > 1:
-        raise BadRequest("more than one Origin header")
     if not all(_TOKEN.fullmatch(name) for name in head.tokens("sec-websocket-protocol")):
         raise BadRequest("the Sec-WebSocket-Protocol header is malformed")
 
@@ -217,7 +253,7 @@ def _check_key(keys: Sequence[str]) -> None:
 
 def offered_upstream(client: Sequence[str]) -> tuple[str, ...]:
     """Return the subprotocols to offer upstream: the client's, less those with a token, plus KubeVirt's."""
-    passed = [name for name in client if not name.startswith(_BEARER_SUBPROTOCOL)]
+    passed = [name for name in client if not name.lower().startswith(_BEARER_SUBPROTOCOL)]
     return tuple(dict.fromkeys([*passed, PLAIN_KUBEVIRT]))
 
 

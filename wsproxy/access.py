@@ -1,0 +1,154 @@
+"""From a request to what may be opened for it: the credential, the page, the token, the embedder. No I/O.
+
+Nothing here reaches the upstream; nobody reaches the upstream without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from .authorization import AccessRequest, Authorize, authorized
+from .claims import Grant
+from .config import Config
+from .credentials import TICKET, Credential, bearer_token, find_credential
+from .deadline import Deadline
+from .exceptions import Forbidden, NotFound, TokenExpired
+from .forwarded import Client
+from .origin import Origin
+from .routing import Route, session_route
+from .tickets import Ticket, Tickets
+from .tokens import TokenVerifier
+from .upgrade import RequestHead
+
+__all__ = ["AccessControl"]
+
+logger = logging.getLogger("wsproxy.access")
+
+
+class AccessControl:
+    """Decides who may come in. Safe from every thread; waits for keys and the embedder's hook at most.
+
+    :param verifier: of the tokens.
+    :param tickets: None where tickets are switched off.
+    :param authorize: the embedder's hook, None without one.
+    """
+
+    def __init__(
+        self, config: Config, verifier: TokenVerifier, tickets: Tickets | None, authorize: Authorize | None
+    ) -> None:
+        self._config = config
+        self._verifier = verifier
+        self._tickets = tickets
+        self._authorize = authorize
+
+    @property
+    def issues_tickets(self) -> bool:
+        """Whether :meth:`issue_ticket` may be called."""
+        return self._tickets is not None
+
+    def admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
+        """Authenticate and authorise an upgrade request.
+
+        :param client: who sent it.
+        :param deadline: how long the token's key may be waited for.
+        :returns: what to open, and the grant that allows it.
+        :raises Refused: if it is not let in, for whatever reason.
+        """
+        config = self._config
+        route = session_route(head.target, config.prefix, config.enabled_subresources)
+        subresource = route.subresource or config.path_template.subresource
+        credential = find_credential(
+            head, route, config.credentials, config.cookie_name, self._tickets is not None
+        )
+        if credential.kind == TICKET:
+            grant = self._redeem(credential, subresource, head, client)
+        else:
+            # The page first: from the refusal it must not learn whether its visitor is logged in.
+            self._check_origin(head, client, credential.ambient)
+            grant = self._verifier.verify(credential.token, deadline)
+        grant.authorize(route.vmi, route.namespace)
+        if self._authorize is not None:
+            request = _described(head, client, credential, grant, route.vmi, subresource)
+            grant = authorized(self._authorize, grant, request)
+            grant.authorize(route.vmi, route.namespace)
+        if grant.seconds_left() <= 0:  # the ticket's, or the hook's
+            raise TokenExpired("the token has expired")
+        return route, grant
+
+    def _redeem(self, ticket: Credential, subresource: str, head: RequestHead, client: Client) -> Grant:
+        """Use a ticket up, before anything else can refuse the request."""
+        assert self._tickets is not None
+        grant = self._tickets.redeem(ticket.token, subresource, head.origin)
+        self._check_origin(head, client, ambient=False)
+        return grant
+
+    def _check_origin(self, head: RequestHead, client: Client, ambient: bool) -> None:
+        """Check the page; a client certificate, where they are asked for, goes along with every request."""
+        ambient = ambient or self._config.tls_client_ca is not None
+        self._config.origin_policy.check(head.origin, client.own, ambient=ambient)
+
+    # For POST /ticket
+
+    def allows_page(self, head: RequestHead, client: Client) -> bool:
+        """Whether a page's script may read our answers: its origin is in the list, or is our own."""
+        return head.origin is not None and self._config.origin_policy.allows(head.origin, client.own)
+
+    def authenticate_bearer(self, head: RequestHead, client: Client, deadline: Deadline) -> Grant:
+        """Verify the token in the Authorization header of a request that is no upgrade.
+
+        :raises Refused: if it is not valid, or the page is not allowed.
+        """
+        token = bearer_token(head)
+        self._check_origin(head, client, ambient=False)
+        return self._verifier.verify(token, deadline)
+
+    def issue_ticket(
+        self,
+        grant: Grant,
+        client: Client,
+        *,
+        vmi: str,
+        namespace: str | None = None,
+        subresource: str | None = None,
+        origin: str | None = None,
+    ) -> tuple[str, str, float]:
+        """Issue a one-time ticket for one VMI's subresource.
+
+        :param namespace: None for the token's own.
+        :param subresource: None for the one that a path without one means.
+        :param origin: the page that will redeem it, None for a client that sends no Origin.
+        :returns: the ticket, the path that it opens, and for how many seconds it is valid.
+        :raises Forbidden: if the grant does not allow this, or no ticket can be bound to that page.
+        :raises NotFound: if the subresource is not enabled.
+        :raises LimitExceeded: if the user has too many tickets.
+        :raises Busy: if all users together have too many.
+        """
+        assert self._tickets is not None, "tickets are switched off"
+        grant.authorize(vmi, namespace)
+        if subresource is not None and subresource not in self._config.enabled_subresources:
+            raise NotFound("this subresource is not enabled")
+        page = None if origin is None else Origin.parse(origin)
+        if origin is not None and page is None:
+            raise Forbidden("a ticket cannot be bound to this origin")
+        wanted = subresource or self._config.path_template.subresource
+        ticket, seconds = self._tickets.issue(Ticket(replace(grant, vmis=(vmi,)), wanted, page))
+        logger.info(
+            "ticket issued: client %s user %r vmi %s/%s %s", client, grant.user, grant.namespace, vmi, wanted
+        )
+        path = "/".join(["", *self._config.prefix, ticket, vmi, *([subresource] if subresource else [])])
+        return ticket, path, seconds
+
+
+def _described(
+    head: RequestHead, client: Client, credential: Credential, grant: Grant, vmi: str, subresource: str
+) -> AccessRequest:
+    return AccessRequest(
+        namespace=grant.namespace,
+        vmi=vmi,
+        subresource=subresource,
+        client=client.address,
+        origin=head.origin,
+        credential=credential.kind,
+        user_agent=next(iter(head.values("user-agent")), None),
+    )
