@@ -10,7 +10,17 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
 
 from wsproxy.frames import MAX_CONTROL_FRAME, FrameScanner, Opcode, parse_close_payload
 
-__all__ = ["MASK", "Passed", "Verdict", "as_judged", "frame", "judged", "passed", "random_cuts"]
+__all__ = [
+    "MASK",
+    "Passed",
+    "Verdict",
+    "as_judged",
+    "bytewise",
+    "frame",
+    "judged",
+    "passed",
+    "random_cuts",
+]
 
 MASK = b"\x12\x34\x56\x78"
 
@@ -37,6 +47,11 @@ def random_cuts(data: bytes, dice: random.Random) -> list[bytes]:
     """Return the data in pieces of random lengths, empty ones among them."""
     places = sorted(dice.choices(range(len(data) + 1), k=dice.randrange(1, 20)))
     return [data[start:stop] for start, stop in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    """Return the data in pieces of one byte."""
+    return [data[i : i + 1] for i in range(len(data))]
 
 
 @dataclass
@@ -88,24 +103,35 @@ def passed(scanner: FrameScanner, chunks: Iterable[bytes], *, past_close: bool =
 
 @dataclass
 class Verdict:
-    """What wsproto makes of a stream."""
+    """What wsproto makes of a stream.
 
+    :ivar ends: how much of the stream it had been given when it saw a frame end.
+    :ivar controls: opcodes and payloads of the control frames.
+    :ivar size: bytes, or characters, in data frames.
+    :ivar code: the close code of the first mistake, None without one.
+    """
+
+    ends: list[int] = field(default_factory=list)
     controls: list[tuple[int, object]] = field(default_factory=list)
-    size: int = 0  # of the payload of data frames
+    size: int = 0
     code: int | None = None
 
 
-def judged(data: bytes, masked: bool) -> Verdict:
+def judged(pieces: Iterable[bytes], masked: bool) -> Verdict:
     """Let wsproto parse a stream up to its Close or its first mistake."""
-    verdict = Verdict()
-    protocol = FrameProtocol(client=not masked, extensions=[])
-    protocol.receive_bytes(data)
+    verdict, given = Verdict(), 0
+    parser = FrameProtocol(client=not masked, extensions=[])
     try:
-        for found in protocol.received_frames():
-            if found.opcode in (8, 9, 10):
-                verdict.controls.append((int(found.opcode), found.payload))
-            else:
-                verdict.size += len(found.payload)
+        for piece in pieces:
+            given += len(piece)
+            parser.receive_bytes(piece)
+            for found in parser.received_frames():
+                if found.opcode.iscontrol():
+                    verdict.controls.append((int(found.opcode), found.payload))
+                else:
+                    verdict.size += len(found.payload)
+                if found.frame_finished:
+                    verdict.ends.append(given)
     except ParseFailed as failure:
         verdict.code = int(failure.code)
     return verdict

@@ -17,7 +17,7 @@ from wsproxy.frames import (
     parse_close_payload,
 )
 
-from .frame_streams import MASK, Passed, as_judged, frame, judged, passed, random_cuts
+from .frame_streams import MASK, Passed, as_judged, bytewise, frame, judged, passed, random_cuts
 
 GOOD_CODES = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4411, 4999]
 BAD_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
@@ -30,8 +30,8 @@ class FrameCase(unittest.TestCase):
         """Return what comes of ``data``, however it is cut."""
         whole = passed(FrameScanner(masked, limit), [data])
         if len(data) <= 4000:
-            bytewise = passed(FrameScanner(masked, limit), [data[i : i + 1] for i in range(len(data))])
-            self.assertEqual(bytewise.outcome(), whole.outcome())
+            single = passed(FrameScanner(masked, limit), bytewise(data))
+            self.assertEqual(single.outcome(), whole.outcome())
         dice = random.Random(len(data))
         for _ in range(10):
             pieces = passed(FrameScanner(masked, limit), random_cuts(data, dice))
@@ -375,7 +375,7 @@ class JudgeTest(unittest.TestCase):
         for _ in range(400):
             masked = dice.random() < 0.5
             data = b"".join(random_stream(dice, masked))
-            verdict = judged(data, masked)
+            verdict = judged([data], masked)
             self.assertIsNone(verdict.code)
             result = passed(FrameScanner(masked), random_cuts(data, dice))
             self.assertIsNone(result.violation)
@@ -408,7 +408,7 @@ class JudgeTest(unittest.TestCase):
 
     def compare(self, data: bytes, masked: bool, dice: random.Random) -> bool:
         """Compare the two on one stream; return whether both refuse it."""
-        verdict = judged(data, masked)
+        verdict = judged([data], masked)
         result = passed(FrameScanner(masked), random_cuts(data, dice))
         if verdict.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA and not result.violation:
             return False  # it looked into text, which is not ours to do
@@ -422,7 +422,7 @@ class JudgeTest(unittest.TestCase):
             self.assertEqual(as_judged(result), verdict.controls)
             return False
         # It may wait for the end of a header of which we have seen enough; so it is given that end.
-        verdict = judged(data + bytes(70000), masked)
+        verdict = judged([data, bytes(70000)], masked)
         self.assertIsNotNone(verdict.code, data[:40])
         return True
 
@@ -476,7 +476,7 @@ class BuildFrameTest(unittest.TestCase):
         for mask in (None, MASK):
             for size in (0, 1, 125, 126, 127, 300, 65535):
                 payload = bytes(size)
-                verdict = judged(build_frame(Opcode.BINARY, payload, mask), mask is not None)
+                verdict = judged([build_frame(Opcode.BINARY, payload, mask)], mask is not None)
                 self.assertEqual((verdict.code, verdict.size), (None, size))
 
     def test_control_frames(self) -> None:

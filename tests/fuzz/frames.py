@@ -7,7 +7,7 @@ import random
 from wsproxy.exceptions import ProtocolViolation
 from wsproxy.frames import FrameScanner, Opcode, close_payload, parse_close_payload
 
-from ..frame_streams import Passed, passed, random_cuts
+from ..frame_streams import Passed, bytewise, passed, random_cuts
 from .texts import assert_own_text
 
 __all__ = ["check"]
@@ -24,7 +24,7 @@ def check(data: bytes) -> None:
     whole = passed(FrameScanner(masked, limit), [stream])
     cuts = [random_cuts(stream, random.Random(data))]
     if len(stream) <= 2000:
-        cuts.append([stream[i : i + 1] for i in range(len(stream))])
+        cuts.append(bytewise(stream))
     for pieces in cuts:
         again = passed(FrameScanner(masked, limit), pieces)
         assert again.outcome() == whole.outcome(), "the cuts make a difference"

@@ -10,7 +10,7 @@ from wsproxy import http
 from wsproxy.exceptions import Refused
 from wsproxy.upgrade import MAX_HEAD_SIZE, HeadReader, RequestHead, Upgrade
 
-from ..frame_streams import random_cuts
+from ..frame_streams import bytewise, random_cuts
 from .texts import assert_own_text
 
 __all__ = ["check"]
@@ -24,7 +24,7 @@ def check(data: bytes) -> None:
     dice = random.Random(data)
     cuts = [random_cuts(data, dice)]
     if len(data) <= 2000:
-        cuts.append([data[i : i + 1] for i in range(len(data))])
+        cuts.append(bytewise(data))
     for pieces in cuts:
         again, again_size = _read(pieces)
         assert again_size == size, "the cuts decide about the end of the head"
@@ -79,7 +79,7 @@ def _check_lines(head: RequestHead, raw: bytes) -> None:
 
 
 def _others(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Leave out what h11 rewrites: equal lengths become one, a coding is lower case. With either, nobody is served."""
+    """Leave out what h11 rewrites: equal lengths become one, a coding is lower case. Both mean a refusal."""
     return [field for field in fields if field[0] not in (b"content-length", b"transfer-encoding")]
 
 

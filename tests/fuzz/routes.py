@@ -13,7 +13,9 @@ __all__ = ["check"]
 
 _PREFIXES: tuple[tuple[str, ...], ...] = ((), ("ws_proxy",), ("a", "b"), ("healthz",), ("-",))
 _SUBRESOURCES = frozenset({"vnc", "console"})
-_API = ApiPath("/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc")
+_API = ApiPath(
+    "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
+)
 _API_PATH = re.compile(
     r"/apis/subresources\.kubevirt\.io/v1/namespaces/[a-z0-9-]{1,63}/virtualmachineinstances"
     r"/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/(vnc|console)"
@@ -57,11 +59,18 @@ def _check_route(route: Route, target: str, prefix: tuple[str, ...]) -> None:
     path, _, query = target.partition("?")
     assert target.startswith("/") and all("!" <= character <= "~" for character in target)
     assert "%" not in path and "#" not in target
-    names = [*([route.token] if route.token is not None else ["-"]), *([route.namespace] if route.namespace else [])]
+    names = [
+        *([route.token] if route.token is not None else ["-"]),
+        *([route.namespace] if route.namespace else []),
+    ]
     names += [route.vmi, *([route.subresource] if route.subresource else [])]
     assert [part for part in path.split("/") if part] == [*prefix, *names], "a segment was lost or changed"
     assert not {".", ".."} & set(names)
-    for other in ("/" + "/".join([*prefix, *names]), "//" + "//".join([*prefix, *names]) + "//", f"{path}?x=/../%2f"):
+    for other in (
+        "/" + "/".join([*prefix, *names]),
+        "//" + "//".join([*prefix, *names]) + "//",
+        f"{path}?x=/../%2f",
+    ):
         assert _routed(other, prefix) == route, "slashes or a query make a difference"
     assert _routed(path + "/..", prefix) is None and _routed(path + "%2f..", prefix) is None
     upstream = _API.path(route.namespace or "lab-1", route.vmi, route.subresource)

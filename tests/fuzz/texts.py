@@ -28,7 +28,9 @@ def _texts(module: ModuleType) -> Iterator[str]:
 
 
 _MODULES = (exceptions, frames, http, routing, tokens, upgrade)
-_OWN = re.compile("|".join(sorted({text for module in _MODULES for text in _texts(module) if len(text) > 12})))
+_OWN = re.compile(
+    "|".join(sorted({text for module in _MODULES for text in _texts(module) if len(text) > 12}))
+)
 
 
 def assert_own_text(error: BaseException) -> None:
