@@ -5,6 +5,7 @@ from __future__ import annotations
 import unittest
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +174,29 @@ class JudgeTest(unittest.TestCase):
                 ours, _ = scanned(difference.example, False)
                 self.assertEqual(judged([difference.example], False).code, difference.judge)
                 self.assertEqual(ours.violation[0] if ours.violation else None, difference.ours)
+
+    def test_every_header(self) -> None:
+        """They agree on every first byte with every kind of length, in a fragmented message and outside."""
+        lengths = [bytes([size]) for size in (0, 1, 125)]
+        lengths += [b"\x7e" + size.to_bytes(2, "big") for size in (0, 125, 126, 65535)]
+        lengths += [
+            b"\x7f" + size.to_bytes(8, "big") for size in (0, 65535, 65536, 2**63 - 1, 2**63, 2**64 - 1)
+        ]
+        for masked, other, before in product((False, True), (False, True), (b"", b"part")):
+            start = frame(0x02, before, masked=masked) if before else b""
+            for first, length in product(range(256), lengths):
+                stream = start + frame(first, masked=masked ^ other, length=length) + _MORE
+                ours, judge = passed(FrameScanner(masked), [stream]), judged([stream], masked)
+                self.assertEqual(ours.violation[0] if ours.violation else None, judge.code, stream[:20])
+                self.assertEqual(as_judged(ours), judge.controls, stream[:20])
+
+    def test_every_close_code(self) -> None:
+        """They agree on every close code but the one that was registered later."""
+        for code in range(65536):
+            stream = frame(0x88, code.to_bytes(2, "big"), masked=False)
+            ours, judge = passed(FrameScanner(False), [stream]), judged([stream], False)
+            if stream != REGISTERED_LATER.example:
+                self.assertEqual(ours.violation is None, judge.code is None, code)
 
     def test_lengths(self) -> None:
         """The two agree on frames around each change of the length's encoding, and on what follows them."""
