@@ -496,6 +496,7 @@ class ResponseTest(unittest.TestCase):
                 "Content-Length": "3",
                 "Cache-Control": "no-store",
                 "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
                 "Connection": "close",
                 "X": "y",
             },

@@ -251,6 +251,7 @@ def http_response(
         ("Content-Length", str(len(body))),
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),  # the path may hold a token
         ("Connection", "close"),
         *headers,
     ]

@@ -1,1 +1,1 @@
-"""What happened to programs of this kind, and what a stranger may try: each is a test, named after its class."""
+"""What befell programs of this kind, and what a stranger may try: a test for each class, named after it."""

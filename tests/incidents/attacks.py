@@ -92,7 +92,9 @@ _OTHER_PROTOCOLS = (
     Attack("PROXY v2", bytes.fromhex("0d0a0d0a000d0a515549540a2111000c") + bytes(12) + _UPGRADE),
     Attack("RFB", b"RFB 003.008\n" + _LAST),
     Attack("CONNECT", b"CONNECT api:443 HTTP/1.1\r\nHost: api" + _LAST),
-    Attack("CONNECT that upgrades", _changed(b"GET /TOKEN/vm", b"CONNECT api:443"), 405, "method-not-allowed"),
+    Attack(
+        "CONNECT that upgrades", _changed(b"GET /TOKEN/vm", b"CONNECT api:443"), 405, "method-not-allowed"
+    ),
     Attack("POST", _changed(b"GET", b"POST"), 405, "method-not-allowed"),
     Attack("TRACE", b"TRACE /healthz HTTP/1.1\r\nHost: proxy" + _LAST, 405, "method-not-allowed"),
 )

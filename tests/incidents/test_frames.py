@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 import threading
-import unittest
 
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
@@ -65,7 +64,7 @@ class FramesTestCase(ProxyTestCase):
     def session(self, run: Script | None = None) -> tuple[RawClient, FakeConsole]:
         """Open a session with a VMI of its own; without ``run`` it returns what it is sent."""
         name = f"vm-{len(self.api.consoles)}"
-        self.api.add_vmi(name, self.namespace, **({"backend": run} if run else {}))
+        self.api.add_vmi(name, self.namespace, backend=run)
         client = RawClient.open(self.url(self.proxy, name))
         self.addCleanup(client.close)
         self.assertEqual(client.status, 101)
@@ -78,7 +77,7 @@ class FramesTestCase(ProxyTestCase):
 
 class Breaches(FramesTestCase):
     def test_from_the_client(self) -> None:
-        """Each breach ends the session: 1002 to the client, Close 1000 to the API, both connections closed."""
+        """Each breach ends the session: 1002 to the client, Close 1000 to the API, both closed."""
         for name, data in breaches(masked=True).items():
             with self.subTest(name=name):
                 client, console = self.session()
@@ -86,7 +85,7 @@ class Breaches(FramesTestCase):
                 self.assertEqual(client.recv_frame().payload, b"good")
                 client.send_raw(data)
                 self.assertEqual(client.recv_close()[0], 1002)
-                client.send_close(1002)
+                client.drop()
                 client.wait_for_end()
                 self.assertTrue(console.ended.wait(_WAIT))
                 self.assertEqual(console.close_received, (1000, ""))
@@ -118,13 +117,13 @@ class Breaches(FramesTestCase):
                 self.assert_neighbour_is_served()
 
     def test_size(self) -> None:
-        """A data frame above the limit, up to 2^63 - 1 bytes, is refused with 1009 before its payload comes."""
+        """A data frame above the limit, up to 2^63 - 1 bytes, gets 1009 before its payload comes."""
         for size in ((1 << 20) + 1, 2**31, 2**63 - 1):
             with self.subTest(size=size):
                 client, console = self.session()
                 client.send_raw(struct.pack("!BBQ", 0x82, 0xFF, size) + b"mask")
                 self.assertEqual(client.recv_close()[0], 1009)
-                client.send_close(1009)
+                client.drop()
                 self.assertTrue(console.ended.wait(_WAIT))
                 self.assertEqual(console.bytes_received, len(frame(0x88, b"\x03\xe8", masked=True)))
                 self.assert_neighbour_is_served()
@@ -195,7 +194,7 @@ class Floods(FramesTestCase):
         self.assert_neighbour_is_served()
 
     def test_single_bytes(self) -> None:
-        """Frames that come byte by byte are put together in at most 131 bytes, and pass when they are whole."""
+        """Frames that come byte by byte pass when they are whole, data frames as they come."""
         script, counts, done = self.count(3)
         client, _ = self.session(script)
         for byte in frame(0x89, b"p" * 125, masked=True) + frame(0x82, b"data" * 40, masked=True) * 2:
@@ -214,5 +213,3 @@ class SlowFrames(FramesTestCase):
         self.proxy.stop_thread()
         self.assertTrue(console.ended.wait(_WAIT))
         self.assertEqual(client.recv_close()[0], 1012)
-
-

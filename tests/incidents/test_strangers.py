@@ -6,7 +6,6 @@ And none of them causes a byte to the Kubernetes API, nor a connection.
 from __future__ import annotations
 
 import json
-import unittest
 from unittest import mock
 
 from wsproxy import refusal
@@ -182,7 +181,9 @@ class OnlyOneWay(StrangersTestCase):
 
     def test_authorisation_that_refuses(self) -> None:
         """The same with an authorisation that refuses every VMI."""
-        with mock.patch.object(Grant, "authorize", side_effect=Forbidden("the token does not allow this VMI")):
+        with mock.patch.object(
+            Grant, "authorize", side_effect=Forbidden("the token does not allow this VMI")
+        ):
             self.knock()
         self.assert_untouched()
 
