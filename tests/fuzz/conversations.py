@@ -69,7 +69,9 @@ def _check_answer(sent: bytes, stream: bytes, rfb_route: bool) -> None:
     closes = [payload for _, opcode, payload, _ in result.controls if opcode is Opcode.CLOSE]
     pongs = [payload for _, opcode, payload, _ in result.controls if opcode is Opcode.PONG]
     assert len(closes) + len(pongs) == len(result.controls) and len(closes) <= 1
-    assert closes or rfb_route, "nothing is said at the end"  # who leaves before its RFB version hears no more
+    assert closes or rfb_route, (
+        "nothing is said at the end"
+    )  # who leaves before its RFB version hears no more
     assert not closes or closes[0].endswith(_REASON) or len(stream) >= 2, "another end that nobody asked for"
     assert len(pongs) <= len(stream) // 6, "more answers than pings"
     assert frames.startswith(b"\x82\x0cRFB 003.008\n") == rfb_route

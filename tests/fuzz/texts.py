@@ -6,30 +6,25 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
-from wsproxy import exceptions, frames, http, routing, tokens, upgrade
+import wsproxy
 
 __all__ = ["assert_own_text"]
 
+_LEAST = 12  # characters of a text that says something
 _VALUE = r"[\w, ]{0,20}"  # what an f-string may put in: a number, or names of methods
 
 
-def _texts(module: ModuleType) -> Iterator[str]:
-    tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield re.escape(node.value)
-        elif isinstance(node, ast.JoinedStr):
-            yield "".join(
-                re.escape(str(part.value)) if isinstance(part, ast.Constant) else _VALUE
-                for part in node.values
-            )
+def _texts(source: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        own = [part.value if isinstance(part, ast.Constant) else None for part in parts]
+        if sum(len(text) for text in own if isinstance(text, str)) >= _LEAST:
+            yield "".join(re.escape(text) if isinstance(text, str) else _VALUE for text in own)
 
 
-_MODULES = (exceptions, frames, http, routing, tokens, upgrade)
 _OWN = re.compile(
-    "|".join(sorted({text for module in _MODULES for text in _texts(module) if len(text) > 12}))
+    "|".join({text for file in Path(wsproxy.__file__).parent.glob("*.py") for text in _texts(file)})
 )
 
 

@@ -10,9 +10,10 @@ import re
 import time
 from typing import Any
 
+from wsproxy.config import DEFAULT_API_PATH, Config
 from wsproxy.exceptions import BadToken, TokenExpired
-from wsproxy.keys import VerificationKey
-from wsproxy.tokens import MAX_TOKEN_SIZE, Grant, TokenVerifier, make_token
+from wsproxy.session import Gateway
+from wsproxy.tokens import MAX_TOKEN_SIZE, Grant, make_token
 
 from .texts import assert_own_text
 
@@ -20,7 +21,9 @@ __all__ = ["check"]
 
 _SECRET = b"fuzzing-secret-of-32-bytes-and-more"
 _OTHER = b"fuzzing-secret-of-somebody-else-...."
-_VERIFIER = TokenVerifier(VerificationKey.load(_SECRET))
+_VERIFIER = Gateway(
+    Config(remote_url="ws://127.0.0.1:1", api_path=DEFAULT_API_PATH, local_dev_mode=True, secret_key=_SECRET)
+).verifier
 _GOOD = make_token(_SECRET, namespace="lab-1", vmis=["ubuntu"], expires_in=10**9)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
