@@ -56,7 +56,7 @@ def _check_endpoint(target: str, prefix: tuple[str, ...]) -> None:
 
 
 def _check_route(route: Route, target: str, prefix: tuple[str, ...]) -> None:
-    path, _, query = target.partition("?")
+    path = target.partition("?")[0]
     assert target.startswith("/") and all("!" <= character <= "~" for character in target)
     assert "%" not in path and "#" not in target
     names = [
@@ -75,7 +75,6 @@ def _check_route(route: Route, target: str, prefix: tuple[str, ...]) -> None:
     assert _routed(path + "/..", prefix) is None and _routed(path + "%2f..", prefix) is None
     upstream = _API.path(route.namespace or "lab-1", route.vmi, route.subresource)
     assert _API_PATH.fullmatch(upstream), "a name does more than to name"
-    assert len(query) < 32 or query not in upstream
 
 
 def _check_prefix(text: str) -> None:

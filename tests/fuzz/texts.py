@@ -12,7 +12,8 @@ import wsproxy
 __all__ = ["assert_own_text"]
 
 _LEAST = 12  # characters of a text that says something
-_VALUE = r"[\w, ]{0,20}"  # what an f-string may put in: a number, or names of methods
+# What an f-string may put in: a number, names of methods, or where the settings look for a claim.
+_VALUE = r"([\w, ]{0,20}|(/[a-z_]{1,20}| or ){1,5})"
 
 
 def _texts(source: Path) -> Iterator[str]:
@@ -35,7 +36,9 @@ def assert_own_text(error: BaseException) -> None:
     """
     assert _OWN.fullmatch(str(error)), f"{type(error).__name__} has a text of its own making"
     detail = getattr(error, "log_detail", None)
-    assert detail is None or detail.isidentifier(), "log_detail is more than a name"
+    assert detail is None or detail.isidentifier() or _OWN.fullmatch(detail), (
+        "log_detail holds more than that"
+    )
     shown = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if shown is not None:
         assert_own_text(shown)

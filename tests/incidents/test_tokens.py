@@ -105,14 +105,18 @@ class AlgorithmConfusion(TokenIncidentCase):
                 self.assert_refused(signed({"alg": name}, self.claims, secret), proxy=proxy)
 
     def test_public_key_is_no_secret(self) -> None:
-        """A proxy that would take a public key for an HMAC secret does not start."""
+        """A proxy that is given a public key does not take it for an HMAC secret, if it starts at all."""
         key = ec.generate_private_key(ec.SECP256R1()).public_key()
         for form in (
             key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
             key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
         ):
-            with self.assertRaises(ConfigError):
-                self.start_proxy(secret_key=form)
+            try:
+                proxy = self.start_proxy(secret_key=form)
+            except ConfigError:
+                continue
+            for name in ("HS256", "ES256"):
+                self.assert_refused(signed({"alg": name}, self.claims, form), proxy=proxy)
 
     def test_key_in_the_token(self) -> None:
         """A key that the token brings, or says where to find, is not used."""
