@@ -162,6 +162,7 @@ class FieldsTest(ConfigCase):
             ("max_frame_size", (0, -1, 65535)),
             ("port", (-1, 65536)),
             ("workers", (0, -1, 65)),
+            ("cpu_affinity", ("", "AUTO", "0")),
             ("subresources", (("VNC",), ("",), ("vnc/x",), ("..",), ("console", "a b"))),
             ("algorithms", ((), ("none",), ("HS256", "none"))),
         ]
@@ -231,6 +232,7 @@ class FromEnvTest(ConfigCase):
         ("WSPROXY_PING_INTERVAL", "4", "ping_interval", 4.0),
         ("WSPROXY_MAX_FRAME_SIZE", "65536", "max_frame_size", 65536),
         ("WSPROXY_WORKERS", "64", "workers", 64),
+        ("WSPROXY_CPU_AFFINITY", "OFF", "cpu_affinity", "off"),
     )
     ELSEWHERE = frozenset(
         {

@@ -16,6 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "channel",
             "closing",
+            "affinity",
             "counters",
             "deadline",
             "exceptions",

@@ -6,10 +6,12 @@ import argparse
 import gc
 import logging
 import os
+import random
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .affinity import settle
 from .check import check, raise_descriptor_limit
 from .config import SETTINGS, Config
 from .exceptions import ConfigError
@@ -56,6 +58,8 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         if config.workers > 1:
             return _supervise(config)
+        if config.cpu_affinity == "auto":
+            settle(random.randrange(1024))
         proxy = WebsocketProxy.from_config(config)
         proxy.run(config.host, config.port, on_ready=lambda proxy: _print_ready(proxy.address))
     except OSError as exc:

@@ -29,6 +29,7 @@ _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 SERVICE_ACCOUNT_CA = f"{_SERVICE_ACCOUNT}/ca.crt"
 SERVICE_ACCOUNT_TOKEN = f"{_SERVICE_ACCOUNT}/token"
 
+CPU_AFFINITIES = ("auto", "off")
 REJECT_MODES = ("auto", "http", "close")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
@@ -98,6 +99,8 @@ class Config:
     :param port: TCP port to listen on, 0 for any.
     :param log_level: what the program logs.
     :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
+    :param cpu_affinity: "auto" (each process of the program keeps the threads that run Python on one CPU) or
+        "off"; of no meaning for :class:`.WebsocketProxy`.
     :raises ConfigError: listing every fault.
     """
 
@@ -120,6 +123,7 @@ class Config:
     port: int = 5001
     log_level: str = "INFO"
     workers: int = 1
+    cpu_affinity: str = "auto"
 
     # Made from the above while checking it.
     upstream: UpstreamURL = field(init=False, repr=False, compare=False)
@@ -168,6 +172,8 @@ class Config:
             faults.append(f"workers is {self.workers}; it must be 1 to {_MAX_WORKERS}")
         if self.reject not in REJECT_MODES:
             faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
+        if self.cpu_affinity not in CPU_AFFINITIES:
+            faults.append(f"cpu_affinity is {self.cpu_affinity!r}; choose from {', '.join(CPU_AFFINITIES)}")
         if self.log_level not in _LOG_LEVELS:
             faults.append(f"LOGLEVEL is {self.log_level!r}; choose from {', '.join(_LOG_LEVELS)}")
         if bad := [name for name in self.subresources if not re.fullmatch(r"[a-z]+", name)]:
@@ -324,5 +330,6 @@ SETTINGS = (
     _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
     _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
     _setting("WSPROXY_WORKERS", "workers", _number(int, "a whole number"), "processes to serve with"),
+    _setting("WSPROXY_CPU_AFFINITY", "cpu_affinity", str.lower, "one CPU for each process: auto or off"),
 )
 """Every setting of the program, in the order of the help."""

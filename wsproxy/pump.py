@@ -123,7 +123,9 @@ class Pump:
             return False
         self.received += received
         end = held + received
-        return self._pass_on(buffer, view, end, self._try_write) and end <= len(buffer) - _LARGE_READ
+        passed_on = self._pass_on(buffer, view, end, self._try_write)
+        self.is_over = self._closing.finished
+        return passed_on and not self.is_over and end <= len(buffer) - _LARGE_READ
 
     def copy(self, *, until_quiet: bool) -> None:
         """Copy until the source's stream ends or the session is finished, whatever it takes. Blocks.

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from .affinity import anywhere
 from .poller import Poller
 from .pump import Pump
 
@@ -114,7 +115,8 @@ class PumpThreads:
 
     def _serve(self, pump: Pump) -> None:
         try:
-            pump.copy(until_quiet=self._poller is not None)
+            with anywhere():
+                pump.copy(until_quiet=self._poller is not None)
         except BaseException as exc:  # noqa: BLE001 - raised by run()
             pump.is_over = True
             self.fail(exc)
@@ -132,7 +134,8 @@ class PumpThreads:
             self.fail(exc)
         with self._turn:
             self._left -= 1
-            self._turn.notify()
+            if not self._left:
+                self._turn.notify()
 
     def _watch(self, pump: Pump) -> None:
         assert self._poller

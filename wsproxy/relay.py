@@ -58,7 +58,7 @@ class _Side:
         self.writer = Writer(transport, lambda: relay._close_written(leg))
         self.pump: Pump
         self.pings = 0  # sent so far
-        self._nonce = os.urandom(4)
+        self._nonce = b""  # of our pings
         # Liveness, as of the tick before; touched by the housekeeping only.
         self.received_then = -1
         self.taken_then = -1
@@ -73,6 +73,7 @@ class _Side:
 
     def ping(self) -> None:
         """Send a ping of our own."""
+        self._nonce = self._nonce or os.urandom(4)
         self.pings = (self.pings + 1) & 0xFFFFFFFF
         self.writer.inject(self.own(Opcode.PING, _PING.pack(self._nonce, self.pings)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import socket
 import threading
 import time
@@ -100,7 +100,7 @@ class Session:
     """
 
     def __init__(self, gateway: Gateway, peer: str) -> None:
-        self.id = SessionId(os.urandom(4).hex())
+        self.id = SessionId(f"{random.getrandbits(32):08x}")
         self.peer = peer
         self._gateway = gateway
         # Guards the attributes below.

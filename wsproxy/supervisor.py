@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import selectors
 import signal
 import socket
@@ -18,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from .affinity import settle
 from .channel import Channel
 from .config import Config
 from .counters import Numbers
@@ -88,6 +90,7 @@ class Supervisor:
         Gateway(config)  # finds the faults that the settings alone do not show
         self._config = config
         self._places = [_Place(number) for number in range(1, config.workers + 1)]
+        self._first_cpu = random.randrange(1024)
         self._stop_signals: list[int] = []
         self._ended = Numbers()  # of the workers that are no more
         self._report_due: float | None = None
@@ -158,7 +161,7 @@ class Supervisor:
 
     def _start(self, place: _Place) -> None:
         try:
-            pid, channel = self._fork()
+            pid, channel = self._fork(place.number)
         except OSError as exc:
             logger.error(
                 "worker %d cannot be started: %s; next try in %g s", place.number, exc, place.delay()
@@ -167,7 +170,7 @@ class Supervisor:
         place.worker = _Worker(place.number, pid, channel)
         logger.info("%s started", place.worker)
 
-    def _fork(self) -> tuple[int, Channel]:
+    def _fork(self, number: int) -> tuple[int, Channel]:
         """Fork a worker, and return its process id and the channel to it."""
         ours, theirs = socket.socketpair()
         # A signal for the child waits until the child can handle it. It would be taken for ours otherwise.
@@ -175,7 +178,7 @@ class Supervisor:
         try:
             pid = os.fork()
             if not pid:
-                self._become_worker(ours, theirs)
+                self._become_worker(ours, theirs, number)
         except OSError:
             ours.close()
             raise
@@ -184,7 +187,7 @@ class Supervisor:
             theirs.close()
         return pid, Channel(ours)
 
-    def _become_worker(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+    def _become_worker(self, ours: socket.socket, theirs: socket.socket, number: int) -> NoReturn:
         """Be the worker, in the child. No worker may keep the supervisor's end of a channel open."""
         status = 1
         try:
@@ -192,6 +195,8 @@ class Supervisor:
                 sock.close()
             for worker in self._workers():
                 worker.channel.close()
+            if self._config.cpu_affinity == "auto":
+                settle(self._first_cpu + number)
             work(self._config, self._listener, Channel(theirs))
             status = 0
         except BaseException:

@@ -13,10 +13,8 @@ import http.client
 import io
 import json
 import logging
-import os
 import re
 import socket
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +48,7 @@ _MAX_ERROR_BODY = 64 * 1024
 _MAX_API_TEXT = 120
 _MAX_STATUS_BRACKETS = 500
 _RECEIVE = 16 * 1024
+_KEY = b"Sec-WebSocket-Key: "
 _SHOWN = (b"upgrade:", b"connection:", b"sec-websocket-accept:")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?= |\r)")
 
@@ -193,10 +192,8 @@ def read_token(path: str) -> str:
 
 
 def _shake_hands(stream: _HandshakeStream, url: UpstreamURL, path: str, subprotocols: Sequence[str]) -> None:
-    key = b64encode(os.urandom(16)).decode("ascii")
     client = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
     headers = {
-        "Sec-WebSocket-Key": key,
         # Not its option "subprotocols": with that, an API that picks none would be an error.
         "Sec-WebSocket-Protocol": ", ".join(subprotocols),
         "User-Agent": "wsproxy",
@@ -217,7 +214,7 @@ def _shake_hands(stream: _HandshakeStream, url: UpstreamURL, path: str, subproto
         raise _Unauthorized(stream.read_body())
     if status is not None and status != 101:
         raise refusal_of(status, stream.read_body())
-    accepted = stream.values(b"sec-websocket-accept") == [generate_accept_token(key.encode()).decode("ascii")]
+    accepted = stream.values(b"sec-websocket-accept") == [generate_accept_token(stream.key).decode("ascii")]
     if error is not None or status is None or not accepted:
         detail = f"the handshake failed: {type(error).__name__ if error else 'Sec-WebSocket-Accept is wrong'}"
         raise UpstreamRefused("the Kubernetes API did not answer as a WebSocket server", log_detail=detail)
@@ -240,6 +237,7 @@ class _HandshakeStream:
     :param transport: a connected transport.
     :param deadline: bounds every call.
     :param credentials: bearer token added to the request, None for none.
+    :ivar key: the request's Sec-WebSocket-Key, b"" before it was sent.
     :ivar status: the response's status, None before it came.
     """
 
@@ -251,6 +249,7 @@ class _HandshakeStream:
         self._head = b""
         self._fields: list[tuple[bytes, bytes]] = []  # of the response, names in lower case
         self._rest = b""  # what came behind the head
+        self.key = b""
         self.status: int | None = None
 
     # The part of a socket's interface that websocket-client calls
@@ -258,6 +257,7 @@ class _HandshakeStream:
     def send(self, data: bytes) -> int:
         # Its process-wide cookie jar may hold cookies that others in this process got from the host.
         lines = [line for line in data.split(b"\r\n")[:-2] if not line.lower().startswith(b"cookie:")]
+        self.key = next((line[len(_KEY) :] for line in lines if line.startswith(_KEY)), b"")
         if self._credentials is not None:
             lines.append(b"Authorization: Bearer " + self._credentials.encode("ascii"))
         self._transport.send(b"\r\n".join([*lines, b"", b""]), self._deadline)
