@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import random
 import unittest
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 
-from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
+from wsproto.frame_protocol import CloseReason
 
 from wsproxy.exceptions import ProtocolViolation
 from wsproxy.frames import (
-    MAX_CONTROL_FRAME,
     FrameScanner,
     Opcode,
     build_frame,
@@ -20,80 +17,10 @@ from wsproxy.frames import (
     parse_close_payload,
 )
 
-MASK = b"\x12\x34\x56\x78"
+from .frame_streams import MASK, Passed, as_judged, bytewise, frame, judged, passed, random_cuts
+
 GOOD_CODES = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4411, 4999]
 BAD_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
-
-
-def frame(
-    first: int, payload: bytes = b"", *, masked: bool, mask: bytes = MASK, length: bytes | None = None
-) -> bytes:
-    """Return a frame with any first byte, right or wrong; ``length`` overrides the length's encoding."""
-    size = len(payload)
-    if length is None and size < 126:
-        length = bytes([size])
-    elif length is None and size < 65536:
-        length = b"\x7e" + size.to_bytes(2, "big")
-    elif length is None:
-        length = b"\x7f" + size.to_bytes(8, "big")
-    assert length is not None
-    if not masked:
-        return bytes([first]) + length + payload
-    stream = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-    return bytes([first, length[0] | 0x80]) + length[1:] + mask + stream
-
-
-def random_cuts(data: bytes, dice: random.Random) -> list[bytes]:
-    """Return the data in pieces of random lengths, empty ones among them."""
-    places = sorted(dice.choices(range(len(data) + 1), k=dice.randrange(1, 20)))
-    return [data[start:stop] for start, stop in zip([0, *places], [*places, len(data)], strict=True)]
-
-
-@dataclass
-class Passed:
-    """What came of a stream."""
-
-    forwarded: bytes = b""  # data and control frames, as they would be sent on
-    controls: list[tuple[int, Opcode, bytes, bytes]] = field(default_factory=list)
-    violation: tuple[int, str] | None = None
-    mid_frame: bool = False
-    held: bytes = b""
-    scans: list[tuple[int, int, int, bool]] = field(default_factory=list)  # start, cut, boundary, mid_frame
-
-    def outcome(self) -> object:
-        """Return what must not depend on how the stream was cut."""
-        return self.forwarded, self.controls, self.violation, self.mid_frame, self.held
-
-
-def passed(scanner: FrameScanner, chunks: Iterable[bytes], *, past_close: bool = False) -> Passed:
-    """Run a stream through the scanner as the relay does, up to its Close or its first mistake."""
-    result = Passed()
-    buffer = bytearray()
-    start = offset = 0  # of the buffer's first byte in the stream
-    for chunk in chunks:
-        offset, buffer, start = offset + start, buffer[start:] + chunk, 0
-        result.held = b""
-        while True:
-            cut = scanner.scan(buffer, start, len(buffer))
-            boundary = offset + scanner.boundary if scanner.boundary >= 0 else -1
-            result.scans.append((offset + start, offset + cut, boundary, scanner.mid_frame))
-            result.forwarded += buffer[start:cut]
-            result.mid_frame = scanner.mid_frame
-            start = cut
-            if scanner.violation:
-                result.violation = scanner.violation.code, str(scanner.violation)
-                return result
-            if scanner.control is None:
-                break
-            control = scanner.control
-            result.controls.append((offset + cut, control.opcode, control.payload, control.raw))
-            result.forwarded += control.raw
-            start += len(control.raw)
-            if control.opcode is Opcode.CLOSE and not past_close:
-                return result
-        result.held = bytes(buffer[start:])
-        assert len(result.held) < MAX_CONTROL_FRAME
-    return result
 
 
 class FrameCase(unittest.TestCase):
@@ -103,8 +30,8 @@ class FrameCase(unittest.TestCase):
         """Return what comes of ``data``, however it is cut."""
         whole = passed(FrameScanner(masked, limit), [data])
         if len(data) <= 4000:
-            bytewise = passed(FrameScanner(masked, limit), [data[i : i + 1] for i in range(len(data))])
-            self.assertEqual(bytewise.outcome(), whole.outcome())
+            single = passed(FrameScanner(masked, limit), bytewise(data))
+            self.assertEqual(single.outcome(), whole.outcome())
         dice = random.Random(len(data))
         for _ in range(10):
             pieces = passed(FrameScanner(masked, limit), random_cuts(data, dice))
@@ -439,43 +366,6 @@ class BoundaryTest(unittest.TestCase):
         self.assertEqual((scanner.boundary, scanner.mid_frame), (0, False))
 
 
-@dataclass
-class Verdict:
-    """What wsproto makes of a stream."""
-
-    controls: list[tuple[int, object]] = field(default_factory=list)
-    size: int = 0  # of the payload of data frames
-    code: int | None = None
-
-
-def judged(data: bytes, masked: bool) -> Verdict:
-    """Let wsproto parse a stream up to its Close or its first mistake."""
-    verdict = Verdict()
-    protocol = FrameProtocol(client=not masked, extensions=[])
-    protocol.receive_bytes(data)
-    try:
-        for found in protocol.received_frames():
-            if found.opcode in (8, 9, 10):
-                verdict.controls.append((int(found.opcode), found.payload))
-            else:
-                verdict.size += len(found.payload)
-    except ParseFailed as failure:
-        verdict.code = int(failure.code)
-    return verdict
-
-
-def as_judged(result: Passed) -> list[tuple[int, object]]:
-    """Return the control frames in wsproto's form."""
-    found: list[tuple[int, object]] = []
-    for _, opcode, payload, _ in result.controls:
-        if opcode is Opcode.CLOSE:
-            code, reason = parse_close_payload(payload)
-            found.append((8, (CloseReason.NO_STATUS_RCVD if code is None else code, reason)))
-        else:
-            found.append((int(opcode), payload))
-    return found
-
-
 class JudgeTest(unittest.TestCase):
     """wsproto, which was written by others, judges the same streams."""
 
@@ -485,7 +375,7 @@ class JudgeTest(unittest.TestCase):
         for _ in range(400):
             masked = dice.random() < 0.5
             data = b"".join(random_stream(dice, masked))
-            verdict = judged(data, masked)
+            verdict = judged([data], masked)
             self.assertIsNone(verdict.code)
             result = passed(FrameScanner(masked), random_cuts(data, dice))
             self.assertIsNone(result.violation)
@@ -518,7 +408,7 @@ class JudgeTest(unittest.TestCase):
 
     def compare(self, data: bytes, masked: bool, dice: random.Random) -> bool:
         """Compare the two on one stream; return whether both refuse it."""
-        verdict = judged(data, masked)
+        verdict = judged([data], masked)
         result = passed(FrameScanner(masked), random_cuts(data, dice))
         if verdict.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA and not result.violation:
             return False  # it looked into text, which is not ours to do
@@ -532,7 +422,7 @@ class JudgeTest(unittest.TestCase):
             self.assertEqual(as_judged(result), verdict.controls)
             return False
         # It may wait for the end of a header of which we have seen enough; so it is given that end.
-        verdict = judged(data + bytes(70000), masked)
+        verdict = judged([data, bytes(70000)], masked)
         self.assertIsNotNone(verdict.code, data[:40])
         return True
 
@@ -586,7 +476,7 @@ class BuildFrameTest(unittest.TestCase):
         for mask in (None, MASK):
             for size in (0, 1, 125, 126, 127, 300, 65535):
                 payload = bytes(size)
-                verdict = judged(build_frame(Opcode.BINARY, payload, mask), mask is not None)
+                verdict = judged([build_frame(Opcode.BINARY, payload, mask)], mask is not None)
                 self.assertEqual((verdict.code, verdict.size), (None, size))
 
     def test_control_frames(self) -> None:

@@ -247,6 +247,12 @@ class HeadReaderTest(UpgradeCase):
         self.refuse(data.replace(b"\r\n", b"\n", 1), BadRequest)
         self.assertRaises(BadRequest, HeadReader().feed, b"GET / HTTP/1.1\nHost: a\n\n")
 
+    def test_folded_lines(self) -> None:
+        """A header that goes on in the next line is refused, whichever it is (RFC 9112 section 5.2)."""
+        for space in (b" ", b"\t"):
+            for value in (b"a\r\n" + space + b"b", b"a\r\n" + space, b"\r\n" + space + b"Upgrade: h2c"):
+                self.refuse(request((b"X", value)), BadRequest)
+
     def test_malformed(self) -> None:
         """What is not HTTP/1.1 is refused, and h11's text, which quotes it, is not shown."""
         for data in (
@@ -531,6 +537,7 @@ class ResponseTest(unittest.TestCase):
                 "Content-Length": "3",
                 "Cache-Control": "no-store",
                 "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
                 "Connection": "close",
                 "X": "y",
             },

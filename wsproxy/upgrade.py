@@ -167,6 +167,9 @@ class HeadReader:
 
     @staticmethod
     def _parse(head: bytes) -> RequestHead:
+        if b"\r\n " in head or b"\r\n\t" in head:
+            # h11 joins them, others see another header: RFC 9112 section 5.2 lets it be refused.
+            raise BadRequest("a header must not go on in the next line")
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_SIZE)
         try:
             connection.receive_data(head)
@@ -287,6 +290,7 @@ def http_response(
         ("Content-Length", str(len(body))),
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),  # the path may hold a token
         ("Connection", "close"),
         *headers,
     ]

@@ -1,0 +1,1 @@
+"""What befell programs of this kind, and what a stranger may try: a test for each class, named after it."""
