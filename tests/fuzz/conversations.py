@@ -28,22 +28,22 @@ class _Scripted(Transport):
     """Receives what was written down beforehand, and then the end."""
 
     def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = [piece for piece in pieces if piece]
+        self._script = [piece for piece in pieces if piece]
         self.sent = b""
 
     def recv(self, size: int, deadline: Deadline) -> bytes:
-        if not self._pieces:
+        if not self._script:
             return b""
-        piece = self._pieces.pop(0)
+        piece = self._script.pop(0)
         if piece[size:]:
-            self._pieces.insert(0, piece[size:])
+            self._script.insert(0, piece[size:])
         return piece[:size]
 
     def send(self, data: bytes, deadline: Deadline) -> None:
         self.sent += data
 
     def linger(self, deadline: Deadline) -> None:
-        self._pieces.clear()
+        self._script.clear()
 
 
 def check(data: bytes) -> None:

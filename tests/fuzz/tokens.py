@@ -10,10 +10,11 @@ import re
 import time
 from typing import Any
 
+from wsproxy.claims import Grant
 from wsproxy.config import DEFAULT_API_PATH, Config
 from wsproxy.exceptions import BadToken, TokenExpired
 from wsproxy.session import Gateway
-from wsproxy.tokens import MAX_TOKEN_SIZE, Grant, make_token
+from wsproxy.tokens import MAX_TOKEN_SIZE, make_token
 
 from .texts import assert_own_text
 

@@ -9,10 +9,11 @@ import json
 from unittest import mock
 
 from wsproxy import refusal
+from wsproxy.claims import Grant
 from wsproxy.exceptions import BadToken, Forbidden
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.raw_client import RawClient
-from wsproxy.tokens import Grant, TokenVerifier
+from wsproxy.tokens import TokenVerifier
 
 from ..frame_streams import frame
 from .attacks import ATTACKS, Attack
