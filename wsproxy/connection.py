@@ -20,6 +20,7 @@ logger = logging.getLogger("wsproxy.connection")
 
 _RECEIVE = 4096
 _LAST_WORD_SECONDS = 1.0
+_REFUSAL_SECONDS = 10.0  # more than a refusal takes, whatever the client does
 
 
 class ClientConnection:
@@ -53,6 +54,7 @@ class ClientConnection:
         except Exception:  # a bug of ours
             logger.exception("connection %s failed", self.session.id)
         finally:
+            self._gateway.housekeeping.remove(self)
             self.session.close()
             self._transport.close()
 
@@ -71,6 +73,15 @@ class ClientConnection:
         transport.abort()
         self.session.abort()
 
+    def tick(self, now: float) -> float:
+        """Housekeeping: end a client whose time is over, but which keeps our thread inside OpenSSL.
+
+        A read returns when there is data, or nothing more in the kernel. Until then OpenSSL takes in key
+        updates (RFC 8446 section 4.6.3) and the like, as fast as they come.
+        """
+        self.abort()
+        return now + _LAST_WORD_SECONDS
+
     def _secure(self, deadline: Deadline) -> bool:
         """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
         tls = self._gateway.tls
@@ -84,6 +95,7 @@ class ClientConnection:
                 self._transport, aborted = transport, self._aborted
             if aborted:
                 transport.abort()
+            self._allow(self._gateway.config.request_timeout)
             transport.handshake(deadline)
             return True
         except (TransportClosed, TimeoutError) as exc:
@@ -92,12 +104,18 @@ class ClientConnection:
             self._transport.linger(Deadline(_LAST_WORD_SECONDS))  # so that the reason arrives, an alert
             return False
 
+    def _allow(self, seconds: float) -> None:
+        """See to it that nothing is read any more in so many seconds and one, where clients come by TLS."""
+        if self._gateway.tls:
+            self._gateway.housekeeping.add(self, seconds + _LAST_WORD_SECONDS)
+
     def _open(self, deadline: Deadline) -> bool:
         """Do everything up to the 101; return False if the request has been answered otherwise."""
         head: RequestHead | None = None
         upgrade: Upgrade | None = None
         try:
             head = self._read_head(deadline)
+            self._gateway.housekeeping.remove(self)
             if not head.asks_for_websocket:
                 self._transport.send(http.answer(head, self._gateway.config.prefix), deadline)
                 self._transport.linger(Deadline(_LAST_WORD_SECONDS))
@@ -142,6 +160,7 @@ class ClientConnection:
             refused.message,
             f" ({refused.log_detail})" if refused.log_detail else "",
         )
+        self._allow(_REFUSAL_SECONDS)
         if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
             deadline = Deadline(_LAST_WORD_SECONDS)
         self._refuser.refuse(
