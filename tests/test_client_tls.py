@@ -202,9 +202,13 @@ class Handshakes(ClientTLSTestCase):
     def test_read_that_does_not_return(self) -> None:
         """A client that feeds OpenSSL with what it takes in by itself has the same time as others."""
 
-        def swallow(transport: TLSTransport, size: int) -> None:
-            while socket.socket.recv(transport._tls, size, socket.MSG_PEEK):  # never to be satisfied
-                pause.wait(0.01)
+        def swallow(transport: TLSTransport, size: int) -> bytes:
+            while True:
+                try:
+                    if not socket.socket.recv(transport._tls, size):
+                        return b""
+                except BlockingIOError:
+                    pause.wait(0.01)
 
         pause = threading.Event()
         with (
