@@ -199,6 +199,30 @@ class Handshakes(ClientTLSTestCase):
             self.assert_idle(self.proxy)
         self.assertRegex(logs.output[0], "no TLS handshake: .*unknown ca")
 
+    def test_read_that_does_not_return(self) -> None:
+        """A client that feeds OpenSSL with what it takes in by itself has the same time as others."""
+
+        def swallow(transport: TLSTransport, size: int) -> bytes:
+            while True:
+                try:
+                    if not socket.socket.recv(transport._tls, size):
+                        return b""
+                except BlockingIOError:
+                    pause.wait(0.01)
+
+        pause = threading.Event()
+        with (
+            mock.patch.object(TLSTransport, "_try_recv", swallow),
+            mock.patch("wsproxy.connection._LAST_WORD_SECONDS", 0.2),
+        ):
+            deadline = Deadline(_WITHIN)
+            sock = self.connect(self.proxy)
+            assert self.client_context is not None
+            with self.client_context.wrap_socket(sock, server_hostname="localhost") as client:
+                client.send(_HEALTHZ)
+                self.assert_idle(self.proxy)
+            self.assertFalse(deadline.passed)
+
     def test_nobody_waits_for_a_silent_client(self) -> None:
         """Clients that hang in their handshakes delay no other: the accept thread does none."""
         proxy, threads = self.start_proxy(request_timeout=30), []

@@ -43,8 +43,28 @@ class Reader:
     def failed(self, exc: Exception) -> None:
         self.happened.put(exc)
 
+    def abort(self) -> None:
+        self.happened.put("abort")
+
     def next(self) -> object:
         return self.happened.get(timeout=_TIMEOUT)
+
+
+class SlowReader(Reader):
+    """One that stays in its read until it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def ready(self, buffer: bytearray, view: memoryview) -> bool:
+        self.entered.release()
+        self.go_on.acquire(timeout=_TIMEOUT)
+        return super().ready(buffer, view)
+
+    def abort(self) -> None:
+        super().abort()
+        self.go_on.release()
 
 
 @unittest.skipUnless(Poller.available, "needs epoll")
@@ -124,6 +144,46 @@ class PollerTest(LeakTestCase):
         self.assertEqual((reader.next(), reader.next()), (reader.bug, "let go"))
         other.far.sendall(b"mark")
         self.assertEqual(other.next(), b"mark")
+
+    def slow_reader(self) -> SlowReader:
+        reader = SlowReader()
+        for close in (reader.near.close, reader.far.close, self.poller.stop, reader.go_on.release):
+            self.addCleanup(close)
+        self.poller.watch(reader)
+        reader.far.sendall(b"x")
+        self.assertTrue(reader.entered.acquire(timeout=_TIMEOUT))
+        return reader
+
+    def test_held(self) -> None:
+        """What does not let the thread go for two looks in a row is aborted, and the others are served on."""
+        reader, other = self.slow_reader(), self.reader()
+        self.poller.watch(other)
+        other.far.sendall(b"mark")
+        self.assertEqual([self.poller.tick(now) for now in (5.0, 6.0)], [6.0, 7.0])
+        self.assertTrue(reader.happened.empty())
+        self.poller.tick(7.0)
+        self.assertEqual((reader.next(), reader.next()), ("abort", b"x"))
+        self.assertEqual(other.next(), b"mark")
+
+    def test_not_held(self) -> None:
+        """What is seen in the thread time and again, but lets it go in between, is not aborted."""
+        reader = self.slow_reader()
+        for now in range(5):
+            self.poller.tick(now)
+            self.poller.tick(now + 0.5)
+            reader.go_on.release()
+            self.assertEqual(reader.next(), b"x")
+            reader.far.sendall(b"x")
+            self.assertTrue(reader.entered.acquire(timeout=_TIMEOUT))
+
+    def test_nothing_is_held(self) -> None:
+        """An idle thread is left alone."""
+        reader = self.reader()
+        self.poller.watch(reader)
+        for now in range(5):
+            self.poller.tick(now)
+        reader.far.sendall(b"x")
+        self.assertEqual(reader.next(), b"x")
 
     def test_system_refuses(self) -> None:
         """When the system watches no more, the caller is told and nothing is left behind."""

@@ -22,6 +22,7 @@ logger = logging.getLogger("wsproxy.connection")
 _RECEIVE = 4096
 _LAST_WORD_SECONDS = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_REFUSAL_SECONDS = 10.0  # more than a refusal takes, whatever the client does
 
 
 class ClientConnection:
@@ -56,6 +57,7 @@ class ClientConnection:
         except Exception:  # a bug of ours
             logger.exception("connection %s failed", self.session.id)
         finally:
+            self._gateway.housekeeping.remove(self)
             self.session.close()
             self._transport.close()
 
@@ -74,6 +76,15 @@ class ClientConnection:
         transport.abort()
         self.session.abort()
 
+    def tick(self, now: float) -> float:
+        """Housekeeping: end a client whose time is over, but which keeps our thread inside OpenSSL.
+
+        A read returns when there is data, or nothing more in the kernel. Until then OpenSSL takes in key
+        updates (RFC 8446 section 4.6.3) and the like, as fast as they come.
+        """
+        self.abort()
+        return now + _LAST_WORD_SECONDS
+
     def _secure(self, deadline: Deadline) -> bool:
         """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
         tls = self._gateway.tls
@@ -87,6 +98,7 @@ class ClientConnection:
                 self._transport, aborted = transport, self._aborted
             if aborted:
                 transport.abort()
+            self._allow(self._gateway.config.request_timeout)
             transport.handshake(deadline)
             return True
         except (TransportClosed, TimeoutError) as exc:
@@ -96,12 +108,18 @@ class ClientConnection:
             self._transport.linger(Deadline(_LAST_WORD_SECONDS))  # so that the reason arrives, an alert
             return False
 
+    def _allow(self, seconds: float) -> None:
+        """See to it that nothing is read any more in so many seconds and one, where clients come by TLS."""
+        if self._gateway.tls:
+            self._gateway.housekeeping.add(self, seconds + _LAST_WORD_SECONDS)
+
     def _open(self, deadline: Deadline) -> bool:
         """Do everything up to the 101; return False if the request has been answered otherwise."""
         head: RequestHead | None = None
         upgrade: Upgrade | None = None
         try:
             head = self._read_head(deadline)
+            self._gateway.housekeeping.remove(self)
             client = self._identify(head)
             if not head.asks_for_websocket:
                 self._answer(head, client, deadline)
@@ -180,6 +198,7 @@ class ClientConnection:
             refused.message,
             f" ({refused.log_detail})" if refused.log_detail else "",
         )
+        self._allow(_REFUSAL_SECONDS)
         if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
             deadline = Deadline(_LAST_WORD_SECONDS)
         self._refuser.refuse(

@@ -18,6 +18,8 @@ from .threads import start_thread
 __all__ = ["Poller", "Watched"]
 
 _BUFFER_SIZE = 64 * 1024
+_LOOK_SECONDS = 1.0
+_HELD_LOOKS = 2  # in a row; one alone may come right after the whole process was stopped
 
 
 class Watched(Protocol):
@@ -44,6 +46,10 @@ class Watched(Protocol):
         """Take note of what :meth:`ready` raised, a bug. Must not block."""
         ...
 
+    def abort(self) -> None:
+        """Make a :meth:`ready` return that does not by itself. Any thread; must not block."""
+        ...
+
 
 class Poller:
     """Calls ``ready`` of everything watched, whenever its descriptor is readable.
@@ -58,6 +64,10 @@ class Poller:
         # An entry is added before its descriptor is registered, and removed by the poller's thread only.
         self._watched: dict[int, Watched] = {}
         self._thread: threading.Thread | None = None
+        # What is being read, another tuple for each time. Assigned by the poller's thread only.
+        self._serving: tuple[Watched] | None = None
+        self._held: tuple[Watched] | None = None  # the same, as of the look before
+        self._looks = 0
 
     def start(self, owner: object) -> None:
         """Start the thread, which works for ``owner``. Once only."""
@@ -89,6 +99,19 @@ class Poller:
             del self._watched[descriptor]
             raise
 
+    def tick(self, now: float) -> float:
+        """Housekeeping: end whatever has held the thread for seconds, so that all the others go on.
+
+        Nothing of ours does, but OpenSSL returns from a read only once there is data, or nothing more in the
+        kernel: a peer that sends key updates (RFC 8446 section 4.6.3) without end keeps it there.
+        """
+        serving = self._serving
+        self._looks = self._looks + 1 if serving is not None and serving is self._held else 0
+        self._held = serving
+        if serving is not None and self._looks >= _HELD_LOOKS:
+            serving[0].abort()
+        return now + _LOOK_SECONDS
+
     def _run(self) -> None:
         buffer = bytearray(_BUFFER_SIZE)
         view = memoryview(buffer)
@@ -99,7 +122,12 @@ class Poller:
                 if descriptor == stopping:
                     return
                 one = watched.get(descriptor)
-                if one is not None and not self._is_to_stay(one, buffer, view):
+                if one is None:
+                    continue
+                self._serving = (one,)
+                stays = self._is_to_stay(one, buffer, view)
+                self._serving = None
+                if not stays:
                     self._let_go(descriptor, one)
 
     @staticmethod

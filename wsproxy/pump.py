@@ -106,6 +106,11 @@ class Pump:
         """See :class:`.Watched`."""
         self._events.let_go()
 
+    def abort(self) -> None:
+        """See :class:`.Watched`."""
+        logger.info("a leg is shut down: its TLS keeps us reading and brings no data")
+        self._source.abort()
+
     def ready(self, buffer: bytearray, view: memoryview) -> bool:
         """See :class:`.Watched`: copy what has come, once; False if it is over or :meth:`copy` is needed."""
         if self._closing.finished:

@@ -75,6 +75,7 @@ class Gateway:
         self.keys.start(self)
         if self.poller:
             self.poller.start(self)
+            self.housekeeping.add(self.poller)
 
     def stop(self) -> None:
         """End the threads that all sessions share. After the last session."""
