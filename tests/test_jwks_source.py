@@ -127,7 +127,8 @@ class JWKSSourceTest(LeakTestCase):
         source.await_key("a", Deadline(_TIMEOUT))
         for deadline in (Deadline(_TIMEOUT), None):
             source.await_key("a", deadline)
-        self.assertEqual((self.script.fetches, source._wanted), (1, 1))
+        self.assertEqual(self.script.fetches, 1)
+        self.assertLessEqual(source._wanted, 1)
 
     def test_key_that_does_not_exist(self) -> None:
         """A key that is still not there after a fetch begun since is not to be had."""

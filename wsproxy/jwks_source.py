@@ -108,20 +108,28 @@ class JWKSSource:
         :raises Draining: if it is stopped meanwhile.
         """
         with self._changed:
-            if self._has(kid) or (kid is None and self._keys is not None):
+            if kid is None and self._keys is not None:
                 return
-            number = self._wanted = self._begun + 1
-            self._changed.notify_all()
-            while deadline and not (self._stopping or self._done >= number or self._has(kid)):
-                try:
-                    left = deadline.remaining()
-                except TimeoutError:
+            number = self._begun + 1
+            while not (self._stopping or self._done >= number or self._has(kid)):
+                if self._begun == self._done or deadline is None:  # else the one under way may bring it
+                    self._wanted = number
+                    self._changed.notify_all()
+                if deadline is None or not self._wait(deadline):
                     return
-                if self._begun == self._done and self._pause_left() >= left:
-                    return
-                self._changed.wait(left)
             if self._stopping and deadline:
                 raise Draining("the proxy is stopping")
+
+    def _wait(self, deadline: Deadline) -> bool:
+        """Wait for something to change; return False if there is no time left for a fetch. Needs the lock."""
+        try:
+            left = deadline.remaining()
+        except TimeoutError:
+            return False
+        if self._begun == self._done and self._pause_left() >= left:
+            return False
+        self._changed.wait(left)
+        return True
 
     def _has(self, kid: str | None) -> bool:
         return self._keys is not None and any(kid in (None, key.kid) for key in self._keys)
