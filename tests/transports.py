@@ -356,11 +356,11 @@ class CommonTests(TransportCase):
         with mock.patch("wsproxy.transport.time.sleep", pause):
             for _ in range(16):
                 one.sendall(b"x")
-                self.assertEqual(two.recv(4096, Deadline(WAIT)), b"x")
+                self.assertEqual(two.recv_sparingly(4096, Deadline(WAIT)), b"x")
             self.assertEqual(pauses, [])
             for _ in range(3):
                 one.sendall(b"x")
-                self.assertEqual(two.recv(4096, Deadline(WAIT)), b"x" * 101)
+                self.assertEqual(two.recv_sparingly(4096, Deadline(WAIT)), b"x" * 101)
         self.assertEqual(pauses, [0.1] * 3)
 
     def test_many_small_pieces_until_the_deadline(self) -> None:
@@ -368,11 +368,11 @@ class CommonTests(TransportCase):
         one, two = self.pair()
         for _ in range(16):
             one.sendall(b"x")
-            two.recv(4096, Deadline(WAIT))
+            two.recv_sparingly(4096, Deadline(WAIT))
         one.sendall(b"x")
         with self.assertRaises(TimeoutError):
-            two.recv(4096, Deadline(0))
-        self.assertEqual(two.recv(4096, Deadline(WAIT)), b"x")
+            two.recv_sparingly(4096, Deadline(0))
+        self.assertEqual(two.recv_sparingly(4096, Deadline(WAIT)), b"x")
 
     def test_many_large_pieces(self) -> None:
         """A peer that sends as much as is asked for is never paused for."""
@@ -380,7 +380,7 @@ class CommonTests(TransportCase):
         with mock.patch("wsproxy.transport.time.sleep") as sleep:
             for _ in range(50):
                 one.sendall(bytes(1000))
-                self.assertEqual(len(two.recv(1000, Deadline(WAIT))), 1000)
+                self.assertEqual(len(two.recv_sparingly(1000, Deadline(WAIT))), 1000)
         sleep.assert_not_called()
 
     def test_linger(self) -> None:

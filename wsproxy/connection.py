@@ -145,7 +145,7 @@ class ClientConnection:
     def _receive(self, most: int, deadline: Deadline) -> bytes:
         """Receive 1 to ``most`` bytes of the request."""
         try:
-            received = self._transport.recv(most, deadline)
+            received = self._transport.recv_sparingly(most, deadline)
         except TimeoutError:
             raise RequestTimeout("the request did not arrive in time") from None
         if not received:

@@ -112,7 +112,7 @@ def _messages(transport: Transport, connection: WSConnection, deadline: Deadline
     left = _MOST_RECEIVED
     while left:
         try:
-            received = transport.recv(left, deadline)
+            received = transport.recv_sparingly(left, deadline)
         except (TimeoutError, TransportClosed):
             return
         left -= len(received)

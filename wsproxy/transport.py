@@ -37,7 +37,7 @@ class Transport:
         self._sock = sock
         self._fd = sock.fileno()
         self._unread = memoryview(b"")
-        self._pieces = 0  # received by recv, of less than _SMALL_PIECE bytes
+        self._pieces = 0  # of less than _SMALL_PIECE bytes, received by recv_sparingly
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -88,21 +88,27 @@ class Transport:
     def recv(self, size: int, deadline: Deadline) -> bytes:
         """Receive 1 to ``size`` bytes, b"" at the end of the stream. Blocks until the deadline.
 
-        A peer that sends in many small pieces is read ten times a second: to be woken for every single byte,
-        by somebody who has proved nothing, would cost too much.
-
         :raises TimeoutError: if the deadline passes.
         :raises TransportClosed: if the connection is broken.
         """
         if self._unread:
             data, self._unread = bytes(self._unread[:size]), self._unread[size:]
             return data
-        gather = self._pieces >= _QUICK_PIECES
-        if gather:
-            time.sleep(min(_PIECE_SECONDS, deadline.remaining()))
         with closed_on_error():
             while (received := self._try_recv(size)) is None:
                 wait(self._fd, READABLE, deadline)
+            return received
+
+    def recv_sparingly(self, size: int, deadline: Deadline) -> bytes:
+        """Receive as :meth:`recv` does, but what comes in many small pieces ten times a second only.
+
+        To be woken for every single byte by somebody who has proved nothing would cost too much.
+        """
+        gather = self._pieces >= _QUICK_PIECES
+        if gather:
+            time.sleep(min(_PIECE_SECONDS, deadline.remaining()))
+        received = self.recv(size, deadline)
+        with closed_on_error():
             while gather and len(received) < size and (more := self._try_recv(size - len(received))):
                 received += more  # TLS gives out one record for each call
         self._pieces += len(received) < min(size, _SMALL_PIECE)
