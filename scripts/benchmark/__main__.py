@@ -185,7 +185,10 @@ def _besiege(descriptors: int) -> int:
         tools, around = _set_up(stack)
         running = ours.start(around)
         stack.callback(running.stop)
-        outcome = measure_siege(tools, running, around.log(ours))
+        try:
+            outcome = measure_siege(tools, running, around.log(ours))
+        except LoadFailed as exc:
+            raise SystemExit(f"bench: {exc}") from exc
     print("\n".join([*(f"- {line}" for line in header.machine()), *outcome.lines()]))
     return 1 if outcome.broken else 0
 
