@@ -6,6 +6,7 @@ It is the only place where frames of a client that has proved nothing are unders
 from __future__ import annotations
 
 import random
+import socket
 
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import BadToken, TransportClosed
@@ -21,25 +22,25 @@ __all__ = ["check"]
 
 _REFUSER = Refuser("auto")
 _REQUEST = RawClient.request("/x.y.z/vm", ["Origin: https://console.example"])
+_QUICK = 12  # pieces
 _REASON = b"bad-token: the token is not valid"
 
 
 class _Scripted(Transport):
     """Receives what was written down beforehand, and then the end."""
 
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._script = [piece for piece in pieces if piece]
+    def __init__(self, sock: socket.socket, script: list[bytes]) -> None:
+        super().__init__(sock)
+        self._script = [piece for piece in script if piece]
         self.sent = b""
 
-    def recv(self, size: int, deadline: Deadline) -> bytes:
+    def _try_recv(self, size: int) -> bytes:
         if not self._script:
             return b""
         piece = self._script.pop(0)
         if piece[size:]:
             self._script.insert(0, piece[size:])
         return piece[:size]
-
-    recv_sparingly = recv  # without its pauses
 
     def send(self, data: bytes, deadline: Deadline) -> None:
         self.sent += data
@@ -51,14 +52,16 @@ class _Scripted(Transport):
 def check(data: bytes) -> None:
     """Refuse a browser that sends ``data``; its first byte says whether it is on a route that speaks RFB."""
     rfb_route, stream = bool(data[:1] > b"\x7f"), data[1:]
-    transport = _Scripted(random_cuts(stream, random.Random(data)))
+    pieces = random_cuts(stream, random.Random(data))
     head = HeadReader().feed(_REQUEST)
     assert head is not None
-    try:
-        refused = BadToken("the token is not valid")
-        _REFUSER.refuse(transport, refused, Upgrade(head), Deadline(5), rfb_route=rfb_route)
-    except TransportClosed:
-        pass
+    with socket.socket() as sock:
+        transport = _Scripted(sock, [*pieces[:_QUICK], b"".join(pieces[_QUICK:])])
+        try:
+            refused = BadToken("the token is not valid")
+            _REFUSER.refuse(transport, refused, Upgrade(head), Deadline(5), rfb_route=rfb_route)
+        except TransportClosed:
+            pass
     _check_answer(transport.sent, stream, rfb_route)
 
 

@@ -1,4 +1,4 @@
-"""The committed inputs of the fuzzer: among them one for each mistake that it found."""
+"""The committed inputs of the fuzzer: one for each kind of input, and for each mistake that was found."""
 
 from __future__ import annotations
 
