@@ -15,8 +15,8 @@ import unittest
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from wsproxy.config import SETTINGS
 from wsproxy.deadline import Deadline
+from wsproxy.settings import SETTINGS
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 

@@ -20,9 +20,9 @@ from tests.issuer import Issuer, SigningKey, http_answer
 from tests.processes import python
 from wsproxy.check import check, raise_descriptor_limit
 from wsproxy.cli import main
-from wsproxy.config import Config
 from wsproxy.keyring import Keyring
 from wsproxy.keys import load_keys
+from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt_http import Behaviour
@@ -372,7 +372,7 @@ class Check(ProxyTestCase):
 
     def test_few_descriptors(self) -> None:
         """A low limit on open files is a fault."""
-        config = Config.from_env(self.settings())
+        config = config_from_env(self.settings())
         with mock.patch("wsproxy.check.raise_descriptor_limit", return_value=(256, 256)):
             findings = list(check(config))
         faults = [str(finding) for finding in findings if not finding.ok]

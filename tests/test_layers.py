@@ -48,7 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
     ),
     frozenset({"authorization", "config", "refusal", "tickets", "tokens", "writer"}),
-    frozenset({"access", "pump", "tls"}),
+    frozenset({"access", "pump", "settings", "tls"}),
     frozenset({"fetch", "http", "pump_threads", "upstream"}),
     frozenset({"jwks_source", "relay"}),
     frozenset({"live_keys"}),
@@ -83,6 +83,7 @@ NO_IO = frozenset(
         "origin",
         "rfb",
         "routing",
+        "settings",
         "strict_json",
         "tickets",
         "tokens",

@@ -14,7 +14,8 @@ from unittest import mock
 from tests.processes import python
 from tests.proxy_process import ProxyProcess, needs_proc, wait_until
 from tests.test_cli import call
-from wsproxy import Config, WebsocketProxy
+from wsproxy import WebsocketProxy
+from wsproxy.settings import config_from_env
 from wsproxy.supervisor import _Place
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt_frames import BINARY
@@ -414,7 +415,7 @@ class Settings(LeakTestCase):
 
     def test_library(self) -> None:
         """A ``WebsocketProxy`` is one process, whatever its settings say."""
-        config = Config.from_env(_DEV | {"WSPROXY_WORKERS": "2"})
+        config = config_from_env(_DEV | {"WSPROXY_WORKERS": "2"})
         self.assertEqual(config.workers, 2)
         no_fork = mock.patch("os.fork", side_effect=AssertionError("it forks"))
         with no_fork, WebsocketProxy.from_config(config).run_in_thread("127.0.0.1", 0) as proxy:

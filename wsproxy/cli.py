@@ -13,12 +13,13 @@ from typing import Any
 
 from .affinity import settle
 from .check import check, raise_descriptor_limit
-from .config import SETTINGS, Config
+from .config import Config
 from .exceptions import ConfigError
 from .keys import load_keys
 from .live_keys import read_key_file
 from .proxy import WebsocketProxy
 from .routing import host_and_port, is_dns_label, is_dns_subdomain
+from .settings import SETTINGS, config_from_env
 from .supervisor import Supervisor
 from .tokens import make_token
 from .version import __version__
@@ -145,7 +146,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     given: Mapping[str, Any] = vars(options)
-    return Config.from_env(os.environ, {setting.env: given[setting.env] for setting in SETTINGS})
+    return config_from_env(os.environ, {setting.env: given[setting.env] for setting in SETTINGS})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,10 +22,9 @@ __all__ = [
     "DEFAULT_API_PATH",
     "SERVICE_ACCOUNT_CA",
     "SERVICE_ACCOUNT_TOKEN",
-    "SETTINGS",
     "Config",
-    "Setting",
     "UpstreamURL",
+    "collect",
 ]
 
 DEFAULT_API_PATH = (
@@ -197,16 +196,16 @@ class Config:
 
     def __post_init__(self) -> None:
         faults: list[str] = []
-        upstream = _collect(faults, lambda: UpstreamURL.parse(self.remote_url))
+        upstream = collect(faults, lambda: UpstreamURL.parse(self.remote_url))
         made = {
             "upstream": upstream,
-            "keyring": _collect(faults, self._keyring),
-            "jwks_location": _collect(faults, lambda: JWKSLocation.parse(self.jwks) if self.jwks else None),
-            "claim_rules": _collect(faults, self._claim_rules),
-            "path_template": _collect(faults, lambda: ApiPath(self.api_path)),
-            "prefix": _collect(faults, lambda: prefix_segments(self.host_path_prefix)),
-            "origin_policy": _collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
-            "trusted_networks": _collect(faults, lambda: _networks(self.trusted_proxies)),
+            "keyring": collect(faults, self._keyring),
+            "jwks_location": collect(faults, lambda: JWKSLocation.parse(self.jwks) if self.jwks else None),
+            "claim_rules": collect(faults, self._claim_rules),
+            "path_template": collect(faults, lambda: ApiPath(self.api_path)),
+            "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
+            "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
+            "trusted_networks": collect(faults, lambda: _networks(self.trusted_proxies)),
         }
         faults += self._faults(upstream)
         faults += self._credential_faults()
@@ -306,36 +305,9 @@ class Config:
         """The subresources that a path may name."""
         return frozenset({self.path_template.subresource, *self.subresources})
 
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Config:
-        """Read the program's settings.
 
-        :param environ: such as ``os.environ``; a variable that is empty counts as not set.
-        :param flags: values by the same names, which win; None counts as not given.
-        :raises ConfigError: listing every fault.
-        """
-        given = {name: value for name, value in environ.items() if value or name == "SECRET_KEY"}
-        given.update({name: value for name, value in (flags or {}).items() if value is not None})
-        faults = _unknown_variables(given)
-        values: dict[str, Any] = {}
-        for setting in SETTINGS:
-            if setting.env in given and setting.target:
-                value = _collect(faults, lambda s=setting: s.parse(given[s.env]))  # type: ignore[misc]
-                if value is not None:
-                    values[setting.target] = value
-        values.setdefault("secret_key", "")
-        # Where the mode itself is a fault, neither mode's further demands are added to it.
-        values.setdefault("local_dev_mode", "LOCAL_DEV_MODE" in given)
-        if "ca_certs" in values:
-            values["sslopt"] = {"ca_certs": values.pop("ca_certs")}
-        values["remote_url"] = _remote_url(given, values["local_dev_mode"], faults)
-        config = _collect(faults, lambda: cls(**values))
-        if config is None or faults:
-            raise ConfigError(faults)
-        return config
-
-
-def _collect(faults: list[str], make: Callable[[], T]) -> T | None:
+def collect(faults: list[str], make: Callable[[], T]) -> T | None:
+    """Return what ``make()`` returns; if it raises :class:`.ConfigError`, add its faults to others."""
     try:
         return make()
     except ConfigError as exc:
@@ -348,152 +320,3 @@ def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(ip_network(text) for text in texts)
     except ValueError as exc:
         raise ConfigError([f"trusted_proxies: {exc}; write addresses and networks, as 10.0.0.0/8"]) from None
-
-
-def _remote_url(given: Mapping[str, str], dev: bool, faults: list[str]) -> str:
-    if dev:
-        return given.get("WS_REMOTE_URL", "ws://localhost:8001")
-    host, port = given.get("KUBERNETES_SERVICE_HOST"), given.get("KUBERNETES_SERVICE_PORT")
-    if not host or not port:
-        faults.append(
-            "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; run in a cluster, "
-            "or set LOCAL_DEV_MODE=true"
-        )
-        return "wss://unset"
-    return f"wss://{host_and_port(host, port)}"
-
-
-def _unknown_variables(given: Mapping[str, str]) -> list[str]:
-    """Find misspelt settings; Kubernetes injects two families of variables for a Service named wsproxy."""
-    known = {setting.env for setting in SETTINGS}
-    injected = ("WSPROXY_PORT", "WSPROXY_SERVICE_")
-    return [
-        f"{name} is not a setting; see wsproxy serve --help"
-        for name in sorted(given)
-        if name.startswith("WSPROXY_") and name not in known and not name.startswith(injected)
-    ]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of the program.
-
-    :ivar env: the environment variable; the flag is made from it.
-    :ivar target: the field of :class:`Config`, "" where several make one.
-    :ivar convert: text to value; raises ValueError.
-    :ivar default: what the help shows.
-    """
-
-    env: str
-    target: str
-    convert: Callable[[str], Any]
-    default: Any
-    help: str
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.env.removeprefix("WSPROXY_").lower().replace("_", "-")
-
-    def parse(self, text: str) -> Any:
-        """Convert ``text``.
-
-        :raises ConfigError: naming the variable; a secret is not quoted.
-        """
-        try:
-            return self.convert(text)
-        except ValueError as exc:
-            raise ConfigError([f"{self.env} is {text!r}; {exc}"]) from None
-
-
-def _number(kind: Callable[[str], T], what: str) -> Callable[[str], T]:
-    def convert(text: str) -> T:
-        try:
-            return kind(text)
-        except ValueError:
-            raise ValueError(f"it must be {what}") from None
-
-    return convert
-
-
-def _flag(text: str) -> bool:
-    value = text.strip().lower()
-    if value in ("y", "yes", "t", "true", "on", "1"):
-        return True
-    if value in ("n", "no", "f", "false", "off", "0"):
-        return False
-    raise ValueError("it must be true or false")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _some_names(text: str) -> tuple[str, ...]:
-    """As :func:`_names`, where none would not mean none, but no restriction."""
-    if names := _names(text):
-        return names
-    raise ValueError("it must name at least one")
-
-
-_seconds = _number(float, "a number of seconds")
-_DEFAULTS = {item.name: item.default for item in fields(Config)}
-
-
-def _setting(env: str, target: str, convert: Callable[[str], Any], help: str) -> Setting:
-    return Setting(env, target, convert, _DEFAULTS[target], help)
-
-
-SETTINGS = (
-    Setting("SECRET_KEY", "secret_key", str, None, "secret of the tokens, or a PEM public key"),
-    Setting(
-        "SECRET_KEY_FILE", "secret_key_files", _some_names, None, "files with a secret or PEM public keys"
-    ),
-    _setting("LOCAL_DEV_MODE", "local_dev_mode", _flag, "no TLS and no service account: for kubectl proxy"),
-    _setting("HOST", "host", str, "address to listen on; :: is dual-stack"),
-    _setting("PORT", "port", _number(int, "a number"), "TCP port to listen on"),
-    _setting("HOST_PATH_PREFIX", "host_path_prefix", str, "path in front of every route"),
-    Setting("KUBERNETES_SERVICE_HOST", "", str, None, "host of the API, set by Kubernetes in every pod"),
-    Setting("KUBERNETES_SERVICE_PORT", "", str, None, "port of the API, set by Kubernetes in every pod"),
-    Setting("WS_REMOTE_URL", "", str, "ws://localhost:8001", "URL of the API in dev mode"),
-    _setting("LOGLEVEL", "log_level", str.upper, "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
-    _setting("WSPROXY_API_PATH", "api_path", str, "API path with {namespace} and {vmi_name}"),
-    Setting("WSPROXY_SUBRESOURCES", "subresources", _names, None, "further subresources a path may name"),
-    Setting("WSPROXY_ALGORITHMS", "algorithms", _names, "HS256, or as the keys are", "JWS algorithms"),
-    Setting("WSPROXY_JWKS", "jwks", str, None, "file or https URL of a JWK Set with the keys of the tokens"),
-    _setting("WSPROXY_JWKS_INTERVAL", "jwks_interval", _seconds, "seconds between fetches of the JWK Set"),
-    _setting("WSPROXY_JWKS_CA_FILE", "jwks_ca_file", str, "authorities of the JWK Set's URL"),
-    Setting("WSPROXY_ISSUER", "issuer", _some_names, None, "iss claims that are taken, separated by commas"),
-    Setting(
-        "WSPROXY_AUDIENCE", "audience", _some_names, None, "aud claims that are taken, separated by commas"
-    ),
-    _setting("WSPROXY_LEEWAY", "leeway", _seconds, "seconds by which the issuer's clock may be wrong"),
-    _setting("WSPROXY_ALLOW_ETERNAL_TOKENS", "allow_eternal_tokens", _flag, "take tokens without exp"),
-    Setting("WSPROXY_CLAIM_USER", "claim_user", _some_names, "/id,/sub", "JSON pointers to the user"),
-    _setting("WSPROXY_CLAIM_NAMESPACE", "claim_namespace", str, "JSON pointer to the namespace"),
-    _setting("WSPROXY_CLAIM_VMIS", "claim_vmis", str, "JSON pointer to the list of VMIs"),
-    _setting("WSPROXY_ALLOW_VMI_PATTERNS", "allow_vmi_patterns", _flag, "let * in it stand for anything"),
-    Setting("WSPROXY_NAMESPACES", "namespaces", _some_names, None, "the only namespaces that are served"),
-    Setting("WSPROXY_CA_FILE", "ca_certs", str, SERVICE_ACCOUNT_CA, "authorities of the API's certificate"),
-    _setting("WSPROXY_TOKEN_FILE", "token_file", str, "bearer token of the service account"),
-    _setting("WSPROXY_TLS_CERT", "tls_cert", str, "certificate chain for clients; without it no TLS"),
-    _setting("WSPROXY_TLS_KEY", "tls_key", str, "its private key, if that is in another file"),
-    _setting("WSPROXY_TLS_CLIENT_CA", "tls_client_ca", str, "authorities; each client needs a certificate"),
-    _setting("WSPROXY_REJECT", "reject", str.lower, "how to refuse: auto, http or close"),
-    Setting(
-        "WSPROXY_CREDENTIALS", "credentials", _names, "path,header,subprotocol", "where tokens may stand"
-    ),
-    _setting("WSPROXY_COOKIE_NAME", "cookie_name", str, "name of the cookie that holds a token"),
-    Setting("WSPROXY_ALLOW_ORIGIN", "allow_origin", _names, None, "pages that may use the proxy, * for all"),
-    _setting("WSPROXY_REQUIRE_ORIGIN", "require_origin", _flag, "refuse clients that send no Origin"),
-    Setting("WSPROXY_TRUSTED_PROXIES", "trusted_proxies", _names, None, "networks of proxies in front"),
-    _setting("WSPROXY_TICKETS", "tickets", _flag, "exchange tokens for one-time tickets at POST /ticket"),
-    _setting("WSPROXY_REQUEST_TIMEOUT", "request_timeout", _seconds, "seconds for a whole request head"),
-    _setting("WSPROXY_DIAL_TIMEOUT", "dial_timeout", _seconds, "seconds for connecting to the API"),
-    _setting("WSPROXY_CLOSE_TIMEOUT", "close_timeout", _seconds, "seconds in which every session ends"),
-    _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
-    _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
-    _setting("WSPROXY_MAX_PENDING", "max_pending", _number(int, "a whole number"), "unauthenticated clients"),
-    _setting("WSPROXY_WORKERS", "workers", _number(int, "a whole number"), "processes to serve with"),
-    _setting("WSPROXY_CPU_AFFINITY", "cpu_affinity", str.lower, "one CPU for each process: auto or off"),
-)
-"""Every setting of the program, in the order of the help."""

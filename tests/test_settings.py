@@ -1,0 +1,293 @@
+"""The program's settings."""
+
+from __future__ import annotations
+
+import unittest
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.test_config import SECRET, config
+from wsproxy.config import UpstreamURL
+from wsproxy.exceptions import ConfigError
+from wsproxy.settings import SETTINGS, config_from_env
+
+IN_CLUSTER = {
+    "SECRET_KEY": SECRET,
+    "KUBERNETES_SERVICE_HOST": "10.96.0.1",
+    "KUBERNETES_SERVICE_PORT": "443",
+}
+DEV = {"SECRET_KEY": SECRET, "LOCAL_DEV_MODE": "true"}
+
+
+class SettingsCase(unittest.TestCase):
+    def faults(self, environ: dict[str, str], flags: dict[str, str | None] | None = None) -> tuple[str, ...]:
+        with self.assertRaises(ConfigError) as caught:
+            config_from_env(environ, flags)
+        self.assertNotIn(SECRET, str(caught.exception))
+        return caught.exception.faults
+
+
+class FromEnvTest(SettingsCase):
+    VALUES: tuple[tuple[str, str, str, object], ...] = (
+        ("HOST", "::", "host", "::"),
+        ("PORT", "8080", "port", 8080),
+        ("HOST_PATH_PREFIX", "/ws_proxy", "host_path_prefix", "/ws_proxy"),
+        ("LOGLEVEL", "debug", "log_level", "DEBUG"),
+        (
+            "WSPROXY_API_PATH",
+            "/{namespace}/{vmi_name}/console",
+            "api_path",
+            "/{namespace}/{vmi_name}/console",
+        ),
+        ("WSPROXY_SUBRESOURCES", "console, usbredir,", "subresources", ("console", "usbredir")),
+        ("WSPROXY_ALGORITHMS", "HS384,HS512", "algorithms", ("HS384", "HS512")),
+        ("SECRET_KEY_FILE", "/etc/a, /etc/b", "secret_key_files", ("/etc/a", "/etc/b")),
+        ("WSPROXY_JWKS", "https://issuer.example/jwks", "jwks", "https://issuer.example/jwks"),
+        ("WSPROXY_JWKS_INTERVAL", "60", "jwks_interval", 60.0),
+        ("WSPROXY_JWKS_CA_FILE", "/etc/ca.crt", "jwks_ca_file", "/etc/ca.crt"),
+        (
+            "WSPROXY_ISSUER",
+            "https://a.example,https://b.example",
+            "issuer",
+            ("https://a.example", "https://b.example"),
+        ),
+        ("WSPROXY_AUDIENCE", "consoles", "audience", ("consoles",)),
+        ("WSPROXY_LEEWAY", "2.5", "leeway", 2.5),
+        ("WSPROXY_ALLOW_ETERNAL_TOKENS", "yes", "allow_eternal_tokens", True),
+        ("WSPROXY_CLAIM_USER", "/email,/sub", "claim_user", ("/email", "/sub")),
+        (
+            "WSPROXY_CLAIM_NAMESPACE",
+            "/k8s.io/namespace",
+            "claim_namespace",
+            "/k8s.io/namespace",
+        ),
+        ("WSPROXY_CLAIM_VMIS", "/vmis", "claim_vmis", "/vmis"),
+        ("WSPROXY_ALLOW_VMI_PATTERNS", "1", "allow_vmi_patterns", True),
+        ("WSPROXY_NAMESPACES", "lab-1,lab-2", "namespaces", ("lab-1", "lab-2")),
+        ("WSPROXY_CA_FILE", "/etc/ca.crt", "sslopt", {"ca_certs": "/etc/ca.crt"}),
+        ("WSPROXY_TOKEN_FILE", "/etc/token", "token_file", "/etc/token"),
+        ("WSPROXY_TLS_CERT", "/tls/tls.crt", "tls_cert", "/tls/tls.crt"),
+        ("WSPROXY_REJECT", "HTTP", "reject", "http"),
+        ("WSPROXY_CREDENTIALS", "header, query", "credentials", ("header", "query")),
+        ("WSPROXY_COOKIE_NAME", "__Host-jwt", "cookie_name", "__Host-jwt"),
+        ("WSPROXY_ALLOW_ORIGIN", "https://a, http://b:81", "allow_origin", ("https://a", "http://b:81")),
+        ("WSPROXY_REQUIRE_ORIGIN", "true", "require_origin", True),
+        ("WSPROXY_TRUSTED_PROXIES", "10.0.0.0/8,::1", "trusted_proxies", ("10.0.0.0/8", "::1")),
+        ("WSPROXY_TICKETS", "on", "tickets", True),
+        ("WSPROXY_REQUEST_TIMEOUT", "1.5", "request_timeout", 1.5),
+        ("WSPROXY_DIAL_TIMEOUT", "2", "dial_timeout", 2.0),
+        ("WSPROXY_CLOSE_TIMEOUT", "3", "close_timeout", 3.0),
+        ("WSPROXY_PING_INTERVAL", "4", "ping_interval", 4.0),
+        ("WSPROXY_MAX_FRAME_SIZE", "65536", "max_frame_size", 65536),
+        ("WSPROXY_MAX_PENDING", "8", "max_pending", 8),
+        ("WSPROXY_WORKERS", "64", "workers", 64),
+        ("WSPROXY_CPU_AFFINITY", "OFF", "cpu_affinity", "off"),
+    )
+    ELSEWHERE = frozenset(
+        {
+            "SECRET_KEY",
+            "LOCAL_DEV_MODE",
+            "KUBERNETES_SERVICE_HOST",
+            "KUBERNETES_SERVICE_PORT",
+            "WS_REMOTE_URL",
+            "WSPROXY_TLS_CLIENT_CA",
+            "WSPROXY_TLS_KEY",
+        }
+    )
+
+    def test_every_setting_is_tested(self) -> None:
+        """The table of this test names every setting, apart from those with tests of their own."""
+        self.assertEqual(
+            {row[0] for row in self.VALUES} | self.ELSEWHERE, {setting.env for setting in SETTINGS}
+        )
+
+    def test_minimum(self) -> None:
+        """In a cluster the secret is all that has to be given; the rest has its default."""
+        self.assertEqual(config_from_env(IN_CLUSTER), config())
+
+    def test_every_setting(self) -> None:
+        """Each variable sets its field."""
+        for env, text, target, value in self.VALUES:
+            with self.subTest(env=env):
+                self.assertEqual(getattr(config_from_env(IN_CLUSTER | {env: text}), target), value)
+
+    def test_flags_win(self) -> None:
+        """A flag of the same name wins over the environment; one that is not given does not."""
+        for env, text, target, value in self.VALUES:
+            with self.subTest(env=env):
+                found = config_from_env(
+                    IN_CLUSTER | {env: "nonsense"}, {env: text, "PORT": None} | {env: text}
+                )
+                self.assertEqual(getattr(found, target), value)
+        self.assertEqual(config_from_env(IN_CLUSTER | {"PORT": "1"}, {"PORT": None}).port, 1)
+
+    def test_empty_variables(self) -> None:
+        """An empty variable counts as not set; only an empty secret is a fault."""
+        empty = {setting.env: "" for setting in SETTINGS} | IN_CLUSTER
+        self.assertEqual(config_from_env(empty), config())
+        self.assertEqual(config_from_env(IN_CLUSTER | {"WSPROXY_UNKNOWN": ""}), config())
+        for environ in (
+            IN_CLUSTER | {"SECRET_KEY": ""},
+            {k: v for k, v in IN_CLUSTER.items() if k != "SECRET_KEY"},
+        ):
+            (fault,) = self.faults(environ)
+            self.assertIn("SECRET_KEY is empty", fault)
+
+    def test_tls_towards_clients(self) -> None:
+        """The key, if in a file of its own, and the authorities of clients are of no use by themselves."""
+        both = {"WSPROXY_TLS_KEY": "/k", "WSPROXY_TLS_CLIENT_CA": "/c"}
+        found = config_from_env(IN_CLUSTER | both | {"WSPROXY_TLS_CERT": "/a"})
+        self.assertEqual((found.tls_cert, found.tls_key, found.tls_client_ca), ("/a", "/k", "/c"))
+        for fault, name in zip(self.faults(IN_CLUSTER | both), ("tls_key", "tls_client_ca"), strict=True):
+            self.assertEqual(fault, f"{name} is set but tls_cert is not; set it, or clients come without TLS")
+
+    def test_dev_mode(self) -> None:
+        """In dev mode the API is at WS_REMOTE_URL, by default that of kubectl proxy, and nowhere else."""
+        self.assertEqual(config_from_env(DEV).remote_url, "ws://localhost:8001")
+        self.assertEqual(config_from_env(DEV | {"WS_REMOTE_URL": "ws://a:1"}).remote_url, "ws://a:1")
+        self.assertEqual(config_from_env(DEV | IN_CLUSTER).remote_url, "ws://localhost:8001")
+        (fault,) = self.faults(DEV | {"WS_REMOTE_URL": "wss://a:1"})
+        self.assertIn("wss://a:1", fault)
+
+    def test_remote_url_is_of_dev_mode_only(self) -> None:
+        """In a cluster WS_REMOTE_URL means nothing, as in the original."""
+        self.assertEqual(
+            config_from_env(IN_CLUSTER | {"WS_REMOTE_URL": "ws://evil"}).remote_url, "wss://10.96.0.1:443"
+        )
+
+    def test_spellings_of_a_flag(self) -> None:
+        """The original's spellings of true and false work, in any case."""
+        for text in ("y", "yes", "t", "true", "on", "1", "True", " TRUE "):
+            self.assertTrue(config_from_env(DEV | {"LOCAL_DEV_MODE": text}).local_dev_mode, text)
+        for text in ("n", "no", "f", "false", "off", "0", "False"):
+            self.assertFalse(config_from_env(IN_CLUSTER | {"LOCAL_DEV_MODE": text}).local_dev_mode, text)
+        (fault,) = self.faults(IN_CLUSTER | {"LOCAL_DEV_MODE": "maybe"})
+        self.assertIn("LOCAL_DEV_MODE is 'maybe'", fault)
+
+    def test_ipv6_host(self) -> None:
+        """An IPv6 address of the API gets brackets."""
+        found = config_from_env(IN_CLUSTER | {"KUBERNETES_SERVICE_HOST": "fd00::1"})
+        self.assertEqual(found.remote_url, "wss://[fd00::1]:443")
+        self.assertEqual(found.upstream, UpstreamURL("fd00::1", 443, "", True))
+
+    def test_outside_a_cluster(self) -> None:
+        """Outside a cluster, and not in dev mode, the fault says what to do."""
+        for missing in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+            (fault,) = self.faults(IN_CLUSTER | {missing: ""})
+            self.assertIn("LOCAL_DEV_MODE=true", fault)
+
+    def test_unknown_setting(self) -> None:
+        """An unknown WSPROXY_ variable is a fault, so that a misspelt limit never goes unseen."""
+        for name in ("WSPROXY_X", "WSPROXY_REQUEST_TIME", "WSPROXY_", "WSPROXY_HOST", "WSPROXY_SERVIC_X"):
+            with self.subTest(name=name):
+                (fault,) = self.faults(IN_CLUSTER | {name: "1"})
+                self.assertIn(name, fault)
+
+    def test_variables_that_kubernetes_injects(self) -> None:
+        """What Kubernetes injects for a Service named wsproxy is no fault and no setting."""
+        injected = {
+            "WSPROXY_PORT": "tcp://10.96.0.7:5001",
+            "WSPROXY_PORT_5001_TCP": "tcp://10.96.0.7:5001",
+            "WSPROXY_PORT_5001_TCP_ADDR": "10.96.0.7",
+            "WSPROXY_SERVICE_HOST": "10.96.0.7",
+            "WSPROXY_SERVICE_PORT": "5001",
+            "WSPROXY_SERVICE_PORT_HTTP": "5001",
+        }
+        self.assertEqual(config_from_env(IN_CLUSTER | injected), config())
+        self.assertFalse(injected.keys() & {setting.env for setting in SETTINGS})
+
+    def test_no_setting_uses_an_injected_name(self) -> None:
+        """No setting has a name that Kubernetes may inject, and no two share a name or a flag."""
+        for setting in SETTINGS:
+            self.assertFalse(setting.env.startswith(("WSPROXY_PORT", "WSPROXY_SERVICE_")), setting.env)
+        self.assertEqual(len({setting.env for setting in SETTINGS}), len(SETTINGS))
+        self.assertEqual(len({setting.flag for setting in SETTINGS}), len(SETTINGS))
+
+    def test_other_variables(self) -> None:
+        """Variables of others are none of ours."""
+        self.assertEqual(
+            config_from_env(IN_CLUSTER | {"PATH": "/bin", "wsproxy_x": "1", "XWSPROXY_Y": "1"}), config()
+        )
+
+    def test_unreadable_values(self) -> None:
+        """A value of the wrong kind is a fault that names its variable and quotes it."""
+        for env in (
+            "PORT",
+            "WSPROXY_REQUEST_TIMEOUT",
+            "WSPROXY_DIAL_TIMEOUT",
+            "WSPROXY_CLOSE_TIMEOUT",
+            "WSPROXY_PING_INTERVAL",
+            "WSPROXY_MAX_FRAME_SIZE",
+            "WSPROXY_WORKERS",
+        ):
+            for text in ("x", "1s", "1,5", "0x10"):
+                with self.subTest(env=env, text=text):
+                    (fault,) = self.faults(IN_CLUSTER | {env: text})
+                    self.assertIn(f"{env} is '{text}'", fault)
+
+    def test_all_faults_at_once(self) -> None:
+        """Faults of variables, of settings and unknown names are listed together."""
+        faults = self.faults(
+            {
+                "LOCAL_DEV_MODE": "false",
+                "PORT": "x",
+                "WSPROXY_CLOSE_TIMEOUT": "0",
+                "WSPROXY_REJECT": "never",
+                "WSPROXY_TYPO": "1",
+                "WSPROXY_TYPO_2": "1",
+            }
+        )
+        for word in (
+            "KUBERNETES_SERVICE_HOST",
+            "PORT is",
+            "close_timeout",
+            "reject",
+            "TYPO ",
+            "TYPO_2",
+            "SECRET_KEY",
+        ):
+            self.assertEqual(sum(word in fault for fault in faults), 1, word)
+        self.assertEqual(len(faults), 7)
+
+    def test_lists_without_names(self) -> None:
+        """A list that is given, but names nothing, is a fault and never means that everything is allowed."""
+        names = (
+            "SECRET_KEY_FILE",
+            "WSPROXY_ISSUER",
+            "WSPROXY_AUDIENCE",
+            "WSPROXY_CLAIM_USER",
+            "WSPROXY_NAMESPACES",
+        )
+        for name in names:
+            for text in (",", " ", " , "):
+                with self.subTest(name=name, text=text):
+                    (fault,) = self.faults(IN_CLUSTER | {name: text})
+                    self.assertIn(f"{name} is {text!r}; it must name at least one", fault)
+
+    def test_public_key(self) -> None:
+        """A PEM public key may be the secret, with its algorithm named or not, but not with an HMAC's."""
+        public = ec.generate_private_key(ec.SECP256R1()).public_key()
+        pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        found = config_from_env(IN_CLUSTER | {"SECRET_KEY": pem, "WSPROXY_ALGORITHMS": "ES256"})
+        self.assertEqual(found.algorithms, ("ES256",))
+        found = config_from_env(IN_CLUSTER | {"SECRET_KEY": pem})
+        self.assertEqual(found.keyring.keys[0].algorithms, ("ES256",))
+        (fault,) = self.faults(IN_CLUSTER | {"SECRET_KEY": pem, "WSPROXY_ALGORITHMS": "HS256"})
+        self.assertIn("PEM", fault)
+
+
+class SettingTest(unittest.TestCase):
+    def test_flags(self) -> None:
+        """A flag is made from the variable's name, without our prefix."""
+        flags = {setting.env: setting.flag for setting in SETTINGS}
+        self.assertEqual(flags["SECRET_KEY"], "--secret-key")
+        self.assertEqual(flags["WSPROXY_CA_FILE"], "--ca-file")
+        self.assertEqual(flags["KUBERNETES_SERVICE_HOST"], "--kubernetes-service-host")
+
+    def test_help(self) -> None:
+        """Every setting has a line of help, and the secret no default to show."""
+        for setting in SETTINGS:
+            self.assertTrue(setting.help, setting.env)
+            self.assertLess(len(setting.help), 80, setting.env)
+        self.assertIsNone(next(setting.default for setting in SETTINGS if setting.env == "SECRET_KEY"))
