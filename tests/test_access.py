@@ -293,22 +293,6 @@ class CrossSiteWebSocketHijacking(AccessCase):
                 proxy, 403, "forbidden", "/-/vm", self.cookie(), f"Origin: http://{FOREIGN[8:]}"
             )
 
-    def test_client_certificate(self) -> None:
-        """Where client certificates are asked for, every credential is as good as sent by itself."""
-        config = Config(**self.proxy_options())
-        object.__setattr__(config, "tls_client_ca", "ca.pem")  # without the TLS that it belongs to
-        access = Gateway(config).access
-        own = Client("192.0.2.1:1", "192.0.2.1", "https://proxy")
-
-        def admit(*headers: str) -> None:
-            access.admit(parsed(f"/{self.token('vm')}/vm", *headers), own, Deadline(10))
-
-        for origin in (PAGE, "null", "http://proxy"):
-            with self.subTest(origin), self.assertRaises(Forbidden):
-                admit(f"Origin: {origin}")
-        admit("Origin: https://proxy")
-        admit()
-
 
 def parsed(target: str, *headers: str) -> RequestHead:
     head = HeadReader().feed(RawClient.request(target, headers))

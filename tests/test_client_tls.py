@@ -488,7 +488,7 @@ class ClientCertificates(ClientTLSTestCase):
         self.clients_ca = CertificateAuthority(directory.name, name="authority of clients")
         certfile, keyfile = self.server_ca.issue()
         self.proxy = self.start_proxy(
-            tls_cert=certfile, tls_key=keyfile, tls_client_ca=self.clients_ca.ca_file
+            tls_cert=certfile, tls_key=keyfile, tls_client_ca=self.clients_ca.ca_file, reject="http"
         )
         self.other_ca = CertificateAuthority(directory.name, name="authority of clients")
 
@@ -517,6 +517,22 @@ class ClientCertificates(ClientTLSTestCase):
             for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
                 with self.subTest(what=what, version=version):
                     self.assert_refused(self.context(certificate, maximum_version=version), reason)
+
+    def test_foreign_page(self) -> None:
+        """A browser sends its certificate for every page, so that has to be the proxy's own (CWE-1385)."""
+        context = self.context(self.clients_ca.issue_client("someone"))
+        target = f"/{self.token('vm')}/vm"
+        for origin in ("https://console.example", "null", "http://proxy", "https://proxy:8443"):
+            with self.subTest(origin), RawClient(self.proxy.address, tls=context) as client:
+                client.send_raw(RawClient.request(target, [f"Origin: {origin}"]))
+                client.read_head()
+                self.assertEqual(client.status, 403)
+        self.assertEqual(self.api.connections, 0)
+        for headers in (["Origin: https://proxy"], []):
+            with RawClient(self.proxy.address, tls=context) as client:
+                client.send_raw(RawClient.request(target, headers))
+                client.read_head()
+                self.assertEqual(client.status, 101)
 
     def assert_refused(self, context: ssl.SSLContext, reason: str) -> None:
         with self.assertLogs("wsproxy", "INFO") as logs:
