@@ -48,9 +48,9 @@ class TLSTransportTest(transports.CommonTests):
         """A read for which TLS has to send first, and cannot, is told from one that finds nothing."""
         _, two = self.pair()
         with mock.patch.object(two, "_tls") as tls:
-            tls.recv_into.side_effect = ssl.SSLWantWriteError
+            tls.read.side_effect = ssl.SSLWantWriteError
             self.assertEqual(two.try_recv_into(memoryview(bytearray(1))), -1)
-            tls.recv_into.side_effect = ssl.SSLWantReadError
+            tls.read.side_effect = ssl.SSLWantReadError
             self.assertIsNone(two.try_recv_into(memoryview(bytearray(1))))
 
     def test_it_is_tls(self) -> None:

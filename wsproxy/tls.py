@@ -120,11 +120,14 @@ class TLSTransport(Transport):
 
     def _recv_records(self, buffer: memoryview) -> int:
         """Receive one record, or several, if the first ones are of the largest size."""
+        received: int
         with self._lock:
-            total = received = self._tls.recv_into(buffer)
+            # What recv_into would call, if there is still a TLS layer.
+            received = self._tls.read(len(buffer), buffer)  # type: ignore[assignment]
+            total = received
             while received == _RECORD and len(buffer) - total >= _RECORD:
                 try:
-                    received = self._tls.recv_into(buffer[total:])
+                    received = self._tls.read(len(buffer) - total, buffer[total:])  # type: ignore[assignment]
                 except OSError:  # nothing yet, or the end, which the next call reports
                     break
                 total += received
