@@ -520,6 +520,7 @@ class ClientCertificates(ClientTLSTestCase):
 
     def test_foreign_page(self) -> None:
         """A browser sends its certificate for every page, so that has to be the proxy's own (CWE-1385)."""
+        self.api.add_vmi("vm", self.namespace)
         context = self.context(self.clients_ca.issue_client("someone"))
         target = f"/{self.token('vm')}/vm"
         for origin in ("https://console.example", "null", "http://proxy", "https://proxy:8443"):
