@@ -17,22 +17,20 @@ __all__ = ["anywhere", "settle"]
 _allowed: frozenset[int] = frozenset()
 
 
-def settle(choice: int, processes: int = 1) -> None:
+def settle(choice: int) -> None:
     """Keep the calling thread, and what it starts from now on, on one of the CPUs that it may use.
 
-    For a process's main thread, before there is another one. Does nothing unless that leaves a CPU to others,
-    or where the system knows no affinity (macOS) or does not allow it. The system's scheduler moves whatever
-    else runs on that CPU.
+    For a process's main thread, before there is another one. Does nothing with a single CPU, or where the
+    system knows no affinity (macOS) or does not allow it. The system's scheduler moves whatever else runs
+    on that CPU.
 
     :param choice: any number; several processes with numbers in a row spread over the CPUs.
-    :param processes: how many there are.
     """
     global _allowed
     with suppress(AttributeError, OSError):
         allowed = frozenset(os.sched_getaffinity(0))
-        if len(allowed) > processes:
-            os.sched_setaffinity(0, {sorted(allowed)[choice % len(allowed)]})
-            _allowed = allowed
+        os.sched_setaffinity(0, {sorted(allowed)[choice % len(allowed)]})
+        _allowed = allowed
 
 
 class anywhere:

@@ -196,7 +196,7 @@ class Supervisor:
             for worker in self._workers():
                 worker.channel.close()
             if self._config.cpu_affinity == "auto":
-                settle(self._first_cpu + number, self._config.workers)
+                settle(self._first_cpu + number)
             work(self._config, self._listener, Channel(theirs))
             status = 0
         except BaseException:
