@@ -10,8 +10,8 @@ from .access import AccessControl
 from .deadline import Deadline
 from .exceptions import BadRequest, Forbidden, MethodNotAllowed, Refused, UnsupportedMediaType
 from .forwarded import Client
-from .nesting import nested_deeper_than
 from .routing import endpoint_of, is_dns_label, is_dns_subdomain
+from .strict_json import parse_json
 from .upgrade import RequestHead, http_response
 
 __all__ = ["HTTPRequest", "answer"]
@@ -103,9 +103,7 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
 def _wanted(body: bytes) -> dict[str, str]:
     """Return the members of a request for a ticket: ``vmi``, and perhaps those that narrow it further."""
     try:
-        if nested_deeper_than(_MAX_TICKET_BRACKETS, body):
-            raise ValueError("nested")
-        wanted = json.loads(body.decode("utf-8"), object_pairs_hook=_members)
+        wanted = parse_json(body, _MAX_TICKET_BRACKETS)
     except ValueError:
         raise BadRequest("the body must be a JSON object, no member of which comes twice") from None
     if not isinstance(wanted, dict) or not all(isinstance(value, str) for value in wanted.values()):
@@ -115,10 +113,3 @@ def _wanted(body: bytes) -> dict[str, str]:
     if not is_dns_subdomain(wanted["vmi"]) or not is_dns_label(wanted.get("namespace", "x")):
         raise BadRequest("the vmi or the namespace in the body is not a Kubernetes name")
     return wanted
-
-
-def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a member comes twice")
-    return members
