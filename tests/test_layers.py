@@ -47,7 +47,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
     ),
-    frozenset({"authorization", "config", "refusal", "tickets", "tokens", "writer"}),
+    frozenset({"authorization", "config", "refusal", "response", "tickets", "tokens", "writer"}),
     frozenset({"access", "pump", "settings", "tls"}),
     frozenset({"fetch", "http", "pump_threads", "upstream"}),
     frozenset({"jwks_source", "relay"}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import socket
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from .deadline import Deadline
 from .exceptions import TransportClosed
 from .jwks import WebURL
 from .resolver import Resolver
+from .response import ResponseStream
 from .sockets import connect_tcp
 from .tls import ClientTLS
 from .transport import PlainTransport, Transport
@@ -48,7 +48,7 @@ def fetch(
         raise
     try:
         transport.send(_request(url), deadline)
-        return _body(_Stream(transport, deadline), max_size)
+        return _body(ResponseStream(transport, deadline), max_size)
     finally:
         transport.close()
 
@@ -64,7 +64,7 @@ def _request(url: WebURL) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def _body(stream: _Stream, max_size: int) -> bytes:
+def _body(stream: ResponseStream, max_size: int) -> bytes:
     response = http.client.HTTPResponse(stream)  # type: ignore[arg-type]
     try:
         response.begin()
@@ -76,23 +76,3 @@ def _body(stream: _Stream, max_size: int) -> bytes:
     if len(body) > max_size:
         raise ValueError(f"the answer has more than {max_size} bytes")
     return body
-
-
-class _Stream(io.RawIOBase):
-    """What http.client takes for a socket to read from; each read is bounded by the deadline."""
-
-    def __init__(self, transport: Transport, deadline: Deadline) -> None:
-        super().__init__()
-        self._transport = transport
-        self._deadline = deadline
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._transport.recv(len(buffer), self._deadline)
-        buffer[: len(data)] = data
-        return len(data)

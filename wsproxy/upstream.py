@@ -10,7 +10,6 @@ errors nor its trace can hold them.
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import logging
 import re
@@ -36,6 +35,7 @@ from .exceptions import (
 from .nesting import nested_deeper_than
 from .reloaded import Reloaded
 from .resolver import Resolver
+from .response import ResponseStream
 from .sockets import connect_tcp
 from .tls import ClientTLS, TLSTransport
 from .transport import PlainTransport, Transport
@@ -318,7 +318,8 @@ class _HandshakeStream:
 
     def read_body(self) -> bytes:
         """Read the body of a refusal, as much as comes in time and at most 64 KiB; never raises."""
-        response = http.client.HTTPResponse(_Replay(self))  # type: ignore[arg-type]
+        self._transport.unread(self._head + self._rest)  # read again, from its first byte on
+        response = http.client.HTTPResponse(ResponseStream(self._transport, self._deadline))  # type: ignore[arg-type]
         body = b""
         try:
             response.begin()
@@ -328,42 +329,9 @@ class _HandshakeStream:
             logger.debug("the body of a refusal is cut short: %s", type(exc).__name__)
         return body[:_MAX_ERROR_BODY]
 
-    def read_on(self) -> bytes:
-        """Return what comes behind the head, piece by piece; b"" at the end."""
-        if self._rest:
-            part, self._rest = self._rest, b""
-            return part
-        return self._transport.recv(_RECEIVE, self._deadline)
-
-    def replayed_head(self) -> bytes:
-        return self._head
-
     def hand_over(self) -> None:
         """Give what came behind the 101 to the transport's next reader: frames already."""
         self._transport.unread(self._rest)
-
-
-class _Replay(io.RawIOBase):
-    """Shows a response to http.client from its first byte on, read whole or not."""
-
-    def __init__(self, stream: _HandshakeStream) -> None:
-        super().__init__()
-        self._stream = stream
-        self._data = stream.replayed_head()
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._data:
-            self._data = self._stream.read_on()
-        size = min(len(buffer), len(self._data))
-        buffer[:size] = self._data[:size]
-        self._data = self._data[size:]
-        return size
 
 
 def refusal_of(status: int, body: bytes) -> Refused:
