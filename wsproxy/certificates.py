@@ -54,27 +54,21 @@ def days_left(certificate: x509.Certificate, now: datetime.datetime | None = Non
 
 
 def _certificates(file: str) -> list[x509.Certificate]:
+    data = _read(file)
     try:
-        return x509.load_pem_x509_certificates(_read(file))
-    except ValueError as exc:
-        if isinstance(exc, _Unreadable):
-            raise
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
         raise ValueError(f"{file} holds no certificate in PEM form") from None
 
 
 def _key(file: str) -> PrivateKeyTypes:
+    data = _read(file)
     try:
-        return load_pem_private_key(_read(file), None)
-    except _Unreadable:
-        raise
+        return load_pem_private_key(data, None)
     except TypeError:  # nobody is there to type the password in
         raise ValueError(f"the private key in {file} is encrypted; store it without a password") from None
     except (ValueError, UnsupportedAlgorithm):  # its text may quote the key: not chained
         raise ValueError(f"{file} holds no private key in PEM form") from None
-
-
-class _Unreadable(ValueError):
-    pass
 
 
 def _read(file: str) -> bytes:
@@ -82,7 +76,7 @@ def _read(file: str) -> bytes:
         with open(file, "rb") as opened:
             return opened.read()
     except OSError as exc:
-        raise _Unreadable(f"{file} cannot be read: {exc.strerror}") from exc
+        raise ValueError(f"{file} cannot be read: {exc.strerror}") from exc
 
 
 def _spki(holder: x509.Certificate | PrivateKeyTypes) -> bytes:

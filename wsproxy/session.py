@@ -151,7 +151,6 @@ class Session:
         Blocks for at most the dial timeout after ``before_dial``, and while the embedder's hook, if there is
         one, decides. The only path that can reach the upstream.
 
-
         :param client: who sent the request.
         :param before_dial: bounds all that comes before the dial.
         :param on_authorised: called before the dial; what it raises ends the opening.
