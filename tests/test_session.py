@@ -166,7 +166,7 @@ class Claims(ProxyTestCase):
         """A token without exp opens a session where the operator allows it, and nowhere else."""
         self.assertEqual(self.status("web-1", self.claims("web-1")), 401)
         with self.assertLogs("wsproxy.session", "INFO") as logs:
-            proxy = self.start_proxy(allow_eternal_tokens=True, ping_interval=0.05)
+            proxy = self.start_proxy(allow_eternal_tokens=True, ping_interval=0.3)
             token = jwt.encode(self.claims("web-1"), SECRET, "HS256")
             with RawClient.open(self.url(proxy, "web-1", token)) as client:
                 self.assertEqual(client.status, 101)
@@ -294,7 +294,7 @@ class Expiry(ProxyTestCase):
     def test_long_lived_token(self) -> None:
         """A token that is good for very long does not disturb the housekeeping."""
         self.api.add_vmi("vm", self.namespace)
-        proxy = self.start_proxy(ping_interval=0.1)
+        proxy = self.start_proxy(ping_interval=0.2)
         for seconds in (1e9, 1e15, 1e300):
             with self.subTest(seconds=seconds):
                 token = self.token("vm", expires_in=seconds)

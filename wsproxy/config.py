@@ -128,7 +128,7 @@ class Config:
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting upstream: name, TCP, TLS and handshake together.
     :param close_timeout: seconds in which every session ends, from the first cause.
-    :param ping_interval: seconds between pings on each leg; a dead leg is found after two to three.
+    :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
     :param max_frame_size: largest WebSocket frame, bytes of payload.
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
