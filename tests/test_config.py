@@ -100,6 +100,7 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.reject, found.log_level, found.algorithms), ("auto", "INFO", None))
         self.assertEqual((found.local_dev_mode, found.host_path_prefix), (False, None))
         self.assertEqual((found.workers, found.max_pending), (1, 512))
+        self.assertEqual((found.grace, found.idle_timeout, found.max_age), (0, 0, 0))
         self.assertEqual((found.secret_key_files, found.jwks, found.jwks_ca_file), ((), None, None))
         self.assertEqual((found.jwks_interval, found.leeway), (300, 0))
         self.assertEqual((found.issuer, found.audience, found.namespaces), ((), (), ()))
@@ -179,6 +180,9 @@ class FieldsTest(ConfigCase):
             ("namespaces", (("",), ("lab-*",), ("lab-1", "A"), ("a.b",))),
             ("max_frame_size", (0, -1, 65535)),
             ("max_pending", (-1, 0, 7)),
+            ("grace", (-1, float("nan"))),
+            ("idle_timeout", (-1, float("nan"), float("inf"))),
+            ("max_age", (-1, float("nan"), float("inf"))),
             ("port", (-1, 65536)),
             ("workers", (0, -1, 65)),
             ("cpu_affinity", ("", "AUTO", "0")),
@@ -209,6 +213,7 @@ class FieldsTest(ConfigCase):
         config(port=65535, max_frame_size=65536)
         config(workers=1)
         config(workers=64)
+        config(grace=float("inf"), idle_timeout=0.1, max_age=1e9)
         config(leeway=300, jwks_interval=86399)
         config(request_timeout=0.001, dial_timeout=86399, close_timeout=0.001, ping_interval=86399)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unittest
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -81,6 +82,9 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_PING_INTERVAL", "4", "ping_interval", 4.0),
         ("WSPROXY_MAX_FRAME_SIZE", "65536", "max_frame_size", 65536),
         ("WSPROXY_MAX_PENDING", "8", "max_pending", 8),
+        ("WSPROXY_GRACE", "inf", "grace", math.inf),
+        ("WSPROXY_IDLE_TIMEOUT", "600", "idle_timeout", 600.0),
+        ("WSPROXY_MAX_AGE", "3600.5", "max_age", 3600.5),
         ("WSPROXY_WORKERS", "64", "workers", 64),
         ("WSPROXY_CPU_AFFINITY", "OFF", "cpu_affinity", "off"),
     )

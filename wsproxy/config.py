@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from .exceptions import ConfigError
 from .jwks import JWKSLocation
 from .keyring import Keyring
 from .keys import check_algorithms, load_keys
+from .lifetime import LifetimeRules
 from .origin import OriginPolicy
 from .routing import ApiPath, host_and_port, is_dns_label, prefix_segments
 
@@ -130,6 +132,9 @@ class Config:
     :param close_timeout: seconds in which every session ends, from the first cause.
     :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
     :param max_frame_size: largest WebSocket frame, bytes of payload.
+    :param grace: seconds for which a session outlives its token; ``math.inf`` if it does so for ever.
+    :param idle_timeout: seconds for which a client may send no data, 0 for ever.
+    :param max_age: seconds for which a session may last, 0 for ever.
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
     :param log_level: what the program logs.
@@ -178,6 +183,9 @@ class Config:
     ping_interval: float = 25.0
     max_frame_size: int = 16 * 1024 * 1024
     max_pending: int = 512
+    grace: float = 0.0
+    idle_timeout: float = 0.0
+    max_age: float = 0.0
     host: str = "0.0.0.0"
     port: int = 5001
     log_level: str = "INFO"
@@ -189,6 +197,7 @@ class Config:
     keyring: Keyring = field(init=False, repr=False, compare=False)
     jwks_location: JWKSLocation | None = field(init=False, repr=False, compare=False)
     claim_rules: ClaimRules = field(init=False, repr=False, compare=False)
+    lifetime_rules: LifetimeRules = field(init=False, repr=False, compare=False)
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
     origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
@@ -202,6 +211,7 @@ class Config:
             "keyring": collect(faults, self._keyring),
             "jwks_location": collect(faults, lambda: JWKSLocation.parse(self.jwks) if self.jwks else None),
             "claim_rules": collect(faults, self._claim_rules),
+            "lifetime_rules": LifetimeRules(self.grace, self.idle_timeout, self.max_age),
             "path_template": collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
@@ -252,6 +262,11 @@ class Config:
                 faults.append(f"{name} is {getattr(self, name)}; it must be seconds, above 0 and below a day")
         if not 0 <= self.leeway <= _MAX_LEEWAY:
             faults.append(f"leeway is {self.leeway}; it must be seconds, 0 to {_MAX_LEEWAY}")
+        if not self.grace >= 0:
+            faults.append(f"grace is {self.grace}; it must be seconds, 0 or more, or inf")
+        for name in ("idle_timeout", "max_age"):
+            if not 0 <= getattr(self, name) < math.inf:
+                faults.append(f"{name} is {getattr(self, name)}; it must be seconds, or 0 for no limit")
         if self.max_frame_size < _MIN_FRAME_SIZE:
             faults.append(
                 f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"

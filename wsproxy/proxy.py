@@ -78,6 +78,9 @@ class WebsocketProxy:
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
     :param max_pending: how many clients may not have authenticated yet.
+    :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
+    :param idle_timeout: seconds for which a client may send no data, 0 for ever.
+    :param max_age: seconds for which a session may last, 0 for ever.
     :raises ConfigError: a :class:`ValueError` listing every fault.
     """
 
@@ -123,6 +126,9 @@ class WebsocketProxy:
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
         max_pending: int = 512,
+        grace: float = 0.0,
+        idle_timeout: float = 0.0,
+        max_age: float = 0.0,
     ) -> None:
         self._setup(
             Config(
@@ -164,6 +170,9 @@ class WebsocketProxy:
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
+                grace=grace,
+                idle_timeout=idle_timeout,
+                max_age=max_age,
             ),
             authorize,
         )

@@ -153,6 +153,11 @@ class Relay:
         return self._sides[Leg.UPSTREAM].pump.received
 
     @property
+    def data_up(self) -> int:
+        """Bytes of data frames that the client sent: no pings, no pongs."""
+        return self._sides[Leg.CLIENT].pump.data
+
+    @property
     def close_not_sent(self) -> tuple[str, ...]:
         """After the end: the legs that were to get a Close but were inside a frame or took nothing."""
         return self._close_not_sent

@@ -17,10 +17,11 @@ from .authorization import Authorize
 from .claims import Grant
 from .config import Config
 from .counters import Counters
-from .deadline import Deadline
+from .deadline import Clock, Deadline
 from .exceptions import Draining, Refused, TransportClosed
 from .forwarded import Client
 from .housekeeping import Housekeeping
+from .lifetime import Lifetime
 from .live_keys import LiveKeys
 from .poller import Poller
 from .relay import Relay, RelayLimits
@@ -42,7 +43,6 @@ logger = logging.getLogger("wsproxy.session")
 SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
-_EXPIRED = (4411, "expired: the token's time is over")
 
 
 class Gateway:
@@ -50,11 +50,14 @@ class Gateway:
 
     :param config: the settings.
     :param authorize: the embedder's hook, None without one.
+    :param clock: seconds, for all that housekeeping looks after.
     :ivar tls: TLS towards clients, None if they come without.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
     """
 
-    def __init__(self, config: Config, authorize: Authorize | None = None) -> None:
+    def __init__(
+        self, config: Config, authorize: Authorize | None = None, clock: Clock = time.monotonic
+    ) -> None:
         self.config = config
         self.tls = ServerTLS.from_config(config)
         self.resolver = Resolver()
@@ -63,7 +66,8 @@ class Gateway:
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
         self.access = AccessControl(config, self.verifier, self.tickets, authorize)
         self.dialler = Dialler(config, self.resolver)
-        self.housekeeping = Housekeeping()
+        self.clock = clock
+        self.housekeeping = Housekeeping(clock)
         self.poller = Poller() if Poller.available else None
         self.counters = Counters()
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
@@ -131,7 +135,7 @@ class Session:
         self._relay: Relay | None = None
         self._end: tuple[int, str] | None = None
         self._opened: _Opened | None = None
-        self._expires = 0.0
+        self._lifetime: Lifetime | None = None
 
     @property
     def subprotocol(self) -> str | None:
@@ -186,10 +190,11 @@ class Session:
             upstream.transport,
             gateway.relay_limits,
             lambda delay: housekeeping.wake(self, delay),
+            clock=gateway.clock,
             poller=gateway.poller,
         )
-        started, left = time.monotonic(), grant.seconds_left()
-        self._expires = started + left
+        started = gateway.clock()
+        self._lifetime = Lifetime(gateway.config.lifetime_rules, started, grant.seconds_left())
         with self._lock:
             self._relay, end = relay, self._end
         if end:
@@ -197,7 +202,7 @@ class Session:
         self._log_open(grant)
         gateway.counters.add(relay)
         # Not called before something is due: waking one more thread would make each opening slower.
-        housekeeping.add(self, min(left, gateway.config.ping_interval))
+        housekeeping.add(self, min(self._lifetime.due - started, gateway.config.ping_interval))
         if relay.ending:  # it may have been ended, and its wake lost, before it was added
             housekeeping.wake(self)
         try:
@@ -205,7 +210,7 @@ class Session:
         finally:
             housekeeping.remove(self)
             gateway.counters.remove(relay)
-            self._log_end(relay, time.monotonic() - started)
+            self._log_end(relay, gateway.clock() - started)
 
     def close(self) -> None:
         """Close the upstream. By the session's own thread, last. Idempotent."""
@@ -237,11 +242,12 @@ class Session:
 
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`."""
-        assert self._relay is not None
-        if now >= self._expires and self._relay.ending is None:
-            self.end(*_EXPIRED)
-        due = self._relay.tick(now)
-        return min(due, self._expires) if now < self._expires else due
+        relay, lifetime = self._relay, self._lifetime
+        assert relay is not None and lifetime is not None
+        if relay.ending is None and (over := lifetime.look(now, relay.data_up)):
+            self.end(*over)
+        due = relay.tick(now)
+        return due if relay.ending else min(due, lifetime.due)
 
     def _watch(self, sock: socket.socket | None) -> None:
         """Remember the socket that a dial blocks on, so that :meth:`end` can wake it."""

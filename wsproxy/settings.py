@@ -134,6 +134,9 @@ SETTINGS = (
     _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
     _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
     _setting("WSPROXY_MAX_PENDING", "max_pending", _number(int, "a whole number"), "unauthenticated clients"),
+    _setting("WSPROXY_GRACE", "grace", _seconds, "seconds for which sessions outlive their token, or inf"),
+    _setting("WSPROXY_IDLE_TIMEOUT", "idle_timeout", _seconds, "seconds a client may send no data, 0: ever"),
+    _setting("WSPROXY_MAX_AGE", "max_age", _seconds, "seconds a session may last, 0: for ever"),
     _setting("WSPROXY_WORKERS", "workers", _number(int, "a whole number"), "processes to serve with"),
     _setting("WSPROXY_CPU_AFFINITY", "cpu_affinity", str.lower, "one CPU for each process: auto or off"),
 )
