@@ -322,7 +322,9 @@ class Lifetimes(ProxyTestCase):
         done = threading.Event()
         assert self.proxy._server is not None
         housekeeping = self.proxy._server._gateway.housekeeping
-        housekeeping.add(_Last(housekeeping, done))
+        last = _Last(housekeeping, done)
+        housekeeping.add(last, 1.0)
+        housekeeping.wake(last)  # unlike add it wakes the thread, whatever else is due
         self.assertTrue(done.wait(10))
 
     def assert_ends(self, client: RawClient, code: int, reason: str) -> None:
