@@ -21,7 +21,7 @@ from typing import Any
 from .exceptions import BadToken, ConfigError, Forbidden, TokenExpired
 from .routing import is_dns_label
 
-__all__ = ["ClaimRules", "Grant", "Pointer"]
+__all__ = ["ClaimRules", "Grant", "Pointer", "matches"]
 
 _MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z; a time in milliseconds lies beyond it
 _MAX_ID = 2**63
@@ -40,6 +40,7 @@ class Grant:
     :ivar token_id: names the token in logs and lists, without giving it away: its ``jti`` claim if that is a
         short word, else made from its hash.
     :ivar patterns: whether ``*`` in ``vmis`` stands for any characters; otherwise it matches nothing.
+    :ivar may_take_over: whether it may take a console from who has it, where consoles can be taken over.
     """
 
     user: str | int
@@ -48,6 +49,7 @@ class Grant:
     expires_at: float
     token_id: str
     patterns: bool = False
+    may_take_over: bool = True
 
     def seconds_left(self) -> float:
         """Return how long the token is still valid; negative once it is not."""
@@ -62,7 +64,7 @@ class Grant:
             raise Forbidden("the token does not allow this VMI")
 
     def _allows(self, vmi: str) -> bool:
-        return vmi in self.vmis or (self.patterns and any(_matches(name, vmi) for name in self.vmis))
+        return vmi in self.vmis or (self.patterns and any(matches(name, vmi) for name in self.vmis))
 
 
 class Pointer:
@@ -98,6 +100,7 @@ class Pointer:
 _USER = (Pointer("/id"), Pointer("/sub"))
 _NAMESPACE = Pointer("/lab_instance/namespace_name")
 _VMIS = Pointer("/lab_instance/allowed_vmi_names")
+_TAKEOVER = Pointer("/may_take_over")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ class ClaimRules:
     :ivar leeway: seconds by which other clocks may be wrong.
     :ivar eternal: whether a token without ``exp`` is taken.
     :ivar user: where the user is; the first that is there counts.
+    :ivar takeover: where it says, by false, that consoles may not be taken over with it.
     :ivar patterns: whether ``*`` in the name of a VMI stands for any characters.
     :ivar namespaces: the only namespaces that are served; empty for all.
     """
@@ -120,16 +124,24 @@ class ClaimRules:
     user: tuple[Pointer, ...] = _USER
     namespace: Pointer = _NAMESPACE
     vmis: Pointer = _VMIS
+    takeover: Pointer = _TAKEOVER
     patterns: bool = False
     namespaces: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, *, user: Sequence[str], namespace: str, vmis: str, **rest: Any) -> ClaimRules:
+    def load(
+        cls, *, user: Sequence[str], namespace: str, vmis: str, takeover: str, **rest: Any
+    ) -> ClaimRules:
         """Make rules of settings, which have text where the rules have pointers.
 
         :raises ConfigError: listing every fault.
         """
-        pointers = (("claim_user", tuple(user)), ("claim_namespace", (namespace,)), ("claim_vmis", (vmis,)))
+        pointers = (
+            ("claim_user", tuple(user)),
+            ("claim_namespace", (namespace,)),
+            ("claim_vmis", (vmis,)),
+            ("claim_takeover", (takeover,)),
+        )
         faults = [
             f"{name} is {text!r}; it must be a JSON pointer such as /sub or /a/b"
             for name, texts in pointers
@@ -138,7 +150,13 @@ class ClaimRules:
         ]
         if faults:
             raise ConfigError(faults)
-        return cls(user=tuple(map(Pointer, user)), namespace=Pointer(namespace), vmis=Pointer(vmis), **rest)
+        return cls(
+            user=tuple(map(Pointer, user)),
+            namespace=Pointer(namespace),
+            vmis=Pointer(vmis),
+            takeover=Pointer(takeover),
+            **rest,
+        )
 
     def grant(self, claims: object, token_id: str) -> Grant:
         """Return what the claims of a token with a right signature grant.
@@ -163,8 +181,18 @@ class ClaimRules:
         vmis = self.vmis.find(claims)
         if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):
             raise BadToken(f"the token's claim {self.vmis} must be a list of strings")
-        token_id = jti if _SHORT_WORD.fullmatch(jti) else token_id
-        return Grant(self._user(claims), namespace, tuple(vmis), expires_at, token_id, self.patterns)
+        takeover = self.takeover.find(claims)
+        if not isinstance(takeover, bool | None):
+            raise BadToken(f"the token's claim {self.takeover} must be true or false")
+        return Grant(
+            user=self._user(claims),
+            namespace=namespace,
+            vmis=tuple(vmis),
+            expires_at=expires_at,
+            token_id=jti if _SHORT_WORD.fullmatch(jti) else token_id,
+            patterns=self.patterns,
+            may_take_over=takeover is not False,
+        )
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
         if self.issuers and not _is_one_of(claims.get("iss"), self.issuers):
@@ -216,7 +244,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
     """Whether ``name`` fits, where ``*`` stands for any characters. Linear in both, whatever they are."""
     first, *between = pattern.split("*")
     if not between:

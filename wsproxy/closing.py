@@ -82,11 +82,14 @@ class Closing:
 
     :ivar ending: the first cause, None while the session is open.
     :ivar finished: whether :class:`Finish` has been given out.
+    :ivar taken_over: code and reason for the client if the upstream is lost now because another client takes
+        the console over; None while nobody does.
     """
 
     def __init__(self) -> None:
         self.ending: Ending | None = None
         self.finished = False
+        self.taken_over: tuple[int, str] | None = None
         self._legs = {Leg.CLIENT: _LegState(), Leg.UPSTREAM: _LegState()}
 
     @property
@@ -117,14 +120,16 @@ class Closing:
         """
         state, other = self._legs[leg], self._legs[leg.other]
         state.lost = True
-        if leg is Leg.UPSTREAM:
+        by, wait = leg.value, True
+        if leg is Leg.UPSTREAM and self.taken_over:
+            by, (code, slug) = "proxy", self.taken_over
+        elif leg is Leg.UPSTREAM:
             code, slug = (1011, "upstream-closed") if heard else (4502, "upstream-refused")
-            wait = True
         else:
             code, slug = 1000, "client-gone"
             # A client that said goodbye and left: its Close still deserves the upstream's answer.
             wait = state.received and other.sent and not other.received
-        self._begin(leg.value, code, slug)
+        self._begin(by, code, slug)
         actions = self._answer(leg.other) if other.received else self._close(leg.other, code, slug)
         if stranded or not wait:
             return actions + self._finish()

@@ -190,6 +190,14 @@ class Relay:
         """
         self._act(lambda closing: closing.end(code, reason))
 
+    def expect_takeover(self, ending: tuple[int, str] | None) -> None:
+        """Take a loss of the upstream, from now on, for a takeover of the console. Any thread, never blocks.
+
+        :param ending: close code and reason for the client then; None takes this back.
+        """
+        with self._lock:
+            self._closing.taken_over = ending
+
     def abort(self) -> None:
         """Shut both transports down without a Close. Any thread; never blocks, idempotent."""
         self._act(lambda closing: closing.abort())

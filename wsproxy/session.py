@@ -13,6 +13,7 @@ from typing import NewType
 
 from .access import AccessControl
 from .admission import Admission
+from .arbitration import TAKEN_OVER, Arbitration, Claim, Claimant, Console
 from .claims import Grant
 from .closing import Ending
 from .config import Config
@@ -69,6 +70,7 @@ class Gateway:
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
         self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize)
+        self.arbitration = Arbitration(config.console_policies, config.show_user, threading.Lock(), clock)
         self.dialler = Dialler(config, self.resolver)
         self.clock = clock
         self.housekeeping = Housekeeping(clock)
@@ -140,6 +142,8 @@ class Session:
         self._dialling: socket.socket | None = None
         self._relay: Relay | None = None
         self._end: tuple[int, str] | None = None
+        self._takeover: tuple[int, str] | None = None
+        self._claim: Claim | None = None
         self._opened: _Opened | None = None
         self._lifetime: Lifetime | None = None
 
@@ -169,7 +173,12 @@ class Session:
         config = self._gateway.config
         route, grant = self._gateway.access.admit(head, client, before_dial)
         on_authorised()
+        subresource = route.subresource or config.path_template.subresource
+        console = Console(grant.namespace, route.vmi, subresource)
+        self._claim = self._gateway.arbitration.claim(console, Claimant(grant, client.address), self)
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
+        if self._claim.preserves_session and subresource == "vnc":  # which alone can be asked to
+            path += "?preserveSession=true"
         offered = offered_upstream(upgrade.subprotocols)
         deadline = Deadline(config.dial_timeout)
         try:
@@ -180,8 +189,8 @@ class Session:
             raise
         finally:
             self._watch(None)
+        self._claim.won()
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        subresource = route.subresource or config.path_template.subresource
         self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
 
     def relay(self, client: Transport) -> None:
@@ -211,6 +220,7 @@ class Session:
         started = gateway.clock()
         with self._lock:
             self._relay, end = relay, self._end
+            relay.expect_takeover(self._takeover)
         if end:
             relay.end(*end)
         self._log_open(grant)
@@ -237,6 +247,8 @@ class Session:
         """Close the upstream. By the session's own thread, last. Idempotent."""
         if self._opened:
             self._opened.upstream.transport.close()
+        if self._claim:
+            self._claim.give_up()  # now that the API may know that the console is free
 
     def end(self, code: int, reason: str) -> None:
         """End the session with a Close of ours; one that is still opening is refused. Any thread."""
@@ -247,6 +259,13 @@ class Session:
             relay.end(code, reason)
         elif dialling:
             wake(dialling)
+
+    def expect_takeover(self, reason: str | None) -> None:
+        """See :class:`.Contender`."""
+        with self._lock:
+            self._takeover = (TAKEN_OVER, reason) if reason is not None else None
+            if self._relay:
+                self._relay.expect_takeover(self._takeover)
 
     def abort(self) -> None:
         """Shut the upstream down, whatever it is doing. Any thread, never blocks, idempotent."""
