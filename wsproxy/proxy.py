@@ -82,6 +82,11 @@ class WebsocketProxy:
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
     :param max_pending: how many clients may not have authenticated yet.
+    :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
+    :param max_sessions_per_user: how many one user may have.
+    :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
+    :param max_pending_per_address: how many clients from one address may not have authenticated yet.
+    :param max_failures: how many attempts from one address may fail to authenticate in a minute.
     :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
     :param idle_timeout: seconds for which a client may send no data, 0 for ever.
     :param max_age: seconds for which a session may last, 0 for ever.
@@ -132,6 +137,11 @@ class WebsocketProxy:
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
         max_pending: int = 512,
+        max_sessions: int = 0,
+        max_sessions_per_user: int = 0,
+        max_sessions_per_vmi: int = 0,
+        max_pending_per_address: int = 0,
+        max_failures: int = 0,
         grace: float = 0.0,
         idle_timeout: float = 0.0,
         max_age: float = 0.0,
@@ -176,6 +186,11 @@ class WebsocketProxy:
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
+                max_sessions=max_sessions,
+                max_sessions_per_user=max_sessions_per_user,
+                max_sessions_per_vmi=max_sessions_per_vmi,
+                max_pending_per_address=max_pending_per_address,
+                max_failures=max_failures,
                 grace=grace,
                 idle_timeout=idle_timeout,
                 max_age=max_age,

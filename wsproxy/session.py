@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NewType
 
@@ -19,12 +19,14 @@ from .config import Config
 from .counters import Counters
 from .deadline import Clock, Deadline
 from .exceptions import Draining, Refused, TransportClosed
-from .forwarded import Client
+from .forwarded import Client, host_of
 from .hooks import Hooks
 from .housekeeping import Housekeeping
 from .lifetime import Lifetime
+from .limits import Limits
 from .live_keys import LiveKeys
 from .live_sessions import LiveSessions, SessionHandle
+from .pending import network_of
 from .poller import Poller
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
@@ -68,7 +70,8 @@ class Gateway:
         self.keys = LiveKeys(config, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
-        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize)
+        self.limits = Limits(config.limit_rules, threading.Lock(), clock)
+        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize, self.limits)
         self.dialler = Dialler(config, self.resolver)
         self.clock = clock
         self.housekeeping = Housekeeping(clock)
@@ -141,6 +144,9 @@ class Session:
         self._relay: Relay | None = None
         self._end: tuple[int, str] | None = None
         self._opened: _Opened | None = None
+        # Touched by the session's own thread only, but for the first, by who makes the session.
+        self._network = network_of((host_of(peer),))
+        self._places = [gateway.limits.take_connection(self._network)]
         self._lifetime: Lifetime | None = None
 
     @property
@@ -167,22 +173,46 @@ class Session:
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
+        self._check_address(client)
         route, grant = self._gateway.access.admit(head, client, before_dial)
-        on_authorised()
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
-        deadline = Deadline(config.dial_timeout)
+        subresource = route.subresource or config.path_template.subresource
+        place = self._gateway.limits.take_session(grant.user, grant.namespace, route.vmi, subresource)
         try:
-            upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch)
+            on_authorised()
+            self._give_back()
+            upstream = self._dial(path, offered)
+        except BaseException:
+            place.give_back()  # before the client is told, and comes again
+            raise
+        self._places = [place]
+        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
+        self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
+
+    def _check_address(self, client: Client) -> None:
+        """Refuse a client from whose address, perhaps not the peer's, too many have not authenticated."""
+        network = network_of((client.address,))
+        if network != self._network:
+            self._give_back()
+            self._places = [self._gateway.limits.take_connection(network)]
+        for place in self._places:
+            place.check()
+
+    def _dial(self, path: str, offered: Sequence[str]) -> Upstream:
+        deadline = Deadline(self._gateway.config.dial_timeout)
+        try:
+            return self._gateway.dialler.dial(path, offered, deadline, self._watch)
         except Refused:
             if self._end:
                 raise Draining("the proxy is stopping") from None
             raise
         finally:
             self._watch(None)
-        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        subresource = route.subresource or config.path_template.subresource
-        self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
+
+    def _give_back(self) -> None:
+        for place in self._places:
+            place.give_back()
 
     def relay(self, client: Transport) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
@@ -226,15 +256,19 @@ class Session:
                 housekeeping.wake(self)
             relay.run(self._start_second_thread)
         finally:
+            self._give_back()  # before anything that may take long: the client may come again at once
             housekeeping.remove(self)
             gateway.counters.remove(relay)
+            if relay.frame_too_big:
+                gateway.limits.hit("frame")
             ending = relay.ending or Ending("proxy", None, "failed")
             gateway.sessions.remove(handle, ending)
             self._log_end(relay, ending, gateway.clock() - started)
             gateway.hooks.closed(handle, ending)
 
     def close(self) -> None:
-        """Close the upstream. By the session's own thread, last. Idempotent."""
+        """Close the upstream, and give back what is held. By the session's own thread, last. Idempotent."""
+        self._give_back()
         if self._opened:
             self._opened.upstream.transport.close()
 
