@@ -49,6 +49,7 @@ class AuthorizedTest(unittest.TestCase):
             replace(GRANT, vmis=("vm",)),
             replace(GRANT, vmis=()),
             replace(GRANT, expires_at=1e11),
+            replace(GRANT, may_take_over=False),
             replace(GRANT, expires_at=0.0, vmis=("other",)),
         ):
             with self.subTest(narrowed):
@@ -69,6 +70,13 @@ class AuthorizedTest(unittest.TestCase):
         ):
             with self.subTest(widened):
                 self.assertIn("more than the token does", self.assert_fails(returning(widened)))
+
+    def test_takeover_given_back(self) -> None:
+        """The hook cannot allow to take over what the token does not."""
+        meek = replace(GRANT, may_take_over=False)
+        hook = returning(replace(meek, may_take_over=True))
+        with self.assertLogs("wsproxy.authorization", "ERROR"), self.assertRaises(Forbidden):
+            authorized(hook, meek, REQUEST)
 
     def test_other_answers(self) -> None:
         """True, False and everything else that is no answer refuses; so does what was never awaited."""

@@ -176,6 +176,27 @@ class MappingTest(ClaimsCase):
         with self.assertRaisesRegex(ConfigError, "claim_user"):
             ClaimRules.load(user=[], namespace="/a", vmis="/b")
 
+    def test_takeover(self) -> None:
+        """Consoles may be taken over with a token unless a claim says false; it may say nothing else."""
+        rules = ClaimRules.load(
+            user=["/id"],
+            namespace="/lab_instance/namespace_name",
+            vmis="/lab_instance/allowed_vmi_names",
+            takeover="/x/take",
+        )
+        for found, expected in (
+            ({}, True),
+            ({"take": True}, True),
+            ({"take": None}, True),
+            ({"take": False}, False),
+        ):
+            with self.subTest(found=found):
+                self.assertIs(rules.grant(claims(x=found), "t").may_take_over, expected)
+        wrong: tuple[object, ...] = (0, "false", [], {})
+        for value in wrong:
+            with self.subTest(value=value), self.assertRaisesRegex(BadToken, "/x/take must be true or false"):
+                rules.grant(claims(x={"take": value}), "t")
+
     def test_user(self) -> None:
         """The user is the first of its claims that is there; a string or a whole number, and short."""
         self.assertEqual(self.grant(claims(sub="eve")).user, 5)

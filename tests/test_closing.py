@@ -479,3 +479,28 @@ class InvariantsTest(unittest.TestCase):
             if walk.closing.ending:
                 walk.apply(deadline)
                 self.assertTrue(walk.closing.finished)
+
+
+class TakeoverTest(unittest.TestCase):
+    def test_loss_while_taken_over(self) -> None:
+        """An upstream that is lost while another client takes over was taken over, heard or not."""
+        for heard in (True, False):
+            with self.subTest(heard=heard):
+                closing = Closing()
+                closing.taken_over = (4410, "taken-over")
+                self.assertEqual(closing.lost(UPSTREAM, heard=heard), [SendClose(CLIENT, 4410, "taken-over")])
+                self.assertEqual(closing.ending, Ending("proxy", 4410, "taken-over"))
+
+    def test_loss_after_a_failed_takeover(self) -> None:
+        """Once nobody takes over any more, a loss is a loss."""
+        closing = Closing()
+        closing.taken_over = (4410, "taken-over")
+        closing.taken_over = None
+        self.assertEqual(closing.lost(UPSTREAM), [SendClose(CLIENT, 1011, "upstream-closed")])
+
+    def test_client_lost_while_taken_over(self) -> None:
+        """A client that leaves has left, whatever happens to its console."""
+        closing = Closing()
+        closing.taken_over = (4410, "taken-over")
+        closing.lost(CLIENT)
+        self.assertEqual(closing.ending, Ending("client", 1000, "client-gone"))

@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "frames",
             "housekeeping",
             "keys",
+            "limits",
             "origin",
             "pending",
             "poller",
@@ -50,11 +51,21 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
     ),
     frozenset(
-        {"authorization", "config", "live_sessions", "refusal", "response", "tickets", "tokens", "writer"}
+        {
+            "arbitration",
+            "authorization",
+            "live_sessions",
+            "refusal",
+            "response",
+            "tickets",
+            "tokens",
+            "writer",
+        }
     ),
-    frozenset({"access", "hooks", "pump", "settings", "tls"}),
-    frozenset({"fetch", "http", "pump_threads", "upstream"}),
-    frozenset({"jwks_source", "relay"}),
+    frozenset({"config", "hooks", "pump"}),
+    frozenset({"access", "pump_threads", "settings", "tls"}),
+    frozenset({"fetch", "http", "relay", "upstream"}),
+    frozenset({"jwks_source"}),
     frozenset({"live_keys"}),
     frozenset({"check", "session"}),
     frozenset({"connection"}),
@@ -70,6 +81,7 @@ NO_IO = frozenset(
     {
         "claims",
         "access",
+        "arbitration",
         "authorization",
         "closing",
         "config",
@@ -83,6 +95,7 @@ NO_IO = frozenset(
         "keyring",
         "keys",
         "lifetime",
+        "limits",
         "liveness",
         "nesting",
         "pending",

@@ -32,9 +32,7 @@ class LifetimeTest(unittest.TestCase):
         lifetime = self.begin()
         self.assertEqual(lifetime.due, self.now + _TOKEN)
         self.assertIsNone(lifetime.look(self.now + _TOKEN - 0.001, 0))
-        self.assertEqual(
-            lifetime.look(self.now + _TOKEN, 0), (4411, "expired: the token's time is over")
-        )
+        self.assertEqual(lifetime.look(self.now + _TOKEN, 0), (4411, "expired: the token's time is over"))
 
     def test_expired_before_it_began(self) -> None:
         """A token whose time was over during the dial ends the session at the first look."""

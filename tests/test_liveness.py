@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unittest
 from dataclasses import replace
+from typing import Any
 
 from wsproxy.liveness import Liveness, Look
 
@@ -18,19 +19,19 @@ class LivenessTest(unittest.TestCase):
         self.seen = Look(received=10, taken=20)
         self.liveness = Liveness(_INTERVAL, self.now)
 
-    def pass_time(self, seconds: float, **seen: object) -> str:
+    def pass_time(self, seconds: float, **seen: Any) -> str:
         """Let time pass, look, and return the verdict."""
         self.now += seconds
-        self.seen = replace(self.seen, **seen)  # type: ignore[arg-type]
+        self.seen = replace(self.seen, **seen)
         return self.liveness.look(self.now, self.seen)
 
-    def ping(self, seconds: float = _INTERVAL, **seen: object) -> str:
+    def ping(self, seconds: float = _INTERVAL, **seen: Any) -> str:
         """Let an interval pass, as it does between two pings, and ping; return the verdict before that."""
         verdict = self.pass_time(seconds, **seen)
         self.liveness.asked(self.now)
         return verdict
 
-    def hear(self, ago: float | None = None) -> dict[str, object]:
+    def hear(self, ago: float | None = None) -> dict[str, Any]:
         """Return what is seen of a leg of which one more byte came."""
         return {"received": self.seen.received + 1, "heard_ago": ago}
 

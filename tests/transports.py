@@ -413,7 +413,7 @@ class CommonTests(TransportCase):
         one.linger(Deadline(WAIT))
 
     def test_traffic(self) -> None:
-        """On TCP it is known what the peer's kernel took, and when bytes came and went; elsewhere it is not."""
+        """On TCP it is known what the peer's kernel took, and when bytes passed; elsewhere not."""
         one, _ = self.pair()
         self.assertIsNone(one.traffic())
         one, two = self.pair(tcp=True)

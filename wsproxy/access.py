@@ -15,7 +15,9 @@ from .credentials import TICKET, Credential, bearer_token, find_credential
 from .deadline import Deadline
 from .exceptions import Forbidden, NotFound, TokenExpired
 from .forwarded import Client
+from .limits import Limits
 from .origin import Origin
+from .pending import network_of
 from .routing import Route, session_route
 from .tickets import Ticket, Tickets
 from .tokens import TokenVerifier
@@ -32,15 +34,22 @@ class AccessControl:
     :param verifier: of the tokens.
     :param tickets: None where tickets are switched off.
     :param authorize: the embedder's hook, None without one.
+    :param limits: told of failed attempts, which may end further ones.
     """
 
     def __init__(
-        self, config: Config, verifier: TokenVerifier, tickets: Tickets | None, authorize: Authorize | None
+        self,
+        config: Config,
+        verifier: TokenVerifier,
+        tickets: Tickets | None,
+        authorize: Authorize | None,
+        limits: Limits,
     ) -> None:
         self._config = config
         self._verifier = verifier
         self._tickets = tickets
         self._authorize = authorize
+        self._limits = limits
 
     @property
     def issues_tickets(self) -> bool:
@@ -55,6 +64,10 @@ class AccessControl:
         :returns: what to open, and the grant that allows it.
         :raises Refused: if it is not let in, for whatever reason.
         """
+        with self._limits.attempt(network_of((client.address,))):
+            return self._admit(head, client, deadline)
+
+    def _admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
         config = self._config
         route = session_route(head.target, config.prefix, config.enabled_subresources)
         subresource = route.subresource or config.path_template.subresource
@@ -99,9 +112,10 @@ class AccessControl:
 
         :raises Refused: if it is not valid, or the page is not allowed.
         """
-        token = bearer_token(head)
-        self._check_origin(head, client, ambient=False)
-        return self._verifier.verify(token, deadline)
+        with self._limits.attempt(network_of((client.address,))):
+            token = bearer_token(head)
+            self._check_origin(head, client, ambient=False)
+            return self._verifier.verify(token, deadline)
 
     def issue_ticket(
         self,

@@ -3,7 +3,8 @@
 KubeVirt serves one client of a console: whoever comes last throws the one before out, without a word, and
 two viewers that reconnect by themselves do so to each other for ever. What is done about that is configured
 for each console: nothing; or the one who has it keeps it; or the newcomer gets it, and the one before is
-told, and is not let in again for as long as it only reconnects.
+told, and is not let in again for as long as it only reconnects. A client that is leaving is waited for: the
+page that is loaded anew must find its console free.
 """
 
 from __future__ import annotations
@@ -17,10 +18,19 @@ from enum import Enum
 from typing import Protocol
 
 from .claims import Grant, matches
-from .deadline import Clock
+from .deadline import Clock, Deadline
 from .exceptions import ConfigError, ConsoleBusy
 
-__all__ = ["HOLD_OFF", "TAKEN_OVER", "Arbitration", "Claim", "Claimant", "Console", "ConsolePolicies", "Policy"]
+__all__ = [
+    "HOLD_OFF",
+    "TAKEN_OVER",
+    "Arbitration",
+    "Claim",
+    "Claimant",
+    "Console",
+    "ConsolePolicies",
+    "Policy",
+]
 
 logger = logging.getLogger("wsproxy.arbitration")
 
@@ -110,11 +120,24 @@ class Claimant:
         return self.grant.token_id, self.grant.user, self.address
 
 
+class Changed(AbstractContextManager[object], Protocol):
+    """What guards the arbitration and tells of its changes: a condition."""
+
+    def wait(self, timeout: float) -> object: ...
+
+    def notify_all(self) -> None: ...
+
+
 class Contender(Protocol):
     """A session that has a console, or is about to get it."""
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is about to give the console up."""
+        ...
 
     def expect_takeover(self, reason: str | None) -> None:
         """If the upstream is lost from now on, that is because the console was taken over.
@@ -177,10 +200,10 @@ class _Contest:
 
 
 class Arbitration:
-    """Who has which console, in one process. Safe from every thread, never blocks.
+    """Who has which console, in one process. Safe from every thread.
 
     :param show_user: whether clients may learn each other's users.
-    :param lock: held for each change, never while a session is told anything.
+    :param changed: held for each change, never while a session is told anything.
     :param clock: seconds that never go backwards.
     """
 
@@ -188,20 +211,22 @@ class Arbitration:
         self,
         policies: ConsolePolicies,
         show_user: bool,
-        lock: AbstractContextManager[object],
+        changed: Changed,
         clock: Clock = time.monotonic,
     ) -> None:
         self._policies = policies
         self._show_user = show_user
         self._clock = clock
-        self._lock = lock  # guards the attribute below, and what is in it
+        self._changed = changed  # guards the attribute below, and what is in it
         self._contests: dict[Console, _Contest] = {}
 
     def __len__(self) -> int:
         return len(self._contests)
 
-    def claim(self, console: Console, who: Claimant, session: Contender) -> Claim:
+    def claim(self, console: Console, who: Claimant, session: Contender, deadline: Deadline) -> Claim:
         """Reach for a console; afterwards it may be dialled.
+
+        Blocks while the session that has it is ending, until the deadline at most.
 
         :raises ConsoleBusy: if the session may not have it.
         """
@@ -209,7 +234,8 @@ class Arbitration:
         if policy is Policy.PASSTHROUGH:
             return Claim(None, policy, console, who, session)
         claim = Claim(self, policy, console, who, session)
-        with self._lock:
+        with self._changed:
+            self._wait_while_ending(console, deadline)
             contest = self._contests.setdefault(console, _Contest())
             if contest.holder or contest.challenger:
                 self._check(contest, claim)
@@ -218,6 +244,16 @@ class Arbitration:
         if claim.previous:
             claim.previous.session.expect_takeover(self._reason(claim))
         return claim
+
+    def _wait_while_ending(self, console: Console, deadline: Deadline) -> None:
+        """Wait until nobody has a console who is about to give it up. Needs the lock."""
+        while (
+            (contest := self._contests.get(console)) and contest.holder and contest.holder.session.is_ending
+        ):
+            try:
+                self._changed.wait(deadline.remaining())
+            except TimeoutError:
+                return
 
     def _check(self, contest: _Contest, claim: Claim) -> None:
         """Raise ConsoleBusy unless a claim may take the console over. Needs the lock."""
@@ -237,9 +273,10 @@ class Arbitration:
             )
 
     def _won(self, claim: Claim) -> None:
-        with self._lock:
+        with self._changed:
             contest = self._contests[claim.console]
             contest.challenger, contest.holder = None, claim
+            self._changed.notify_all()
             previous, claim.previous = claim.previous, None
             if previous:
                 contest.losers.pop(claim.who.identity, None)
@@ -256,7 +293,7 @@ class Arbitration:
             previous.session.end(TAKEN_OVER, self._reason(claim))
 
     def _given_up(self, claim: Claim) -> None:
-        with self._lock:
+        with self._changed:
             contest = self._contests.get(claim.console)
             if contest is None or claim not in (contest.holder, contest.challenger):
                 return
@@ -267,6 +304,7 @@ class Arbitration:
                 contest.holder = None
             if contest.holder is contest.challenger is None:
                 del self._contests[claim.console]
+            self._changed.notify_all()
         if spared:
             spared.session.expect_takeover(None)
 

@@ -69,9 +69,7 @@ def authorized(authorize: Authorize, grant: Grant, request: AccessRequest) -> Gr
 
 def _is_within(narrowed: Grant, grant: Grant) -> bool:
     """Whether a grant is another one with fewer VMIs, less time or no takeover, and nothing else changed."""
-    same = replace(
-        narrowed, vmis=grant.vmis, expires_at=grant.expires_at, may_take_over=grant.may_take_over
-    )
+    same = replace(narrowed, vmis=grant.vmis, expires_at=grant.expires_at, may_take_over=grant.may_take_over)
     if same != grant or (narrowed.may_take_over and not grant.may_take_over):
         return False
     fewer = isinstance(narrowed.vmis, tuple) and all(_allows(grant, name) for name in narrowed.vmis)

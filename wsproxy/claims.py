@@ -130,7 +130,7 @@ class ClaimRules:
 
     @classmethod
     def load(
-        cls, *, user: Sequence[str], namespace: str, vmis: str, takeover: str, **rest: Any
+        cls, *, user: Sequence[str], namespace: str, vmis: str, takeover: str = str(_TAKEOVER), **rest: Any
     ) -> ClaimRules:
         """Make rules of settings, which have text where the rules have pointers.
 

@@ -10,12 +10,14 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from .arbitration import ConsolePolicies
 from .claims import ClaimRules
 from .exceptions import ConfigError
 from .jwks import JWKSLocation
 from .keyring import Keyring
 from .keys import check_algorithms, load_keys
 from .lifetime import LifetimeRules
+from .limits import LimitRules
 from .origin import OriginPolicy
 from .routing import ApiPath, host_and_port, is_dns_label, prefix_segments
 
@@ -46,6 +48,14 @@ _MIN_FRAME_SIZE = 65536
 _MAX_WORKERS = 64
 _MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
 _MIN_PENDING = 8
+
+_LIMITS = (
+    "max_sessions",
+    "max_sessions_per_user",
+    "max_sessions_per_vmi",
+    "max_pending_per_address",
+    "max_failures",
+)
 
 T = TypeVar("T")
 
@@ -110,6 +120,7 @@ class Config:
     :param claim_user: JSON pointers to who the user is; the first that is there counts.
     :param claim_namespace: JSON pointer to the namespace.
     :param claim_vmis: JSON pointer to the list of VMIs.
+    :param claim_takeover: JSON pointer to whether consoles may be taken over; by default they may.
     :param allow_vmi_patterns: whether ``*`` in that list stands for any characters.
     :param namespaces: the only namespaces that are served, empty for all.
     :param subresources: subresources that a path may name besides the one of ``api_path``.
@@ -127,11 +138,19 @@ class Config:
     :param require_origin: whether clients without an Origin header, which are no browsers, are refused.
     :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed.
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
+    :param console: who keeps a console that several clients want: "passthrough" (KubeVirt's last one),
+        "takeover" or "refuse", or rules such as ``exam-*/*/vnc=refuse``, the first that fits.
+    :param show_user: whether a client is told who else has, or took over, its console.
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting upstream: name, TCP, TLS and handshake together.
     :param close_timeout: seconds in which every session ends, from the first cause.
     :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
     :param max_frame_size: largest WebSocket frame, bytes of payload.
+    :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
+    :param max_sessions_per_user: how many one user may have.
+    :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
+    :param max_pending_per_address: how many clients from one address may not have authenticated yet.
+    :param max_failures: how many attempts from one address may fail to authenticate in a minute.
     :param grace: seconds for which a session outlives its token; ``math.inf`` if it does so for ever.
     :param idle_timeout: seconds for which a client may send no data, 0 for ever.
     :param max_age: seconds for which a session may last, 0 for ever.
@@ -162,6 +181,7 @@ class Config:
     claim_user: tuple[str, ...] = ("/id", "/sub")
     claim_namespace: str = "/lab_instance/namespace_name"
     claim_vmis: str = "/lab_instance/allowed_vmi_names"
+    claim_takeover: str = "/may_take_over"
     allow_vmi_patterns: bool = False
     namespaces: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
@@ -177,12 +197,19 @@ class Config:
     require_origin: bool = False
     trusted_proxies: tuple[str, ...] = ()
     tickets: bool = False
+    console: tuple[str, ...] = ()
+    show_user: bool = False
     request_timeout: float = 10.0
     dial_timeout: float = 10.0
     close_timeout: float = 5.0
     ping_interval: float = 25.0
     max_frame_size: int = 16 * 1024 * 1024
     max_pending: int = 512
+    max_sessions: int = 0
+    max_sessions_per_user: int = 0
+    max_sessions_per_vmi: int = 0
+    max_pending_per_address: int = 0
+    max_failures: int = 0
     grace: float = 0.0
     idle_timeout: float = 0.0
     max_age: float = 0.0
@@ -197,7 +224,9 @@ class Config:
     keyring: Keyring = field(init=False, repr=False, compare=False)
     jwks_location: JWKSLocation | None = field(init=False, repr=False, compare=False)
     claim_rules: ClaimRules = field(init=False, repr=False, compare=False)
+    console_policies: ConsolePolicies = field(init=False, repr=False, compare=False)
     lifetime_rules: LifetimeRules = field(init=False, repr=False, compare=False)
+    limit_rules: LimitRules = field(init=False, repr=False, compare=False)
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
     origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
@@ -206,18 +235,22 @@ class Config:
     def __post_init__(self) -> None:
         faults: list[str] = []
         upstream = collect(faults, lambda: UpstreamURL.parse(self.remote_url))
+        policies = collect(faults, lambda: ConsolePolicies(self.console))
         made = {
             "upstream": upstream,
             "keyring": collect(faults, self._keyring),
             "jwks_location": collect(faults, lambda: JWKSLocation.parse(self.jwks) if self.jwks else None),
             "claim_rules": collect(faults, self._claim_rules),
+            "console_policies": policies,
             "lifetime_rules": LifetimeRules(self.grace, self.idle_timeout, self.max_age),
+            "limit_rules": LimitRules(*(getattr(self, name) for name in _LIMITS)),
             "path_template": collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
             "trusted_networks": collect(faults, lambda: _networks(self.trusted_proxies)),
         }
         faults += self._faults(upstream)
+        faults += self._limit_faults(policies)
         faults += self._credential_faults()
         if faults:
             raise ConfigError(faults)
@@ -242,6 +275,7 @@ class Config:
             user=self.claim_user,
             namespace=self.claim_namespace,
             vmis=self.claim_vmis,
+            takeover=self.claim_takeover,
             patterns=self.allow_vmi_patterns,
             namespaces=self.namespaces,
         )
@@ -290,6 +324,25 @@ class Config:
             faults.append(f"subresources has {bad[0]!r}; names such as vnc and console are meant")
         if bad := [name for name in self.namespaces if not is_dns_label(name)]:
             faults.append(f"namespaces has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)")
+        return faults
+
+    def _limit_faults(self, policies: ConsolePolicies | None) -> list[str]:
+        faults = [
+            f"{name} is {getattr(self, name)}; it must be a whole number, or 0 for no limit"
+            for name in _LIMITS
+            if getattr(self, name) < 0
+        ]
+        limited = [name for name in _LIMITS if getattr(self, name) > 0]
+        if limited and self.workers > 1:
+            faults.append(
+                f"workers is {self.workers}; each process would count {' and '.join(limited)} for itself: "
+                "use one worker, or no such limit"
+            )
+        if policies and policies.arbitrate and self.workers > 1:
+            faults.append(
+                f"console is {', '.join(self.console)}, but workers is {self.workers}: each process knows "
+                "only its own clients of a console; use one worker, or passthrough"
+            )
         return faults
 
     def _credential_faults(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Look", "Liveness"]
+__all__ = ["Liveness", "Look"]
 
 _DEAD_AFTER_INTERVALS = 2
 _PARTS = 8  # of an interval: how often a leg is looked at that takes nothing, and how late is late
@@ -38,10 +38,10 @@ class Look:
 class Liveness:
     """Judges one leg.
 
-    It is dead if, for two intervals in which it was being read, no byte came while a ping of ours was with the
-    kernel, or if for two intervals it took no byte of ours. A leg that is not read because its partner takes
-    nothing is not judged; the partner is. Nor is a ping unanswered that has to wait in our kernel's buffer
-    behind what the peer is still taking.
+    It is dead if, for two intervals in which it was being read, no byte came while a ping of ours was with
+    the kernel, or if for two intervals it took no byte of ours. A leg that is not read because its partner
+    takes nothing is not judged; the partner is. Nor is a ping unanswered that has to wait in our kernel's
+    buffer behind what the peer is still taking.
 
     Looking once in each interval is enough for a leg that answers. Where the kernel knows when bytes came and
     went, a leg that does not is found two intervals after the last one, and not in the third.

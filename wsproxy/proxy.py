@@ -57,6 +57,7 @@ class WebsocketProxy:
     :param claim_user: JSON pointers to the user; the first that is there counts.
     :param claim_namespace: JSON pointer to the namespace.
     :param claim_vmis: JSON pointer to the list of VMIs.
+    :param claim_takeover: JSON pointer to whether consoles may be taken over; by default they may.
     :param allow_vmi_patterns: let ``*`` in that list stand for any characters.
     :param namespaces: the only namespaces that are served; by default all.
     :param sslopt: TLS towards the API, in websocket-client's vocabulary.
@@ -72,6 +73,9 @@ class WebsocketProxy:
     :param require_origin: whether clients that send no Origin header are refused.
     :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed.
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
+    :param console: who keeps a console that several clients want: "passthrough" (KubeVirt's last one),
+        "takeover" or "refuse", or rules such as ``exam-*/*/vnc=refuse``, the first that fits.
+    :param show_user: whether a client is told who else has, or took over, its console.
     :param authorize: called with a :class:`.Grant` and an :class:`.AccessRequest` for each session, before
         anything is dialled: see :data:`.Authorize`.
     :param on_open: called with the :class:`.SessionHandle` of each session that opens: see :data:`.OnOpen`.
@@ -82,6 +86,11 @@ class WebsocketProxy:
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
     :param max_pending: how many clients may not have authenticated yet.
+    :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
+    :param max_sessions_per_user: how many one user may have.
+    :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
+    :param max_pending_per_address: how many clients from one address may not have authenticated yet.
+    :param max_failures: how many attempts from one address may fail to authenticate in a minute.
     :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
     :param idle_timeout: seconds for which a client may send no data, 0 for ever.
     :param max_age: seconds for which a session may last, 0 for ever.
@@ -108,6 +117,7 @@ class WebsocketProxy:
         claim_user: Sequence[str] = ("/id", "/sub"),
         claim_namespace: str = "/lab_instance/namespace_name",
         claim_vmis: str = "/lab_instance/allowed_vmi_names",
+        claim_takeover: str = "/may_take_over",
         allow_vmi_patterns: bool = False,
         namespaces: Sequence[str] = (),
         sslopt: Mapping[str, Any] | None = None,
@@ -123,6 +133,8 @@ class WebsocketProxy:
         require_origin: bool = False,
         trusted_proxies: Sequence[str] = (),
         tickets: bool = False,
+        console: str | Sequence[str] = (),
+        show_user: bool = False,
         authorize: Authorize | None = None,
         on_open: OnOpen | None = None,
         on_close: OnClose | None = None,
@@ -132,6 +144,11 @@ class WebsocketProxy:
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
         max_pending: int = 512,
+        max_sessions: int = 0,
+        max_sessions_per_user: int = 0,
+        max_sessions_per_vmi: int = 0,
+        max_pending_per_address: int = 0,
+        max_failures: int = 0,
         grace: float = 0.0,
         idle_timeout: float = 0.0,
         max_age: float = 0.0,
@@ -155,6 +172,7 @@ class WebsocketProxy:
                 claim_user=_texts(claim_user),
                 claim_namespace=claim_namespace,
                 claim_vmis=claim_vmis,
+                claim_takeover=claim_takeover,
                 allow_vmi_patterns=allow_vmi_patterns,
                 namespaces=_texts(namespaces),
                 sslopt={"ca_certs": SERVICE_ACCOUNT_CA} if sslopt is None else dict(sslopt),
@@ -170,12 +188,19 @@ class WebsocketProxy:
                 require_origin=require_origin,
                 trusted_proxies=tuple(trusted_proxies),
                 tickets=tickets,
+                console=_texts(console),
+                show_user=show_user,
                 request_timeout=request_timeout,
                 dial_timeout=dial_timeout,
                 close_timeout=close_timeout,
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
+                max_sessions=max_sessions,
+                max_sessions_per_user=max_sessions_per_user,
+                max_sessions_per_vmi=max_sessions_per_vmi,
+                max_pending_per_address=max_pending_per_address,
+                max_failures=max_failures,
                 grace=grace,
                 idle_timeout=idle_timeout,
                 max_age=max_age,

@@ -31,6 +31,7 @@ __all__ = ["Relay", "RelayLimits"]
 logger = logging.getLogger("wsproxy.relay")
 
 _FLUSH_INTERVAL = 0.02
+_TOO_BIG = 1009  # RFC 6455 section 7.4.1
 _PING = struct.Struct(">4sI")
 
 
@@ -85,6 +86,7 @@ class _Side:
         self._relay._act(lambda closing: closing.close_received(self.leg, code, reason), close.raw)
 
     def violated(self, violation: ProtocolViolation) -> None:
+        self._relay.frame_too_big |= violation.code == _TOO_BIG
         self._relay._act(lambda closing: closing.violated(self.leg, violation.code, str(violation)))
 
     def let_go(self) -> None:
@@ -104,6 +106,7 @@ class Relay:
         many seconds.
     :param clock: seconds for intervals and the close timeout.
     :param poller: carries small messages; without one each direction has a thread all the time.
+    :ivar frame_too_big: whether a side was ended for a frame above the limit.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class Relay:
         self._wake = wake
         self._clock = clock
         self._poller = poller
+        self.frame_too_big = False
         self._sides = {
             Leg.CLIENT: _Side(self, Leg.CLIENT, client),
             Leg.UPSTREAM: _Side(self, Leg.UPSTREAM, upstream),

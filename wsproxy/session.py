@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NewType
 
@@ -20,12 +20,14 @@ from .config import Config
 from .counters import Counters
 from .deadline import Clock, Deadline
 from .exceptions import Draining, Refused, TransportClosed
-from .forwarded import Client
+from .forwarded import Client, host_of
 from .hooks import Hooks
 from .housekeeping import Housekeeping
 from .lifetime import Lifetime
+from .limits import Limits
 from .live_keys import LiveKeys
 from .live_sessions import LiveSessions, SessionHandle
+from .pending import network_of
 from .poller import Poller
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
@@ -69,8 +71,11 @@ class Gateway:
         self.keys = LiveKeys(config, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
-        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize)
-        self.arbitration = Arbitration(config.console_policies, config.show_user, threading.Lock(), clock)
+        self.limits = Limits(config.limit_rules, threading.Lock(), clock)
+        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize, self.limits)
+        self.arbitration = Arbitration(
+            config.console_policies, config.show_user, threading.Condition(), clock
+        )
         self.dialler = Dialler(config, self.resolver)
         self.clock = clock
         self.housekeeping = Housekeeping(clock)
@@ -145,6 +150,9 @@ class Session:
         self._takeover: tuple[int, str] | None = None
         self._claim: Claim | None = None
         self._opened: _Opened | None = None
+        # Touched by the session's own thread only, but for the first, by who makes the session.
+        self._network = network_of((host_of(peer),))
+        self._places = [gateway.limits.take_connection(self._network)]
         self._lifetime: Lifetime | None = None
 
     @property
@@ -171,27 +179,57 @@ class Session:
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
+        self._check_address(client)
         route, grant = self._gateway.access.admit(head, client, before_dial)
-        on_authorised()
         subresource = route.subresource or config.path_template.subresource
         console = Console(grant.namespace, route.vmi, subresource)
-        self._claim = self._gateway.arbitration.claim(console, Claimant(grant, client.address), self)
-        path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
-        if self._claim.preserves_session and subresource == "vnc":  # which alone can be asked to
-            path += "?preserveSession=true"
-        offered = offered_upstream(upgrade.subprotocols)
-        deadline = Deadline(config.dial_timeout)
+        place = self._gateway.limits.take_session(grant.user, grant.namespace, route.vmi, subresource)
         try:
-            upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch)
+            claim = self._claim = self._gateway.arbitration.claim(
+                console, Claimant(grant, client.address), self, before_dial
+            )
+            on_authorised()
+            self._give_back()
+            path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
+            if claim.preserves_session and subresource == "vnc":  # which alone can be asked to
+                path += "?preserveSession=true"
+            upstream = self._dial(path, offered_upstream(upgrade.subprotocols))
+        except BaseException:
+            place.give_back()  # before the client is told, and comes again
+            self._give_up()
+            raise
+        self._places = [place]
+        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
+        self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
+        claim.won()
+
+    def _check_address(self, client: Client) -> None:
+        """Refuse a client from whose address, perhaps not the peer's, too many have not authenticated."""
+        network = network_of((client.address,))
+        if network != self._network:
+            self._give_back()
+            self._places = [self._gateway.limits.take_connection(network)]
+        for place in self._places:
+            place.check()
+
+    def _dial(self, path: str, offered: Sequence[str]) -> Upstream:
+        deadline = Deadline(self._gateway.config.dial_timeout)
+        try:
+            return self._gateway.dialler.dial(path, offered, deadline, self._watch)
         except Refused:
             if self._end:
                 raise Draining("the proxy is stopping") from None
             raise
         finally:
             self._watch(None)
-        self._claim.won()
-        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
+
+    def _give_back(self) -> None:
+        for place in self._places:
+            place.give_back()
+
+    def _give_up(self) -> None:
+        if self._claim:
+            self._claim.give_up()
 
     def relay(self, client: Transport) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
@@ -236,19 +274,22 @@ class Session:
                 housekeeping.wake(self)
             relay.run(self._start_second_thread)
         finally:
+            self._give_back()  # before anything that may take long: the client may come again at once
             housekeeping.remove(self)
             gateway.counters.remove(relay)
+            if relay.frame_too_big:
+                gateway.limits.hit("frame")
             ending = relay.ending or Ending("proxy", None, "failed")
             gateway.sessions.remove(handle, ending)
             self._log_end(relay, ending, gateway.clock() - started)
             gateway.hooks.closed(handle, ending)
 
     def close(self) -> None:
-        """Close the upstream. By the session's own thread, last. Idempotent."""
+        """Close the upstream, and give back what is held. By the session's own thread, last. Idempotent."""
+        self._give_back()
         if self._opened:
             self._opened.upstream.transport.close()
-        if self._claim:
-            self._claim.give_up()  # now that the API may know that the console is free
+        self._give_up()  # now that the API may know that the console is free
 
     def end(self, code: int, reason: str) -> None:
         """End the session with a Close of ours; one that is still opening is refused. Any thread."""
@@ -259,6 +300,12 @@ class Session:
             relay.end(code, reason)
         elif dialling:
             wake(dialling)
+
+    @property
+    def is_ending(self) -> bool:
+        """See :class:`.Contender`."""
+        relay = self._relay
+        return self._end is not None or (relay is not None and relay.ending is not None)
 
     def expect_takeover(self, reason: str | None) -> None:
         """See :class:`.Contender`."""

@@ -77,6 +77,7 @@ def _some_names(text: str) -> tuple[str, ...]:
 
 
 _seconds = _number(float, "a number of seconds")
+_whole = _number(int, "a whole number")
 _DEFAULTS = {item.name: item.default for item in fields(Config)}
 
 
@@ -112,6 +113,7 @@ SETTINGS = (
     Setting("WSPROXY_CLAIM_USER", "claim_user", _some_names, "/id,/sub", "JSON pointers to the user"),
     _setting("WSPROXY_CLAIM_NAMESPACE", "claim_namespace", str, "JSON pointer to the namespace"),
     _setting("WSPROXY_CLAIM_VMIS", "claim_vmis", str, "JSON pointer to the list of VMIs"),
+    _setting("WSPROXY_CLAIM_TAKEOVER", "claim_takeover", str, "JSON pointer to whether it may take over"),
     _setting("WSPROXY_ALLOW_VMI_PATTERNS", "allow_vmi_patterns", _flag, "let * in it stand for anything"),
     Setting("WSPROXY_NAMESPACES", "namespaces", _some_names, None, "the only namespaces that are served"),
     Setting("WSPROXY_CA_FILE", "ca_certs", str, SERVICE_ACCOUNT_CA, "authorities of the API's certificate"),
@@ -128,16 +130,32 @@ SETTINGS = (
     _setting("WSPROXY_REQUIRE_ORIGIN", "require_origin", _flag, "refuse clients that send no Origin"),
     Setting("WSPROXY_TRUSTED_PROXIES", "trusted_proxies", _names, None, "networks of proxies in front"),
     _setting("WSPROXY_TICKETS", "tickets", _flag, "exchange tokens for one-time tickets at POST /ticket"),
+    Setting("WSPROXY_CONSOLE", "console", _names, "passthrough", "or takeover, refuse, NS/VMI=refuse, ..."),
+    _setting("WSPROXY_SHOW_USER", "show_user", _flag, "tell clients who else has their console"),
     _setting("WSPROXY_REQUEST_TIMEOUT", "request_timeout", _seconds, "seconds for a whole request head"),
     _setting("WSPROXY_DIAL_TIMEOUT", "dial_timeout", _seconds, "seconds for connecting to the API"),
     _setting("WSPROXY_CLOSE_TIMEOUT", "close_timeout", _seconds, "seconds in which every session ends"),
     _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
     _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
-    _setting("WSPROXY_MAX_PENDING", "max_pending", _number(int, "a whole number"), "unauthenticated clients"),
+    _setting("WSPROXY_MAX_PENDING", "max_pending", _whole, "unauthenticated clients"),
+    _setting("WSPROXY_MAX_SESSIONS", "max_sessions", _whole, "sessions in all, 0: any number"),
+    _setting(
+        "WSPROXY_MAX_SESSIONS_PER_USER", "max_sessions_per_user", _whole, "sessions of one user, 0: any"
+    ),
+    _setting("WSPROXY_MAX_SESSIONS_PER_VMI", "max_sessions_per_vmi", _whole, "sessions of one VMI, 0: any"),
+    _setting(
+        "WSPROXY_MAX_PENDING_PER_ADDRESS",
+        "max_pending_per_address",
+        _whole,
+        "unauthenticated clients of one address, 0: any number",
+    ),
+    _setting(
+        "WSPROXY_MAX_FAILURES", "max_failures", _whole, "failed attempts of one address a minute, 0: any"
+    ),
     _setting("WSPROXY_GRACE", "grace", _seconds, "seconds for which sessions outlive their token, or inf"),
     _setting("WSPROXY_IDLE_TIMEOUT", "idle_timeout", _seconds, "seconds a client may send no data, 0: ever"),
     _setting("WSPROXY_MAX_AGE", "max_age", _seconds, "seconds a session may last, 0: for ever"),
-    _setting("WSPROXY_WORKERS", "workers", _number(int, "a whole number"), "processes to serve with"),
+    _setting("WSPROXY_WORKERS", "workers", _whole, "processes to serve with"),
     _setting("WSPROXY_CPU_AFFINITY", "cpu_affinity", str.lower, "one CPU for each process: auto or off"),
 )
 """Every setting of the program, in the order of the help."""

@@ -20,7 +20,7 @@ from .sockets import READABLE, WRITABLE, closed_on_error, wait, wake
 
 __all__ = ["PlainTransport", "Traffic", "Transport"]
 
-# Of struct tcp_info (linux/tcp.h): tcpi_last_data_sent and tcpi_last_data_recv in ms; tcpi_bytes_acked since Linux 4.1.
+# Of struct tcp_info (linux/tcp.h): tcpi_last_data_sent and _recv, and, since Linux 4.1, tcpi_bytes_acked.
 _TCP_INFO = struct.Struct("=44x I 4x I 64x Q")
 _MS = 0.001
 _LINGER_CHUNK = 65536

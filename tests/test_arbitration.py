@@ -1,0 +1,443 @@
+"""Who keeps a console: the rules, and what each client of a contested console comes to."""
+
+from __future__ import annotations
+
+import math
+import threading
+import unittest
+from unittest import mock
+
+from wsproxy.arbitration import (
+    HOLD_OFF,
+    Arbitration,
+    Claim,
+    Claimant,
+    Console,
+    ConsolePolicies,
+    Policy,
+)
+from wsproxy.claims import Grant
+from wsproxy.deadline import Deadline
+from wsproxy.exceptions import ConfigError, ConsoleBusy
+from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.kubevirt_backends import Script
+from wsproxy.testing.kubevirt_console import FakeConsole
+from wsproxy.testing.kubevirt_frames import BINARY
+from wsproxy.testing.raw_client import RawClient
+
+CONSOLE = Console("lab-1", "ubuntu", "vnc")
+
+
+def claimant(user: str, address: str = "198.51.100.7", may_take_over: bool = True) -> Claimant:
+    """Return somebody with a token of their own."""
+    grant = Grant(user, "lab-1", ("ubuntu",), math.inf, f"token-{user}", may_take_over=may_take_over)
+    return Claimant(grant, address)
+
+
+class Session:
+    """What a session is told."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+        self.expected: list[str | None] = []
+        self.ended: list[tuple[int, str]] = []
+        self.is_ending = False
+
+    def expect_takeover(self, reason: str | None) -> None:
+        self.expected.append(reason)
+
+    def end(self, code: int, reason: str) -> None:
+        self.ended.append((code, reason))
+
+
+class Policies(unittest.TestCase):
+    def test_none(self) -> None:
+        """Without a rule KubeVirt decides."""
+        policies = ConsolePolicies(())
+        self.assertIs(policies.of(CONSOLE), Policy.PASSTHROUGH)
+        self.assertFalse(policies.arbitrate)
+
+    def test_first_that_fits(self) -> None:
+        """The first rule that fits a console counts, and the subresource may be left out."""
+        policies = ConsolePolicies(
+            ["exam-*/*/vnc=refuse", "exam-*/*=passthrough", " */web-*=takeover ", "refuse"]
+        )
+        for names, policy in (
+            (("exam-3", "ubuntu", "vnc"), Policy.REFUSE),
+            (("exam-3", "web-1", "console"), Policy.PASSTHROUGH),
+            (("lab-1", "web-1", "console"), Policy.TAKEOVER),
+            (("lab-1", "ubuntu", "vnc"), Policy.REFUSE),
+        ):
+            with self.subTest(names=names):
+                self.assertIs(policies.of(Console(*names)), policy)
+        self.assertTrue(policies.arbitrate)
+        self.assertFalse(ConsolePolicies(["a/b=passthrough", "passthrough"]).arbitrate)
+
+    def test_faults(self) -> None:
+        """All rules that are wrong are told at once, with what they must be."""
+        wrong = ["steal", "a=refuse", "a/b/c/d=refuse", "a//vnc=refuse", "a/b=", "=refuse", ""]
+        with self.assertRaises(ConfigError) as caught:
+            ConsolePolicies(["refuse", *wrong])
+        self.assertEqual(len(caught.exception.faults), len(wrong))
+        self.assertIn("'steal'", str(caught.exception))
+        self.assertIn("must be passthrough, takeover or refuse", str(caught.exception))
+
+
+class ArbitrationTestCase(unittest.TestCase):
+    policy = "takeover"
+    show_user = False
+
+    def setUp(self) -> None:
+        self.now = 1000.0
+        self.arbitration = Arbitration(
+            ConsolePolicies([self.policy]), self.show_user, threading.Condition(), lambda: self.now
+        )
+
+    def claim(self, who: Claimant, console: Console = CONSOLE) -> tuple[Claim, Session]:
+        """Reach for a console."""
+        session = Session(f"of-{who.grant.user}")
+        return self.arbitration.claim(console, who, session, Deadline(10)), session
+
+    def get(self, who: Claimant) -> tuple[Claim, Session]:
+        """Reach for the console, and get it."""
+        claim, session = self.claim(who)
+        claim.won()
+        return claim, session
+
+    def assert_busy(self, who: Claimant, message: str = "the console is in use") -> None:
+        with self.assertRaises(ConsoleBusy) as caught:
+            self.claim(who)
+        self.assertIn(message, caught.exception.message)
+        self.assertNotIn(message + " by", caught.exception.message)
+
+
+class Passthrough(ArbitrationTestCase):
+    policy = "passthrough"
+
+    def test_nobody_is_asked(self) -> None:
+        """Everybody may reach for the console, nothing is remembered, and nobody is told anything."""
+        claims = [self.get(claimant(user)) for user in "abc"]
+        self.assertEqual(len(self.arbitration), 0)
+        for claim, session in claims:
+            self.assertFalse(claim.preserves_session)
+            claim.give_up()
+            self.assertEqual((session.expected, session.ended), ([], []))
+
+
+class Refuse(ArbitrationTestCase):
+    policy = "refuse"
+
+    def test_second_is_refused(self) -> None:
+        """Whoever has a console keeps it, from the moment in which it was reached for."""
+        first, session = self.claim(claimant("a"))
+        self.assertTrue(first.preserves_session)
+        self.assert_busy(claimant("b"))
+        first.won()
+        self.assert_busy(claimant("b"))
+        self.assert_busy(claimant("a"))
+        self.assertEqual((session.expected, session.ended), ([], []))
+
+    def test_free_again(self) -> None:
+        """A console is free when its client gives it up, whether it was had or only reached for."""
+        for won in (True, False):
+            with self.subTest(won=won):
+                first, _ = self.claim(claimant("a"))
+                if won:
+                    first.won()
+                first.give_up()
+                self.assertEqual(len(self.arbitration), 0)
+                second, _ = self.get(claimant("b"))
+                first.give_up()
+                self.assert_busy(claimant("c"))
+                second.give_up()
+
+    def test_other_consoles(self) -> None:
+        """Another subresource, VMI or namespace is another console."""
+        self.get(claimant("a"))
+        for other in (
+            Console("lab-1", "ubuntu", "console"),
+            Console("lab-1", "debian", "vnc"),
+            Console("lab-2", "ubuntu", "vnc"),
+        ):
+            self.claim(claimant("b"), other)
+
+
+class Leaving(ArbitrationTestCase):
+    """The session that has the console is ending, as when its page is loaded anew."""
+
+    policy = "refuse"
+
+    def test_is_waited_for(self) -> None:
+        """The newcomer waits for it, and then finds the console free."""
+        for policy in ("refuse", "takeover"):
+            with self.subTest(policy=policy):
+                condition = _Watched()
+                self.arbitration = Arbitration(ConsolePolicies([policy]), False, condition)
+                leaving, session = self.get(claimant("a"))
+                session.is_ending = True
+                got: list[Claim] = []
+
+                def get(got: list[Claim] = got) -> None:
+                    got.append(self.get(claimant("a"))[0])
+
+                thread = threading.Thread(target=get)
+                thread.start()
+                self.assertTrue(condition.waited.wait(10))
+                leaving.give_up()
+                thread.join(10)
+                self.assertEqual(len(got), 1)
+                self.assertEqual(session.expected, [])
+                got[0].give_up()
+                self.assertEqual(len(self.arbitration), 0)
+
+    def test_not_for_ever(self) -> None:
+        """At the deadline it counts as what it is: somebody who has the console."""
+        _, session = self.get(claimant("a"))
+        session.is_ending = True
+        with self.assertRaises(ConsoleBusy):
+            self.arbitration.claim(CONSOLE, claimant("b"), Session("of-b"), Deadline(0))
+
+
+class _Watched(threading.Condition):
+    """Tells when somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited.set()
+        return super().wait(timeout)
+
+
+class Takeover(ArbitrationTestCase):
+    def test_takeover(self) -> None:
+        """The newcomer gets the console; who had it expects that while it is dialled, and is told then."""
+        _, first = self.get(claimant("a"))
+        claim, second = self.claim(claimant("b"))
+        self.assertFalse(claim.preserves_session)
+        self.assertEqual((first.expected, first.ended), (["taken-over"], []))
+        with self.assertLogs("wsproxy.arbitration", "INFO") as logs:
+            claim.won()
+        self.assertEqual(first.ended, [(4410, "taken-over")])
+        self.assertEqual((second.expected, second.ended), ([], []))
+        self.assertIn("of-b took the vnc console of lab-1/ubuntu over from session of-a", logs.output[0])
+
+    def test_failed_takeover(self) -> None:
+        """If the newcomer cannot have the console, who has it keeps it, and expects nothing any more."""
+        _, first = self.get(claimant("a"))
+        claim, _ = self.claim(claimant("b"))
+        claim.give_up()
+        claim.give_up()
+        self.assertEqual((first.expected, first.ended), (["taken-over", None], []))
+        self.get(claimant("c"))
+        self.assertEqual(first.ended, [(4410, "taken-over")])
+
+    def test_one_at_a_time(self) -> None:
+        """While one reaches for the console, nobody else can, whether somebody has it or not."""
+        reaching, _ = self.claim(claimant("a"))
+        self.assert_busy(claimant("b"))
+        reaching.won()
+        self.claim(claimant("b"))
+        self.assert_busy(claimant("c"), "another client is just taking this console over")
+
+    def test_not_allowed(self) -> None:
+        """A token may be denied to take over; it opens a console that is free."""
+        meek = claimant("b", may_take_over=False)
+        first, session = self.get(claimant("a"))
+        self.assert_busy(meek)
+        self.assertEqual(session.expected, [])
+        first.give_up()
+        self.get(meek)
+
+    def test_reconnecting_loser_is_held_off(self) -> None:
+        """Who lost the console and only reconnects is refused; each attempt begins the time anew."""
+        first, _ = self.get(claimant("a"))
+        _, second = self.get(claimant("b"))
+        first.give_up()
+        for _ in range(10):
+            self.assert_busy(claimant("a"), "the console was taken over; to take it back, wait 30 seconds")
+            self.now += HOLD_OFF - 1
+        self.assertEqual(second.expected, [])
+        self.now += 1
+        self.get(claimant("a"))
+        self.assertEqual(second.ended, [(4410, "taken-over")])
+        self.assert_busy(claimant("b"), "the console was taken over")
+
+    def test_only_the_loser(self) -> None:
+        """Another token, or another address, is not held off."""
+        self.get(claimant("a"))
+        for who in (claimant("b"), claimant("a", "198.51.100.8"), claimant("c")):
+            self.get(who)
+
+    def test_free_for_the_loser(self) -> None:
+        """When the winner leaves, the loser gets the console at once."""
+        first, _ = self.get(claimant("a"))
+        second, _ = self.get(claimant("b"))
+        first.give_up()
+        second.give_up()
+        self.assertEqual(len(self.arbitration), 0)
+        self.get(claimant("a"))
+
+    def test_dropped_before_the_winner_is_in(self) -> None:
+        """KubeVirt may drop who had the console before the newcomer's dial is done: still it is the loser."""
+        first, session = self.get(claimant("a"))
+        claim, _ = self.claim(claimant("b"))
+        first.give_up()
+        self.assert_busy(claimant("a"))
+        claim.won()
+        self.assertEqual(session.expected, ["taken-over"])
+        self.assert_busy(claimant("a"), "the console was taken over")
+
+    def test_own_second_tab(self) -> None:
+        """The same token from the same address takes over, too, and the first tab does not steal it back."""
+        self.get(claimant("a"))
+        _, second = self.get(claimant("a"))
+        self.assert_busy(claimant("a"), "the console was taken over")
+        self.assertEqual(second.ended, [])
+
+
+class ShownUser(ArbitrationTestCase):
+    show_user = True
+
+    def test_names(self) -> None:
+        """Where users may know of each other, the loser is told by whom, and the refused of whom."""
+        _, first = self.get(claimant("alice"))
+        self.get(claimant("bob"))
+        self.assertEqual(first.ended, [(4410, "taken-over: by bob")])
+        for who, message in (
+            (claimant("alice"), "the console was taken over by bob; to take it back, wait 30 seconds"),
+            (claimant("carol", may_take_over=False), "the console is in use by bob"),
+        ):
+            with self.assertRaises(ConsoleBusy) as caught:
+                self.claim(who)
+            self.assertIn(message, caught.exception.message)
+
+
+class Contested(ProxyTestCase):
+    """Two clients of one console, and the stand-in, which like KubeVirt drops the first for the second."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.vmi = self.api.add_vmi("vm", self.namespace)
+
+    def queries(self) -> list[str]:
+        """Return the query of every request that the API got."""
+        return [request.target.partition("?")[2] for request in self.api.requests]
+
+    def test_takeover(self) -> None:
+        """The first is told that its console was taken over, and by whom, never that something broke."""
+        proxy = self.start_proxy(console="takeover", show_user=True)
+        for _ in range(20):  # whether the dial or the loss comes first
+            with RawClient.open(self.url(proxy, "vm", self.token("vm", user="alice"))) as first:
+                self.vmi.wait_for_session()
+                with RawClient.open(self.url(proxy, "vm", self.token("vm", user="bob"))) as second:
+                    self.assertEqual((first.status, second.status), (101, 101))
+                    self.assertEqual(first.recv_close(), (4410, "taken-over: by bob"))
+                    second.send_frame(BINARY, b"still here")
+                    self.assertEqual(second.recv_frame().payload, b"still here")
+            self.vmi.wait_for_session()
+            self.assertTrue(self.api.wait_until_idle())
+
+    def test_takeover_without_kubevirts_help(self) -> None:
+        """The first is ended where the API would have left it alone, too."""
+        begin = self.vmi.begin
+
+        def begin_beside(console: FakeConsole) -> list[FakeConsole]:
+            begin(console)
+            return []
+
+        proxy = self.start_proxy(console="takeover")
+        with (
+            mock.patch.object(self.vmi, "begin", begin_beside),
+            RawClient.open(self.url(proxy, "vm")) as first,
+            RawClient.open(self.url(proxy, "vm", self.token("vm", user=2))) as second,
+        ):
+            self.assertEqual(second.status, 101)
+            self.assertEqual(first.recv_close(), (4410, "taken-over"))
+
+    def test_failed_takeover(self) -> None:
+        """A newcomer that the API refuses leaves the first its console."""
+        proxy = self.start_proxy(console="takeover")
+        with RawClient.open(self.url(proxy, "vm")) as first:
+            self.vmi.wait_for_session()
+            self.vmi.phase = "Failed"
+            with RawClient.open(self.url(proxy, "vm", self.token("vm", user=2))) as second:
+                self.assertEqual(second.status, 409)
+            first.send_frame(BINARY, b"still here")
+            self.assertEqual(first.recv_frame().payload, b"still here")
+            self.vmi.drop_sessions()
+            self.assertEqual(first.recv_close()[0], 1011)  # a loss is a loss again
+
+    def test_token_without_takeover(self) -> None:
+        """A token whose claim denies it does not take over."""
+        proxy = self.start_proxy(console="takeover", claim_takeover="/lab_instance/additional_data/takeover")
+        with RawClient.open(self.url(proxy, "vm")) as first:
+            self.assertEqual(first.status, 101)
+            token = self.token("vm", user=2, additional_data={"takeover": False})
+            with RawClient.open(self.url(proxy, "vm", token)) as second:
+                self.assertEqual(second.status, 409)
+                self.assertIn(b"the console is in use", second.body())
+
+    def test_refuse(self) -> None:
+        """The second is refused, and KubeVirt is asked to refuse whoever comes by another way."""
+        proxy = self.start_proxy(console=["*/other=passthrough", "refuse"])
+        with RawClient.open(self.url(proxy, "vm")) as first:
+            self.vmi.wait_for_session()
+            with RawClient.open(self.url(proxy, "vm", self.token("vm", user=2))) as second:
+                self.assertEqual(second.status, 409)
+                self.assertIn(b'"console-busy"', second.body())
+            first.send_frame(BINARY, b"still here")
+            self.assertEqual(first.recv_frame().payload, b"still here")
+        self.assertTrue(self.api.wait_until_idle())
+        self.assertEqual(self.queries(), ["preserveSession=true"])
+
+    def test_refuse_and_free(self) -> None:
+        """When the first has left, the second gets the console; nobody is locked out."""
+        proxy = self.start_proxy(console="refuse")
+        for _ in range(20):
+            with RawClient.open(self.url(proxy, "vm")) as client:
+                self.assertEqual(client.status, 101)
+                client.send_close()
+                client.recv_close()
+                client.wait_for_end()
+
+    def test_refuse_what_others_hold(self) -> None:
+        """A console that somebody holds by another way is busy, too, and nothing is reserved for that."""
+        self.vmi.in_use = True
+        proxy = self.start_proxy(console="refuse")
+        for in_use, status in ((True, 409), (True, 409), (False, 101)):
+            self.vmi.in_use = in_use
+            with RawClient.open(self.url(proxy, "vm")) as client:
+                self.assertEqual(client.status, status)
+
+    def test_passthrough(self) -> None:
+        """By default the first loses its console as KubeVirt has it, and is told what the upstream did."""
+        proxy = self.start_proxy()
+        with RawClient.open(self.url(proxy, "vm")) as first:
+            self.vmi.wait_for_session()
+            first.send_frame(BINARY, b"heard")
+            first.recv_frame()
+            with RawClient.open(self.url(proxy, "vm", self.token("vm", user=2))):
+                self.assertEqual(first.recv_close()[0], 1011)
+        self.assertEqual(self.queries(), ["", ""])
+
+    def test_client_that_leaves_during_the_dial(self) -> None:
+        """A newcomer that is gone before it has the console gives it up."""
+        proxy = self.start_proxy(console="refuse")
+        entered, go_on = threading.Event(), threading.Event()
+
+        def wait(console: object) -> None:
+            entered.set()
+            go_on.wait(10)
+
+        self.api.add_vmi("slow", self.namespace, backend=Script(wait))
+        with RawClient.open(self.url(proxy, "slow")) as client:
+            self.assertTrue(entered.wait(10))
+            client.reset()
+        go_on.set()
+        self.assertTrue(self.api.wait_until_idle())
+
+
+if __name__ == "__main__":
+    unittest.main()
