@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "counters",
             "deadline",
             "exceptions",
+            "forks",
             "lifetime",
             "liveness",
             "nesting",
@@ -53,7 +54,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"authorization", "config", "live_sessions", "refusal", "response", "tickets", "tokens", "writer"}
     ),
-    frozenset({"access", "hooks", "pump", "settings", "tls"}),
+    frozenset({"access", "hooks", "links", "pump", "settings", "tls"}),
     frozenset({"fetch", "http", "pump_threads", "upstream"}),
     frozenset({"jwks_source", "relay"}),
     frozenset({"live_keys"}),
@@ -85,6 +86,7 @@ NO_IO = frozenset(
         "keys",
         "lifetime",
         "limits",
+        "links",
         "liveness",
         "nesting",
         "pending",
