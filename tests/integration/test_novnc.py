@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import os
-import threading
-from typing import Any
-
-from tests.integration.chromium import Browser, BrowserTestCase
+from tests.integration.novnc import NoVNCTestCase
 from tests.integration.programs import needs
-from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.desktop import Desktop
 from wsproxy.testing.kubevirt_backends import SocketBackend
 
-_NOVNC = "/usr/share/novnc"  # where Debian's package novnc puts it
 _REJECTED = "New connection has been rejected with reason: "
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves noVNC's files and keeps the requests, which hold tokens, to itself."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @needs("chromium", "chromium")
-class NoVNCTest(BrowserTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        if not os.path.isdir(_NOVNC):
-            self.skipTest("noVNC is not installed (Debian package novnc)")
-        self.web = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(_Quiet, directory=_NOVNC)
-        )
-        thread = threading.Thread(target=self.web.serve_forever, name="novnc-files")
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(self.web.server_close)
-        self.addCleanup(self.web.shutdown)
-
-    def visit(self, browser: Browser, proxy: WebsocketProxy, path: str) -> None:
-        """Open vnc.html with the parameters that LabOrchestrator builds."""
-        host, port = proxy.address
-        query = f"host={host}&port={port}&path={path}&autoconnect=1"
-        browser.open(f"http://127.0.0.1:{self.web.server_port}/vnc.html?{query}")
-
+class NoVNCTest(NoVNCTestCase):
     def test_console(self) -> None:
         """The console of a VM opens: noVNC says so, and its viewer arrived at the desktop."""
         with Desktop("ubuntu") as desktop:
