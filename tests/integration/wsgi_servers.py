@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
+from http.client import HTTPConnection, HTTPSConnection
 from types import TracebackType
 
 from tests.proxy_process import environment_for, wait_until
@@ -30,7 +32,10 @@ class WSGIServerProcess:
     :param api: the stand-in.
     :param scheme: "ws", or "wss" if the server speaks TLS.
     :param settings: further environment variables.
+    :cvar stop_signal: ends such a server in good order.
     """
+
+    stop_signal = signal.SIGTERM
 
     def __init__(
         self, command: Sequence[str], api: FakeKubeVirtAPI, *, scheme: str = "ws", **settings: str
@@ -65,9 +70,12 @@ class WSGIServerProcess:
         if not wait_until(lambda: text in self.output, timeout):
             raise AssertionError(f"{text!r} did not come: {self.output}")
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the server and return its exit status. Idempotent; kills it if that takes more than 60 s."""
-        self.process.send_signal(number)  # does nothing if it has ended
+    def stop(self, number: signal.Signals | None = None) -> int:
+        """End the server and return its exit status. Idempotent; kills it if that takes more than 60 s.
+
+        :param number: None for the signal that ends such a server in good order.
+        """
+        self.process.send_signal(number or self.stop_signal)  # does nothing if it has ended
         try:
             return self.process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -113,12 +121,15 @@ class Gunicorn(WSGIServerProcess):
 
 
 class Werkzeug(WSGIServerProcess):
-    """werkzeug's development server, with a thread for each request.
+    """werkzeug's development server.
 
     :param application: where it is.
     :param certificate: files with the certificate and its key, None for a server without TLS.
     :param debugger: whether its debugger stands in front of the application.
+    :param threaded: whether it starts a thread for each request.
     """
+
+    stop_signal = signal.SIGINT
 
     def __init__(
         self,
@@ -145,8 +156,10 @@ class Werkzeug(WSGIServerProcess):
 
 
 def get(address: tuple[str, int], path: str) -> tuple[int, bytes]:
-    """Ask a server for a page; return the status and the body."""
-    with RawClient(address) as client:
-        client.send_raw(f"GET {path} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n".encode())
-        client.read_head()
-        return client.status, client.body()
+    """Ask a server for a page, by TLS if clients have to; return the status and the body."""
+    tls = RawClient.default_tls
+    connection = HTTPSConnection(*address, context=tls) if tls else HTTPConnection(*address)
+    with closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
