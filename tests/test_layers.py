@@ -49,7 +49,17 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
+        {
+            "admission",
+            "claims",
+            "credentials",
+            "environ",
+            "forwarded",
+            "jwks",
+            "keyring",
+            "resolver",
+            "transport",
+        }
     ),
     frozenset(
         {
@@ -61,6 +71,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "tickets",
             "tokens",
             "writer",
+            "wsgi_server",
         }
     ),
     frozenset({"config", "hooks", "pump"}),
@@ -69,10 +80,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"jwks_source"}),
     frozenset({"live_keys"}),
     frozenset({"check", "session"}),
-    frozenset({"connection"}),
-    frozenset({"server"}),
-    frozenset({"proxy", "worker"}),
-    frozenset({"__init__", "demo", "supervisor"}),
+    frozenset({"exchange"}),
+    frozenset({"connection", "wsgi_exchange"}),
+    frozenset({"server", "wsgi_process"}),
+    frozenset({"proxy", "worker", "wsgi"}),
+    frozenset({"__init__", "demo", "flask", "supervisor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
@@ -88,6 +100,7 @@ NO_IO = frozenset(
         "config",
         "credentials",
         "deadline",
+        "environ",
         "exceptions",
         "forwarded",
         "frames",
@@ -221,6 +234,9 @@ class LayersTest(unittest.TestCase):
             ("jwt", {"keys", "tokens"}),
             ("h11", {"upgrade"}),
             ("cryptography", {"certificates", "keys"}),
+            ("simple_websocket", {"wsgi_exchange"}),
+            ("flask", {"flask"}),
+            ("werkzeug", {"flask"}),
         ):
             with self.subTest(library=library):
                 users = {module.name for module in modules() if library in module.foreign}

@@ -324,6 +324,20 @@ class PendingOfAnAddress(LimitsTestCase):
         self.assert_hits()
         self.assert_refused(self.open("vm", _FROM("127.0.0.1")), 4429, "limit-address")
 
+    def test_no_thread(self) -> None:
+        """A connection that no thread could be had for is counted no more."""
+        self.start(max_pending_per_address=1)
+        assert self.proxy._server is not None
+        failure = RuntimeError("can't start new thread")
+        with (
+            mock.patch.object(self.proxy._server._pool, "run", side_effect=failure),
+            self.assertLogs("wsproxy.server", "ERROR"),
+        ):
+            client = RawClient(self.proxy.address)
+            self.addCleanup(client.close)
+            self.assertTrue(client.wait_for_end())
+            self.wait_until_free()
+
     def test_nothing_is_left(self) -> None:
         """Whoever was refused, let in, or left is counted no more."""
         self.start(max_pending_per_address=2)

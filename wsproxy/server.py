@@ -189,6 +189,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             self._pool.run(f"wsproxy-{connection.session.id}", lambda: self._run(connection))
         except RuntimeError as exc:
             self._forget(connection)
+            connection.session.close()
             if not self._out_of_threads:
                 logger.error("connection from %s dropped: %s", peer, exc)
             self._out_of_threads = True

@@ -40,7 +40,7 @@ class NoVNCTestCase(BrowserTestCase):
         self.addCleanup(self.web.shutdown)
 
     def visit(self, browser: Browser, proxy: WebsocketProxy, path: str, **settings: str) -> None:
-        """Open vnc.html with the parameters that LabOrchestrator builds, and perhaps more of noVNC's settings."""
+        """Open vnc.html as LabOrchestrator does, with further settings of noVNC."""
         host, port = proxy.address
         further = "".join(f"&{name}={value}" for name, value in settings.items())
         query = f"host={host}&port={port}&path={path}&autoconnect=1{further}"
