@@ -9,6 +9,7 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -466,6 +467,26 @@ proxy = WebsocketProxy({_DEV[0]!r}, {_DEV[1]!r}, True, {SECRET!r}, close_timeout
 proxy.run("127.0.0.1", 0, on_ready=act)
 print("over", flush=True)
 """
+
+
+class GreenThreads(LeakTestCase):
+    """gevent and eventlet."""
+
+    def test_refused(self) -> None:
+        """Where a library has replaced Python's threads, a start says so, and starts nothing."""
+        for library, module, asked in (
+            ("gevent", "gevent.monkey", "is_module_patched"),
+            ("eventlet", "eventlet.patcher", "is_monkey_patched"),
+        ):
+            for patched in (True, False):
+                fake = mock.Mock(**{f"{asked}.return_value": patched})
+                with self.subTest(library, patched=patched), mock.patch.dict(sys.modules, {module: fake}):
+                    proxy = dev_proxy()
+                    if patched:
+                        with self.assertRaisesRegex(RuntimeError, f"{library} has replaced Python's threads"):
+                            proxy.run_in_thread("127.0.0.1", 0)
+                    else:
+                        proxy.run_in_thread("127.0.0.1", 0).stop_thread()
 
 
 class Processes(LeakTestCase):

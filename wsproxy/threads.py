@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["ThreadPool", "current_owner", "start_thread"]
+__all__ = ["ThreadPool", "current_owner", "replaced_by", "start_thread"]
 
 STACK_SIZE = 512 * 1024
 """Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.nesting`."""
@@ -26,6 +27,17 @@ _current = threading.local()
 def current_owner() -> object | None:
     """Return the owner of the calling thread, None for a thread that was not started here."""
     return getattr(_current, "owner", None)
+
+
+def replaced_by() -> str | None:
+    """Return the library that has put something else in the place of Python's threads; None if none has.
+
+    Under such a library nothing here works: sockets and epoll are others, and what never blocks does.
+    """
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent and gevent.is_module_patched("threading"):
+        return "gevent"
+    return "eventlet" if eventlet and eventlet.is_monkey_patched("thread") else None
 
 
 def start_thread(name: str, target: Callable[[], None], owner: object) -> threading.Thread:
