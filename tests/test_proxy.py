@@ -469,6 +469,42 @@ print("over", flush=True)
 """
 
 
+class SharedPort(LeakTestCase):
+    """SO_REUSEPORT, for the workers of a WSGI server."""
+
+    def test_shared(self) -> None:
+        """Proxies that all say so listen at one address; when one stops the others go on."""
+        with dev_proxy().run_in_thread("127.0.0.1", 0, reuse_port=True) as first:
+            address = first.address
+            with dev_proxy().run_in_thread(*address, reuse_port=True) as second:
+                self.assertEqual(second.address, address)
+                first.stop_thread()
+                for _ in range(8):
+                    self.assertTrue(answers(address))
+
+    def test_not_shared(self) -> None:
+        """An address is nobody else's unless both say so."""
+        for ours, theirs in ((True, False), (False, True), (False, False)):
+            with (
+                self.subTest(ours=ours, theirs=theirs),
+                dev_proxy().run_in_thread("127.0.0.1", 0, reuse_port=theirs) as other,
+                self.assertRaises(OSError),
+            ):
+                dev_proxy().run_in_thread(*other.address, reuse_port=ours)
+
+    def test_foreground(self) -> None:
+        """``run`` shares an address as well."""
+        with dev_proxy().run_in_thread("127.0.0.1", 0, reuse_port=True) as other:
+            seen: list[tuple[str, int]] = []
+
+            def on_ready(proxy: WebsocketProxy) -> None:
+                seen.append(proxy.address)
+                threading.Thread(target=proxy.stop_thread).start()
+
+            dev_proxy().run(*other.address, on_ready=on_ready, reuse_port=True)
+            self.assertEqual(seen, [other.address])
+
+
 class GreenThreads(LeakTestCase):
     """gevent and eventlet."""
 
