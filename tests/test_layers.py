@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "counters",
             "deadline",
             "exceptions",
+            "lazy",
             "nesting",
             "reloaded",
             "rfb",

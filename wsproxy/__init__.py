@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_names
+from .version import __version__
 
 if sys.platform == "win32":
     raise ImportError("wsproxy needs Linux or macOS; on Windows run it in WSL")
 
-from .authorization import AccessRequest
-from .claims import Grant
-from .config import Config
-from .exceptions import ConfigError, Forbidden, WSProxyError
-from .proxy import WebsocketProxy
-from .version import __version__
+if TYPE_CHECKING:
+    from .authorization import AccessRequest
+    from .claims import Grant
+    from .config import Config
+    from .exceptions import ConfigError, Forbidden, WSProxyError
+    from .proxy import WebsocketProxy
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "AccessRequest": ".authorization",
+            "Config": ".config",
+            "ConfigError": ".exceptions",
+            "Forbidden": ".exceptions",
+            "Grant": ".claims",
+            "WSProxyError": ".exceptions",
+            "WebsocketProxy": ".proxy",
+        },
+    )
 
 __all__ = [
     "AccessRequest",
