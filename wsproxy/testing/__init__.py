@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .keysyms import KEYSYMS
     from .kubevirt_backends import Backend, Echo, Script, SocketBackend, Stream, TCPBackend, UnixBackend
     from .kubevirt_console import FakeConsole
-    from .kubevirt_http import Answer, Behaviour, RecordedRequest
+    from .kubevirt_http import Answer, Behaviour, RecordedRequest, status_answer
     from .kubevirt_vmi import FakeVMI
     from .leaks import LeakCheck
     from .picture_asserts import assert_same_picture, assert_shows, assert_shows_colour
@@ -63,6 +63,7 @@ else:
             "client_context": ".raw_client",
             "make_token": "..tokens",
             "proxy_options": ".case",
+            "status_answer": ".kubevirt_http",
         },
     )
 
@@ -102,4 +103,5 @@ __all__ = [
     "client_context",
     "make_token",
     "proxy_options",
+    "status_answer",
 ]

@@ -18,8 +18,8 @@ _SETTLE_SECONDS = 5.0
 class LeakCheck:
     """Looks at the process when it is made, and again when it is asked.
 
-    Until :meth:`stop` it takes the place of :data:`threading.excepthook` and :data:`sys.unraisablehook`. Other
-    tests must not run in the same process meanwhile.
+    Until :meth:`stop` it takes the place of :data:`threading.excepthook` and :data:`sys.unraisablehook`.
+    Other tests must not run in the same process meanwhile.
     """
 
     def __init__(self) -> None:

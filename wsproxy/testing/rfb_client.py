@@ -38,19 +38,19 @@ class RFBClient(RFBViewer):
             vm.type("uname -a\\n")
             vm.wait_until(lambda image: image.find((166, 226, 160)) is not None)
 
-    Everything is as in :class:`.RFBViewer`. The constructor blocks until the RFB handshake is over, and leaves
-    no connection behind when it raises.
+    Everything is as in :class:`.RFBViewer`. The constructor blocks until the RFB handshake is over, and
+    leaves no connection behind when it raises.
 
-    :param console: the console's whole URL, ``ws://`` or ``wss://``; or where the proxy is: its host and port,
-        or a :class:`.WebsocketProxy` that runs. The latter two want a token and a VMI.
+    :param console: the console's whole URL, ``ws://`` or ``wss://``; or where the proxy is: its host and
+        port, or a :class:`.WebsocketProxy` that runs. The latter two want a token and a VMI.
     :param token: see :func:`.make_token`.
     :param vmi: the VMI's name; ``NAME/SUBRESOURCE`` for another subresource.
     :param timeout: seconds that each operation may take that is not given its own: this one, too.
     :param header: further lines ``Name: value`` of the opening handshake.
     :param origin: the page's origin, as a browser sends it; by default none, and refusals come by HTTP.
     :param subprotocols: what to offer.
-    :param ca_file: authorities (PEM) of the certificate behind a ``wss://`` URL; by default the system's. With
-        it, host and port are taken to be those of a proxy that speaks TLS.
+    :param ca_file: authorities (PEM) of the certificate behind a ``wss://`` URL; by default the system's.
+        With it, host and port are taken to be those of a proxy that speaks TLS.
     :param tls: the same as an :class:`ssl.SSLContext`.
     :raises ConsoleRefused: with HTTP status or close code, slug and message, if the console is not opened.
     :raises ConsoleClosed: if the connection ends before.

@@ -85,7 +85,7 @@ class RFBViewer:
     thread at a time.
 
     :param stream: connected, and nothing read of it; see :class:`ByteStream`.
-    :param timeout: seconds that an operation may take that is not given its own, as far as the stream lets it.
+    :param timeout: seconds that an operation may take without its own, as far as the stream lets it.
     :ivar name: what the server calls its desktop; "" before the handshake.
     :ivar bells: how often the server rang, as far as was read.
     :ivar cut_text: the server's clipboard, Latin-1; ``b""`` before it was set.
