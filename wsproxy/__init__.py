@@ -14,8 +14,10 @@ if sys.platform == "win32":
 if TYPE_CHECKING:
     from .authorization import AccessRequest
     from .claims import Grant
+    from .closing import Ending
     from .config import Config
     from .exceptions import ConfigError, Forbidden, WSProxyError
+    from .live_sessions import SessionHandle
     from .proxy import WebsocketProxy
 else:
     __getattr__, __dir__ = lazy_names(
@@ -24,8 +26,10 @@ else:
             "AccessRequest": ".authorization",
             "Config": ".config",
             "ConfigError": ".exceptions",
+            "Ending": ".closing",
             "Forbidden": ".exceptions",
             "Grant": ".claims",
+            "SessionHandle": ".live_sessions",
             "WSProxyError": ".exceptions",
             "WebsocketProxy": ".proxy",
         },
@@ -35,8 +39,10 @@ __all__ = [
     "AccessRequest",
     "Config",
     "ConfigError",
+    "Ending",
     "Forbidden",
     "Grant",
+    "SessionHandle",
     "WSProxyError",
     "WebsocketProxy",
     "__version__",
