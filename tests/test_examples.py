@@ -1,0 +1,38 @@
+"""The examples that need nothing but the product do what they are for."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.proxy_process import ProxyProcess
+from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.desktop import Desktop
+from wsproxy.testing.kubevirt_backends import SocketBackend
+from wsproxy.testing.rfb_client import RFBClient, UpgradeRefused
+
+_EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+class ServeTest(ProxyTestCase):
+    """``examples/serve.py``: a script launch."""
+
+    tls = False
+
+    def test_serve(self) -> None:
+        """It shows a console, refuses a token that is none, and ends with SIGTERM."""
+        desktop = Desktop("ubuntu")
+        self.addCleanup(desktop.close)
+        self.api.add_vmi("ubuntu", self.namespace, backend=SocketBackend(desktop.serve))
+        with ProxyProcess(self.api, [str(_EXAMPLES / "serve.py")]) as program:
+            with RFBClient.connect(f"{program.url}/{self.token('ubuntu')}/ubuntu") as viewer:
+                viewer.handshake()
+                viewer.type("hello")
+                self.assertTrue(desktop.wait_for_text("hello", 30))
+                x, y, width, height = desktop.terminal_area
+                typed = desktop.screenshot().crop(x, y, width, height)
+                viewer.wait_until(lambda image: image.crop(x, y, width, height) == typed, 30)
+            with self.assertRaises(UpgradeRefused) as caught:
+                RFBClient.connect(f"{program.url}/{self.token('router')}/ubuntu")
+            self.assertEqual(caught.exception.status, 403)
+            self.assertEqual(program.stop(signal.SIGTERM), 0)
