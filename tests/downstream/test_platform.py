@@ -24,7 +24,7 @@ from wsproxy.testing.pytest_plugin import AddDesktop, ConsoleToken, OpenConsole
 class ConsoleTest(ProxyTestCase):
     tls = False
     check_leaks = True
-    proxy_settings: dict[str, Any] = {"host_path_prefix": "labs"}
+    proxy_settings = {"host_path_prefix": "labs"}  # noqa: RUF012 - as most will write it
 
     def make_api(self) -> FakeKubeVirtAPI:
         return FakeKubeVirtAPI(tls=self.tls, names=("kubernetes",))

@@ -126,11 +126,7 @@ class RFBClient(RFBViewer):
 
 
 def viewer_url(
-    console: str | tuple[str, int] | WebsocketProxy,
-    token: str | None,
-    vmi: str | None,
-    *,
-    secure: bool = False,
+    console: str | tuple[str, int] | WebsocketProxy, token: str | None, vmi: str | None, secure: bool = False
 ) -> str:
     """Return the URL that a :class:`RFBClient` opens, of arguments as it takes them.
 

@@ -8,17 +8,27 @@ from dataclasses import replace
 
 from lab_orchestrator_ws_proxy_lib.ws_proxy_lib import WebsocketProxy as OriginalName
 
-from wsproxy import AccessRequest, Config, ConfigError, Ending, Forbidden, Grant, SessionHandle, WebsocketProxy
-from wsproxy.authorization import Authorize
-from wsproxy.settings import config_from_env
-from wsproxy.tokens import make_token
+from wsproxy import (
+    AccessRequest,
+    Authorize,
+    Config,
+    ConfigError,
+    Ending,
+    Forbidden,
+    Grant,
+    OnOpen,
+    SessionHandle,
+    WebsocketProxy,
+    config_from_mapping,
+    make_token,
+)
 
 logger = logging.getLogger("lab")
 
 
 def authorize(grant: Grant, request: AccessRequest) -> Grant | None:
     """Let students into the machines that they have booked."""
-    if request.vmi_name not in grant.vmis:
+    if request.vmi not in grant.vmis:
         raise Forbidden("you have not booked this machine")
     return replace(grant, expires_at=(grant.expires_at or 0.0) - 1.0)
 
@@ -36,9 +46,11 @@ class Consoles:
 
     def __init__(self, secret: str, remote_url: str) -> None:
         self._secret = secret
-        hook: Authorize = authorize
+        may_open: Authorize = authorize
+        on_open: OnOpen = opened
+        path = "/{namespace}/{vmi_name}"
         self.proxy: WebsocketProxy = OriginalName(
-            remote_url, "/{namespace}/{vmi_name}", True, secret, authorize=hook, on_open=opened, on_close=closed
+            remote_url, path, True, secret, authorize=may_open, on_open=on_open, on_close=closed
         )
 
     def start(self) -> tuple[str, int]:
@@ -55,9 +67,9 @@ class Consoles:
         return len(sessions)
 
 
-def from_environment() -> WebsocketProxy:
+def of_settings() -> WebsocketProxy:
     try:
-        config: Config = config_from_env(os.environ)
+        config: Config = config_from_mapping(dict(os.environ))
     except ConfigError as fault:
         raise SystemExit(str(fault)) from fault
     return WebsocketProxy.from_config(config, authorize)
