@@ -17,7 +17,7 @@ from wsproxy.rfb import VERSION_3_8, RFBError, reason_text, refusal
 from wsproxy.testing import rfb_messages
 from wsproxy.testing.canvas import Rectangle
 from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.png import Image
+from wsproxy.testing.image import Image
 from wsproxy.testing.rfb_client import (
     ConsoleClosed,
     RFBClient,
@@ -38,6 +38,7 @@ from wsproxy.testing.rfb_updates import (
     ServerParser,
     UpdateEnd,
 )
+from wsproxy.testing.rfb_viewer import RFBViewer
 
 TIMEOUT = 10.0
 OPENING = VERSION_3_8 + b"\x01\x01" + rfb_messages.SECURITY_OK
@@ -152,7 +153,7 @@ class FramebufferTest(unittest.TestCase):
 class ScriptedTest(unittest.TestCase):
     """A viewer whose server is a list of bytes: they are in the socket before the viewer reads."""
 
-    def client(self, *said: bytes, end: bool = True, gone: bool = False) -> RFBClient:
+    def client(self, *said: bytes, end: bool = True, gone: bool = False) -> RFBViewer:
         """Return a viewer to which all this is said; then the server stops talking, or has `gone`."""
         ours, theirs = socket.socketpair()
         self.addCleanup(theirs.close)
@@ -162,7 +163,7 @@ class ScriptedTest(unittest.TestCase):
             theirs.shutdown(socket.SHUT_WR)
         if gone:
             theirs.close()
-        client = RFBClient(ours, TIMEOUT)
+        client = RFBViewer(ours, TIMEOUT)
         self.addCleanup(client.close)
         return client
 
@@ -261,7 +262,7 @@ class DesktopTest(unittest.TestCase):
         thread = threading.Thread(target=self.desktop.serve, args=(theirs,), name="desktop-serve")
         self.addCleanup(thread.join, TIMEOUT)
         self.addCleanup(self.desktop.close)
-        self.client = RFBClient(ours, TIMEOUT)
+        self.client = RFBViewer(ours, TIMEOUT)
         self.addCleanup(self.client.close)
         thread.start()
         self.client.handshake()
@@ -403,7 +404,7 @@ class ClosedWhileSendingTest(unittest.TestCase):
         connection.connected = True
         theirs.sendall(frame(8, struct.pack(">H", 4412)))
         theirs.close()
-        with RFBClient(WebSocketStream(connection, 0.2), TIMEOUT) as client:
+        with RFBViewer(WebSocketStream(connection, 0.2), TIMEOUT) as client:
             with self.assertRaises(ConsoleClosed) as caught:
                 client.key(0x61)
             self.assertEqual(caught.exception.code, 4412)
@@ -471,8 +472,8 @@ class ConnectTest(unittest.TestCase):
         self.assertTrue(self.head.startswith(b"GET /TOKEN/ubuntu HTTP/1.1\r\n"))
 
     def test_other_urls(self) -> None:
-        """URLs that are not ws:// are refused before anything is dialled."""
-        for url in ("http://127.0.0.1/", "wss://127.0.0.1/", "ws:///x"):
+        """URLs that no console has, and TLS for one without, are refused before anything is dialled."""
+        for url in ("http://127.0.0.1/", "127.0.0.1:1", "ws:///x"):
             with self.subTest(url=url), self.assertRaises(ValueError):
                 open_websocket(url)
 

@@ -18,7 +18,7 @@ from typing import final
 
 from wsproxy.rfb import VERSION_3_8, ClientMessage, ClientMessageType, ClientParser, RFBError, refusal
 from wsproxy.testing.canvas import Rectangle
-from wsproxy.testing.png import Image
+from wsproxy.testing.image import Image
 from wsproxy.testing.rfb_messages import (
     RGBX,
     SECURITY_OK,
