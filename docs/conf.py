@@ -29,6 +29,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 90
 
 # No build shall need the network, so names of the standard library lead nowhere.
 _STANDARD = "|".join(map(re.escape, sorted(sys.stdlib_module_names)))

@@ -34,6 +34,8 @@ def load_tests(
         text = path.read_text(encoding="utf-8")
         if ">>> " in text:
             standard_tests.addTest(
-                doctest.DocFileSuite(str(path), module_relative=False, parser=MarkdownParser(), encoding="utf-8")
+                doctest.DocFileSuite(
+                    str(path), module_relative=False, parser=MarkdownParser(), encoding="utf-8"
+                )
             )
     return standard_tests
