@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import unittest
 from pathlib import Path
 
 from tests.proxy_process import ProxyProcess
@@ -35,3 +38,16 @@ class ServeTest(ProxyTestCase):
                 RFBClient(f"{program.url}/{self.token('router')}/ubuntu", timeout=30)
             self.assertEqual(caught.exception.status, 403)
             self.assertEqual(program.stop(signal.SIGTERM), 0)
+
+
+class PlatformTestsTest(unittest.TestCase):
+    """``examples/platform_tests.py``: a platform's own suite."""
+
+    def test_suite(self) -> None:
+        """It is short, and passes."""
+        path = _EXAMPLES / "platform_tests.py"
+        self.assertLess(len(path.read_text(encoding="utf-8").splitlines()), 40)
+        command = [sys.executable, "-W", "error", "-X", "dev", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("Ran 2 tests", done.stderr)
