@@ -20,7 +20,7 @@ from wsproxy.settings import SETTINGS
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 
-__all__ = ["Pace", "ProxyProcess", "needs_proc", "wait_until"]
+__all__ = ["Pace", "ProcessFigures", "ProxyProcess", "needs_proc", "wait_until"]
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
@@ -32,7 +32,37 @@ needs_proc = unittest.skipUnless(os.path.isdir("/proc/self/fd"), "needs /proc to
 """Skips a test where the system does not show what another process holds."""
 
 
-class ProxyProcess:
+class ProcessFigures:
+    """What the system shows of another process.
+
+    :param pid: its number.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def memory(self) -> int:
+        """Bytes of the process's memory that are resident now."""
+        with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+            match = re.search(r"^VmRSS:\s+(\d+) kB$", file.read(), re.MULTILINE)
+        assert match, "the program has ended"
+        return int(match[1]) * 1024
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def threads(self) -> int:
+        """How many threads it has."""
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def command_line(self) -> bytes:
+        """What ``ps`` shows of it."""
+        with open(f"/proc/{self.pid}/cmdline", "rb") as file:
+            return file.read()
+
+
+class ProxyProcess(ProcessFigures):
     """``python -m wsproxy`` in front of a stand-in; stop it with :meth:`stop`, or use ``with``.
 
     :param api: the stand-in, started; one with TLS is a cluster, one without is ``kubectl proxy``.
@@ -53,6 +83,7 @@ class ProxyProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
+        super().__init__(self.process.pid)
         try:
             self.address = self._wait_until_ready()
         except BaseException:
@@ -91,26 +122,6 @@ class ProxyProcess:
         """Stop the program and throw its output away. Idempotent."""
         self.stop()
         self._errors.close()
-
-    def memory(self) -> int:
-        """Bytes of its memory that are resident now."""
-        with open(f"/proc/{self.process.pid}/status", encoding="ascii", errors="replace") as file:
-            match = re.search(r"^VmRSS:\s+(\d+) kB$", file.read(), re.MULTILINE)
-        assert match, "the program has ended"
-        return int(match[1]) * 1024
-
-    def descriptors(self) -> int:
-        """How many descriptors it has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def threads(self) -> int:
-        """How many threads it has."""
-        return len(os.listdir(f"/proc/{self.process.pid}/task"))
-
-    def command_line(self) -> bytes:
-        """What ``ps`` shows of it."""
-        with open(f"/proc/{self.process.pid}/cmdline", "rb") as file:
-            return file.read()
 
     def _wait_until_ready(self) -> tuple[str, int]:
         pipe, deadline = self.process.stdout, Deadline(_START_TIMEOUT)
