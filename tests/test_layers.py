@@ -47,8 +47,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
     ),
-    frozenset({"authorization", "config", "refusal", "response", "tickets", "tokens", "writer"}),
-    frozenset({"access", "pump", "settings", "tls"}),
+    frozenset(
+        {"authorization", "config", "live_sessions", "refusal", "response", "tickets", "tokens", "writer"}
+    ),
+    frozenset({"access", "hooks", "pump", "settings", "tls"}),
     frozenset({"fetch", "http", "pump_threads", "upstream"}),
     frozenset({"jwks_source", "relay"}),
     frozenset({"live_keys"}),

@@ -13,6 +13,8 @@ from typing import Any
 
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .hooks import Hooks, OnClose, OnOpen
+from .live_sessions import SessionHandle
 from .server import ConsoleServer, listen
 from .session import Gateway
 from .signals import STOP_SIGNALS, signals_to
@@ -72,6 +74,8 @@ class WebsocketProxy:
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
     :param authorize: called with a :class:`.Grant` and an :class:`.AccessRequest` for each session, before
         anything is dialled: see :data:`.Authorize`.
+    :param on_open: called with the :class:`.SessionHandle` of each session that opens: see :data:`.OnOpen`.
+    :param on_close: called with that and an :class:`.Ending` when it is over: see :data:`.OnClose`.
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting to the API, in all.
     :param close_timeout: seconds in which every session ends, from its first cause.
@@ -117,6 +121,8 @@ class WebsocketProxy:
         trusted_proxies: Sequence[str] = (),
         tickets: bool = False,
         authorize: Authorize | None = None,
+        on_open: OnOpen | None = None,
+        on_close: OnClose | None = None,
         request_timeout: float = 10.0,
         dial_timeout: float = 10.0,
         close_timeout: float = 5.0,
@@ -165,20 +171,27 @@ class WebsocketProxy:
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
             ),
-            authorize,
+            Hooks(authorize, on_open, on_close),
         )
 
     @classmethod
-    def from_config(cls, config: Config, authorize: Authorize | None = None) -> WebsocketProxy:
+    def from_config(
+        cls,
+        config: Config,
+        authorize: Authorize | None = None,
+        *,
+        on_open: OnOpen | None = None,
+        on_close: OnClose | None = None,
+    ) -> WebsocketProxy:
         """Make a proxy of ready settings; their ``host`` and ``port`` are not used here."""
         proxy = cls.__new__(cls)
-        proxy._setup(config, authorize)
+        proxy._setup(config, Hooks(authorize, on_open, on_close))
         return proxy
 
-    def _setup(self, config: Config, authorize: Authorize | None) -> None:
+    def _setup(self, config: Config, hooks: Hooks) -> None:
         Gateway(config)  # finds the faults that the settings alone do not show
         self.config = config
-        self._authorize = authorize
+        self._hooks = hooks
         # Guards the attributes below; held while starting and stopping, so those take turns.
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
@@ -224,6 +237,14 @@ class WebsocketProxy:
         server = self._server
         return server.connections if server else 0
 
+    def sessions(self) -> list[SessionHandle]:
+        """Return a handle of each session that is open at this moment, the oldest first.
+
+        Any thread, hooks included; does not block. Empty if the proxy does not run.
+        """
+        server = self._server
+        return server.sessions() if server else []
+
     def run(
         self, host: str, port: int, *, on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None
     ) -> None:
@@ -261,7 +282,7 @@ class WebsocketProxy:
             self._refuse_after_fork()
             if self._server is not None:
                 raise RuntimeError("the proxy runs already")
-            gateway = Gateway(self.config, self._authorize)
+            gateway = Gateway(self.config, self._hooks)
             server = ConsoleServer(listen(host, port), gateway)
             try:
                 server.start()

@@ -16,6 +16,7 @@ import threading
 from typing import Any
 
 from .connection import ClientConnection
+from .live_sessions import SessionHandle
 from .pending import network_of
 from .refusal import Refuser
 from .registry import Registry
@@ -100,6 +101,10 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def connections(self) -> int:
         """How many connections there are now, in whatever phase."""
         return len(self._registry)
+
+    def sessions(self) -> list[SessionHandle]:
+        """Return the sessions that are open at this moment."""
+        return self._gateway.sessions.all()
 
     @property
     def serves_current_thread(self) -> bool:
