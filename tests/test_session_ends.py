@@ -41,6 +41,7 @@ class EndsTestCase(ConformanceTestCase):
         super().setUp()
         self.proxy: RunningProxy = self.start_proxy()
         self.proxy_is_done = threading.Event()
+        self.vmis: dict[RawClient, str] = {}
 
     def read_nothing(self, console: FakeConsole) -> None:
         """Take nothing from the proxy while the session lasts, then see that its connection has ended."""
@@ -58,6 +59,7 @@ class EndsTestCase(ConformanceTestCase):
         client = RawClient.open(self.url(self.proxy, name), receive_buffer=receive_buffer)
         self.addCleanup(client.close)
         self.assertEqual(client.status, 101)
+        self.vmis[client] = name
         return client, vmi.wait_for_session()
 
     def assert_all_gone(self, *clients: RawClient) -> None:
@@ -83,7 +85,7 @@ class EndsTestCase(ConformanceTestCase):
 
     def end_from_within(self, client: RawClient, code: int, reason: str) -> None:
         """End a client's session as the proxy itself would."""
-        self.proxy.end_session("{}:{}".format(*client.sock.getsockname()), code, reason)
+        self.proxy.end_session(self.vmis[client], code, reason)
 
 
 class Ends(EndsTestCase):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 from unittest import TestCase, mock
 
-from tests.proxy_process import ProxyProcess
-from wsproxy.connection import ClientConnection
+from tests.proxy_process import ProxyProcess, wait_until
+from wsproxy.live_sessions import SessionHandle
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.routing import host_and_port
 from wsproxy.testing.case import ProxyTestCase
@@ -23,6 +24,7 @@ __all__ = [
     "RunningProxy",
     "SocketServer",
     "busy_threads",
+    "end_session",
 ]
 
 _STANDING = ("accept", "housekeeping", "idle", "jwks", "poller", "resolver")
@@ -56,8 +58,8 @@ class RunningProxy(Addressed, Protocol):
     def busy_threads(self) -> list[str]:
         """Names of the threads that work for a session."""
 
-    def end_session(self, client: str, code: int, reason: str) -> None:
-        """End the session of a client, given as ``HOST:PORT``, as the proxy itself would."""
+    def end_session(self, vmi: str, code: int, reason: str) -> None:
+        """End the session with a VMI as the proxy itself would."""
 
 
 class ProxyApart(Addressed, Protocol):
@@ -149,18 +151,22 @@ class _SocketProxy(WebsocketProxy):
     def busy_threads(self) -> list[str]:
         return busy_threads()
 
-    def end_session(self, client: str, code: int, reason: str) -> None:
-        assert self._server is not None
-        for connection in list(self._server._registry._connections):
-            assert isinstance(connection, ClientConnection)
-            if connection.session.peer == client:
-                connection.session.end(code, reason)
+    def end_session(self, vmi: str, code: int, reason: str) -> None:
+        end_session(self.sessions, vmi, code, reason)
 
 
 def busy_threads() -> list[str]:
     """Names of this process's threads that work for a session; a few may be idle, for later ones."""
     found = [thread.name for thread in threading.enumerate() if thread.name.startswith("wsproxy-")]
     return [name for name in found if name.split("-")[1] not in _STANDING]
+
+
+def end_session(sessions: Callable[[], Sequence[SessionHandle]], vmi: str, code: int, reason: str) -> None:
+    """End the session with a VMI; its client may have got its 101 a moment before it is listed."""
+    wait_until(lambda: any(session.vmi == vmi for session in sessions()))
+    for session in sessions():
+        if session.vmi == vmi:
+            session.close(code, reason)
 
 
 class ConformanceTestCase(ProxyTestCase):
