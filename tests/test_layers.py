@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "counters",
             "deadline",
             "exceptions",
+            "forks",
             "lazy",
             "nesting",
             "reloaded",
@@ -51,7 +52,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"authorization", "config", "live_sessions", "refusal", "response", "tickets", "tokens", "writer"}
     ),
-    frozenset({"access", "hooks", "pump", "settings", "tls"}),
+    frozenset({"access", "hooks", "links", "pump", "settings", "tls"}),
     frozenset({"fetch", "http", "pump_threads", "upstream"}),
     frozenset({"jwks_source", "relay"}),
     frozenset({"live_keys"}),
@@ -81,6 +82,7 @@ NO_IO = frozenset(
         "jwks",
         "keyring",
         "keys",
+        "links",
         "nesting",
         "pending",
         "origin",
