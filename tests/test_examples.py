@@ -28,15 +28,14 @@ class ServeTest(ProxyTestCase):
         self.addCleanup(desktop.close)
         self.api.add_vmi("ubuntu", self.namespace, backend=SocketBackend(desktop.serve))
         with ProxyProcess(self.api, [str(_EXAMPLES / "serve.py")]) as program:
-            with RFBClient.connect(f"{program.url}/{self.token('ubuntu')}/ubuntu") as viewer:
-                viewer.handshake()
+            with RFBClient(f"{program.url}/{self.token('ubuntu')}/ubuntu", timeout=30) as viewer:
                 viewer.type("hello")
                 self.assertTrue(desktop.wait_for_text("hello", 30))
                 x, y, width, height = desktop.terminal_area
                 typed = desktop.screenshot().crop(x, y, width, height)
-                viewer.wait_until(lambda image: image.crop(x, y, width, height) == typed, 30)
+                viewer.wait_until(lambda image: image.crop(x, y, width, height) == typed)
             with self.assertRaises(UpgradeRefused) as caught:
-                RFBClient.connect(f"{program.url}/{self.token('router')}/ubuntu")
+                RFBClient(f"{program.url}/{self.token('router')}/ubuntu", timeout=30)
             self.assertEqual(caught.exception.status, 403)
             self.assertEqual(program.stop(signal.SIGTERM), 0)
 

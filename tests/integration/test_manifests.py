@@ -1,4 +1,4 @@
-"""The manifests in examples/kubernetes: Kubernetes reads them, they fit together, and the program takes them."""
+"""The manifests in examples/kubernetes: they fit together, and Kubernetes and the program take them."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class ProxyTestCase(LeakTestCase):
     def proxy_options(self, **options: Any) -> dict[str, Any]:
         """Return the arguments for a :class:`.WebsocketProxy` in front of the stand-in.
 
-        :param options: arguments that differ from these, and from :attr:`proxy_settings`.
+        :param options: arguments that differ from these, and from ``proxy_settings``.
         """
         given = proxy_options(self.api, SECRET)
         if self.client_tls:

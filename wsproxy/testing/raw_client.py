@@ -129,7 +129,7 @@ class RawClient:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def read_head(self, timeout: float = _TIMEOUT) -> None:
-        """Receive the response head into :attr:`head`; what follows it is kept for the next call."""
+        """Receive the response head into ``head``; what follows it is kept for the next call."""
         data, deadline = b"", Deadline(timeout)
         while b"\r\n\r\n" not in data:
             received = self._receive(deadline)
@@ -160,7 +160,7 @@ class RawClient:
         return data
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are. Blocks for at most :attr:`timeout` seconds."""
+        """Send bytes as they are. Blocks for at most ``timeout`` seconds."""
         try:
             self._transport.send(data, Deadline(self.timeout))
         except TransportClosed as exc:

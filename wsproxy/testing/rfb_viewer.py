@@ -84,7 +84,7 @@ class RFBViewer:
     can only be closed, but after TimeoutError from :meth:`screenshot` or a ``wait`` method it goes on. One
     thread at a time.
 
-    :param stream: connected, and nothing read of it; see :class:`ByteStream`.
+    :param stream: connected, and nothing read of it; see :class:`.ByteStream`.
     :param timeout: seconds that an operation may take without its own, as far as the stream lets it.
     :ivar name: what the server calls its desktop; "" before the handshake.
     :ivar bells: how often the server rang, as far as was read.
