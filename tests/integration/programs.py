@@ -85,7 +85,15 @@ class ProgramTestCase(ProxyTestCase):
         """
         with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
             process = self.start_program(
-                *(sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}", *options, application),
+                *(
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    "--bind",
+                    f"fd://{listener.fileno()}",
+                    *options,
+                    application,
+                ),
                 pass_fds=(listener.fileno(),),
                 env=environment(self.api) | {"XDG_RUNTIME_DIR": self.directory} | variables,
             )

@@ -172,7 +172,10 @@ class ProxyTestCase(LeakTestCase):
         return viewer
 
     def token(self, *vmis: str, secret: str = SECRET, **claims: Any) -> str:
-        """Return a token for ``vmis`` in the test's namespace; ``claims`` as for :func:`.make_token`."""
+        """Return a token for ``vmis`` in the test's namespace.
+
+        :param claims: further arguments of :func:`~wsproxy.tokens.make_token`.
+        """
         claims.setdefault("namespace", self.namespace)
         return make_token(secret, vmis=list(vmis), **claims)
 
