@@ -179,7 +179,7 @@ def make_token(
     :param vmis: names of the virtual machine instances that it opens.
     :param user: who it is for: shown in logs and to the ``authorize`` hook.
     :param expires_in: seconds from now; negative makes an expired one.
-    :param lab_id: LabOrchestrator's; ``lab_instance_id`` and ``additional_data`` alike. The proxy ignores them.
+    :param lab_id: LabOrchestrator's, as ``lab_instance_id`` and ``additional_data``; ignored by the proxy.
     :param algorithm: a JWS algorithm that fits the key.
     :raises TypeError: if ``vmis`` is a single text, or a claim cannot be written as JSON.
     :raises jwt.exceptions.PyJWTError: if the key does not fit the algorithm.

@@ -149,9 +149,9 @@ class Desktop:
         return self.wait_for(lambda: text in self._text, timeout)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Block until a condition over this desktop holds, at most ``timeout`` seconds; return whether it does.
+        """Block until a condition holds, at most ``timeout`` seconds; return whether it does.
 
-        It is asked under the desktop's lock after each change, so it has to be quick; it may read the properties.
+        It is asked under the desktop's lock after each change: be quick in it. It may read the properties.
         """
         with self._changed:
             return self._changed.wait_for(condition, timeout)

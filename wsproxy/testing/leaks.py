@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import sys
 import threading
 from contextlib import suppress
@@ -52,17 +53,18 @@ class LeakCheck:
                 thread.join(deadline.remaining())
         gc.collect()
         faults = [f"thread left: {thread.name}" for thread in set(threading.enumerate()) - self._threads]
-        faults += [f"socket left: {name}" for name in _open_sockets() - self._sockets]
+        sockets = _open_sockets()
+        faults += [f"socket left: {_ends(sockets[inode])}" for inode in sockets.keys() - self._sockets.keys()]
         return sorted(faults) + [f"exception in a thread: {error}" for error in self._errors]
 
 
-def _open_sockets() -> frozenset[str]:
-    """Return the sockets of this process, by inode; nothing where there is no /proc."""
+def _open_sockets() -> dict[str, int]:
+    """Return this process's sockets by inode, each with its descriptor; none where there is no /proc."""
     try:
         names = os.listdir("/proc/self/fd")
     except OSError:
-        return frozenset()
-    return frozenset(link for name in names if (link := _link(name)).startswith("socket:"))
+        return {}
+    return {link: int(name) for name in names if (link := _link(name)).startswith("socket:")}
 
 
 def _link(name: str) -> str:
@@ -70,3 +72,19 @@ def _link(name: str) -> str:
         return os.readlink(f"/proc/self/fd/{name}")
     except OSError:
         return ""
+
+
+def _ends(descriptor: int) -> str:
+    """Return both addresses of a socket, as far as it has them."""
+    try:
+        copy = socket.socket(fileno=os.dup(descriptor))
+    except OSError:
+        return "closed just now"
+    ends = []
+    with copy:
+        for ask in (copy.getsockname, copy.getpeername):
+            try:
+                ends.append(str(ask()))
+            except OSError:
+                pass  # it is not connected
+    return " to ".join(ends)
