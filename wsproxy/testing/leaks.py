@@ -44,8 +44,8 @@ class LeakCheck:
     def faults(self) -> list[str]:
         """Return what is left, one line each; none if nothing is.
 
-        A thread that is about to end is waited for: five seconds for all of them. In Python's development mode
-        (``-X dev``) garbage is collected first, so that what a finalizer complains about counts here.
+        A thread that is about to end is waited for: five seconds for all of them. In Python's development
+        mode (``-X dev``) garbage is collected first, so that what a finalizer complains about counts here.
         """
         deadline = Deadline(_SETTLE_SECONDS)
         for thread in set(threading.enumerate()) - self._threads:
