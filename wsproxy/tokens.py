@@ -172,20 +172,11 @@ def make_token(
     algorithm: str = "HS256",
     additional_data: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a signed token with LabOrchestrator's claims. Does not block; from any thread.
+    """Return a signed token with LabOrchestrator's claims.
 
-    :param secret: HMAC secret of at least 32 bytes, or a PEM private key for the other algorithms.
-    :param namespace: the one namespace that it is good for.
-    :param vmis: names of the virtual machine instances that it opens.
-    :param user: who it is for: shown in logs and to the ``authorize`` hook.
+    :param secret: HMAC secret, or a PEM private key for the other algorithms.
     :param expires_in: seconds from now; negative makes an expired one.
-    :param lab_id: LabOrchestrator's, as ``lab_instance_id`` and ``additional_data``; ignored by the proxy.
-    :param algorithm: a JWS algorithm that fits the key.
-    :raises TypeError: if ``vmis`` is a single text, or a claim cannot be written as JSON.
-    :raises jwt.exceptions.PyJWTError: if the key does not fit the algorithm.
     """
-    if isinstance(vmis, str):
-        raise TypeError(f"vmis is a sequence of names: [{vmis!r}]")
     lab = {
         "lab_id": lab_id,
         "lab_instance_id": lab_instance_id,
