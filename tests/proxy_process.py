@@ -20,7 +20,7 @@ from wsproxy.settings import SETTINGS
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 
-__all__ = ["Pace", "ProxyProcess", "environment_for", "needs_proc", "wait_until"]
+__all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment", "needs_proc", "wait_until"]
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
@@ -32,7 +32,37 @@ needs_proc = unittest.skipUnless(os.path.isdir("/proc/self/fd"), "needs /proc to
 """Skips a test where the system does not show what another process holds."""
 
 
-class ProxyProcess:
+class ProcessFigures:
+    """What the system shows of another process.
+
+    :param pid: its number.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def memory(self) -> int:
+        """Bytes of the process's memory that are resident now."""
+        with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+            match = re.search(r"^VmRSS:\s+(\d+) kB$", file.read(), re.MULTILINE)
+        assert match, "the program has ended"
+        return int(match[1]) * 1024
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def threads(self) -> int:
+        """How many threads it has."""
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def command_line(self) -> bytes:
+        """What ``ps`` shows of it."""
+        with open(f"/proc/{self.pid}/cmdline", "rb") as file:
+            return file.read()
+
+
+class ProxyProcess(ProcessFigures):
     """``python -m wsproxy`` in front of a stand-in; stop it with :meth:`stop`, or use ``with``.
 
     :param api: the stand-in, started; one with TLS is a cluster, one without is ``kubectl proxy``.
@@ -48,11 +78,12 @@ class ProxyProcess:
         self._output = b""
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            env=environment_for(api) | settings,
+            env=environment(api) | settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
+        super().__init__(self.process.pid)
         try:
             self.address = self._wait_until_ready()
         except BaseException:
@@ -92,26 +123,6 @@ class ProxyProcess:
         self.stop()
         self._errors.close()
 
-    def memory(self) -> int:
-        """Bytes of its memory that are resident now."""
-        with open(f"/proc/{self.process.pid}/status", encoding="ascii", errors="replace") as file:
-            match = re.search(r"^VmRSS:\s+(\d+) kB$", file.read(), re.MULTILINE)
-        assert match, "the program has ended"
-        return int(match[1]) * 1024
-
-    def descriptors(self) -> int:
-        """How many descriptors it has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def threads(self) -> int:
-        """How many threads it has."""
-        return len(os.listdir(f"/proc/{self.process.pid}/task"))
-
-    def command_line(self) -> bytes:
-        """What ``ps`` shows of it."""
-        with open(f"/proc/{self.process.pid}/cmdline", "rb") as file:
-            return file.read()
-
     def _wait_until_ready(self) -> tuple[str, int]:
         pipe, deadline = self.process.stdout, Deadline(_START_TIMEOUT)
         assert pipe is not None
@@ -132,13 +143,13 @@ class ProxyProcess:
         self.close()
 
 
-def environment_for(api: FakeKubeVirtAPI) -> dict[str, str]:
-    """Return the environment of a program in front of a stand-in."""
-    environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
-    environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
+def environment(api: FakeKubeVirtAPI) -> dict[str, str]:
+    """Return this process's environment with the settings of a proxy in front of a stand-in."""
+    given = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
+    given |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
     if not api.tls:
-        return environment | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
-    return environment | {
+        return given | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
+    return given | {
         "KUBERNETES_SERVICE_HOST": "127.0.0.1",
         "KUBERNETES_SERVICE_PORT": str(api.port),
         "WSPROXY_CA_FILE": api.ca_file,

@@ -9,9 +9,9 @@ import os
 import threading
 import unittest
 
-from tests.proxy_process import Pace, ProxyProcess, needs_proc
+from tests.conformance.fronts import ConformanceTestCase
+from tests.proxy_process import Pace, needs_proc
 from wsproxy.exceptions import TransportClosed
-from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Echo, Script
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, encode_frame
@@ -23,7 +23,7 @@ _WAIT = 30.0
 
 
 @needs_proc
-class BackPressureTestCase(ProxyTestCase):
+class BackPressureTestCase(ConformanceTestCase):
     """Sends one stream through a proxy in a process of its own to a reader with a fixed pace.
 
     :cvar total: bytes of the stream.
@@ -48,13 +48,7 @@ class BackPressureTestCase(ProxyTestCase):
         self.done = threading.Event()
         self.sent = 0  # payload bytes, by one thread
         self.read = 0
-        self.proxy = ProxyProcess(
-            self.api,
-            WSPROXY_PING_INTERVAL=str(self.ping_interval),
-            WSPROXY_CLOSE_TIMEOUT="2",
-            **self.client_tls_settings,
-        )
-        self.addCleanup(self.proxy.close)
+        self.proxy = self.start_apart(ping_interval=self.ping_interval, close_timeout=2.0)
         self.payload = os.urandom(_MESSAGE)
         self.messages = -(-self.total // _MESSAGE)
         self.grown = 0

@@ -7,11 +7,9 @@ import random
 import threading
 import unittest
 from collections.abc import Callable, Sequence
-from unittest.mock import patch
 
+from tests.conformance.fronts import ConformanceTestCase
 from wsproxy.exceptions import TransportClosed
-from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import (
@@ -224,16 +222,14 @@ def _ping_payloads(wire: bytes) -> set[bytes]:
     return found
 
 
-class ByteIdentity(ProxyTestCase):
+class ByteIdentity(ConformanceTestCase):
     """Over a TLS upstream; every session with pings of the proxy's each 10 ms."""
 
     def setUp(self) -> None:
         super().setUp()
         # With pings each 10 ms, two intervals without a byte are no sign of death on a busy machine.
-        patcher = patch("wsproxy.liveness._DEAD_AFTER_INTERVALS", 1000)
-        patcher.start()
-        self.addCleanup(patcher.stop)
-        self.proxy: WebsocketProxy = self.start_proxy(ping_interval=_PING_INTERVAL)
+        self.front.patch(self, "wsproxy.liveness._DEAD_AFTER_INTERVALS", 1000)
+        self.proxy = self.start_proxy(ping_interval=_PING_INTERVAL)
 
     def check(
         self,

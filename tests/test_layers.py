@@ -22,6 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "deadline",
             "exceptions",
             "forks",
+            "lazy",
             "lifetime",
             "liveness",
             "nesting",

@@ -8,8 +8,8 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
-from tests.proxy_process import ProxyProcess, needs_proc, wait_until
-from wsproxy.testing.case import ProxyTestCase
+from tests.conformance.fronts import ConformanceTestCase
+from tests.proxy_process import needs_proc, wait_until
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, encode_frame
@@ -44,15 +44,12 @@ def _violate(console: FakeConsole) -> None:
 
 
 @needs_proc
-class Leaks(ProxyTestCase):
+class Leaks(ConformanceTestCase):
     """Over a TLS upstream, the proxy in a process of its own."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = ProxyProcess(
-            self.api, WSPROXY_CLOSE_TIMEOUT="1", WSPROXY_DIAL_TIMEOUT="5", **self.client_tls_settings
-        )
-        self.addCleanup(self.proxy.close)
+        self.proxy = self.start_apart(close_timeout=1.0, dial_timeout=5.0)
 
     def open(self, run: Callable[[FakeConsole], None], name: str = "vm", **claims: Any) -> RawClient:
         """Open a session with a function behind it."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from tests.conformance.fronts import ConformanceTestCase, RunningProxy
 from wsproxy import refusal
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Busy, Draining, LimitExceeded, Refused
-from wsproxy.proxy import WebsocketProxy
 from wsproxy.refusal import Refuser
-from wsproxy.testing.case import LeakTestCase, ProxyTestCase
+from wsproxy.testing.case import LeakTestCase
 from wsproxy.testing.kubevirt_http import Answer, Behaviour, status_answer
 from wsproxy.testing.raw_client import RawClient
 from wsproxy.testing.rfb_client import RFBClient, RFBRefused
@@ -29,16 +29,14 @@ _IN_USE = "Can't connect to websocket (503): Active VNC connection. Request deni
 _WITHIN = 3.0  # seconds for what should be at once, or right after half a second
 
 
-class RefusalTestCase(ProxyTestCase):
+class RefusalTestCase(ConformanceTestCase):
     """Talks to a proxy and looks at how it refuses."""
 
     def setUp(self) -> None:
         super().setUp()
         self.api.add_vmi("vm", self.namespace)
 
-    def ask(
-        self, proxy: WebsocketProxy, target: str, *headers: str, request: bytes | None = None
-    ) -> RawClient:
+    def ask(self, proxy: RunningProxy, target: str, *headers: str, request: bytes | None = None) -> RawClient:
         """Send an upgrade request for ``target`` (or ``request`` as it is) and read the answer's head."""
         client = RawClient(proxy.address)
         self.addCleanup(client.close)
@@ -76,7 +74,7 @@ class RefusalTestCase(ProxyTestCase):
         self.assertTrue(client.wait_for_end())
         return reason
 
-    def assert_rfb(self, proxy: WebsocketProxy, target: str, code: int, slug: str) -> str:
+    def assert_rfb(self, proxy: RunningProxy, target: str, code: int, slug: str) -> str:
         """Assert that a viewer is told by RFB and then by a Close frame, and return the reason in RFB."""
         host, port = proxy.address
         url, origin = f"{self.scheme}://{host}:{port}{target}", "http://console.example"
@@ -215,7 +213,7 @@ ROWS = (
 class Table(RefusalTestCase):
     """Each row, told in each way."""
 
-    def each(self, tell: Callable[[WebsocketProxy, Row], None], **options: Any) -> None:
+    def each(self, tell: Callable[[RunningProxy, Row], None], **options: Any) -> None:
         for number, row in enumerate(ROWS):
             with self.subTest(number=number, slug=row.slug):
                 self.api.forbid = False
@@ -223,18 +221,14 @@ class Table(RefusalTestCase):
                 self.api.add_vmi("vm", self.namespace)
                 row.before(self)
                 before = self.api.connections
-                proxy = WebsocketProxy(
-                    **self.proxy_options(dial_timeout=0.3, subresources=("console",), **options)
-                )
-                with (
-                    proxy.run_in_thread("127.0.0.1", 0),
-                    self.assertLogs("wsproxy.connection", "INFO") as logs,
-                ):
+                proxy = self.start_proxy(dial_timeout=0.3, subresources=("console",), **options)
+                with self.proxy_logs("wsproxy.connection") as logs:
                     tell(proxy, row)
+                    proxy.stop_thread()
                 self.assertIn(f": {row.status} {row.slug}: ", "\n".join(logs.output))
                 self.assertEqual(self.api.connections > before, row.dialled)
 
-    def tell_by_http(self, proxy: WebsocketProxy, row: Row, *headers: str) -> None:
+    def tell_by_http(self, proxy: RunningProxy, row: Row, *headers: str) -> None:
         client = self.ask(proxy, row.target(self, ""), *headers)
         self.assert_http(client, row.status, row.slug, row.code, row.text)
         for name, value in row.headers:
@@ -247,7 +241,7 @@ class Table(RefusalTestCase):
     def test_browser_on_a_vnc_route(self) -> None:
         """A browser on a vnc route is told by RFB's failure message, and then by a Close frame."""
 
-        def tell(proxy: WebsocketProxy, row: Row) -> None:
+        def tell(proxy: RunningProxy, row: Row) -> None:
             reason = self.assert_rfb(proxy, row.target(self, ""), row.code, row.slug)
             self.assertIn(row.text, reason)
 
@@ -256,7 +250,7 @@ class Table(RefusalTestCase):
     def test_browser_on_a_console_route(self) -> None:
         """A browser on a route that is not vnc is told by a Close frame alone."""
 
-        def tell(proxy: WebsocketProxy, row: Row) -> None:
+        def tell(proxy: RunningProxy, row: Row) -> None:
             client = self.ask(proxy, row.target(self, "/console"), _ORIGIN)
             if row.slug == "bad-request":  # its route is not known, so it is taken for the default's, vnc
                 self.assertEqual(client.recv_frame().payload, b"RFB 003.008\n")
@@ -272,14 +266,14 @@ class Table(RefusalTestCase):
     def test_reject_close(self) -> None:
         """With ``reject="close"`` a client without Origin is told by a Close frame as well."""
 
-        def tell(proxy: WebsocketProxy, row: Row) -> None:
+        def tell(proxy: RunningProxy, row: Row) -> None:
             if row.slug == "bad-request":
                 return self.assert_close_after_rfb(proxy, row)
             self.assert_close(self.ask(proxy, row.target(self, "/console")), row.code, row.slug)
 
         self.each(tell, reject="close")
 
-    def assert_close_after_rfb(self, proxy: WebsocketProxy, row: Row) -> None:
+    def assert_close_after_rfb(self, proxy: RunningProxy, row: Row) -> None:
         client = self.ask(proxy, row.target(self, ""))
         self.assertEqual(client.recv_frame().payload, b"RFB 003.008\n")
         client.send_frame(2, b"RFB 003.008\n")
@@ -326,7 +320,7 @@ class Table(RefusalTestCase):
             with self.subTest(status=status):
                 text = "User system:serviceaccount:wsproxy:wsproxy cannot"
                 self.api.behaviour = Behaviour(answer=Answer(status, text.encode()))
-                with self.assertLogs("wsproxy.connection", "INFO") as logs:
+                with self.proxy_logs("wsproxy.connection") as logs:
                     body = self.assert_http(self.ask(proxy, _vm(self, "")), 502, "upstream-refused", 4502)
                 self.assertNotIn("serviceaccount", json.dumps(body))
                 self.assertIn(text, "\n".join(logs.output))
@@ -433,7 +427,7 @@ class HostileHeads(RefusalTestCase):
 
     def assert_bad(self, request: bytes, status: int = 400, slug: str = "bad-request") -> dict[str, Any]:
         code = {400: 4400, 404: 4404}.get(status)
-        with self.assertLogs("wsproxy.connection", "INFO") as logs:
+        with self.proxy_logs("wsproxy.connection") as logs:
             client = self.ask(self.proxy, "", request=request)
             body = self.assert_http(client, status, slug, code)
         self.assertNotIn("Traceback", "\n".join(logs.output))
@@ -590,7 +584,7 @@ class HostileHeads(RefusalTestCase):
 class Routes(RefusalTestCase):
     """Which path leads where, and where the token comes from."""
 
-    def assert_opens(self, proxy: WebsocketProxy, target: str, *headers: str, to: str = "vm/vnc") -> None:
+    def assert_opens(self, proxy: RunningProxy, target: str, *headers: str, to: str = "vm/vnc") -> None:
         before = len(self.api.requests)
         client = self.ask(proxy, target, *headers)
         self.assertEqual(client.status, 101, client.head)
@@ -694,7 +688,7 @@ class Routes(RefusalTestCase):
 class Endpoints(RefusalTestCase):
     """Requests that ask for no upgrade."""
 
-    def http(self, proxy: WebsocketProxy, method: str, target: str, *headers: str) -> RawClient:
+    def http(self, proxy: RunningProxy, method: str, target: str, *headers: str) -> RawClient:
         lines = [f"{method} {target} HTTP/1.1", "Host: proxy", *headers, "", ""]
         return self.ask(proxy, "", request="\r\n".join(lines).encode())
 

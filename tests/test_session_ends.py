@@ -8,9 +8,8 @@ import threading
 import unittest
 from collections.abc import Callable
 
-from wsproxy.connection import ClientConnection
+from tests.conformance.fronts import ConformanceTestCase, RunningProxy
 from wsproxy.deadline import Deadline
-from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Echo, Script
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, PING, PONG
@@ -35,13 +34,14 @@ def _read_to_the_end(console: FakeConsole) -> None:
         console.recv_frame()
 
 
-class EndsTestCase(ProxyTestCase):
+class EndsTestCase(ConformanceTestCase):
     """Opens sessions between a raw client and a scripted upstream."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = self.start_proxy()
+        self.proxy: RunningProxy = self.start_proxy()
         self.proxy_is_done = threading.Event()
+        self.vmis: dict[RawClient, str] = {}
 
     def read_nothing(self, console: FakeConsole) -> None:
         """Take nothing from the proxy while the session lasts, then see that its connection has ended."""
@@ -59,6 +59,7 @@ class EndsTestCase(ProxyTestCase):
         client = RawClient.open(self.url(self.proxy, name), receive_buffer=receive_buffer)
         self.addCleanup(client.close)
         self.assertEqual(client.status, 101)
+        self.vmis[client] = name
         return client, vmi.wait_for_session()
 
     def assert_all_gone(self, *clients: RawClient) -> None:
@@ -78,24 +79,13 @@ class EndsTestCase(ProxyTestCase):
     def join_session_threads(self, deadline: Deadline) -> None:
         """Wait until no thread works for a session any more; a few may be idle, for later ones."""
         pause = threading.Event()
-        while self.session_threads() and not deadline.passed:
+        while self.proxy.busy_threads() and not deadline.passed:
             pause.wait(0.001)
-        self.assertEqual(self.session_threads(), [])
-
-    def session_threads(self) -> list[threading.Thread]:
-        standing = ("accept", "housekeeping", "idle", "poller", "resolver")
-        found = [thread for thread in threading.enumerate() if thread.name.startswith("wsproxy-")]
-        return [thread for thread in found if thread.name.split("-")[1] not in standing]
+        self.assertEqual(self.proxy.busy_threads(), [])
 
     def end_from_within(self, client: RawClient, code: int, reason: str) -> None:
         """End a client's session as the proxy itself would."""
-        server = self.proxy._server
-        assert server is not None
-        peer = "{}:{}".format(*client.sock.getsockname())
-        for connection in list(server._registry._connections):
-            assert isinstance(connection, ClientConnection)
-            if connection.session.peer == peer:
-                connection.session.end(code, reason)
+        self.proxy.end_session(self.vmis[client], code, reason)
 
 
 class Ends(EndsTestCase):
@@ -292,7 +282,7 @@ class Ends(EndsTestCase):
         def drop(console: FakeConsole) -> None:
             console.send_raw(_PART_OF_A_FRAME)
 
-        with self.assertLogs("wsproxy.session", "INFO") as logs:  # before the upstream may drop
+        with self.proxy_logs("wsproxy.session") as logs:  # before the upstream may drop
             client, _ = self.session(drop)
             received = b""
             while part := client.recv_raw():
@@ -427,7 +417,7 @@ class Ends(EndsTestCase):
             self.read_nothing(console)
 
         clients = [self.session(send, f"vm-{code}")[0] for code, _ in _OWN_ENDS]
-        with self.assertLogs("wsproxy.session", "INFO") as logs:
+        with self.proxy_logs("wsproxy.session") as logs:
             for client, (code, reason) in zip(clients, _OWN_ENDS, strict=True):
                 client.recv_raw()
                 self.end_from_within(client, code, reason)
@@ -492,7 +482,7 @@ class StuckLegs(EndsTestCase):
         ends = [self.stuck_client(f"vm-{code}") for code, _ in _OWN_ENDS]
         for _, console in ends:
             self.wait_until_stuck(console)
-        with self.assertLogs("wsproxy.session", "INFO") as logs:
+        with self.proxy_logs("wsproxy.session") as logs:
             for (client, _), (code, reason) in zip(ends, _OWN_ENDS, strict=True):
                 self.end_from_within(client, code, reason)
             deadline = Deadline(_WITHIN)
@@ -600,7 +590,7 @@ class Stop(EndsTestCase):
         for client in clients:
             self.assertEqual(client.recv_close(), (1012, "restarting"))
             client.close()
-        self.assertEqual(self.session_threads(), [])
+        self.assertEqual(self.proxy.busy_threads(), [])
         self.assertTrue(self.api.wait_until_idle(_WITHIN))
 
     def test_stop_during_the_request(self) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import unittest
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TypeVar
 
-from tests.proxy_process import wait_until
+from tests.proxy_process import environment, wait_until
 from wsproxy.deadline import Deadline
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.png import Image
 from wsproxy.testing.rfb_client import RFBClient
 
-__all__ = ["ProgramTestCase", "changed_pixels", "needs"]
+__all__ = ["ProgramTestCase", "needs"]
 
 T = TypeVar("T", bound=Callable[..., object])
 
@@ -32,16 +33,6 @@ def needs(program: str, package: str) -> Callable[[T], T]:
     """
     missing = f"{program} is not installed (Debian package {package})"
     return unittest.skipIf(shutil.which(program) is None, missing)
-
-
-def changed_pixels(before: Image, after: Image) -> int:
-    """Return in how many pixels two pictures differ; all of them if their sizes do."""
-    if (before.width, before.height) != (after.width, after.height):
-        return after.width * after.height
-    if before.rgb == after.rgb:
-        return 0
-    starts = range(0, len(after.rgb), 3)
-    return sum(before.rgb[at : at + 3] != after.rgb[at : at + 3] for at in starts)
 
 
 class ProgramTestCase(ProxyTestCase):
@@ -61,7 +52,11 @@ class ProgramTestCase(ProxyTestCase):
         return os.path.join(self.directory, name)
 
     def start_program(
-        self, *command: str, stdout: int | IO[bytes] = subprocess.DEVNULL, pass_fds: Sequence[int] = ()
+        self,
+        *command: str,
+        stdout: int | IO[bytes] = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] = os.environ,
     ) -> subprocess.Popen[bytes]:
         """Start a program, which is ended with the test; what it complains about is in the file ``log``.
 
@@ -74,10 +69,36 @@ class ProgramTestCase(ProxyTestCase):
                 stdout=stdout,
                 stderr=log,
                 pass_fds=pass_fds,
-                env=os.environ | {"HOME": self.directory},
+                env={**env, "HOME": self.directory},
             )
         self.addCleanup(self.end_program, process)
         return process
+
+    def start_gunicorn(
+        self, application: str, *options: str, **variables: str
+    ) -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
+        """Start gunicorn, with the settings of a proxy in front of the stand-in; return it and its address.
+
+        Clients may come at once: they wait until it is there.
+
+        :param variables: further environment variables.
+        """
+        with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+            process = self.start_program(
+                *(
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    "--bind",
+                    f"fd://{listener.fileno()}",
+                    *options,
+                    application,
+                ),
+                pass_fds=(listener.fileno(),),
+                env=environment(self.api) | {"XDG_RUNTIME_DIR": self.directory} | variables,
+            )
+            address: tuple[str, int] = listener.getsockname()
+            return process, address
 
     def end_program(self, process: subprocess.Popen[bytes]) -> None:
         """End a program, and kill it if that takes long. Idempotent."""
@@ -116,27 +137,32 @@ class ProgramTestCase(ProxyTestCase):
 
     def connect(self, url: str) -> RFBClient:
         """Open a console and go through the RFB handshake."""
-        viewer = RFBClient.connect(url, _START_TIMEOUT)
+        viewer = RFBClient(url, timeout=_START_TIMEOUT)
         self.addCleanup(viewer.close)
-        viewer.handshake()
         return viewer
 
-    def start_xvnc(self) -> tuple[subprocess.Popen[bytes], str, str]:
-        """Start a TigerVNC server; return it, its X display, and the Unix socket on which it speaks RFB."""
+    def start_xvnc(
+        self, name: str = "rfb", *options: str, geometry: tuple[int, int] = (640, 480)
+    ) -> tuple[subprocess.Popen[bytes], str, str]:
+        """Start a TigerVNC server; return it, its X display, and the Unix socket on which it speaks RFB.
+
+        :param name: of that socket.
+        """
         reader, writer = os.pipe()
         with open(reader, "rb") as pipe:
             try:
                 xvnc = self.start_program(
                     "Xvnc",
-                    *("-displayfd", str(writer), "-geometry", "640x480", "-depth", "24", "-ac"),
-                    *("-nolisten", "tcp", "-SecurityTypes", "None", "-rfbunixpath", self.path("rfb")),
+                    *("-displayfd", str(writer), "-geometry", "{}x{}".format(*geometry), "-depth", "24"),
+                    *("-ac", "-nolisten", "tcp", "-SecurityTypes", "None"),
+                    *("-rfbunixpath", self.path(name), *options),
                     pass_fds=(writer,),
                 )
             finally:
                 os.close(writer)
             display = self.read_line(xvnc, pipe)
-        self.wait_for(lambda: os.path.exists(self.path("rfb")), "the socket of Xvnc")
-        return xvnc, f":{display}", self.path("rfb")
+        self.wait_for(lambda: os.path.exists(self.path(name)), "the socket of Xvnc")
+        return xvnc, f":{display}", self.path(name)
 
     def assert_typing_arrives(self, viewer: RFBClient, display: str) -> None:
         """Start a terminal in an X server, type through the proxy, and check what is read and seen."""
@@ -151,10 +177,10 @@ class ProgramTestCase(ProxyTestCase):
         self.wait_for_file(started, b"started")
         # Without a window manager keys go to the window under the pointer.
         viewer.move(200, 100)
-        shown = viewer.wait_until(lambda image: changed_pixels(empty, image) > 100_000)
+        shown = viewer.wait_until(lambda image: image.differing_pixels(empty) > 100_000)
         text = "Hello, VM 42! a-b_c/d"
         viewer.type(text)
-        viewer.wait_until(lambda image: changed_pixels(shown, image) > 10 * len(text))
+        viewer.wait_until(lambda image: image.differing_pixels(shown) > 10 * len(text))
         viewer.type("\n")
         self.wait_for_file(read, text.encode() + b"\n")
 

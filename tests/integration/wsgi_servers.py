@@ -13,7 +13,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from types import TracebackType
 
-from tests.proxy_process import environment_for, wait_until
+from tests.proxy_process import environment, wait_until
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 from wsproxy.testing.raw_client import RawClient
 
@@ -48,7 +48,7 @@ class WSGIServerProcess:
             fd = listener.fileno()
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-X", "dev", *(part.format(fd=fd) for part in command)],
-                env=environment_for(api) | settings,
+                env=environment(api) | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
                 stderr=self._errors,

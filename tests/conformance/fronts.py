@@ -1,0 +1,213 @@
+"""What stands between the tests and a proxy: how it is started, and how it is seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+from unittest import TestCase, mock
+
+from tests.proxy_process import ProxyProcess, wait_until
+from wsproxy.live_sessions import SessionHandle
+from wsproxy.proxy import WebsocketProxy
+from wsproxy.routing import host_and_port
+from wsproxy.testing.case import ProxyTestCase
+
+__all__ = [
+    "Addressed",
+    "ConformanceTestCase",
+    "Front",
+    "Logs",
+    "ProxyApart",
+    "RunningProxy",
+    "SocketServer",
+    "busy_threads",
+    "end_session",
+]
+
+_STANDING = ("accept", "housekeeping", "idle", "jwks", "poller", "resolver")
+
+
+class Logs(Protocol):
+    """What was logged, complete at the end of a ``with``: lines that begin with level and logger."""
+
+    @property
+    def output(self) -> list[str]: ...
+
+
+class Addressed(Protocol):
+    """Something that listens."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+
+
+class RunningProxy(Addressed, Protocol):
+    """A proxy in front of the stand-in, started."""
+
+    @property
+    def connections(self) -> int:
+        """How many clients it has, in whatever phase it can know of."""
+
+    def stop_thread(self) -> None:
+        """End all sessions and return when they have ended. Idempotent."""
+
+    def busy_threads(self) -> list[str]:
+        """Names of the threads that work for a session."""
+
+    def end_session(self, vmi: str, code: int, reason: str) -> None:
+        """End the session with a VMI as the proxy itself would."""
+
+
+class ProxyApart(Addressed, Protocol):
+    """A proxy in a process of its own, which can be measured."""
+
+    @property
+    def url(self) -> str:
+        """The same as a URL."""
+
+    def memory(self) -> int:
+        """Bytes of its memory that are resident now."""
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+
+    def threads(self) -> int:
+        """How many threads it has."""
+
+    def close(self) -> None:
+        """Stop it. Idempotent."""
+
+
+class Front(ABC):
+    """One way to serve consoles. There is one for each test case class, closed after its last test.
+
+    :cvar name: what it is called.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what all tests of a class share."""
+
+    @abstractmethod
+    def prepare(self, case: ConformanceTestCase) -> None:
+        """Make a test ready, after its own preparations."""
+
+    @abstractmethod
+    def start(self, options: dict[str, Any]) -> RunningProxy:
+        """Start a proxy with the arguments of :class:`.WebsocketProxy`."""
+
+    @abstractmethod
+    def start_apart(self, case: ConformanceTestCase, **options: Any) -> ProxyApart:
+        """Start one in a process of its own, in front of the case's stand-in.
+
+        :param options: numbers; the settings that differ.
+        """
+
+    @abstractmethod
+    def logs(self, case: TestCase, logger: str) -> contextlib.AbstractContextManager[Logs]:
+        """Collect what the proxies log from INFO on, and fail if that is nothing."""
+
+    @abstractmethod
+    def patch(self, case: TestCase, target: str, value: object) -> None:
+        """Replace a name where the proxies run, until the end of the test."""
+
+
+class SocketServer(Front):
+    """The server of :class:`.WebsocketProxy`, in the process of the tests."""
+
+    name = "socket server"
+
+    def close(self) -> None:
+        """Nothing is shared."""
+
+    def prepare(self, case: ConformanceTestCase) -> None:
+        """Nothing is to be done."""
+
+    def start(self, options: dict[str, Any]) -> RunningProxy:
+        proxy = _SocketProxy(**options)
+        proxy.run_in_thread("127.0.0.1", 0)
+        return proxy
+
+    def start_apart(self, case: ConformanceTestCase, **options: Any) -> ProxyApart:
+        settings = {f"WSPROXY_{name.upper()}": str(value) for name, value in options.items()}
+        return ProxyProcess(case.api, **settings, **case.client_tls_settings)
+
+    def logs(self, case: TestCase, logger: str) -> contextlib.AbstractContextManager[Logs]:
+        return case.assertLogs(logger, "INFO")
+
+    def patch(self, case: TestCase, target: str, value: object) -> None:
+        patcher = mock.patch(target, value)
+        patcher.start()
+        case.addCleanup(patcher.stop)
+
+
+class _SocketProxy(WebsocketProxy):
+    def busy_threads(self) -> list[str]:
+        return busy_threads()
+
+    def end_session(self, vmi: str, code: int, reason: str) -> None:
+        end_session(self.sessions, vmi, code, reason)
+
+
+def busy_threads() -> list[str]:
+    """Names of this process's threads that work for a session; a few may be idle, for later ones."""
+    found = [thread.name for thread in threading.enumerate() if thread.name.startswith("wsproxy-")]
+    return [name for name in found if name.split("-")[1] not in _STANDING]
+
+
+def end_session(sessions: Callable[[], Sequence[SessionHandle]], vmi: str, code: int, reason: str) -> None:
+    """End the session with a VMI; its client may have got its 101 a moment before it is listed."""
+    wait_until(lambda: any(session.vmi == vmi for session in sessions()))
+    for session in sessions():
+        if session.vmi == vmi:
+            session.close(code, reason)
+
+
+class ConformanceTestCase(ProxyTestCase):
+    """Starts its proxies behind a :class:`Front`.
+
+    :cvar front_type: makes the front.
+    :cvar front: that of the class.
+    """
+
+    front_type: ClassVar[type[Front]] = SocketServer
+    front: ClassVar[Front]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.front = cls.front_type()
+        cls.addClassCleanup(cls.front.close)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.front.prepare(self)
+
+    def start_proxy(  # type: ignore[override]  # what it is depends on the front
+        self, host: str = "127.0.0.1", **options: Any
+    ) -> RunningProxy:
+        """Start a proxy in front of the stand-in; it is stopped at the end of the test."""
+        assert host == "127.0.0.1"
+        proxy = self.front.start(self.proxy_options(**options))
+        self.addCleanup(proxy.stop_thread)
+        return proxy
+
+    def start_apart(self, **options: Any) -> ProxyApart:
+        """Start a proxy in a process of its own; it is stopped at the end of the test."""
+        proxy = self.front.start_apart(self, **options)
+        self.addCleanup(proxy.close)
+        return proxy
+
+    def proxy_logs(self, logger: str) -> contextlib.AbstractContextManager[Logs]:
+        """Collect what the proxies log, see :meth:`Front.logs`."""
+        return self.front.logs(self, logger)
+
+    def url(self, proxy: Addressed, vmi: str, token: str | None = None) -> str:
+        """Return the URL of a VMI's console at ``proxy``."""
+        return f"{self.scheme}://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
