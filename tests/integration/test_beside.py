@@ -47,7 +47,7 @@ class BesideTest(ProgramTestCase):
         patcher.start()
         self.addCleanup(patcher.stop)
 
-    def start_gunicorn(self) -> subprocess.Popen[bytes]:
+    def start_workers(self) -> subprocess.Popen[bytes]:
         """Start gunicorn with two workers of its default class, which serve one request at a time each."""
         return self.start_program(
             *(sys.executable, "-m", "gunicorn", "--config", f"python:{_APPLICATION}", "--preload"),
@@ -91,14 +91,14 @@ class BesideTest(ProgramTestCase):
 
     def test_gunicorn(self) -> None:
         """gunicorn's sync workers have eight consoles beside them on one port, and still answer."""
-        gunicorn = self.start_gunicorn()
+        gunicorn = self.start_workers()
         self.wait_for_listeners(2)
         self.check_consoles(gunicorn, signal.SIGTERM)
 
     def test_started_before_the_fork(self) -> None:
         """A proxy that was started at the import, before gunicorn forked, says so in the workers."""
         os.environ["BESIDE_TRAP"] = "yes"  # as it was after the test
-        self.start_gunicorn()
+        self.start_workers()
         self.wait_for_listeners(1)
         self.wait_for(lambda: "Booting worker" in self.log(), "a worker")
         self.assertIn("this proxy was started before a fork", self.ask("/vm-0"))
