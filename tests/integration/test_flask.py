@@ -15,7 +15,7 @@ from unittest import mock
 
 from flask import Flask, Response, current_app, g, request, session
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.serving import make_server
+from werkzeug.serving import ThreadedWSGIServer, make_server
 
 from wsproxy import AccessRequest, Config, ConfigError, Ending, Forbidden, Grant, SessionHandle
 from wsproxy.flask import Console
@@ -33,6 +33,7 @@ _WITHIN = 20.0
 def served(app: Any) -> Iterator[tuple[str, int]]:
     """Serve an application by werkzeug's development server, and yield its address."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
+    assert isinstance(server, ThreadedWSGIServer)
     server.daemon_threads = False  # so that its end waits for all
     thread = threading.Thread(target=lambda: server.serve_forever(0.01))
     thread.start()
