@@ -266,6 +266,22 @@ class SettingsTest(FlaskTestCase):
         with self.assertRaises(ConfigError) as caught:
             Console(app)
         self.assertEqual(len(caught.exception.faults), 2)
+        app.config["SECRET_KEY"] = b"\xff" * 32
+        self.assertRaisesRegex(ConfigError, "SECRET_KEY holds bytes", Console, app)
+
+    def test_of_the_application(self) -> None:
+        """What the application means by common words is its own business; a secret may be bytes."""
+        app = Flask("lab")
+        app.config.update(SECRET_KEY=SECRET.encode(), LOCAL_DEV_MODE="true", HOST="db", PORT="x", LOGLEVEL=3)
+        self.console = Console(app)
+        self.assertEqual(app.extensions["wsproxy"].config.secret_key, SECRET)
+
+    def test_twice(self) -> None:
+        """A second extension in one application is refused, and the first one goes on."""
+        app = self.make_app()
+        first = app.extensions["wsproxy"]
+        self.assertRaises(ValueError, Console, app, Config(**self.proxy_options()))
+        self.assertIs(app.extensions["wsproxy"], first)
 
     def test_from_the_pod(self) -> None:
         """Where the API is, Kubernetes says in the environment; nothing else is taken from there."""
