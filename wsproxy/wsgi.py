@@ -6,8 +6,8 @@
 
 A console holds a worker thread as long as it is open. So that ordinary requests are still answered, the last
 ``reserve`` threads of a process never serve consoles: with gunicorn at most ``workers * (threads - reserve)``
-consoles can be open at a time, and what comes beyond is refused as "busy". A process that is full refuses also
-while others have room, so with several workers let the kernel spread the clients (``--reuse-port``).
+consoles can be open at a time, and what comes beyond is refused as "busy". A process that is full refuses
+even while others have room, so with several workers let the kernel spread the clients (``--reuse-port``).
 """
 
 from __future__ import annotations
@@ -139,14 +139,13 @@ class ConsoleApp:
         :raises RuntimeError: if called from within a session.
         """
         with self._lock():
-            self._closed = True
             process = self._own_process()
-        if process is None:
-            return
-        if current_owner() is process.gateway:
-            raise RuntimeError("a session cannot close the application that it is part of")
-        process.stop(timeout)
-        atexit.unregister(self.close)
+            if process and current_owner() is process.gateway:
+                raise RuntimeError("a session cannot close the application that it is part of")
+            self._closed = True
+        if process:
+            process.stop(timeout)
+            atexit.unregister(self.close)
 
     def respond(
         self,
@@ -219,14 +218,14 @@ class ConsoleApp:
                 "that issued it; use one process with more threads, or switch tickets off"
             )
         process = self._own_process()
-        if process is None:
+        if process is None or self._closed:
             with self._lock():
+                if self._closed:
+                    raise Draining("the proxy is stopping")
                 process = self._own_process() or self._start(environ)
         return process
 
     def _start(self, environ: Environ) -> WSGIProcess:
-        if self._closed:
-            raise Draining("the proxy is stopping")
         server = WSGIServer.around(environ, self._threads)
         process = WSGIProcess(self.config, self._hooks, server, self._reserve)
         process.start()
