@@ -182,14 +182,22 @@ class ConsoleApp:
         wanted: Wanted | None,
         around: Around | None,
     ) -> Iterable[bytes]:
-        granted: tuple[Route, Grant] | None = None
-        if wanted:
-            grant, vmi, subresource = wanted
-            granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
         sock = client_socket(environ)
         process = self._started(environ)
         process.server.check()
-        return _Console(lambda: process.serve(environ, head, sock, granted, around), environ, start_response)
+        granted: tuple[Route, Grant] | None = None
+        refused: Refused | None = None
+        if wanted:
+            grant, vmi, subresource = wanted
+            try:
+                granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
+            except Refused as exc:
+                refused = exc
+
+        def serve() -> int:
+            return process.serve(environ, head, sock, granted=granted, refused=refused, around=around)
+
+        return _Console(serve, environ, start_response)
 
     def _answer(self, environ: WSGIEnvironment, head: RequestHead) -> bytes:
         """Return the whole response to a request that is no upgrade."""

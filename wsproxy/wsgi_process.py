@@ -10,7 +10,7 @@ import threading
 from .claims import Grant
 from .config import Config
 from .environ import Environ
-from .exceptions import Busy, Draining
+from .exceptions import Busy, Draining, Refused
 from .hooks import Hooks
 from .refusal import Refuser
 from .registry import Registry
@@ -90,8 +90,10 @@ class WSGIProcess:
         environ: Environ,
         head: RequestHead,
         sock: socket.socket,
-        granted: tuple[Route, Grant] | None,
-        around: Around | None,
+        *,
+        granted: tuple[Route, Grant] | None = None,
+        refused: Refused | None = None,
+        around: Around | None = None,
     ) -> int:
         """Serve one upgrade request until its console is closed, and return the HTTP status it got.
 
@@ -105,6 +107,7 @@ class WSGIProcess:
             exchange = WSGIExchange(
                 self.gateway, refuser, environ, head, sock, granted=granted, around=around
             )
+            exchange.refused = refused
             if not room:
                 exchange.refused = Busy("as many consoles are open as this server has threads for")
             elif not self._registry.add(exchange):
