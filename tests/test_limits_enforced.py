@@ -18,6 +18,8 @@ from wsproxy.limits import LIMITS
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.session import Gateway
 from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.kubevirt_backends import Script
+from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY
 from wsproxy.testing.kubevirt_http import Behaviour
 from wsproxy.testing.raw_client import RawClient
@@ -149,6 +151,24 @@ class GivenBack(LimitsTestCase):
         self.assert_open(client)
         client.close()
         self.wait_until_free()
+
+    def test_page_loaded_anew(self) -> None:
+        """A session that is ending is in nobody's way, but is one of all sessions until it has ended."""
+        self.start(max_sessions=2, max_sessions_per_user=1, max_sessions_per_vmi=1, close_timeout=10.0)
+        ending, go_on = threading.Event(), threading.Event()
+        self.addCleanup(go_on.set)
+
+        def answer_late(console: FakeConsole) -> None:
+            console.recv_frame(None)
+            ending.set()
+            go_on.wait(20)
+
+        self.api.add_vmi("vm", self.namespace, backend=Script(answer_late))
+        self.open().send_close(1001)
+        self.assertTrue(ending.wait(10))
+        self.api.add_vmi("vm", self.namespace)
+        self.assert_open(self.open())
+        self.assert_refused(self.open("other", user=2), 4503, "busy")
 
     def test_dial_refused(self) -> None:
         """A refused dial has given its place back when the client learns of it."""

@@ -255,7 +255,7 @@ class Session:
             client,
             opened.upstream.transport,
             gateway.relay_limits,
-            lambda delay: housekeeping.wake(self, delay),
+            self._wake,
             clock=gateway.clock,
             poller=gateway.poller,
         )
@@ -355,6 +355,17 @@ class Session:
             stopping = sock and self._end
         if stopping:
             raise TransportClosed("the proxy is stopping")
+
+    def _wake(self, delay: float) -> None:
+        """See :class:`.Relay`, which calls this also when the session begins to end.
+
+        From then on it is in nobody's way: the page that is loaded anew must not find that its user, or its
+        console, has as many sessions as may be. What it still costs is counted up to its very end.
+        """
+        if self.is_ending:
+            for place in self._places:
+                place.give_back("user", "vmi")
+        self._gateway.housekeeping.wake(self, delay)
 
     def _start_second_thread(self, target: Callable[[], None]) -> threading.Thread:
         return start_thread(f"wsproxy-{self.id}-second", target, self._gateway)
