@@ -13,11 +13,11 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from types import TracebackType
 
-from tests.proxy_process import environment, wait_until
+from tests.proxy_process import environment_for, wait_until
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 from wsproxy.testing.raw_client import RawClient
 
-__all__ = ["APPLICATION", "Gunicorn", "Werkzeug", "WSGIServerProcess", "get"]
+__all__ = ["APPLICATION", "Gunicorn", "WSGIServerProcess", "Werkzeug", "get"]
 
 APPLICATION = "tests.integration.wsgi_application:application"
 
@@ -47,7 +47,7 @@ class WSGIServerProcess:
             fd = listener.fileno()
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-X", "dev", *(part.format(fd=fd) for part in command)],
-                env=environment(api) | settings,
+                env=environment_for(api) | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
                 stderr=self._errors,
