@@ -50,7 +50,7 @@ logger = logging.getLogger("wsproxy.wsgi")
 Wanted = tuple[Grant, str, str | None]
 """What an application that has authenticated its user by itself wants: a grant, a VMI, a subresource."""
 
-_HOP_BY_HOP = ("connection",)  # PEP 3333: these are the server's
+_HOP_BY_HOP = ("connection", "upgrade")  # PEP 3333: these are the server's
 
 
 class ConsoleApp:

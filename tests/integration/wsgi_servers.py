@@ -41,6 +41,7 @@ class WSGIServerProcess:
         self, command: Sequence[str], api: FakeKubeVirtAPI, *, scheme: str = "ws", **settings: str
     ) -> None:
         self._scheme = scheme
+        self._stopping = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
             self.address: tuple[str, int] = listener.getsockname()
@@ -75,7 +76,9 @@ class WSGIServerProcess:
 
         :param number: None for the signal that ends such a server in good order.
         """
-        self.process.send_signal(number or self.stop_signal)  # does nothing if it has ended
+        if not self._stopping:
+            self._stopping = True
+            self.process.send_signal(number or self.stop_signal)  # does nothing if it has ended
         try:
             return self.process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
