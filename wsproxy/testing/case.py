@@ -13,7 +13,6 @@ from unittest import mock
 
 from ..config import DEFAULT_API_PATH
 from ..proxy import WebsocketProxy
-from ..routing import host_and_port
 from ..tokens import make_token
 from .certificates import CertificateAuthority
 from .desktop import Desktop
@@ -21,7 +20,7 @@ from .fake_kubevirt import FakeKubeVirtAPI
 from .kubevirt_backends import SocketBackend
 from .leaks import LeakCheck
 from .raw_client import RawClient, client_context
-from .rfb_client import RFBClient
+from .rfb_client import RFBClient, viewer_url
 
 __all__ = ["SECRET", "LeakTestCase", "ProxyTestCase", "proxy_options"]
 
@@ -84,6 +83,7 @@ class ProxyTestCase(LeakTestCase):
     :cvar namespace: where VMIs are added to, and what tokens are for, unless a test says otherwise.
     :cvar proxy_settings: arguments of :class:`.WebsocketProxy` for every proxy of the class.
     :ivar api: the stand-in; add VMIs to it.
+    :ivar proxy_authority: with ``client_tls``, what issued the proxies' certificate, and is trusted.
     :ivar proxy_certificate: with ``client_tls``, files with the proxies' certificate and its key.
     :ivar client_context: with ``client_tls``, what a client needs; None without.
     """
@@ -105,9 +105,9 @@ class ProxyTestCase(LeakTestCase):
     def __prepare_client_tls(self) -> None:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
-        authority = CertificateAuthority(directory.name)
-        self.proxy_certificate = authority.issue()
-        self.client_context = client_context(authority.ca_file)
+        self.proxy_authority = CertificateAuthority(directory.name)
+        self.proxy_certificate = self.proxy_authority.issue()
+        self.client_context = client_context(self.proxy_authority.ca_file)
         patcher = mock.patch.object(RawClient, "default_tls", self.client_context)
         patcher.start()
         self.addCleanup(patcher.stop)
@@ -167,7 +167,7 @@ class ProxyTestCase(LeakTestCase):
         :raises ConsoleRefused: with the reason, if it is not opened.
         """
         options.setdefault("tls", self.client_context)
-        viewer = RFBClient(self.url(proxy or self.console_proxy, vmi, token), **options)
+        viewer = RFBClient(proxy or self.console_proxy, token or self.token(vmi), vmi, **options)
         self.addCleanup(viewer.close)
         return viewer
 
@@ -177,8 +177,8 @@ class ProxyTestCase(LeakTestCase):
         return make_token(secret, vmis=list(vmis), **claims)
 
     def url(self, proxy: WebsocketProxy, vmi: str, token: str | None = None) -> str:
-        """Return the URL of a VMI's console at ``proxy``."""
-        return f"{self.scheme}://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
+        """Return the URL of a VMI's console at ``proxy``; by default with a token for this VMI."""
+        return viewer_url(proxy, token or self.token(vmi), vmi)
 
     @property
     def client_tls_settings(self) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Fixtures for pytest, which finds them by the entry point ``pytest11``: nothing has to be imported for them.
 
-Every run of pytest imports this module, whatever it tests: so a fixture imports what it needs when it is used,
-and nothing before.
+Every run of pytest imports this module, whatever it tests; so each fixture imports what it needs itself.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ __all__ = [
     "UpgradeRefused",
     "WebSocketStream",
     "open_websocket",
+    "viewer_url",
 ]
 
 
@@ -74,7 +75,7 @@ class RFBClient(RFBViewer):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         context = client_context(ca_file) if ca_file is not None else tls
-        url = _url(console, token, vmi, secure=context is not None)
+        url = viewer_url(console, token, vmi, context is not None)
         self._open(url, timeout, header=header, origin=origin, subprotocols=subprotocols, tls=context)
         try:
             self.handshake()
@@ -124,9 +125,16 @@ class RFBClient(RFBViewer):
             self.close()
 
 
-def _url(
-    console: str | tuple[str, int] | WebsocketProxy, token: str | None, vmi: str | None, *, secure: bool
+def viewer_url(
+    console: str | tuple[str, int] | WebsocketProxy, token: str | None, vmi: str | None, secure: bool = False
 ) -> str:
+    """Return the URL that a :class:`RFBClient` opens, of arguments as it takes them.
+
+    Unlike :meth:`.WebsocketProxy.console_url` it lets everything pass that a test may want to see refused.
+
+    :param secure: whether an address is that of a proxy that speaks TLS.
+    :raises ValueError: if too few or too many are given.
+    """
     if isinstance(console, str):
         if token is not None or vmi is not None:
             raise ValueError("a URL holds token and VMI: give them with the proxy or its address")
