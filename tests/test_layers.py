@@ -45,20 +45,41 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
+        {
+            "admission",
+            "claims",
+            "credentials",
+            "environ",
+            "forwarded",
+            "jwks",
+            "keyring",
+            "resolver",
+            "transport",
+        }
     ),
     frozenset(
-        {"authorization", "config", "live_sessions", "refusal", "response", "tickets", "tokens", "writer"}
+        {
+            "authorization",
+            "config",
+            "live_sessions",
+            "refusal",
+            "response",
+            "tickets",
+            "tokens",
+            "writer",
+            "wsgi_server",
+        }
     ),
     frozenset({"access", "hooks", "pump", "settings", "tls"}),
     frozenset({"fetch", "http", "pump_threads", "upstream"}),
     frozenset({"jwks_source", "relay"}),
     frozenset({"live_keys"}),
     frozenset({"check", "session"}),
-    frozenset({"connection"}),
-    frozenset({"server"}),
-    frozenset({"proxy", "worker"}),
-    frozenset({"__init__", "demo", "supervisor"}),
+    frozenset({"exchange"}),
+    frozenset({"connection", "wsgi_exchange"}),
+    frozenset({"server", "wsgi_process"}),
+    frozenset({"proxy", "worker", "wsgi"}),
+    frozenset({"__init__", "demo", "flask", "supervisor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
@@ -73,6 +94,7 @@ NO_IO = frozenset(
         "config",
         "credentials",
         "deadline",
+        "environ",
         "exceptions",
         "forwarded",
         "frames",
@@ -202,6 +224,9 @@ class LayersTest(unittest.TestCase):
             ("jwt", {"keys", "tokens"}),
             ("h11", {"upgrade"}),
             ("cryptography", {"certificates", "keys"}),
+            ("simple_websocket", {"wsgi_exchange"}),
+            ("flask", {"flask"}),
+            ("werkzeug", {"flask"}),
         ):
             with self.subTest(library=library):
                 users = {module.name for module in modules() if library in module.foreign}

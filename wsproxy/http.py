@@ -14,7 +14,7 @@ from .routing import endpoint_of, is_dns_label, is_dns_subdomain
 from .strict_json import parse_json
 from .upgrade import RequestHead, http_response
 
-__all__ = ["HTTPRequest", "answer"]
+__all__ = ["HTTPRequest", "answer", "endpoint_names"]
 
 _MAX_TICKET_BODY = 4096
 _MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
@@ -34,12 +34,14 @@ class HTTPRequest:
     :ivar deadline: bounds all of it, the answer included.
     :ivar read_body: returns the whole body, which must not have more bytes than it is given. An endpoint
         calls it at most once, and only for a request that it would answer otherwise.
+    :ivar root: the path that everything here is mounted under by others, "" for none.
     """
 
     head: RequestHead
     client: Client
     deadline: Deadline
     read_body: Callable[[int], bytes]
+    root: str = ""
 
 
 def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl) -> bytes:
@@ -48,11 +50,16 @@ def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl)
     :param prefix: the configured path prefix.
     :raises Refused: if there is no such endpoint, or not for this method, or it refuses the request.
     """
-    endpoints = {"healthz": _healthz}
-    if access.issues_tickets:
-        endpoints["ticket"] = _ticket
-    endpoint = endpoint_of(request.head.target, prefix, endpoints)
-    return endpoints[endpoint.name](request, access)
+    endpoint = endpoint_of(request.head.target, prefix, endpoint_names(access.issues_tickets))
+    return {"healthz": _healthz, "ticket": _ticket}[endpoint.name](request, access)
+
+
+def endpoint_names(tickets: bool) -> tuple[str, ...]:
+    """Return the names of the endpoints that there are.
+
+    :param tickets: whether tickets are switched on.
+    """
+    return ("healthz", "ticket") if tickets else ("healthz",)
 
 
 def _healthz(request: HTTPRequest, access: AccessControl) -> bytes:
@@ -94,7 +101,7 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
     if head.origin not in (None, page):
         raise BadRequest("the body names another origin than the Origin header")
     ticket, path, seconds = access.issue_ticket(grant, request.client, origin=page, **wanted)
-    body = {"ticket": ticket, "path": path, "expires_in": int(seconds)}
+    body = {"ticket": ticket, "path": request.root + path, "expires_in": int(seconds)}
     return http_response(
         201, json.dumps(body).encode() + b"\n", content_type="application/json", headers=cors
     )

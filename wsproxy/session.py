@@ -27,7 +27,7 @@ from .live_sessions import LiveSessions, SessionHandle
 from .poller import Poller
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
-from .routing import session_route
+from .routing import Route, session_route
 from .sockets import wake
 from .threads import start_thread
 from .tickets import Tickets
@@ -37,7 +37,7 @@ from .transport import Transport
 from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
 from .upstream import Dialler, Upstream
 
-__all__ = ["Gateway", "Session", "SessionId", "rfb_expected"]
+__all__ = ["Gateway", "Session", "SessionId", "new_session_id", "rfb_expected"]
 
 logger = logging.getLogger("wsproxy.session")
 
@@ -108,6 +108,11 @@ def rfb_expected(head: RequestHead, config: Config) -> bool:
     return (route.subresource or config.path_template.subresource) == "vnc"
 
 
+def new_session_id() -> SessionId:
+    """Return a name for one more connection."""
+    return SessionId(f"{random.getrandbits(32):08x}")
+
+
 @dataclass(frozen=True)
 class _Opened:
     """What :meth:`Session.open` achieved."""
@@ -130,7 +135,7 @@ class Session:
     """
 
     def __init__(self, gateway: Gateway, peer: str) -> None:
-        self.id = SessionId(f"{random.getrandbits(32):08x}")
+        self.id = new_session_id()
         self.peer = peer
         self._gateway = gateway
         # Guards the attributes below.
@@ -153,6 +158,7 @@ class Session:
         client: Client,
         before_dial: Deadline,
         on_authorised: Callable[[], None],
+        granted: tuple[Route, Grant] | None = None,
     ) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
@@ -162,10 +168,16 @@ class Session:
         :param client: who sent the request.
         :param before_dial: bounds all that comes before the dial.
         :param on_authorised: called before the dial; what it raises ends the opening.
+        :param granted: what to open and for whom, if the embedding program has authenticated the client;
+            then no token is looked at.
         :raises Refused: if the client is not let in, for whatever reason.
         """
-        config = self._gateway.config
-        route, grant = self._gateway.access.admit(head, client, before_dial)
+        config, access = self._gateway.config, self._gateway.access
+        if granted:
+            route = granted[0]
+            grant = access.admit_granted(head, client, route, granted[1])
+        else:
+            route, grant = access.admit(head, client, before_dial)
         on_authorised()
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.integration import beside_app
 from tests.integration.programs import ProgramTestCase, needs
-from tests.proxy_process import environment, wait_until
+from tests.proxy_process import environment_for, wait_until
 from wsproxy.testing.kubevirt_backends import UnixBackend
 from wsproxy.testing.rfb_client import RFBClient
 
@@ -49,7 +49,7 @@ class ManyConsolesTestCase(ProgramTestCase):
                 *(sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
                 *("--worker-class", "gthread", "--workers", str(_WORKERS), *options, application),
                 pass_fds=(listener.fileno(),),
-                env=environment(self.api) | {"XDG_RUNTIME_DIR": self.directory} | variables,
+                env=environment_for(self.api) | {"XDG_RUNTIME_DIR": self.directory} | variables,
             )
 
     def get(self, target: str = "/") -> Any:
