@@ -144,12 +144,12 @@ class ProxyProcess(ProcessFigures):
 
 
 def environment_for(api: FakeKubeVirtAPI) -> dict[str, str]:
-    """Return this process's environment with the settings of a proxy in front of a stand-in."""
-    given = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
-    given |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
+    """Return the environment of a program in front of a stand-in."""
+    environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
+    environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
     if not api.tls:
-        return given | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
-    return given | {
+        return environment | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
+    return environment | {
         "KUBERNETES_SERVICE_HOST": "127.0.0.1",
         "KUBERNETES_SERVICE_PORT": str(api.port),
         "WSPROXY_CA_FILE": api.ca_file,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 from unittest import TestCase, mock
 
@@ -174,10 +174,12 @@ class ConformanceTestCase(ProxyTestCase):
 
     :cvar front_type: makes the front.
     :cvar front: that of the class.
+    :cvar differences: tests and sub-tests that do not hold through it, see :mod:`.differences`.
     """
 
     front_type: ClassVar[type[Front]] = SocketServer
     front: ClassVar[Front]
+    differences: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -188,6 +190,27 @@ class ConformanceTestCase(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.front.prepare(self)
+
+    @contextlib.contextmanager
+    def subTest(self, msg: object = None, **params: Any) -> Iterator[None]:
+        """Mark a part of a test; one that is among the differences has to fail."""
+        label = ", ".join(f"{name}={value!r}" for name, value in params.items())
+        if f"{self._test}[{label}]" not in self.differences:
+            with super().subTest(msg, **params):
+                yield
+            return
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - however it fails
+            return
+        with super().subTest(msg, **params):
+            self.fail("this holds, so it is no difference")
+
+    @property
+    def _test(self) -> str:
+        """The test's name in :mod:`.differences`: that of the socket server's class."""
+        owner = next(cls for cls in type(self).__mro__ if cls.__module__.startswith("tests.test_"))
+        return f"{owner.__name__}.{self._testMethodName}"
 
     def start_proxy(  # type: ignore[override]  # what it is depends on the front
         self, host: str = "127.0.0.1", **options: Any
