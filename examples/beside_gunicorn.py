@@ -19,9 +19,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from wsproxy import WebsocketProxy
-from wsproxy.settings import config_from_env
-from wsproxy.tokens import make_token
+from wsproxy import WebsocketProxy, config_from_env, make_token
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -20,9 +20,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsproxy import AccessRequest, Forbidden, Grant
-from wsproxy.settings import config_from_env
-from wsproxy.tokens import make_token
+from wsproxy import AccessRequest, Forbidden, Grant, config_from_env, make_token
 from wsproxy.wsgi import ConsoleApp
 
 if TYPE_CHECKING:
