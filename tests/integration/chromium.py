@@ -59,7 +59,7 @@ class Browser:
 
     def close(self) -> None:
         """Leave the browser; its process is ended elsewhere."""
-        self._socket.shutdown()
+        self._socket.close(timeout=0)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a DevTools method and return its result.
