@@ -164,6 +164,7 @@ PAGES = {
 <html lang="en">
 <meta charset="utf-8">
 <title>Lab</title>
+<link rel="icon" href="data:,">
 {% if g.user %}
 <form action="{{ url_for('lab.logout') }}" method="post">
   <input type="hidden" name="word" value="{{ word }}">
@@ -208,7 +209,7 @@ PAGES = {
   const url = new URL("console", location.href.replace("http", "ws"));
   const rfb = new RFB(document.getElementById("screen"), url.href);
   const state = document.getElementById("state");
-  rfb.addEventListener("connect", () => { state.textContent = "connected"; });
+  rfb.addEventListener("desktopname", event => { state.textContent = `connected to ${event.detail.name}`; });
   rfb.addEventListener("disconnect", () => { state.textContent = "disconnected"; });
 </script>
 {% else %}
