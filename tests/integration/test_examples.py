@@ -168,7 +168,7 @@ class WSGIMiddleware(ExampleTestCase):
 
 
 class Person:
-    """A browser without a screen: keeps cookies, follows redirections, and fills in the word that every form has."""
+    """Somebody with a browser, which keeps cookies and fills in the word that every form has."""
 
     def __init__(self, base: str) -> None:
         self._base = base
@@ -296,7 +296,7 @@ class FlaskLab(ExampleTestCase):
 
     @needs("chromium", "chromium")
     def test_in_chromium(self) -> None:
-        """In a real browser with noVNC the console of the machine is on its page, until the person logs out."""
+        """In a real browser the machine's page has noVNC with its console, until the person logs out."""
         self.start_lab(LAB_NOVNC=_NOVNC)
         page, desktop = self.start_browser(), self.desktops["ubuntu"]
         page.open(self.page_url("/"))
