@@ -497,7 +497,9 @@ class LifeTest(WSGITestCase):
         client = self.open(self.serve(app))
         self.assert_echoes(client)
         app.close(timeout=0.1)
-        self.assertFalse(client.wait_for_end() and app.sessions())
+        self.assertEqual(client.recv_close(), (1012, "restarting"))
+        self.assertTrue(client.wait_for_end())
+        self.assertEqual(app.sessions(), [])
 
     def test_close_from_a_session(self) -> None:
         """A session cannot wait for its own end."""

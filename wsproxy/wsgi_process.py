@@ -98,25 +98,18 @@ class WSGIProcess:
         Parameters are those of :class:`.WSGIExchange`. Blocks that long; never raises.
         """
         room = self._take_thread()
+        refuser = self._refuser if room else self._refuser_when_busy
+        exchange = WSGIExchange(self.gateway, refuser, environ, head, sock, granted=granted, around=around)
         try:
-            exchange = WSGIExchange(
-                self.gateway,
-                self._refuser if room else self._refuser_when_busy,
-                environ,
-                head,
-                sock,
-                granted=granted,
-                around=around,
-            )
             if not room:
                 exchange.refused = Busy("as many consoles are open as this server has threads for")
             elif not self._registry.add(exchange):
                 exchange.refused = Draining("the proxy is stopping")
             with working_for(self.gateway):
                 exchange.run()
-            self._registry.remove(exchange)
             return exchange.status
         finally:
+            self._registry.remove(exchange)
             if room:
                 self._give_thread_back()
 

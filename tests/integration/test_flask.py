@@ -15,7 +15,7 @@ from unittest import mock
 
 from flask import Flask, Response, current_app, g, request, session
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.serving import make_server
+from werkzeug.serving import ThreadedWSGIServer, make_server
 
 from wsproxy import AccessRequest, Config, ConfigError, Ending, Forbidden, Grant, SessionHandle
 from wsproxy.flask import Console
@@ -33,6 +33,7 @@ _WITHIN = 20.0
 def served(app: Any) -> Iterator[tuple[str, int]]:
     """Serve an application by werkzeug's development server, and yield its address."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
+    assert isinstance(server, ThreadedWSGIServer)
     server.daemon_threads = False  # so that its end waits for all
     thread = threading.Thread(target=lambda: server.serve_forever(0.01))
     thread.start()
@@ -265,6 +266,22 @@ class SettingsTest(FlaskTestCase):
         with self.assertRaises(ConfigError) as caught:
             Console(app)
         self.assertEqual(len(caught.exception.faults), 2)
+        app.config["SECRET_KEY"] = b"\xff" * 32
+        self.assertRaisesRegex(ConfigError, "SECRET_KEY holds bytes", Console, app)
+
+    def test_of_the_application(self) -> None:
+        """What the application means by common words is its own business; a secret may be bytes."""
+        app = Flask("lab")
+        app.config.update(SECRET_KEY=SECRET.encode(), LOCAL_DEV_MODE="true", HOST="db", PORT="x", LOGLEVEL=3)
+        self.console = Console(app)
+        self.assertEqual(app.extensions["wsproxy"].config.secret_key, SECRET)
+
+    def test_twice(self) -> None:
+        """A second extension in one application is refused, and the first one goes on."""
+        app = self.make_app()
+        first = app.extensions["wsproxy"]
+        self.assertRaises(ValueError, Console, app, Config(**self.proxy_options()))
+        self.assertIs(app.extensions["wsproxy"], first)
 
     def test_from_the_pod(self) -> None:
         """Where the API is, Kubernetes says in the environment; nothing else is taken from there."""

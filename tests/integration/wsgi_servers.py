@@ -70,7 +70,9 @@ class WSGIServerProcess:
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Wait until the server has written something, and return it."""
-        wait_until(lambda: re.search(pattern, self.output) or self.process.poll() is not None, _START_TIMEOUT)
+        wait_until(
+            lambda: bool(re.search(pattern, self.output)) or self.process.poll() is not None, _START_TIMEOUT
+        )
         match = re.search(pattern, self.output)
         if match is None:
             raise AssertionError(f"{pattern!r} did not come: {self.output}")
