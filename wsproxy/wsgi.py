@@ -24,7 +24,7 @@ from . import http
 from .authorization import Authorize
 from .claims import Grant
 from .config import Config
-from .credentials import is_ticket
+from .credentials import looks_like_ticket
 from .deadline import Deadline
 from .environ import Environ, head_of, path_segments, peer_of
 from .exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
@@ -292,7 +292,7 @@ def _is_console(segments: tuple[str, ...], tickets: bool) -> bool:
     if len(segments) not in (2, 3):
         return False
     first = segments[0]
-    return first == "-" or first.count(".") == 2 or (tickets and is_ticket(first))
+    return first == "-" or first.count(".") == 2 or (tickets and looks_like_ticket(first))
 
 
 def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:
