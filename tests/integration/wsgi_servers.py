@@ -17,7 +17,7 @@ from tests.proxy_process import environment_for, wait_until
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 from wsproxy.testing.raw_client import RawClient
 
-__all__ = ["APPLICATION", "Gunicorn", "Werkzeug", "WSGIServerProcess", "get"]
+__all__ = ["APPLICATION", "Gunicorn", "WSGIServerProcess", "Werkzeug", "get"]
 
 APPLICATION = "tests.integration.wsgi_application:application"
 
