@@ -50,7 +50,7 @@ logger = logging.getLogger("wsproxy.wsgi")
 Wanted = tuple[Grant, str, str | None]
 """What an application that has authenticated its user by itself wants: a grant, a VMI, a subresource."""
 
-_HOP_BY_HOP = ("connection",)  # PEP 3333: these are the server's
+_HOP_BY_HOP = ("connection", "upgrade")  # PEP 3333: these are the server's
 
 
 class ConsoleApp:
@@ -259,12 +259,15 @@ class _Console(Iterator[bytes]):
     """
 
     def __init__(self, serve: Callable[[], int], environ: Environ, start_response: StartResponse) -> None:
-        self._serve = serve
+        self._serve: Callable[[], int] | None = serve
         self._environ = environ
         self._start_response = start_response
 
     def __next__(self) -> bytes:
-        status = self._serve()
+        serve, self._serve = self._serve, None
+        if serve is None:
+            raise StopIteration
+        status = serve()
         if "werkzeug.socket" in self._environ and "werkzeug.debug.preserve_context" not in self._environ:
             # Or it would log the path, which may hold a token; its debugger, though, shows every error.
             raise BrokenPipeError(errno.EPIPE, "the connection was a WebSocket, which has been closed")

@@ -10,7 +10,7 @@ import threading
 from .claims import Grant
 from .config import Config
 from .environ import Environ
-from .exceptions import Busy, Draining, Refused
+from .exceptions import Busy, Draining
 from .hooks import Hooks
 from .refusal import Refuser
 from .registry import Registry
@@ -48,7 +48,7 @@ class WSGIProcess:
         most = _MAX_CONVERSATIONS if self._limit is None else max(self._limit // 4, 1)
         self._refuser = Refuser(config.reject, most)
         self._refuser_when_busy = Refuser(config.reject, max(reserve - 1, 0))
-        # Guards the number of threads that are ours.
+        # Guards the number of threads that consoles hold.
         self._lock = threading.Lock()
         self._held = 0
         self._stopping = threading.Lock()
@@ -97,33 +97,30 @@ class WSGIProcess:
 
         Parameters are those of :class:`.WSGIExchange`. Blocks that long; never raises.
         """
-        refused: Refused | None = None
-        room = self._hold()
+        room = self._take_thread()
+        refuser = self._refuser if room else self._refuser_when_busy
+        exchange = WSGIExchange(self.gateway, refuser, environ, head, sock, granted=granted, around=around)
         try:
             if not room:
-                refused = Busy("as many consoles are open as this server has threads for")
-            exchange = WSGIExchange(
-                self.gateway,
-                self._refuser if room else self._refuser_when_busy,
-                environ,
-                head,
-                sock,
-                granted=granted,
-                around=around,
-            )
-            if not self._registry.add(exchange):
-                refused = Draining("the proxy is stopping")
-            exchange.refused = refused
+                exchange.refused = Busy("as many consoles are open as this server has threads for")
+            elif not self._registry.add(exchange):
+                exchange.refused = Draining("the proxy is stopping")
             with working_for(self.gateway):
                 exchange.run()
-            self._registry.remove(exchange)
             return exchange.status
         finally:
-            with self._lock:
-                self._held -= 1
+            self._registry.remove(exchange)
+            if room:
+                self._give_thread_back()
 
-    def _hold(self) -> bool:
-        """Count the calling thread as ours; return whether it is one of those that consoles may have."""
+    def _take_thread(self) -> bool:
+        """Count the calling thread as a console's, if consoles may have one more."""
         with self._lock:
+            if self._limit is not None and self._held >= self._limit:
+                return False
             self._held += 1
-            return self._limit is None or self._held <= self._limit
+            return True
+
+    def _give_thread_back(self) -> None:
+        with self._lock:
+            self._held -= 1
