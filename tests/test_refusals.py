@@ -49,7 +49,7 @@ class RefusalTestCase(ConformanceTestCase):
     ) -> dict[str, Any]:
         """Assert that an answer is a whole refusal by HTTP, and return its body."""
         self.assertEqual(client.status, status, client.head)
-        raw = client.body()
+        raw = self.body(client)
         body: dict[str, Any] = json.loads(raw)
         self.assertEqual(set(body), {"status", "code", "reason", "message"})
         self.assertEqual((body["status"], body["reason"], body["code"]), (status, slug, code))
@@ -479,7 +479,7 @@ class HostileHeads(RefusalTestCase):
             (_ORIGIN, "X: a\nY: b"),
             (_ORIGIN, "\xc4: y"),
         ):
-            with self.subTest(old=old, new=new):
+            with self.subTest(new=new):
                 self.assert_bad(self.edited(old, new))
 
     def test_extensions_that_are_malformed(self) -> None:
@@ -699,9 +699,9 @@ class Endpoints(RefusalTestCase):
             for target in ("/healthz", "//healthz/", "/healthz?x=1", f"/{prefix or ''}/healthz"):
                 with self.subTest(prefix=prefix, target=target):
                     client = self.http(proxy, "GET", target)
-                    self.assertEqual((client.status, client.body()), (200, b"ok\n"))
+                    self.assertEqual((client.status, self.body(client)), (200, b"ok\n"))
                     client = self.http(proxy, "HEAD", target)
-                    self.assertEqual((client.status, client.body()), (200, b""))
+                    self.assertEqual((client.status, self.body(client)), (200, b""))
                     self.assertEqual(client.header("content-length"), "3")
         self.assertEqual(self.api.connections, 0)
 
@@ -709,6 +709,11 @@ class Endpoints(RefusalTestCase):
         """An old health checker without a Host header is answered."""
         client = self.ask(self.start_proxy(), "", request=b"GET /healthz HTTP/1.0\r\n\r\n")
         self.assertEqual(client.status, 200)
+
+    def test_end(self) -> None:
+        """The connection ends in good order behind the answer, for TLS as well."""
+        client = self.http(self.start_proxy(), "GET", "/healthz")
+        self.assertTrue(client.wait_for_end())
 
     def test_other_methods(self) -> None:
         """Other methods are 405 with what is allowed."""
@@ -733,7 +738,7 @@ class Endpoints(RefusalTestCase):
                 body = self.assert_http(self.http(proxy, "GET", target), 404, "not-found", 4404)
                 self.assertNotIn(token, json.dumps(body))
                 client = self.http(proxy, "HEAD", target)
-                self.assertEqual((client.status, client.body()), (404, b""))
+                self.assertEqual((client.status, self.body(client)), (404, b""))
         self.assertEqual(self.api.connections, 0)
 
     def test_upgrade_does_not_reach_an_endpoint(self) -> None:

@@ -7,6 +7,7 @@ development server.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -14,15 +15,14 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
-
-from wsproxy.wsgi import ConsoleApp
 
 from tests.conformance.fronts import busy_threads, end_session
 from tests.conformance.wsgi_servers import CONTROL_SOCKET, THREADS
 from wsproxy.config import Config
+from wsproxy.wsgi import ConsoleApp
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -75,7 +75,7 @@ class Control:
         if app := self.apps.pop(port, None):
             app.close()
 
-    def connections(self, port: int) -> int:
+    def sessions(self, port: int) -> int:
         """How many sessions a port has."""
         return len(self.apps[port].sessions()) if port in self.apps else 0
 
@@ -112,10 +112,10 @@ class Control:
         faults, self._log.faults = self._log.faults, []
         return faults
 
-    def state(self) -> tuple[int, list[str]]:
-        """How many descriptors the process has, and its threads but for those kept for requests."""
+    def state(self) -> tuple[list[str], list[str]]:
+        """What the process's descriptors are, and its threads but for those kept for requests."""
         threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith(_POOL)]
-        return len(os.listdir("/proc/self/fd")), sorted(threads)
+        return sorted(_descriptors()), sorted(threads)
 
     def pid(self) -> int:
         """The process that serves: not the one that was started, if that one has workers."""
@@ -142,6 +142,12 @@ class Control:
             target=self._serve, args=(connection,), name="conformance-control", daemon=True
         )
         thread.start()
+
+
+def _descriptors() -> Iterator[str]:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the directory's own
+            yield os.readlink(f"/proc/self/fd/{name}")
 
 
 _control = Control()

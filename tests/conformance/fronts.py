@@ -14,6 +14,7 @@ from wsproxy.live_sessions import SessionHandle
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.routing import host_and_port
 from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.raw_client import RawClient
 
 __all__ = [
     "Addressed",
@@ -86,9 +87,12 @@ class Front(ABC):
     """One way to serve consoles. There is one for each test case class, closed after its last test.
 
     :cvar name: what it is called.
+    :cvar own_tls: whether TLS towards clients, if there is any, is the proxy's own: then every connection
+        ends by a close_notify, and a client's end without one is no error.
     """
 
     name: ClassVar[str]
+    own_tls: ClassVar[bool] = True
 
     @abstractmethod
     def close(self) -> None:
@@ -234,3 +238,14 @@ class ConformanceTestCase(ProxyTestCase):
     def url(self, proxy: Addressed, vmi: str, token: str | None = None) -> str:
         """Return the URL of a VMI's console at ``proxy``."""
         return f"{self.scheme}://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
+
+    def body(self, client: RawClient) -> bytes:
+        """Receive until the end of the connection, which is in good order where that is ours."""
+        received = b""
+        try:
+            while part := client.recv_raw():
+                received += part
+        except ConnectionError:
+            if self.front.own_tls:
+                raise
+        return received

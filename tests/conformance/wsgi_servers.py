@@ -36,6 +36,7 @@ _START_TIMEOUT = 60.0
 _CALL_TIMEOUT = 60.0
 _STOP_TIMEOUT = 20.0
 _CLEAN_TIMEOUT = 10.0
+_LISTENING = "0A"  # in /proc/net/tcp
 _HTTPS_ONLY = ("tls_cert", "tls_key")  # what the server does itself
 
 
@@ -162,7 +163,7 @@ class WSGIServer(Front):
                 control.bind(self._path("control"))
                 control.listen()
                 process = subprocess.Popen(
-                    [sys.executable, *self.command(descriptors)],
+                    [sys.executable, "-W", "error", *self.command(descriptors)],
                     env=os.environ
                     | {CONTROL_SOCKET: self._path("control")}
                     | {"HOME": self._directory, "XDG_RUNTIME_DIR": self._directory}
@@ -215,8 +216,9 @@ class WSGIProxy(ProcessFigures):
 
     @property
     def connections(self) -> int:
-        """See :class:`.RunningProxy`."""
-        return int(self._server.call("connections", self.address[1]))
+        """See :class:`.RunningProxy`; a client counts until the server has closed its socket."""
+        port = self.address[1]
+        return max(int(self._server.call("sessions", port)), _open_connections(port))
 
     def stop_thread(self) -> None:
         """See :class:`.RunningProxy`."""
@@ -237,6 +239,16 @@ class WSGIProxy(ProcessFigures):
         return len(self._server.call("state")[1])
 
 
+def _open_connections(port: int) -> int:
+    """Return how many sockets at a port of this machine belong to a process, those that listen left out."""
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        rows = [line.split() for line in file.readlines()[1:]]
+    local, state, inode = 1, 3, 9  # columns
+    return sum(
+        row[local].endswith(f":{port:04X}") and row[state] != _LISTENING and row[inode] != "0" for row in rows
+    )
+
+
 class Werkzeug(WSGIServer):
     """Werkzeug's development server, a thread for each request."""
 
@@ -252,13 +264,22 @@ class GunicornTLS(WSGIServer):
 
     name = "gunicorn gthread, TLS"
     tls = True
+    own_tls = False
 
     def command(self, listeners: Sequence[int]) -> list[str]:
         assert self.certificate
         binds = [argument for number in listeners for argument in ("--bind", f"fd://{number}")]
         return [
             *("-m", "gunicorn", "--worker-class", "gthread", "--threads", str(_GUNICORN_THREADS)),
-            *("--certfile", self.certificate[0], "--keyfile", self.certificate[1], *binds),
+            *(
+                "--keep-alive",
+                "0",
+                "--certfile",
+                self.certificate[0],
+                "--keyfile",
+                self.certificate[1],
+                *binds,
+            ),
             "tests.conformance.application:application",
         ]
 
