@@ -46,7 +46,8 @@ class LeakTestCase(unittest.TestCase):
     """Fails a test that leaves a thread or a socket, or in which a thread died of an exception.
 
     What is left is looked for after all clean-ups of the test; a thread that is about to end is given
-    five seconds.
+    five seconds. In Python's development mode (``-X dev``) the garbage of each test is collected at its end,
+    so that what a finalizer complains about counts for the test that it belongs to.
 
     :cvar check_leaks: False switches that off, for a class whose own program leaves something.
     """
@@ -172,7 +173,10 @@ class ProxyTestCase(LeakTestCase):
         return viewer
 
     def token(self, *vmis: str, secret: str = SECRET, **claims: Any) -> str:
-        """Return a token for ``vmis`` in the test's namespace; ``claims`` as for :func:`.make_token`."""
+        """Return a token for ``vmis`` in the test's namespace.
+
+        :param claims: further arguments of :func:`~wsproxy.tokens.make_token`.
+        """
         claims.setdefault("namespace", self.namespace)
         return make_token(secret, vmis=list(vmis), **claims)
 
