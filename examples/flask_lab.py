@@ -3,7 +3,7 @@
 Consoles pass through this very application, which knows who has logged in and what is theirs: no tokens are
 needed.
 
-    gunicorn --worker-class gthread --threads 40 --workers 2 'flask_lab:create_app()'
+    gunicorn --worker-class gthread --threads 40 --workers 2 --reuse-port 'flask_lab:create_app()'
     flask --app flask_lab run                                 # to try it
 
 Settings, besides those of wsproxy that say where the Kubernetes API is:

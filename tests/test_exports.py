@@ -11,12 +11,12 @@ from types import GenericAlias, ModuleType
 
 import wsproxy
 
-NOT_IMPORTED = ("__main__", "pytest_plugin")
-"""What runs a program, and what needs pytest, which tests/integration has."""
+NOT_IMPORTED = ("__main__", "wsproxy.flask", "pytest_plugin")
+"""What runs a program, and what needs Flask or pytest, which tests/integration has."""
 
 
 def modules() -> Iterator[ModuleType]:
-    """Yield every module of the package, the package itself included, but two."""
+    """Yield every module of the package, the package itself included, but those."""
     yield wsproxy
     for found in pkgutil.walk_packages(wsproxy.__path__, "wsproxy."):
         if not found.name.endswith(NOT_IMPORTED):
