@@ -40,7 +40,7 @@ class AddDesktop(Protocol):
 
 
 class ConsoleToken(Protocol):
-    """Makes a token for VMIs; ``claims`` are further arguments of :func:`.make_token`."""
+    """Makes a token for VMIs; ``claims`` are further arguments of :func:`~wsproxy.tokens.make_token`."""
 
     def __call__(self, *vmis: str, namespace: str = _NAMESPACE, **claims: Any) -> str: ...
 

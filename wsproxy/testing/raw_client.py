@@ -28,6 +28,7 @@ def client_context(ca_file: str, certificate: tuple[str, str] | None = None) -> 
 
     :param ca_file: whom to trust.
     :param certificate: files with the client's own certificate and its key.
+    :raises OSError: if a file cannot be read; :class:`ssl.SSLError` is one, for a file that is not PEM.
     """
     context = ssl.create_default_context(cafile=ca_file)
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)

@@ -44,7 +44,7 @@ class RFBClient(RFBViewer):
 
     :param console: the console's whole URL, ``ws://`` or ``wss://``; or where the proxy is: its host and
         port, or a :class:`.WebsocketProxy` that runs. The latter two want a token and a VMI.
-    :param token: see :func:`.make_token`.
+    :param token: see :func:`~wsproxy.tokens.make_token`.
     :param vmi: the VMI's name; ``NAME/SUBRESOURCE`` for another subresource.
     :param timeout: seconds that each operation may take that is not given its own: this one, too.
     :param header: further lines ``Name: value`` of the opening handshake.
