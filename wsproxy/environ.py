@@ -53,7 +53,7 @@ def _target(environ: Environ) -> str:
     """Return the target, as it was sent where that is what is wrong with it."""
     for name in _RAW_TARGETS:
         raw = str(environ.get(name, ""))
-        if raw and (not raw.startswith("/") or "%" in raw.partition("?")[0]):
+        if raw and (not raw.startswith("/") or "#" in raw or "%" in raw.partition("?")[0]):
             return raw
     # These two were encoded, since they would have ended the path.
     path = (str(environ.get("PATH_INFO", "")) or "/").replace("?", "%3F").replace("#", "%23")
