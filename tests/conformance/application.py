@@ -8,6 +8,7 @@ development server.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -114,6 +115,7 @@ class Control:
 
     def state(self) -> tuple[list[str], list[str]]:
         """What the process's descriptors are, and its threads but for those kept for requests."""
+        gc.collect()  # werkzeug leaves a selector to it where a client was reset
         threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith(_POOL)]
         return sorted(_descriptors()), sorted(threads)
 

@@ -184,6 +184,7 @@ class ConformanceTestCase(ProxyTestCase):
     front_type: ClassVar[type[Front]] = SocketServer
     front: ClassVar[Front]
     differences: ClassVar[frozenset[str]] = frozenset()
+    maxDiff = None
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -240,7 +241,7 @@ class ConformanceTestCase(ProxyTestCase):
         return f"{self.scheme}://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
 
     def body(self, client: RawClient) -> bytes:
-        """Receive until the end of the connection, which is in good order where that is ours."""
+        """Receive until the end of the connection, which is in good order where that is ours; close it."""
         received = b""
         try:
             while part := client.recv_raw():
@@ -248,4 +249,5 @@ class ConformanceTestCase(ProxyTestCase):
         except ConnectionError:
             if self.front.own_tls:
                 raise
+        client.close()  # gunicorn accepts nobody else until then, for 2 s
         return received
