@@ -47,7 +47,8 @@ class _Faults(logging.Handler):
             text += "\n" + "".join(traceback.format_exception(*record.exc_info))
         if record.name.startswith("wsproxy"):
             self.lines.append((record.name, text))
-        if record.levelno >= logging.ERROR:
+        # A request that a server does not understand is an error in its log, too.
+        if record.levelno >= logging.ERROR and ("Traceback" in text or record.name.startswith("wsproxy")):
             self.faults.append(text)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests import test_back_pressure, test_byte_identity, test_leaks, test_refusals, test_session_ends
 from tests.conformance.differences import DIFFERENCES
-from tests.conformance.fronts import ConformanceTestCase, Front
+from tests.conformance.fronts import ConformanceTestCase, Front, impatience
 
 __all__ = ["AREAS", "Suite", "test_names", "through"]
 
@@ -58,15 +58,16 @@ def through(front: type[Front], suite: Suite, module: str) -> Suite:
     }
     for name in test_names(suite):
         if f"{suite.__name__}.{name}" in differences:
-            members[name] = unittest.expectedFailure(_copy(getattr(suite, name)))
+            members[name] = unittest.expectedFailure(_impatient(getattr(suite, name)))
     return type(f"{front.__name__}{suite.__name__}", (suite,), members)
 
 
-def _copy(test: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return a test that can be marked without marking the original."""
+def _impatient(test: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a test that gives up soon, and can be marked without marking the original."""
 
     @functools.wraps(test)
     def run(self: Any) -> None:
-        test(self)
+        with impatience():
+            test(self)
 
     return run
