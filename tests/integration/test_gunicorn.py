@@ -56,7 +56,7 @@ class GunicornTest(WSGIServerTestCase):
 
     def test_several_workers(self) -> None:
         """With several workers, the application loaded before the fork, all have consoles."""
-        server = self.start("--workers", "3", "--preload", threads=12)
+        server = self.start("--workers", "3", "--preload", threads=16)
         names = [f"vm-{number}" for number in range(12)]
         for name in names:
             self.api.add_vmi(name, self.namespace)
