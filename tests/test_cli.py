@@ -25,8 +25,8 @@ from wsproxy.keys import load_keys
 from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
+from wsproxy.testing.image import Image
 from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.testing.png import Image
 from wsproxy.tokens import TokenVerifier
 from wsproxy.version import __version__
 

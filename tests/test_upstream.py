@@ -40,7 +40,7 @@ from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
 from wsproxy.testing.kubevirt_http import Answer, Behaviour, status_answer, text_answer
-from wsproxy.tls import TLSTransport, server_context
+from wsproxy.tls import TLSTransport
 from wsproxy.upstream import Dialler, Upstream, read_token, refusal_of
 
 _NAMESPACE = "lab-1"
@@ -543,7 +543,7 @@ class Credentials(DiallerTestCase):
         """A certificate whose time is over is refused."""
         with tempfile.TemporaryDirectory() as directory:
             authority = CertificateAuthority(directory, days=0)
-            self.api._context = server_context(*authority.issue(("127.0.0.1",)))
+            self.api.show_certificate(*authority.issue())
             sslopt = {"ca_certs": authority.ca_file}
             self.assert_tls_refused(self.refused(dialler=self.dialler(sslopt=sslopt)), "expired")
 

@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_names
+from .version import __version__
 
 if sys.platform == "win32":
     raise ImportError("wsproxy needs Linux or macOS; on Windows run it in WSL")
 
-from .authorization import AccessRequest
-from .claims import Grant
-from .closing import Ending
-from .config import Config
-from .exceptions import ConfigError, Forbidden, WSProxyError
-from .live_sessions import SessionHandle
-from .proxy import WebsocketProxy
-from .version import __version__
+if TYPE_CHECKING:
+    from .authorization import AccessRequest, Authorize
+    from .claims import Grant
+    from .closing import Ending
+    from .config import Config
+    from .exceptions import ConfigError, Forbidden, WSProxyError
+    from .hooks import OnClose, OnOpen
+    from .live_sessions import SessionHandle
+    from .proxy import WebsocketProxy
+    from .settings import config_from_env, config_from_mapping
+    from .tokens import make_token
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "AccessRequest": ".authorization",
+            "Authorize": ".authorization",
+            "Config": ".config",
+            "ConfigError": ".exceptions",
+            "Ending": ".closing",
+            "Forbidden": ".exceptions",
+            "Grant": ".claims",
+            "OnClose": ".hooks",
+            "OnOpen": ".hooks",
+            "SessionHandle": ".live_sessions",
+            "WSProxyError": ".exceptions",
+            "WebsocketProxy": ".proxy",
+            "config_from_env": ".settings",
+            "config_from_mapping": ".settings",
+            "make_token": ".tokens",
+        },
+    )
 
 __all__ = [
     "AccessRequest",
+    "Authorize",
     "Config",
     "ConfigError",
     "Ending",
     "Forbidden",
     "Grant",
+    "OnClose",
+    "OnOpen",
     "SessionHandle",
     "WSProxyError",
     "WebsocketProxy",
     "__version__",
+    "config_from_env",
+    "config_from_mapping",
+    "make_token",
 ]

@@ -111,14 +111,14 @@ class Config:
     :param allow_vmi_patterns: whether ``*`` in that list stands for any characters.
     :param namespaces: the only namespaces that are served, empty for all.
     :param subresources: subresources that a path may name besides the one of ``api_path``.
-    :param sslopt: TLS towards the API in websocket-client's vocabulary (:class:`.ClientTLS`).
+    :param sslopt: TLS towards the API in websocket-client's vocabulary.
     :param token_file: file with the service account's bearer token.
     :param tls_cert: file with the certificate chain (PEM) shown to clients; None if they come without TLS.
     :param tls_key: file with its private key; None if ``tls_cert`` holds that, too.
     :param tls_client_ca: file with authorities, one of which has to have signed each client's certificate;
         None if clients need none.
     :param reject: "auto" (browsers get a Close frame, others HTTP), "http" or "close".
-    :param credentials: where a token may stand: any of :data:`CREDENTIALS`.
+    :param credentials: where a token may stand: any of path, header, subprotocol, query and cookie.
     :param cookie_name: name of the cookie that holds a token, where "cookie" is one of them.
     :param allow_origin: origins of the pages that may use the proxy, ``*`` for all; empty for no such limit
         but on credentials that browsers send by themselves. The proxy's own host is always allowed.
@@ -133,7 +133,7 @@ class Config:
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
     :param log_level: what the program logs.
-    :param max_pending: how many clients of one process may not have authenticated yet, see :mod:`.admission`.
+    :param max_pending: how many clients of one process may not have authenticated yet.
     :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
     :param cpu_affinity: "auto" (each process of the program keeps the threads that run Python on one CPU) or
         "off"; of no meaning for :class:`.WebsocketProxy`.

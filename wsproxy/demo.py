@@ -127,8 +127,7 @@ def _visit(demo: _Demo, screenshot: str | None) -> int:
     """Be the client: connect through the proxy, type, look. Returns the exit status."""
     _show_facts(demo)
     try:
-        with RFBClient.connect(demo.url, timeout=_STEP_SECONDS) as client:
-            client.handshake()
+        with RFBClient(demo.proxy, demo.token, _VMI, timeout=_STEP_SECONDS) as client:
             width, height = client.size
             _report(f"connected through the proxy: {client.name!r}, {width}x{height}")
             before = client.screenshot()
@@ -141,8 +140,7 @@ def _visit(demo: _Demo, screenshot: str | None) -> int:
     except (OSError, ValueError) as exc:
         return _fail(f"{type(exc).__name__}: {exc}")
     if screenshot:
-        with open(screenshot, "wb") as file:
-            file.write(after.to_png())
+        after.save(screenshot)
         _report(f"saved the screen as {screenshot}")
     if not demo.api.wait_until_idle(_STEP_SECONDS):
         return _fail("the console was not released")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["ThreadPool", "current_owner", "start_thread", "working_for"]
+__all__ = ["ThreadPool", "current_owner", "replaced_by", "start_thread", "working_for"]
 
 STACK_SIZE = 512 * 1024
 """Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.nesting`."""
@@ -16,8 +18,10 @@ STACK_SIZE = 512 * 1024
 _IDLE_SECONDS = 2.0
 _MAX_IDLE = 8
 
-# Guards threading.stack_size(), which is one setting for the whole process.
-_lock = threading.Lock()
+# Guards threading.stack_size(), which is one setting for the whole process. Taken over a fork: a child must
+# find neither the lock held by a thread that it does not have, nor our stack size.
+_lock = threading.RLock()
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _current = threading.local()
 
 
@@ -35,6 +39,17 @@ def working_for(owner: object) -> Iterator[None]:
         yield
     finally:
         _current.owner = before
+
+
+def replaced_by() -> str | None:
+    """Return the library that has put something else in the place of Python's threads; None if none has.
+
+    Under such a library nothing here works: sockets and epoll are others, and what never blocks does.
+    """
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent and gevent.is_module_patched("threading"):
+        return "gevent"
+    return "eventlet" if eventlet and eventlet.is_monkey_patched("thread") else None
 
 
 def start_thread(name: str, target: Callable[[], None], owner: object) -> threading.Thread:

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from wsproxy.rfb import VERSION_3_8
 from wsproxy.testing import font, rfb_messages
 from wsproxy.testing.canvas import Canvas, Rectangle, encode_pixels
+from wsproxy.testing.console_errors import ConsoleClosed, RFBRefused
 from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.png import Image
-from wsproxy.testing.rfb_client import ConsoleClosed, RFBClient, RFBRefused
+from wsproxy.testing.image import Image
 from wsproxy.testing.rfb_messages import RGBX, FramebufferUpdateRequest, PixelFormat
+from wsproxy.testing.rfb_viewer import RFBViewer
 from wsproxy.testing.screen import Screen
 
 TIMEOUT = 10.0
@@ -48,9 +49,9 @@ class Viewers(unittest.TestCase):
         thread.start()
         return ours
 
-    def view(self) -> RFBClient:
+    def view(self) -> RFBViewer:
         """Return a viewer that has gone through the handshake."""
-        client = RFBClient(self.connect(), TIMEOUT)
+        client = RFBViewer(self.connect(), TIMEOUT)
         client.handshake()
         return client
 

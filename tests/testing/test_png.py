@@ -7,7 +7,8 @@ import struct
 import unittest
 import zlib
 
-from wsproxy.testing.png import Image, PNGError
+from wsproxy.testing.image import Image
+from wsproxy.testing.png import PNGError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from wsproxy.testing import font
-from wsproxy.testing.png import Image
+from wsproxy.testing.image import Image
 from wsproxy.testing.rfb_messages import RGBX, PixelFormat
 
 __all__ = ["TEXT_HEIGHT", "TEXT_WIDTH", "Canvas", "Colour", "Rectangle", "encode_pixels", "rgb_bytes"]

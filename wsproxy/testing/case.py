@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import ssl
-import sys
 import tempfile
-import threading
 import unittest
-from typing import Any
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
 from unittest import mock
 
 from ..config import DEFAULT_API_PATH
-from ..deadline import Deadline
 from ..proxy import WebsocketProxy
-from ..routing import host_and_port
 from ..tokens import make_token
 from .certificates import CertificateAuthority
+from .desktop import Desktop
 from .fake_kubevirt import FakeKubeVirtAPI
+from .kubevirt_backends import SocketBackend
+from .leaks import LeakCheck
 from .raw_client import RawClient, client_context
+from .rfb_client import RFBClient, viewer_url
 
-__all__ = ["SECRET", "LeakTestCase", "ProxyTestCase"]
+__all__ = ["SECRET", "LeakTestCase", "ProxyTestCase", "proxy_options"]
 
 SECRET = "wsproxy-test-secret-of-32-bytes-and-more"
-"""The HMAC secret that :class:`ProxyTestCase` uses."""
+"""The HMAC secret that :class:`ProxyTestCase` and the fixtures for pytest use."""
 
-_SETTLE_SECONDS = 5.0
+
+def proxy_options(api: FakeKubeVirtAPI, secret: str) -> dict[str, Any]:
+    """Return the arguments for a :class:`.WebsocketProxy` in front of a stand-in that has been started."""
+    options: dict[str, Any] = {
+        "remote_url": api.url,
+        "api_path": DEFAULT_API_PATH,
+        "local_dev_mode": not api.tls,
+        "secret_key": secret,
+        "close_timeout": 1.0,
+    }
+    if api.tls:
+        options |= {"sslopt": {"ca_certs": api.ca_file}, "token_file": api.token_file}
+    return options
 
 
 class LeakTestCase(unittest.TestCase):
@@ -35,70 +48,67 @@ class LeakTestCase(unittest.TestCase):
     What is left is looked for after all clean-ups of the test; a thread that is about to end is given
     five seconds. In Python's development mode (``-X dev``) the garbage of each test is collected at its end,
     so that what a finalizer complains about counts for the test that it belongs to.
+
+    :cvar check_leaks: False switches that off, for a class whose own program leaves something.
     """
+
+    check_leaks: ClassVar[bool] = True
 
     def setUp(self) -> None:
         super().setUp()
-        self.__errors: list[str] = []
-        self.__watch_hooks()
-        threads, sockets = set(threading.enumerate()), _open_sockets()
-        self.addCleanup(self.__check, threads, sockets)
-
-    def __watch_hooks(self) -> None:
-        thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook
-
-        def restore() -> None:
-            threading.excepthook, sys.unraisablehook = thread_hook, unraisable_hook
-
-        threading.excepthook = lambda args: self.__errors.append(
-            f"{args.thread.name if args.thread else 'a thread'}: {args.exc_value!r}"
-        )
-        sys.unraisablehook = lambda args: self.__errors.append(f"{args.object!r}: {args.exc_value!r}")
-        self.addCleanup(restore)
-
-    def __check(self, threads: set[threading.Thread], sockets: frozenset[str]) -> None:
-        deadline = Deadline(_SETTLE_SECONDS)
-        for thread in set(threading.enumerate()) - threads:
-            if not deadline.passed:
-                thread.join(deadline.remaining())
-        # Collecting takes longer than most tests, so it is done where it can make a difference.
-        if sys.flags.dev_mode or _open_sockets() - sockets:
-            gc.collect()
-        left = [thread.name for thread in set(threading.enumerate()) - threads]
-        self.assertEqual(left, [], "threads are left")
-        self.assertEqual(sorted(_open_sockets() - sockets), [], "sockets are left")
-        self.assertEqual(self.__errors, [], "exceptions in threads")
+        if self.check_leaks:
+            check = LeakCheck()
+            self.addCleanup(check.stop)
+            self.addCleanup(lambda: self.assertEqual(check.faults(), []))
 
 
 class ProxyTestCase(LeakTestCase):
-    """Starts a :class:`FakeKubeVirtAPI` and, on demand, proxies in front of it.
+    """Starts a :class:`FakeKubeVirtAPI` for each test and, on demand, proxies in front of it.
+
+    ::
+
+        class ConsoleTest(ProxyTestCase):
+            proxy_settings = {"allow_origin": ["https://lab.example"]}
+
+            def test_typing(self) -> None:
+                desktop = self.add_desktop("ubuntu")
+                vm = self.open_console("ubuntu")
+                vm.type("hello")
+                self.assertTrue(desktop.wait_for_text("hello", 10))
+
+    A subclass with a ``setUp`` of its own calls this one first. What a test starts by these methods ends with
+    it, in the opposite order.
 
     :cvar tls: whether the stand-in speaks TLS and the proxies use a service account, as in a cluster.
     :cvar client_tls: whether clients come to the proxies by TLS; a :class:`RawClient` then does so.
+    :cvar namespace: where VMIs are added to, and what tokens are for, unless a test says otherwise.
+    :cvar proxy_settings: arguments of :class:`.WebsocketProxy` for every proxy of the class.
     :ivar api: the stand-in; add VMIs to it.
+    :ivar proxy_authority: with ``client_tls``, what issued the proxies' certificate, and is trusted.
     :ivar proxy_certificate: with ``client_tls``, files with the proxies' certificate and its key.
     :ivar client_context: with ``client_tls``, what a client needs; None without.
     """
 
-    tls = True
-    client_tls = False
-    namespace = "lab-1"
+    tls: ClassVar[bool] = True
+    client_tls: ClassVar[bool] = False
+    namespace: ClassVar[str] = "lab-1"
+    proxy_settings: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def setUp(self) -> None:
         super().setUp()
         self.client_context: ssl.SSLContext | None = None
         if self.client_tls:
             self.__prepare_client_tls()
-        self.api = FakeKubeVirtAPI(tls=self.tls)
+        self.api = self.make_api()
         self.api.start()
         self.addCleanup(self.__stop_api)
 
     def __prepare_client_tls(self) -> None:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
-        authority = CertificateAuthority(directory.name)
-        self.proxy_certificate = authority.issue()
-        self.client_context = client_context(authority.ca_file)
+        self.proxy_authority = CertificateAuthority(directory.name)
+        self.proxy_certificate = self.proxy_authority.issue()
+        self.client_context = client_context(self.proxy_authority.ca_file)
         patcher = mock.patch.object(RawClient, "default_tls", self.client_context)
         patcher.start()
         self.addCleanup(patcher.stop)
@@ -107,38 +117,72 @@ class ProxyTestCase(LeakTestCase):
         self.api.stop()
         self.assertEqual(self.api.errors, [], "the stand-in failed")
 
+    def make_api(self) -> FakeKubeVirtAPI:
+        """Return the stand-in, not started; a subclass may return one that is made differently."""
+        return FakeKubeVirtAPI(tls=self.tls)
+
     def proxy_options(self, **options: Any) -> dict[str, Any]:
-        """Return the arguments for a :class:`.WebsocketProxy` in front of the stand-in."""
-        given: dict[str, Any] = {
-            "remote_url": self.api.url,
-            "api_path": DEFAULT_API_PATH,
-            "local_dev_mode": not self.tls,
-            "secret_key": SECRET,
-            "close_timeout": 1.0,
-        }
-        if self.tls:
-            given |= {"sslopt": {"ca_certs": self.api.ca_file}, "token_file": self.api.token_file}
+        """Return the arguments for a :class:`.WebsocketProxy` in front of the stand-in.
+
+        :param options: arguments that differ from these, and from ``proxy_settings``.
+        """
+        given = proxy_options(self.api, SECRET)
         if self.client_tls:
             given["tls_cert"], given["tls_key"] = self.proxy_certificate
-        return given | options
+        return {**given, **self.proxy_settings, **options}
 
     def start_proxy(self, host: str = "127.0.0.1", **options: Any) -> WebsocketProxy:
         """Start a proxy in front of the stand-in; it is stopped at the end of the test.
 
         :param options: arguments of :class:`.WebsocketProxy` that differ.
+        :raises ConfigError: listing every fault in them.
         """
         proxy = WebsocketProxy(**self.proxy_options(**options)).run_in_thread(host, 0)
         self.addCleanup(proxy.stop_thread)
         return proxy
 
+    @cached_property
+    def console_proxy(self) -> WebsocketProxy:
+        """A proxy that is started when it is first asked for, with the settings of the class."""
+        return self.start_proxy()
+
+    def add_desktop(self, vmi: str, namespace: str | None = None, **options: Any) -> Desktop:
+        """Add a VMI to the stand-in that shows a small desktop, and return the desktop.
+
+        :param namespace: by default the test's.
+        :param options: further arguments of :class:`Desktop`: ``facts``, ``size``, ...
+        """
+        desktop = Desktop(vmi, **options)
+        self.addCleanup(desktop.close)
+        self.api.add_vmi(vmi, namespace or self.namespace, backend=SocketBackend(desktop.serve))
+        return desktop
+
+    def open_console(
+        self, vmi: str, *, token: str | None = None, proxy: WebsocketProxy | None = None, **options: Any
+    ) -> RFBClient:
+        """Open a VMI's console and return the viewer, which is closed at the end of the test.
+
+        :param token: by default one for this VMI.
+        :param proxy: by default :attr:`console_proxy`.
+        :param options: further arguments of :class:`RFBClient`, which says what else may be raised.
+        :raises ConsoleRefused: with the reason, if it is not opened.
+        """
+        options.setdefault("tls", self.client_context)
+        viewer = RFBClient(proxy or self.console_proxy, token or self.token(vmi), vmi, **options)
+        self.addCleanup(viewer.close)
+        return viewer
+
     def token(self, *vmis: str, secret: str = SECRET, **claims: Any) -> str:
-        """Return a token for ``vmis`` in the test's namespace; ``claims`` as for :func:`.make_token`."""
+        """Return a token for ``vmis`` in the test's namespace.
+
+        :param claims: further arguments of :func:`~wsproxy.tokens.make_token`.
+        """
         claims.setdefault("namespace", self.namespace)
         return make_token(secret, vmis=list(vmis), **claims)
 
     def url(self, proxy: WebsocketProxy, vmi: str, token: str | None = None) -> str:
-        """Return the URL of a VMI's console at ``proxy``."""
-        return f"{self.scheme}://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
+        """Return the URL of a VMI's console at ``proxy``; by default with a token for this VMI."""
+        return viewer_url(proxy, token or self.token(vmi), vmi)
 
     @property
     def client_tls_settings(self) -> dict[str, str]:
@@ -151,19 +195,3 @@ class ProxyTestCase(LeakTestCase):
     def scheme(self) -> str:
         """Of a URL for clients: ``ws``, or ``wss`` with ``client_tls``."""
         return "wss" if self.client_tls else "ws"
-
-
-def _open_sockets() -> frozenset[str]:
-    """Return the sockets of this process, by inode; nothing where there is no /proc."""
-    try:
-        names = os.listdir("/proc/self/fd")
-    except OSError:
-        return frozenset()
-    return frozenset(link for name in names if (link := _link(name)).startswith("socket:"))
-
-
-def _link(name: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{name}")
-    except OSError:
-        return ""

@@ -18,7 +18,7 @@ from typing import final
 
 from wsproxy.rfb import VERSION_3_8, ClientMessage, ClientMessageType, ClientParser, RFBError, refusal
 from wsproxy.testing.canvas import Rectangle
-from wsproxy.testing.png import Image
+from wsproxy.testing.image import Image
 from wsproxy.testing.rfb_messages import (
     RGBX,
     SECURITY_OK,
@@ -50,9 +50,15 @@ _BUTTONS = ("left", "middle", "right")
 class Desktop:
     """The machine: what it shows, what was typed into it, and who looks at it.
 
-    `name` and `facts` are shown; of the facts the first five, each "key value". `size` is in pixels, at
-    least 320 x 240. `now` gives the time of day for the clock. `max_viewers` bounds the connections; one more
-    is refused the RFB way. All methods may be called from any thread. As a context manager it closes itself.
+    What is typed is echoed in a terminal. All methods may be called from any thread, and none blocks but
+    :meth:`serve` and those that wait. As a context manager it closes itself.
+
+    :param name: shown, and told to viewers as the desktop's name.
+    :param facts: the first five are shown, each as "key value".
+    :param size: width and height in pixels, at least 320 x 240.
+    :param now: gives the time of day for the clock on the screen.
+    :param max_viewers: how many connections are served at a time; one more is refused the RFB way.
+    :raises ValueError: if it is too small.
     """
 
     def __init__(
@@ -89,10 +95,10 @@ class Desktop:
     # --- for the server ---
 
     def serve(self, connection: socket.socket) -> None:
-        """Speak RFB on a connected plain socket until the peer leaves or `close` is called; blocks.
+        """Speak RFB on a connected plain socket until the peer leaves or :meth:`close` is called; blocks.
 
         The socket becomes blocking and is closed at the end. A peer that vanishes, breaks the protocol or
-        stops reading ends only its own viewer; nothing is raised for it. No timeout: `close` ends it.
+        stops reading ends only its own viewer; nothing is raised for it. No timeout: :meth:`close` ends it.
         """
         viewer = _Viewer(self, connection)
         with connection:
@@ -105,7 +111,7 @@ class Desktop:
                 self._leave(viewer)
 
     def close(self) -> None:
-        """End every viewer and refuse new ones. Idempotent; does not wait for `serve` to return."""
+        """End every viewer and refuse new ones. Idempotent; does not wait for :meth:`serve` to return."""
         with self._changed:
             self._closed = True
             for viewer in self._viewers:
@@ -139,14 +145,13 @@ class Desktop:
             return len(self._viewers)
 
     def wait_for_text(self, text: str, timeout: float) -> bool:
-        """Block until `text` is part of what was typed, at most `timeout` seconds; return whether it is."""
+        """Block until a text is part of what was typed, at most ``timeout`` seconds; return whether it is."""
         return self.wait_for(lambda: text in self._text, timeout)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Block until a condition over this desktop holds, at most `timeout` seconds; return whether it does.
+        """Block until a condition holds, at most ``timeout`` seconds; return whether it does.
 
-        It is asked under the desktop's lock after each change, so it has to be quick; the properties may be
-        read in it.
+        It is asked under the desktop's lock after each change: be quick in it. It may read the properties.
         """
         with self._changed:
             return self._changed.wait_for(condition, timeout)

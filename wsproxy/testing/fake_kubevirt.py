@@ -26,13 +26,13 @@ from .kubevirt_http import (
     BadRequest,
     Behaviour,
     RecordedRequest,
-    accept_value,
     parse_request,
     read_body,
     read_head,
     send_answer,
     send_bytes,
     text_answer,
+    upgrade_head,
 )
 from .kubevirt_vmi import FakeVMI
 from .service_account import ServiceAccountDirectory
@@ -66,6 +66,7 @@ class FakeKubeVirtAPI(Cluster):
     :ivar consoles: every session ever, in the order of their start.
     :ivar errors: exceptions that no peer can cause: bugs of the stand-in or of a test's backend.
     :ivar tls_failures: why TLS handshakes failed, one text each.
+    :ivar authority: with TLS and from the start on, what issued the certificate, and may issue others.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class FakeKubeVirtAPI(Cluster):
         self._server: ConnectionServer | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._account = ServiceAccountDirectory("")
+        self.authority: CertificateAuthority | None = None
         self._context: ssl.SSLContext | None = None
         self._ca_pem = b""
 
@@ -215,6 +217,18 @@ class FakeKubeVirtAPI(Cluster):
                 raise RuntimeError("there is no authority to rotate")
             self._new_authority(overlap)
 
+    def show_certificate(self, certfile: str, keyfile: str) -> None:
+        """Show another certificate to later connections, expired perhaps, or of an authority nobody knows.
+
+        :param certfile: PEM; ``keyfile`` alike. :meth:`.CertificateAuthority.issue` returns both.
+        :raises OSError: if they cannot be read, or do not fit together.
+        :raises RuntimeError: without TLS, or if it does not serve.
+        """
+        with self._lifecycle:
+            if self._context is None:
+                raise RuntimeError("there is no certificate to change")
+            self._context = server_context(certfile, keyfile)
+
     def _new_authority(self, overlap: Callable[[], None] | None = None) -> None:
         assert self._lifecycle.locked() and self._directory is not None
         authority = CertificateAuthority(self._directory.name)
@@ -222,7 +236,7 @@ class FakeKubeVirtAPI(Cluster):
         if overlap:
             self._account.write(ca_crt=self._ca_pem + authority.ca_pem)
             overlap()
-        self._context = server_context(certfile, keyfile)
+        self.authority, self._context = authority, server_context(certfile, keyfile)
         if overlap:
             overlap()
         self._ca_pem = authority.ca_pem
@@ -345,7 +359,7 @@ class FakeKubeVirtAPI(Cluster):
         self._begin(vmi, console)
         try:
             self._record(request, 101)
-            head = _upgrade_head(request, subprotocol, behaviour)
+            head = upgrade_head(request, subprotocol, behaviour)
             if behaviour.coalesce:
                 console.hold_back(head)
             else:
@@ -383,13 +397,3 @@ class FakeKubeVirtAPI(Cluster):
         with self._changed:
             self._live.remove(console)
             vmi.end(console)
-
-
-def _upgrade_head(request: RecordedRequest, subprotocol: str | None, behaviour: Behaviour) -> bytes:
-    """Return the 101 in the order in which gorilla/websocket writes it."""
-    key = request.header("sec-websocket-key") or ""
-    accept = behaviour.accept if behaviour.accept is not None else accept_value(key)
-    headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)]
-    if subprotocol is not None:
-        headers.append(("Sec-WebSocket-Protocol", subprotocol))
-    return Answer(101, headers=(*headers, *behaviour.headers)).head()

@@ -21,6 +21,7 @@ __all__ = [
     "Behaviour",
     "RecordedRequest",
     "accept_value",
+    "in_use_answer",
     "json_answer",
     "parse_request",
     "read_body",
@@ -30,6 +31,7 @@ __all__ = [
     "status_answer",
     "text_answer",
     "upgrade_fault",
+    "upgrade_head",
 ]
 
 Headers = Sequence[tuple[str, str]]
@@ -41,6 +43,10 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _ENDLESS = b"x" * 4096
 _CHUNK = 16
 _LINGER = 1.0
+_IN_USE = (
+    "dialing virt-handler: Can't connect to websocket (503): websocket: bad handshake: "
+    "application info: Active VNC connection. Request denied."
+)
 _PHRASES = {
     101: "Switching Protocols",
     200: "OK",
@@ -149,6 +155,11 @@ class Behaviour:
         """Return the behaviour that answers with a redirect."""
         return cls(answer=Answer(status, headers=(("Location", location),)))
 
+    @classmethod
+    def busy(cls) -> Behaviour:
+        """Return the behaviour of a display that somebody else holds, whatever a request asks for."""
+        return cls(answer=in_use_answer())
+
     @property
     def replaces_upgrade(self) -> bool:
         """Whether a good upgrade request is not answered with 101."""
@@ -224,6 +235,12 @@ def status_answer(code: int, reason: str, message: str, details: dict[str, Any] 
     return json_answer(code, status)
 
 
+def in_use_answer() -> Answer:
+    """Return virt-api's answer for a display that is in use, and must stay so."""
+    causes = {"causes": [{"message": _IN_USE}]}
+    return status_answer(500, "InternalError", f"Internal error occurred: {_IN_USE}", causes)
+
+
 def json_answer(code: int, value: Any) -> Answer:
     """Return a JSON document as an answer, encoded as Go does."""
     body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
@@ -254,6 +271,16 @@ def upgrade_fault(request: RecordedRequest) -> str | None:
     except binascii.Error:
         key = b""
     return None if len(key) == 16 else "'Sec-WebSocket-Key' header must be Base64 encoded value of 16-byte"
+
+
+def upgrade_head(request: RecordedRequest, subprotocol: str | None, behaviour: Behaviour) -> bytes:
+    """Return the 101 in the order in which gorilla/websocket writes it."""
+    key = request.header("sec-websocket-key") or ""
+    accept = behaviour.accept if behaviour.accept is not None else accept_value(key)
+    headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)]
+    if subprotocol is not None:
+        headers.append(("Sec-WebSocket-Protocol", subprotocol))
+    return Answer(101, headers=(*headers, *behaviour.headers)).head()
 
 
 def _framed(answer: Answer, framing: str) -> bytes:

@@ -7,14 +7,9 @@ import threading
 from ..deadline import Deadline
 from .kubevirt_backends import Backend
 from .kubevirt_console import FakeConsole
-from .kubevirt_http import Answer, Behaviour, status_answer
+from .kubevirt_http import Answer, Behaviour, in_use_answer, status_answer
 
 __all__ = ["FakeVMI", "vmi_not_found"]
-
-_IN_USE = (
-    "dialing virt-handler: Can't connect to websocket (503): websocket: bad handshake: "
-    "application info: Active VNC connection. Request denied."
-)
 
 
 def _bad_request(message: str) -> Answer:
@@ -115,8 +110,7 @@ class FakeVMI:
         if self.phase != "Running":
             return _bad_request("VMI is not running")
         if subresource == "vnc" and preserve and self._display_in_use():
-            message = f"Internal error occurred: {_IN_USE}"
-            return status_answer(500, "InternalError", message, {"causes": [{"message": _IN_USE}]})
+            return in_use_answer()
         return None
 
     def _console_refusal(self) -> Answer | None:

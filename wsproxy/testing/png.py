@@ -1,7 +1,6 @@
-"""Images as PNG files (W3C PNG, second edition), written and read without dependencies.
+"""Pixels as PNG files (W3C PNG, second edition), written and read without dependencies.
 
-Only what a screenshot needs: 8 bits per channel, RGB, not interlaced. Nothing blocks; an `Image` is immutable
-and may be used from any thread.
+Only what a screenshot needs: 8 bits per channel, RGB, not interlaced. Nothing blocks.
 """
 
 from __future__ import annotations
@@ -9,14 +8,15 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-__all__ = ["Image", "PNGError", "read_png", "write_png"]
+__all__ = ["CHANNELS", "PNGError", "decode_png", "encode_png"]
+
+CHANNELS = 3
+"""Bytes of a pixel: red, green and blue."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")
 _RGB_8_BIT = (8, 2, 0, 0, 0)  # depth, colour type, compression, filter method, interlace
-_CHANNELS = 3
 _MAX_PIXELS = 1 << 26  # what a reader will unpack: a hostile file cannot take all memory
 
 
@@ -24,52 +24,15 @@ class PNGError(ValueError):
     """The bytes are not a PNG, or not the kind this module reads."""
 
 
-@dataclass(frozen=True)
-class Image:
-    """A picture: width and height in pixels, and `rgb`, three bytes per pixel, row by row from the top."""
-
-    width: int
-    height: int
-    rgb: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        if self.width < 1 or self.height < 1 or len(self.rgb) != self.width * self.height * _CHANNELS:
-            raise ValueError(f"{len(self.rgb)} bytes are no {self.width} x {self.height} picture")
-
-    def to_png(self) -> bytes:
-        """Return the picture as the bytes of a PNG file."""
-        return write_png(self)
-
-    @classmethod
-    def from_png(cls, data: bytes) -> Image:
-        """Read a PNG file. Raises PNGError."""
-        return read_png(data)
-
-    def pixel(self, x: int, y: int) -> tuple[int, int, int]:
-        """Return red, green and blue (0 to 255) at a place. Raises IndexError outside of the picture."""
-        if not (0 <= x < self.width and 0 <= y < self.height):
-            raise IndexError(f"({x}, {y}) is outside of {self.width} x {self.height}")
-        start = (y * self.width + x) * _CHANNELS
-        red, green, blue = self.rgb[start : start + _CHANNELS]
-        return red, green, blue
-
-    def crop(self, x: int, y: int, width: int, height: int) -> Image:
-        """Return a part of the picture. Raises ValueError if it reaches outside."""
-        if x < 0 or y < 0 or x + width > self.width or y + height > self.height:
-            raise ValueError("the part reaches outside of the picture")
-        starts = ((row * self.width + x) * _CHANNELS for row in range(y, y + height))
-        return Image(width, height, b"".join(self.rgb[at : at + width * _CHANNELS] for at in starts))
-
-
 # --- writing ---
 
 
-def write_png(image: Image) -> bytes:
-    """Return an image as the bytes of a PNG file."""
-    stride = image.width * _CHANNELS
-    rows = (image.rgb[at : at + stride] for at in range(0, len(image.rgb), stride))
+def encode_png(width: int, height: int, rgb: bytes) -> bytes:
+    """Return pixels, row by row from the top, as the bytes of a PNG file."""
+    stride = width * CHANNELS
+    rows = (rgb[at : at + stride] for at in range(0, len(rgb), stride))
     unfiltered = b"".join(b"\0" + row for row in rows)
-    header = _HEADER.pack(image.width, image.height, *_RGB_8_BIT)
+    header = _HEADER.pack(width, height, *_RGB_8_BIT)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(unfiltered, 6)), (b"IEND", b""))
     return _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in chunks)
 
@@ -81,8 +44,11 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 # --- reading ---
 
 
-def read_png(data: bytes) -> Image:
-    """Read a PNG file of 8-bit RGB without interlacing. Raises PNGError for anything else."""
+def decode_png(data: bytes) -> tuple[int, int, bytes]:
+    """Return width, height and pixels of a PNG file of 8-bit RGB without interlacing.
+
+    :raises PNGError: for anything else.
+    """
     if data[: len(_SIGNATURE)] != _SIGNATURE:
         raise PNGError("not a PNG file")
     header, pixels = b"", bytearray()
@@ -92,7 +58,7 @@ def read_png(data: bytes) -> Image:
         elif kind == b"IDAT":
             pixels += content
     width, height = _size(header)
-    return Image(width, height, _unfilter(_inflate(bytes(pixels), width, height), width, height))
+    return width, height, _unfilter(_inflate(bytes(pixels), width, height), width, height)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -122,7 +88,7 @@ def _size(header: bytes) -> tuple[int, int]:
 
 
 def _inflate(packed: bytes, width: int, height: int) -> bytes:
-    size = height * (1 + width * _CHANNELS)
+    size = height * (1 + width * CHANNELS)
     try:
         unpacked = zlib.decompressobj().decompress(packed, size + 1)
     except zlib.error as exc:
@@ -133,7 +99,7 @@ def _inflate(packed: bytes, width: int, height: int) -> bytes:
 
 
 def _unfilter(filtered: bytes, width: int, height: int) -> bytes:
-    stride = width * _CHANNELS
+    stride = width * CHANNELS
     above = bytearray(stride)
     rows = []
     for start in range(0, height * (stride + 1), stride + 1):
@@ -152,7 +118,7 @@ def _reconstruct(filter_type: int, row: bytearray, above: bytearray) -> None:
     if predict is None:
         raise PNGError(f"unknown filter {filter_type}")
     for at, value in enumerate(row):
-        left, corner = (row[at - _CHANNELS], above[at - _CHANNELS]) if at >= _CHANNELS else (0, 0)
+        left, corner = (row[at - CHANNELS], above[at - CHANNELS]) if at >= CHANNELS else (0, 0)
         row[at] = (value + predict(left, above[at], corner)) & 0xFF
 
 

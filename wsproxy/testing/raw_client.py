@@ -28,6 +28,7 @@ def client_context(ca_file: str, certificate: tuple[str, str] | None = None) -> 
 
     :param ca_file: whom to trust.
     :param certificate: files with the client's own certificate and its key.
+    :raises OSError: if a file cannot be read; :class:`ssl.SSLError` is one, for a file that is not PEM.
     """
     context = ssl.create_default_context(cafile=ca_file)
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
@@ -129,7 +130,7 @@ class RawClient:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def read_head(self, timeout: float = _TIMEOUT) -> None:
-        """Receive the response head into :attr:`head`; what follows it is kept for the next call."""
+        """Receive the response head into ``head``; what follows it is kept for the next call."""
         data, deadline = b"", Deadline(timeout)
         while b"\r\n\r\n" not in data:
             received = self._receive(deadline)
@@ -160,7 +161,7 @@ class RawClient:
         return data
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are. Blocks for at most :attr:`timeout` seconds."""
+        """Send bytes as they are. Blocks for at most ``timeout`` seconds."""
         try:
             self._transport.send(data, Deadline(self.timeout))
         except TransportClosed as exc:

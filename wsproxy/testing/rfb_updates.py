@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from wsproxy.rfb import RFBError
 from wsproxy.testing.canvas import Rectangle, rgb_bytes
-from wsproxy.testing.png import Image
+from wsproxy.testing.image import Image
 from wsproxy.testing.rfb_messages import RGBX, Encoding, ServerMessageType
 
 __all__ = [

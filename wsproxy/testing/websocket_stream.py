@@ -1,53 +1,25 @@
-"""A WebSocket as a byte stream, over websocket-client: what a viewer in a test speaks through.
-
-Errors::
-
-    ConnectionError
-    ├── ConsoleClosed     the connection ended; code and reason as in RFC 6455 section 7.1.5
-    └── UpgradeRefused    the opening handshake was answered with an HTTP status
-"""
+"""A WebSocket as a byte stream, over websocket-client: what a viewer in a test speaks through."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
 import websocket
 
-from wsproxy.deadline import Deadline
+from ..deadline import Deadline
+from .console_errors import ABNORMAL, ConsoleClosed, UpgradeRefused
 
-__all__ = ["ABNORMAL", "ConsoleClosed", "UpgradeRefused", "WebSocketStream", "open_websocket"]
-
-ABNORMAL = 1006
-"""The code of an end without a Close frame (RFC 6455 section 7.4.1); never on the wire."""
+__all__ = ["WebSocketStream", "open_websocket"]
 
 _NO_STATUS = 1005  # a Close frame without a code; never on the wire
 _CHUNK = 65536
 _RECV_SECONDS = 0.25  # how late the stream lets its reader look at a timeout of its own
 _DATA = (websocket.ABNF.OPCODE_CONT, websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY)
-
-
-class ConsoleClosed(ConnectionError):
-    """The connection ended: with a Close frame, or without one (code 1006)."""
-
-    def __init__(self, code: int, reason: str = "") -> None:
-        super().__init__(f"closed: {code} {reason}".rstrip())
-        self.code = code
-        self.reason = reason
-
-
-class UpgradeRefused(ConnectionError):
-    """The server answered the opening handshake with a status other than 101."""
-
-    def __init__(self, status: int | None, headers: Mapping[str, str], body: bytes) -> None:
-        super().__init__(f"the opening handshake was answered with {status}")
-        self.status = status
-        self.headers = headers  # names in lower case
-        self.body = body
 
 
 def open_websocket(
@@ -59,15 +31,24 @@ def open_websocket(
     subprotocols: Sequence[str] = (),
     tls: ssl.SSLContext | None = None,
 ) -> websocket.WebSocket:
-    """Open a ws:// URL, or with `tls` a wss:// URL, with websocket-client and return the connection; blocks.
+    """Open a ws:// or wss:// URL with websocket-client and return the connection; blocks.
 
-    Follows no redirects, uses no proxy of the environment, and sends an Origin only if one is given. `header`
-    holds lines "Name: value". `timeout` is in seconds and bounds each system call. Raises UpgradeRefused, or
-    OSError if the server cannot be reached.
+    Follows no redirects, uses no proxy of the environment, and sends an Origin only if one is given.
+
+    :param timeout: seconds that each system call may take.
+    :param header: lines ``Name: value``.
+    :param tls: whom a wss:// server has to be certified by; None for the system's authorities.
+    :raises UpgradeRefused: if it is answered with anything but 101.
+    :raises OSError: if the server cannot be reached, or its certificate is not trusted.
+    :raises ValueError: for other URLs, and for a context without TLS.
     """
     target = urlsplit(url)
-    if target.scheme != ("wss" if tls else "ws") or target.hostname is None:
-        raise ValueError("only ws:// URLs can be opened, and wss:// URLs with a context")
+    if target.scheme not in ("ws", "wss") or not target.hostname:
+        raise ValueError("a console's URL begins with ws://HOST or wss://HOST")
+    if target.scheme == "wss":
+        tls = tls or ssl.create_default_context()
+    elif tls:
+        raise ValueError("a TLS context is given, but the URL begins with ws://")
     with ExitStack() as owned:
         connection = socket.create_connection((target.hostname, target.port or (443 if tls else 80)), timeout)
         owned.enter_context(connection)

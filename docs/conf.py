@@ -1,0 +1,79 @@
+"""Settings of Sphinx; scripts/docs builds."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+from wsproxy import __version__
+
+project = "wsproxy"
+release = __version__
+copyright = "the authors of wsproxy, MPL-2.0"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+html_theme = "alabaster"
+html_theme_options = {
+    "description": "A console gateway for virtual machines on Kubernetes",
+    "page_width": "1100px",
+}
+html_copy_source = False
+html_show_sourcelink = False
+
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 90
+
+# No build shall need the network, so names of the standard library and of Flask lead nowhere.
+_STANDARD = "|".join(map(re.escape, sorted(sys.stdlib_module_names)))
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_STANDARD}|flask)\..+"),
+    ("py:class", "StartResponse|WSGIApplication|WSGIEnvironment"),
+    ("py:class", r"wsproxy\.flask\.\w+T"),  # the type variables of decorators
+    ("py:class", r"wsproxy\.testing\.kubevirt_cluster\.(Cluster|Upgrade)"),  # what a stand-in is made of
+]
+
+# Classes whose objects are handed out: how they are made is no concern of whoever gets one.
+_HANDED_OUT = ("Ending", "FakeConsole", "FakeVMI", "SessionHandle")
+
+_ROOT = Path(__file__).parent.parent
+_AT_ROOT = {"readme": "README.md", "changelog": "CHANGELOG.md"}
+
+
+def _read(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the pages that stand at the project's root in their places; links work both there and here."""
+    if page in _AT_ROOT:
+        text = (_ROOT / _AT_ROOT[page]).read_text(encoding="utf-8")
+        text = text.replace("](docs/", "](").replace("](examples/", "](../examples/")
+    else:
+        text = (
+            source[0].replace("](../README.md", "](README.md").replace("](../../README.md", "](../README.md")
+        )
+    for name, file in _AT_ROOT.items():
+        text = re.sub(rf"\]\(((?:\.\./)*){re.escape(file)}", rf"](\1{name}.md", text)
+    source[0] = text
+
+
+def _hide_making(
+    app: Sphinx,
+    kind: str,
+    name: str,
+    thing: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    return ("", None) if name.rpartition(".")[2] in _HANDED_OUT else (signature, returns)
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _read)
+    app.connect("autodoc-process-signature", _hide_making)

@@ -1,0 +1,137 @@
+"""The wheel: what is in it, and what somebody gets who has installed nothing else."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+import venv
+import zipfile
+from pathlib import Path
+from typing import ClassVar
+
+_ROOT = Path(__file__).parents[2]
+_DOWNSTREAM = _ROOT / "tests" / "downstream"
+_SECONDS = 600
+_SOURCES = ("wsproxy", "compat", "setup.py", "setup.cfg", "README.md", "LICENSE")
+_PACKAGES = ("lab_orchestrator_ws_proxy", "lab_orchestrator_ws_proxy_lib", "wsproxy", "wsproxy/testing")
+
+# A type checker has to find these: it finds nothing in the use of a package whose names are all Any.
+_MISTAKES = """\
+from wsproxy import Nothing, WebsocketProxy  # attr-defined
+from wsproxy.testing import Image, ProxyTestCase, RFBClient, Screen  # attr-defined
+
+
+def mistaken(proxy: WebsocketProxy, image: Image, vm: RFBClient) -> None:
+    proxy.start()  # attr-defined
+    WebsocketProxy("ws://api", "/", "yes", "secret")  # arg-type
+    WebsocketProxy("ws://api", "/", True, "secret", timeout=5)  # call-arg
+    vm.click("10", 20)  # arg-type
+    image.find("red")  # arg-type
+
+
+class Suite(ProxyTestCase):
+    namespace = 5  # assignment
+"""
+
+
+class WheelTest(unittest.TestCase):
+    """One wheel, and one virtual environment with it and what checks it, for all tests."""
+
+    directory: ClassVar[Path]
+    wheel: ClassVar[Path]
+    python: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        cls.directory = Path(directory.name)
+        cls.wheel = cls.build()
+        venv.create(cls.directory / "venv", with_pip=True)
+        cls.python = cls.directory / "venv" / "bin" / "python"
+        cls.call("-m", "pip", "install", "--quiet", f"{cls.wheel}[flask]", "mypy", "pytest")
+
+    @classmethod
+    def build(cls) -> Path:
+        """Build the wheel from a copy of the sources, for a build leaves files beside them."""
+        source = cls.directory / "source"
+        source.mkdir()
+        for name in _SOURCES:
+            copy = shutil.copytree if (_ROOT / name).is_dir() else shutil.copy2
+            copy(_ROOT / name, source / name)
+        command = [
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(cls.directory),
+            str(source),
+        ]
+        subprocess.run([sys.executable, *command], check=True, timeout=_SECONDS)
+        [wheel] = cls.directory.glob("*.whl")
+        return wheel
+
+    @classmethod
+    def call(cls, *arguments: str, check: bool = True) -> str:
+        """Run the environment's Python outside of the project, and return all that it prints."""
+        done = subprocess.run(
+            [str(cls.python), *arguments], cwd=cls.directory, capture_output=True, text=True, timeout=_SECONDS
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{arguments[:3]} exited with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    def test_contents(self) -> None:
+        """It has the packages whole, each with its types, and nothing of the tests."""
+        with zipfile.ZipFile(self.wheel) as wheel:
+            names = set(wheel.namelist())
+            entry_points = wheel.read(
+                next(name for name in names if name.endswith("entry_points.txt"))
+            ).decode()
+        metadata = {name for name in names if ".dist-info/" in name}
+        expected = {f"{package}/py.typed" for package in _PACKAGES if "/" not in package}
+        for package in _PACKAGES:
+            source = _ROOT / package if package.startswith("wsproxy") else _ROOT / "compat" / package
+            expected |= {f"{package}/{path.name}" for path in source.glob("*.py")}
+        data = {name for name in names - metadata if not name.endswith((".py", "/py.typed"))}
+        self.assertEqual(names - metadata - data, expected)
+        self.assertTrue(all(name.startswith("wsproxy/") for name in data), data)
+        self.assertIn("wsproxy = wsproxy.cli:main", entry_points)
+        self.assertIn("[pytest11]\nwsproxy = wsproxy.testing.pytest_plugin", entry_points)
+
+    def test_types(self) -> None:
+        """A platform that uses the library is found in order by mypy --strict."""
+        for path in _DOWNSTREAM.glob("*.py"):
+            shutil.copy2(path, self.directory)
+        files = [path.name for path in _DOWNSTREAM.glob("*.py")]
+        self.assertGreater(len(files), 2)
+        self.call("-m", "mypy", "--strict", *files)
+
+    def test_mistakes(self) -> None:
+        """Mistakes in the use of the library are found by mypy, each in its line."""
+        (self.directory / "mistakes.py").write_text(_MISTAKES, encoding="utf-8")
+        told = self.call("-m", "mypy", "--strict", "mistakes.py", check=False)
+        found = re.findall(r"^mistakes\.py:(\d+): error: .*\[([a-z-]+)\]$", told, re.MULTILINE)
+        wrong = [
+            (str(number), line.partition("# ")[2]) for number, line in enumerate(_MISTAKES.splitlines(), 1)
+        ]
+        self.assertEqual(found, [(number, kind) for number, kind in wrong if kind], told)
+
+    def test_suite(self) -> None:
+        """The platform's tests pass with it, by pytest, which finds the fixtures; warnings are errors."""
+        shutil.copy2(_DOWNSTREAM / "test_platform.py", self.directory)
+        told = self.call("-W", "error", "-X", "dev", "-m", "pytest", "-q", "-W", "error", "test_platform.py")
+        self.assertIn("3 passed", told)
+
+    def test_programs(self) -> None:
+        """The program and both aliases are there."""
+        version = self.call("-c", "import wsproxy; print(wsproxy.__version__)").strip()
+        for module in ("wsproxy", "lab_orchestrator_ws_proxy"):
+            self.assertIn("serve", self.call("-m", module, "--help"))
+        self.assertIn(version, self.wheel.name)

@@ -1,0 +1,162 @@
+"""The leak check, and the test cases that use it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import unittest
+from types import MappingProxyType
+from unittest import mock
+
+from wsproxy import ConfigError
+from wsproxy.testing import (
+    ConsoleClosed,
+    FakeKubeVirtAPI,
+    LeakCheck,
+    LeakTestCase,
+    ProxyTestCase,
+    Script,
+    leaks,
+)
+
+
+class LeakCheckTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.hooks = threading.excepthook
+        self.check = LeakCheck()
+        self.addCleanup(self.check.stop)
+
+    def test_nothing(self) -> None:
+        """What is gone again was no leak; a thread that is about to end is waited for."""
+        socket.socket().close()
+        release = threading.Event()
+        thread = threading.Thread(target=release.wait)
+        thread.start()
+        threading.Thread(target=release.set).start()
+        self.assertEqual(self.check.faults(), [])
+
+    def test_socket(self) -> None:
+        """A socket that is open is one; it is none any more when it was closed."""
+        with socket.create_server(("127.0.0.1", 0)) as left:
+            address = left.getsockname()
+            self.assertEqual(self.check.faults(), [f"socket left: {address}"])
+            with socket.create_connection(address) as client, left.accept()[0]:
+                ends = f"socket left: {client.getsockname()} to {address}"
+                self.assertIn(ends, self.check.faults())
+        self.assertEqual(self.check.faults(), [])
+
+    def test_exception(self) -> None:
+        """An exception in a thread is one, and in a finalizer."""
+
+        def fail() -> None:
+            raise ZeroDivisionError("oh")
+
+        class Bad:
+            def __del__(self) -> None:
+                fail()
+
+        thread = threading.Thread(target=fail, name="unlucky")
+        thread.start()
+        thread.join()
+        Bad()
+        one, two = self.check.faults()
+        self.assertEqual(one, "exception in a thread: unlucky: ZeroDivisionError('oh')")
+        self.assertIn("Bad.__del__", two)
+
+    def test_stop(self) -> None:
+        """Afterwards the hooks are those from before."""
+        self.assertNotEqual(threading.excepthook, self.hooks)
+        self.check.stop()
+        self.assertEqual(threading.excepthook, self.hooks)
+
+
+def run(case: unittest.TestCase) -> unittest.TestResult:
+    """Run one test of another class and return what came of it."""
+    result = unittest.TestResult()
+    case.run(result)
+    return result
+
+
+class Leaving(LeakTestCase):
+    """A test that leaves a thread until it is told otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__("leave")
+        self.release = threading.Event()
+
+    def leave(self) -> None:
+        self.thread = threading.Thread(target=self.release.wait, name="forgotten")
+        self.thread.start()
+
+    def end(self) -> None:
+        self.release.set()
+        self.thread.join()
+
+
+class AllowedToLeave(Leaving):
+    check_leaks = False
+
+
+class Suite(ProxyTestCase):
+    """Tests of a platform, run by the tests below."""
+
+    proxy_settings = MappingProxyType({"host_path_prefix": "labs", "close_timeout": 2.0})
+
+    def make_api(self) -> FakeKubeVirtAPI:
+        return FakeKubeVirtAPI(names=("kubernetes.default.svc",))
+
+    def settings(self) -> None:
+        self.assertIs(self.console_proxy, self.console_proxy)
+        self.assertEqual(self.console_proxy.host_path_prefix, "labs")
+        other = self.start_proxy(host_path_prefix=None)
+        self.assertEqual((other.host_path_prefix, other.config.close_timeout), (None, 2.0))
+
+    def console(self) -> None:
+        desktop = self.add_desktop("ubuntu", facts={"lab": "1"}, size=(800, 600))
+        self.add_desktop("router", "lab-2")
+        vm = self.open_console("ubuntu")
+        vm.type("hello")
+        self.assertTrue(desktop.wait_for_text("hello", 10))
+        self.assertEqual(vm.size, (800, 600))
+        self.open_console("router", token=self.token("router", namespace="lab-2"), proxy=self.console_proxy)
+
+    def faulty_settings(self) -> None:
+        self.start_proxy(close_timeout=-1, reject="maybe")
+
+    def faulty_backend(self) -> None:
+        vmi = self.api.add_vmi("ubuntu", self.namespace, backend=Script(lambda console: self.fail("a bug")))
+        with self.assertRaises(ConsoleClosed):
+            self.open_console("ubuntu")
+        self.assertTrue(vmi.wait_for_session().ended.wait(10))
+
+
+class TestCasesTest(unittest.TestCase):
+    def test_leak(self) -> None:
+        """A test that leaves a thread fails, after all its clean-ups; unless its class allows it."""
+        for kind, failures in ((Leaving, 1), (AllowedToLeave, 0)):
+            with self.subTest(kind.__name__):
+                case = kind()
+                with mock.patch.object(leaks, "_SETTLE_SECONDS", 0.1):  # it does not end before it is told to
+                    result = run(case)
+                self.assertEqual((len(result.failures), result.errors), (failures, []))
+                self.assertIs("thread left: forgotten" in str(result.failures), bool(failures))
+                case.end()
+
+    def test_suite(self) -> None:
+        """Settings of a class and of a proxy, desktops and consoles are what a suite says; all of it ends."""
+        for name in ("settings", "console"):
+            with self.subTest(name):
+                result = run(Suite(name))
+                self.assertEqual((result.failures, result.errors), ([], []))
+
+    def test_faulty_settings(self) -> None:
+        """A faulty setting fails the test with all faults."""
+        [(_, text)] = run(Suite("faulty_settings")).errors
+        self.assertIn(ConfigError.__name__, text)
+        self.assertIn("close_timeout", text)
+        self.assertIn("reject", text)
+
+    def test_faulty_backend(self) -> None:
+        """A bug in a backend of the suite fails the test, though its client only saw an end."""
+        [(_, text)] = run(Suite("faulty_backend")).failures
+        self.assertIn("a bug", text)

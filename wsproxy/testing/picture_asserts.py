@@ -1,0 +1,86 @@
+"""Assertions about pictures that say what differs, for unittest and pytest alike."""
+
+from __future__ import annotations
+
+import os
+
+from .image import RGB, Image
+
+__all__ = ["assert_same_picture", "assert_shows", "assert_shows_colour"]
+
+
+def assert_same_picture(
+    seen: Image,
+    expected: Image,
+    *,
+    tolerance: int = 0,
+    allowed: int = 0,
+    save_to: str | os.PathLike[str] | None = None,
+) -> None:
+    """Assert that two pictures are the same, or nearly.
+
+    :param tolerance: by how much red, green and blue of a pixel may differ.
+    :param allowed: how many pixels may differ more than that.
+    :param save_to: an existing directory for ``seen.png`` and ``expected.png`` if they are not the same.
+    :raises AssertionError: saying how many pixels differ, and where.
+    """
+    if seen.size == expected.size:
+        differing = seen.differing_pixels(expected, tolerance=tolerance)
+        if differing <= allowed:
+            return
+        place = seen.difference(expected, tolerance=tolerance)
+        text = f"{differing} of {seen.width * seen.height} pixels differ, all of them within {place}"
+        text += f"; at most {allowed} may" if allowed else ""
+    else:
+        text = f"the picture has {_size(seen)} pixels, not {_size(expected)}"
+    raise AssertionError(text + _saved(save_to, seen=seen, expected=expected))
+
+
+def assert_shows(
+    seen: Image, part: Image, *, save_to: str | os.PathLike[str] | None = None
+) -> tuple[int, int]:
+    """Assert that a picture has another one in it, pixel by pixel, and return its place: x and y.
+
+    :param save_to: an existing directory for ``seen.png`` and ``part.png`` if it has not.
+    :raises AssertionError: if it has not.
+    """
+    place = seen.find_image(part)
+    if place is None:
+        text = f"a part of {_size(part)} pixels is nowhere in the picture of {_size(seen)}"
+        raise AssertionError(text + _saved(save_to, seen=seen, part=part))
+    return place
+
+
+def assert_shows_colour(
+    seen: Image,
+    colour: RGB,
+    *,
+    pixels: int = 1,
+    tolerance: int = 0,
+    save_to: str | os.PathLike[str] | None = None,
+) -> None:
+    """Assert that a picture shows a colour.
+
+    :param pixels: how many pixels have to have it, at least.
+    :param tolerance: by how much red, green and blue may differ.
+    :param save_to: an existing directory for ``seen.png`` if it does not.
+    :raises AssertionError: naming the colours that there are.
+    """
+    found = seen.count(colour, tolerance=tolerance)
+    if found < pixels:
+        there = ", ".join(f"{number} of {other}" for other, number in seen.colours())
+        text = f"{found} pixels are {colour}, not {pixels}; most are: {there}"
+        raise AssertionError(text + _saved(save_to, seen=seen))
+
+
+def _size(image: Image) -> str:
+    return f"{image.width} x {image.height}"
+
+
+def _saved(directory: str | os.PathLike[str] | None, **images: Image) -> str:
+    if directory is None:
+        return ""
+    paths = {os.path.join(directory, f"{name}.png"): image for name, image in images.items()}
+    for path, image in paths.items():
+        image.save(path)
+    return f"; saved as {' and '.join(paths)}"

@@ -1,0 +1,139 @@
+"""Fixtures for pytest, which finds them by the entry point ``pytest11``: nothing has to be imported for them.
+
+Every run of pytest imports this module, whatever it tests; so each fixture imports what it needs itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from ..proxy import WebsocketProxy
+    from .desktop import Desktop
+    from .fake_kubevirt import FakeKubeVirtAPI
+    from .rfb_client import RFBClient
+
+__all__ = [
+    "AddDesktop",
+    "ConsoleToken",
+    "OpenConsole",
+    "add_desktop",
+    "console_leaks",
+    "console_proxy",
+    "console_proxy_settings",
+    "console_token",
+    "fake_kubevirt_api",
+    "open_console",
+]
+
+_NAMESPACE = "lab-1"
+
+
+class AddDesktop(Protocol):
+    """Adds a VMI that shows a small desktop; ``options`` are further arguments of :class:`.Desktop`."""
+
+    def __call__(self, vmi: str, namespace: str = _NAMESPACE, **options: Any) -> Desktop: ...
+
+
+class ConsoleToken(Protocol):
+    """Makes a token for VMIs; ``claims`` are further arguments of :func:`~wsproxy.tokens.make_token`."""
+
+    def __call__(self, *vmis: str, namespace: str = _NAMESPACE, **claims: Any) -> str: ...
+
+
+class OpenConsole(Protocol):
+    """Opens a VMI's console; ``options`` are further arguments of :class:`.RFBClient`.
+
+    Without a token one for this VMI is made.
+    """
+
+    def __call__(self, vmi: str, token: str | None = None, **options: Any) -> RFBClient: ...
+
+
+@pytest.fixture
+def console_leaks() -> Iterator[None]:
+    """Fails a test with consoles that leaves threads or sockets. Redefine it, empty, to switch that off."""
+    from .leaks import LeakCheck
+
+    check = LeakCheck()
+    try:
+        yield
+        faults = check.faults()
+    finally:
+        check.stop()
+    assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def fake_kubevirt_api(console_leaks: None) -> Iterator[FakeKubeVirtAPI]:
+    """A stand-in for the Kubernetes API with TLS and a bearer token, which serves; add VMIs to it."""
+    from .fake_kubevirt import FakeKubeVirtAPI
+
+    with FakeKubeVirtAPI() as api:
+        yield api
+    assert not api.errors, f"the stand-in failed: {api.errors}"
+
+
+@pytest.fixture
+def console_proxy_settings() -> Mapping[str, Any]:
+    """Arguments of WebsocketProxy in which console_proxy differs. Redefine it to have other ones."""
+    return {}
+
+
+@pytest.fixture
+def console_proxy(
+    fake_kubevirt_api: FakeKubeVirtAPI, console_proxy_settings: Mapping[str, Any]
+) -> Iterator[WebsocketProxy]:
+    """A WebsocketProxy in front of fake_kubevirt_api, which serves on loopback until the test is over."""
+    from ..proxy import WebsocketProxy
+    from .case import SECRET, proxy_options
+
+    options = {**proxy_options(fake_kubevirt_api, SECRET), **console_proxy_settings}
+    with WebsocketProxy(**options).run_in_thread("127.0.0.1", 0) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def console_token() -> ConsoleToken:
+    """A function that makes tokens for console_proxy: ``console_token("ubuntu", user=5)``."""
+    from ..tokens import make_token
+    from .case import SECRET
+
+    def token(*vmis: str, namespace: str = _NAMESPACE, **claims: Any) -> str:
+        return make_token(claims.pop("secret", SECRET), namespace=namespace, vmis=vmis, **claims)
+
+    return token
+
+
+@pytest.fixture
+def add_desktop(fake_kubevirt_api: FakeKubeVirtAPI) -> Iterator[AddDesktop]:
+    """A function that adds a VMI which shows a Desktop to fake_kubevirt_api, and returns the Desktop."""
+    from .desktop import Desktop
+    from .kubevirt_backends import SocketBackend
+
+    with ExitStack() as desktops:
+
+        def add(vmi: str, namespace: str = _NAMESPACE, **options: Any) -> Desktop:
+            desktop = desktops.enter_context(Desktop(vmi, **options))
+            fake_kubevirt_api.add_vmi(vmi, namespace, backend=SocketBackend(desktop.serve))
+            return desktop
+
+        yield add
+
+
+@pytest.fixture
+def open_console(console_proxy: WebsocketProxy, console_token: ConsoleToken) -> Iterator[OpenConsole]:
+    """A function that opens a VMI's console through console_proxy, and returns the RFBClient."""
+    from .rfb_client import RFBClient
+
+    with ExitStack() as viewers:
+
+        def connect(vmi: str, token: str | None = None, **options: Any) -> RFBClient:
+            viewer = RFBClient(console_proxy, token or console_token(vmi), vmi, **options)
+            return viewers.enter_context(viewer)
+
+        yield connect
