@@ -8,6 +8,7 @@ development server.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -46,7 +47,8 @@ class _Faults(logging.Handler):
             text += "\n" + "".join(traceback.format_exception(*record.exc_info))
         if record.name.startswith("wsproxy"):
             self.lines.append((record.name, text))
-        if record.levelno >= logging.ERROR:
+        # A request that a server does not understand is an error in its log, too.
+        if record.levelno >= logging.ERROR and ("Traceback" in text or record.name.startswith("wsproxy")):
             self.faults.append(text)
 
 
@@ -114,6 +116,7 @@ class Control:
 
     def state(self) -> tuple[list[str], list[str]]:
         """What the process's descriptors are, and its threads but for those kept for requests."""
+        gc.collect()  # werkzeug leaves a selector to it where a client was reset
         threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith(_POOL)]
         return sorted(_descriptors()), sorted(threads)
 

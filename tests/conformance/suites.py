@@ -9,7 +9,8 @@ from typing import Any
 
 from tests import test_back_pressure, test_byte_identity, test_leaks, test_refusals, test_session_ends
 from tests.conformance.differences import DIFFERENCES
-from tests.conformance.fronts import ConformanceTestCase, Front
+from tests.conformance.fronts import ConformanceTestCase, impatience
+from tests.conformance.wsgi_servers import WSGIServer
 
 __all__ = ["AREAS", "Suite", "test_names", "through"]
 
@@ -43,7 +44,7 @@ def test_names(suite: Suite) -> Iterator[str]:
         yield from (name for name in vars(owner) if name.startswith("test"))
 
 
-def through(front: type[Front], suite: Suite, module: str) -> Suite:
+def through(front: type[WSGIServer], suite: Suite, module: str) -> Suite:
     """Return a class of the suite that goes through a front.
 
     A test that is among the front's differences has to fail, and one of whose sub-tests some are, holds
@@ -52,21 +53,23 @@ def through(front: type[Front], suite: Suite, module: str) -> Suite:
     differences = DIFFERENCES[front.name]
     members: dict[str, Any] = {
         "front_type": front,
+        "client_tls": front.tls,
         "differences": frozenset(differences),
         "__doc__": f"{suite.__name__}, through {front.name}.",
         "__module__": module,
     }
     for name in test_names(suite):
         if f"{suite.__name__}.{name}" in differences:
-            members[name] = unittest.expectedFailure(_copy(getattr(suite, name)))
+            members[name] = unittest.expectedFailure(_impatient(getattr(suite, name)))
     return type(f"{front.__name__}{suite.__name__}", (suite,), members)
 
 
-def _copy(test: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return a test that can be marked without marking the original."""
+def _impatient(test: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a test that gives up soon, and can be marked without marking the original."""
 
     @functools.wraps(test)
     def run(self: Any) -> None:
-        test(self)
+        with impatience():
+            test(self)
 
     return run

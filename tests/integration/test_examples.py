@@ -24,7 +24,7 @@ from wsproxy.testing.console_errors import ConsoleRefused
 from wsproxy.testing.desktop import Desktop
 from wsproxy.testing.rfb_client import RFBClient
 
-_EXAMPLES = str(Path(__file__).parent.parent.parent / "examples")
+EXAMPLES = str(Path(__file__).parent.parent.parent / "examples")
 _SECONDS = 60.0
 _RESTARTING = 1012
 _NOVNC = "/usr/share/novnc"  # where Debian's package novnc puts it
@@ -55,14 +55,12 @@ class ExampleTestCase(BrowserTestCase):
 
     def start_example(self, application: str, *options: str, **settings: Any) -> None:
         """Start an example under gunicorn. Clients may come at once: they wait until it is there."""
-        self.server = Gunicorn(self.api, "--chdir", _EXAMPLES, *options, application=application, **settings)
+        self.server = Gunicorn(self.api, "--chdir", EXAMPLES, *options, application=application, **settings)
         self.addCleanup(self.server.close)
 
     def get(self, path: str, **headers: str) -> str:
         """Return a page."""
-        request = urllib.request.Request(self.page_url(path), headers=headers)
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-            return str(answer.read().decode())
+        return fetch(self.page_url(path), **headers)
 
     def page_url(self, path: str) -> str:
         """Return the URL of a page."""
@@ -74,6 +72,12 @@ class ExampleTestCase(BrowserTestCase):
         self.addCleanup(viewer.close)
         assert_usable(viewer, self.desktops[vmi])
         return viewer
+
+
+def fetch(url: str, **headers: str) -> str:
+    """Return a page."""
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_SECONDS) as answer:
+        return str(answer.read().decode())
 
 
 def assert_usable(viewer: RFBClient, desktop: Desktop) -> None:
@@ -101,7 +105,7 @@ class BesideGunicorn(ExampleTestCase):
     def start_beside(self, port: int, worker_class: str = "gthread") -> None:
         self.start_example(
             "beside_gunicorn:application",
-            *("--config", f"{_EXAMPLES}/beside_gunicorn.conf.py"),
+            *("--config", f"{EXAMPLES}/beside_gunicorn.conf.py"),
             threads=4,
             worker_class=worker_class,
             PORT=str(port),
