@@ -20,7 +20,7 @@ from wsproxy.settings import SETTINGS
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 
-__all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment", "needs_proc", "wait_until"]
+__all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment_for", "needs_proc", "wait_until"]
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
@@ -78,7 +78,7 @@ class ProxyProcess(ProcessFigures):
         self._output = b""
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            env=environment(api) | settings,
+            env=environment_for(api) | settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -143,13 +143,13 @@ class ProxyProcess(ProcessFigures):
         self.close()
 
 
-def environment(api: FakeKubeVirtAPI) -> dict[str, str]:
-    """Return this process's environment with the settings of a proxy in front of a stand-in."""
-    given = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
-    given |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
+def environment_for(api: FakeKubeVirtAPI) -> dict[str, str]:
+    """Return the environment of a program in front of a stand-in."""
+    environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
+    environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
     if not api.tls:
-        return given | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
-    return given | {
+        return environment | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
+    return environment | {
         "KUBERNETES_SERVICE_HOST": "127.0.0.1",
         "KUBERNETES_SERVICE_PORT": str(api.port),
         "WSPROXY_CA_FILE": api.ca_file,

@@ -13,7 +13,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from types import TracebackType
 
-from tests.proxy_process import environment, wait_until
+from tests.proxy_process import environment_for, wait_until
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 from wsproxy.testing.raw_client import RawClient
 
