@@ -46,7 +46,7 @@ class WSGIServerProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-X", "dev", *command],
-            env=environment(api) | settings,
+            env=environment_for(api) | settings,
             stdin=subprocess.DEVNULL,
             stdout=self._errors,
             stderr=self._errors,
