@@ -18,19 +18,22 @@ LAYERS: tuple[frozenset[str], ...] = (
             "certificates",
             "channel",
             "closing",
-            "counters",
             "deadline",
             "exceptions",
+            "histogram",
+            "logs",
             "nesting",
-            "reloaded",
             "rfb",
             "signals",
             "threads",
+            "unix_listener",
             "version",
         }
     ),
     frozenset(
         {
+            "audit",
+            "causes",
             "frames",
             "housekeeping",
             "keys",
@@ -38,6 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "pending",
             "poller",
             "registry",
+            "reloaded",
             "routing",
             "sockets",
             "strict_json",
@@ -45,14 +49,36 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
+        {
+            "admin",
+            "claims",
+            "counters",
+            "credentials",
+            "forwarded",
+            "jwks",
+            "keyring",
+            "resolver",
+            "transport",
+        }
     ),
     frozenset(
-        {"authorization", "config", "live_sessions", "refusal", "response", "tickets", "tokens", "writer"}
+        {
+            "admission",
+            "authorization",
+            "config",
+            "live_sessions",
+            "metrics",
+            "refusal",
+            "reports",
+            "response",
+            "tickets",
+            "tokens",
+            "writer",
+        }
     ),
-    frozenset({"access", "hooks", "pump", "settings", "tls"}),
+    frozenset({"access", "admin_api", "hooks", "pump", "settings", "tls"}),
     frozenset({"fetch", "http", "pump_threads", "upstream"}),
-    frozenset({"jwks_source", "relay"}),
+    frozenset({"jwks_source", "readiness", "relay"}),
     frozenset({"live_keys"}),
     frozenset({"check", "session"}),
     frozenset({"connection"}),
@@ -69,6 +95,7 @@ NO_IO = frozenset(
         "claims",
         "access",
         "authorization",
+        "causes",
         "closing",
         "config",
         "credentials",
@@ -76,10 +103,12 @@ NO_IO = frozenset(
         "exceptions",
         "forwarded",
         "frames",
+        "histogram",
         "http",
         "jwks",
         "keyring",
         "keys",
+        "logs",
         "nesting",
         "pending",
         "origin",
@@ -202,6 +231,7 @@ class LayersTest(unittest.TestCase):
             ("jwt", {"keys", "tokens"}),
             ("h11", {"upgrade"}),
             ("cryptography", {"certificates", "keys"}),
+            ("prometheus_client", {"metrics"}),
         ):
             with self.subTest(library=library):
                 users = {module.name for module in modules() if library in module.foreign}

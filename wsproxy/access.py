@@ -5,7 +5,6 @@ Nothing here reaches the upstream; nobody reaches the upstream without it.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from .authorization import AccessRequest, Authorize, authorized
@@ -15,6 +14,7 @@ from .credentials import TICKET, Credential, bearer_token, find_credential
 from .deadline import Deadline
 from .exceptions import Forbidden, NotFound, TokenExpired
 from .forwarded import Client
+from .logs import get_logger
 from .origin import Origin
 from .routing import Route, session_route
 from .tickets import Ticket, Tickets
@@ -23,7 +23,7 @@ from .upgrade import RequestHead
 
 __all__ = ["AccessControl"]
 
-logger = logging.getLogger("wsproxy.access")
+logger = get_logger("wsproxy.access")
 
 
 class AccessControl:

@@ -7,9 +7,11 @@ import socket
 import threading
 
 from . import http
+from .closing import Leg
 from .deadline import Deadline
 from .exceptions import Refused, RequestTimeout, TransportClosed
 from .forwarded import Client, client_of
+from .logs import get_logger, in_session
 from .refusal import Refuser
 from .session import Gateway, Session, rfb_expected
 from .transport import PlainTransport, Transport
@@ -17,7 +19,7 @@ from .upgrade import HeadReader, RequestHead, Upgrade
 
 __all__ = ["ClientConnection"]
 
-logger = logging.getLogger("wsproxy.connection")
+logger = get_logger("wsproxy.connection")
 
 _RECEIVE = 4096
 _LAST_WORD_SECONDS = 1.0
@@ -48,7 +50,10 @@ class ClientConnection:
 
     def run(self) -> None:
         """Serve the connection and close it. Blocks until its end; never raises."""
-        deadline = Deadline(self._gateway.config.request_timeout)
+        with in_session(self.session.id):
+            self._run(Deadline(self._gateway.config.request_timeout))
+
+    def _run(self, deadline: Deadline) -> None:
         try:
             if self._secure(deadline) and self._open(deadline):
                 self.session.relay(self._transport)
@@ -103,6 +108,7 @@ class ClientConnection:
             return True
         except (TransportClosed, TimeoutError) as exc:
             session = self.session
+            self._gateway.counters.fail_handshake(Leg.CLIENT)
             level = self._gateway.admission.refusal_level()
             logger.log(level, "connection %s from %s: no TLS handshake: %s", session.id, session.peer, exc)
             self._transport.linger(Deadline(_LAST_WORD_SECONDS))  # so that the reason arrives, an alert
@@ -157,14 +163,16 @@ class ClientConnection:
         gateway = self._gateway
         tls = gateway.tls is not None
         client = client_of(head, self.session.peer, tls, gateway.config.trusted_networks)
-        self.session.peer = str(client)
+        self.session.identify(client)
         return client
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
         """Answer a request that is no upgrade."""
         request = http.HTTPRequest(head, client, deadline, lambda most: self._read_body(head, most, deadline))
         config = self._gateway.config
-        self._transport.send(http.answer(request, config.prefix, self._gateway.access), deadline)
+        self._transport.send(
+            http.answer(request, config.prefix, self._gateway.access, self._gateway.readiness), deadline
+        )
         self._transport.linger(Deadline(_LAST_WORD_SECONDS))
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:
@@ -187,17 +195,8 @@ class ClientConnection:
     def _refuse(
         self, refused: Refused, head: RequestHead | None, upgrade: Upgrade | None, deadline: Deadline
     ) -> None:
-        admission = self._gateway.admission
-        logger.log(
-            logging.INFO if self._proved else admission.refusal_level(),
-            "connection %s refused: client %s: %d %s: %s%s",
-            self.session.id,
-            self.session.peer,
-            refused.status,
-            refused.slug,
-            refused.message,
-            f" ({refused.log_detail})" if refused.log_detail else "",
-        )
+        level = logging.INFO if self._proved else self._gateway.admission.refusal_level()
+        self._gateway.reports.refused(self.session.about, refused, level)
         self._allow(_REFUSAL_SECONDS)
         if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
             deadline = Deadline(_LAST_WORD_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -11,17 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from .admin import AdminServer, AdminThread
+from .admin_api import admin_endpoints
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
 from .hooks import Hooks, OnClose, OnOpen
 from .live_sessions import SessionHandle
-from .server import ConsoleServer, listen
+from .logs import get_logger
+from .server import ConsoleServer, listen, listen_for_operator, name_of
 from .session import Gateway
-from .signals import STOP_SIGNALS, signals_to
+from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
 
 __all__ = ["WebsocketProxy"]
 
-logger = logging.getLogger("wsproxy.proxy")
+logger = get_logger("wsproxy.proxy")
 
 _STOPPED = b"\0"  # no signal has that number
 
@@ -82,6 +84,9 @@ class WebsocketProxy:
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
     :param max_pending: how many clients may not have authenticated yet.
+    :param audit_log: file to which events of sessions are appended as JSON lines.
+    :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; by default nowhere.
+    :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :raises ConfigError: a :class:`ValueError` listing every fault.
     """
 
@@ -129,6 +134,9 @@ class WebsocketProxy:
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
         max_pending: int = 512,
+        audit_log: str | None = None,
+        admin: str | None = None,
+        admin_hosts: Sequence[str] = (),
     ) -> None:
         self._setup(
             Config(
@@ -170,6 +178,9 @@ class WebsocketProxy:
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
+                audit_log=audit_log,
+                admin=admin,
+                admin_hosts=_texts(admin_hosts),
             ),
             Hooks(authorize, on_open, on_close),
         )
@@ -195,6 +206,7 @@ class WebsocketProxy:
         # Guards the attributes below; held while starting and stopping, so those take turns.
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
+        self._admin: AdminThread | None = None
         self._pid = 0
         # What ends run(): a byte sent here, by stop_thread or by the signal itself.
         self._waker: socket.socket | None = None
@@ -251,18 +263,22 @@ class WebsocketProxy:
         """Serve in the foreground.
 
         Blocks until SIGINT or SIGTERM in the main thread, or, elsewhere, until another thread calls
-        :meth:`stop_thread`. Stopping takes at most the close timeout and a few seconds.
+        :meth:`stop_thread`. SIGHUP has the audit log opened anew. Stopping takes at most the close timeout
+        and a few seconds.
 
         :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
         waker, woken = socket.socketpair()
-        with waker, woken, signals_to(waker):
-            self._start(host, port, waker)
+        with waker, woken, signals_to(waker, (*STOP_SIGNALS, REOPEN_SIGNAL)):
+            gateway = self._start(host, port, waker)
             try:
                 on_ready(self)
-                if number := _next_event(woken):
+                while (number := _next_event(woken)) == REOPEN_SIGNAL:
+                    gateway.audit.open()
+                    logger.info("%s: log files opened anew", signal.Signals(number).name)
+                if number:
                     logger.info("%s: stopping", signal.Signals(number).name)
             finally:
                 self.stop_thread()
@@ -277,7 +293,7 @@ class WebsocketProxy:
         self._start(host, port, None)
         return self
 
-    def _start(self, host: str, port: int, waker: socket.socket | None) -> None:
+    def _start(self, host: str, port: int, waker: socket.socket | None) -> Gateway:
         with self._lock:
             self._refuse_after_fork()
             if self._server is not None:
@@ -285,12 +301,32 @@ class WebsocketProxy:
             gateway = Gateway(self.config, self._hooks)
             server = ConsoleServer(listen(host, port), gateway)
             try:
+                self._admin = self._start_admin(server, gateway)
                 server.start()
             except BaseException:
+                self._stop_admin()
                 server.stop()
                 raise
             self._server, self._pid, self._waker = server, os.getpid(), waker
         logger.info("listening on %s port %d", *server.address)
+        return gateway
+
+    def _start_admin(self, server: ConsoleServer, gateway: Gateway) -> AdminThread | None:
+        """Serve the operator, if there is to be a listener for that."""
+        config = self.config
+        if config.admin_address is None:
+            return None
+        listener = listen_for_operator(config.admin_address)
+        answers = admin_endpoints(lambda then: then(gateway.counters.numbers(server.connections)))
+        admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
+        logger.info("the operator's listener is at %s", name_of(listener))
+        admin.start(gateway)
+        return admin
+
+    def _stop_admin(self) -> None:
+        if self._admin:
+            self._admin.stop()
+            self._admin = None
 
     def stop_thread(self) -> None:
         """Stop the proxy: every session gets its Close, and all threads and sockets are gone at return.
@@ -309,6 +345,7 @@ class WebsocketProxy:
                 return
             self._refuse_after_fork()
             server.stop()
+            self._stop_admin()
             self._server = None
             if self._waker:
                 self._waker.send(_STOPPED)
@@ -340,8 +377,8 @@ def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _next_event(woken: socket.socket) -> int:
-    """Wait for SIGINT, SIGTERM or stop_thread, and return the signal's number, 0 for the last."""
+    """Wait for one of our signals or stop_thread, and return the signal's number, 0 for the last."""
     while True:
         number = woken.recv(1)[0]
-        if number in (*STOP_SIGNALS, *_STOPPED):  # others are of the program's own handlers
+        if number in (*STOP_SIGNALS, REOPEN_SIGNAL, *_STOPPED):  # others are of the program's own handlers
             return number

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NewType
+from typing import Any, NewType
 
 from .access import AccessControl
 from .admission import Admission
+from .audit import AuditLog
 from .claims import Grant
-from .closing import Ending
+from .closing import Ending, Leg
 from .config import Config
 from .counters import Counters
 from .deadline import Deadline
-from .exceptions import Draining, Refused, TransportClosed
+from .exceptions import Draining, Refused, TransportClosed, UpstreamRefused, UpstreamTimeout
 from .forwarded import Client
 from .hooks import Hooks
 from .housekeeping import Housekeeping
 from .live_keys import LiveKeys
 from .live_sessions import LiveSessions, SessionHandle
+from .logs import in_session
 from .poller import Poller
+from .readiness import Readiness
 from .relay import Relay, RelayLimits
+from .reports import Reports
 from .resolver import Resolver
 from .routing import session_route
 from .sockets import wake
@@ -38,8 +41,6 @@ from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstrea
 from .upstream import Dialler, Upstream
 
 __all__ = ["Gateway", "Session", "SessionId", "rfb_expected"]
-
-logger = logging.getLogger("wsproxy.session")
 
 SessionId = NewType("SessionId", str)
 
@@ -72,11 +73,15 @@ class Gateway:
         self.housekeeping = Housekeeping()
         self.poller = Poller() if Poller.available else None
         self.counters = Counters()
+        self.audit = AuditLog(config.audit_log)
+        self.reports = Reports(self.counters, self.audit)
+        self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
 
     def start(self) -> None:
         """Start the threads that all sessions share. Once only."""
+        self.audit.open()
         self.housekeeping.start(self)
         self.keys.start(self)
         if self.poller:
@@ -89,6 +94,7 @@ class Gateway:
             self.poller.stop()
         self.keys.stop()
         self.housekeeping.stop()
+        self.audit.close()
 
     def stop_resolving(self) -> None:
         """Fail the sessions that wait for a name or a key, now and later. Idempotent.
@@ -115,9 +121,9 @@ class _Opened:
     grant: Grant
     vmi: str
     subresource: str
-    client: str  # its IP address, "" if that is not known
     upstream: Upstream
     subprotocol: str | None
+    dial_seconds: float
 
 
 class Session:
@@ -127,11 +133,12 @@ class Session:
 
     :param gateway: what it shares with others.
     :param peer: the client's address, for the log.
+    :ivar about: what is known of it, for the log; see :class:`.Reports`.
     """
 
     def __init__(self, gateway: Gateway, peer: str) -> None:
         self.id = SessionId(f"{random.getrandbits(32):08x}")
-        self.peer = peer
+        self.about: dict[str, Any] = {"session": self.id, "peer": peer}
         self._gateway = gateway
         # Guards the attributes below.
         self._lock = threading.Lock()
@@ -140,6 +147,16 @@ class Session:
         self._end: tuple[int, str] | None = None
         self._opened: _Opened | None = None
         self._expires = 0.0
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for the log."""
+        peer: str = self.about["peer"]
+        return peer
+
+    def identify(self, client: Client) -> None:
+        """Note who the client is, as its request says."""
+        self.about |= {"peer": str(client), "client": client.address}
 
     @property
     def subprotocol(self) -> str | None:
@@ -166,21 +183,38 @@ class Session:
         """
         config = self._gateway.config
         route, grant = self._gateway.access.admit(head, client, before_dial)
+        subresource = route.subresource or config.path_template.subresource
+        self.about |= {
+            "user": grant.user,
+            "namespace": grant.namespace,
+            "vmi": route.vmi,
+            "subresource": subresource,
+            "token_id": grant.token_id,
+        }
         on_authorised()
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
-        deadline = Deadline(config.dial_timeout)
+        started, deadline = time.monotonic(), Deadline(config.dial_timeout)
         try:
             upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch)
-        except Refused:
+        except Refused as refused:
             if self._end:
                 raise Draining("the proxy is stopping") from None
+            self._note_refusal(refused)
             raise
         finally:
             self._watch(None)
+        self._gateway.readiness.answered()
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        subresource = route.subresource or config.path_template.subresource
-        self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
+        seconds = time.monotonic() - started
+        self._opened = _Opened(grant, route.vmi, subresource, upstream, agreed, seconds)
+
+    def _note_refusal(self, refused: Refused) -> None:
+        """Note what a refusal by the Kubernetes API says of the API itself."""
+        if isinstance(refused, UpstreamRefused | UpstreamTimeout):
+            self._gateway.counters.fail_handshake(Leg.UPSTREAM)
+        else:
+            self._gateway.readiness.answered()
 
     def relay(self, client: Transport) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
@@ -196,6 +230,8 @@ class Session:
             gateway.relay_limits,
             lambda delay: housekeeping.wake(self, delay),
             poller=gateway.poller,
+            counters=gateway.counters,
+            session=self.id,
         )
         handle = SessionHandle(
             relay,
@@ -203,15 +239,14 @@ class Session:
             grant=grant,
             vmi=opened.vmi,
             subresource=opened.subresource,
-            client=opened.client,
+            client=self.about["client"],
         )
         started = time.monotonic()
         with self._lock:
             self._relay, end = relay, self._end
         if end:
             relay.end(*end)
-        self._log_open(grant)
-        gateway.counters.add(relay)
+        gateway.reports.opened(self.about, relay, opened.dial_seconds)
         gateway.sessions.add(handle)
         try:
             gateway.hooks.opened(handle)
@@ -224,10 +259,10 @@ class Session:
             relay.run(self._start_second_thread)
         finally:
             housekeeping.remove(self)
-            gateway.counters.remove(relay)
             ending = relay.ending or Ending("proxy", None, "failed")
             gateway.sessions.remove(handle, ending)
-            self._log_end(relay, ending, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            gateway.reports.ended(self.about, relay, ending, seconds, relay.close_not_sent)
             gateway.hooks.closed(handle, ending)
 
     def close(self) -> None:
@@ -275,28 +310,8 @@ class Session:
             raise TransportClosed("the proxy is stopping")
 
     def _start_second_thread(self, target: Callable[[], None]) -> threading.Thread:
-        return start_thread(f"wsproxy-{self.id}-second", target, self._gateway)
+        def run() -> None:
+            with in_session(self.id):
+                target()
 
-    def _log_open(self, grant: Grant) -> None:
-        assert self._opened
-        logger.info(
-            "session %s opened: client %s user %r vmi %s/%s",
-            self.id,
-            self.peer,
-            grant.user,
-            grant.namespace,
-            self._opened.vmi,
-        )
-
-    def _log_end(self, relay: Relay, ending: Ending, seconds: float) -> None:
-        logger.info(
-            "session %s ended: by %s code %s %r after %.1f s, %d bytes up, %d bytes down%s",
-            self.id,
-            ending.by,
-            ending.code,
-            ending.reason,
-            seconds,
-            relay.bytes_up,
-            relay.bytes_down,
-            f", close not sent to {' and '.join(relay.close_not_sent)}" if relay.close_not_sent else "",
-        )
+        return start_thread(f"wsproxy-{self.id}-second", run, self._gateway)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import selectors
 import signal
 import socket
 
 from .channel import Channel
 from .config import Config
+from .logs import get_logger
 from .server import ConsoleServer
 from .session import Gateway
-from .signals import STOP_SIGNALS, signals_to
+from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
 
 __all__ = ["WORKER_SIGNALS", "work"]
 
-logger = logging.getLogger("wsproxy.worker")
+logger = get_logger("wsproxy.worker")
 
-WORKER_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)
+WORKER_SIGNALS = (*STOP_SIGNALS, REOPEN_SIGNAL, signal.SIGUSR1)
 """What a worker handles. SIGUSR1 is meant for the supervisor: one for the whole group must end no worker."""
 
 
@@ -55,8 +55,11 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
         while True:
             for key, _ in selector.select():
                 if key.fileobj is woken:
-                    if number := next((byte for byte in woken.recv(64) if byte in STOP_SIGNALS), 0):
+                    received = woken.recv(64)
+                    if number := next((byte for byte in received if byte in STOP_SIGNALS), 0):
                         return signal.Signals(number).name
+                    if REOPEN_SIGNAL in received:
+                        gateway.audit.open()
                 elif (messages := channel.receive()) is None:
                     return "the supervisor is gone"
                 elif messages:
