@@ -21,7 +21,7 @@ from .logs import get_logger
 from .threads import start_thread
 from .upgrade import HeadReader, RequestHead, http_response, refusal_response
 
-__all__ = ["AdminRequest", "AdminServer", "AdminThread", "AdminEndpoint", "Reply"]
+__all__ = ["AdminEndpoint", "AdminRequest", "AdminServer", "AdminThread", "Reply"]
 
 logger = get_logger("wsproxy.admin")
 

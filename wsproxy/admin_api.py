@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .admin import AdminRequest, AdminEndpoint, Reply
+from .admin import AdminEndpoint, AdminRequest, Reply
 from .counters import Numbers
 from .exceptions import ConfigError
 from .logs import get_logger
