@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import exceptions
+from . import exceptions, limits
 from .closing import Ending
 
 __all__ = ["ENDINGS", "LIMITS", "OTHER", "REFUSALS", "ending_cause", "refusal_cause"]
@@ -15,8 +15,10 @@ __all__ = ["ENDINGS", "LIMITS", "OTHER", "REFUSALS", "ending_cause", "refusal_ca
 OTHER = "other"
 """What stands for every word that is not ours."""
 
-LIMITS = ("tickets",)
-"""The names of all limits that refuse, as in ``limit-NAME``."""
+LIMITS = frozenset({*limits.LIMITS, "pending", "tickets"})
+"""The names of all limits."""
+
+_NEVER_SAID = {"sessions", "frame", "pending"}  # limits that do not refuse as ``limit-NAME``
 
 _BY_PROXY = {
     1012: "restarting",
@@ -39,7 +41,9 @@ def _slugs(kind: type[exceptions.Refused]) -> Iterator[str]:
             yield from _slugs(leaf)
 
 
-REFUSALS = frozenset({*_slugs(exceptions.Refused), *(f"limit-{name}" for name in LIMITS), OTHER})
+REFUSALS = frozenset(
+    {*_slugs(exceptions.Refused), *(f"limit-{name}" for name in LIMITS - _NEVER_SAID), OTHER}
+)
 """Every cause of a refusal."""
 
 ENDINGS = frozenset(

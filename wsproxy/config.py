@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from .exceptions import ConfigError
 from .jwks import JWKSLocation
 from .keyring import Keyring
 from .keys import check_algorithms, load_keys
+from .lifetime import LifetimeRules
+from .limits import LimitRules
 from .origin import OriginPolicy
 from .routing import ApiPath, ListenAddress, host_and_port, is_dns_label, prefix_segments
 
@@ -45,6 +48,14 @@ _MIN_FRAME_SIZE = 65536
 _MAX_WORKERS = 64
 _MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
 _MIN_PENDING = 8
+
+_LIMITS = (
+    "max_sessions",
+    "max_sessions_per_user",
+    "max_sessions_per_vmi",
+    "max_pending_per_address",
+    "max_failures",
+)
 
 T = TypeVar("T")
 
@@ -129,8 +140,16 @@ class Config:
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting upstream: name, TCP, TLS and handshake together.
     :param close_timeout: seconds in which every session ends, from the first cause.
-    :param ping_interval: seconds between pings on each leg; a dead leg is found after two to three.
+    :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
     :param max_frame_size: largest WebSocket frame, bytes of payload.
+    :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
+    :param max_sessions_per_user: how many one user may have.
+    :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
+    :param max_pending_per_address: how many clients from one address may not have authenticated yet.
+    :param max_failures: how many attempts from one address may fail to authenticate in a minute.
+    :param grace: seconds for which a session outlives its token; ``math.inf`` if it does so for ever.
+    :param idle_timeout: seconds for which a client may send no data, 0 for ever.
+    :param max_age: seconds for which a session may last, 0 for ever.
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
     :param log_level: what the program logs.
@@ -183,6 +202,14 @@ class Config:
     ping_interval: float = 25.0
     max_frame_size: int = 16 * 1024 * 1024
     max_pending: int = 512
+    max_sessions: int = 0
+    max_sessions_per_user: int = 0
+    max_sessions_per_vmi: int = 0
+    max_pending_per_address: int = 0
+    max_failures: int = 0
+    grace: float = 0.0
+    idle_timeout: float = 0.0
+    max_age: float = 0.0
     host: str = "0.0.0.0"
     port: int = 5001
     log_level: str = "INFO"
@@ -198,6 +225,8 @@ class Config:
     keyring: Keyring = field(init=False, repr=False, compare=False)
     jwks_location: JWKSLocation | None = field(init=False, repr=False, compare=False)
     claim_rules: ClaimRules = field(init=False, repr=False, compare=False)
+    lifetime_rules: LifetimeRules = field(init=False, repr=False, compare=False)
+    limit_rules: LimitRules = field(init=False, repr=False, compare=False)
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
     origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
@@ -212,6 +241,8 @@ class Config:
             "keyring": collect(faults, self._keyring),
             "jwks_location": collect(faults, lambda: JWKSLocation.parse(self.jwks) if self.jwks else None),
             "claim_rules": collect(faults, self._claim_rules),
+            "lifetime_rules": LifetimeRules(self.grace, self.idle_timeout, self.max_age),
+            "limit_rules": LimitRules(*(getattr(self, name) for name in _LIMITS)),
             "path_template": collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
@@ -219,6 +250,7 @@ class Config:
             "trusted_networks": collect(faults, lambda: _networks(self.trusted_proxies)),
         }
         faults += self._faults(upstream)
+        faults += self._limit_faults()
         faults += self._credential_faults()
         if faults:
             raise ConfigError(faults)
@@ -269,6 +301,11 @@ class Config:
                 faults.append(f"{name} is {getattr(self, name)}; it must be seconds, above 0 and below a day")
         if not 0 <= self.leeway <= _MAX_LEEWAY:
             faults.append(f"leeway is {self.leeway}; it must be seconds, 0 to {_MAX_LEEWAY}")
+        if not self.grace >= 0:
+            faults.append(f"grace is {self.grace}; it must be seconds, 0 or more, or inf")
+        for name in ("idle_timeout", "max_age"):
+            if not 0 <= getattr(self, name) < math.inf:
+                faults.append(f"{name} is {getattr(self, name)}; it must be seconds, or 0 for no limit")
         if self.max_frame_size < _MIN_FRAME_SIZE:
             faults.append(
                 f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"
@@ -294,6 +331,20 @@ class Config:
             faults.append(f"subresources has {bad[0]!r}; names such as vnc and console are meant")
         if bad := [name for name in self.namespaces if not is_dns_label(name)]:
             faults.append(f"namespaces has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)")
+        return faults
+
+    def _limit_faults(self) -> list[str]:
+        faults = [
+            f"{name} is {getattr(self, name)}; it must be a whole number, or 0 for no limit"
+            for name in _LIMITS
+            if getattr(self, name) < 0
+        ]
+        limited = [name for name in _LIMITS if getattr(self, name) > 0]
+        if limited and self.workers > 1:
+            faults.append(
+                f"workers is {self.workers}; each process would count {' and '.join(limited)} for itself: "
+                "use one worker, or no such limit"
+            )
         return faults
 
     def _credential_faults(self) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
-from .causes import ENDINGS, REFUSALS, ending_cause, refusal_cause
+from .causes import ENDINGS, LIMITS, REFUSALS, ending_cause, refusal_cause
 from .closing import Ending, Leg
 from .histogram import Histogram
 
@@ -52,6 +52,7 @@ class Tally:
 
 _REFUSED = Tally(REFUSALS)
 _ENDED = Tally(frozenset(f"{by} {cause}" for by in _ENDED_BY for cause in ENDINGS))
+_LIMITS = Tally(LIMITS)
 _HANDSHAKES = Tally(_LEGS)
 
 
@@ -67,6 +68,7 @@ class Numbers:
     :ivar turned_away: connections closed so far because too many had not proved themselves.
     :ivar refused: clients refused so far, by :data:`.REFUSALS`.
     :ivar ended: sessions that ended so far, by who ended them and :data:`.ENDINGS`.
+    :ivar limits: how often each limit was hit so far, by :data:`.LIMITS`.
     :ivar handshakes: handshakes that failed so far, by leg.
     :ivar session_seconds: how long the sessions were that have ended.
     :ivar dial_seconds: how long it took to open the upstreams of those that opened.
@@ -83,6 +85,7 @@ class Numbers:
     turned_away: int = 0
     refused: Tally = _REFUSED
     ended: Tally = _ENDED
+    limits: Tally = _LIMITS
     handshakes: Tally = _HANDSHAKES
     session_seconds: Histogram = _SESSION_SECONDS
     dial_seconds: Histogram = _QUICK_SECONDS
@@ -140,9 +143,13 @@ class Counted(Protocol):
 
 
 class Counters:
-    """Counts the sessions of one server. Safe from every thread; waits for nothing but others that count."""
+    """Counts the sessions of one server. Safe from every thread; waits for nothing but others that count.
 
-    def __init__(self) -> None:
+    :param hits: returns how often each limit was hit that is counted elsewhere.
+    """
+
+    def __init__(self, hits: Callable[[], Mapping[str, int]] = dict) -> None:
+        self._hits = hits
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._open: set[Counted] = set()
@@ -204,6 +211,8 @@ class Counters:
             values, sessions = dict(self._values), list(self._open)
             for name, tally in self._tallies.items():
                 values[name] = Tally(values[name].words, dict(tally))
+        hits = {"pending": values["turned_away"], "tickets": values["refused"].counts.get("limit-tickets", 0)}
+        values["limits"] = Tally(LIMITS, {**self._hits(), **hits})
         values["connections"], values["sessions"] = connections, len(sessions)
         values["bytes_up"] += sum(session.bytes_up for session in sessions)
         values["bytes_down"] += sum(session.bytes_down for session in sessions)

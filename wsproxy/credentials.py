@@ -21,10 +21,13 @@ from .exceptions import BadRequest, BadToken
 from .routing import Route
 from .upgrade import RequestHead
 
-__all__ = ["TICKET", "Credential", "bearer_token", "find_credential"]
+__all__ = ["GRANT", "TICKET", "Credential", "bearer_token", "find_credential", "is_ticket"]
 
 TICKET = "ticket"
 """The kind of a one-time ticket, which stands in the path like a token."""
+
+GRANT = "grant"
+"""The kind where the embedding program has authenticated its user by itself: the request needs nothing."""
 
 _TICKET = re.compile(r"[A-Za-z0-9_-]{22}")  # 128 bits; a JWT has dots in it
 _SUBPROTOCOL = "base64url.bearer.authorization.k8s.io."  # Kubernetes' convention for browsers
@@ -63,8 +66,8 @@ def find_credential(
     """
     found = [Credential("header", token) for token in _authorizations(head)]
     if route.token is not None:
-        is_ticket = tickets and _TICKET.fullmatch(route.token) is not None
-        found.append(Credential(TICKET if is_ticket else "path", route.token))
+        kind = TICKET if tickets and is_ticket(route.token) else "path"
+        found.append(Credential(kind, route.token))
     found += [Credential("subprotocol", name) for name in _bearer_subprotocols(head)]
     if "query" in enabled:
         found += [Credential("query", value) for value in _query_values(head.target)]
@@ -79,6 +82,11 @@ def find_credential(
         raise BadToken(f"no token is taken from the {credential.kind} here")
     decode = _DECODERS.get(credential.kind)
     return Credential(credential.kind, decode(credential.token)) if decode else credential
+
+
+def is_ticket(text: str) -> bool:
+    """Whether this can only be a ticket, and no token."""
+    return _TICKET.fullmatch(text) is not None
 
 
 def bearer_token(head: RequestHead) -> str:

@@ -15,7 +15,7 @@ from .exceptions import BadRequest
 from .origin import Origin
 from .upgrade import RequestHead
 
-__all__ = ["Client", "Network", "client_of"]
+__all__ = ["Client", "Network", "client_of", "host_of"]
 
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
@@ -47,7 +47,7 @@ class Client:
         return Origin.parse(self.asked)
 
     def __str__(self) -> str:
-        return self.peer if self.address in ("", _host_of(self.peer)) else f"{self.address} via {self.peer}"
+        return self.peer if self.address in ("", host_of(self.peer)) else f"{self.address} via {self.peer}"
 
 
 def client_of(head: RequestHead, peer: str, tls: bool, trusted: Collection[Network]) -> Client:
@@ -58,7 +58,7 @@ def client_of(head: RequestHead, peer: str, tls: bool, trusted: Collection[Netwo
     :param trusted: networks of the proxies whose headers are believed.
     :raises BadRequest: if a trusted proxy's headers contradict each other, or are malformed.
     """
-    address = _host_of(peer)
+    address = host_of(peer)
     scheme, host = "https" if tls else "http", next(iter(head.values("host")), "")
     nearest = _address(address) if trusted else None
     if nearest and _is_in(nearest, trusted):
@@ -112,8 +112,8 @@ def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
-def _host_of(peer: str) -> str:
-    """Return the address of a peer, without a scope (RFC 4007)."""
+def host_of(peer: str) -> str:
+    """Return the address of a peer, ``HOST:PORT``, without a scope (RFC 4007)."""
     return peer.rpartition(":")[0].strip("[]").partition("%")[0]
 
 

@@ -15,7 +15,7 @@ from .routing import endpoint_of, is_dns_label, is_dns_subdomain
 from .strict_json import parse_json
 from .upgrade import RequestHead, http_response
 
-__all__ = ["HTTPRequest", "answer"]
+__all__ = ["HTTPRequest", "answer", "endpoint_names"]
 
 _MAX_TICKET_BODY = 4096
 _MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
@@ -41,12 +41,14 @@ class HTTPRequest:
     :ivar deadline: bounds all of it, the answer included.
     :ivar read_body: returns the whole body, which must not have more bytes than it is given. An endpoint
         calls it at most once, and only for a request that it would answer otherwise.
+    :ivar root: the path that everything here is mounted under by others, "" for none.
     """
 
     head: RequestHead
     client: Client
     deadline: Deadline
     read_body: Callable[[int], bytes]
+    root: str = ""
 
 
 def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl, readiness: Ready) -> bytes:
@@ -59,11 +61,18 @@ def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl,
     endpoints: dict[str, Callable[[], bytes]] = {
         "healthz": lambda: _health(request, lambda deadline: True),
         "readyz": lambda: _health(request, readiness.is_ready),
+        "ticket": lambda: _ticket(request, access),
     }
-    if access.issues_tickets:
-        endpoints["ticket"] = lambda: _ticket(request, access)
-    endpoint = endpoint_of(request.head.target, prefix, endpoints)
+    endpoint = endpoint_of(request.head.target, prefix, endpoint_names(access.issues_tickets))
     return endpoints[endpoint.name]()
+
+
+def endpoint_names(tickets: bool) -> tuple[str, ...]:
+    """Return the names of the endpoints that there are.
+
+    :param tickets: whether tickets are switched on.
+    """
+    return ("healthz", "readyz", "ticket") if tickets else ("healthz", "readyz")
 
 
 def _health(request: HTTPRequest, is_good: Callable[[Deadline], bool]) -> bytes:
@@ -106,7 +115,7 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
     if head.origin not in (None, page):
         raise BadRequest("the body names another origin than the Origin header")
     ticket, path, seconds = access.issue_ticket(grant, request.client, origin=page, **wanted)
-    body = {"ticket": ticket, "path": path, "expires_in": int(seconds)}
+    body = {"ticket": ticket, "path": request.root + path, "expires_in": int(seconds)}
     return http_response(
         201, json.dumps(body).encode() + b"\n", content_type="application/json", headers=cors
     )

@@ -83,14 +83,8 @@ def _handshakes(numbers: Numbers) -> Samples:
 
 
 def _limits(numbers: Numbers) -> Samples:
-    """Every limit, whatever else it counts as: most refuse, one turns away, one ends a session."""
-    for name in LIMITS:
-        yield (name,), numbers.refused.counts.get(f"limit-{name}", 0)
-    yield ("pending",), numbers.turned_away
-    yield (
-        ("frame-size",),
-        sum(count for word, count in numbers.ended.counts.items() if word.endswith(" message-too-big")),
-    )
+    for name in sorted(LIMITS):
+        yield (name,), numbers.limits.counts.get(name, 0)
 
 
 def _version(numbers: Numbers) -> Samples:

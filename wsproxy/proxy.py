@@ -14,9 +14,12 @@ from .admin import AdminServer, AdminThread
 from .admin_api import admin_endpoints
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .forks import in_forked_child
 from .hooks import Hooks, OnClose, OnOpen
+from .links import console_url
 from .live_sessions import SessionHandle
 from .logs import get_logger
+from .routing import host_and_port
 from .server import ConsoleServer, listen, listen_for_operator, name_of
 from .session import Gateway
 from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
@@ -84,6 +87,14 @@ class WebsocketProxy:
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
     :param max_pending: how many clients may not have authenticated yet.
+    :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
+    :param max_sessions_per_user: how many one user may have.
+    :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
+    :param max_pending_per_address: how many clients from one address may not have authenticated yet.
+    :param max_failures: how many attempts from one address may fail to authenticate in a minute.
+    :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
+    :param idle_timeout: seconds for which a client may send no data, 0 for ever.
+    :param max_age: seconds for which a session may last, 0 for ever.
     :param audit_log: file to which events of sessions are appended as JSON lines.
     :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; by default nowhere.
     :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
@@ -134,6 +145,14 @@ class WebsocketProxy:
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
         max_pending: int = 512,
+        max_sessions: int = 0,
+        max_sessions_per_user: int = 0,
+        max_sessions_per_vmi: int = 0,
+        max_pending_per_address: int = 0,
+        max_failures: int = 0,
+        grace: float = 0.0,
+        idle_timeout: float = 0.0,
+        max_age: float = 0.0,
         audit_log: str | None = None,
         admin: str | None = None,
         admin_hosts: Sequence[str] = (),
@@ -178,6 +197,14 @@ class WebsocketProxy:
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
+                max_sessions=max_sessions,
+                max_sessions_per_user=max_sessions_per_user,
+                max_sessions_per_vmi=max_sessions_per_vmi,
+                max_pending_per_address=max_pending_per_address,
+                max_failures=max_failures,
+                grace=grace,
+                idle_timeout=idle_timeout,
+                max_age=max_age,
                 audit_log=audit_log,
                 admin=admin,
                 admin_hosts=_texts(admin_hosts),
@@ -210,6 +237,7 @@ class WebsocketProxy:
         self._pid = 0
         # What ends run(): a byte sent here, by stop_thread or by the signal itself.
         self._waker: socket.socket | None = None
+        in_forked_child(self, WebsocketProxy._renew_lock)
 
     @property
     def remote_url(self) -> str:
@@ -245,20 +273,57 @@ class WebsocketProxy:
 
     @property
     def connections(self) -> int:
-        """How many clients are connected now, in whatever phase; 0 if the proxy does not run."""
+        """How many clients are connected now, in whatever phase; 0 if the proxy does not run.
+
+        :raises RuntimeError: if it was inherited over a fork.
+        """
         server = self._server
+        self._refuse_after_fork()
         return server.connections if server else 0
 
     def sessions(self) -> list[SessionHandle]:
         """Return a handle of each session that is open at this moment, the oldest first.
 
         Any thread, hooks included; does not block. Empty if the proxy does not run.
+
+        :raises RuntimeError: if it was inherited over a fork.
         """
         server = self._server
+        self._refuse_after_fork()
         return server.sessions() if server else []
 
+    def console_url(
+        self, token: str, vmi: str, *, subresource: str | None = None, base: str | None = None
+    ) -> str:
+        """Return the URL of a console, for a browser: ``ws://HOST:PORT/TOKEN/VMI``.
+
+        It gives access to whoever has it, for as long as the token is valid. Does not block.
+
+        :param token: see :func:`.make_token`; or a ticket.
+        :param vmi: name of the virtual machine instance.
+        :param subresource: None for that of ``api_path``.
+        :param base: where the browser finds the proxy, such as ``wss://lab.example/ws``, if a server in front
+            passes it on. A path in it takes the place of ``host_path_prefix``; without one, that is added.
+            By default the address that the proxy is bound to.
+        :raises ValueError: if the proxy would not look at such a token, a name is none, or the base is no
+            such URL; and without a base if the proxy listens at every address, for that is no browser's.
+        :raises RuntimeError: without a base, if the proxy does not run, or was inherited over a fork.
+        """
+        return console_url(self.config, base or self._own_base(), token, vmi, subresource)
+
+    def _own_base(self) -> str:
+        host, port = self.address
+        if host in ("0.0.0.0", "::") or "%" in host:
+            raise ValueError(f"the proxy listens at {host}, which no browser can ask for; say base=")
+        return f"{'wss' if self.config.tls_cert else 'ws'}://{host_and_port(host, port)}"
+
     def run(
-        self, host: str, port: int, *, on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None
+        self,
+        host: str,
+        port: int,
+        *,
+        on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None,
+        reuse_port: bool = False,
     ) -> None:
         """Serve in the foreground.
 
@@ -267,12 +332,13 @@ class WebsocketProxy:
         and a few seconds.
 
         :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
+        :param reuse_port: as for :meth:`run_in_thread`.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
         waker, woken = socket.socketpair()
         with waker, woken, signals_to(waker, (*STOP_SIGNALS, REOPEN_SIGNAL)):
-            gateway = self._start(host, port, waker)
+            gateway = self._start(host, port, waker, reuse_port)
             try:
                 on_ready(self)
                 while (number := _next_event(woken)) == REOPEN_SIGNAL:
@@ -283,23 +349,26 @@ class WebsocketProxy:
             finally:
                 self.stop_thread()
 
-    def run_in_thread(self, host: str, port: int) -> WebsocketProxy:
+    def run_in_thread(self, host: str, port: int, *, reuse_port: bool = False) -> WebsocketProxy:
         """Serve in threads of the proxy's own and return the proxy. Does not block.
 
         :param port: TCP port, 0 for any free one; :attr:`address` tells which.
+        :param reuse_port: share the address with the proxies of other processes, started after a fork, that
+            do the same (SO_REUSEPORT). Linux spreads clients over them. Those that wait in the queue of one
+            that stops are reset.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
-        self._start(host, port, None)
+        self._start(host, port, None, reuse_port)
         return self
 
-    def _start(self, host: str, port: int, waker: socket.socket | None) -> Gateway:
+    def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> Gateway:
         with self._lock:
             self._refuse_after_fork()
             if self._server is not None:
                 raise RuntimeError("the proxy runs already")
             gateway = Gateway(self.config, self._hooks)
-            server = ConsoleServer(listen(host, port), gateway)
+            server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
             try:
                 self._admin = self._start_admin(server, gateway)
                 server.start()
@@ -307,7 +376,7 @@ class WebsocketProxy:
                 self._stop_admin()
                 server.stop()
                 raise
-            self._server, self._pid, self._waker = server, os.getpid(), waker
+            self._pid, self._server, self._waker = os.getpid(), server, waker
         logger.info("listening on %s port %d", *server.address)
         return gateway
 
@@ -351,8 +420,17 @@ class WebsocketProxy:
                 self._waker.send(_STOPPED)
         logger.info("stopped")
 
+    @property
+    def _inherited(self) -> bool:
+        """Whether the proxy runs, but in a process that forked this one."""
+        return self._server is not None and self._pid != os.getpid()
+
+    def _renew_lock(self) -> None:
+        """In a forked child: a thread that it does not have may hold the lock."""
+        self._lock = threading.Lock()
+
     def _refuse_after_fork(self) -> None:
-        if self._server is not None and self._pid != os.getpid():
+        if self._inherited:
             raise RuntimeError(
                 "this proxy was started before a fork; make one in each process, after the fork"
             )
@@ -366,6 +444,8 @@ class WebsocketProxy:
         self.stop_thread()
 
     def __repr__(self) -> str:
+        if self._inherited:
+            return "<WebsocketProxy of the parent process>"
         server = self._server
         state = f"on {server.address[0]} port {server.address[1]}" if server else "not running"
         return f"<WebsocketProxy {state}, {self.connections} connections>"

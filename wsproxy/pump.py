@@ -69,7 +69,7 @@ class Pump:
     :param session: the session's id, for the log.
     :ivar is_over: whether there will never be more to copy.
     :ivar received: bytes from the source so far.
-    :ivar sent: bytes given to the sink so far.
+    :ivar data: bytes of data frames given to the sink so far.
     """
 
     def __init__(
@@ -93,7 +93,13 @@ class Pump:
         self._last_word_said = False  # what still comes does not matter, but its end has to be seen
         self.is_over = False
         self.received = 0
-        self.sent = 0
+        self.data = 0
+        self._control = 0  # bytes of control frames given to the sink so far
+
+    @property
+    def sent(self) -> int:
+        """Bytes given to the sink so far."""
+        return self.data + self._control
 
     def fileno(self) -> int:
         """See :class:`.Watched`."""
@@ -213,9 +219,11 @@ class Pump:
         scanner, start = self._scanner, 0
         while not self._last_word_said:
             cut = scanner.scan(buffer, start, end)
-            if cut > start and not write(view[start:cut], scanner.boundary - start, scanner.mid_frame):
-                self._carry = bytes(view[cut:end])
-                return False
+            if cut > start:
+                self.data += cut - start
+                if not write(view[start:cut], scanner.boundary - start, scanner.mid_frame):
+                    self._carry = bytes(view[cut:end])
+                    return False
             if cut == end:
                 return True
             frame = scanner.control
@@ -223,8 +231,10 @@ class Pump:
                 self._stopped(frame, view[cut:end])
                 return True
             start = cut + len(frame.raw)
-            passes = frame.opcode is not Opcode.PONG or not self._events.answers_our_ping(frame.payload)
-            if passes and not write(memoryview(frame.raw), len(frame.raw), False):
+            if frame.opcode is Opcode.PONG and self._events.answers_our_ping(frame.payload):
+                continue
+            self._control += len(frame.raw)
+            if not write(memoryview(frame.raw), len(frame.raw), False):
                 self._carry = bytes(view[start:end])
                 return False
         return True
@@ -245,11 +255,9 @@ class Pump:
             self._sink.write(piece, boundary, mid_frame)
         except TransportClosed:
             self._sink_transport.abort()
-        self.sent += len(piece)
         return True
 
     def _try_write(self, piece: memoryview, boundary: int, mid_frame: bool) -> bool:
-        self.sent += len(piece)
         try:
             return self._sink.try_write(piece, boundary, mid_frame)
         except TransportClosed:

@@ -17,6 +17,7 @@ __all__ = [
     "Endpoint",
     "Route",
     "endpoint_of",
+    "granted_route",
     "host_and_port",
     "is_dns_label",
     "is_dns_subdomain",
@@ -153,6 +154,18 @@ def session_route(target: str, prefix: tuple[str, ...], subresources: Collection
     if subresource and subresource[0] not in subresources:
         raise NotFound("this subresource is not enabled")
     return Route(first, None, _vmi(vmi), subresource[0] if subresource else None)
+
+
+def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
+    """Return the route that the embedding program has found by itself.
+
+    :param subresources: the subresources that may be named.
+    :raises BadRequest: if the VMI's name is not a Kubernetes name.
+    :raises NotFound: if the subresource is not enabled.
+    """
+    if subresource is not None and subresource not in subresources:
+        raise NotFound("this subresource is not enabled")
+    return Route(None, None, _vmi(vmi), subresource)
 
 
 def _path_of(target: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NewType
 
@@ -17,20 +17,23 @@ from .claims import Grant
 from .closing import Ending, Leg
 from .config import Config
 from .counters import Counters
-from .deadline import Deadline
+from .deadline import Clock, Deadline
 from .exceptions import Draining, Refused, TransportClosed, UpstreamRefused, UpstreamTimeout
-from .forwarded import Client
+from .forwarded import Client, host_of
 from .hooks import Hooks
 from .housekeeping import Housekeeping
+from .lifetime import Lifetime
+from .limits import Limits
 from .live_keys import LiveKeys
 from .live_sessions import LiveSessions, SessionHandle
 from .logs import in_session
+from .pending import network_of
 from .poller import Poller
 from .readiness import Readiness
 from .relay import Relay, RelayLimits
 from .reports import Reports
 from .resolver import Resolver
-from .routing import session_route
+from .routing import Route, session_route
 from .sockets import wake
 from .threads import start_thread
 from .tickets import Tickets
@@ -40,12 +43,11 @@ from .transport import Transport
 from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
 from .upstream import Dialler, Upstream
 
-__all__ = ["Gateway", "Session", "SessionId", "rfb_expected"]
+__all__ = ["Gateway", "Session", "SessionId", "new_session_id", "rfb_expected"]
 
 SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
-_EXPIRED = (4411, "expired: the token's time is over")
 _NO_HOOKS = Hooks()
 
 
@@ -54,12 +56,13 @@ class Gateway:
 
     :param config: the settings.
     :param hooks: what the embedding program is asked and told.
+    :param clock: seconds, for all that housekeeping looks after.
     :ivar tls: TLS towards clients, None if they come without.
     :ivar sessions: the sessions that are open.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
     """
 
-    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS) -> None:
+    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
         self.config = config
         self.hooks = hooks
         self.sessions = LiveSessions()
@@ -68,11 +71,13 @@ class Gateway:
         self.keys = LiveKeys(config, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
-        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize)
+        self.limits = Limits(config.limit_rules, threading.Lock(), clock)
+        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize, self.limits)
         self.dialler = Dialler(config, self.resolver)
-        self.housekeeping = Housekeeping()
+        self.clock = clock
+        self.housekeeping = Housekeeping(clock)
         self.poller = Poller() if Poller.available else None
-        self.counters = Counters()
+        self.counters = Counters(self.limits.hits)
         self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
         self.readiness = Readiness(self.dialler)
@@ -114,6 +119,11 @@ def rfb_expected(head: RequestHead, config: Config) -> bool:
     return (route.subresource or config.path_template.subresource) == "vnc"
 
 
+def new_session_id() -> SessionId:
+    """Return a name for one more connection."""
+    return SessionId(f"{random.getrandbits(32):08x}")
+
+
 @dataclass(frozen=True)
 class _Opened:
     """What :meth:`Session.open` achieved."""
@@ -137,7 +147,7 @@ class Session:
     """
 
     def __init__(self, gateway: Gateway, peer: str) -> None:
-        self.id = SessionId(f"{random.getrandbits(32):08x}")
+        self.id = new_session_id()
         self.about: dict[str, Any] = {"session": self.id, "peer": peer}
         self._gateway = gateway
         # Guards the attributes below.
@@ -146,7 +156,10 @@ class Session:
         self._relay: Relay | None = None
         self._end: tuple[int, str] | None = None
         self._opened: _Opened | None = None
-        self._expires = 0.0
+        # Touched by the session's own thread only, but for the first, by who makes the session.
+        self._network = network_of((host_of(peer),))
+        self._places = [gateway.limits.take_connection(self._network)]
+        self._lifetime: Lifetime | None = None
 
     @property
     def peer(self) -> str:
@@ -170,6 +183,7 @@ class Session:
         client: Client,
         before_dial: Deadline,
         on_authorised: Callable[[], None],
+        granted: tuple[Route, Grant] | None = None,
     ) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
@@ -179,10 +193,17 @@ class Session:
         :param client: who sent the request.
         :param before_dial: bounds all that comes before the dial.
         :param on_authorised: called before the dial; what it raises ends the opening.
+        :param granted: what to open and for whom, if the embedding program has authenticated the client;
+            then no token is looked at.
         :raises Refused: if the client is not let in, for whatever reason.
         """
-        config = self._gateway.config
-        route, grant = self._gateway.access.admit(head, client, before_dial)
+        config, access = self._gateway.config, self._gateway.access
+        self._check_address(client)
+        if granted:
+            route = granted[0]
+            grant = access.admit_granted(head, client, route, granted[1])
+        else:
+            route, grant = access.admit(head, client, before_dial)
         subresource = route.subresource or config.path_template.subresource
         self.about |= {
             "user": grant.user,
@@ -191,10 +212,32 @@ class Session:
             "subresource": subresource,
             "token_id": grant.token_id,
         }
-        on_authorised()
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
-        started, deadline = time.monotonic(), Deadline(config.dial_timeout)
+        place = self._gateway.limits.take_session(grant.user, grant.namespace, route.vmi, subresource)
+        try:
+            on_authorised()
+            self._give_back()
+            upstream, seconds = self._dial(path, offered)
+        except BaseException:
+            place.give_back()  # before the client is told, and comes again
+            raise
+        self._places = [place]
+        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
+        self._opened = _Opened(grant, route.vmi, subresource, upstream, agreed, seconds)
+
+    def _check_address(self, client: Client) -> None:
+        """Refuse a client from whose address, perhaps not the peer's, too many have not authenticated."""
+        network = network_of((client.address,))
+        if network != self._network:
+            self._give_back()
+            self._places = [self._gateway.limits.take_connection(network)]
+        for place in self._places:
+            place.check()
+
+    def _dial(self, path: str, offered: Sequence[str]) -> tuple[Upstream, float]:
+        """Open the upstream, and return it with how many seconds that took."""
+        started, deadline = time.monotonic(), Deadline(self._gateway.config.dial_timeout)
         try:
             upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch)
         except Refused as refused:
@@ -205,9 +248,7 @@ class Session:
         finally:
             self._watch(None)
         self._gateway.readiness.answered()
-        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        seconds = time.monotonic() - started
-        self._opened = _Opened(grant, route.vmi, subresource, upstream, agreed, seconds)
+        return upstream, time.monotonic() - started
 
     def _note_refusal(self, refused: Refused) -> None:
         """Note what a refusal by the Kubernetes API says of the API itself."""
@@ -215,6 +256,10 @@ class Session:
             self._gateway.counters.fail_handshake(Leg.UPSTREAM)
         else:
             self._gateway.readiness.answered()
+
+    def _give_back(self) -> None:
+        for place in self._places:
+            place.give_back()
 
     def relay(self, client: Transport) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
@@ -229,6 +274,7 @@ class Session:
             opened.upstream.transport,
             gateway.relay_limits,
             lambda delay: housekeeping.wake(self, delay),
+            clock=gateway.clock,
             poller=gateway.poller,
             counters=gateway.counters,
             session=self.id,
@@ -241,7 +287,7 @@ class Session:
             subresource=opened.subresource,
             client=self.about["client"],
         )
-        started = time.monotonic()
+        started = gateway.clock()
         with self._lock:
             self._relay, end = relay, self._end
         if end:
@@ -250,23 +296,27 @@ class Session:
         gateway.sessions.add(handle)
         try:
             gateway.hooks.opened(handle)
-            left = grant.seconds_left()
-            self._expires = time.monotonic() + left
+            now = gateway.clock()
+            self._lifetime = Lifetime(gateway.config.lifetime_rules, now, grant.seconds_left())
             # Not called before something is due: waking one more thread would make each opening slower.
-            housekeeping.add(self, min(left, gateway.config.ping_interval))
+            housekeeping.add(self, min(self._lifetime.due - now, gateway.config.ping_interval))
             if relay.ending:  # it may have been ended, and its wake lost, before it was added
                 housekeeping.wake(self)
             relay.run(self._start_second_thread)
         finally:
+            self._give_back()  # before anything that may take long: the client may come again at once
             housekeeping.remove(self)
+            if relay.frame_too_big:
+                gateway.limits.hit("frame")
             ending = relay.ending or Ending("proxy", None, "failed")
             gateway.sessions.remove(handle, ending)
-            seconds = time.monotonic() - started
+            seconds = gateway.clock() - started
             gateway.reports.ended(self.about, relay, ending, seconds, relay.close_not_sent)
             gateway.hooks.closed(handle, ending)
 
     def close(self) -> None:
-        """Close the upstream. By the session's own thread, last. Idempotent."""
+        """Close the upstream, and give back what is held. By the session's own thread, last. Idempotent."""
+        self._give_back()
         if self._opened:
             self._opened.upstream.transport.close()
 
@@ -295,11 +345,12 @@ class Session:
 
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`."""
-        assert self._relay is not None
-        if now >= self._expires and self._relay.ending is None:
-            self.end(*_EXPIRED)
-        due = self._relay.tick(now)
-        return min(due, self._expires) if now < self._expires else due
+        relay, lifetime = self._relay, self._lifetime
+        assert relay is not None and lifetime is not None
+        if relay.ending is None and (over := lifetime.look(now, relay.data_up)):
+            self.end(*over)
+        due = relay.tick(now)
+        return due if relay.ending else min(due, lifetime.due)
 
     def _watch(self, sock: socket.socket | None) -> None:
         """Remember the socket that a dial blocks on, so that :meth:`end` can wake it."""

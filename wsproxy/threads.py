@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["ThreadPool", "current_owner", "start_thread"]
+__all__ = ["ThreadPool", "current_owner", "start_thread", "working_for"]
 
 STACK_SIZE = 512 * 1024
 """Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.nesting`."""
@@ -15,14 +17,27 @@ STACK_SIZE = 512 * 1024
 _IDLE_SECONDS = 2.0
 _MAX_IDLE = 8
 
-# Guards threading.stack_size(), which is one setting for the whole process.
-_lock = threading.Lock()
+# Guards threading.stack_size(), which is one setting for the whole process. Taken over a fork: a child must
+# find neither the lock held by a thread that it does not have, nor our stack size.
+_lock = threading.RLock()
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _current = threading.local()
 
 
 def current_owner() -> object | None:
-    """Return the owner of the calling thread, None for a thread that was not started here."""
+    """Return the owner of the calling thread, None for a thread that works for somebody else."""
     return getattr(_current, "owner", None)
+
+
+@contextmanager
+def working_for(owner: object) -> Iterator[None]:
+    """Let ``owner`` own the calling thread meanwhile, which was not started here."""
+    before = current_owner()
+    _current.owner = owner
+    try:
+        yield
+    finally:
+        _current.owner = before
 
 
 def start_thread(name: str, target: Callable[[], None], owner: object) -> threading.Thread:

@@ -106,9 +106,9 @@ class ProgramTestCase(ProxyTestCase):
         if not wait_until(condition, timeout):
             self.fail(f"{what} did not come: {self.log()}")
 
-    def wait_for_file(self, path: str, content: bytes) -> None:
+    def wait_for_file(self, path: str, content: bytes, timeout: float = _START_TIMEOUT) -> None:
         """Wait until a program has written something into a file."""
-        self.wait_for(lambda: content in _content(path), f"{content!r} in {os.path.basename(path)}")
+        self.wait_for(lambda: content in _content(path), f"{content!r} in {os.path.basename(path)}", timeout)
 
     def log(self) -> str:
         """Return what programs complained about."""

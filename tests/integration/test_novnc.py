@@ -5,30 +5,17 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import subprocess
 import threading
 from typing import Any
 
-from tests.integration.programs import ProgramTestCase, needs
+from tests.integration.chromium import Browser, BrowserTestCase
+from tests.integration.programs import needs
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.desktop import Desktop
 from wsproxy.testing.kubevirt_backends import SocketBackend
 
 _NOVNC = "/usr/share/novnc"  # where Debian's package novnc puts it
-_SECONDS = 60.0
 _REJECTED = "New connection has been rejected with reason: "
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # The page's own time, in milliseconds; it stands still while something is being loaded.
-    "--virtual-time-budget=6000",
-)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -39,7 +26,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @needs("chromium", "chromium")
-class NoVNCTest(ProgramTestCase):
+class NoVNCTest(BrowserTestCase):
     def setUp(self) -> None:
         super().setUp()
         if not os.path.isdir(_NOVNC):
@@ -53,37 +40,29 @@ class NoVNCTest(ProgramTestCase):
         self.addCleanup(self.web.server_close)
         self.addCleanup(self.web.shutdown)
 
-    def visit(self, proxy: WebsocketProxy, path: str) -> str:
-        """Open vnc.html with the parameters that LabOrchestrator builds; return the page at its end."""
+    def visit(self, browser: Browser, proxy: WebsocketProxy, path: str) -> None:
+        """Open vnc.html with the parameters that LabOrchestrator builds."""
         host, port = proxy.address
         query = f"host={host}&port={port}&path={path}&autoconnect=1"
-        url = f"http://127.0.0.1:{self.web.server_port}/vnc.html?{query}"
-        profile = f"--user-data-dir={self.path('profile')}"
-        done = subprocess.run(
-            ["chromium", *_FLAGS, profile, "--dump-dom", url],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"HOME": self.directory},
-            timeout=_SECONDS,
-            check=True,
-        )
-        return done.stdout.decode()
+        browser.open(f"http://127.0.0.1:{self.web.server_port}/vnc.html?{query}")
 
     def test_console(self) -> None:
         """The console of a VM opens: noVNC says so, and its viewer arrived at the desktop."""
         with Desktop("ubuntu") as desktop:
             vmi = self.api.add_vmi("ubuntu", self.namespace, backend=SocketBackend(desktop.serve))
-            page = self.visit(self.start_proxy(), f"{self.token('ubuntu')}/ubuntu")
-            self.assertIn("noVNC_connected", page)
-            self.assertIn("Connected (unencrypted) to ubuntu", page)
+            browser = self.start_browser()
+            self.visit(browser, self.start_proxy(), f"{self.token('ubuntu')}/ubuntu")
+            browser.wait_for_text("Connected (unencrypted) to ubuntu")
+            browser.wait_until("document.documentElement.classList.contains('noVNC_connected')")
             self.assertEqual(len(vmi.consoles), 1)
+            browser.call("Browser.close")
             self.assertTrue(self.api.wait_until_idle())
 
     def test_refusals(self) -> None:
         """The reason of a refusal is on the page, in words."""
         self.api.add_vmi("stopped", self.namespace, phase="Scheduled")
         self.api.add_vmi("headless", self.namespace, display=False)
-        proxy = self.start_proxy()
+        proxy, browser = self.start_proxy(), self.start_browser()
         token, old = self.token("stopped", "headless", "gone"), self.token("stopped", expires_in=-5)
         for path, reason in (
             (f"{token}/stopped", "VMI is not running"),
@@ -93,4 +72,5 @@ class NoVNCTest(ProgramTestCase):
             (f"{old}/stopped", "the token has expired"),
         ):
             with self.subTest(reason=reason):
-                self.assertIn(_REJECTED + reason, self.visit(proxy, path))
+                self.visit(browser, proxy, path)
+                browser.wait_for_text(_REJECTED + reason)
