@@ -42,7 +42,7 @@ class CountersTest(unittest.TestCase):
     def test_life(self) -> None:
         """Sessions are counted while they are open, and what they carried also afterwards."""
         counters = Counters()
-        self.assertEqual(counters.numbers(3), Numbers(connections=3))
+        self.assertEqual(scalars(counters.numbers(3)), [3, 0, 0, 0, 0, 0])
         first, second = SessionStub(1, 10), SessionStub(2, 20)
         counters.add(first, 0.02)
         counters.add(second, 0.5)
@@ -72,6 +72,7 @@ class CountersTest(unittest.TestCase):
         numbers = counters.numbers(0)
         self.assertEqual(numbers.refused.counts, {"forbidden": 2, "limit-tickets": 1, "other": 1})
         self.assertEqual(numbers.handshakes.counts, {"upstream": 1})
+        self.assertEqual(numbers.limits.counts, {"pending": 0, "tickets": 1})
         self.assertEqual(dict(numbers.first_byte_seconds.cumulative())["0.25"], 1)
         self.assertEqual(numbers.client_ping_seconds.total, 0.01)
         self.assertEqual(numbers.upstream_ping_seconds.counts[-1], 1)
