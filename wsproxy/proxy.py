@@ -8,21 +8,26 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .admin import AdminServer, AdminThread
 from .admin_api import admin_endpoints
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .counters import Numbers
 from .forks import in_forked_child
 from .hooks import Hooks, OnClose, OnOpen
 from .links import console_url
 from .live_sessions import SessionHandle
 from .logs import get_logger
+from .metrics import registry
 from .routing import host_and_port
 from .server import ConsoleServer, listen, listen_for_operator, name_of
 from .session import Gateway
 from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 __all__ = ["WebsocketProxy"]
 
@@ -281,6 +286,20 @@ class WebsocketProxy:
         self._refuse_after_fork()
         return server.connections if server else 0
 
+    def metrics_registry(self) -> CollectorRegistry:
+        """Return a registry of prometheus-client with this proxy's metrics, which docs/metrics.md lists.
+
+        They are of this moment whenever they are scraped, and begin anew with each start. Any thread may
+        scrape; the global registry is left alone.
+
+        :raises ConfigError: if prometheus-client is not installed.
+        """
+        return registry(self._numbers)
+
+    def _numbers(self) -> Numbers:
+        server = self._server
+        return server.numbers() if server else Numbers()
+
     def sessions(self) -> list[SessionHandle]:
         """Return a handle of each session that is open at this moment, the oldest first.
 
@@ -386,7 +405,7 @@ class WebsocketProxy:
         if config.admin_address is None:
             return None
         listener = listen_for_operator(config.admin_address)
-        answers = admin_endpoints(lambda then: then(gateway.counters.numbers(server.connections)))
+        answers = admin_endpoints(lambda then: then(server.numbers()))
         admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
         logger.info("the operator's listener is at %s", name_of(listener))
         admin.start(gateway)

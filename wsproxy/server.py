@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 from .connection import ClientConnection
+from .counters import Numbers
 from .forks import in_forked_child
 from .live_sessions import SessionHandle
 from .logs import get_logger
@@ -128,6 +129,10 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def connections(self) -> int:
         """How many connections there are now, in whatever phase."""
         return len(self._registry)
+
+    def numbers(self) -> Numbers:
+        """Return what was counted, at this moment."""
+        return self._gateway.counters.numbers(self.connections)
 
     def sessions(self) -> list[SessionHandle]:
         """Return the sessions that are open at this moment."""

@@ -42,7 +42,7 @@ def work(config: Config, listener: socket.socket, channel: Channel) -> None:
             logger.info("%s: stopping", _attend(server, gateway, channel, woken))
         finally:
             server.stop()
-        _send_numbers(server, gateway, channel)
+        _send_numbers(server, channel)
         logger.info("stopped")
         signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # one more would end us as if we had failed
 
@@ -63,8 +63,8 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
                 elif (messages := channel.receive()) is None:
                     return "the supervisor is gone"
                 elif messages:
-                    _send_numbers(server, gateway, channel)
+                    _send_numbers(server, channel)
 
 
-def _send_numbers(server: ConsoleServer, gateway: Gateway, channel: Channel) -> None:
-    channel.send({"numbers": gateway.counters.numbers(server.connections).to_json()})
+def _send_numbers(server: ConsoleServer, channel: Channel) -> None:
+    channel.send({"numbers": server.numbers().to_json()})
