@@ -362,7 +362,7 @@ class WebsocketProxy:
                 on_ready(self)
                 while (number := _next_event(woken)) == REOPEN_SIGNAL:
                     gateway.audit.open()
-                    logger.info("%s: log files opened anew", signal.Signals(number).name)
+                    logger.info("%s: log files opened anew", REOPEN_SIGNAL.name)
                 if number:
                     logger.info("%s: stopping", signal.Signals(number).name)
             finally:

@@ -60,6 +60,7 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
                         return signal.Signals(number).name
                     if REOPEN_SIGNAL in received:
                         gateway.audit.open()
+                        logger.info("%s: log files opened anew", REOPEN_SIGNAL.name)
                 elif (messages := channel.receive()) is None:
                     return "the supervisor is gone"
                 elif messages:
