@@ -475,12 +475,11 @@ class Program(SecretsTestCase):
         self.assertEqual(leaks(text, self.known), [], "in the audit log")
         events = [json.loads(line) for line in text.splitlines()]
         for event, wanted in (("open", " opened: "), ("end", " ended: "), ("refused", " refused: ")):
-            logged = [
-                line["session"] for line in lines if line["level"] == "INFO" and wanted in line["message"]
-            ]
-            self.assertEqual([found["session"] for found in events if found["event"] == event], logged)
+            found = [line for line in lines if line["level"] == "INFO" and wanted in line["message"]]
+            logged = [line["session"] for line in found]
+            self.assertEqual([record["session"] for record in events if record["event"] == event], logged)
         for slug in {refusal.slug for refusal in REFUSALS}:
-            self.assertIn(slug, {found.get("reason") for found in events})
+            self.assertIn(slug, {record.get("reason") for record in events})
 
 
 class Library(SecretsTestCase):
