@@ -57,6 +57,7 @@ class ProxyProcess:
             self.address = self._wait_until_ready()
         except BaseException:
             self.stop(signal.SIGKILL)
+            self._errors.close()
             raise
 
     @property
