@@ -27,7 +27,7 @@ from .session import Gateway
 from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from .metrics import CollectorRegistry
 
 __all__ = ["WebsocketProxy"]
 
