@@ -53,7 +53,7 @@ class ExhaustedSocket(socket.socket):
 class ServerTestCase(LeakTestCase):
     """Makes servers in front of nothing: only their HTTP endpoint answers."""
 
-    def server(self, host: str = "127.0.0.1", **options: Any) -> ConsoleServer:
+    def server(self, host: str = "127.0.0.1", *, shared: bool = False, **options: Any) -> ConsoleServer:
         """Make a server that listens and does not accept yet."""
         config = Config(
             remote_url="ws://127.0.0.1:9",
@@ -62,7 +62,7 @@ class ServerTestCase(LeakTestCase):
             close_timeout=0.5,
             **options,
         )
-        server = ConsoleServer(listen(host, 0), Gateway(config))
+        server = ConsoleServer(listen(host, 0), Gateway(config), shared=shared)
         self.addCleanup(server.stop)
         return server
 
@@ -209,8 +209,8 @@ class Shared(ServerTestCase):
 
     def pair(self) -> list[ConsoleServer]:
         """Start two servers on one socket."""
-        first = self.server()
-        second = ConsoleServer(first.socket.dup(), self.server()._gateway)
+        first = self.server(shared=True)
+        second = ConsoleServer(first.socket.dup(), self.server()._gateway, shared=True)
         self.addCleanup(second.stop)
         for server in (first, second):
             server.start()

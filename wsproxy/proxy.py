@@ -25,6 +25,7 @@ from .routing import host_and_port
 from .server import ConsoleServer, listen, listen_for_operator, name_of
 from .session import Gateway
 from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
+from .threads import replaced_by
 
 if TYPE_CHECKING:
     from .metrics import CollectorRegistry
@@ -353,7 +354,8 @@ class WebsocketProxy:
         :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
         :param reuse_port: as for :meth:`run_in_thread`.
         :raises OSError: if the address cannot be bound.
-        :raises RuntimeError: if the proxy runs already.
+        :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
+            have replaced Python's threads.
         """
         waker, woken = socket.socketpair()
         with waker, woken, signals_to(waker, (*STOP_SIGNALS, REOPEN_SIGNAL)):
@@ -376,12 +378,17 @@ class WebsocketProxy:
             do the same (SO_REUSEPORT). Linux spreads clients over them. Those that wait in the queue of one
             that stops are reset.
         :raises OSError: if the address cannot be bound.
-        :raises RuntimeError: if the proxy runs already.
+        :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
+            have replaced Python's threads.
         """
         self._start(host, port, None, reuse_port)
         return self
 
     def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> Gateway:
+        if library := replaced_by():
+            raise RuntimeError(
+                f"{library} has replaced Python's threads, which the proxy needs; start it elsewhere"
+            )
         with self._lock:
             self._refuse_after_fork()
             if self._server is not None:
