@@ -88,6 +88,7 @@ class ProxyProcess(ProcessFigures):
             self.address = self._wait_until_ready()
         except BaseException:
             self.stop(signal.SIGKILL)
+            self._errors.close()
             raise
 
     @property

@@ -38,6 +38,10 @@ class FromEnvTest(SettingsCase):
         ("PORT", "8080", "port", 8080),
         ("HOST_PATH_PREFIX", "/ws_proxy", "host_path_prefix", "/ws_proxy"),
         ("LOGLEVEL", "debug", "log_level", "DEBUG"),
+        ("WSPROXY_LOG_FORMAT", "JSON", "log_format", "json"),
+        ("WSPROXY_AUDIT_LOG", "/var/log/audit", "audit_log", "/var/log/audit"),
+        ("WSPROXY_ADMIN", "unix:/run/wsproxy", "admin", "unix:/run/wsproxy"),
+        ("WSPROXY_ADMIN_HOSTS", "wsproxy-admin, other", "admin_hosts", ("wsproxy-admin", "other")),
         (
             "WSPROXY_API_PATH",
             "/{namespace}/{vmi_name}/console",

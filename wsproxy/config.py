@@ -19,7 +19,7 @@ from .keys import check_algorithms, load_keys
 from .lifetime import LifetimeRules
 from .limits import LimitRules
 from .origin import OriginPolicy
-from .routing import ApiPath, host_and_port, is_dns_label, prefix_segments
+from .routing import ApiPath, ListenAddress, host_and_port, is_dns_label, prefix_segments
 
 __all__ = [
     "CREDENTIALS",
@@ -42,6 +42,7 @@ CREDENTIALS = ("path", "header", "subprotocol", "query", "cookie")
 """Where a token may stand."""
 
 CPU_AFFINITIES = ("auto", "off")
+LOG_FORMATS = ("text", "json")
 REJECT_MODES = ("auto", "http", "close")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
@@ -157,6 +158,10 @@ class Config:
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
     :param log_level: what the program logs.
+    :param log_format: how the program logs: "text", or "json" for one object in each line.
+    :param audit_log: file to which events of sessions are appended as JSON lines; None for none.
+    :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; None for nowhere.
+    :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :param max_pending: how many clients of one process may not have authenticated yet.
     :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
     :param cpu_affinity: "auto" (each process of the program keeps the threads that run Python on one CPU) or
@@ -216,6 +221,10 @@ class Config:
     host: str = "0.0.0.0"
     port: int = 5001
     log_level: str = "INFO"
+    log_format: str = "text"
+    audit_log: str | None = None
+    admin: str | None = None
+    admin_hosts: tuple[str, ...] = ()
     workers: int = 1
     cpu_affinity: str = "auto"
 
@@ -230,6 +239,7 @@ class Config:
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
     origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
+    admin_address: ListenAddress | None = field(init=False, repr=False, compare=False)
     trusted_networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -247,6 +257,7 @@ class Config:
             "path_template": collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
+            "admin_address": collect(faults, self._admin_address),
             "trusted_networks": collect(faults, lambda: _networks(self.trusted_proxies)),
         }
         faults += self._faults(upstream)
@@ -265,6 +276,12 @@ class Config:
         if not any(secrets) and (self.secret_key_files or self.jwks):
             return Keyring(())
         return Keyring(key for secret in secrets or [""] for key in load_keys(secret, self.algorithms))
+
+    def _admin_address(self) -> ListenAddress | None:
+        try:
+            return None if self.admin is None else ListenAddress.parse(self.admin)
+        except ValueError as exc:
+            raise ConfigError([f"admin is {self.admin!r}; {exc}"]) from None
 
     def _claim_rules(self) -> ClaimRules:
         return ClaimRules.load(
@@ -318,6 +335,8 @@ class Config:
             faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
         if self.cpu_affinity not in CPU_AFFINITIES:
             faults.append(f"cpu_affinity is {self.cpu_affinity!r}; choose from {', '.join(CPU_AFFINITIES)}")
+        if self.log_format not in LOG_FORMATS:
+            faults.append(f"log_format is {self.log_format!r}; choose from {', '.join(LOG_FORMATS)}")
         if self.log_level not in _LOG_LEVELS:
             faults.append(f"LOGLEVEL is {self.log_level!r}; choose from {', '.join(_LOG_LEVELS)}")
         if bad := [name for name in self.subresources if not re.fullmatch(r"[a-z]+", name)]:

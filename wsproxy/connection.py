@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 
 from . import http
+from .closing import Leg
 from .deadline import Deadline
 from .exceptions import RequestTimeout, TransportClosed
 from .exchange import LAST_WORD_SECONDS, Exchange
 from .forwarded import Client
+from .logs import get_logger
 from .refusal import Refuser
 from .session import Gateway
 from .transport import PlainTransport
@@ -17,7 +18,7 @@ from .upgrade import HeadReader, RequestHead, Upgrade
 
 __all__ = ["ClientConnection"]
 
-logger = logging.getLogger("wsproxy.connection")
+logger = get_logger("wsproxy.connection")
 
 _RECEIVE = 4096
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -57,6 +58,7 @@ class ClientConnection(Exchange):
             return True
         except (TransportClosed, TimeoutError) as exc:
             session = self.session
+            self._gateway.counters.fail_handshake(Leg.CLIENT)
             level = self._gateway.admission.refusal_level()
             logger.log(level, "connection %s from %s: no TLS handshake: %s", session.id, session.peer, exc)
             self._transport.linger(Deadline(LAST_WORD_SECONDS))  # so that the reason arrives, an alert
@@ -82,7 +84,9 @@ class ClientConnection(Exchange):
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
         request = http.HTTPRequest(head, client, deadline, lambda most: self._read_body(head, most, deadline))
         config = self._gateway.config
-        self._transport.send(http.answer(request, config.prefix, self._gateway.access), deadline)
+        self._transport.send(
+            http.answer(request, config.prefix, self._gateway.access, self._gateway.readiness), deadline
+        )
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .admin import AdminServer, AdminThread
+from .admin_api import admin_endpoints
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .counters import Numbers
 from .forks import in_forked_child
 from .hooks import Hooks, OnClose, OnOpen
 from .links import console_url
 from .live_sessions import SessionHandle
+from .logs import get_logger
+from .metrics import registry
 from .routing import host_and_port
-from .server import ConsoleServer, listen
+from .server import ConsoleServer, listen, listen_for_operator, name_of
 from .session import Gateway
-from .signals import STOP_SIGNALS, signals_to
+from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
 from .threads import replaced_by
+
+if TYPE_CHECKING:
+    from .metrics import CollectorRegistry
 
 __all__ = ["WebsocketProxy"]
 
-logger = logging.getLogger("wsproxy.proxy")
+logger = get_logger("wsproxy.proxy")
 
 _STOPPED = b"\0"  # no signal has that number
 
@@ -98,6 +105,9 @@ class WebsocketProxy:
     :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
     :param idle_timeout: seconds for which a client may send no data, 0 for ever.
     :param max_age: seconds for which a session may last, 0 for ever.
+    :param audit_log: file to which events of sessions are appended as JSON lines.
+    :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; by default nowhere.
+    :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :raises ConfigError: a :class:`ValueError` listing every fault.
     """
 
@@ -156,6 +166,9 @@ class WebsocketProxy:
         grace: float = 0.0,
         idle_timeout: float = 0.0,
         max_age: float = 0.0,
+        audit_log: str | None = None,
+        admin: str | None = None,
+        admin_hosts: Sequence[str] = (),
     ) -> None:
         self._setup(
             Config(
@@ -208,6 +221,9 @@ class WebsocketProxy:
                 grace=grace,
                 idle_timeout=idle_timeout,
                 max_age=max_age,
+                audit_log=audit_log,
+                admin=admin,
+                admin_hosts=_texts(admin_hosts),
             ),
             Hooks(authorize, on_open, on_close),
         )
@@ -233,6 +249,7 @@ class WebsocketProxy:
         # Guards the attributes below; held while starting and stopping, so those take turns.
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
+        self._admin: AdminThread | None = None
         self._pid = 0
         # What ends run(): a byte sent here, by stop_thread or by the signal itself.
         self._waker: socket.socket | None = None
@@ -279,6 +296,20 @@ class WebsocketProxy:
         server = self._server
         self._refuse_after_fork()
         return server.connections if server else 0
+
+    def metrics_registry(self) -> CollectorRegistry:
+        """Return a registry of prometheus-client with this proxy's metrics, which docs/metrics.md lists.
+
+        They are of this moment whenever they are scraped, and begin anew with each start. Any thread may
+        scrape; the global registry is left alone.
+
+        :raises ConfigError: if prometheus-client is not installed.
+        """
+        return registry(self._numbers)
+
+    def _numbers(self) -> Numbers:
+        server = self._server
+        return server.numbers() if server else Numbers()
 
     def sessions(self) -> list[SessionHandle]:
         """Return a handle of each session that is open at this moment, the oldest first.
@@ -327,7 +358,8 @@ class WebsocketProxy:
         """Serve in the foreground.
 
         Blocks until SIGINT or SIGTERM in the main thread, or, elsewhere, until another thread calls
-        :meth:`stop_thread`. Stopping takes at most the close timeout and a few seconds.
+        :meth:`stop_thread`. SIGHUP has the audit log opened anew. Stopping takes at most the close timeout
+        and a few seconds.
 
         :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
         :param reuse_port: as for :meth:`run_in_thread`.
@@ -336,11 +368,14 @@ class WebsocketProxy:
             have replaced Python's threads.
         """
         waker, woken = socket.socketpair()
-        with waker, woken, signals_to(waker):
-            self._start(host, port, waker, reuse_port)
+        with waker, woken, signals_to(waker, (*STOP_SIGNALS, REOPEN_SIGNAL)):
+            gateway = self._start(host, port, waker, reuse_port)
             try:
                 on_ready(self)
-                if number := _next_event(woken):
+                while (number := _next_event(woken)) == REOPEN_SIGNAL:
+                    gateway.audit.open()
+                    logger.info("%s: log files opened anew", REOPEN_SIGNAL.name)
+                if number:
                     logger.info("%s: stopping", signal.Signals(number).name)
             finally:
                 self.stop_thread()
@@ -359,7 +394,7 @@ class WebsocketProxy:
         self._start(host, port, None, reuse_port)
         return self
 
-    def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> None:
+    def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> Gateway:
         if library := replaced_by():
             raise RuntimeError(
                 f"{library} has replaced Python's threads, which the proxy needs; start it elsewhere"
@@ -371,12 +406,32 @@ class WebsocketProxy:
             gateway = Gateway(self.config, self._hooks)
             server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
             try:
+                self._admin = self._start_admin(server, gateway)
                 server.start()
             except BaseException:
+                self._stop_admin()
                 server.stop()
                 raise
             self._pid, self._server, self._waker = os.getpid(), server, waker
         logger.info("listening on %s port %d", *server.address)
+        return gateway
+
+    def _start_admin(self, server: ConsoleServer, gateway: Gateway) -> AdminThread | None:
+        """Serve the operator, if there is to be a listener for that."""
+        config = self.config
+        if config.admin_address is None:
+            return None
+        listener = listen_for_operator(config.admin_address)
+        answers = admin_endpoints(lambda then: then(server.numbers()))
+        admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
+        logger.info("the operator's listener is at %s", name_of(listener))
+        admin.start(gateway)
+        return admin
+
+    def _stop_admin(self) -> None:
+        if self._admin:
+            self._admin.stop()
+            self._admin = None
 
     def stop_thread(self) -> None:
         """Stop the proxy: every session gets its Close, and all threads and sockets are gone at return.
@@ -395,6 +450,7 @@ class WebsocketProxy:
                 return
             self._refuse_after_fork()
             server.stop()
+            self._stop_admin()
             self._server = None
             if self._waker:
                 self._waker.send(_STOPPED)
@@ -437,8 +493,8 @@ def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _next_event(woken: socket.socket) -> int:
-    """Wait for SIGINT, SIGTERM or stop_thread, and return the signal's number, 0 for the last."""
+    """Wait for one of our signals or stop_thread, and return the signal's number, 0 for the last."""
     while True:
         number = woken.recv(1)[0]
-        if number in (*STOP_SIGNALS, *_STOPPED):  # others are of the program's own handlers
+        if number in (*STOP_SIGNALS, REOPEN_SIGNAL, *_STOPPED):  # others are of the program's own handlers
             return number

@@ -8,7 +8,6 @@ where it runs, an accept loop that spins when descriptors run out, and errors pr
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import socketserver
 import struct
@@ -16,24 +15,28 @@ import threading
 from typing import Any
 
 from .connection import ClientConnection
+from .counters import Numbers
 from .forks import in_forked_child
 from .live_sessions import SessionHandle
+from .logs import get_logger
 from .pending import network_of
 from .refusal import Refuser
 from .registry import Registry
-from .routing import host_and_port
+from .routing import ListenAddress, host_and_port
 from .session import Gateway
 from .sockets import AcceptTurns, tune, wake
 from .threads import ThreadPool, current_owner, start_thread
+from .unix_listener import UnixListener
 
-__all__ = ["BACKLOG", "ConsoleServer", "listen"]
+__all__ = ["BACKLOG", "ConsoleServer", "listen", "listen_for_operator", "name_of"]
 
-logger = logging.getLogger("wsproxy.server")
+logger = get_logger("wsproxy.server")
 
 BACKLOG = 4096
 """How many clients the kernel queues until they are accepted."""
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_OPERATOR_BACKLOG = 16
 _PAUSE_SECONDS = 0.05
 _JOIN_SECONDS = 1.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
@@ -67,6 +70,25 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def name_of(listener: socket.socket) -> str:
+    """Return where a socket listens, for people."""
+    address = listener.getsockname()
+    return f"unix:{address}" if isinstance(address, str) else host_and_port(*address[:2])
+
+
+def listen_for_operator(address: ListenAddress) -> socket.socket:
+    """Return a socket that listens for the operator; the caller closes it. A path is for its owner alone.
+
+    :raises OSError: if the address cannot be bound; its text says what it was for.
+    """
+    try:
+        if address.path:
+            return UnixListener(address.path, 0o600, _OPERATOR_BACKLOG)
+        return listen(address.host, address.port)
+    except OSError as exc:
+        raise OSError(exc.errno, f"the operator's listener {address}: {exc.strerror or exc}") from exc
 
 
 class ConsoleServer(socketserver.ThreadingTCPServer):
@@ -108,6 +130,10 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         """How many connections there are now, in whatever phase."""
         return len(self._registry)
 
+    def numbers(self) -> Numbers:
+        """Return what was counted, at this moment."""
+        return self._gateway.counters.numbers(self.connections)
+
     def sessions(self) -> list[SessionHandle]:
         """Return the sessions that are open at this moment."""
         return self._gateway.sessions.all()
@@ -129,6 +155,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
 
         Blocks for at most the close timeout and a few seconds. Not from one of the server's own threads.
         """
+        self._gateway.readiness.drain()
         self.shutdown()
         if self._accept_thread:
             self._accept_thread.join()

@@ -9,10 +9,13 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-__all__ = ["STOP_SIGNALS", "signals_to"]
+__all__ = ["REOPEN_SIGNAL", "STOP_SIGNALS", "signals_to"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What ends a program in good order."""
+
+REOPEN_SIGNAL = signal.SIGHUP
+"""What has a program open its log files anew, as after their rotation."""
 
 _undo_signals: list[Callable[[], None]] = []
 

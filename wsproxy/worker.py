@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import selectors
 import signal
 import socket
 
 from .channel import Channel
 from .config import Config
+from .logs import get_logger
 from .server import ConsoleServer
 from .session import Gateway
-from .signals import STOP_SIGNALS, signals_to
+from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
 
 __all__ = ["WORKER_SIGNALS", "work"]
 
-logger = logging.getLogger("wsproxy.worker")
+logger = get_logger("wsproxy.worker")
 
-WORKER_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)
+WORKER_SIGNALS = (*STOP_SIGNALS, REOPEN_SIGNAL, signal.SIGUSR1)
 """What a worker handles. SIGUSR1 is meant for the supervisor: one for the whole group must end no worker."""
 
 
@@ -42,7 +42,7 @@ def work(config: Config, listener: socket.socket, channel: Channel) -> None:
             logger.info("%s: stopping", _attend(server, gateway, channel, woken))
         finally:
             server.stop()
-        _send_numbers(server, gateway, channel)
+        _send_numbers(server, channel)
         logger.info("stopped")
         signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # one more would end us as if we had failed
 
@@ -55,13 +55,17 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
         while True:
             for key, _ in selector.select():
                 if key.fileobj is woken:
-                    if number := next((byte for byte in woken.recv(64) if byte in STOP_SIGNALS), 0):
+                    received = woken.recv(64)
+                    if number := next((byte for byte in received if byte in STOP_SIGNALS), 0):
                         return signal.Signals(number).name
+                    if REOPEN_SIGNAL in received:
+                        gateway.audit.open()
+                        logger.info("%s: log files opened anew", REOPEN_SIGNAL.name)
                 elif (messages := channel.receive()) is None:
                     return "the supervisor is gone"
                 elif messages:
-                    _send_numbers(server, gateway, channel)
+                    _send_numbers(server, channel)
 
 
-def _send_numbers(server: ConsoleServer, gateway: Gateway, channel: Channel) -> None:
-    channel.send({"numbers": gateway.counters.numbers(server.connections).to_json()})
+def _send_numbers(server: ConsoleServer, channel: Channel) -> None:
+    channel.send({"numbers": server.numbers().to_json()})

@@ -22,17 +22,20 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from . import http
+from .audit import AuditLog
 from .authorization import Authorize
 from .claims import Grant
 from .config import Config
+from .counters import Counters
 from .credentials import looks_like_ticket
 from .deadline import Deadline
 from .environ import Environ, head_of, path_segments, peer_of
 from .exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
-from .exchange import log_refusal
 from .forwarded import client_of
 from .hooks import Hooks, OnClose, OnOpen
 from .live_sessions import SessionHandle
+from .logs import get_logger
+from .reports import Reports
 from .routing import Route, granted_route
 from .session import Gateway, new_session_id
 from .threads import current_owner
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsoleApp", "Wanted"]
 
-logger = logging.getLogger("wsproxy.wsgi")
+logger = get_logger("wsproxy.wsgi")
 
 Wanted = tuple[Grant, str, str | None]
 """What an application that has authenticated its user by itself wants: a grant, a VMI, a subresource."""
@@ -201,13 +204,13 @@ class ConsoleApp:
 
     def _answer(self, environ: WSGIEnvironment, head: RequestHead) -> bytes:
         """Return the whole response to a request that is no upgrade."""
-        access = self._started(environ).gateway.access
+        gateway = self._started(environ).gateway
         tls = environ.get("wsgi.url_scheme") == "https"
         client = client_of(head, peer_of(environ), tls, self.config.trusted_networks)
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         deadline = Deadline(self.config.request_timeout)
         request = http.HTTPRequest(head, client, deadline, lambda most: _body(environ, head, most), root)
-        return http.answer(request, self.config.prefix, access)
+        return http.answer(request, self.config.prefix, gateway.access, gateway.readiness)
 
     def _takes(self, environ: Environ) -> bool:
         """Whether a request is ours, where there is an application behind."""
@@ -254,7 +257,8 @@ class ConsoleApp:
             logger.error("%s", refused.message)
         process = self._own_process()
         level = process.gateway.admission.refusal_level() if process else logging.INFO
-        log_refusal(level, new_session_id(), peer_of(environ), refused)
+        reports = process.gateway.reports if process else Reports(Counters(), AuditLog(None))
+        reports.refused({"session": new_session_id(), "peer": peer_of(environ)}, refused, level)
 
 
 class _Console(Iterator[bytes]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -12,6 +11,7 @@ from .config import Config
 from .environ import Environ
 from .exceptions import Busy, Draining, Refused
 from .hooks import Hooks
+from .logs import get_logger
 from .refusal import Refuser
 from .registry import Registry
 from .routing import Route
@@ -23,7 +23,7 @@ from .wsgi_server import WSGIServer
 
 __all__ = ["WSGIProcess"]
 
-logger = logging.getLogger("wsproxy.wsgi")
+logger = get_logger("wsproxy.wsgi")
 
 _MAX_CONVERSATIONS = 64
 _LOOK_SECONDS = 0.5
