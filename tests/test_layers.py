@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "counters",
             "deadline",
             "exceptions",
+            "forks",
             "nesting",
             "reloaded",
             "rfb",
@@ -47,8 +48,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
     ),
-    frozenset({"authorization", "config", "refusal", "response", "tickets", "tokens", "writer"}),
-    frozenset({"access", "pump", "settings", "tls"}),
+    frozenset(
+        {"authorization", "config", "live_sessions", "refusal", "response", "tickets", "tokens", "writer"}
+    ),
+    frozenset({"access", "hooks", "links", "pump", "settings", "tls"}),
     frozenset({"fetch", "http", "pump_threads", "upstream"}),
     frozenset({"jwks_source", "relay"}),
     frozenset({"live_keys"}),
@@ -78,6 +81,7 @@ NO_IO = frozenset(
         "jwks",
         "keyring",
         "keys",
+        "links",
         "nesting",
         "pending",
         "origin",

@@ -9,8 +9,10 @@ if sys.platform == "win32":
 
 from .authorization import AccessRequest
 from .claims import Grant
+from .closing import Ending
 from .config import Config
 from .exceptions import ConfigError, Forbidden, WSProxyError
+from .live_sessions import SessionHandle
 from .proxy import WebsocketProxy
 from .version import __version__
 
@@ -18,8 +20,10 @@ __all__ = [
     "AccessRequest",
     "Config",
     "ConfigError",
+    "Ending",
     "Forbidden",
     "Grant",
+    "SessionHandle",
     "WSProxyError",
     "WebsocketProxy",
     "__version__",

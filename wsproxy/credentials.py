@@ -21,7 +21,7 @@ from .exceptions import BadRequest, BadToken
 from .routing import Route
 from .upgrade import RequestHead
 
-__all__ = ["TICKET", "Credential", "bearer_token", "find_credential"]
+__all__ = ["TICKET", "Credential", "bearer_token", "find_credential", "is_ticket"]
 
 TICKET = "ticket"
 """The kind of a one-time ticket, which stands in the path like a token."""
@@ -63,8 +63,8 @@ def find_credential(
     """
     found = [Credential("header", token) for token in _authorizations(head)]
     if route.token is not None:
-        is_ticket = tickets and _TICKET.fullmatch(route.token) is not None
-        found.append(Credential(TICKET if is_ticket else "path", route.token))
+        kind = TICKET if tickets and is_ticket(route.token) else "path"
+        found.append(Credential(kind, route.token))
     found += [Credential("subprotocol", name) for name in _bearer_subprotocols(head)]
     if "query" in enabled:
         found += [Credential("query", value) for value in _query_values(head.target)]
@@ -79,6 +79,11 @@ def find_credential(
         raise BadToken(f"no token is taken from the {credential.kind} here")
     decode = _DECODERS.get(credential.kind)
     return Credential(credential.kind, decode(credential.token)) if decode else credential
+
+
+def is_ticket(text: str) -> bool:
+    """Whether this can only be a ticket, and no token."""
+    return _TICKET.fullmatch(text) is not None
 
 
 def bearer_token(head: RequestHead) -> str:

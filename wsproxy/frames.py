@@ -13,6 +13,7 @@ from enum import IntEnum
 from .exceptions import ProtocolViolation
 
 __all__ = [
+    "MAX_CLOSE_REASON",
     "MAX_CONTROL_FRAME",
     "ControlFrame",
     "FrameScanner",
@@ -38,7 +39,9 @@ class Opcode(IntEnum):
 MAX_CONTROL_FRAME = 2 + 4 + 125
 """Bytes of the longest control frame: header, mask, payload (RFC 6455 section 5.5)."""
 
-_MAX_REASON = 123
+MAX_CLOSE_REASON = 123
+"""Bytes of a close reason: a control frame's payload less the code (RFC 6455 section 5.5)."""
+
 _MAX_LENGTH = 2**63 - 1
 
 # What a first header byte means, by whether a fragmented message is open (RFC 6455 section 5.4).
@@ -254,7 +257,7 @@ def close_payload(code: int | None, reason: str = "") -> bytes:
         return b""
     if not may_be_sent(code):
         raise ValueError(f"close code {code} may not be sent")
-    cut = reason.encode()[:_MAX_REASON].decode(errors="ignore").encode()
+    cut = reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore").encode()
     return code.to_bytes(2, "big") + cut
 
 

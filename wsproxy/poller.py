@@ -13,6 +13,7 @@ import sys
 import threading
 from typing import Protocol
 
+from .forks import in_forked_child
 from .threads import start_thread
 
 __all__ = ["Poller", "Watched"]
@@ -74,6 +75,7 @@ class Poller:
         self._epoll = select.epoll()
         self._waker, self._woken = socket.socketpair()
         self._epoll.register(self._woken.fileno(), select.EPOLLIN)
+        in_forked_child(self, Poller._close)
         self._thread = start_thread("wsproxy-poller", self._run, owner)
 
     def stop(self) -> None:
@@ -83,6 +85,9 @@ class Poller:
         self._waker.send(b"\0")
         self._thread.join()
         self._thread = None
+        self._close()
+
+    def _close(self) -> None:
         for resource in (self._waker, self._woken, self._epoll):
             resource.close()
 

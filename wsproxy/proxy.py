@@ -13,6 +13,11 @@ from typing import Any
 
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .forks import in_forked_child
+from .hooks import Hooks, OnClose, OnOpen
+from .links import console_url
+from .live_sessions import SessionHandle
+from .routing import host_and_port
 from .server import ConsoleServer, listen
 from .session import Gateway
 from .signals import STOP_SIGNALS, signals_to
@@ -72,6 +77,8 @@ class WebsocketProxy:
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
     :param authorize: called with a :class:`.Grant` and an :class:`.AccessRequest` for each session, before
         anything is dialled: see :data:`.Authorize`.
+    :param on_open: called with the :class:`.SessionHandle` of each session that opens: see :data:`.OnOpen`.
+    :param on_close: called with that and an :class:`.Ending` when it is over: see :data:`.OnClose`.
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting to the API, in all.
     :param close_timeout: seconds in which every session ends, from its first cause.
@@ -117,6 +124,8 @@ class WebsocketProxy:
         trusted_proxies: Sequence[str] = (),
         tickets: bool = False,
         authorize: Authorize | None = None,
+        on_open: OnOpen | None = None,
+        on_close: OnClose | None = None,
         request_timeout: float = 10.0,
         dial_timeout: float = 10.0,
         close_timeout: float = 5.0,
@@ -165,26 +174,34 @@ class WebsocketProxy:
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
             ),
-            authorize,
+            Hooks(authorize, on_open, on_close),
         )
 
     @classmethod
-    def from_config(cls, config: Config, authorize: Authorize | None = None) -> WebsocketProxy:
+    def from_config(
+        cls,
+        config: Config,
+        authorize: Authorize | None = None,
+        *,
+        on_open: OnOpen | None = None,
+        on_close: OnClose | None = None,
+    ) -> WebsocketProxy:
         """Make a proxy of ready settings; their ``host`` and ``port`` are not used here."""
         proxy = cls.__new__(cls)
-        proxy._setup(config, authorize)
+        proxy._setup(config, Hooks(authorize, on_open, on_close))
         return proxy
 
-    def _setup(self, config: Config, authorize: Authorize | None) -> None:
+    def _setup(self, config: Config, hooks: Hooks) -> None:
         Gateway(config)  # finds the faults that the settings alone do not show
         self.config = config
-        self._authorize = authorize
+        self._hooks = hooks
         # Guards the attributes below; held while starting and stopping, so those take turns.
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
         self._pid = 0
         # What ends run(): a byte sent here, by stop_thread or by the signal itself.
         self._waker: socket.socket | None = None
+        in_forked_child(self, WebsocketProxy._renew_lock)
 
     @property
     def remote_url(self) -> str:
@@ -220,12 +237,57 @@ class WebsocketProxy:
 
     @property
     def connections(self) -> int:
-        """How many clients are connected now, in whatever phase; 0 if the proxy does not run."""
+        """How many clients are connected now, in whatever phase; 0 if the proxy does not run.
+
+        :raises RuntimeError: if it was inherited over a fork.
+        """
         server = self._server
+        self._refuse_after_fork()
         return server.connections if server else 0
 
+    def sessions(self) -> list[SessionHandle]:
+        """Return a handle of each session that is open at this moment, the oldest first.
+
+        Any thread, hooks included; does not block. Empty if the proxy does not run.
+
+        :raises RuntimeError: if it was inherited over a fork.
+        """
+        server = self._server
+        self._refuse_after_fork()
+        return server.sessions() if server else []
+
+    def console_url(
+        self, token: str, vmi: str, *, subresource: str | None = None, base: str | None = None
+    ) -> str:
+        """Return the URL of a console, for a browser: ``ws://HOST:PORT/TOKEN/VMI``.
+
+        It gives access to whoever has it, for as long as the token is valid. Does not block.
+
+        :param token: see :func:`.make_token`; or a ticket.
+        :param vmi: name of the virtual machine instance.
+        :param subresource: None for that of ``api_path``.
+        :param base: where the browser finds the proxy, such as ``wss://lab.example/ws``, if a server in front
+            passes it on. A path in it takes the place of ``host_path_prefix``; without one, that is added.
+            By default the address that the proxy is bound to.
+        :raises ValueError: if the proxy would not look at such a token, a name is none, or the base is no
+            such URL; and without a base if the proxy listens at every address, for that is no browser's.
+        :raises RuntimeError: without a base, if the proxy does not run, or was inherited over a fork.
+        """
+        return console_url(self.config, base or self._own_base(), token, vmi, subresource)
+
+    def _own_base(self) -> str:
+        host, port = self.address
+        if host in ("0.0.0.0", "::") or "%" in host:
+            raise ValueError(f"the proxy listens at {host}, which no browser can ask for; say base=")
+        return f"{'wss' if self.config.tls_cert else 'ws'}://{host_and_port(host, port)}"
+
     def run(
-        self, host: str, port: int, *, on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None
+        self,
+        host: str,
+        port: int,
+        *,
+        on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None,
+        reuse_port: bool = False,
     ) -> None:
         """Serve in the foreground.
 
@@ -233,12 +295,13 @@ class WebsocketProxy:
         :meth:`stop_thread`. Stopping takes at most the close timeout and a few seconds.
 
         :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
+        :param reuse_port: as for :meth:`run_in_thread`.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
         waker, woken = socket.socketpair()
         with waker, woken, signals_to(waker):
-            self._start(host, port, waker)
+            self._start(host, port, waker, reuse_port)
             try:
                 on_ready(self)
                 if number := _next_event(woken):
@@ -246,29 +309,32 @@ class WebsocketProxy:
             finally:
                 self.stop_thread()
 
-    def run_in_thread(self, host: str, port: int) -> WebsocketProxy:
+    def run_in_thread(self, host: str, port: int, *, reuse_port: bool = False) -> WebsocketProxy:
         """Serve in threads of the proxy's own and return the proxy. Does not block.
 
         :param port: TCP port, 0 for any free one; :attr:`address` tells which.
+        :param reuse_port: share the address with the proxies of other processes, started after a fork, that
+            do the same (SO_REUSEPORT). Linux spreads clients over them. Those that wait in the queue of one
+            that stops are reset.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already.
         """
-        self._start(host, port, None)
+        self._start(host, port, None, reuse_port)
         return self
 
-    def _start(self, host: str, port: int, waker: socket.socket | None) -> None:
+    def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> None:
         with self._lock:
             self._refuse_after_fork()
             if self._server is not None:
                 raise RuntimeError("the proxy runs already")
-            gateway = Gateway(self.config, self._authorize)
-            server = ConsoleServer(listen(host, port), gateway)
+            gateway = Gateway(self.config, self._hooks)
+            server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
             try:
                 server.start()
             except BaseException:
                 server.stop()
                 raise
-            self._server, self._pid, self._waker = server, os.getpid(), waker
+            self._pid, self._server, self._waker = os.getpid(), server, waker
         logger.info("listening on %s port %d", *server.address)
 
     def stop_thread(self) -> None:
@@ -293,8 +359,17 @@ class WebsocketProxy:
                 self._waker.send(_STOPPED)
         logger.info("stopped")
 
+    @property
+    def _inherited(self) -> bool:
+        """Whether the proxy runs, but in a process that forked this one."""
+        return self._server is not None and self._pid != os.getpid()
+
+    def _renew_lock(self) -> None:
+        """In a forked child: a thread that it does not have may hold the lock."""
+        self._lock = threading.Lock()
+
     def _refuse_after_fork(self) -> None:
-        if self._server is not None and self._pid != os.getpid():
+        if self._inherited:
             raise RuntimeError(
                 "this proxy was started before a fork; make one in each process, after the fork"
             )
@@ -308,6 +383,8 @@ class WebsocketProxy:
         self.stop_thread()
 
     def __repr__(self) -> str:
+        if self._inherited:
+            return "<WebsocketProxy of the parent process>"
         server = self._server
         state = f"on {server.address[0]} port {server.address[1]}" if server else "not running"
         return f"<WebsocketProxy {state}, {self.connections} connections>"

@@ -16,12 +16,14 @@ import threading
 from typing import Any
 
 from .connection import ClientConnection
+from .forks import in_forked_child
+from .live_sessions import SessionHandle
 from .pending import network_of
 from .refusal import Refuser
 from .registry import Registry
 from .routing import host_and_port
 from .session import Gateway
-from .sockets import AcceptTurns, tune
+from .sockets import AcceptTurns, tune, wake
 from .threads import ThreadPool, current_owner, start_thread
 
 __all__ = ["BACKLOG", "ConsoleServer", "listen"]
@@ -37,11 +39,12 @@ _JOIN_SECONDS = 1.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """Return a socket that listens; the caller closes it.
 
     :param host: a name or address; "" for every IPv4 address, "::" for every address of both families.
     :param port: TCP port, 0 for any free one.
+    :param reuse_port: let other sockets listen at the same address, if they say so, too (SO_REUSEPORT).
     :raises OSError: if the address cannot be bound.
     """
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -54,6 +57,8 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
         listener.bind(address)
@@ -88,6 +93,8 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         except BaseException:
             listener.close()
             raise
+        for sock in (listener, self._waker, self._woken):
+            in_forked_child(sock, socket.socket.close)
         listener.setblocking(False)  # a client may be gone between its connect and our accept
 
     @property
@@ -100,6 +107,10 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def connections(self) -> int:
         """How many connections there are now, in whatever phase."""
         return len(self._registry)
+
+    def sessions(self) -> list[SessionHandle]:
+        """Return the sessions that are open at this moment."""
+        return self._gateway.sessions.all()
 
     @property
     def serves_current_thread(self) -> bool:
@@ -146,6 +157,8 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             pass  # closed already
 
     def server_close(self) -> None:
+        if not self._shared:
+            wake(self.socket)  # where a child has a copy that it does not know of, the port is free even so
         super(socketserver.ThreadingMixIn, self).server_close()  # its threads are joined by the registry
         self._waker.close()
         self._woken.close()

@@ -13,15 +13,17 @@ from typing import NewType
 
 from .access import AccessControl
 from .admission import Admission
-from .authorization import Authorize
 from .claims import Grant
+from .closing import Ending
 from .config import Config
 from .counters import Counters
 from .deadline import Deadline
 from .exceptions import Draining, Refused, TransportClosed
 from .forwarded import Client
+from .hooks import Hooks
 from .housekeeping import Housekeeping
 from .live_keys import LiveKeys
+from .live_sessions import LiveSessions, SessionHandle
 from .poller import Poller
 from .relay import Relay, RelayLimits
 from .resolver import Resolver
@@ -43,25 +45,29 @@ SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
 _EXPIRED = (4411, "expired: the token's time is over")
+_NO_HOOKS = Hooks()
 
 
 class Gateway:
     """What all sessions of one server share.
 
     :param config: the settings.
-    :param authorize: the embedder's hook, None without one.
+    :param hooks: what the embedding program is asked and told.
     :ivar tls: TLS towards clients, None if they come without.
+    :ivar sessions: the sessions that are open.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
     """
 
-    def __init__(self, config: Config, authorize: Authorize | None = None) -> None:
+    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS) -> None:
         self.config = config
+        self.hooks = hooks
+        self.sessions = LiveSessions()
         self.tls = ServerTLS.from_config(config)
         self.resolver = Resolver()
         self.keys = LiveKeys(config, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
-        self.access = AccessControl(config, self.verifier, self.tickets, authorize)
+        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize)
         self.dialler = Dialler(config, self.resolver)
         self.housekeeping = Housekeeping()
         self.poller = Poller() if Poller.available else None
@@ -108,6 +114,8 @@ class _Opened:
 
     grant: Grant
     vmi: str
+    subresource: str
+    client: str  # its IP address, "" if that is not known
     upstream: Upstream
     subprotocol: str | None
 
@@ -171,41 +179,56 @@ class Session:
         finally:
             self._watch(None)
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        self._opened = _Opened(grant, route.vmi, upstream, agreed)
+        subresource = route.subresource or config.path_template.subresource
+        self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
 
     def relay(self, client: Transport) -> None:
-        """Relay until the session has ended. Blocks that long.
+        """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
 
         :param client: the client's transport, after the 101; shut down afterwards, not closed.
         """
         assert self._opened is not None, "open() comes first"
-        grant, upstream = self._opened.grant, self._opened.upstream
+        opened, grant = self._opened, self._opened.grant
         gateway, housekeeping = self._gateway, self._gateway.housekeeping
         relay = Relay(
             client,
-            upstream.transport,
+            opened.upstream.transport,
             gateway.relay_limits,
             lambda delay: housekeeping.wake(self, delay),
             poller=gateway.poller,
         )
-        started, left = time.monotonic(), grant.seconds_left()
-        self._expires = started + left
+        handle = SessionHandle(
+            relay,
+            id=self.id,
+            grant=grant,
+            vmi=opened.vmi,
+            subresource=opened.subresource,
+            client=opened.client,
+        )
+        started = time.monotonic()
         with self._lock:
             self._relay, end = relay, self._end
         if end:
             relay.end(*end)
         self._log_open(grant)
         gateway.counters.add(relay)
-        # Not called before something is due: waking one more thread would make each opening slower.
-        housekeeping.add(self, min(left, gateway.config.ping_interval))
-        if relay.ending:  # it may have been ended, and its wake lost, before it was added
-            housekeeping.wake(self)
+        gateway.sessions.add(handle)
         try:
+            gateway.hooks.opened(handle)
+            left = grant.seconds_left()
+            self._expires = time.monotonic() + left
+            # Not called before something is due: waking one more thread would make each opening slower.
+            housekeeping.add(self, min(left, gateway.config.ping_interval))
+            if relay.ending:  # it may have been ended, and its wake lost, before it was added
+                housekeeping.wake(self)
             relay.run(self._start_second_thread)
         finally:
             housekeeping.remove(self)
             gateway.counters.remove(relay)
-            self._log_end(relay, time.monotonic() - started)
+            ending = relay.ending or Ending("proxy", None, "failed")
+            gateway.sessions.remove(handle, ending)
+            self._log_end(relay, ending, time.monotonic() - started)
+            gateway.hooks.closed(handle, ending)
 
     def close(self) -> None:
         """Close the upstream. By the session's own thread, last. Idempotent."""
@@ -265,14 +288,13 @@ class Session:
             self._opened.vmi,
         )
 
-    def _log_end(self, relay: Relay, seconds: float) -> None:
-        ending = relay.ending
+    def _log_end(self, relay: Relay, ending: Ending, seconds: float) -> None:
         logger.info(
             "session %s ended: by %s code %s %r after %.1f s, %d bytes up, %d bytes down%s",
             self.id,
-            ending.by if ending else "proxy",
-            ending.code if ending else None,
-            ending.reason if ending else "failed",
+            ending.by,
+            ending.code,
+            ending.reason,
             seconds,
             relay.bytes_up,
             relay.bytes_down,

@@ -13,6 +13,7 @@ from typing import Any
 
 from .deadline import Deadline
 from .exceptions import TransportClosed
+from .forks import in_forked_child
 
 __all__ = [
     "READABLE",
@@ -146,7 +147,7 @@ def connect_tcp(
         sock = None
         try:
             with closed_on_error():  # the resolver may name a family that the kernel was built without
-                sock = socket.socket(family, socket.SOCK_STREAM)
+                sock = in_forked_child(socket.socket(family, socket.SOCK_STREAM), socket.socket.close)
             on_socket(sock)
             _connect(sock, address, part)
             tune(sock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -15,8 +16,10 @@ STACK_SIZE = 512 * 1024
 _IDLE_SECONDS = 2.0
 _MAX_IDLE = 8
 
-# Guards threading.stack_size(), which is one setting for the whole process.
-_lock = threading.Lock()
+# Guards threading.stack_size(), which is one setting for the whole process. Taken over a fork: a child must
+# find neither the lock held by a thread that it does not have, nor our stack size.
+_lock = threading.RLock()
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _current = threading.local()
 
 

@@ -15,6 +15,7 @@ import time
 
 from .deadline import Deadline
 from .exceptions import TransportClosed
+from .forks import in_forked_child
 from .sockets import READABLE, WRITABLE, closed_on_error, wait, wake
 
 __all__ = ["PlainTransport", "Transport"]
@@ -34,7 +35,7 @@ class Transport:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self._sock = in_forked_child(sock, socket.socket.close)
         self._fd = sock.fileno()
         self._unread = memoryview(b"")
         self._pieces = 0  # of less than _SMALL_PIECE bytes, received by recv_sparingly

@@ -1,0 +1,175 @@
+"""URLs of consoles: what the browser is given is what the proxy takes."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from wsproxy.config import Config
+from wsproxy.links import console_url
+from wsproxy.routing import Route, session_route
+from wsproxy.testing.case import SECRET, ProxyTestCase
+from wsproxy.testing.raw_client import RawClient
+from wsproxy.tokens import make_token
+
+TOKEN = make_token(SECRET, namespace="lab-1", vmis=["ubuntu"])
+TICKET = "A" * 20 + "-_"
+
+
+def config(**options: Any) -> Config:
+    return Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options)
+
+
+class ConsoleURL(unittest.TestCase):
+    def test_bases(self) -> None:
+        """A base's path takes the place of the prefix, http stands for ws, and no slash is doubled."""
+        for base, prefix, expected in (
+            ("ws://127.0.0.1:5001", None, "ws://127.0.0.1:5001"),
+            ("ws://[::1]:5001", None, "ws://[::1]:5001"),
+            ("wss://lab.example", "ws_proxy", "wss://lab.example/ws_proxy"),
+            ("wss://lab.example/", "/a/b/", "wss://lab.example/a/b"),
+            ("wss://lab.example/ws", None, "wss://lab.example/ws"),
+            ("wss://lab.example//ws//x/", "ws_proxy", "wss://lab.example/ws/x"),
+            ("http://lab.example:8080", None, "ws://lab.example:8080"),
+            ("HTTPS://lab.example", None, "wss://lab.example"),
+            ("wss://lab.example/zürich", None, "wss://lab.example/z%C3%BCrich"),
+            ("wss://lab.example/a%20b/50%/c%zz", None, "wss://lab.example/a%20b/50%25/c%25zz"),
+            ('wss://lab.example/<"a">:@!', None, "wss://lab.example/%3C%22a%22%3E:@!"),
+        ):
+            with self.subTest(base=base, prefix=prefix):
+                found = console_url(config(host_path_prefix=prefix), base, TOKEN, "ubuntu")
+                self.assertEqual(found, f"{expected}/{TOKEN}/ubuntu")
+
+    def test_route(self) -> None:
+        """The path of a URL is a session route that means just what was asked for."""
+        given = config(host_path_prefix="a/b", subresources=("console",), tickets=True)
+        for token in (TOKEN, TICKET):
+            for subresource in (None, "vnc", "console"):
+                found = console_url(given, "ws://x", token, "a.b", subresource)
+                route = session_route(found.removeprefix("ws://x"), given.prefix, given.enabled_subresources)
+                self.assertEqual(route, Route(token, None, "a.b", subresource))
+
+    def test_bases_that_are_none(self) -> None:
+        """What is no base, or would make another URL of it, is refused."""
+        for base in (
+            "",
+            "lab.example",
+            "//lab.example",
+            "ftp://lab.example",
+            "wss://",
+            "wss:///ws",
+            "wss://user@lab.example",
+            "wss://lab.example?x=1",
+            "wss://lab.example/#x",
+            "wss://lab.example:0",
+            "wss://lab.example:99999",
+            "wss://lab.example:port",
+            "wss://[::1",
+            "wss://[fe80::1%25eth0]",
+            "wss://lab example",
+            "wss://lab.example\n",
+            "wss://lab.example/a\tb",
+            "wss://lab.example\\ws",
+            "wss://zürich.example",
+            "wss://lab.example/a/../b",
+            "wss://lab.example/./b",
+            "wss://lab.example/a/%2e%2E",
+        ):
+            with self.subTest(base), self.assertRaisesRegex(ValueError, "the base must look like wss://"):
+                console_url(config(), base, TOKEN, "ubuntu")
+
+    def test_tokens_that_no_path_may_hold(self) -> None:
+        """A token that the proxy would not look at there is refused, and not quoted."""
+        no_path = config(credentials=("header",), tickets=True)
+        for given, token, reason in (
+            (config(), "", "no JWT"),
+            (config(), "-", "no JWT"),
+            (config(), "secret", "no JWT"),
+            (config(), "a/b.c.d", "no JWT"),
+            (config(), "a.b.c?d", "no JWT"),
+            (config(), "a.b.c\n", "no JWT"),
+            (config(), "..", "no JWT"),
+            (config(), "a.b.ü", "no JWT"),
+            (config(), "Bearer " + TOKEN, "no JWT"),
+            (config(), "a.b.c.d.e", "no JWT"),
+            (config(), TICKET, "no JWT"),
+            (config(tickets=True), TICKET + "A", "neither a JWT nor a ticket"),
+            (config(), f"a.b.{'c' * 8189}", "8193 bytes"),
+            (no_path, TOKEN, "takes no token from a path"),
+        ):
+            with self.subTest(token[:20]), self.assertRaisesRegex(ValueError, reason) as caught:
+                console_url(given, "ws://x", token, "ubuntu")
+            if len(token) > 5:
+                self.assertNotIn(token, str(caught.exception))
+        self.assertEqual(console_url(no_path, "ws://x", TICKET, "ubuntu"), f"ws://x/{TICKET}/ubuntu")
+
+    def test_names(self) -> None:
+        """A VMI that Kubernetes would not name so, and a subresource that is not enabled, are refused."""
+        for vmi in ("", "Ubuntu", "a/b", "-", "..", "ü", "a" * 254, TOKEN):
+            with self.subTest(vmi[:20]), self.assertRaisesRegex(ValueError, "no Kubernetes name") as caught:
+                console_url(config(), "ws://x", TOKEN, vmi)
+            self.assertNotIn(TOKEN, str(caught.exception))
+        for subresource in ("console", "", "vnc/x"):
+            with self.subTest(subresource), self.assertRaisesRegex(ValueError, "is not enabled"):
+                console_url(config(), "ws://x", TOKEN, "ubuntu", subresource)
+
+
+class OfAProxy(ProxyTestCase):
+    """``proxy.console_url``."""
+
+    tls = False
+
+    def assert_opens(self, url: str) -> None:
+        with RawClient.open(url) as client:
+            self.assertEqual(client.status, 101)
+
+    def test_own_address(self) -> None:
+        """Without a base the URL leads to the proxy itself, with its prefix, in IPv4 and IPv6."""
+        self.api.add_vmi("vm", self.namespace)
+        for host in ("127.0.0.1", "::1"):
+            with self.subTest(host):
+                proxy = self.start_proxy(host, host_path_prefix="a/b")
+                url = proxy.console_url(self.token("vm"), "vm")
+                self.assertRegex(url, r"\Aws://(127\.0\.0\.1|\[::1\]):\d+/a/b/")
+                self.assert_opens(url)
+
+    def test_every_address(self) -> None:
+        """A proxy that listens at every address is given the one that browsers use."""
+        self.api.add_vmi("vm", self.namespace)
+        proxy, token = self.start_proxy("0.0.0.0"), self.token("vm")
+        with self.assertRaisesRegex(ValueError, "say base="):
+            proxy.console_url(token, "vm")
+        self.assert_opens(proxy.console_url(token, "vm", base=f"http://127.0.0.1:{proxy.address[1]}/"))
+
+    def test_not_running(self) -> None:
+        """A proxy that does not run has no address, but its settings are enough with a base."""
+        proxy, token = self.start_proxy(tickets=True, subresources=("console",)), self.token("vm")
+        proxy.stop_thread()
+        with self.assertRaisesRegex(RuntimeError, "does not run"):
+            proxy.console_url(token, "vm")
+        url = proxy.console_url(token, "vm", subresource="console", base="wss://lab.example/ws")
+        self.assertEqual(url, f"wss://lab.example/ws/{token}/vm/console")
+
+
+class OfAProxyWithTLS(OfAProxy):
+    """The same by TLS."""
+
+    client_tls = True
+
+    def test_own_address(self) -> None:
+        """The URL of a proxy with a certificate is a wss one."""
+        self.api.add_vmi("vm", self.namespace)
+        url = self.start_proxy().console_url(self.token("vm"), "vm")
+        self.assertTrue(url.startswith("wss://127.0.0.1:"))
+        self.assert_opens(url)
+
+    def test_every_address(self) -> None:
+        """An https base leads to it, too."""
+        self.api.add_vmi("vm", self.namespace)
+        proxy = self.start_proxy("0.0.0.0")
+        base = f"https://127.0.0.1:{proxy.address[1]}"
+        self.assert_opens(proxy.console_url(self.token("vm"), "vm", base=base))
+
+
+if __name__ == "__main__":
+    unittest.main()

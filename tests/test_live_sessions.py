@@ -1,0 +1,108 @@
+"""Handles of open sessions, and who has them."""
+
+from __future__ import annotations
+
+import gc
+import unittest
+import weakref
+from typing import Any, cast
+
+from wsproxy.claims import Grant
+from wsproxy.closing import Ending
+from wsproxy.live_sessions import LiveSessions, SessionHandle
+
+GRANT = Grant("eve", "lab-1", ("vm", "other"), 1e12, "id-5")
+GONE = Ending("client", 1000, "client-gone")
+
+
+class FakeRelay:
+    """Stands for a session's relay."""
+
+    def __init__(self) -> None:
+        self.ending: Ending | None = None
+        self.bytes_up = self.bytes_down = 0
+        self.ends: list[tuple[int, str]] = []
+
+    def end(self, code: int, reason: str) -> None:
+        self.ends.append((code, reason))
+        self.ending = self.ending or Ending("proxy", code, reason)
+
+
+def handle_of(relay: FakeRelay, id: str = "0a0b0c0d") -> SessionHandle:
+    return SessionHandle(relay, id=id, grant=GRANT, vmi="vm", subresource="vnc", client="192.0.2.1")
+
+
+class Handles(unittest.TestCase):
+    def setUp(self) -> None:
+        self.relay = FakeRelay()
+        self.handle = handle_of(self.relay)
+        self.live = LiveSessions()
+        self.live.add(self.handle)
+
+    def test_what_it_says(self) -> None:
+        """A handle says who the session is and how it goes, and its text holds no more than that."""
+        handle = self.handle
+        self.assertEqual(
+            (handle.id, handle.user, handle.namespace, handle.vmi, handle.subresource, handle.client),
+            ("0a0b0c0d", "eve", "lab-1", "vm", "vnc", "192.0.2.1"),
+        )
+        self.assertGreater(handle.opened, 1_700_000_000)
+        self.relay.bytes_up, self.relay.bytes_down = 3, 4
+        self.assertEqual((handle.bytes_up, handle.bytes_down, handle.ending), (3, 4, None))
+        self.assertEqual(repr(handle), "<SessionHandle 0a0b0c0d open: user 'eve', lab-1/vm vnc>")
+
+    def test_close(self) -> None:
+        """A close goes to the relay with its code and reason; without any it is 4499, kicked."""
+        for arguments, expected in (
+            ((), (4499, "kicked")),
+            ((4000, ""), (4000, "")),
+            ((1000, "bye"), (1000, "bye")),
+            ((4999, "x" * 123), (4999, "x" * 123)),
+            ((3000, "é" * 61), (3000, "é" * 61)),
+        ):
+            with self.subTest(arguments):
+                self.handle.close(*arguments)
+                self.assertEqual(self.relay.ends.pop(), expected)
+
+    def test_close_that_cannot_be_sent(self) -> None:
+        """A code that may not be sent, or a reason that does not fit, is refused and ends nothing."""
+        for code in (-1, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65536, True, 4499.0, "4499", None):
+            with self.subTest(code), self.assertRaisesRegex(ValueError, "close code .* may not be sent"):
+                self.handle.close(cast(Any, code))
+        for reason in ("x" * 124, "é" * 62):
+            with self.subTest(reason), self.assertRaisesRegex(ValueError, "124 bytes of UTF-8"):
+                self.handle.close(4499, reason)
+        for no_text in ("\ud800", b"kicked", None, 5):
+            with self.subTest(no_text), self.assertRaisesRegex(ValueError, "must be text"):
+                self.handle.close(4499, cast(Any, no_text))
+        self.assertEqual(self.relay.ends, [])
+
+    def test_after_the_end(self) -> None:
+        """After the end the numbers are final, a close does nothing, and the relay is let go."""
+        self.relay.bytes_up, self.relay.bytes_down = 3, 4
+        self.live.remove(self.handle, GONE)
+        relay = weakref.ref(self.relay)
+        del self.relay
+        gc.collect()
+        self.assertIsNone(relay())
+        self.handle.close()
+        handle = self.handle
+        self.assertEqual((handle.bytes_up, handle.bytes_down, handle.ending), (3, 4, GONE))
+        self.assertIn("ended", repr(handle))
+        with self.assertRaises(ValueError):
+            self.handle.close(1005)
+
+    def test_order(self) -> None:
+        """The oldest session comes first in the list, which is a copy; two may have the same id."""
+        second, third = handle_of(FakeRelay()), handle_of(FakeRelay(), "ffffffff")
+        self.live.add(second)
+        self.live.add(third)
+        listed = self.live.all()
+        self.assertEqual(listed, [self.handle, second, third])
+        self.live.remove(second, GONE)
+        self.assertEqual(self.live.all(), [self.handle, third])
+        self.assertEqual((len(self.live), len(listed)), (2, 3))
+
+
+if __name__ == "__main__":
+    unittest.main()
