@@ -45,6 +45,7 @@ class ClientConnection:
         self._aborted = False
         self._in_session = False  # the session answers for how the connection ends
         self._proved = False
+        self._owed = False  # the client has said something, and has had no answer yet
 
     def run(self) -> None:
         """Serve the connection and close it. Blocks until its end; never raises."""
@@ -62,11 +63,15 @@ class ClientConnection:
             self._transport.close()
 
     def stop(self) -> None:
-        """See :class:`.Connection`: a session gets its Close, anything else is shut down."""
+        """See :class:`.Connection`: a session gets its Close, a request an answer; anything else is shut down."""
         self.session.stop()
         with self._lock:
-            in_session = self._in_session
-        if not in_session:
+            in_session, transport = self._in_session, self._transport
+        if in_session:
+            return
+        if self._owed or transport.has_arrived():
+            self._gateway.housekeeping.add(self, _LAST_WORD_SECONDS)
+        else:
             self.abort()
 
     def abort(self) -> None:
@@ -93,6 +98,7 @@ class ClientConnection:
         try:
             if not self._transport.starts(deadline):
                 return False  # a probe of the port, for instance; neither costs a TLS object nor a line
+            self._owed = True
             transport = tls.wrap(self._sock)
             with self._lock:
                 self._transport, aborted = transport, self._aborted
@@ -150,13 +156,20 @@ class ClientConnection:
             raise RequestTimeout("the request did not arrive in time") from None
         if not received:
             raise TransportClosed("the client left before its request was complete")
+        self._owed = True
         return received
 
     def _identify(self, head: RequestHead) -> Client:
         """Find out who sent the request; the log names that client from now on."""
         gateway = self._gateway
         tls = gateway.tls is not None
-        client = client_of(head, self.session.peer, tls, gateway.config.trusted_networks)
+        client = client_of(
+            head,
+            self.session.peer,
+            tls,
+            gateway.config.trusted_networks,
+            trust_unix=gateway.config.trusts_unix,
+        )
         self.session.peer = str(client)
         return client
 
@@ -165,6 +178,7 @@ class ClientConnection:
         request = http.HTTPRequest(head, client, deadline, lambda most: self._read_body(head, most, deadline))
         config = self._gateway.config
         self._transport.send(http.answer(request, config.prefix, self._gateway.access), deadline)
+        self._owed = False
         self._transport.linger(Deadline(_LAST_WORD_SECONDS))
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:
@@ -198,6 +212,7 @@ class ClientConnection:
             refused.message,
             f" ({refused.log_detail})" if refused.log_detail else "",
         )
+        self._gateway.housekeeping.remove(self)  # where stop() has given it less time than that takes
         self._allow(_REFUSAL_SECONDS)
         if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
             deadline = Deadline(_LAST_WORD_SECONDS)

@@ -55,12 +55,16 @@ class Gateway:
     :param hooks: what the embedding program is asked and told.
     :ivar tls: TLS towards clients, None if they come without.
     :ivar sessions: the sessions that are open.
+    :ivar draining: whether the proxy is about to stop, so that nobody should be sent here any more.
+    :ivar admits: whether new sessions may be opened.
+    :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
     """
 
     def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS) -> None:
         self.config = config
         self.hooks = hooks
+        self.draining, self.admits = False, True
         self.sessions = LiveSessions()
         self.tls = ServerTLS.from_config(config)
         self.resolver = Resolver()
@@ -74,6 +78,22 @@ class Gateway:
         self.counters = Counters()
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
+
+        self.on_reload: list[Callable[[], None]] = [self.keys.reload, self.dialler.reload]
+        if self.tls:
+            self.on_reload.append(self.tls.reload)
+
+    def reload(self) -> None:
+        """Read keys and certificates again, whether they look different or not; open sessions go on.
+
+        What cannot be used stays as it was, with one error in the log. Not for a signal handler; any thread.
+        Blocks on the file system only.
+        """
+        for step in self.on_reload:
+            try:
+                step()
+            except Exception:  # a bug of ours, which must not keep the others from what they do
+                logger.exception("reloading failed")
 
     def start(self) -> None:
         """Start the threads that all sessions share. Once only."""
@@ -165,6 +185,8 @@ class Session:
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config = self._gateway.config
+        if not self._gateway.admits:
+            raise Draining("the proxy is stopping")
         route, grant = self._gateway.access.admit(head, client, before_dial)
         on_authorised()
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)

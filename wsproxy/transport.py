@@ -156,6 +156,16 @@ class Transport:
             wait(self._fd, READABLE, deadline)
             return bool(socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
 
+    def has_arrived(self) -> bool:
+        """Whether something has come that was not received yet, or the end. Any thread, never blocks."""
+        try:
+            socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # closed
+        return True
+
     def bytes_taken(self) -> int | None:
         """Return how many bytes the peer's kernel has acknowledged; None where that is unknown."""
         try:
