@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import unittest
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.test_config import SECRET, config
-from wsproxy.config import UpstreamURL
+from wsproxy.config import Config, UpstreamURL
 from wsproxy.exceptions import ConfigError
-from wsproxy.settings import SETTINGS, config_from_env
+from wsproxy.settings import SETTINGS, config_from_env, config_from_mapping
 
 IN_CLUSTER = {
     "SECRET_KEY": SECRET,
@@ -291,3 +294,119 @@ class SettingTest(unittest.TestCase):
             self.assertTrue(setting.help, setting.env)
             self.assertLess(len(setting.help), 80, setting.env)
         self.assertIsNone(next(setting.default for setting in SETTINGS if setting.env == "SECRET_KEY"))
+
+
+class FromMappingTest(unittest.TestCase):
+    """Settings from a dict."""
+
+    ROWS = tuple(row for row in FromEnvTest.VALUES if row[2] != "sslopt")  # the environment has a part of it
+
+    def faults(self, given: Mapping[Any, object]) -> tuple[str, ...]:
+        with self.assertRaises(ConfigError) as caught:
+            config_from_mapping(given)
+        self.assertNotIn(SECRET, str(caught.exception))
+        return caught.exception.faults
+
+    def test_same_as_the_environment(self) -> None:
+        """The environment's names with texts mean what they mean there; so do the fields' names."""
+        for environ in (IN_CLUSTER, DEV, DEV | {"WS_REMOTE_URL": "ws://a:1"}):
+            self.assertEqual(config_from_mapping(environ), config_from_env(environ))
+        for env, text, target, value in self.ROWS:
+            for name in (env, target):
+                with self.subTest(name):
+                    self.assertEqual(getattr(config_from_mapping(IN_CLUSTER | {name: text}), target), value)
+
+    def test_values(self) -> None:
+        """Either name may have a value of the field's own type; a list does for a tuple."""
+        for env, _, target, value in self.ROWS:
+            as_json = list(value) if isinstance(value, tuple) else value
+            for name in (env, target):
+                with self.subTest(name):
+                    found = config_from_mapping(IN_CLUSTER | {name: as_json})
+                    self.assertEqual(getattr(found, target), value)
+
+    def test_fields(self) -> None:
+        """All fields of a Config may be given by their names, and make an equal one."""
+        options = {"ca_certs": "/a", "check_hostname": False}
+        for given in (config(), config(sslopt=options, algorithms=("HS256", "HS384"))):
+            values = {item.name: getattr(given, item.name) for item in fields(Config) if item.init}
+            self.assertEqual(config_from_mapping(values), given)
+        keys = [SECRET, SECRET.encode()]
+        self.assertEqual(config_from_mapping(IN_CLUSTER | {"SECRET_KEY": keys}).secret_key, tuple(keys))
+        found = config_from_mapping({"secret_key": SECRET.encode(), "remote_url": "wss://a", "leeway": 2})
+        self.assertEqual((found.secret_key, found.remote_url, found.leeway), (SECRET.encode(), "wss://a", 2))
+
+    def test_not_given(self) -> None:
+        """None and an empty text count as not given."""
+        for nothing in (None, ""):
+            given: dict[str, object] = {item.name: nothing for item in fields(Config) if item.init}
+            del given["secret_key"]
+            self.assertEqual(config_from_mapping(given | IN_CLUSTER), config_from_env(IN_CLUSTER))
+
+    def test_where_the_api_is(self) -> None:
+        """The API is at the URL, or where Kubernetes says; in dev mode there is a default."""
+        port: dict[str, object] = IN_CLUSTER | {"KUBERNETES_SERVICE_PORT": 6443}
+        self.assertEqual(config_from_mapping(port).remote_url, "wss://10.96.0.1:6443")
+        dev = {"secret_key": SECRET, "local_dev_mode": True}
+        self.assertEqual(config_from_mapping(dev).remote_url, "ws://localhost:8001")
+        self.assertEqual(config_from_mapping(dev | {"remote_url": "ws://a:1"}).remote_url, "ws://a:1")
+        missing = "remote_url is missing; give the URL of the Kubernetes API, such as wss://10.96.0.1:443"
+        for given in ({}, {"WS_REMOTE_URL": "ws://a"}, {"KUBERNETES_SERVICE_HOST": "a"}):
+            with self.subTest(given):
+                self.assertEqual(self.faults({"secret_key": SECRET} | given), (missing,))
+
+    def test_ca_file(self) -> None:
+        """The CA's file is an option of TLS, as in the environment."""
+        found = config_from_mapping(IN_CLUSTER | {"WSPROXY_CA_FILE": "/a"})
+        self.assertEqual(found.sslopt, {"ca_certs": "/a"})
+
+    def test_every_fault(self) -> None:
+        """One error lists every fault: of keys, of types, of texts and of the whole."""
+        given: dict[Any, object] = {
+            "secret_key": 5,
+            "remote_url": 7,
+            "WS_REMOTE_URL": "ws://a",
+            "pings_interval": 5,
+            "WSPROXY_ZZZZZZZZ": None,
+            8: "x",
+            "SECRET_KEY": SECRET,
+            "local_dev_mode": "maybe",
+            "port": True,
+            "WSPROXY_MAX_PENDING": 8.0,
+            "leeway": "a bit",
+            "ping_interval": False,
+            "allow_origin": ["https://a.example", 5],
+            "sslopt": ["ca_certs"],
+            "WSPROXY_CA_FILE": "/a",
+            "tickets": 1,
+            "reject": b"http",
+            "close_timeout": -1,
+        }
+        expected = """\
+secret_key must be text, bytes or a list of these, and is of type int
+remote_url must be text, and is of type int
+'pings_interval' is not a setting; is ping_interval meant?
+'WSPROXY_ZZZZZZZZ' is not a setting
+8 is not a setting
+secret_key and SECRET_KEY are the same setting; give one
+local_dev_mode is 'maybe'; it must be true or false
+port must be a whole number, and is of type bool
+WSPROXY_MAX_PENDING must be a whole number, and is of type float
+leeway is 'a bit'; it must be a number of seconds
+ping_interval must be a number, and is of type bool
+allow_origin must be a list of texts, and is of type list
+sslopt must be a dict, and is of type list
+tickets must be true or false, and is of type int
+reject must be text, and is of type bytes
+WSPROXY_CA_FILE and sslopt are both given; name the file in sslopt, as ca_certs
+remote_url and WS_REMOTE_URL are both given; give remote_url alone
+close_timeout is -1; it must be seconds, above 0 and below a day"""
+        self.assertEqual("\n".join(self.faults(given)), expected)
+
+    def test_every_setting_has_a_type(self) -> None:
+        """A value of an unheard-of type is a fault, whichever setting it is for."""
+        names = [item.name for item in fields(Config) if item.init] + [setting.env for setting in SETTINGS]
+        for name in names:
+            with self.subTest(name):
+                faults = self.faults(DEV | {name: object()})
+                self.assertTrue(any(f"{name} must be" in fault or "same" in fault for fault in faults))

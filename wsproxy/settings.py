@@ -1,7 +1,8 @@
-"""The program's settings: environment variables and flags of the same names. No I/O."""
+"""Settings from outside: environment variables, flags of the same names, or a dict. No I/O."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from .config import SERVICE_ACCOUNT_CA, Config, collect
 from .exceptions import ConfigError
 from .routing import host_and_port
 
-__all__ = ["SETTINGS", "Setting", "config_from_env"]
+__all__ = ["SETTINGS", "Setting", "config_from_env", "config_from_mapping"]
 
 T = TypeVar("T")
 
@@ -35,15 +36,16 @@ class Setting:
     def flag(self) -> str:
         return "--" + self.env.removeprefix("WSPROXY_").lower().replace("_", "-")
 
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str, name: str | None = None) -> Any:
         """Convert ``text``.
 
-        :raises ConfigError: naming the variable; a secret is not quoted.
+        :param name: what the person calls the setting; None for the variable.
+        :raises ConfigError: naming it; a secret is not quoted.
         """
         try:
             return self.convert(text)
         except ValueError as exc:
-            raise ConfigError([f"{self.env} is {text!r}; {exc}"]) from None
+            raise ConfigError([f"{name or self.env} is {text!r}; {exc}"]) from None
 
 
 def _number(kind: Callable[[str], T], what: str) -> Callable[[str], T]:
@@ -141,9 +143,10 @@ SETTINGS = (
 
 
 def config_from_env(environ: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Config:
-    """Read the program's settings.
+    """Read the program's settings, for a program of one's own. It reads nothing else.
 
-    :param environ: such as ``os.environ``; a variable that is empty counts as not set.
+    :param environ: such as ``os.environ``; a variable that is empty counts as not set, and one that is no
+        setting and does not begin with ``WSPROXY_`` does not count.
     :param flags: values by the same names, which win; None counts as not given.
     :raises ConfigError: listing every fault.
     """
@@ -190,3 +193,105 @@ def _unknown_variables(given: Mapping[str, str]) -> list[str]:
         for name in sorted(given)
         if name.startswith("WSPROXY_") and name not in known and not name.startswith(injected)
     ]
+
+
+def config_from_mapping(given: Mapping[str, object]) -> Config:
+    """Read settings from a dict, as a framework or a file in JSON or TOML has them. It reads nothing else.
+
+    :param given: by the names of :class:`.Config`'s fields, or of the environment's variables, each setting
+        once. A text is read as the environment's would be ("true", "5001", "a,b"), other values have the
+        field's type, lists for tuples. None and an empty text count as not given. ``remote_url`` may be left
+        out in dev mode, and where ``KUBERNETES_SERVICE_HOST`` and ``_PORT`` are given.
+    :raises ConfigError: listing every fault; a key that is no setting is one.
+    """
+    faults: list[str] = []
+    names: dict[str, str] = {}  # what each setting is called here
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        target = _TARGETS.get(name)
+        if target is None:
+            faults.append(_unknown(name))
+        elif value is None or value == "":
+            continue
+        elif target in names:
+            faults.append(f"{names[target]} and {name} are the same setting; give one")
+        else:
+            names[target] = name
+            read = collect(faults, lambda target=target, name=name, value=value: _read(target, name, value))  # type: ignore[misc]
+            if read is not None:
+                values[target] = read
+    # What is a fault already has a value that makes no further one.
+    values.setdefault("secret_key", "-" * 32 if "secret_key" in names else "")
+    values.setdefault("local_dev_mode", "local_dev_mode" in names)
+    _join(values, names, faults)
+    config = collect(faults, lambda: Config(**values))
+    if config is None or faults:
+        raise ConfigError(faults)
+    return config
+
+
+_FIELDS: dict[str, str] = {item.name: str(item.type) for item in fields(Config) if item.init}
+_SETTING_OF = {setting.target or setting.env: setting for setting in SETTINGS}
+_TARGETS: dict[str, str] = {name: name for name in _FIELDS} | {
+    setting.env: setting.target or setting.env for setting in SETTINGS
+}
+_WHERE_THE_API_IS = ("WS_REMOTE_URL", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
+
+_LISTS = (list, tuple, set, frozenset)
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "int": (lambda value: type(value) is int, "a whole number"),
+    "float": (lambda value: type(value) in (int, float), "a number"),
+    "str": (lambda value: isinstance(value, str), "text"),
+    "tuple[str, ...]": (lambda value: _is_list_of(value, str), "a list of texts"),
+    "Mapping[str, Any]": (lambda value: isinstance(value, Mapping), "a dict"),
+    "str | bytes | Sequence[str | bytes]": (
+        lambda value: isinstance(value, str | bytes) or _is_list_of(value, str | bytes),
+        "text, bytes or a list of these",
+    ),
+}
+"""By the types of Config's fields: whether a value is one, and what it should be."""
+
+
+def _is_list_of(value: object, kind: Any) -> bool:
+    return isinstance(value, _LISTS) and all(isinstance(item, kind) for item in value)
+
+
+def _read(target: str, name: str, value: object) -> Any:
+    setting = _SETTING_OF.get(target)
+    if isinstance(value, str) and setting:
+        return setting.parse(value, name)
+    if target == "KUBERNETES_SERVICE_PORT" and type(value) is int:
+        return str(value)
+    is_one, what = _KINDS[_FIELDS.get(target, "str").removesuffix(" | None")]
+    if not is_one(value):
+        raise ConfigError([f"{name} must be {what}, and is of type {type(value).__name__}"])
+    return tuple(value) if isinstance(value, _LISTS) else value
+
+
+def _join(values: dict[str, Any], names: Mapping[str, str], faults: list[str]) -> None:
+    """Make fields of what is no field by itself."""
+    ca_certs = values.pop("ca_certs", None)
+    if ca_certs is not None and "sslopt" in names:
+        faults.append(f"{names['ca_certs']} and sslopt are both given; name the file in sslopt, as ca_certs")
+    elif ca_certs is not None:
+        values["sslopt"] = {"ca_certs": ca_certs}
+    parts = {name: values.pop(name) for name in _WHERE_THE_API_IS if name in values}
+    if "remote_url" in names and parts:
+        faults.append(f"remote_url and {' and '.join(parts)} are both given; give remote_url alone")
+    if (
+        "remote_url" not in names
+        and not values["local_dev_mode"]
+        and len(parts.keys() - {"WS_REMOTE_URL"}) < 2
+    ):
+        faults.append(
+            "remote_url is missing; give the URL of the Kubernetes API, such as wss://10.96.0.1:443"
+        )
+        parts = {"KUBERNETES_SERVICE_HOST": "unset", "KUBERNETES_SERVICE_PORT": "443"}
+    if "remote_url" not in values:
+        values["remote_url"] = _remote_url(parts, values["local_dev_mode"], [])
+
+
+def _unknown(name: object) -> str:
+    close = difflib.get_close_matches(str(name), _TARGETS, 1, 0.75)
+    return f"{name!r} is not a setting" + (f"; is {close[0]} meant?" if close else "")
