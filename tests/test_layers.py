@@ -42,11 +42,22 @@ LAYERS: tuple[frozenset[str], ...] = (
             "routing",
             "sockets",
             "strict_json",
+            "systemd",
             "upgrade",
         }
     ),
     frozenset(
-        {"admission", "claims", "credentials", "forwarded", "jwks", "keyring", "resolver", "transport"}
+        {
+            "admission",
+            "claims",
+            "credentials",
+            "forwarded",
+            "jwks",
+            "keyring",
+            "listeners",
+            "resolver",
+            "transport",
+        }
     ),
     frozenset(
         {"authorization", "config", "live_sessions", "refusal", "response", "tickets", "tokens", "writer"}

@@ -63,7 +63,7 @@ class ClientConnection:
             self._transport.close()
 
     def stop(self) -> None:
-        """See :class:`.Connection`: a session gets its Close, a request an answer; anything else is shut down."""
+        """See :class:`.Connection`: a session gets its Close, a request its answer; the rest is shut down."""
         self.session.stop()
         with self._lock:
             in_session, transport = self._in_session, self._transport

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["BACKLOG", "FD", "UNIX", "Listener", "listen"]
+from .routing import host_and_port
+
+__all__ = ["BACKLOG", "FD", "UNIX", "Listener", "address_text", "listen"]
 
 UNIX, FD = "unix:", "fd:"
 """How a host begins that is a path, or the number of a descriptor."""
@@ -108,6 +110,11 @@ class Listener(socket.socket):
     def _shares_port(self) -> bool:
         inet = self.family in (socket.AF_INET, socket.AF_INET6)
         return inet and bool(self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def address_text(host: str, port: int) -> str:
+    """Return an address as it is written: ``HOST:PORT``, or ``unix:PATH``."""
+    return host if host.startswith(UNIX) else host_and_port(host, port)
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False, mode: int = _UNIX_MODE) -> Listener:

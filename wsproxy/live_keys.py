@@ -67,7 +67,7 @@ class LiveKeys:
             self._url.load(deadline)
 
     def reload(self) -> None:
-        """Read all files again, and have the set at a URL fetched, at once. Blocks on the file system only."""
+        """Read all files again, and have a set at a URL fetched. Blocks on the file system only."""
         for file in self._files:
             file.reload()
         if self._url:

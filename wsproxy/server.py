@@ -47,11 +47,9 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     :param shared: whether other processes accept from the listener, too.
     """
 
-    socket: Listener
-
     def __init__(self, listener: Listener, gateway: Gateway, *, shared: bool = False) -> None:
         socketserver.BaseServer.__init__(self, listener.getsockname(), socketserver.BaseRequestHandler)
-        self.socket = listener
+        self.socket = self._listener = listener
         self._gateway = gateway
         self._shared = shared or listener.inherited
         self._refuser = Refuser(gateway.config.reject)
@@ -73,7 +71,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     @property
     def address(self) -> tuple[str, int]:
         """The bound host and port; ``unix:PATH`` and 0 for a path."""
-        return self.socket.address
+        return self._listener.address
 
     @property
     def connections(self) -> int:
@@ -99,8 +97,8 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def stop(self, drain: float = 0.0, grace: float = 0.0) -> None:
         """Stop accepting, let sessions end or end them with 1012, and return when all is closed.
 
-        Blocks for ``grace`` and ``drain`` seconds at most, unless :meth:`hurry` is called, and then for at most
-        the close timeout and a few seconds. Not from one of the server's own threads. Idempotent.
+        Blocks for ``grace`` and ``drain`` seconds at most, unless :meth:`hurry` is called, and then for the
+        close timeout and a few seconds at most. Not from one of the server's own threads. Idempotent.
 
         :param drain: how long sessions may go on, once nobody is let in any more.
         :param grace: how long everybody is let in as before; only ``/readyz`` says already that we stop.
@@ -136,12 +134,12 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             while not self._stop_requested.is_set():
                 turns.wait()
                 self._handle_request_noblock()  # type: ignore[attr-defined]
-        if not self.socket.inherited:  # else whoever else has it goes on accepting
+        if not self._listener.inherited:  # else whoever else has it goes on accepting
             self._accept_queued()
 
     def _accept_queued(self) -> None:
         """Take in whom the kernel has queued: closing the listener would reset them without a word."""
-        deadline = Deadline(self.socket.withdraw())
+        deadline = Deadline(self._listener.withdraw())
         for _ in range(BACKLOG):
             if self._complained or not readable_by(self.socket, deadline):
                 return
