@@ -25,7 +25,7 @@ __all__ = ["Pace", "ProxyProcess", "needs_proc", "wait_until"]
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
 _POLL = 0.01
-_READY = re.compile(rb"listening on (.*):(\d+)( .*)?\n")
+_READY = re.compile(rb"listening on (?:(unix:.*)|(.*):(\d+))( .*)?\n")
 _SETTINGS = {setting.env for setting in SETTINGS}
 
 needs_proc = unittest.skipUnless(os.path.isdir("/proc/self/fd"), "needs /proc to look into another process")
@@ -121,7 +121,7 @@ class ProxyProcess:
             if readable and not received:
                 raise RuntimeError(f"the proxy did not start: {self.output.decode(errors='replace')}")
             self._output += received
-        return match[1].decode(), int(match[2])
+        return (match[1].decode(), 0) if match[1] else (match[2].decode(), int(match[3]))
 
     def __enter__(self) -> ProxyProcess:
         return self
