@@ -37,11 +37,17 @@ class ProxyProcess:
 
     :param api: the stand-in, started; one with TLS is a cluster, one without is ``kubectl proxy``.
     :param command: what the interpreter is to run.
+    :param stdin: its standard input, by default nothing.
     :param settings: further environment variables of the program.
     """
 
     def __init__(
-        self, api: FakeKubeVirtAPI, command: Sequence[str] = ("-m", "wsproxy"), **settings: str
+        self,
+        api: FakeKubeVirtAPI,
+        command: Sequence[str] = ("-m", "wsproxy"),
+        *,
+        stdin: int | None = None,
+        **settings: str,
     ) -> None:
         self._scheme = "wss" if "WSPROXY_TLS_CERT" in settings else "ws"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -49,7 +55,7 @@ class ProxyProcess:
         self.process = subprocess.Popen(
             [sys.executable, *command],
             env=_environment(api) | settings,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
@@ -57,6 +63,7 @@ class ProxyProcess:
             self.address = self._wait_until_ready()
         except BaseException:
             self.stop(signal.SIGKILL)
+            self._errors.close()
             raise
 
     @property
