@@ -45,8 +45,8 @@ class ProxyProcess:
         self,
         api: FakeKubeVirtAPI,
         command: Sequence[str] = ("-m", "wsproxy"),
-        *,
-        stdin: int | None = None,
+        stdin: int = subprocess.DEVNULL,
+        /,
         **settings: str,
     ) -> None:
         self._scheme = "wss" if "WSPROXY_TLS_CERT" in settings else "ws"
@@ -55,7 +55,7 @@ class ProxyProcess:
         self.process = subprocess.Popen(
             [sys.executable, *command],
             env=_environment(api) | settings,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )

@@ -32,7 +32,7 @@ class UnixSocket(unittest.TestCase):
         return client_of(parsed(*headers), UNIX_PEER, False, TRUSTED, trust_unix=trust_unix)
 
     def test_trusted(self) -> None:
-        """The first address that no trusted proxy has is the client's; scheme and host are the proxy's word."""
+        """The first address that no trusted proxy has is the client's; the rest is the proxy's word."""
         client = self.seen(
             "X-Forwarded-For: 1.2.3.4, 192.0.2.7, 10.0.0.9",
             "X-Forwarded-Proto: https",

@@ -31,16 +31,19 @@ class LaunchTestCase(DrainTestCase):
         self.directory = directory.name
         self.path = os.path.join(directory.name, "socket")
 
-    def program(self, *command: str, stdin: int | None = None, **settings: str) -> ProxyProcess:
-        proxy = ProxyProcess(self.api, command or ("-m", "wsproxy"), stdin=stdin, **settings)
+    def program(self, **settings: str) -> ProxyProcess:
+        proxy = ProxyProcess(self.api, **settings)
         self.addCleanup(proxy.close)
         return proxy
 
-    def failed(self, *command: str, stdin: int | None = None, **settings: str) -> str:
-        """Run a program that cannot start, and return what it wrote."""
-        with self.assertRaises(RuntimeError) as caught:
-            ProxyProcess(self.api, command or ("-m", "wsproxy"), stdin=stdin, **settings)
-        return str(caught.exception)
+    def activated(self, sock: socket.socket, count: str = "1", **settings: str) -> ProxyProcess:
+        """Start the program with a passed socket.
+
+        :param count: how many it is told that there are.
+        """
+        proxy = ProxyProcess(self.api, ("-c", _ACTIVATE, count), sock.fileno(), **settings)
+        self.addCleanup(proxy.close)
+        return proxy
 
 
 class Paths(LaunchTestCase):
@@ -75,7 +78,8 @@ class Paths(LaunchTestCase):
     def test_live_socket(self) -> None:
         """A second program does not take a live one's place, unless it is to."""
         first = self.program(WSPROXY_LISTEN=f"unix:{self.path}")
-        self.assertIn(f"cannot listen on unix:{self.path}: ", self.failed(WSPROXY_LISTEN=f"unix:{self.path}"))
+        with self.assertRaisesRegex(RuntimeError, f"cannot listen on unix:{self.path}: "):
+            self.program(WSPROXY_LISTEN=f"unix:{self.path}")
         client = self.opened(first.address)
         second = self.program(WSPROXY_LISTEN=f"unix:{self.path}", WSPROXY_REUSE_PORT="true")
         first.process.send_signal(signal.SIGTERM)
@@ -107,7 +111,7 @@ class Activation(LaunchTestCase):
         sock = self.listening()
         for workers in ("1", "2"):
             early = self.connect(sock.getsockname())
-            proxy = self.program("-c", _ACTIVATE, "1", stdin=sock.fileno(), WSPROXY_WORKERS=workers)
+            proxy = self.activated(sock, WSPROXY_WORKERS=workers)
             self.assertEqual(proxy.address, sock.getsockname())
             self.ask(early)
             self.assertEqual(early.status, 101)
@@ -120,18 +124,19 @@ class Activation(LaunchTestCase):
 
     def test_faults(self) -> None:
         """Several sockets, and one beside a setting, are faults that say what to do."""
-        descriptor = self.listening().fileno()
-        self.assertIn("leave one ListenStream=", self.failed("-c", _ACTIVATE, "2", stdin=descriptor))
-        given = self.failed("-c", _ACTIVATE, "1", stdin=descriptor, WSPROXY_LISTEN=f"unix:{self.path}")
-        self.assertIn("WSPROXY_LISTEN is set, but systemd passes a socket", given)
+        sock = self.listening()
+        with self.assertRaisesRegex(RuntimeError, "leave one ListenStream="):
+            self.activated(sock, "2")
+        with self.assertRaisesRegex(RuntimeError, "WSPROXY_LISTEN is set, but systemd passes a socket"):
+            self.activated(sock, WSPROXY_LISTEN=f"unix:{self.path}")
 
     def test_no_listening_socket(self) -> None:
         """A descriptor that does not listen is refused with one sentence."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-            output = self.failed("-c", _ACTIVATE, "1", stdin=sock.fileno())
-        self.assertIn("cannot listen on fd:3: ", output)
-        self.assertIn("Accept=no", output)
-        self.assertNotIn("Traceback", output)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.addCleanup(sock.close)
+        with self.assertRaisesRegex(RuntimeError, "cannot listen on fd:3: .*Accept=no") as caught:
+            self.activated(sock)
+        self.assertNotIn("Traceback", str(caught.exception))
 
 
 class Notifications(LaunchTestCase):
@@ -169,7 +174,8 @@ class Hangup(LaunchTestCase):
             "signal.signal(signal.SIGHUP, lambda *arguments: print('ours', file=sys.stderr, flush=True))\n"
             "sys.exit(cli.main([]))\n"
         )
-        proxy = self.program("-c", program)
+        proxy = ProxyProcess(self.api, ("-c", program))
+        self.addCleanup(proxy.close)
         proxy.process.send_signal(signal.SIGHUP)
         self.assertTrue(wait_until(lambda: b"ours\n" in proxy.output, _TIMEOUT))
         client = self.opened(proxy.address)

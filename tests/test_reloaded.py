@@ -116,7 +116,7 @@ class ReloadedTest(LeakTestCase):
             self.assertEqual(value.get(), "two", "other files are tried at once")
 
     def test_reload(self) -> None:
-        """It is loaded again at once when asked to, though the files look as before, or failed a moment ago."""
+        """It is loaded again when asked to, though the files look as before, or failed a moment ago."""
         value = self.reloaded()
         value.reload()
         self.assertEqual((value.get(), self.loads), ("one", 1))
