@@ -20,7 +20,7 @@ from wsproxy.settings import SETTINGS
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 
-__all__ = ["Pace", "ProxyProcess", "needs_proc", "wait_until"]
+__all__ = ["Pace", "ProxyProcess", "environment_for", "needs_proc", "wait_until"]
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
@@ -54,7 +54,7 @@ class ProxyProcess:
         self._output = b""
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            env=_environment(api) | settings,
+            env=environment_for(api) | settings,
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -139,7 +139,8 @@ class ProxyProcess:
         self.close()
 
 
-def _environment(api: FakeKubeVirtAPI) -> dict[str, str]:
+def environment_for(api: FakeKubeVirtAPI) -> dict[str, str]:
+    """Return the environment of a program in front of a stand-in."""
     environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
     environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
     if not api.tls:

@@ -39,7 +39,7 @@ class BackPressureTestCase(ProxyTestCase):
     rate = 32_000_000.0
     most_ahead = 48 * _MIB
     most_memory = 2 * _MIB
-    ping_interval = 0.1
+    ping_interval = 0.2
     receive_buffer: int | None = 65536
 
     def setUp(self) -> None:

@@ -230,7 +230,7 @@ class ByteIdentity(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         # With pings each 10 ms, two intervals without a byte are no sign of death on a busy machine.
-        patcher = patch("wsproxy.relay._DEAD_AFTER_INTERVALS", 1000)
+        patcher = patch("wsproxy.liveness._DEAD_AFTER_INTERVALS", 1000)
         patcher.start()
         self.addCleanup(patcher.stop)
         self.proxy: WebsocketProxy = self.start_proxy(ping_interval=_PING_INTERVAL)

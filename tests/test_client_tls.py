@@ -213,7 +213,7 @@ class Handshakes(ClientTLSTestCase):
         pause = threading.Event()
         with (
             mock.patch.object(TLSTransport, "_try_recv", swallow),
-            mock.patch("wsproxy.connection._LAST_WORD_SECONDS", 0.2),
+            mock.patch("wsproxy.exchange.LAST_WORD_SECONDS", 0.2),
         ):
             deadline = Deadline(_WITHIN)
             sock = self.connect(self.proxy)

@@ -14,6 +14,8 @@ from wsproxy.config import (
     UpstreamURL,
 )
 from wsproxy.exceptions import ConfigError
+from wsproxy.lifetime import LifetimeRules
+from wsproxy.limits import LimitRules
 
 SECRET = "the-very-secret-of-at-least-32-bytes"
 
@@ -102,6 +104,7 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.workers, found.max_pending), (1, 512))
         self.assertEqual((found.listen, found.reuse_port), (None, False))
         self.assertEqual((found.drain_grace, found.drain_timeout), (0, 0))
+        self.assertEqual((found.grace, found.idle_timeout, found.max_age), (0, 0, 0))
         self.assertEqual((found.secret_key_files, found.jwks, found.jwks_ca_file), ((), None, None))
         self.assertEqual((found.jwks_interval, found.leeway), (300, 0))
         self.assertEqual((found.issuer, found.audience, found.namespaces), ((), (), ()))
@@ -184,6 +187,14 @@ class FieldsTest(ConfigCase):
             ("namespaces", (("",), ("lab-*",), ("lab-1", "A"), ("a.b",))),
             ("max_frame_size", (0, -1, 65535)),
             ("max_pending", (-1, 0, 7)),
+            ("max_sessions", (-1,)),
+            ("max_sessions_per_user", (-1,)),
+            ("max_sessions_per_vmi", (-1,)),
+            ("max_pending_per_address", (-1,)),
+            ("max_failures", (-1,)),
+            ("grace", (-1, float("nan"))),
+            ("idle_timeout", (-1, float("nan"), float("inf"))),
+            ("max_age", (-1, float("nan"), float("inf"))),
             ("port", (-1, 65536)),
             ("drain_grace", (-0.1, 86400, float("nan"))),
             ("drain_timeout", (-0.1, 86400, float("nan"))),
@@ -220,6 +231,7 @@ class FieldsTest(ConfigCase):
         config(port=65535, max_frame_size=65536)
         config(workers=1)
         config(workers=64)
+        config(grace=float("inf"), idle_timeout=0.1, max_age=1e9)
         config(leeway=300, jwks_interval=86399)
         config(drain_grace=0, drain_timeout=86399)
         config(listen="unix:/" + 99 * "a", reuse_port=True)
@@ -273,6 +285,29 @@ class FieldsTest(ConfigCase):
         """An inherited descriptor has its options already."""
         (fault,) = self.faults(listen="fd:3", reuse_port=True)
         self.assertIn("leave it out", fault)
+
+    def test_lifetimes_and_limits(self) -> None:
+        """The rules of lifetimes and limits are made of the settings."""
+        found = config(grace=1, idle_timeout=2, max_age=3)
+        self.assertEqual(found.lifetime_rules, LifetimeRules(grace=1, idle=2, age=3))
+        found = config(
+            max_sessions=1,
+            max_sessions_per_user=2,
+            max_sessions_per_vmi=3,
+            max_pending_per_address=4,
+            max_failures=5,
+        )
+        self.assertEqual(found.limit_rules, LimitRules(sessions=1, user=2, vmi=3, address=4, failures=5))
+        self.assertEqual(config().limit_rules, LimitRules())
+
+    def test_limits_need_one_process(self) -> None:
+        """Limits with several workers are a fault that names them; lifetimes are none, nor is what is off."""
+        (fault,) = self.faults(max_sessions=1, max_failures=5, max_sessions_per_vmi=0, workers=2)
+        self.assertIn("each process would count max_sessions and max_failures for itself", fault)
+        for name in ("max_sessions_per_user", "max_sessions_per_vmi", "max_pending_per_address"):
+            (fault,) = self.faults(**{name: 1}, workers=2)
+            self.assertIn(name, fault)
+        config(workers=2, grace=1, idle_timeout=1, max_age=1, max_frame_size=65536, max_pending=8)
 
     def test_tickets_need_one_process(self) -> None:
         """Tickets with several workers are a fault that says why."""

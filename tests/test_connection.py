@@ -72,7 +72,7 @@ class BeforeASession(LeakTestCase):
         self.addCleanup(self.gateway.housekeeping.stop)
         self.thread.start()
         self.peer.sendall(b"GET /")
-        with mock.patch("wsproxy.connection._LAST_WORD_SECONDS", 0.01):
+        with mock.patch("wsproxy.connection.LAST_WORD_SECONDS", 0.01):
             self.connection.stop()
             self.connection.stop()
         self.assertEqual(self.assert_closed(), b"")

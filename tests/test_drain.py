@@ -86,7 +86,7 @@ class Library(DrainTestCase):
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(proxy.stop_thread)
-        self.assertTrue(wait_until(lambda: server._gateway.draining, _TIMEOUT))
+        self.assertTrue(wait_until(lambda: server._gateway.readiness._draining, _TIMEOUT))
         return thread
 
     def test_sessions_go_on(self) -> None:
@@ -280,7 +280,7 @@ class Program(DrainTestCase):
                 self.assertEqual(proxy.output.count(b"cannot be read again"), workers)
                 _write(path, other)
                 proxy.process.send_signal(signal.SIGHUP)
-                self.wait_for(proxy, rb"SIGHUP: keys and certificates are read again\n", 2)
+                self.wait_for(proxy, rb"SIGHUP: keys and certificates are read again", 2)
                 new = self.session(proxy.address, secret=other)
                 self.assertEqual(new.status, 101)
                 new.close()

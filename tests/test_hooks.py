@@ -34,7 +34,7 @@ class HooksCase(ProxyTestCase):
         self.proxy: WebsocketProxy
 
     def start(self, **options: Any) -> None:
-        hooks: dict[str, Any] = {"on_open": self.on_open, "on_close": self.on_close}
+        hooks: dict[str, Any] = {"on_open": self.on_open, "on_close": self.on_close, "close_timeout": 0.2}
         self.proxy = self.start_proxy(**(hooks | options))
 
     def on_open(self, session: SessionHandle) -> None:
@@ -153,7 +153,7 @@ class Acting(HooksCase):
 
     def test_silent_client_of_a_closed_session(self) -> None:
         """A session that is closed ends within the close timeout, whatever its client does."""
-        self.start(close_timeout=0.2)
+        self.start()
         client = self.client()
         session, _ = self.next("open")
         session.close()

@@ -12,6 +12,7 @@ import threading
 import unittest
 from collections.abc import Callable
 from typing import cast
+from unittest import mock
 
 from tests.transports import in_thread
 from wsproxy.closing import Ending, Leg
@@ -34,7 +35,7 @@ from wsproxy.testing.kubevirt_frames import (
 )
 from wsproxy.testing.raw_client import client_context
 from wsproxy.tls import accept_tls, server_context
-from wsproxy.transport import PlainTransport, Transport
+from wsproxy.transport import PlainTransport, Traffic, Transport
 
 _LIMITS = RelayLimits(close_timeout=5.0, ping_interval=10.0, max_frame_size=1 << 20)
 _TIMEOUT = 10.0
@@ -371,14 +372,33 @@ class Liveness(RelayTestCase):
         self.assert_open()
 
     def test_one_answer_starts_the_count_again(self) -> None:
-        """A leg that answers every second ping lives."""
+        """A leg that answers every ping, but late, lives."""
         self.start()
-        for index in range(8):
-            self.tick(10)
+        self.tick(10)
+        for _ in range(8):
             self.answer_ping(self.upstream)
-            if index % 2:
-                self.answer_ping(self.client)
+            self.tick(9)
+            self.answer_ping(self.client)
+            self.tick(1)
         self.assert_open()
+
+    def test_due_of_a_silent_leg(self) -> None:
+        """A leg that is silent is looked at as soon as its time is over, and not only at the next ping."""
+        self.start()
+        self.hear(self.client, self.upstream)
+        self.tick(10)
+        self.answer_ping(self.client)
+        self.answer_ping(self.upstream)
+        self.assertEqual(self.tick(3), 7)  # nothing to look at before the next ping
+        traffic = Traffic(taken=1000, sent_ago=7, heard_ago=6)
+        with mock.patch.object(self.near_client, "traffic", return_value=traffic):
+            self.tick(7)
+            self.answer_ping(self.upstream)
+            self.assertEqual(self.tick(10), 4)
+            self.assert_open()
+            with self.assertLogs("wsproxy.relay", "INFO"):
+                self.tick(4)
+        self.assert_over()
 
     def test_nobody_is_judged_without_a_ping(self) -> None:
         """However long the first tick takes, nobody is dead who was not asked."""
@@ -401,6 +421,11 @@ class Liveness(RelayTestCase):
             self.upstream.sock.settimeout(_TIMEOUT)
         self.assertTrue(self.client_is_full())
         return sent
+
+    def taken_by_client(self) -> int:
+        traffic = self.near_client.traffic()
+        assert traffic is not None
+        return traffic.taken
 
     def client_is_full(self) -> bool:
         return self.relay._sides[Leg.CLIENT].writer.busy
@@ -450,9 +475,8 @@ class Liveness(RelayTestCase):
         for _ in range(8):
             self.tick(10)
             self.assert_open()
-            taken = self.near_client.bytes_taken()
-            assert taken is not None
-            while self.near_client.bytes_taken() == taken:
+            taken = self.taken_by_client()
+            while self.taken_by_client() == taken:
                 part = self.client.sock.recv(32768)
                 self.assertNotEqual(part, b"", "the session was cut")
                 got += len(part)

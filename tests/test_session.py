@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 import unittest
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -13,11 +16,12 @@ from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Draining, Refused, TransportClosed
 from wsproxy.forwarded import Client
+from wsproxy.housekeeping import Housekeeping
 from wsproxy.session import Gateway, Session, rfb_expected
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, PING, encode_frame
+from wsproxy.testing.kubevirt_frames import BINARY, PING, PONG, encode_frame
 from wsproxy.testing.kubevirt_http import Behaviour
 from wsproxy.testing.raw_client import RawClient
 from wsproxy.upgrade import HeadReader, RequestHead, Upgrade
@@ -166,7 +170,7 @@ class Claims(ProxyTestCase):
         """A token without exp opens a session where the operator allows it, and nowhere else."""
         self.assertEqual(self.status("web-1", self.claims("web-1")), 401)
         with self.assertLogs("wsproxy.session", "INFO") as logs:
-            proxy = self.start_proxy(allow_eternal_tokens=True, ping_interval=0.05)
+            proxy = self.start_proxy(allow_eternal_tokens=True, ping_interval=0.3)
             token = jwt.encode(self.claims("web-1"), SECRET, "HS256")
             with RawClient.open(self.url(proxy, "web-1", token)) as client:
                 self.assertEqual(client.status, 101)
@@ -286,15 +290,154 @@ class Alone(ProxyTestCase):
                 self.assertIs(rfb_expected(parsed(target), config), expected)
 
 
+class Lifetimes(ProxyTestCase):
+    """Each lifetime of a session, with a clock that the test moves; the client is told code and reason."""
+
+    tls = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 1000.0
+        self.api.add_vmi("vm", self.namespace)
+        patcher = mock.patch("wsproxy.proxy.Gateway", partial(Gateway, clock=lambda: self.now))
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def open(self, **options: Any) -> RawClient:
+        self.proxy = self.start_proxy(ping_interval=86399, **options)
+        client = RawClient.open(self.url(self.proxy, "vm", self.token("vm", expires_in=5000)))
+        self.addCleanup(client.close)
+        self.assertEqual(client.status, 101)
+        self.exchange(client)
+        return client
+
+    def exchange(self, client: RawClient, opcode: int = BINARY) -> None:
+        """Let a frame go up and come back: the relay has begun, and both have been counted."""
+        client.send_frame(opcode, b"x")
+        self.assertEqual(client.recv_frame().opcode, PONG if opcode == PING else opcode)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass and the housekeeping do all that is due."""
+        self.now += seconds
+        done = threading.Event()
+        assert self.proxy._server is not None
+        housekeeping = self.proxy._server._gateway.housekeeping
+        last = _Last(housekeeping, done)
+        housekeeping.add(last, 1.0)
+        housekeeping.wake(last)  # unlike add it wakes the thread, whatever else is due
+        self.assertTrue(done.wait(10))
+
+    def assert_ends(self, client: RawClient, code: int, reason: str) -> None:
+        """Assert that a session was ended with that, is logged so, and that nothing of it is left."""
+        self.assertEqual(client.recv_close(), (code, reason))
+        with self.assertLogs("wsproxy.session", "INFO") as logs:
+            client.send_close(code)
+            self.assertTrue(client.wait_for_end())
+            self.assertTrue(self.api.wait_until_idle())
+            self.proxy.stop_thread()
+        self.assertIn(f"ended: by proxy code {code} {reason!r} ", logs.output[0])
+        self.assertEqual(self.api.consoles[-1].close_received, (1000, ""))
+        self.assertEqual(self.proxy.connections, 0)
+
+    def test_expired(self) -> None:
+        """A session ends when its token expires, not before."""
+        client = self.open()
+        self.pass_time(4990)
+        self.exchange(client)
+        self.pass_time(10)
+        self.assert_ends(client, 4411, "expired: the token's time is over")
+
+    def test_grace(self) -> None:
+        """With grace it goes on for so long, and the reason says so."""
+        client = self.open(grace=60)
+        self.pass_time(5050)
+        self.exchange(client)
+        self.pass_time(10)
+        self.assert_ends(client, 4411, "expired: the token's time is over, and 60 s of grace")
+
+    def test_endless_grace(self) -> None:
+        """With endless grace it goes on for ever."""
+        client = self.open(grace=math.inf)
+        self.pass_time(80_000)
+        self.exchange(client)
+        client.close()
+
+    def test_max_age(self) -> None:
+        """A session ends at its maximum age, however busy it is."""
+        client = self.open(max_age=600)
+        for _ in range(6):
+            self.pass_time(99)
+            self.exchange(client)
+        self.pass_time(6)
+        self.assert_ends(client, 4412, "max-age: a session lasts 600 s at most")
+
+    def test_idle(self) -> None:
+        """A session ends when its client has sent no data for long enough; data keeps it open."""
+        client = self.open(idle_timeout=60)
+        for _ in range(5):
+            self.pass_time(50)
+            self.exchange(client)
+        self.pass_time(50)  # the last data is noticed
+        self.pass_time(59)
+        self.exchange(client)
+        self.pass_time(59)
+        self.pass_time(60)
+        self.assert_ends(client, 4408, "idle: the client sent no data for 60 s")
+
+    def test_what_is_no_data(self) -> None:
+        """Pings of the client, its pongs, and all that the console sends are no data of the client's."""
+        client = self.open(idle_timeout=60)
+        console = self.api.consoles[-1]
+        self.pass_time(6)  # what has been sent already is noticed
+        for _ in range(5):
+            self.pass_time(10)
+            self.exchange(client, PING)
+            client.send_frame(PONG, b"x")
+            console.send_frame(BINARY, bytes(5000))
+            self.assertEqual(client.recv_frame().opcode, BINARY)
+            self.exchange(client, PING)  # the pong has been read
+        self.pass_time(10)
+        self.assert_ends(client, 4408, "idle: the client sent no data for 60 s")
+
+    def test_parts_of_a_frame_are_data(self) -> None:
+        """A client that is still sending a frame sends data."""
+        client = self.open(idle_timeout=60)
+        frame = encode_frame(BINARY, bytes(100), mask=b"mask")
+        before = self.api.consoles[-1].bytes_received
+        for at in range(0, 100, 20):
+            self.pass_time(50)
+            client.send_raw(frame[at : at + 20])
+            deadline = Deadline(10)
+            while self.api.consoles[-1].bytes_received < before + at + 20:
+                self.api.consoles[-1].ended.wait(min(0.005, deadline.remaining()))
+        self.pass_time(50)
+        client.send_raw(frame[100:])
+        self.assertEqual(client.recv_frame().opcode, BINARY)
+        client.close()
+
+
+class _Last:
+    """Tells when the housekeeping has done all that was due before it."""
+
+    def __init__(self, housekeeping: Housekeeping, done: threading.Event) -> None:
+        self._housekeeping = housekeeping
+        self._done = done
+
+    def tick(self, now: float) -> float:
+        self._housekeeping.remove(self)
+        self._done.set()
+        return now
+
+
 class Expiry(ProxyTestCase):
-    """A session's only lifetime so far."""
+    """Tokens whose time is odd."""
 
     tls = False
 
     def test_long_lived_token(self) -> None:
         """A token that is good for very long does not disturb the housekeeping."""
         self.api.add_vmi("vm", self.namespace)
-        proxy = self.start_proxy(ping_interval=0.1)
+        proxy = self.start_proxy(ping_interval=0.2)
         for seconds in (1e9, 1e15, 1e300):
             with self.subTest(seconds=seconds):
                 token = self.token("vm", expires_in=seconds)

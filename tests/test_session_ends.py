@@ -530,13 +530,13 @@ class Liveness(EndsTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = self.start_proxy(ping_interval=0.2)
+        self.proxy = self.start_proxy(ping_interval=0.4)
 
     def test_silent_client_is_found_dead(self) -> None:
         """A client that answers no ping is dead after two intervals."""
         client, console = self.session()
         self.assertEqual(client.recv_frame().opcode, PING)
-        self.assertTrue(console.ended.wait(3))
+        self.assertTrue(console.ended.wait(10))
 
     def test_answered_pings_keep_a_session_open(self) -> None:
         """Pongs to our pings keep an idle session alive on both legs, and reach nobody."""
@@ -554,7 +554,7 @@ class Liveness(EndsTestCase):
 
         client, _ = self.session(answer)
         self.assertEqual(client.recv_frame().opcode, BINARY)
-        for _ in range(8):
+        for _ in range(5):
             frame = client.recv_frame()
             self.assertEqual((frame.opcode, len(frame.payload)), (PING, 8))
             client.send_frame(PONG, frame.payload)
@@ -562,7 +562,7 @@ class Liveness(EndsTestCase):
         self.assertEqual(client.recv_close(), (1000, ""))
         self.assert_all_gone(client)
         self.assertNotIn(PONG, seen)
-        self.assertGreaterEqual(seen.count(PING), 5)
+        self.assertGreaterEqual(seen.count(PING), 4)
 
     def test_foreign_pings_and_pongs_pass(self) -> None:
         """Pings and pongs that are not ours pass unchanged both ways; nobody answers for the peer."""

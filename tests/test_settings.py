@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unittest
 from collections.abc import Mapping
 from dataclasses import fields
@@ -37,6 +38,10 @@ class FromEnvTest(SettingsCase):
         ("PORT", "8080", "port", 8080),
         ("HOST_PATH_PREFIX", "/ws_proxy", "host_path_prefix", "/ws_proxy"),
         ("LOGLEVEL", "debug", "log_level", "DEBUG"),
+        ("WSPROXY_LOG_FORMAT", "JSON", "log_format", "json"),
+        ("WSPROXY_AUDIT_LOG", "/var/log/audit", "audit_log", "/var/log/audit"),
+        ("WSPROXY_ADMIN", "unix:/run/wsproxy", "admin", "unix:/run/wsproxy"),
+        ("WSPROXY_ADMIN_HOSTS", "wsproxy-admin, other", "admin_hosts", ("wsproxy-admin", "other")),
         (
             "WSPROXY_API_PATH",
             "/{namespace}/{vmi_name}/console",
@@ -84,6 +89,14 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_PING_INTERVAL", "4", "ping_interval", 4.0),
         ("WSPROXY_MAX_FRAME_SIZE", "65536", "max_frame_size", 65536),
         ("WSPROXY_MAX_PENDING", "8", "max_pending", 8),
+        ("WSPROXY_MAX_SESSIONS", "100", "max_sessions", 100),
+        ("WSPROXY_MAX_SESSIONS_PER_USER", "3", "max_sessions_per_user", 3),
+        ("WSPROXY_MAX_SESSIONS_PER_VMI", "1", "max_sessions_per_vmi", 1),
+        ("WSPROXY_MAX_PENDING_PER_ADDRESS", "20", "max_pending_per_address", 20),
+        ("WSPROXY_MAX_FAILURES", "10", "max_failures", 10),
+        ("WSPROXY_GRACE", "inf", "grace", math.inf),
+        ("WSPROXY_IDLE_TIMEOUT", "600", "idle_timeout", 600.0),
+        ("WSPROXY_MAX_AGE", "3600.5", "max_age", 3600.5),
         ("WSPROXY_WORKERS", "64", "workers", 64),
         ("WSPROXY_CPU_AFFINITY", "OFF", "cpu_affinity", "off"),
         ("WSPROXY_LISTEN", "unix:/run/wsproxy/socket", "listen", "unix:/run/wsproxy/socket"),

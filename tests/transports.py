@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import ClassVar, cast
 from unittest import mock
@@ -23,6 +24,7 @@ __all__ = ["SHORT", "WAIT", "CommonTests", "TransportCase", "ignore", "in_thread
 
 WAIT = 10.0
 SHORT = 0.02
+_JIFFY = 0.01  # seconds by which the kernel's clock may be coarse
 
 
 def ignore(sock: socket.socket) -> None:
@@ -410,20 +412,34 @@ class CommonTests(TransportCase):
         one.close()
         one.linger(Deadline(WAIT))
 
-    def test_bytes_taken(self) -> None:
-        """On TCP it is known what the peer's kernel took; elsewhere it is not."""
+    def test_traffic(self) -> None:
+        """On TCP it is known what the peer's kernel took, and when bytes passed; elsewhere not."""
         one, _ = self.pair()
-        self.assertIsNone(one.bytes_taken())
+        self.assertIsNone(one.traffic())
         one, two = self.pair(tcp=True)
-        before = one.bytes_taken()
+        before = one.traffic()
         if before is None:
             self.skipTest("this system does not tell")
+        self.settle()
+        started = time.monotonic()
         one.sendall(bytes(10000))
         self.receive(two, 10000)
         two.sendall(b"x")
         self.receive(one, 1)  # an acknowledgement came with it
-        after = one.bytes_taken()
+        after = one.traffic()
+        passed = time.monotonic() - started
         assert after is not None
-        self.assertGreaterEqual(after - before, 10000)
+        self.assertGreaterEqual(after.taken - before.taken, 10000)
+        self.assertLessEqual(after.sent_ago, passed + _JIFFY)
+        self.assertLessEqual(after.heard_ago, passed + _JIFFY)
+        self.settle()
+        later = one.traffic()
+        assert later is not None
+        self.assertGreaterEqual(later.heard_ago, after.heard_ago + SHORT - _JIFFY)
+        self.assertGreaterEqual(later.sent_ago, after.sent_ago + SHORT - _JIFFY)
         one.close()
-        self.assertIsNone(one.bytes_taken())
+        self.assertIsNone(one.traffic())
+
+    def settle(self) -> None:
+        """Let a time pass that can be measured."""
+        threading.Event().wait(SHORT)

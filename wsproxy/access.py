@@ -5,25 +5,27 @@ Nothing here reaches the upstream; nobody reaches the upstream without it.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from .authorization import AccessRequest, Authorize, authorized
 from .claims import Grant
 from .config import Config
-from .credentials import TICKET, Credential, bearer_token, find_credential
+from .credentials import GRANT, TICKET, Credential, bearer_token, find_credential
 from .deadline import Deadline
-from .exceptions import Forbidden, NotFound, TokenExpired
+from .exceptions import BadRequest, Forbidden, NotFound, TokenExpired
 from .forwarded import Client
+from .limits import Limits
+from .logs import get_logger
 from .origin import Origin
-from .routing import Route, session_route
+from .pending import network_of
+from .routing import Route, is_dns_label, session_route
 from .tickets import Ticket, Tickets
 from .tokens import TokenVerifier
 from .upgrade import RequestHead
 
 __all__ = ["AccessControl"]
 
-logger = logging.getLogger("wsproxy.access")
+logger = get_logger("wsproxy.access")
 
 
 class AccessControl:
@@ -32,15 +34,22 @@ class AccessControl:
     :param verifier: of the tokens.
     :param tickets: None where tickets are switched off.
     :param authorize: the embedder's hook, None without one.
+    :param limits: told of failed attempts, which may end further ones.
     """
 
     def __init__(
-        self, config: Config, verifier: TokenVerifier, tickets: Tickets | None, authorize: Authorize | None
+        self,
+        config: Config,
+        verifier: TokenVerifier,
+        tickets: Tickets | None,
+        authorize: Authorize | None,
+        limits: Limits,
     ) -> None:
         self._config = config
         self._verifier = verifier
         self._tickets = tickets
         self._authorize = authorize
+        self._limits = limits
 
     @property
     def issues_tickets(self) -> bool:
@@ -55,6 +64,10 @@ class AccessControl:
         :returns: what to open, and the grant that allows it.
         :raises Refused: if it is not let in, for whatever reason.
         """
+        with self._limits.attempt(network_of((client.address,))):
+            return self._admit(head, client, deadline)
+
+    def _admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
         config = self._config
         route = session_route(head.target, config.prefix, config.enabled_subresources)
         subresource = route.subresource or config.path_template.subresource
@@ -67,14 +80,35 @@ class AccessControl:
             # The page first: from the refusal it must not learn whether its visitor is logged in.
             self._check_origin(head, client, credential.ambient)
             grant = self._verifier.verify(credential.token, deadline)
+        return route, self._authorized(head, client, credential.kind, route, grant)
+
+    def admit_granted(self, head: RequestHead, client: Client, route: Route, grant: Grant) -> Grant:
+        """Authorise an upgrade request whose sender the embedding program has authenticated by itself.
+
+        :param route: what to open.
+        :param grant: what that client may open, as the embedding program says.
+        :returns: the grant, or what the ``authorize`` hook leaves of it.
+        :raises Refused: if it is not let in, for whatever reason.
+        """
+        # The program knows its user by a cookie, most likely, and a browser sends that for every page.
+        self._check_origin(head, client, ambient=True)
+        if not is_dns_label(grant.namespace):
+            raise BadRequest("the namespace is not a Kubernetes name (DNS-1123 label)")
+        if self._config.namespaces and grant.namespace not in self._config.namespaces:
+            raise Forbidden("this namespace is not served here")
+        return self._authorized(head, client, GRANT, route, grant)
+
+    def _authorized(self, head: RequestHead, client: Client, kind: str, route: Route, grant: Grant) -> Grant:
+        """Check that the grant allows the route, now, and ask the embedder."""
         grant.authorize(route.vmi, route.namespace)
         if self._authorize is not None:
-            request = _described(head, client, credential, grant, route.vmi, subresource)
+            subresource = route.subresource or self._config.path_template.subresource
+            request = _described(head, client, kind, grant, route.vmi, subresource)
             grant = authorized(self._authorize, grant, request)
             grant.authorize(route.vmi, route.namespace)
         if grant.seconds_left() <= 0:  # the ticket's, or the hook's
             raise TokenExpired("the token has expired")
-        return route, grant
+        return grant
 
     def _redeem(self, ticket: Credential, subresource: str, head: RequestHead, client: Client) -> Grant:
         """Use a ticket up, before anything else can refuse the request."""
@@ -99,9 +133,10 @@ class AccessControl:
 
         :raises Refused: if it is not valid, or the page is not allowed.
         """
-        token = bearer_token(head)
-        self._check_origin(head, client, ambient=False)
-        return self._verifier.verify(token, deadline)
+        with self._limits.attempt(network_of((client.address,))):
+            token = bearer_token(head)
+            self._check_origin(head, client, ambient=False)
+            return self._verifier.verify(token, deadline)
 
     def issue_ticket(
         self,
@@ -141,7 +176,7 @@ class AccessControl:
 
 
 def _described(
-    head: RequestHead, client: Client, credential: Credential, grant: Grant, vmi: str, subresource: str
+    head: RequestHead, client: Client, kind: str, grant: Grant, vmi: str, subresource: str
 ) -> AccessRequest:
     return AccessRequest(
         namespace=grant.namespace,
@@ -149,6 +184,6 @@ def _described(
         subresource=subresource,
         client=client.address,
         origin=head.origin,
-        credential=credential.kind,
+        credential=kind,
         user_agent=next(iter(head.values("user-agent")), None),
     )

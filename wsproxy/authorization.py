@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .claims import Grant
 from .exceptions import Forbidden, Refused
+from .logs import get_logger
 
 __all__ = ["AccessRequest", "Authorize", "authorized"]
 
-logger = logging.getLogger("wsproxy.authorization")
+logger = get_logger("wsproxy.authorization")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class AccessRequest:
     :ivar subresource: such as "vnc".
     :ivar client: the client's IP address; "" if it is not known.
     :ivar origin: the Origin header, None for a client that is no browser.
-    :ivar credential: "path", "header", "subprotocol", "query", "cookie" or "ticket".
+    :ivar credential: "path", "header", "subprotocol", "query", "cookie", "ticket", or "grant" if the
+        program passed the grant itself.
     :ivar user_agent: the User-Agent header, which can say anything; None without one.
     """
 

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from .exceptions import ConfigError
 from .keys import load_keys
 from .listeners import FD, address_text
 from .live_keys import read_key_file
+from .logs import JSONFormatter, TextFormatter, get_logger
 from .proxy import WebsocketProxy
 from .routing import is_dns_label, is_dns_subdomain
 from .settings import SETTINGS, config_from_env
@@ -28,10 +30,8 @@ from .version import __version__
 
 __all__ = ["main"]
 
-logger = logging.getLogger("wsproxy.cli")
+logger = get_logger("wsproxy.cli")
 
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_WORKERS_LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"
 _USAGE_ERROR = 2
 
 
@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     config = _config(options, _activated(options))
-    log_format = _LOG_FORMAT if config.workers == 1 else _WORKERS_LOG_FORMAT
-    logging.basicConfig(level=config.log_level, format=log_format, stream=sys.stderr)
+    _log_to_stderr(config)
     raise_descriptor_limit()
     _collect_less()
     try:
@@ -88,6 +87,24 @@ def _activated(options: argparse.Namespace) -> dict[str, Any]:
     if options.WSPROXY_LISTEN or os.environ.get("WSPROXY_LISTEN"):
         raise ConfigError(["WSPROXY_LISTEN is set, but systemd passes a socket to listen on; leave one out"])
     return {"WSPROXY_LISTEN": f"{FD}{descriptor}"}
+
+
+def _log_to_stderr(config: Config) -> None:
+    """Set the root logger up; what nobody catches is logged, too, so that every line has the same form."""
+    handler = logging.StreamHandler(sys.stderr)
+    if config.log_format == "json":
+        handler.setFormatter(JSONFormatter())
+    else:
+        handler.setFormatter(TextFormatter(with_process=config.workers > 1))
+    logging.basicConfig(level=config.log_level, handlers=[handler])
+    sys.excepthook = lambda *failure: logger.critical("the program failed", exc_info=failure)
+    threading.excepthook = _log_thread_failure
+
+
+def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_value is not None:
+        name = failure.thread.name if failure.thread else "a thread"
+        logger.critical("%s failed", name, exc_info=failure.exc_value)
 
 
 def _supervise(config: Config, notifier: Notifier) -> int:

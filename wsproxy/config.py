@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from .exceptions import ConfigError
 from .jwks import JWKSLocation
 from .keyring import Keyring
 from .keys import check_algorithms, load_keys
+from .lifetime import LifetimeRules
+from .limits import LimitRules
 from .origin import OriginPolicy
-from .routing import ApiPath, host_and_port, is_dns_label, prefix_segments
+from .routing import ApiPath, ListenAddress, host_and_port, is_dns_label, prefix_segments
 
 __all__ = [
     "CREDENTIALS",
@@ -38,6 +41,7 @@ CREDENTIALS = ("path", "header", "subprotocol", "query", "cookie")
 """Where a token may stand."""
 
 CPU_AFFINITIES = ("auto", "off")
+LOG_FORMATS = ("text", "json")
 REJECT_MODES = ("auto", "http", "close")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
@@ -46,6 +50,14 @@ _MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
 _MIN_PENDING = 8
 _MAX_UNIX_PATH = 100  # less than sockaddr_un has room for on Linux and macOS, as it is bound by a longer name
 _UNIX_PEERS = "unix"  # among the trusted proxies
+
+_LIMITS = (
+    "max_sessions",
+    "max_sessions_per_user",
+    "max_sessions_per_vmi",
+    "max_pending_per_address",
+    "max_failures",
+)
 
 T = TypeVar("T")
 
@@ -134,14 +146,26 @@ class Config:
     :param drain_grace: seconds for which everybody is let in as before, after a signal to stop; only
         ``/readyz`` says no.
     :param drain_timeout: seconds for which open sessions may go on after that, before they are closed.
-    :param ping_interval: seconds between pings on each leg; a dead leg is found after two to three.
+    :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
     :param max_frame_size: largest WebSocket frame, bytes of payload.
+    :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
+    :param max_sessions_per_user: how many one user may have.
+    :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
+    :param max_pending_per_address: how many clients from one address may not have authenticated yet.
+    :param max_failures: how many attempts from one address may fail to authenticate in a minute.
+    :param grace: seconds for which a session outlives its token; ``math.inf`` if it does so for ever.
+    :param idle_timeout: seconds for which a client may send no data, 0 for ever.
+    :param max_age: seconds for which a session may last, 0 for ever.
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
     :param listen: where to listen instead: ``unix:PATH``, or ``fd:NUMBER`` for an inherited descriptor.
     :param reuse_port: whether other processes may listen at the same address (SO_REUSEPORT), or take the
         path's place.
     :param log_level: what the program logs.
+    :param log_format: how the program logs: "text", or "json" for one object in each line.
+    :param audit_log: file to which events of sessions are appended as JSON lines; None for none.
+    :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; None for nowhere.
+    :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :param max_pending: how many clients of one process may not have authenticated yet, see :mod:`.admission`.
     :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
     :param cpu_affinity: "auto" (each process of the program keeps the threads that run Python on one CPU) or
@@ -189,11 +213,23 @@ class Config:
     ping_interval: float = 25.0
     max_frame_size: int = 16 * 1024 * 1024
     max_pending: int = 512
+    max_sessions: int = 0
+    max_sessions_per_user: int = 0
+    max_sessions_per_vmi: int = 0
+    max_pending_per_address: int = 0
+    max_failures: int = 0
+    grace: float = 0.0
+    idle_timeout: float = 0.0
+    max_age: float = 0.0
     host: str = "0.0.0.0"
     port: int = 5001
     listen: str | None = None
     reuse_port: bool = False
     log_level: str = "INFO"
+    log_format: str = "text"
+    audit_log: str | None = None
+    admin: str | None = None
+    admin_hosts: tuple[str, ...] = ()
     workers: int = 1
     cpu_affinity: str = "auto"
 
@@ -202,9 +238,12 @@ class Config:
     keyring: Keyring = field(init=False, repr=False, compare=False)
     jwks_location: JWKSLocation | None = field(init=False, repr=False, compare=False)
     claim_rules: ClaimRules = field(init=False, repr=False, compare=False)
+    lifetime_rules: LifetimeRules = field(init=False, repr=False, compare=False)
+    limit_rules: LimitRules = field(init=False, repr=False, compare=False)
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
     origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
+    admin_address: ListenAddress | None = field(init=False, repr=False, compare=False)
     trusted_networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
     trusts_unix: bool = field(init=False, repr=False, compare=False)
 
@@ -216,13 +255,17 @@ class Config:
             "keyring": collect(faults, self._keyring),
             "jwks_location": collect(faults, lambda: JWKSLocation.parse(self.jwks) if self.jwks else None),
             "claim_rules": collect(faults, self._claim_rules),
+            "lifetime_rules": LifetimeRules(self.grace, self.idle_timeout, self.max_age),
+            "limit_rules": LimitRules(*(getattr(self, name) for name in _LIMITS)),
             "path_template": collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
+            "admin_address": collect(faults, self._admin_address),
             "trusted_networks": collect(faults, lambda: _networks(self.trusted_proxies)),
             "trusts_unix": _UNIX_PEERS in self.trusted_proxies,
         }
         faults += self._faults(upstream)
+        faults += self._limit_faults()
         faults += self._credential_faults()
         if faults:
             raise ConfigError(faults)
@@ -237,6 +280,12 @@ class Config:
         if not any(secrets) and (self.secret_key_files or self.jwks):
             return Keyring(())
         return Keyring(key for secret in secrets or [""] for key in load_keys(secret, self.algorithms))
+
+    def _admin_address(self) -> ListenAddress | None:
+        try:
+            return None if self.admin is None else ListenAddress.parse(self.admin)
+        except ValueError as exc:
+            raise ConfigError([f"admin is {self.admin!r}; {exc}"]) from None
 
     def _claim_rules(self) -> ClaimRules:
         return ClaimRules.load(
@@ -267,6 +316,11 @@ class Config:
                 faults.append(f"{name} is {getattr(self, name)}; it must be seconds, above 0 and below a day")
         if not 0 <= self.leeway <= _MAX_LEEWAY:
             faults.append(f"leeway is {self.leeway}; it must be seconds, 0 to {_MAX_LEEWAY}")
+        if not self.grace >= 0:
+            faults.append(f"grace is {self.grace}; it must be seconds, 0 or more, or inf")
+        for name in ("idle_timeout", "max_age"):
+            if not 0 <= getattr(self, name) < math.inf:
+                faults.append(f"{name} is {getattr(self, name)}; it must be seconds, or 0 for no limit")
         if self.max_frame_size < _MIN_FRAME_SIZE:
             faults.append(
                 f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"
@@ -291,6 +345,8 @@ class Config:
             faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
         if self.cpu_affinity not in CPU_AFFINITIES:
             faults.append(f"cpu_affinity is {self.cpu_affinity!r}; choose from {', '.join(CPU_AFFINITIES)}")
+        if self.log_format not in LOG_FORMATS:
+            faults.append(f"log_format is {self.log_format!r}; choose from {', '.join(LOG_FORMATS)}")
         if self.log_level not in _LOG_LEVELS:
             faults.append(f"LOGLEVEL is {self.log_level!r}; choose from {', '.join(_LOG_LEVELS)}")
         if bad := [name for name in self.subresources if not re.fullmatch(r"[a-z]+", name)]:
@@ -309,6 +365,20 @@ class Config:
         if listen.startswith("fd:") and self.reuse_port:
             return ["reuse_port is on, but listen is an inherited descriptor, which is bound; leave it out"]
         return []
+
+    def _limit_faults(self) -> list[str]:
+        faults = [
+            f"{name} is {getattr(self, name)}; it must be a whole number, or 0 for no limit"
+            for name in _LIMITS
+            if getattr(self, name) < 0
+        ]
+        limited = [name for name in _LIMITS if getattr(self, name) > 0]
+        if limited and self.workers > 1:
+            faults.append(
+                f"workers is {self.workers}; each process would count {' and '.join(limited)} for itself: "
+                "use one worker, or no such limit"
+            )
+        return faults
 
     def _credential_faults(self) -> list[str]:
         faults = []

@@ -21,10 +21,13 @@ from .exceptions import BadRequest, BadToken
 from .routing import Route
 from .upgrade import RequestHead
 
-__all__ = ["TICKET", "Credential", "bearer_token", "find_credential", "is_ticket"]
+__all__ = ["GRANT", "TICKET", "Credential", "bearer_token", "find_credential", "is_ticket"]
 
 TICKET = "ticket"
 """The kind of a one-time ticket, which stands in the path like a token."""
+
+GRANT = "grant"
+"""The kind where the embedding program has authenticated its user by itself: the request needs nothing."""
 
 _TICKET = re.compile(r"[A-Za-z0-9_-]{22}")  # 128 bits; a JWT has dots in it
 _SUBPROTOCOL = "base64url.bearer.authorization.k8s.io."  # Kubernetes' convention for browsers

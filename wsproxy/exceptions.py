@@ -19,6 +19,7 @@
         ├── UnsupportedMediaType 415, HTTP only
         ├── UpgradeRequired     426, HTTP only
         ├── HeadTooLarge        431, HTTP only
+        ├── UnsupportedServer   501, HTTP only
         ├── VMINotFound         404 / 4404
         ├── ConsoleBusy         409 / 4409
         ├── VMINotRunning       409 / 4420
@@ -57,6 +58,7 @@ __all__ = [
     "TokenExpired",
     "TransportClosed",
     "UnsupportedMediaType",
+    "UnsupportedServer",
     "UpgradeRequired",
     "UpstreamRefused",
     "UpstreamTimeout",
@@ -184,6 +186,12 @@ class HeadTooLarge(Refused):
     """The request head is larger than the limit (RFC 6585 section 5)."""
 
     status, close_code, slug = 431, None, "head-too-large"
+
+
+class UnsupportedServer(Refused):
+    """The WSGI server cannot carry a WebSocket (RFC 9110 section 15.6.2)."""
+
+    status, close_code, slug = 501, None, "unsupported-server"
 
 
 class BadToken(Refused):

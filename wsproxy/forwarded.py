@@ -15,7 +15,7 @@ from .exceptions import BadRequest
 from .origin import Origin
 from .upgrade import RequestHead
 
-__all__ = ["UNIX_PEER", "Client", "Network", "client_of"]
+__all__ = ["UNIX_PEER", "Client", "Network", "client_of", "host_of"]
 
 UNIX_PEER = "unix"
 """The other end of a connection over a Unix socket, which has no address."""
@@ -50,7 +50,7 @@ class Client:
         return Origin.parse(self.asked)
 
     def __str__(self) -> str:
-        return self.peer if self.address in ("", _host_of(self.peer)) else f"{self.address} via {self.peer}"
+        return self.peer if self.address in ("", host_of(self.peer)) else f"{self.address} via {self.peer}"
 
 
 def client_of(
@@ -64,7 +64,7 @@ def client_of(
     :param trust_unix: whether the headers of whoever comes over a Unix socket are believed, too.
     :raises BadRequest: if a trusted proxy's headers contradict each other, or are malformed.
     """
-    address = _host_of(peer)
+    address = host_of(peer)
     scheme, host = "https" if tls else "http", next(iter(head.values("host")), "")
     nearest = _address(address) if trusted else None
     if _is_in(nearest, trusted) if nearest else trust_unix and peer == UNIX_PEER:
@@ -123,8 +123,8 @@ def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
-def _host_of(peer: str) -> str:
-    """Return the address of a peer, without a scope (RFC 4007)."""
+def host_of(peer: str) -> str:
+    """Return the address of a peer, ``HOST:PORT``, without a scope (RFC 4007)."""
     return peer.rpartition(":")[0].strip("[]").partition("%")[0]
 
 

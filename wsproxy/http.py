@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from .access import AccessControl
 from .deadline import Deadline
@@ -14,7 +15,7 @@ from .routing import endpoint_of, is_dns_label, is_dns_subdomain
 from .strict_json import parse_json
 from .upgrade import RequestHead, http_response
 
-__all__ = ["HTTPRequest", "answer"]
+__all__ = ["HTTPRequest", "answer", "endpoint_names"]
 
 _MAX_TICKET_BODY = 4096
 _MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
@@ -26,6 +27,12 @@ _PREFLIGHT = (
 )
 
 
+class Ready(Protocol):
+    """Knows whether the proxy is ready."""
+
+    def is_ready(self, deadline: Deadline) -> bool: ...
+
+
 @dataclass(frozen=True)
 class HTTPRequest:
     """A request that is no upgrade.
@@ -34,33 +41,47 @@ class HTTPRequest:
     :ivar deadline: bounds all of it, the answer included.
     :ivar read_body: returns the whole body, which must not have more bytes than it is given. An endpoint
         calls it at most once, and only for a request that it would answer otherwise.
+    :ivar root: the path that everything here is mounted under by others, "" for none.
     """
 
     head: RequestHead
     client: Client
     deadline: Deadline
     read_body: Callable[[int], bytes]
+    root: str = ""
 
 
-def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl) -> bytes:
-    """Return the whole response to a request that is no upgrade. Blocks while it reads the body.
+def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl, readiness: Ready) -> bytes:
+    """Return the whole response to a request that is no upgrade. Blocks while it reads the body, or probes.
 
     :param prefix: the configured path prefix.
+    :param readiness: what ``/readyz`` says.
     :raises Refused: if there is no such endpoint, or not for this method, or it refuses the request.
     """
-    endpoints = {"healthz": _healthz}
-    if access.issues_tickets:
-        endpoints["ticket"] = _ticket
-    endpoint = endpoint_of(request.head.target, prefix, endpoints)
-    return endpoints[endpoint.name](request, access)
+    endpoints: dict[str, Callable[[], bytes]] = {
+        "healthz": lambda: _health(request, lambda deadline: True),
+        "readyz": lambda: _health(request, readiness.is_ready),
+        "ticket": lambda: _ticket(request, access),
+    }
+    endpoint = endpoint_of(request.head.target, prefix, endpoint_names(access.issues_tickets))
+    return endpoints[endpoint.name]()
 
 
-def _healthz(request: HTTPRequest, access: AccessControl) -> bytes:
+def endpoint_names(tickets: bool) -> tuple[str, ...]:
+    """Return the names of the endpoints that there are.
+
+    :param tickets: whether tickets are switched on.
+    """
+    return ("healthz", "readyz", "ticket") if tickets else ("healthz", "readyz")
+
+
+def _health(request: HTTPRequest, is_good: Callable[[Deadline], bool]) -> bytes:
     head = request.head
     if head.method not in ("GET", "HEAD"):
         raise MethodNotAllowed("GET, HEAD")
     head.refuse_body()
-    return http_response(200, b"ok\n", head_only=head.method == "HEAD")
+    status, body = (200, b"ok\n") if is_good(request.deadline) else (503, b"not ready\n")
+    return http_response(status, body, head_only=head.method == "HEAD")
 
 
 def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
@@ -94,7 +115,7 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
     if head.origin not in (None, page):
         raise BadRequest("the body names another origin than the Origin header")
     ticket, path, seconds = access.issue_ticket(grant, request.client, origin=page, **wanted)
-    body = {"ticket": ticket, "path": path, "expires_in": int(seconds)}
+    body = {"ticket": ticket, "path": request.root + path, "expires_in": int(seconds)}
     return http_response(
         201, json.dumps(body).encode() + b"\n", content_type="application/json", headers=cors
     )

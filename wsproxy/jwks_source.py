@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ from .exceptions import Draining, TransportClosed
 from .fetch import fetch
 from .jwks import JWKSLocation, parse_jwks
 from .keys import VerificationKey
+from .logs import get_logger
 from .resolver import Resolver
 from .sockets import wake
 from .threads import start_thread
@@ -20,7 +20,7 @@ from .tls import ClientTLS
 
 __all__ = ["JWKSSource", "fetch_jwks"]
 
-logger = logging.getLogger("wsproxy.jwks_source")
+logger = get_logger("wsproxy.jwks_source")
 
 _MAX_SIZE = 256 * 1024
 _FETCH_SECONDS = 10.0

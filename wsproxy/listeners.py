@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .routing import host_and_port
+from .routing import ListenAddress, host_and_port
 
-__all__ = ["BACKLOG", "FD", "UNIX", "Listener", "address_text", "listen"]
+__all__ = ["BACKLOG", "FD", "UNIX", "Listener", "address_text", "listen", "listen_for_operator"]
 
 UNIX, FD = "unix:", "fd:"
 """How a host begins that is a path, or the number of a descriptor."""
@@ -23,7 +23,7 @@ UNIX, FD = "unix:", "fd:"
 BACKLOG = 4096
 """How many clients the kernel queues until they are accepted."""
 
-_UNIX_MODE = 0o660
+_UNIX_MODE, _OPERATOR_MODE = 0o660, 0o600
 _HAND_OVER_SECONDS = 0.2  # more than a handshake takes that is under way
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; not in the socket module
 # Classic BPF on the TCP header (linux/filter.h): drop a packet that has SYN and not ACK, keep all others.
@@ -152,6 +152,18 @@ def listen(host: str, port: int, *, reuse_port: bool = False, mode: int = _UNIX_
         listener.bind(address)
         listener.listen(BACKLOG)
     return listener
+
+
+def listen_for_operator(address: ListenAddress, *, reuse_port: bool = False) -> Listener:
+    """Return a socket that listens for the operator; the caller closes it. A path is for its owner alone.
+
+    :raises OSError: if the address cannot be bound; its text says what it was for.
+    """
+    host = UNIX + address.path if address.path else address.host
+    try:
+        return listen(host, address.port, reuse_port=reuse_port, mode=_OPERATOR_MODE)
+    except OSError as exc:
+        raise OSError(exc.errno, f"the operator's listener {address}: {exc.strerror or exc}") from exc
 
 
 def _inherited(descriptor: int) -> Listener:

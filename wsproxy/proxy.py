@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .admin import AdminServer, AdminThread
+from .admin_api import admin_endpoints
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .counters import Numbers
 from .forks import in_forked_child
 from .hooks import Hooks, OnClose, OnOpen
 from .links import console_url
-from .listeners import UNIX, address_text, listen
+from .listeners import UNIX, address_text, listen, listen_for_operator
 from .live_sessions import SessionHandle
+from .logs import get_logger
+from .metrics import registry
 from .routing import host_and_port
 from .server import ConsoleServer
 from .session import Gateway
@@ -25,9 +29,12 @@ from .signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
 from .systemd import Notifier
 from .threads import start_thread
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
 __all__ = ["WebsocketProxy"]
 
-logger = logging.getLogger("wsproxy.proxy")
+logger = get_logger("wsproxy.proxy")
 
 _STOPPED = b"\0"  # no signal has that number
 
@@ -90,6 +97,17 @@ class WebsocketProxy:
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
     :param max_pending: how many clients may not have authenticated yet.
+    :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
+    :param max_sessions_per_user: how many one user may have.
+    :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
+    :param max_pending_per_address: how many clients from one address may not have authenticated yet.
+    :param max_failures: how many attempts from one address may fail to authenticate in a minute.
+    :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
+    :param idle_timeout: seconds for which a client may send no data, 0 for ever.
+    :param max_age: seconds for which a session may last, 0 for ever.
+    :param audit_log: file to which events of sessions are appended as JSON lines.
+    :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; by default nowhere.
+    :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :raises ConfigError: a :class:`ValueError` listing every fault.
     """
 
@@ -139,6 +157,17 @@ class WebsocketProxy:
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
         max_pending: int = 512,
+        max_sessions: int = 0,
+        max_sessions_per_user: int = 0,
+        max_sessions_per_vmi: int = 0,
+        max_pending_per_address: int = 0,
+        max_failures: int = 0,
+        grace: float = 0.0,
+        idle_timeout: float = 0.0,
+        max_age: float = 0.0,
+        audit_log: str | None = None,
+        admin: str | None = None,
+        admin_hosts: Sequence[str] = (),
     ) -> None:
         self._setup(
             Config(
@@ -182,6 +211,17 @@ class WebsocketProxy:
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
+                max_sessions=max_sessions,
+                max_sessions_per_user=max_sessions_per_user,
+                max_sessions_per_vmi=max_sessions_per_vmi,
+                max_pending_per_address=max_pending_per_address,
+                max_failures=max_failures,
+                grace=grace,
+                idle_timeout=idle_timeout,
+                max_age=max_age,
+                audit_log=audit_log,
+                admin=admin,
+                admin_hosts=_texts(admin_hosts),
             ),
             Hooks(authorize, on_open, on_close),
         )
@@ -207,6 +247,7 @@ class WebsocketProxy:
         # Guards the attributes below; held while starting and stopping, so those take turns.
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
+        self._admin: AdminThread | None = None
         self._pid = 0
         # What ends run(): a byte sent here, by stop_thread or by the signal itself.
         self._waker: socket.socket | None = None
@@ -253,6 +294,20 @@ class WebsocketProxy:
         server = self._server
         self._refuse_after_fork()
         return server.connections if server else 0
+
+    def metrics_registry(self) -> CollectorRegistry:
+        """Return a registry of prometheus-client with this proxy's metrics, which docs/metrics.md lists.
+
+        They are of this moment whenever they are scraped, and begin anew with each start. Any thread may
+        scrape; the global registry is left alone.
+
+        :raises ConfigError: if prometheus-client is not installed.
+        """
+        return registry(self._numbers)
+
+    def _numbers(self) -> Numbers:
+        server = self._server
+        return server.numbers() if server else Numbers()
 
     def sessions(self) -> list[SessionHandle]:
         """Return a handle of each session that is open at this moment, the oldest first.
@@ -329,7 +384,7 @@ class WebsocketProxy:
     def _attend(self, woken: socket.socket, numbers: Collection[int], notifier: Notifier) -> int:
         """Reload until the proxy is to stop; return the signal, 0 if another thread has stopped it."""
         while (number := _next_event(woken, numbers)) == RELOAD_SIGNAL:
-            logger.info("%s: keys and certificates are read again", RELOAD_SIGNAL.name)
+            logger.info("%s: keys and certificates are read again, log files opened anew", RELOAD_SIGNAL.name)
             notifier.reloading()
             self.reload()
             notifier.ready()
@@ -372,18 +427,38 @@ class WebsocketProxy:
             gateway = Gateway(self.config, self._hooks)
             server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
             try:
+                self._admin = self._start_admin(server, gateway, reuse_port)
                 server.start()
             except BaseException:
+                self._stop_admin()
                 server.stop()
                 raise
             self._pid, self._server, self._waker = os.getpid(), server, waker
         logger.info("listening on %s", address_text(*server.address))
 
-    def reload(self) -> None:
-        """Read keys and certificates again at once; open sessions go on. Does nothing if it does not run.
+    def _start_admin(self, server: ConsoleServer, gateway: Gateway, reuse_port: bool) -> AdminThread | None:
+        """Serve the operator, if there is to be a listener for that."""
+        config = self.config
+        if config.admin_address is None:
+            return None
+        listener = listen_for_operator(config.admin_address, reuse_port=reuse_port)
+        answers = admin_endpoints(lambda then: then(server.numbers()))
+        admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
+        logger.info("the operator's listener is at %s", address_text(*listener.address))
+        admin.start(gateway)
+        return admin
 
-        They are looked at anyway, when they are needed. What cannot be used stays as it was, with an error in
-        the log. Any thread; blocks on the file system only.
+    def _stop_admin(self) -> None:
+        if self._admin:
+            self._admin.stop()
+            self._admin = None
+
+    def reload(self) -> None:
+        """Read keys and certificates again, and open the audit log anew; open sessions go on.
+
+        Keys and certificates are looked at anyway, when they are needed. What cannot be used stays as it was,
+        with an error in the log. Does nothing if the proxy does not run. Any thread; blocks on the file
+        system only.
         """
         server = self._server
         self._refuse_after_fork()
@@ -414,6 +489,8 @@ class WebsocketProxy:
                 return
             self._refuse_after_fork()
             server.stop(drain, grace)
+            server.stop()
+            self._stop_admin()
             self._server = None
             if self._waker:
                 self._waker.send(_STOPPED)

@@ -34,12 +34,13 @@ class Refuser:
 
     :param mode: "http" or "close" for everybody, or "auto": a browser gets a Close frame, and
         everybody else HTTP.
+    :param most: how many clients may get a Close frame at a time; to others it is said by HTTP.
     """
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, most: int = _MAX_CONVERSATIONS) -> None:
         self._mode = mode
         # A conversation holds a thread for up to 5 s, for a client that has proved nothing.
-        self._conversations = threading.BoundedSemaphore(_MAX_CONVERSATIONS)
+        self._conversations = threading.BoundedSemaphore(most)
 
     def refuse(
         self,

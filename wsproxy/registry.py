@@ -60,6 +60,14 @@ class Registry:
             self._draining_over = True
             self._changed.notify_all()
 
+    def stop(self) -> None:
+        """Tell every connection to stop, and take nothing in any more. Does not block; idempotent."""
+        with self._changed:
+            self._stopping = True
+            connections = list(self._connections)
+        for connection in connections:
+            connection.stop()
+
     def stop_all(self, timeout: float) -> int:
         """Tell every connection to stop, and shut down those that did not within ``timeout`` seconds.
 
@@ -67,14 +75,13 @@ class Registry:
 
         :returns: how many are left even so; a bug if any.
         """
+        self.stop()
+        self._wait_until_empty(Deadline(timeout))
         with self._changed:
-            self._stopping = True
-        for step, seconds in ((_stop, timeout), (_abort, _ABORT_SECONDS)):
-            with self._changed:
-                connections = list(self._connections)
-            for connection in connections:
-                step(connection)
-            self._wait_until_empty(Deadline(seconds))
+            connections = list(self._connections)
+        for connection in connections:
+            connection.abort()
+        self._wait_until_empty(Deadline(_ABORT_SECONDS))
         return len(self)
 
     def _wait_until_empty(self, deadline: Deadline) -> None:
@@ -84,11 +91,3 @@ class Registry:
                     self._changed.wait(deadline.remaining())
                 except TimeoutError:
                     return
-
-
-def _stop(connection: Connection) -> None:
-    connection.stop()
-
-
-def _abort(connection: Connection) -> None:
-    connection.abort()

@@ -7,7 +7,6 @@ had arrived before it was read. What to do at an end is decided by :mod:`wsproxy
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
 import threading
@@ -16,9 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClose
+from .counters import Counters
 from .deadline import Clock
 from .exceptions import ProtocolViolation
 from .frames import ControlFrame, FrameScanner, Opcode, build_frame, close_payload, parse_close_payload
+from .liveness import Liveness, Look
+from .logs import SessionLogger, get_logger
 from .poller import Poller
 from .pump import Pump
 from .pump_threads import PumpThreads, StartThread
@@ -27,10 +29,10 @@ from .writer import Writer
 
 __all__ = ["Relay", "RelayLimits"]
 
-logger = logging.getLogger("wsproxy.relay")
+logger = get_logger("wsproxy.relay")
 
 _FLUSH_INTERVAL = 0.02
-_DEAD_AFTER_INTERVALS = 2
+_TOO_BIG = 1009  # RFC 6455 section 7.4.1
 _PING = struct.Struct(">4sI")
 
 
@@ -39,7 +41,7 @@ class RelayLimits:
     """The relay's timing and sizes.
 
     :param close_timeout: seconds an end may take, from its first cause to both sockets shut down.
-    :param ping_interval: seconds between pings on each leg; a dead leg is found after two to three.
+    :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
     :param max_frame_size: largest payload of one data frame, bytes.
     """
 
@@ -59,13 +61,10 @@ class _Side:
         self.pump: Pump
         self.pings = 0  # sent so far
         self._nonce = b""  # of our pings
-        # Liveness, as of the tick before; touched by the housekeeping only.
-        self.received_then = -1
-        self.taken_then = -1
-        self.blocked_then = False
-        self.read_then = False
-        self.silent = 0
-        self.stuck = 0
+        self._pinged: float | None = None  # when the last one was sent, while it is not answered
+        self._began = False
+        # Touched by the housekeeping only.
+        self.liveness = Liveness(relay._limits.ping_interval, relay._clock())
 
     def own(self, opcode: Opcode, payload: bytes) -> bytes:
         """Build a frame of our own for this leg; to a server with a fresh mask (RFC 6455 section 5.3)."""
@@ -75,6 +74,7 @@ class _Side:
         """Send a ping of our own."""
         self._nonce = self._nonce or os.urandom(4)
         self.pings = (self.pings + 1) & 0xFFFFFFFF
+        self._pinged = self._relay._clock()
         self.writer.inject(self.own(Opcode.PING, _PING.pack(self._nonce, self.pings)))
 
     # What the pump tells, see PumpEvents
@@ -83,13 +83,24 @@ class _Side:
         if len(payload) != _PING.size:
             return False
         nonce, number = _PING.unpack(payload)
-        return bool(nonce == self._nonce and 1 <= number <= self.pings)
+        answers = bool(nonce == self._nonce and 1 <= number <= self.pings)
+        pinged = self._pinged
+        if answers and number == self.pings and pinged is not None:
+            self._pinged = None
+            self._relay._counters.ping(self.leg, self._relay._clock() - pinged)
+        return answers
+
+    def began(self) -> None:
+        if self.leg is Leg.UPSTREAM and not self._began:
+            self._relay._counters.first_byte(self._relay._clock() - self._relay._started)
+        self._began = True
 
     def close_received(self, close: ControlFrame) -> None:
         code, reason = parse_close_payload(close.payload)
         self._relay._act(lambda closing: closing.close_received(self.leg, code, reason), close.raw)
 
     def violated(self, violation: ProtocolViolation) -> None:
+        self._relay.frame_too_big |= violation.code == _TOO_BIG
         self._relay._act(lambda closing: closing.violated(self.leg, violation.code, str(violation)))
 
     def let_go(self) -> None:
@@ -109,6 +120,9 @@ class Relay:
         many seconds.
     :param clock: seconds for intervals and the close timeout.
     :param poller: carries small messages; without one each direction has a thread all the time.
+    :param counters: told how long the upstream's first byte and the answers to our pings take.
+    :param session: the session's id, for the log.
+    :ivar frame_too_big: whether a side was ended for a frame above the limit.
     """
 
     def __init__(
@@ -119,11 +133,18 @@ class Relay:
         wake: Callable[[float], None] = lambda delay: None,
         clock: Clock = time.monotonic,
         poller: Poller | None = None,
+        counters: Counters | None = None,
+        session: str = "",
     ) -> None:
         self._limits = limits
         self._wake = wake
         self._clock = clock
         self._poller = poller
+        self._counters = counters or Counters()
+        self._log = SessionLogger(logger, session)
+        self._session = session
+        self._started = clock()
+        self.frame_too_big = False
         self._sides = {
             Leg.CLIENT: _Side(self, Leg.CLIENT, client),
             Leg.UPSTREAM: _Side(self, Leg.UPSTREAM, upstream),
@@ -140,7 +161,9 @@ class Relay:
 
     def _pump(self, source: _Side, sink: _Side) -> Pump:
         scanner = FrameScanner(source.leg is Leg.CLIENT, self._limits.max_frame_size)
-        return Pump(source.transport, sink.writer, sink.transport, scanner, self._closing, source)
+        return Pump(
+            source.transport, sink.writer, sink.transport, scanner, self._closing, source, self._session
+        )
 
     @property
     def ending(self) -> Ending | None:
@@ -156,6 +179,11 @@ class Relay:
     def bytes_down(self) -> int:
         """Bytes received from the upstream."""
         return self._sides[Leg.UPSTREAM].pump.received
+
+    @property
+    def data_up(self) -> int:
+        """Bytes of data frames that the client sent: no pings, no pongs."""
+        return self._sides[Leg.CLIENT].pump.data
 
     @property
     def close_not_sent(self) -> tuple[str, ...]:
@@ -206,12 +234,8 @@ class Relay:
         due = now + self._limits.close_timeout
         dead: list[_Side] = []
         if self._close_at is None:
-            if now >= self._next_ping:
-                self._next_ping = now + self._limits.ping_interval
-                dead = [side for side in self._sides.values() if self._is_dead(side)]
-                for side in self._sides.values():
-                    side.ping()
-            due = self._next_ping
+            dead = self._look_and_ping(now)
+            due = min(self._next_ping, *(side.liveness.due for side in self._sides.values()))
         elif now >= self._close_at:
             self._act(lambda closing: closing.deadline())
         else:
@@ -221,6 +245,18 @@ class Relay:
         for side in dead:  # last: the other leg's Close goes out only if nothing else is being sent there
             side.transport.abort()
         return due
+
+    def _look_and_ping(self, now: float) -> list[_Side]:
+        """Do what is due of both, and return the legs that are dead."""
+        pinging = now >= self._next_ping
+        sides = self._sides.values()
+        dead = [side for side in sides if (pinging or now >= side.liveness.due) and self._is_dead(side, now)]
+        if pinging:
+            self._next_ping = now + self._limits.ping_interval
+            for side in sides:
+                side.ping()
+                side.liveness.asked(now)
+        return dead
 
     # The ends
 
@@ -264,28 +300,21 @@ class Relay:
 
     # Liveness
 
-    def _is_dead(self, side: _Side) -> bool:
-        """Judge one leg, once in each ping interval.
-
-        It is dead if, for two intervals in which we were reading it, no byte came while a ping of ours
-        was with the kernel, or if for two intervals it took no byte of ours. A leg that is not read
-        because its partner takes nothing is not judged; the partner is. Nor is a ping unanswered that
-        has to wait in our kernel's buffer behind what the peer is still taking.
-        """
+    def _is_dead(self, side: _Side, now: float) -> bool:
+        """Judge one leg."""
         writer, other = side.writer, self._sides[side.leg.other]
-        read, received = not other.writer.busy, side.pump.received
-        taken = side.transport.bytes_taken()
-        taken = other.pump.sent if taken is None else taken
-        taking = taken != side.taken_then and side.transport.bytes_waiting() > 0
-        asked = side.pings > 0 and not writer.waiting and not taking
-        silent = asked and read and side.read_then and received == side.received_then
-        side.silent = side.silent + 1 if silent else 0
-        blocked = writer.busy or bool(writer.waiting and not writer.mid_frame)
-        stuck = blocked and side.blocked_then and taken == side.taken_then
-        side.stuck = side.stuck + 1 if stuck else 0
-        side.read_then, side.received_then = read, received
-        side.blocked_then, side.taken_then = blocked, taken
-        if max(side.silent, side.stuck) < _DEAD_AFTER_INTERVALS:
-            return False
-        logger.info("%s leg is dead: %s", side.leg.value, "takes nothing" if side.stuck else "no answer")
-        return True
+        traffic = side.transport.traffic()
+        seen = Look(
+            received=side.pump.received,
+            taken=traffic.taken if traffic else other.pump.sent,
+            reading=not other.writer.busy,
+            blocked=writer.busy or (writer.waiting and not writer.mid_frame),
+            waiting=writer.waiting,
+            in_flight=side.transport.bytes_waiting() > 0,
+            heard_ago=traffic.heard_ago if traffic else None,
+            sent_ago=traffic.sent_ago if traffic else None,
+        )
+        verdict = side.liveness.look(now, seen)
+        if verdict:
+            self._log.info("%s leg is dead: %s", side.leg.value, verdict)
+        return bool(verdict)

@@ -6,19 +6,20 @@ looked at by its path each time and never held open.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from .logs import get_logger
+
 __all__ = ["Reloaded"]
 
 T = TypeVar("T")
 _Stamp = tuple[tuple[int, int, int], ...]
 
-logger = logging.getLogger("wsproxy.reloaded")
+logger = get_logger("wsproxy.reloaded")
 
 _RETRY_SECONDS = 1.0
 

@@ -17,6 +17,7 @@ __all__ = [
     "Endpoint",
     "Route",
     "endpoint_of",
+    "granted_route",
     "host_and_port",
     "is_dns_label",
     "is_dns_subdomain",
@@ -86,6 +87,35 @@ def prefix_segments(prefix: str | None) -> tuple[str, ...]:
     return segments
 
 
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where to listen: at a host and port, or at the path of a Unix socket.
+
+    :ivar path: of the socket, "" for none.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ListenAddress:
+        """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``.
+
+        :raises ValueError: if it is none of these.
+        """
+        kind, _, path = text.partition(":")
+        if kind == "unix" and path:
+            return cls(path=path)
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", text)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError("it must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+        return cls(match[1] or match[2], int(match[3]))
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else host_and_port(self.host, self.port)
+
+
 def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint:
     """Find the HTTP endpoint of a request that is no upgrade.
 
@@ -124,6 +154,18 @@ def session_route(target: str, prefix: tuple[str, ...], subresources: Collection
     if subresource and subresource[0] not in subresources:
         raise NotFound("this subresource is not enabled")
     return Route(first, None, _vmi(vmi), subresource[0] if subresource else None)
+
+
+def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
+    """Return the route that the embedding program has found by itself.
+
+    :param subresources: the subresources that may be named.
+    :raises BadRequest: if the VMI's name is not a Kubernetes name.
+    :raises NotFound: if the subresource is not enabled.
+    """
+    if subresource is not None and subresource not in subresources:
+        raise NotFound("this subresource is not enabled")
+    return Route(None, None, _vmi(vmi), subresource)
 
 
 def _path_of(target: str) -> tuple[str, ...]:

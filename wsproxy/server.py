@@ -8,7 +8,6 @@ where it runs, an accept loop that spins when descriptors run out, and errors pr
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import socketserver
 import struct
@@ -16,11 +15,13 @@ import threading
 from typing import Any
 
 from .connection import ClientConnection
+from .counters import Numbers
 from .deadline import Deadline
 from .forks import in_forked_child
 from .forwarded import UNIX_PEER
 from .listeners import BACKLOG, Listener
 from .live_sessions import SessionHandle
+from .logs import get_logger
 from .pending import network_of
 from .refusal import Refuser
 from .registry import Registry
@@ -31,7 +32,7 @@ from .threads import ThreadPool, current_owner, start_thread
 
 __all__ = ["ConsoleServer"]
 
-logger = logging.getLogger("wsproxy.server")
+logger = get_logger("wsproxy.server")
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.05
@@ -78,6 +79,10 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         """How many connections there are now, in whatever phase."""
         return len(self._registry)
 
+    def numbers(self) -> Numbers:
+        """Return what was counted, at this moment."""
+        return self._gateway.counters.numbers(self.connections)
+
     def sessions(self) -> list[SessionHandle]:
         """Return the sessions that are open at this moment."""
         return self._gateway.sessions.all()
@@ -103,7 +108,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         :param drain: how long sessions may go on, once nobody is let in any more.
         :param grace: how long everybody is let in as before; only ``/readyz`` says already that we stop.
         """
-        self._gateway.draining = True
+        self._gateway.readiness.drain()
         self._hurry.wait(grace)
         self.shutdown()
         if self._accept_thread:
@@ -186,6 +191,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             self._pool.run(f"wsproxy-{connection.session.id}", lambda: self._run(connection))
         except RuntimeError as exc:
             self._forget(connection)
+            connection.session.close()
             if not self._out_of_threads:
                 logger.error("connection from %s dropped: %s", peer, exc)
             self._out_of_threads = True

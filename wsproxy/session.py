@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NewType
+from typing import Any, NewType
 
 from .access import AccessControl
 from .admission import Admission
+from .audit import AuditLog
 from .claims import Grant
-from .closing import Ending
+from .closing import Ending, Leg
 from .config import Config
 from .counters import Counters
-from .deadline import Deadline
-from .exceptions import Draining, Refused, TransportClosed
-from .forwarded import Client
+from .deadline import Clock, Deadline
+from .exceptions import Draining, Refused, TransportClosed, UpstreamRefused, UpstreamTimeout
+from .forwarded import Client, host_of
 from .hooks import Hooks
 from .housekeeping import Housekeeping
+from .lifetime import Lifetime
+from .limits import Limits
 from .live_keys import LiveKeys
 from .live_sessions import LiveSessions, SessionHandle
+from .logs import get_logger, in_session
+from .pending import network_of
 from .poller import Poller
+from .readiness import Readiness
 from .relay import Relay, RelayLimits
+from .reports import Reports
 from .resolver import Resolver
-from .routing import session_route
+from .routing import Route, session_route
 from .sockets import wake
 from .threads import start_thread
 from .tickets import Tickets
@@ -37,14 +43,13 @@ from .transport import Transport
 from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
 from .upstream import Dialler, Upstream
 
-__all__ = ["Gateway", "Session", "SessionId", "rfb_expected"]
+__all__ = ["Gateway", "Session", "SessionId", "new_session_id", "rfb_expected"]
 
-logger = logging.getLogger("wsproxy.session")
+logger = get_logger("wsproxy.session")
 
 SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
-_EXPIRED = (4411, "expired: the token's time is over")
 _NO_HOOKS = Hooks()
 
 
@@ -53,38 +58,43 @@ class Gateway:
 
     :param config: the settings.
     :param hooks: what the embedding program is asked and told.
+    :param clock: seconds, for all that housekeeping looks after.
     :ivar tls: TLS towards clients, None if they come without.
     :ivar sessions: the sessions that are open.
-    :ivar draining: whether the proxy is about to stop, so that nobody should be sent here any more.
     :ivar admits: whether new sessions may be opened.
     :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
     """
 
-    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS) -> None:
+    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
         self.config = config
         self.hooks = hooks
-        self.draining, self.admits = False, True
+        self.admits = True
         self.sessions = LiveSessions()
         self.tls = ServerTLS.from_config(config)
         self.resolver = Resolver()
         self.keys = LiveKeys(config, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
-        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize)
+        self.limits = Limits(config.limit_rules, threading.Lock(), clock)
+        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize, self.limits)
         self.dialler = Dialler(config, self.resolver)
-        self.housekeeping = Housekeeping()
+        self.clock = clock
+        self.housekeeping = Housekeeping(clock)
         self.poller = Poller() if Poller.available else None
-        self.counters = Counters()
+        self.counters = Counters(self.limits.hits)
+        self.audit = AuditLog(config.audit_log)
+        self.reports = Reports(self.counters, self.audit)
+        self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
 
-        self.on_reload: list[Callable[[], None]] = [self.keys.reload, self.dialler.reload]
+        self.on_reload: list[Callable[[], None]] = [self.keys.reload, self.dialler.reload, self.audit.open]
         if self.tls:
             self.on_reload.append(self.tls.reload)
 
     def reload(self) -> None:
-        """Read keys and certificates again, whether they look different or not; open sessions go on.
+        """Read keys and certificates again, and open log files anew; open sessions go on.
 
         What cannot be used stays as it was, with one error in the log. Not for a signal handler; any thread.
         Blocks on the file system only.
@@ -97,6 +107,7 @@ class Gateway:
 
     def start(self) -> None:
         """Start the threads that all sessions share. Once only."""
+        self.audit.open()
         self.housekeeping.start(self)
         self.keys.start(self)
         if self.poller:
@@ -109,6 +120,7 @@ class Gateway:
             self.poller.stop()
         self.keys.stop()
         self.housekeeping.stop()
+        self.audit.close()
 
     def stop_resolving(self) -> None:
         """Fail the sessions that wait for a name or a key, now and later. Idempotent.
@@ -128,6 +140,11 @@ def rfb_expected(head: RequestHead, config: Config) -> bool:
     return (route.subresource or config.path_template.subresource) == "vnc"
 
 
+def new_session_id() -> SessionId:
+    """Return a name for one more connection."""
+    return SessionId(f"{random.getrandbits(32):08x}")
+
+
 @dataclass(frozen=True)
 class _Opened:
     """What :meth:`Session.open` achieved."""
@@ -135,9 +152,9 @@ class _Opened:
     grant: Grant
     vmi: str
     subresource: str
-    client: str  # its IP address, "" if that is not known
     upstream: Upstream
     subprotocol: str | None
+    dial_seconds: float
 
 
 class Session:
@@ -147,11 +164,12 @@ class Session:
 
     :param gateway: what it shares with others.
     :param peer: the client's address, for the log.
+    :ivar about: what is known of it, for the log; see :class:`.Reports`.
     """
 
     def __init__(self, gateway: Gateway, peer: str) -> None:
-        self.id = SessionId(f"{random.getrandbits(32):08x}")
-        self.peer = peer
+        self.id = new_session_id()
+        self.about: dict[str, Any] = {"session": self.id, "peer": peer}
         self._gateway = gateway
         # Guards the attributes below.
         self._lock = threading.Lock()
@@ -159,7 +177,20 @@ class Session:
         self._relay: Relay | None = None
         self._end: tuple[int, str] | None = None
         self._opened: _Opened | None = None
-        self._expires = 0.0
+        # Touched by the session's own thread only, but for the first, by who makes the session.
+        self._network = network_of((host_of(peer),))
+        self._places = [gateway.limits.take_connection(self._network)]
+        self._lifetime: Lifetime | None = None
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for the log."""
+        peer: str = self.about["peer"]
+        return peer
+
+    def identify(self, client: Client) -> None:
+        """Note who the client is, as its request says."""
+        self.about |= {"peer": str(client), "client": client.address}
 
     @property
     def subprotocol(self) -> str | None:
@@ -173,6 +204,7 @@ class Session:
         client: Client,
         before_dial: Deadline,
         on_authorised: Callable[[], None],
+        granted: tuple[Route, Grant] | None = None,
     ) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
@@ -182,27 +214,75 @@ class Session:
         :param client: who sent the request.
         :param before_dial: bounds all that comes before the dial.
         :param on_authorised: called before the dial; what it raises ends the opening.
+        :param granted: what to open and for whom, if the embedding program has authenticated the client;
+            then no token is looked at.
         :raises Refused: if the client is not let in, for whatever reason.
         """
-        config = self._gateway.config
+        config, access = self._gateway.config, self._gateway.access
         if not self._gateway.admits:
             raise Draining("the proxy is stopping")
-        route, grant = self._gateway.access.admit(head, client, before_dial)
-        on_authorised()
+        self._check_address(client)
+        if granted:
+            route = granted[0]
+            grant = access.admit_granted(head, client, route, granted[1])
+        else:
+            route, grant = access.admit(head, client, before_dial)
+        subresource = route.subresource or config.path_template.subresource
+        self.about |= {
+            "user": grant.user,
+            "namespace": grant.namespace,
+            "vmi": route.vmi,
+            "subresource": subresource,
+            "token_id": grant.token_id,
+        }
         path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
         offered = offered_upstream(upgrade.subprotocols)
-        deadline = Deadline(config.dial_timeout)
+        place = self._gateway.limits.take_session(grant.user, grant.namespace, route.vmi, subresource)
+        try:
+            on_authorised()
+            self._give_back()
+            upstream, seconds = self._dial(path, offered)
+        except BaseException:
+            place.give_back()  # before the client is told, and comes again
+            raise
+        self._places = [place]
+        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
+        self._opened = _Opened(grant, route.vmi, subresource, upstream, agreed, seconds)
+
+    def _check_address(self, client: Client) -> None:
+        """Refuse a client from whose address, perhaps not the peer's, too many have not authenticated."""
+        network = network_of((client.address,))
+        if network != self._network:
+            self._give_back()
+            self._places = [self._gateway.limits.take_connection(network)]
+        for place in self._places:
+            place.check()
+
+    def _dial(self, path: str, offered: Sequence[str]) -> tuple[Upstream, float]:
+        """Open the upstream, and return it with how many seconds that took."""
+        started, deadline = time.monotonic(), Deadline(self._gateway.config.dial_timeout)
         try:
             upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch)
-        except Refused:
+        except Refused as refused:
             if self._end:
                 raise Draining("the proxy is stopping") from None
+            self._note_refusal(refused)
             raise
         finally:
             self._watch(None)
-        agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        subresource = route.subresource or config.path_template.subresource
-        self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
+        self._gateway.readiness.answered()
+        return upstream, time.monotonic() - started
+
+    def _note_refusal(self, refused: Refused) -> None:
+        """Note what a refusal by the Kubernetes API says of the API itself."""
+        if isinstance(refused, UpstreamRefused | UpstreamTimeout):
+            self._gateway.counters.fail_handshake(Leg.UPSTREAM)
+        else:
+            self._gateway.readiness.answered()
+
+    def _give_back(self) -> None:
+        for place in self._places:
+            place.give_back()
 
     def relay(self, client: Transport) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
@@ -217,7 +297,10 @@ class Session:
             opened.upstream.transport,
             gateway.relay_limits,
             lambda delay: housekeeping.wake(self, delay),
+            clock=gateway.clock,
             poller=gateway.poller,
+            counters=gateway.counters,
+            session=self.id,
         )
         handle = SessionHandle(
             relay,
@@ -225,35 +308,38 @@ class Session:
             grant=grant,
             vmi=opened.vmi,
             subresource=opened.subresource,
-            client=opened.client,
+            client=self.about["client"],
         )
-        started = time.monotonic()
+        started = gateway.clock()
         with self._lock:
             self._relay, end = relay, self._end
         if end:
             relay.end(*end)
-        self._log_open(grant)
-        gateway.counters.add(relay)
+        gateway.reports.opened(self.about, relay, opened.dial_seconds)
         gateway.sessions.add(handle)
         try:
             gateway.hooks.opened(handle)
-            left = grant.seconds_left()
-            self._expires = time.monotonic() + left
+            now = gateway.clock()
+            self._lifetime = Lifetime(gateway.config.lifetime_rules, now, grant.seconds_left())
             # Not called before something is due: waking one more thread would make each opening slower.
-            housekeeping.add(self, min(left, gateway.config.ping_interval))
+            housekeeping.add(self, min(self._lifetime.due - now, gateway.config.ping_interval))
             if relay.ending:  # it may have been ended, and its wake lost, before it was added
                 housekeeping.wake(self)
             relay.run(self._start_second_thread)
         finally:
+            self._give_back()  # before anything that may take long: the client may come again at once
             housekeeping.remove(self)
-            gateway.counters.remove(relay)
+            if relay.frame_too_big:
+                gateway.limits.hit("frame")
             ending = relay.ending or Ending("proxy", None, "failed")
             gateway.sessions.remove(handle, ending)
-            self._log_end(relay, ending, time.monotonic() - started)
+            seconds = gateway.clock() - started
+            gateway.reports.ended(self.about, relay, ending, seconds, relay.close_not_sent)
             gateway.hooks.closed(handle, ending)
 
     def close(self) -> None:
-        """Close the upstream. By the session's own thread, last. Idempotent."""
+        """Close the upstream, and give back what is held. By the session's own thread, last. Idempotent."""
+        self._give_back()
         if self._opened:
             self._opened.upstream.transport.close()
 
@@ -282,11 +368,12 @@ class Session:
 
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`."""
-        assert self._relay is not None
-        if now >= self._expires and self._relay.ending is None:
-            self.end(*_EXPIRED)
-        due = self._relay.tick(now)
-        return min(due, self._expires) if now < self._expires else due
+        relay, lifetime = self._relay, self._lifetime
+        assert relay is not None and lifetime is not None
+        if relay.ending is None and (over := lifetime.look(now, relay.data_up)):
+            self.end(*over)
+        due = relay.tick(now)
+        return due if relay.ending else min(due, lifetime.due)
 
     def _watch(self, sock: socket.socket | None) -> None:
         """Remember the socket that a dial blocks on, so that :meth:`end` can wake it."""
@@ -297,28 +384,8 @@ class Session:
             raise TransportClosed("the proxy is stopping")
 
     def _start_second_thread(self, target: Callable[[], None]) -> threading.Thread:
-        return start_thread(f"wsproxy-{self.id}-second", target, self._gateway)
+        def run() -> None:
+            with in_session(self.id):
+                target()
 
-    def _log_open(self, grant: Grant) -> None:
-        assert self._opened
-        logger.info(
-            "session %s opened: client %s user %r vmi %s/%s",
-            self.id,
-            self.peer,
-            grant.user,
-            grant.namespace,
-            self._opened.vmi,
-        )
-
-    def _log_end(self, relay: Relay, ending: Ending, seconds: float) -> None:
-        logger.info(
-            "session %s ended: by %s code %s %r after %.1f s, %d bytes up, %d bytes down%s",
-            self.id,
-            ending.by,
-            ending.code,
-            ending.reason,
-            seconds,
-            relay.bytes_up,
-            relay.bytes_down,
-            f", close not sent to {' and '.join(relay.close_not_sent)}" if relay.close_not_sent else "",
-        )
+        return start_thread(f"wsproxy-{self.id}-second", run, self._gateway)

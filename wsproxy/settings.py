@@ -79,6 +79,7 @@ def _some_names(text: str) -> tuple[str, ...]:
 
 
 _seconds = _number(float, "a number of seconds")
+_whole = _number(int, "a whole number")
 _DEFAULTS = {item.name: item.default for item in fields(Config)}
 
 
@@ -101,6 +102,10 @@ SETTINGS = (
     Setting("KUBERNETES_SERVICE_PORT", "", str, None, "port of the API, set by Kubernetes in every pod"),
     Setting("WS_REMOTE_URL", "", str, "ws://localhost:8001", "URL of the API in dev mode"),
     _setting("LOGLEVEL", "log_level", str.upper, "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+    _setting("WSPROXY_LOG_FORMAT", "log_format", str.lower, "text, or json for one object in each line"),
+    _setting("WSPROXY_AUDIT_LOG", "audit_log", str, "file to append events of sessions to, as JSON lines"),
+    _setting("WSPROXY_ADMIN", "admin", str, "listener for the operator: HOST:PORT or unix:PATH"),
+    Setting("WSPROXY_ADMIN_HOSTS", "admin_hosts", _names, None, "names that it may be asked for by"),
     _setting("WSPROXY_API_PATH", "api_path", str, "API path with {namespace} and {vmi_name}"),
     Setting("WSPROXY_SUBRESOURCES", "subresources", _names, None, "further subresources a path may name"),
     Setting("WSPROXY_ALGORITHMS", "algorithms", _names, "HS256, or as the keys are", "JWS algorithms"),
@@ -139,8 +144,25 @@ SETTINGS = (
     _setting("WSPROXY_DRAIN_TIMEOUT", "drain_timeout", _seconds, "seconds for open sessions after that"),
     _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
     _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
-    _setting("WSPROXY_MAX_PENDING", "max_pending", _number(int, "a whole number"), "unauthenticated clients"),
-    _setting("WSPROXY_WORKERS", "workers", _number(int, "a whole number"), "processes to serve with"),
+    _setting("WSPROXY_MAX_PENDING", "max_pending", _whole, "unauthenticated clients"),
+    _setting("WSPROXY_MAX_SESSIONS", "max_sessions", _whole, "sessions in all, 0: any number"),
+    _setting(
+        "WSPROXY_MAX_SESSIONS_PER_USER", "max_sessions_per_user", _whole, "sessions of one user, 0: any"
+    ),
+    _setting("WSPROXY_MAX_SESSIONS_PER_VMI", "max_sessions_per_vmi", _whole, "sessions of one VMI, 0: any"),
+    _setting(
+        "WSPROXY_MAX_PENDING_PER_ADDRESS",
+        "max_pending_per_address",
+        _whole,
+        "unauthenticated clients of one address, 0: any number",
+    ),
+    _setting(
+        "WSPROXY_MAX_FAILURES", "max_failures", _whole, "failed attempts of one address a minute, 0: any"
+    ),
+    _setting("WSPROXY_GRACE", "grace", _seconds, "seconds for which sessions outlive their token, or inf"),
+    _setting("WSPROXY_IDLE_TIMEOUT", "idle_timeout", _seconds, "seconds a client may send no data, 0: ever"),
+    _setting("WSPROXY_MAX_AGE", "max_age", _seconds, "seconds a session may last, 0: for ever"),
+    _setting("WSPROXY_WORKERS", "workers", _whole, "processes to serve with"),
     _setting("WSPROXY_CPU_AFFINITY", "cpu_affinity", str.lower, "one CPU for each process: auto or off"),
 )
 """Every setting of the program, in the order of the help."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
 from collections.abc import Mapping
 
 from .exceptions import ConfigError
+from .logs import get_logger
 
 __all__ = ["Notifier", "activated_descriptor"]
 
-logger = logging.getLogger("wsproxy.systemd")
+logger = get_logger("wsproxy.systemd")
 
 _FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
 _SLACK = 10.0  # seconds for what has no limit of its own

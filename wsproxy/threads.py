@@ -6,9 +6,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["ThreadPool", "current_owner", "start_thread"]
+__all__ = ["ThreadPool", "current_owner", "start_thread", "working_for"]
 
 STACK_SIZE = 512 * 1024
 """Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.nesting`."""
@@ -24,8 +25,19 @@ _current = threading.local()
 
 
 def current_owner() -> object | None:
-    """Return the owner of the calling thread, None for a thread that was not started here."""
+    """Return the owner of the calling thread, None for a thread that works for somebody else."""
     return getattr(_current, "owner", None)
+
+
+@contextmanager
+def working_for(owner: object) -> Iterator[None]:
+    """Let ``owner`` own the calling thread meanwhile, which was not started here."""
+    before = current_owner()
+    _current.owner = owner
+    try:
+        yield
+    finally:
+        _current.owner = before
 
 
 def start_thread(name: str, target: Callable[[], None], owner: object) -> threading.Thread:

@@ -21,7 +21,7 @@ from .deadline import Deadline
 from .exceptions import ConfigError, TransportClosed
 from .reloaded import Reloaded
 from .sockets import READABLE, WRITABLE, closed_on_error, wait
-from .transport import Transport
+from .transport import PlainTransport, Transport
 
 __all__ = [
     "ClientTLS",
@@ -31,6 +31,7 @@ __all__ = [
     "accept_tls",
     "connect_tls",
     "server_context",
+    "transport_of",
 ]
 
 _SSLOPT_KEYS = frozenset(
@@ -175,6 +176,14 @@ class TLSTransport(Transport):
         self._notify_close()
         super().linger(deadline)
 
+    def give_back(self) -> None:
+        super().give_back()
+        try:
+            # Takes the TLS layer off, which would report errors of its own from now on.
+            self._tls.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # not connected any more
+
     def close(self) -> None:
         self._notify_close()
         super().close()
@@ -204,6 +213,11 @@ class TLSTransport(Transport):
             if self._tls.session_reused or (known and known.is_new(self._tls)):
                 return known
             return TLSSession(self._tls)
+
+
+def transport_of(sock: socket.socket) -> Transport:
+    """Return the transport for a connected socket, the TLS handshake of which has been done if it has TLS."""
+    return TLSTransport(sock) if isinstance(sock, ssl.SSLSocket) else PlainTransport(sock)
 
 
 class TLSSession:

@@ -12,20 +12,35 @@ import socket
 import struct
 import termios
 import time
+from typing import NamedTuple
 
 from .deadline import Deadline
 from .exceptions import TransportClosed
 from .forks import in_forked_child
 from .sockets import READABLE, WRITABLE, closed_on_error, wait, wake
 
-__all__ = ["PlainTransport", "Transport"]
+__all__ = ["PlainTransport", "Traffic", "Transport"]
 
-# struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at this offset since Linux 4.1.
-_TCP_INFO_BYTES_ACKED = 120
+# Of struct tcp_info (linux/tcp.h): tcpi_last_data_sent and _recv, and, since Linux 4.1, tcpi_bytes_acked.
+_TCP_INFO = struct.Struct("=44x I 4x I 64x Q")
+_MS = 0.001
 _LINGER_CHUNK = 65536
 _SMALL_PIECE = 256
 _QUICK_PIECES = 16
 _PIECE_SECONDS = 0.1
+
+
+class Traffic(NamedTuple):
+    """What has passed through a connection, as our kernel sees it.
+
+    :ivar taken: bytes that the peer's kernel has acknowledged.
+    :ivar sent_ago: seconds since bytes were last sent.
+    :ivar heard_ago: seconds since bytes last came.
+    """
+
+    taken: int
+    sent_ago: float
+    heard_ago: float
 
 
 class Transport:
@@ -166,16 +181,14 @@ class Transport:
             pass  # closed
         return True
 
-    def bytes_taken(self) -> int | None:
-        """Return how many bytes the peer's kernel has acknowledged; None where that is unknown."""
+    def traffic(self) -> Traffic | None:
+        """Return what the kernel knows of the traffic; None where it does not say."""
         try:
-            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES_ACKED + 8)
-        except (AttributeError, OSError):
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            sent_ago, heard_ago, taken = _TCP_INFO.unpack(info)
+        except (AttributeError, OSError, struct.error):
             return None
-        if len(info) < _TCP_INFO_BYTES_ACKED + 8:
-            return None
-        acked: int = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_ACKED)[0]
-        return acked
+        return Traffic(taken, sent_ago * _MS, heard_ago * _MS)
 
     def bytes_waiting(self) -> int:
         """Return how many bytes the peer's kernel has not acknowledged yet; 0 where that is unknown."""
@@ -209,6 +222,17 @@ class Transport:
                     return
         except (OSError, ValueError):
             pass  # the peer had its chance
+
+    def give_back(self) -> None:
+        """End the connection, and leave the socket, in blocking mode, to the server that it belongs to.
+
+        In place of :meth:`close`. That server finds an end of the stream in it, below TLS.
+        """
+        self.shut_down()
+        try:
+            self._sock.setblocking(True)
+        except OSError:
+            pass  # closed already
 
     def close(self) -> None:
         """Close the socket. Only the owner, after every other thread left. Idempotent."""

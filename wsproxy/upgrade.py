@@ -63,15 +63,18 @@ class RequestHead:
     :ivar method: as sent.
     :ivar target: the request target; holds a token, so it must never be logged or quoted.
     :ivar http_version: such as "1.1".
+    :ivar headers: names in lower case, and values; as many of a name as there were lines of it.
     """
 
-    def __init__(self, request: h11.Request) -> None:
-        self.method = request.method.decode("ascii")
-        self.target = request.target.decode("ascii")
-        self.http_version = request.http_version.decode("ascii")
-        self.headers = [(name.lower(), value) for name, value in request.headers.raw_items()]
+    def __init__(
+        self, method: str, target: str, http_version: str, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.http_version = http_version
+        self.headers = headers
         self._values: dict[str, list[str]] = {}
-        for name, value in self.headers:
+        for name, value in headers:
             self._values.setdefault(name.decode("ascii"), []).append(value.decode("latin-1"))
 
     def values(self, name: str) -> list[str]:
@@ -178,7 +181,12 @@ class HeadReader:
             raise BadRequest("the request head is malformed") from None  # h11's text quotes it
         if not isinstance(event, h11.Request):
             raise BadRequest("the request head is malformed")
-        return RequestHead(event)
+        return RequestHead(
+            event.method.decode("ascii"),
+            event.target.decode("ascii"),
+            event.http_version.decode("ascii"),
+            [(name.lower(), value) for name, value in event.headers.raw_items()],
+        )
 
 
 class Upgrade:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import logging
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ from .exceptions import (
     VMINotFound,
     VMINotRunning,
 )
+from .logs import get_logger
 from .nesting import nested_deeper_than
 from .reloaded import Reloaded
 from .resolver import Resolver
@@ -42,7 +42,7 @@ from .transport import PlainTransport, Transport
 
 __all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 
-logger = logging.getLogger("wsproxy.upstream")
+logger = get_logger("wsproxy.upstream")
 
 _MAX_RESPONSE_HEAD = 64 * 1024
 _MAX_ERROR_BODY = 64 * 1024

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import selectors
 import signal
 import socket
@@ -10,6 +9,7 @@ import socket
 from .channel import Channel
 from .config import Config
 from .listeners import Listener
+from .logs import get_logger
 from .server import ConsoleServer
 from .session import Gateway
 from .signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
@@ -17,7 +17,7 @@ from .threads import start_thread
 
 __all__ = ["WORKER_SIGNALS", "work"]
 
-logger = logging.getLogger("wsproxy.worker")
+logger = get_logger("wsproxy.worker")
 
 WORKER_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGUSR1)
 """What a worker handles. SIGUSR1 is meant for the supervisor: one for the whole group must end no worker."""
@@ -50,7 +50,7 @@ def work(config: Config, listener: Listener, channel: Channel) -> None:
                 _drain(server, gateway, channel, waker, woken)
         finally:
             server.stop()
-        _send_numbers(server, gateway, channel)
+        _send_numbers(server, channel)
         logger.info("stopped")
         signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # one more would end us as if we had failed
 
@@ -93,12 +93,12 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
                 elif (messages := channel.receive()) is None:
                     return None
                 elif messages:
-                    _send_numbers(server, gateway, channel)
+                    _send_numbers(server, channel)
 
 
 def _name(number: int | None) -> str:
     return "the supervisor is gone" if number is None else signal.Signals(number).name
 
 
-def _send_numbers(server: ConsoleServer, gateway: Gateway, channel: Channel) -> None:
-    channel.send({"numbers": gateway.counters.numbers(server.connections).to_json()})
+def _send_numbers(server: ConsoleServer, channel: Channel) -> None:
+    channel.send({"numbers": server.numbers().to_json()})

@@ -101,7 +101,7 @@ class NginxTest(ProgramTestCase):
         self.assertEqual(client.recv_frame().payload, b"console")
 
     def test_who_the_client_is(self) -> None:
-        """nginx's word of the client is taken, and not what the client says of itself; no log has the token."""
+        """nginx's word of the client is taken, and not the client's own; no log has the token."""
         proxy = self.start_wsproxy()
         self.start_nginx()
         client = self.ask("X-Forwarded-For: 192.0.2.7", "Forwarded: for=192.0.2.8")

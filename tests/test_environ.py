@@ -1,0 +1,111 @@
+"""From a WSGI environ to a request head."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from wsproxy.environ import head_of, path_segments, peer_of
+from wsproxy.exceptions import BadRequest, Refused
+from wsproxy.upgrade import Upgrade
+
+
+def environ(**changes: Any) -> dict[str, Any]:
+    """Return the environ of an upgrade request, changed; None takes a key away."""
+    made: dict[str, Any] = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/token/ubuntu",
+        "QUERY_STRING": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "192.0.2.1",
+        "REMOTE_PORT": "4321",
+        "HTTP_HOST": "proxy",
+        "HTTP_CONNECTION": "keep-alive, Upgrade",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        "HTTP_SEC_WEBSOCKET_KEY": "AAECAwQFBgcICQoLDA0ODw==",
+        "HTTP_SEC_WEBSOCKET_PROTOCOL": "binary, other",
+    }
+    made |= changes
+    return {key: value for key, value in made.items() if value is not None}
+
+
+class HeadTest(unittest.TestCase):
+    def test_upgrade(self) -> None:
+        """The head is that of the request that the server got."""
+        head = head_of(environ(QUERY_STRING="a=b", CONTENT_TYPE="text/plain", CONTENT_LENGTH=""))
+        self.assertEqual((head.method, head.target, head.http_version), ("GET", "/token/ubuntu?a=b", "1.1"))
+        self.assertEqual(head.values("content-type"), ["text/plain"])
+        self.assertEqual(head.values("content-length"), [])
+        self.assertTrue(head.asks_for_websocket)
+        self.assertEqual(Upgrade(head).subprotocols, ("binary", "other"))
+
+    def test_below_a_mount(self) -> None:
+        """What others have cut off the path is not part of the target."""
+        made = environ(SCRIPT_NAME="/app", RAW_URI="/app/token/ubuntu")
+        self.assertEqual(head_of(made).target, "/token/ubuntu")
+        self.assertEqual(head_of(environ(PATH_INFO="")).target, "/")
+
+    def test_target_as_sent(self) -> None:
+        """Where the server shows what was sent, encoded characters and absolute targets are refused."""
+        for name in ("RAW_URI", "REQUEST_URI"):
+            for raw in ("/tok%65n/ubuntu", "http://proxy/token/ubuntu", "*"):
+                with self.subTest(name=name, raw=raw), self.assertRaises(BadRequest):
+                    head_of(environ(**{name: raw}))
+        head_of(environ(RAW_URI="/token/ubuntu?a=%20", QUERY_STRING="a=%20"))
+
+    def test_decoded_delimiters(self) -> None:
+        """A question mark or a number sign that the server has decoded does not end the path."""
+        for path in ("/token?x/ubuntu", "/token/ubuntu#x"):
+            with self.subTest(path), self.assertRaises(BadRequest):
+                head_of(environ(PATH_INFO=path))
+
+    def test_joined_headers(self) -> None:
+        """Lines of one name that the server has joined are refused where there may be one."""
+        for name in ("HTTP_HOST", "HTTP_ORIGIN", "HTTP_AUTHORIZATION"):
+            with self.subTest(name), self.assertRaises(BadRequest):
+                head_of(environ(**{name: "a,b"}))
+        for name, value in (
+            ("HTTP_SEC_WEBSOCKET_KEY", "AAECAwQFBgcICQoLDA0ODw==,AAECAwQFBgcICQoLDA0ODw=="),
+            ("HTTP_SEC_WEBSOCKET_VERSION", "13,13"),
+            ("HTTP_UPGRADE", "websocket,websocket"),
+        ):
+            with self.subTest(name), self.assertRaises(Refused):
+                Upgrade(head_of(environ(**{name: value})))
+
+    def test_faults_of_an_upgrade(self) -> None:
+        """What makes an upgrade request malformed makes it so here, too."""
+        for changes, status in (
+            ({"REQUEST_METHOD": "POST"}, 405),
+            ({"SERVER_PROTOCOL": "HTTP/1.0"}, 400),
+            ({"SERVER_PROTOCOL": "HTTP/2.0"}, 400),
+            ({"HTTP_HOST": None}, 400),
+            ({"HTTP_CONNECTION": "keep-alive"}, 400),
+            ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, 426),
+            ({"HTTP_SEC_WEBSOCKET_KEY": None}, 400),
+            ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a b"}, 400),
+            ({"HTTP_X": "\xe4"}, 400),
+            ({"CONTENT_LENGTH": "3"}, 400),
+            ({"HTTP_TRANSFER_ENCODING": "chunked"}, 400),
+        ):
+            with self.subTest(changes), self.assertRaises(Refused) as caught:
+                Upgrade(head_of(environ(**changes)))
+            self.assertEqual(caught.exception.status, status)
+
+    def test_no_latin_1(self) -> None:
+        """A header that PEP 3333 does not allow is refused, not a bug."""
+        with self.assertRaises(BadRequest):
+            head_of(environ(HTTP_X="\u20ac"))
+
+    def test_segments(self) -> None:
+        """Repeated slashes count as one."""
+        self.assertEqual(path_segments({"PATH_INFO": "//a///b/"}), ("a", "b"))
+        self.assertEqual(path_segments({}), ())
+
+    def test_peer(self) -> None:
+        """The client is whom the server names, IPv6 addresses in brackets; nobody on a Unix socket."""
+        self.assertEqual(peer_of(environ()), "192.0.2.1:4321")
+        self.assertEqual(peer_of(environ(REMOTE_ADDR="2001:db8::1")), "[2001:db8::1]:4321")
+        self.assertEqual(peer_of(environ(REMOTE_PORT=None)), "192.0.2.1:0")
+        self.assertEqual(peer_of(environ(REMOTE_ADDR="")), "unknown")

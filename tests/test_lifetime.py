@@ -1,0 +1,97 @@
+"""When a session's time is over."""
+
+from __future__ import annotations
+
+import math
+import unittest
+
+from wsproxy.lifetime import Lifetime, LifetimeRules
+
+_TOKEN = 1000.0
+
+
+class LifetimeTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.now = 50.0
+
+    def begin(self, token_seconds: float = _TOKEN, **rules: float) -> Lifetime:
+        return Lifetime(LifetimeRules(**rules), self.now, token_seconds)
+
+    def assert_lasts(self, lifetime: Lifetime, until: float, code: int, reason: str, data: int = 0) -> None:
+        """Assert that a session ends so many seconds after now, and when looked at as asked, not before."""
+        end = self.now + until
+        while (over := lifetime.look(self.now, data)) is None:
+            self.assertLess(self.now, end)
+            self.assertGreater(lifetime.due, self.now)
+            self.now = lifetime.due
+        self.assertAlmostEqual(self.now, end)
+        self.assertEqual(over, (code, reason))
+
+    def test_expired(self) -> None:
+        """A session ends when its token's time is over, which is the only look that it needs."""
+        lifetime = self.begin()
+        self.assertEqual(lifetime.due, self.now + _TOKEN)
+        self.assertIsNone(lifetime.look(self.now + _TOKEN - 0.001, 0))
+        self.assertEqual(lifetime.look(self.now + _TOKEN, 0), (4411, "expired: the token's time is over"))
+
+    def test_expired_before_it_began(self) -> None:
+        """A token whose time was over during the dial ends the session at the first look."""
+        self.assert_lasts(self.begin(-1), 0, 4411, "expired: the token's time is over")
+
+    def test_grace(self) -> None:
+        """Grace is added, and named."""
+        reason = "expired: the token's time is over, and 30 s of grace"
+        self.assert_lasts(self.begin(grace=30), _TOKEN + 30, 4411, reason)
+
+    def test_eternal(self) -> None:
+        """Nothing is due for a session without any limit."""
+        for lifetime in (self.begin(math.inf), self.begin(grace=math.inf)):
+            self.assertIsNone(lifetime.look(self.now + 1e12, 5))
+            self.assertEqual(lifetime.due, math.inf)
+
+    def test_age(self) -> None:
+        """A session ends at its age, whatever its client sends."""
+        lifetime = self.begin(age=600)
+        self.assert_lasts(lifetime, 600, 4412, "max-age: a session lasts 600 s at most", data=10)
+
+    def test_whatever_is_first(self) -> None:
+        """Of age and token the first counts."""
+        expired = "expired: the token's time is over"
+        self.assert_lasts(self.begin(age=_TOKEN + 1), _TOKEN, 4411, expired)
+        too_old = f"max-age: a session lasts {_TOKEN - 1:g} s at most"
+        self.assert_lasts(self.begin(age=_TOKEN - 1), _TOKEN - 1, 4412, too_old)
+
+    def test_idle(self) -> None:
+        """A session ends when its client has sent no data for as long as it may."""
+        self.assert_lasts(self.begin(idle=60), 60, 4408, "idle: the client sent no data for 60 s")
+
+    def test_data(self) -> None:
+        """Data begins the time anew, from the look that notices it; that comes within a tenth of it."""
+        lifetime = self.begin(math.inf, idle=60)
+        for size in range(1, 50):
+            self.now += 59
+            self.assertIsNone(lifetime.look(self.now, size))
+            self.assertLessEqual(lifetime.due, self.now + 6)
+        self.assert_lasts(lifetime, 60, 4408, "idle: the client sent no data for 60 s", data=49)
+
+    def test_data_at_the_last_moment(self) -> None:
+        """Data that is noticed only when the time is over counts."""
+        lifetime = self.begin(idle=60)
+        self.assertIsNone(lifetime.look(self.now + 61, 1))
+        self.assertEqual(lifetime.look(self.now + 121, 1), (4408, "idle: the client sent no data for 60 s"))
+
+    def test_idle_and_expired(self) -> None:
+        """A session that is both is told the one that data could not have put off."""
+        lifetime = self.begin(60, idle=60)
+        self.assert_lasts(lifetime, 60, 4411, "expired: the token's time is over")
+
+    def test_reasons_fit(self) -> None:
+        """Every reason fits into a Close frame, whatever the numbers are."""
+        for rules in ({"grace": 1e300}, {"age": 123456789.123}, {"idle": 123456789.123}):
+            over = self.begin(-math.inf if "grace" in rules else _TOKEN * 1e9, **rules).look(1e12, 0)
+            assert over
+            self.assertLess(len(over.reason), 124)
+
+
+if __name__ == "__main__":
+    unittest.main()

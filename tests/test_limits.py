@@ -1,0 +1,256 @@
+"""Limits: who is refused, by what, and that everything is given back."""
+
+from __future__ import annotations
+
+import random
+import threading
+import unittest
+import unittest.mock
+
+from wsproxy import limits
+from wsproxy.exceptions import BadToken, Busy, Forbidden, LimitExceeded, Refused
+from wsproxy.limits import LIMITS, LimitRules, Limits, Place
+
+_CONSOLE = ("lab-1", "vm", "vnc")
+
+
+class LimitsCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.now = 100.0
+
+    def limits(self, **rules: int) -> Limits:
+        return Limits(LimitRules(**rules), threading.Lock(), lambda: self.now)
+
+    def assert_refused(self, slug: str, status: int, retry_after: int, refused: Refused) -> None:
+        self.assertEqual((refused.slug, refused.status, refused.close_code), (slug, status, 4000 + status))
+        self.assertEqual(dict(refused.headers)["Retry-After"], str(retry_after))
+
+    def assert_hits(self, limits: Limits, **hits: int) -> None:
+        self.assertEqual(limits.hits(), dict.fromkeys(LIMITS, 0) | hits)
+
+
+class PlacesTest(LimitsCase):
+    """Places of sessions and connections."""
+
+    def test_no_limits(self) -> None:
+        """Without limits anybody may do anything, and nothing is remembered."""
+        limits = self.limits()
+        for _ in range(100):
+            place = limits.take_session(5, *_CONSOLE)
+            place.check()
+            limits.take_connection("10.0.0.1").check()
+            with self.assertRaises(BadToken), limits.attempt("10.0.0.1"):
+                raise BadToken("bad")
+        place.give_back()
+        self.assert_hits(limits)
+        self.assertEqual((limits._taken, limits._full_at), ({}, {}))
+
+    def test_sessions(self) -> None:
+        """The proxy is full when it has as many sessions as it may, whosever they are."""
+        limits = self.limits(sessions=2)
+        first = limits.take_session(1, "a", "x", "vnc")
+        limits.take_session(2, "b", "y", "vnc")
+        with self.assertRaises(Busy) as caught:
+            limits.take_session(3, "c", "z", "vnc")
+        self.assert_refused("busy", 503, 5, caught.exception)
+        self.assert_hits(limits, sessions=1)
+        first.give_back()
+        limits.take_session(3, "c", "z", "vnc")
+
+    def test_user(self) -> None:
+        """A user has as many sessions as one may; others have their own."""
+        limits = self.limits(user=1)
+        first = limits.take_session(5, "a", "x", "vnc")
+        with self.assertRaises(LimitExceeded) as caught:
+            limits.take_session(5, "b", "y", "console")
+        self.assert_refused("limit-user", 429, 5, caught.exception)
+        limits.take_session("5", "a", "x", "vnc")  # somebody else
+        self.assert_hits(limits, user=1)
+        first.give_back()
+        limits.take_session(5, "b", "y", "console")
+
+    def test_vmi(self) -> None:
+        """A console is a subresource of a VMI in a namespace; each has its own places."""
+        limits = self.limits(vmi=1)
+        first = limits.take_session(1, *_CONSOLE)
+        with self.assertRaises(LimitExceeded) as caught:
+            limits.take_session(2, *_CONSOLE)
+        self.assert_refused("limit-vmi", 429, 5, caught.exception)
+        for other in (("lab-2", "vm", "vnc"), ("lab-1", "vm2", "vnc"), ("lab-1", "vm", "console")):
+            limits.take_session(2, *other)
+        self.assert_hits(limits, vmi=1)
+        first.give_back()
+        limits.take_session(2, *_CONSOLE)
+
+    def test_address(self) -> None:
+        """A connection beyond the limit is refused when it asks, and counts neither before nor after."""
+        limits = self.limits(address=1)
+        first = limits.take_connection("10.0.0.1")
+        second = limits.take_connection("10.0.0.1")
+        self.assert_hits(limits)
+        with self.assertRaises(LimitExceeded) as caught:
+            second.check()
+        self.assert_refused("limit-address", 429, 5, caught.exception)
+        self.assert_hits(limits, address=1)
+        limits.take_connection("10.0.0.2").check()
+        second.give_back()
+        first.check()
+        first.give_back()
+        limits.take_connection("10.0.0.1").check()
+
+    def test_refused_by_one_counts_for_none(self) -> None:
+        """Who is refused by the last limit has taken nothing of the others."""
+        limits = self.limits(sessions=2, user=5, vmi=1)
+        limits.take_session(1, *_CONSOLE)
+        for _ in range(10):
+            with self.assertRaises(LimitExceeded):
+                limits.take_session(2, *_CONSOLE)
+        limits.take_session(2, "lab-1", "other", "vnc")
+        with self.assertRaises(Busy):
+            limits.take_session(2, "lab-1", "third", "vnc")
+
+    def test_given_back_once(self) -> None:
+        """A place is given back once, however often and by however many threads at once."""
+        limits = self.limits(sessions=3)
+        kept = [limits.take_session(1, *_CONSOLE) for _ in range(2)]
+        place = limits.take_session(1, *_CONSOLE)
+        together = threading.Barrier(8)
+
+        def give_back() -> None:
+            together.wait(10)
+            for _ in range(100):
+                place.give_back()
+
+        threads = [threading.Thread(target=give_back) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        limits.take_session(1, *_CONSOLE)
+        with self.assertRaises(Busy):
+            limits.take_session(1, *_CONSOLE)
+        self.assertEqual(len(kept), 2)
+
+    def test_nothing_is_left(self) -> None:
+        """After any coming and going nothing is remembered."""
+        limits, rng = self.limits(sessions=20, user=5, vmi=5, address=5), random.Random(1)
+        places: list[Place] = []
+        for _ in range(5000):
+            if rng.random() < 0.5 and places:
+                places.pop(rng.randrange(len(places))).give_back()
+            try:
+                if rng.random() < 0.5:
+                    places.append(limits.take_session(rng.randrange(5), "n", str(rng.randrange(5)), "vnc"))
+                else:
+                    places.append(limits.take_connection(str(rng.randrange(5))))
+            except Refused:
+                pass
+        self.assertGreater(sum(limits.hits().values()), 100)
+        for place in places:
+            place.give_back()
+        self.assertEqual(limits._taken, {})
+
+
+class AttemptsTest(LimitsCase):
+    """Failed attempts to authenticate."""
+
+    def fails(self, limits: Limits, network: str = "10.0.0.1") -> None:
+        with self.assertRaises(BadToken), limits.attempt(network):
+            raise BadToken("bad")
+
+    def assert_shut_out(self, limits: Limits, retry_after: int, network: str = "10.0.0.1") -> None:
+        with self.assertRaises(LimitExceeded) as caught, limits.attempt(network):
+            self.fails(limits)  # never reached
+        self.assert_refused("limit-failures", 429, retry_after, caught.exception)
+
+    def succeed(self, limits: Limits, network: str = "10.0.0.1") -> None:
+        with limits.attempt(network):
+            pass
+
+    def test_burst_and_refill(self) -> None:
+        """A minute's worth of attempts may fail at once; then as many as the bucket fills with."""
+        limits = self.limits(failures=6)
+        for _ in range(6):
+            self.fails(limits)
+        self.assert_shut_out(limits, 10)
+        self.now += 9
+        self.assert_shut_out(limits, 1)
+        self.now += 1
+        self.fails(limits)
+        self.assert_shut_out(limits, 10)
+        self.assert_hits(limits, failures=3)
+        self.now += 60
+        for _ in range(6):
+            self.fails(limits)
+        self.assert_shut_out(limits, 10)
+
+    def test_only_failures_count(self) -> None:
+        """Attempts that succeed, or are refused for something else, cost nothing."""
+        limits = self.limits(failures=1)
+        for _ in range(10):
+            self.succeed(limits)
+            with self.assertRaises(Forbidden), limits.attempt("10.0.0.1"):
+                raise Forbidden("not this one")
+        self.fails(limits)
+        self.assert_shut_out(limits, 60)
+
+    def test_each_address(self) -> None:
+        """Each address has a bucket of its own."""
+        limits = self.limits(failures=1)
+        self.fails(limits)
+        self.succeed(limits, "10.0.0.2")
+        self.assert_shut_out(limits, 60)
+
+    def test_being_shut_out_costs_nothing(self) -> None:
+        """Attempts while shut out do not put off the end of that."""
+        limits = self.limits(failures=1)
+        self.fails(limits)
+        for left in range(60, 0, -1):
+            self.assert_shut_out(limits, left)
+            self.now += 1
+        self.succeed(limits)
+
+    def test_at_once(self) -> None:
+        """Of many at once more may fail than the bucket held: that is made up for, up to a bucketful."""
+        limits = self.limits(failures=2)
+        for _ in range(100):
+            limits._failed("10.0.0.1")
+        self.assert_shut_out(limits, 90)  # 3 are missing, of which one comes in 30 s
+        self.now += 90
+        self.fails(limits)
+        self.assert_shut_out(limits, 30)
+
+    def test_memory(self) -> None:
+        """Addresses are forgotten when their buckets are full again, and the oldest if there are too many."""
+        limits = self.limits(failures=1)
+        for number in range(1000):
+            self.fails(limits, str(number))
+            self.now += 1
+        self.assertEqual(len(limits._full_at), 60)
+        self.now += 120
+        self.fails(limits, "x")
+        self.assertEqual(list(limits._full_at), ["x"])
+
+    def test_flood_of_addresses(self) -> None:
+        """However many addresses there are at one moment, a bounded number is remembered: the latest."""
+        limits_ = self.limits(failures=1)
+        with unittest.mock.patch.object(limits, "_MOST_ADDRESSES", 10):
+            for number in range(100):
+                self.fails(limits_, str(number))
+        self.assertEqual(list(limits_._full_at), [str(number) for number in range(90, 100)])
+        self.assert_shut_out(limits_, 60, "99")
+
+    def test_clock_and_wait(self) -> None:
+        """Whoever waits as long as Retry-After says is let in."""
+        for failures in (1, 7, 60, 1000):
+            limits_ = self.limits(failures=failures)
+            for _ in range(failures):
+                self.fails(limits_)
+            with self.assertRaises(LimitExceeded) as caught, limits_.attempt("10.0.0.1"):
+                pass
+            self.now += int(dict(caught.exception.headers)["Retry-After"])
+            self.succeed(limits_)
+
+
+if __name__ == "__main__":
+    unittest.main()

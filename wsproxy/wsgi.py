@@ -1,0 +1,316 @@
+"""Consoles inside a WSGI application: under werkzeug's development server, and gunicorn's gthread workers.
+
+::
+
+    application = ConsoleApp(config, application)     # consoles under config's host_path_prefix
+
+A console holds a worker thread as long as it is open. So that ordinary requests are still answered, the last
+``reserve`` threads of a process never serve consoles: with gunicorn, ``workers * (threads - reserve)``
+consoles can be open at a time, and what comes beyond is refused as "busy".
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from . import http
+from .audit import AuditLog
+from .authorization import Authorize
+from .claims import Grant
+from .config import Config
+from .counters import Counters
+from .credentials import is_ticket
+from .deadline import Deadline
+from .environ import Environ, head_of, path_segments, peer_of
+from .exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
+from .forwarded import client_of
+from .hooks import Hooks, OnClose, OnOpen
+from .live_sessions import SessionHandle
+from .logs import get_logger
+from .reports import Reports
+from .routing import Route, granted_route
+from .session import Gateway, new_session_id
+from .threads import current_owner
+from .upgrade import RequestHead, refusal_response
+from .wsgi_exchange import Around
+from .wsgi_process import WSGIProcess
+from .wsgi_server import WSGIServer, client_socket
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["ConsoleApp", "Wanted"]
+
+logger = get_logger("wsproxy.wsgi")
+
+Wanted = tuple[Grant, str, str | None]
+"""What an application that has authenticated its user by itself wants: a grant, a VMI, a subresource."""
+
+_HOP_BY_HOP = ("connection", "upgrade")  # PEP 3333: these are the server's
+
+
+class ConsoleApp:
+    """A WSGI application that serves consoles, or a middleware in front of another application.
+
+    As a middleware it takes what is under the configured ``host_path_prefix``. Without a prefix it takes
+    upgrade requests for ``/TOKEN/VMI`` and the like, and the named endpoints such as ``/healthz``. Everything
+    else goes to ``app``. A path is what is below the place where others have mounted this application.
+
+    Nothing is started before the first request that is taken, and then in the process that got it: a server
+    may load the application and fork afterwards. :meth:`close`, or the exit of the process, ends it.
+
+    :param config: the settings; ``host``, ``port`` and others of the program are not used.
+    :param app: the application behind, None for none.
+    :param authorize: as for :class:`.WebsocketProxy`, as are ``on_open`` and ``on_close``.
+    :param threads: how many requests a process of the server serves at a time; None if the server says it.
+    :param reserve: how many of them are kept for requests that are no consoles.
+    :raises ConfigError: listing every fault.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        app: WSGIApplication | None = None,
+        *,
+        authorize: Authorize | None = None,
+        on_open: OnOpen | None = None,
+        on_close: OnClose | None = None,
+        threads: int | None = None,
+        reserve: int = 2,
+    ) -> None:
+        if faults := _faults(config, threads, reserve):
+            raise ConfigError(faults)
+        Gateway(config)  # finds the faults that the settings alone do not show
+        self.config = config
+        self.app = app
+        self._hooks = Hooks(authorize, on_open, on_close)
+        self._threads = threads
+        self._reserve = reserve
+        # One for each process: a lock that a thread held during a fork would stay locked in the child.
+        self._locks: dict[int, threading.Lock] = {}
+        self._process: WSGIProcess | None = None
+        self._closed = False
+        self._complained = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve a request, or hand it on. A console is served while the server iterates over the result."""
+        if self.app is not None and not self._takes(environ):
+            return self.app(environ, start_response)
+        return self.respond(environ, start_response)
+
+    def connect(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        grant: Grant,
+        vmi: str,
+        *,
+        subresource: str | None = None,
+    ) -> Iterable[bytes]:
+        """Open a console for a user whom the application has authenticated by itself.
+
+        No token is looked at. A page that asks must be of the host that the request went to, or be allowed
+        by ``allow_origin``, since browsers send a login's cookie for every page. Return the result to the
+        server: the console is served while it iterates over it.
+
+        :param grant: what the user may open.
+        :param vmi: what the user wants to open.
+        :param subresource: such as "console"; None for the one of ``api_path``.
+        :raises TypeError: if the grant is none, or its ``vmis`` are no tuple.
+        """
+        return self.respond(environ, start_response, wanted=(grant, vmi, subresource))
+
+    def sessions(self) -> list[SessionHandle]:
+        """Return the sessions that are open in this process, the oldest first. Any thread; does not block."""
+        process = self._own_process()
+        return process.gateway.sessions.all() if process else []
+
+    def close(self, timeout: float | None = None) -> None:
+        """End every console of this process with Close 1012, and all threads; later requests are refused.
+
+        Blocks for at most ``timeout`` and a few seconds. Idempotent. Any thread but a session's own.
+
+        :param timeout: seconds for the consoles' end; None for the close timeout and one.
+        :raises RuntimeError: if called from within a session.
+        """
+        with self._lock():
+            self._closed = True
+            process = self._own_process()
+        if process is None:
+            return
+        if current_owner() is process.gateway:
+            raise RuntimeError("a session cannot close the application that it is part of")
+        process.stop(timeout)
+        atexit.unregister(self.close)
+
+    def respond(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        *,
+        wanted: Wanted | None = None,
+        around: Around | None = None,
+    ) -> Iterable[bytes]:
+        """Serve a request that is ours. For adapters, which see :meth:`connect` for ``wanted``.
+
+        :param around: called for all that comes before a console's 101.
+        """
+        if wanted and not (isinstance(wanted[0], Grant) and isinstance(wanted[0].vmis, tuple)):
+            raise TypeError("a Grant is needed, the vmis of which are a tuple")
+        head: RequestHead | None = None
+        try:
+            head = head_of(environ)
+            if head.asks_for_websocket:
+                return self._console(environ, start_response, head, wanted, around)
+            if wanted:
+                raise UpgradeRequired()
+            response = self._answer(environ, head)
+        except Refused as refused:
+            self._log_refusal(environ, refused)
+            response = refusal_response(refused, head_only=bool(head and head.method == "HEAD"))
+        return _respond(response, start_response)
+
+    def _console(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        head: RequestHead,
+        wanted: Wanted | None,
+        around: Around | None,
+    ) -> Iterable[bytes]:
+        granted: tuple[Route, Grant] | None = None
+        if wanted:
+            grant, vmi, subresource = wanted
+            granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
+        sock = client_socket(environ)
+        process = self._started(environ)
+        process.server.check()
+        return _Console(lambda: process.serve(environ, head, sock, granted, around), environ, start_response)
+
+    def _answer(self, environ: WSGIEnvironment, head: RequestHead) -> bytes:
+        """Return the whole response to a request that is no upgrade."""
+        gateway = self._started(environ).gateway
+        tls = environ.get("wsgi.url_scheme") == "https"
+        client = client_of(head, peer_of(environ), tls, self.config.trusted_networks)
+        root = environ.get("SCRIPT_NAME", "").rstrip("/")
+        deadline = Deadline(self.config.request_timeout)
+        request = http.HTTPRequest(head, client, deadline, lambda most: _body(environ, head, most), root)
+        return http.answer(request, self.config.prefix, gateway.access, gateway.readiness)
+
+    def _takes(self, environ: Environ) -> bool:
+        """Whether a request is ours, where there is an application behind."""
+        segments, prefix = path_segments(environ), self.config.prefix
+        if prefix:
+            return segments[: len(prefix)] == prefix
+        if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
+            return _is_console(segments, self.config.tickets)
+        return len(segments) == 1 and segments[0] in http.endpoint_names(self.config.tickets)
+
+    def _started(self, environ: Environ) -> WSGIProcess:
+        """Return what serves the consoles of this process; start it if this is the first request."""
+        if self.config.tickets and environ.get("wsgi.multiprocess"):
+            raise UnsupportedServer(
+                "tickets are on, but the server has several processes, and a ticket is known only to the one "
+                "that issued it; use one process with more threads, or switch tickets off"
+            )
+        process = self._own_process()
+        if process is None:
+            with self._lock():
+                process = self._own_process() or self._start(environ)
+        return process
+
+    def _start(self, environ: Environ) -> WSGIProcess:
+        if self._closed:
+            raise Draining("the proxy is stopping")
+        server = WSGIServer.around(environ, self._threads)
+        process = WSGIProcess(self.config, self._hooks, server, self._reserve)
+        process.start()
+        self._process = process
+        atexit.register(self.close)
+        return process
+
+    def _own_process(self) -> WSGIProcess | None:
+        process = self._process
+        return process if process and process.pid == os.getpid() else None
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def _log_refusal(self, environ: Environ, refused: Refused) -> None:
+        if isinstance(refused, UnsupportedServer) and not self._complained:
+            self._complained = True
+            logger.error("%s", refused.message)
+        process = self._own_process()
+        level = process.gateway.admission.refusal_level() if process else logging.INFO
+        reports = process.gateway.reports if process else Reports(Counters(), AuditLog(None))
+        reports.refused({"session": new_session_id(), "peer": peer_of(environ)}, refused, level)
+
+
+class _Console(Iterator[bytes]):
+    """Serves a console when the server asks for the first piece of the response.
+
+    Not before, so that whatever the application holds for a request, such as a connection to its database,
+    has been given back by then.
+
+    :param serve: does it, and returns the HTTP status.
+    """
+
+    def __init__(self, serve: Callable[[], int], environ: Environ, start_response: StartResponse) -> None:
+        self._serve = serve
+        self._environ = environ
+        self._start_response = start_response
+
+    def __next__(self) -> bytes:
+        status = self._serve()
+        if "werkzeug.socket" in self._environ and "werkzeug.debug.preserve_context" not in self._environ:
+            # Or it would log the path, which may hold a token; its debugger, though, shows every error.
+            raise BrokenPipeError(errno.EPIPE, "the connection was a WebSocket, which has been closed")
+        # The server finds a connection that takes nothing any more, and closes it.
+        self._start_response(f"{status} {HTTPStatus(status).phrase}", [])
+        raise StopIteration
+
+
+def _faults(config: Config, threads: int | None, reserve: int) -> list[str]:
+    faults = []
+    if config.tls_cert is not None:
+        faults.append("tls_cert is set, but here the WSGI server speaks TLS; give the certificate to that")
+    if threads is not None and threads < 1:
+        faults.append(f"threads is {threads}; it must be 1 or more")
+    if reserve < 0:
+        faults.append(f"reserve is {reserve}; it must be 0 or more")
+    return faults
+
+
+def _is_console(segments: tuple[str, ...], tickets: bool) -> bool:
+    """Whether a path that has no prefix is a console's, and not the one of somebody else's WebSocket."""
+    if len(segments) not in (2, 3):
+        return False
+    first = segments[0]
+    return first == "-" or first.count(".") == 2 or (tickets and is_ticket(first))
+
+
+def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:
+    """Read the body of a request, in the server's own time."""
+    size = head.body_size(most)
+    body: Any = environ["wsgi.input"].read(size)
+    if len(body) < size:
+        raise BadRequest("the body is shorter than its Content-Length")
+    return bytes(body)
+
+
+def _respond(response: bytes, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer by WSGI's own means."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    status, *lines = head.decode("ascii").split("\r\n")
+    fields = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    start_response(
+        status.partition(" ")[2], [field for field in fields if field[0].lower() not in _HOP_BY_HOP]
+    )
+    return [body] if body else []
