@@ -280,7 +280,7 @@ class Program(DrainTestCase):
                 self.assertEqual(proxy.output.count(b"cannot be read again"), workers)
                 _write(path, other)
                 proxy.process.send_signal(signal.SIGHUP)
-                self.wait_for(proxy, rb"SIGHUP: keys and certificates are read again", 2)
+                self.wait_for(proxy, rb"SIGHUP: keys and certificates read again", 2 * workers)
                 new = self.session(proxy.address, secret=other)
                 self.assertEqual(new.status, 101)
                 new.close()

@@ -11,14 +11,15 @@ from types import GenericAlias, ModuleType
 
 import wsproxy
 
-RUNS_ON_IMPORT = "__main__"
+NOT_IMPORTED = ("__main__", "wsproxy.flask", "pytest_plugin")
+"""What runs a program, and what needs Flask or pytest, which tests/integration has."""
 
 
 def modules() -> Iterator[ModuleType]:
-    """Yield every module of the package, the package itself included, but those that run a program."""
+    """Yield every module of the package, the package itself included, but those."""
     yield wsproxy
     for found in pkgutil.walk_packages(wsproxy.__path__, "wsproxy."):
-        if not found.name.endswith(RUNS_ON_IMPORT):
+        if not found.name.endswith(NOT_IMPORTED):
             yield importlib.import_module(found.name)
 
 

@@ -132,11 +132,14 @@ def child():
         lambda: proxy.console_url("TOKEN", "vm"),
     )
     say([refused(use) for use in uses], proxy)
+    handles[0].close()
+    say(handles[0].ending)
     sys.stdin.read()
 
 proxy = WebsocketProxy(**json.loads(sys.argv[1])).run_in_thread("127.0.0.1", 0)
 say(proxy.address[1])
 sys.stdin.readline()
+handles = proxy.sessions()
 pid = in_child(child)
 sys.stdin.readline()
 proxy.stop_thread()
@@ -194,10 +197,14 @@ class WithASession(ProxyTestCase):
             address = ("127.0.0.1", int(process.stdout.readline()))
             with RawClient.open(f"wss://127.0.0.1:{address[1]}/{self.token('vm')}/vm") as client:
                 self.assertEqual(client.status, 101)
+                client.send_frame(BINARY, b"is it open?")
+                client.recv_frame()
                 self.tell(process)
                 self.assertEqual(process.stdout.readline(), "[]\n", "the child keeps something open")
                 refused = process.stdout.readline()
                 self.assertEqual(refused, f"{[True] * 7} <WebsocketProxy of the parent process>\n")
+                ending = process.stdout.readline()
+                self.assertEqual(ending, "Ending(by='proxy', code=None, reason='forked')\n")
                 yield process, client, address
 
     def tell(self, process: subprocess.Popen[str]) -> None:

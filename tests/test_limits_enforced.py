@@ -233,7 +233,7 @@ class GivenBack(LimitsTestCase):
         """A bug of ours leaves nothing taken either, wherever it is."""
         self.start(**_SESSION_LIMITS)
         for place in (
-            "wsproxy.session.Session._log_open",
+            "wsproxy.reports.Reports.opened",
             "wsproxy.session.Relay",
             "wsproxy.relay.Relay.run",
         ):

@@ -9,6 +9,7 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -466,6 +467,62 @@ proxy = WebsocketProxy({_DEV[0]!r}, {_DEV[1]!r}, True, {SECRET!r}, close_timeout
 proxy.run("127.0.0.1", 0, on_ready=act)
 print("over", flush=True)
 """
+
+
+class SharedPort(LeakTestCase):
+    """SO_REUSEPORT, for the workers of a WSGI server."""
+
+    def test_shared(self) -> None:
+        """Proxies that all say so listen at one address; when one stops the others go on."""
+        with dev_proxy().run_in_thread("127.0.0.1", 0, reuse_port=True) as first:
+            address = first.address
+            with dev_proxy().run_in_thread(*address, reuse_port=True) as second:
+                self.assertEqual(second.address, address)
+                first.stop_thread()
+                for _ in range(8):
+                    self.assertTrue(answers(address))
+
+    def test_not_shared(self) -> None:
+        """An address is nobody else's unless both say so."""
+        for ours, theirs in ((True, False), (False, True), (False, False)):
+            with (
+                self.subTest(ours=ours, theirs=theirs),
+                dev_proxy().run_in_thread("127.0.0.1", 0, reuse_port=theirs) as other,
+                self.assertRaises(OSError),
+            ):
+                dev_proxy().run_in_thread(*other.address, reuse_port=ours)
+
+    def test_foreground(self) -> None:
+        """``run`` shares an address as well."""
+        with dev_proxy().run_in_thread("127.0.0.1", 0, reuse_port=True) as other:
+            seen: list[tuple[str, int]] = []
+
+            def on_ready(proxy: WebsocketProxy) -> None:
+                seen.append(proxy.address)
+                threading.Thread(target=proxy.stop_thread).start()
+
+            dev_proxy().run(*other.address, on_ready=on_ready, reuse_port=True)
+            self.assertEqual(seen, [other.address])
+
+
+class GreenThreads(LeakTestCase):
+    """gevent and eventlet."""
+
+    def test_refused(self) -> None:
+        """Where a library has replaced Python's threads, a start says so, and starts nothing."""
+        for library, module, asked in (
+            ("gevent", "gevent.monkey", "is_module_patched"),
+            ("eventlet", "eventlet.patcher", "is_monkey_patched"),
+        ):
+            for patched in (True, False):
+                fake = mock.Mock(**{f"{asked}.return_value": patched})
+                with self.subTest(library, patched=patched), mock.patch.dict(sys.modules, {module: fake}):
+                    proxy = dev_proxy()
+                    if patched:
+                        with self.assertRaisesRegex(RuntimeError, f"{library} has replaced Python's threads"):
+                            proxy.run_in_thread("127.0.0.1", 0)
+                    else:
+                        proxy.run_in_thread("127.0.0.1", 0).stop_thread()
 
 
 class Processes(LeakTestCase):

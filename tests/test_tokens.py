@@ -653,6 +653,11 @@ class MakeTokenTest(TokensCase):
         self.assertEqual(found["lab_instance"]["lab_id"], 3)
         self.assertEqual(found["lab_instance"]["additional_data"], {"a": 1})
 
+    def test_one_vmi(self) -> None:
+        """A single text as the VMIs means that one, and not its letters."""
+        grant = self.verifier.verify(make_token(SECRET, namespace="lab-1", vmis="ubuntu"))
+        self.assertEqual(grant.vmis, ("ubuntu",))
+
     def test_expired(self) -> None:
         """A negative lifetime makes an expired token."""
         self.refuse(make_token(SECRET, namespace="lab-1", vmis=["a"], expires_in=-1), TokenExpired)

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 
 from .deadline import Clock
 from .exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refused, RequestTimeout
+from .forks import in_forked_child
 from .logs import get_logger
 from .threads import start_thread
 from .upgrade import HeadReader, RequestHead, http_response, refusal_response
@@ -259,6 +260,8 @@ class AdminThread:
         self._server = server
         self._thread: threading.Thread | None = None
         self._waker, self._woken = socket.socketpair()
+        for sock in (server._listener, self._waker, self._woken):
+            in_forked_child(sock, socket.socket.close)
 
     def start(self, owner: object) -> None:
         """Start the thread, which works for ``owner``. Once only."""

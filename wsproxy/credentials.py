@@ -21,7 +21,7 @@ from .exceptions import BadRequest, BadToken
 from .routing import Route
 from .upgrade import RequestHead
 
-__all__ = ["GRANT", "TICKET", "Credential", "bearer_token", "find_credential", "is_ticket"]
+__all__ = ["GRANT", "TICKET", "Credential", "bearer_token", "find_credential", "looks_like_ticket"]
 
 TICKET = "ticket"
 """The kind of a one-time ticket, which stands in the path like a token."""
@@ -66,7 +66,7 @@ def find_credential(
     """
     found = [Credential("header", token) for token in _authorizations(head)]
     if route.token is not None:
-        kind = TICKET if tickets and is_ticket(route.token) else "path"
+        kind = TICKET if tickets and looks_like_ticket(route.token) else "path"
         found.append(Credential(kind, route.token))
     found += [Credential("subprotocol", name) for name in _bearer_subprotocols(head)]
     if "query" in enabled:
@@ -84,8 +84,8 @@ def find_credential(
     return Credential(credential.kind, decode(credential.token)) if decode else credential
 
 
-def is_ticket(text: str) -> bool:
-    """Whether this can only be a ticket, and no token."""
+def looks_like_ticket(text: str) -> bool:
+    """Whether this part of a path is a ticket, if tickets are switched on, and no token."""
     return _TICKET.fullmatch(text) is not None
 
 

@@ -6,7 +6,7 @@ import re
 from urllib.parse import quote, urlsplit
 
 from .config import Config
-from .credentials import is_ticket
+from .credentials import looks_like_ticket
 from .routing import is_dns_subdomain
 from .tokens import MAX_TOKEN_SIZE
 
@@ -41,7 +41,7 @@ def console_url(config: Config, base: str, token: str, vmi: str, subresource: st
 
 
 def _check_token(config: Config, token: str) -> None:
-    if config.tickets and is_ticket(token):
+    if config.tickets and looks_like_ticket(token):
         return
     if not _JWT.fullmatch(token):
         kinds = "neither a JWT nor a ticket" if config.tickets else "no JWT"

@@ -8,9 +8,12 @@ from typing import Protocol
 
 from .claims import Grant
 from .closing import Ending
+from .forks import in_forked_child
 from .frames import MAX_CLOSE_REASON, may_be_sent
 
 __all__ = ["LiveSessions", "SessionHandle"]
+
+_FORKED = Ending("proxy", None, "forked")
 
 
 class Relayed(Protocol):
@@ -53,6 +56,7 @@ class SessionHandle:
         # None after the end, when the rest is final: a handle that is kept must not keep a relay alive.
         self._relay: Relayed | None = relay
         self._final: tuple[int, int, Ending | None] = (0, 0, None)
+        in_forked_child(self, SessionHandle._forget)
 
     @property
     def user(self) -> str | int:
@@ -97,6 +101,10 @@ class SessionHandle:
         _check_close(code, reason)
         if relay := self._relay:
             relay.end(code, reason)
+
+    def _forget(self) -> None:
+        """In a forked child: the session is the parent's."""
+        self._finish(_FORKED)
 
     def _finish(self, ending: Ending) -> None:
         if relay := self._relay:

@@ -16,7 +16,7 @@ from .exceptions import ConfigError
 from .version import __version__
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry as CollectorRegistry  # for others to name
     from prometheus_client.metrics_core import Metric as Family
 
 __all__ = ["METRICS", "Metric", "check_metrics", "exposition", "registry"]

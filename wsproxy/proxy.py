@@ -27,10 +27,10 @@ from .server import ConsoleServer
 from .session import Gateway
 from .signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
 from .systemd import Notifier
-from .threads import start_thread
+from .threads import replaced_by, start_thread
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from .metrics import CollectorRegistry
 
 __all__ = ["WebsocketProxy"]
 
@@ -365,7 +365,8 @@ class WebsocketProxy:
         :param reuse_port: as for :meth:`run_in_thread`.
         :param notifier: is told when the proxy serves, reloads, and stops.
         :raises OSError: if the address cannot be bound.
-        :raises RuntimeError: if the proxy runs already.
+        :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
+            have replaced Python's threads.
         """
         numbers = [*STOP_SIGNALS, RELOAD_SIGNAL] if is_unclaimed(RELOAD_SIGNAL) else STOP_SIGNALS
         notifier = notifier or Notifier()
@@ -384,9 +385,9 @@ class WebsocketProxy:
     def _attend(self, woken: socket.socket, numbers: Collection[int], notifier: Notifier) -> int:
         """Reload until the proxy is to stop; return the signal, 0 if another thread has stopped it."""
         while (number := _next_event(woken, numbers)) == RELOAD_SIGNAL:
-            logger.info("%s: keys and certificates are read again, log files opened anew", RELOAD_SIGNAL.name)
             notifier.reloading()
             self.reload()
+            logger.info("%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name)
             notifier.ready()
         return number
 
@@ -414,12 +415,17 @@ class WebsocketProxy:
         :param reuse_port: share the address with the proxies of other processes, started after a fork, that
             do the same (SO_REUSEPORT). Linux spreads clients over them, and none is lost when one stops.
         :raises OSError: if the address cannot be bound.
-        :raises RuntimeError: if the proxy runs already.
+        :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
+            have replaced Python's threads.
         """
         self._start(host, port, None, reuse_port)
         return self
 
     def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> None:
+        if library := replaced_by():
+            raise RuntimeError(
+                f"{library} has replaced Python's threads, which the proxy needs; start it elsewhere"
+            )
         with self._lock:
             self._refuse_after_fork()
             if self._server is not None:

@@ -288,7 +288,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Have every worker read its files again; one that has just been started gets the signal, too."""
-        logger.info("%s: keys and certificates are read again, log files opened anew", RELOAD_SIGNAL.name)
+        logger.info("%s: the workers read their files again", RELOAD_SIGNAL.name)
         self._notifier.reloading()
         self._signal(RELOAD_SIGNAL)
         self._notifier.ready()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["ThreadPool", "current_owner", "start_thread", "working_for"]
+__all__ = ["ThreadPool", "current_owner", "replaced_by", "start_thread", "working_for"]
 
 STACK_SIZE = 512 * 1024
 """Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.nesting`."""
@@ -38,6 +39,17 @@ def working_for(owner: object) -> Iterator[None]:
         yield
     finally:
         _current.owner = before
+
+
+def replaced_by() -> str | None:
+    """Return the library that has put something else in the place of Python's threads; None if none has.
+
+    Under such a library nothing here works: sockets and epoll are others, and what never blocks does.
+    """
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent and gevent.is_module_patched("threading"):
+        return "gevent"
+    return "eventlet" if eventlet and eventlet.is_monkey_patched("thread") else None
 
 
 def start_thread(name: str, target: Callable[[], None], owner: object) -> threading.Thread:

@@ -90,6 +90,9 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
                         return number
                     if number == RELOAD_SIGNAL:
                         gateway.reload()
+                        logger.info(
+                            "%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name
+                        )
                 elif (messages := channel.receive()) is None:
                     return None
                 elif messages:

@@ -5,8 +5,9 @@
     application = ConsoleApp(config, application)     # consoles under config's host_path_prefix
 
 A console holds a worker thread as long as it is open. So that ordinary requests are still answered, the last
-``reserve`` threads of a process never serve consoles: with gunicorn, ``workers * (threads - reserve)``
-consoles can be open at a time, and what comes beyond is refused as "busy".
+``reserve`` threads of a process never serve consoles: with gunicorn at most ``workers * (threads - reserve)``
+consoles can be open at a time, and what comes beyond is refused as "busy". A process that is full refuses
+even while others have room, so with several workers let the kernel spread the clients (``--reuse-port``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .authorization import Authorize
 from .claims import Grant
 from .config import Config
 from .counters import Counters
-from .credentials import is_ticket
+from .credentials import looks_like_ticket
 from .deadline import Deadline
 from .environ import Environ, head_of, path_segments, peer_of
 from .exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
@@ -141,14 +142,13 @@ class ConsoleApp:
         :raises RuntimeError: if called from within a session.
         """
         with self._lock():
-            self._closed = True
             process = self._own_process()
-        if process is None:
-            return
-        if current_owner() is process.gateway:
-            raise RuntimeError("a session cannot close the application that it is part of")
-        process.stop(timeout)
-        atexit.unregister(self.close)
+            if process and current_owner() is process.gateway:
+                raise RuntimeError("a session cannot close the application that it is part of")
+            self._closed = True
+        if process:
+            process.stop(timeout)
+            atexit.unregister(self.close)
 
     def respond(
         self,
@@ -185,14 +185,22 @@ class ConsoleApp:
         wanted: Wanted | None,
         around: Around | None,
     ) -> Iterable[bytes]:
-        granted: tuple[Route, Grant] | None = None
-        if wanted:
-            grant, vmi, subresource = wanted
-            granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
         sock = client_socket(environ)
         process = self._started(environ)
         process.server.check()
-        return _Console(lambda: process.serve(environ, head, sock, granted, around), environ, start_response)
+        granted: tuple[Route, Grant] | None = None
+        refused: Refused | None = None
+        if wanted:
+            grant, vmi, subresource = wanted
+            try:
+                granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
+            except Refused as exc:
+                refused = exc
+
+        def serve() -> int:
+            return process.serve(environ, head, sock, granted=granted, refused=refused, around=around)
+
+        return _Console(serve, environ, start_response)
 
     def _answer(self, environ: WSGIEnvironment, head: RequestHead) -> bytes:
         """Return the whole response to a request that is no upgrade."""
@@ -221,14 +229,14 @@ class ConsoleApp:
                 "that issued it; use one process with more threads, or switch tickets off"
             )
         process = self._own_process()
-        if process is None:
+        if process is None or self._closed:
             with self._lock():
+                if self._closed:
+                    raise Draining("the proxy is stopping")
                 process = self._own_process() or self._start(environ)
         return process
 
     def _start(self, environ: Environ) -> WSGIProcess:
-        if self._closed:
-            raise Draining("the proxy is stopping")
         server = WSGIServer.around(environ, self._threads)
         process = WSGIProcess(self.config, self._hooks, server, self._reserve)
         process.start()
@@ -263,12 +271,15 @@ class _Console(Iterator[bytes]):
     """
 
     def __init__(self, serve: Callable[[], int], environ: Environ, start_response: StartResponse) -> None:
-        self._serve = serve
+        self._serve: Callable[[], int] | None = serve
         self._environ = environ
         self._start_response = start_response
 
     def __next__(self) -> bytes:
-        status = self._serve()
+        serve, self._serve = self._serve, None
+        if serve is None:
+            raise StopIteration
+        status = serve()
         if "werkzeug.socket" in self._environ and "werkzeug.debug.preserve_context" not in self._environ:
             # Or it would log the path, which may hold a token; its debugger, though, shows every error.
             raise BrokenPipeError(errno.EPIPE, "the connection was a WebSocket, which has been closed")
@@ -293,7 +304,7 @@ def _is_console(segments: tuple[str, ...], tickets: bool) -> bool:
     if len(segments) not in (2, 3):
         return False
     first = segments[0]
-    return first == "-" or first.count(".") == 2 or (tickets and is_ticket(first))
+    return first == "-" or first.count(".") == 2 or (tickets and looks_like_ticket(first))
 
 
 def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:
