@@ -25,7 +25,7 @@ __all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment_for", "needs_p
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
 _POLL = 0.01
-_READY = re.compile(rb"listening on (.*):(\d+)( .*)?\n")
+_READY = re.compile(rb"listening on (?:(unix:.*)|(.*):(\d+))( .*)?\n")
 _SETTINGS = {setting.env for setting in SETTINGS}
 
 needs_proc = unittest.skipUnless(os.path.isdir("/proc/self/fd"), "needs /proc to look into another process")
@@ -67,11 +67,17 @@ class ProxyProcess(ProcessFigures):
 
     :param api: the stand-in, started; one with TLS is a cluster, one without is ``kubectl proxy``.
     :param command: what the interpreter is to run.
+    :param stdin: its standard input, by default nothing.
     :param settings: further environment variables of the program.
     """
 
     def __init__(
-        self, api: FakeKubeVirtAPI, command: Sequence[str] = ("-m", "wsproxy"), **settings: str
+        self,
+        api: FakeKubeVirtAPI,
+        command: Sequence[str] = ("-m", "wsproxy"),
+        stdin: int = subprocess.DEVNULL,
+        /,
+        **settings: str,
     ) -> None:
         self._scheme = "wss" if "WSPROXY_TLS_CERT" in settings else "ws"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -79,7 +85,7 @@ class ProxyProcess(ProcessFigures):
         self.process = subprocess.Popen(
             [sys.executable, *command],
             env=environment_for(api) | settings,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
@@ -133,7 +139,7 @@ class ProxyProcess(ProcessFigures):
             if readable and not received:
                 raise RuntimeError(f"the proxy did not start: {self.output.decode(errors='replace')}")
             self._output += received
-        return match[1].decode(), int(match[2])
+        return (match[1].decode(), 0) if match[1] else (match[2].decode(), int(match[3]))
 
     def __enter__(self) -> ProxyProcess:
         return self

@@ -12,8 +12,8 @@ from wsproxy.admin import AdminEndpoint, AdminRequest, AdminServer, AdminThread,
 from wsproxy.admin_api import admin_endpoints
 from wsproxy.counters import Numbers
 from wsproxy.exceptions import Busy, ConfigError
+from wsproxy.listeners import listen, listen_for_operator
 from wsproxy.routing import ListenAddress
-from wsproxy.server import listen, listen_for_operator
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
 from wsproxy.upgrade import HeadReader, http_response
 

@@ -30,7 +30,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "rfb",
             "signals",
             "threads",
-            "unix_listener",
             "version",
         }
     ),
@@ -49,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "routing",
             "sockets",
             "strict_json",
+            "systemd",
             "upgrade",
         }
     ),
@@ -62,6 +62,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "forwarded",
             "jwks",
             "keyring",
+            "listeners",
             "resolver",
             "transport",
         }

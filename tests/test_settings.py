@@ -102,6 +102,10 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_MAX_AGE", "3600.5", "max_age", 3600.5),
         ("WSPROXY_WORKERS", "64", "workers", 64),
         ("WSPROXY_CPU_AFFINITY", "OFF", "cpu_affinity", "off"),
+        ("WSPROXY_LISTEN", "unix:/run/wsproxy/socket", "listen", "unix:/run/wsproxy/socket"),
+        ("WSPROXY_REUSE_PORT", "true", "reuse_port", True),
+        ("WSPROXY_DRAIN_GRACE", "5", "drain_grace", 5.0),
+        ("WSPROXY_DRAIN_TIMEOUT", "600", "drain_timeout", 600.0),
     )
     ELSEWHERE = frozenset(
         {

@@ -36,9 +36,19 @@ class ClientConnection(Exchange):
     def __init__(self, gateway: Gateway, refuser: Refuser, sock: socket.socket, peer: str) -> None:
         super().__init__(gateway, refuser, PlainTransport(sock), peer, tls=gateway.tls is not None)
         self._sock = sock
+        self._owed = False  # the client has said something, and has had no answer yet
 
     def _open(self, deadline: Deadline) -> bool:
         return self._secure(deadline) and super()._open(deadline)
+
+    def _stop_waiting(self) -> None:
+        """A request that has begun to come has a second more, to be answered; the rest is shut down."""
+        with self._lock:
+            transport = self._transport
+        if self._owed or transport.has_arrived():
+            self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+        else:
+            self.abort()
 
     def _secure(self, deadline: Deadline) -> bool:
         """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
@@ -48,6 +58,7 @@ class ClientConnection(Exchange):
         try:
             if not self._transport.starts(deadline):
                 return False  # a probe of the port, for instance; neither costs a TLS object nor a line
+            self._owed = True
             transport = tls.wrap(self._sock)
             with self._lock:
                 self._transport, aborted = transport, self._aborted
@@ -79,6 +90,7 @@ class ClientConnection(Exchange):
             raise RequestTimeout("the request did not arrive in time") from None
         if not received:
             raise TransportClosed("the client left before its request was complete")
+        self._owed = True
         return received
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
@@ -87,6 +99,7 @@ class ClientConnection(Exchange):
         self._transport.send(
             http.answer(request, config.prefix, self._gateway.access, self._gateway.readiness), deadline
         )
+        self._owed = False
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:

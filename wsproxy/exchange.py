@@ -81,12 +81,12 @@ class Exchange:
             self._close()
 
     def stop(self) -> None:
-        """See :class:`.Connection`: a session gets its Close, anything else is shut down."""
+        """See :class:`.Connection`: a session gets its Close."""
         self.session.stop()
         with self._lock:
             in_session = self._in_session
         if not in_session:
-            self.abort()
+            self._stop_waiting()
 
     def abort(self) -> None:
         """See :class:`.Connection`."""
@@ -133,7 +133,10 @@ class Exchange:
 
     def _identify(self, head: RequestHead) -> Client:
         """Find out who sent the request; the log names that client from now on."""
-        client = client_of(head, self.session.peer, self._tls, self._gateway.config.trusted_networks)
+        config = self._gateway.config
+        client = client_of(
+            head, self.session.peer, self._tls, config.trusted_networks, trust_unix=config.trusts_unix
+        )
         self.session.identify(client)
         return client
 
@@ -146,6 +149,7 @@ class Exchange:
     ) -> None:
         level = logging.INFO if self._proved else self._gateway.admission.refusal_level()
         self._gateway.reports.refused(self.session.about, refused, level)
+        self._gateway.housekeeping.remove(self)  # where stop() has given it less time than that takes
         self._allow(_REFUSAL_SECONDS)
         if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
             deadline = Deadline(LAST_WORD_SECONDS)
@@ -165,6 +169,10 @@ class Exchange:
         return rfb_expected(head, config)
 
     # What a server does in its own way
+
+    def _stop_waiting(self) -> None:
+        """End what is no session, as the server stops. Any thread, never blocks, idempotent."""
+        self.abort()
 
     def _read_head(self, deadline: Deadline) -> RequestHead:
         """Return the request's head."""

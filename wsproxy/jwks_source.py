@@ -99,6 +99,12 @@ class JWKSSource:
         if self._thread:
             self._thread.join()
 
+    def refresh(self) -> None:
+        """Have the set fetched at once. Any thread; does not block."""
+        with self._changed:
+            self._began_at = float("-inf")
+            self._changed.notify_all()
+
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
         """Have the set fetched once more, and wait for it until the key is there.
 

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,16 @@ from .counters import Numbers
 from .forks import in_forked_child
 from .hooks import Hooks, OnClose, OnOpen
 from .links import console_url
+from .listeners import UNIX, address_text, listen, listen_for_operator
 from .live_sessions import SessionHandle
 from .logs import get_logger
 from .metrics import registry
 from .routing import host_and_port
-from .server import ConsoleServer, listen, listen_for_operator, name_of
+from .server import ConsoleServer
 from .session import Gateway
-from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
-from .threads import replaced_by
+from .signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
+from .systemd import Notifier
+from .threads import replaced_by, start_thread
 
 if TYPE_CHECKING:
     from .metrics import CollectorRegistry
@@ -94,6 +96,8 @@ class WebsocketProxy:
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting to the API, in all.
     :param close_timeout: seconds in which every session ends, from its first cause.
+    :param drain_grace: seconds for which :meth:`run` goes on as before after a signal; ``/readyz`` says no.
+    :param drain_timeout: seconds for which open sessions may go on after that.
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
     :param max_pending: how many clients may not have authenticated yet.
@@ -155,6 +159,8 @@ class WebsocketProxy:
         request_timeout: float = 10.0,
         dial_timeout: float = 10.0,
         close_timeout: float = 5.0,
+        drain_grace: float = 0.0,
+        drain_timeout: float = 0.0,
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
         max_pending: int = 512,
@@ -210,6 +216,8 @@ class WebsocketProxy:
                 request_timeout=request_timeout,
                 dial_timeout=dial_timeout,
                 close_timeout=close_timeout,
+                drain_grace=drain_grace,
+                drain_timeout=drain_timeout,
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
@@ -343,7 +351,7 @@ class WebsocketProxy:
 
     def _own_base(self) -> str:
         host, port = self.address
-        if host in ("0.0.0.0", "::") or "%" in host:
+        if host in ("0.0.0.0", "::") or "%" in host or host.startswith(UNIX):
             raise ValueError(f"the proxy listens at {host}, which no browser can ask for; say base=")
         return f"{'wss' if self.config.tls_cert else 'ws'}://{host_and_port(host, port)}"
 
@@ -354,39 +362,68 @@ class WebsocketProxy:
         *,
         on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None,
         reuse_port: bool = False,
+        notifier: Notifier | None = None,
     ) -> None:
         """Serve in the foreground.
 
         Blocks until SIGINT or SIGTERM in the main thread, or, elsewhere, until another thread calls
-        :meth:`stop_thread`. SIGHUP has the audit log opened anew. Stopping takes at most the close timeout
-        and a few seconds.
+        :meth:`stop_thread`. After a signal sessions may go on as ``drain_grace`` and ``drain_timeout`` say,
+        until a second one; then stopping takes at most the close timeout and a few seconds. SIGHUP, unless
+        the program has a handler of its own for it, is a :meth:`reload`.
 
         :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
         :param reuse_port: as for :meth:`run_in_thread`.
+        :param notifier: is told when the proxy serves, reloads, and stops.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             have replaced Python's threads.
         """
+        numbers = [*STOP_SIGNALS, RELOAD_SIGNAL] if is_unclaimed(RELOAD_SIGNAL) else STOP_SIGNALS
+        notifier = notifier or Notifier()
         waker, woken = socket.socketpair()
-        with waker, woken, signals_to(waker, (*STOP_SIGNALS, REOPEN_SIGNAL)):
-            gateway = self._start(host, port, waker, reuse_port)
+        with waker, woken, signals_to(waker, numbers):
+            self._start(host, port, waker, reuse_port)
             try:
                 on_ready(self)
-                while (number := _next_event(woken)) == REOPEN_SIGNAL:
-                    gateway.audit.open()
-                    logger.info("%s: log files opened anew", REOPEN_SIGNAL.name)
-                if number:
+                notifier.ready()
+                if number := self._attend(woken, numbers, notifier):
                     logger.info("%s: stopping", signal.Signals(number).name)
+                    self._drain(woken, notifier)
             finally:
                 self.stop_thread()
+
+    def _attend(self, woken: socket.socket, numbers: Collection[int], notifier: Notifier) -> int:
+        """Reload until the proxy is to stop; return the signal, 0 if another thread has stopped it."""
+        while (number := _next_event(woken, numbers)) == RELOAD_SIGNAL:
+            notifier.reloading()
+            self.reload()
+            logger.info("%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name)
+            notifier.ready()
+        return number
+
+    def _drain(self, woken: socket.socket, notifier: Notifier) -> None:
+        """Stop as the settings say, or at once on a second signal."""
+        config = self.config
+        notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
+        # In another thread, because a thread that waits for a lock may sleep through a signal.
+        stopper = start_thread(
+            "wsproxy-stop",
+            lambda: self.stop_thread(drain=config.drain_timeout, grace=config.drain_grace),
+            owner=self,
+        )
+        try:
+            if number := _next_event(woken, STOP_SIGNALS):
+                logger.info("%s: stopping now", signal.Signals(number).name)
+        finally:
+            self.stop_thread()
+            stopper.join()
 
     def run_in_thread(self, host: str, port: int, *, reuse_port: bool = False) -> WebsocketProxy:
         """Serve in threads of the proxy's own and return the proxy. Does not block.
 
         :param port: TCP port, 0 for any free one; :attr:`address` tells which.
         :param reuse_port: share the address with the proxies of other processes, started after a fork, that
-            do the same (SO_REUSEPORT). Linux spreads clients over them. Those that wait in the queue of one
-            that stops are reset.
+            do the same (SO_REUSEPORT). Linux spreads clients over them, and none is lost when one stops.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             have replaced Python's threads.
@@ -394,7 +431,7 @@ class WebsocketProxy:
         self._start(host, port, None, reuse_port)
         return self
 
-    def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> Gateway:
+    def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> None:
         if library := replaced_by():
             raise RuntimeError(
                 f"{library} has replaced Python's threads, which the proxy needs; start it elsewhere"
@@ -406,25 +443,24 @@ class WebsocketProxy:
             gateway = Gateway(self.config, self._hooks)
             server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
             try:
-                self._admin = self._start_admin(server, gateway)
+                self._admin = self._start_admin(server, gateway, reuse_port)
                 server.start()
             except BaseException:
                 self._stop_admin()
                 server.stop()
                 raise
             self._pid, self._server, self._waker = os.getpid(), server, waker
-        logger.info("listening on %s port %d", *server.address)
-        return gateway
+        logger.info("listening on %s", address_text(*server.address))
 
-    def _start_admin(self, server: ConsoleServer, gateway: Gateway) -> AdminThread | None:
+    def _start_admin(self, server: ConsoleServer, gateway: Gateway, reuse_port: bool) -> AdminThread | None:
         """Serve the operator, if there is to be a listener for that."""
         config = self.config
         if config.admin_address is None:
             return None
-        listener = listen_for_operator(config.admin_address)
+        listener = listen_for_operator(config.admin_address, reuse_port=reuse_port)
         answers = admin_endpoints(lambda then: then(server.numbers()))
         admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
-        logger.info("the operator's listener is at %s", name_of(listener))
+        logger.info("the operator's listener is at %s", address_text(*listener.address))
         admin.start(gateway)
         return admin
 
@@ -433,22 +469,42 @@ class WebsocketProxy:
             self._admin.stop()
             self._admin = None
 
-    def stop_thread(self) -> None:
+    def reload(self) -> None:
+        """Read keys and certificates again, and open the audit log anew; open sessions go on.
+
+        Keys and certificates are looked at anyway, when they are needed. What cannot be used stays as it was,
+        with an error in the log. Does nothing if the proxy does not run. Any thread; blocks on the file
+        system only.
+        """
+        server = self._server
+        self._refuse_after_fork()
+        if server:
+            server.reload()
+
+    def stop_thread(self, *, drain: float = 0.0, grace: float = 0.0) -> None:
         """Stop the proxy: every session gets its Close, and all threads and sockets are gone at return.
 
-        Blocks for at most the close timeout and a few seconds. Idempotent; does nothing if the proxy does
-        not run, which it may again afterwards. From any thread but a session's own.
+        Blocks until all sessions have ended, for ``grace`` and ``drain`` seconds at most, and then for at
+        most the close timeout and a few seconds. A call without these, by another thread, ends that wait.
+        Idempotent; does nothing if the proxy does not run, which it may again afterwards. From any thread
+        but a session's own.
 
+        :param drain: seconds for which open sessions may go on, when no new ones are let in any more.
+        :param grace: seconds before that in which clients are still let in; only ``/readyz`` says no.
         :raises RuntimeError: if called by one of the proxy's threads, or by a forked child.
         """
         server = self._server
         if server and server.serves_current_thread:
             raise RuntimeError("a session cannot stop the proxy that it is part of")
+        if server and not drain + grace:
+            self._refuse_after_fork()
+            server.hurry()
         with self._lock:
             server = self._server
             if server is None:
                 return
             self._refuse_after_fork()
+            server.stop(drain, grace)
             server.stop()
             self._stop_admin()
             self._server = None
@@ -483,7 +539,7 @@ class WebsocketProxy:
         if self._inherited:
             return "<WebsocketProxy of the parent process>"
         server = self._server
-        state = f"on {server.address[0]} port {server.address[1]}" if server else "not running"
+        state = f"on {address_text(*server.address)}" if server else "not running"
         return f"<WebsocketProxy {state}, {self.connections} connections>"
 
 
@@ -492,9 +548,9 @@ def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _next_event(woken: socket.socket) -> int:
-    """Wait for one of our signals or stop_thread, and return the signal's number, 0 for the last."""
+def _next_event(woken: socket.socket, numbers: Collection[int]) -> int:
+    """Wait for one of these signals, or stop_thread, and return the signal's number, 0 for the last."""
     while True:
         number = woken.recv(1)[0]
-        if number in (*STOP_SIGNALS, REOPEN_SIGNAL, *_STOPPED):  # others are of the program's own handlers
+        if number in (*numbers, *_STOPPED):  # others are of the program's own handlers
             return number

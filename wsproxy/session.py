@@ -27,7 +27,7 @@ from .lifetime import Lifetime
 from .limits import Limits
 from .live_keys import LiveKeys
 from .live_sessions import LiveSessions, SessionHandle
-from .logs import in_session
+from .logs import get_logger, in_session
 from .pending import network_of
 from .poller import Poller
 from .readiness import Readiness
@@ -46,6 +46,8 @@ from .upstream import Dialler, Upstream
 
 __all__ = ["Gateway", "Session", "SessionId", "new_session_id", "rfb_expected"]
 
+logger = get_logger("wsproxy.session")
+
 SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
@@ -60,12 +62,15 @@ class Gateway:
     :param clock: seconds, for all that housekeeping looks after.
     :ivar tls: TLS towards clients, None if they come without.
     :ivar sessions: the sessions that are open.
+    :ivar admits: whether new sessions may be opened.
+    :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
     """
 
     def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
         self.config = config
         self.hooks = hooks
+        self.admits = True
         self.sessions = LiveSessions()
         self.tls = ServerTLS.from_config(config)
         self.resolver = Resolver()
@@ -87,6 +92,22 @@ class Gateway:
         self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
+
+        self.on_reload: list[Callable[[], None]] = [self.keys.reload, self.dialler.reload, self.audit.open]
+        if self.tls:
+            self.on_reload.append(self.tls.reload)
+
+    def reload(self) -> None:
+        """Read keys and certificates again, and open log files anew; open sessions go on.
+
+        What cannot be used stays as it was, with one error in the log. Not for a signal handler; any thread.
+        Blocks on the file system only.
+        """
+        for step in self.on_reload:
+            try:
+                step()
+            except Exception:  # a bug of ours, which must not keep the others from what they do
+                logger.exception("reloading failed")
 
     def start(self) -> None:
         """Start the threads that all sessions share. Once only."""
@@ -204,6 +225,8 @@ class Session:
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config, access = self._gateway.config, self._gateway.access
+        if not self._gateway.admits:
+            raise Draining("the proxy is stopping")
         self._check_address(client)
         if granted:
             route = granted[0]

@@ -26,18 +26,19 @@ from .channel import Channel
 from .config import Config
 from .counters import Numbers
 from .deadline import Deadline
+from .listeners import Listener, address_text, listen, listen_for_operator
 from .logs import get_logger
 from .routing import ListenAddress
-from .server import listen, listen_for_operator, name_of
 from .session import Gateway
-from .signals import REOPEN_SIGNAL, STOP_SIGNALS, signals_to
+from .signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
+from .systemd import Notifier
 from .worker import WORKER_SIGNALS, work
 
 __all__ = ["Supervisor"]
 
 logger = get_logger("wsproxy.supervisor")
 
-_SIGNALS = (*STOP_SIGNALS, REOPEN_SIGNAL, signal.SIGCHLD, signal.SIGUSR1)
+_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGCHLD, signal.SIGUSR1)
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds before a worker that died is replaced
 _GOOD_LIFE = 10.0  # seconds after which a worker's death is not one of a series
 _START_TRIES = 3  # for each worker, until all have served
@@ -87,12 +88,16 @@ class Supervisor:
     """Serves with ``config.workers`` processes. For a process's main thread, and with no other thread.
 
     :param config: the settings, with the address to listen on.
+    :param notifier: is told when the workers serve, are to reload, and stop.
     :raises ConfigError: listing every fault.
     """
 
-    def __init__(self, config: Config) -> None:
+    _listener: Listener
+
+    def __init__(self, config: Config, notifier: Notifier | None = None) -> None:
         Gateway(config)  # finds the faults that the settings alone do not show
         self._config = config
+        self._notifier = notifier or Notifier()
         self._places = [_Place(number) for number in range(1, config.workers + 1)]
         self._first_cpu = random.randrange(1024)
         self._stop_signals: list[int] = []
@@ -105,19 +110,19 @@ class Supervisor:
     def run(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
         """Serve until SIGINT or SIGTERM; then stop every worker in good order.
 
-        Blocks. Stopping takes at most the close timeout and a few seconds; a second signal kills the
-        workers. SIGUSR1 logs how many sessions there are. Once only.
+        Blocks. Sessions may go on after the signal as the settings say, until a second one; then stopping
+        takes at most the close timeout and a few seconds, and a further signal kills the workers. SIGHUP
+        has them read keys and certificates again. SIGUSR1 logs how many sessions there are. Once only.
 
         :param on_ready: called with the bound host and port, once every worker serves.
         :returns: False if a worker could not be brought to serve at all; the log says why.
         :raises OSError: if the address cannot be bound.
         """
         waker, woken = socket.socketpair()
-        config = self._config
-        with waker, woken, signals_to(waker, _SIGNALS), listen(config.host, config.port) as listener:
+        with waker, woken, signals_to(waker, _SIGNALS), self._listen() as listener:
             self._waker, self._woken, self._listener = waker, woken, listener
-            if config.admin_address:
-                self._admin = self._serve_operator(config.admin_address)
+            if self._config.admin_address:
+                self._admin = self._serve_operator(self._config.admin_address)
             try:
                 return self._serve(on_ready)
             finally:
@@ -126,9 +131,13 @@ class Supervisor:
                     self._admin.close()
 
     def _serve_operator(self, address: ListenAddress) -> AdminServer:
-        listener = listen_for_operator(address)
-        logger.info("the operator's listener is at %s", name_of(listener))
+        listener = listen_for_operator(address, reuse_port=self._config.reuse_port)
+        logger.info("the operator's listener is at %s", address_text(*listener.address))
         return AdminServer(listener, admin_endpoints(self._ask), self._config.admin_hosts)
+
+    def _listen(self) -> Listener:
+        config = self._config
+        return listen(config.listen or config.host, config.port, reuse_port=config.reuse_port)
 
     def _serve(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
         announced = False
@@ -137,7 +146,8 @@ class Supervisor:
                 if place.worker is None and time.monotonic() >= place.due:
                     self._start(place)
             if not announced and all(place.worker and place.worker.ready for place in self._places):
-                on_ready(self._listener.getsockname()[:2])
+                on_ready(self._listener.address)
+                self._notifier.ready()
                 announced = True
             if not announced and any(place.deaths >= _START_TRIES for place in self._places):
                 logger.error("a worker failed to start %d times: giving up", _START_TRIES)
@@ -148,14 +158,28 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping = True
-        self._listener.close()  # ours, so that clients are turned away as soon as no worker accepts
+        config = self._config
+        self._notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
+        self._listener.close_copy()  # so that clients are turned away as soon as no worker accepts
         self._signal(signal.SIGTERM)
-        self._wait_for_ends(self._config.close_timeout + _STOP_SLACK)
+        if not self._hurried:
+            self._wait_for_ends(config.drain_grace)
+        self._listener.remove_path()
+        if not self._hurried:
+            self._wait_for_ends(config.drain_timeout)
+        if self._hurried:
+            self._signal(signal.SIGTERM)  # the second for them, too: no session is waited for any more
+        self._wait_for_ends(config.close_timeout + _STOP_SLACK)
         for worker in self._workers():
             logger.error("%s is killed", worker)
         self._signal(signal.SIGKILL)
         self._wait_for_ends(_KILL_SECONDS)
         logger.info("stopped")
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether there was a second signal."""
+        return len(self._stop_signals) > 1
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal every worker; a process that was not waited for keeps its id, even if it has ended."""
@@ -257,10 +281,17 @@ class Supervisor:
         for number in self._woken.recv(4096):
             if number in STOP_SIGNALS:
                 self._stop_signals.append(number)
+            elif number == RELOAD_SIGNAL:
+                self._reload()
             elif number == signal.SIGUSR1 and not self._stopping:
                 self._ask(self._log_numbers)
-            elif number == REOPEN_SIGNAL:
-                self._signal(REOPEN_SIGNAL)
+
+    def _reload(self) -> None:
+        """Have every worker read its files again; one that has just been started gets the signal, too."""
+        logger.info("%s: the workers read their files again", RELOAD_SIGNAL.name)
+        self._notifier.reloading()
+        self._signal(RELOAD_SIGNAL)
+        self._notifier.ready()
 
     def _hear(self, worker: _Worker) -> bool:
         """Take a worker's messages; return whether there were any."""

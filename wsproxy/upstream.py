@@ -117,6 +117,13 @@ class Dialler:
             detail = f"{type(exc.__cause__ or exc).__name__}: {exc}"
             raise UpstreamRefused("the Kubernetes API cannot be reached", log_detail=detail) from exc
 
+    def reload(self) -> None:
+        """Read CA, client certificate and token again at once. Any thread; blocks on the file system only."""
+        if self._tls:
+            self._tls.reload()
+        if self._token:
+            self._token.reload()
+
     def request(self, path: str, deadline: Deadline) -> tuple[int, bytes]:
         """Send ``GET path`` with our credentials and return status and body. Blocks until the deadline.
 
