@@ -53,7 +53,7 @@ class AuthorizedTest(unittest.TestCase):
             replace(GRANT, expires_at=0.0, vmis=("other",)),
         ):
             with self.subTest(narrowed):
-                self.assertIs(authorized(returning(narrowed), GRANT, REQUEST), narrowed)
+                self.assertEqual(authorized(returning(narrowed), GRANT, REQUEST), narrowed)
 
     def test_widened(self) -> None:
         """A grant of anything more, or of anything else, refuses."""

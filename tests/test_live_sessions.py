@@ -20,7 +20,7 @@ class FakeRelay:
 
     def __init__(self) -> None:
         self.ending: Ending | None = None
-        self.bytes_up = self.bytes_down = 0
+        self.bytes_up = self.bytes_down = self.data_up = 0
         self.ends: list[tuple[int, str]] = []
 
     def end(self, code: int, reason: str) -> None:

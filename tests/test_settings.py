@@ -42,6 +42,7 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_AUDIT_LOG", "/var/log/audit", "audit_log", "/var/log/audit"),
         ("WSPROXY_ADMIN", "unix:/run/wsproxy", "admin", "unix:/run/wsproxy"),
         ("WSPROXY_ADMIN_HOSTS", "wsproxy-admin, other", "admin_hosts", ("wsproxy-admin", "other")),
+        ("WSPROXY_ADMIN_TOKEN_FILE", "/run/wsproxy/token", "admin_token_file", "/run/wsproxy/token"),
         (
             "WSPROXY_API_PATH",
             "/{namespace}/{vmi_name}/console",

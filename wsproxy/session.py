@@ -19,6 +19,7 @@ from .closing import Ending, Leg
 from .config import Config
 from .counters import Counters
 from .deadline import Clock, Deadline
+from .denylist import Denylist
 from .exceptions import Draining, Refused, TransportClosed, UpstreamRefused, UpstreamTimeout
 from .forwarded import Client, host_of
 from .hooks import Hooks
@@ -78,7 +79,10 @@ class Gateway:
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
         self.limits = Limits(config.limit_rules, threading.Lock(), clock)
-        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize, self.limits)
+        self.denylist = Denylist(threading.Lock())
+        self.access = AccessControl(
+            config, self.verifier, self.tickets, hooks.authorize, self.limits, self.denylist
+        )
         self.arbitration = Arbitration(
             config.console_policies, config.show_user, threading.Condition(), clock
         )
@@ -187,6 +191,7 @@ class Session:
         self._network = network_of((host_of(peer),))
         self._places = [gateway.limits.take_connection(self._network)]
         self._lifetime: Lifetime | None = None
+        self._handle: SessionHandle | None = None
 
     @property
     def peer(self) -> str:
@@ -319,7 +324,7 @@ class Session:
             counters=gateway.counters,
             session=self.id,
         )
-        handle = SessionHandle(
+        handle = self._handle = SessionHandle(
             relay,
             id=self.id,
             grant=grant,
@@ -335,6 +340,8 @@ class Session:
             relay.end(*end)
         gateway.reports.opened(self.about, relay, opened.dial_seconds)
         gateway.sessions.add(handle)
+        if gateway.denylist.denies(grant.token_key):  # since it was looked at; who revokes one now, finds us
+            handle.close()
         try:
             gateway.hooks.opened(handle)
             now = gateway.clock()
@@ -400,8 +407,9 @@ class Session:
 
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`."""
-        relay, lifetime = self._relay, self._lifetime
-        assert relay is not None and lifetime is not None
+        relay, lifetime, handle = self._relay, self._lifetime, self._handle
+        assert relay is not None and lifetime is not None and handle is not None
+        handle.note_activity()
         if relay.ending is None and (over := lifetime.look(now, relay.data_up)):
             self.end(*over)
         due = relay.tick(now)
