@@ -111,11 +111,15 @@ def _criteria(options: argparse.Namespace) -> dict[str, str]:
 
 def _list(client: _Client, as_json: bool) -> int:
     found = client.ask("GET", "/sessions")
+    try:
+        now = _time(found["time"])
+        rows = [_row(session, now) for session in found["sessions"]]
+    except (KeyError, TypeError, ValueError):
+        raise _Failed(client.stranger) from None
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        now = _time(found["time"])
-        _print_table([_HEADINGS, *(_row(session, now) for session in found["sessions"])])
+        _print_table([_HEADINGS, *rows])
     return 0
 
 
@@ -151,15 +155,17 @@ class _Client:
     """Asks one proxy.
 
     :param token: the operator's, None for a listener that needs none.
+    :ivar stranger: what to say if it answers like something else.
     """
 
     def __init__(self, address: ListenAddress, token: str | None) -> None:
         self._address = address
         self._headers = {"Host": "localhost"}
+        self.stranger = f"{address} is no operator's listener of wsproxy"
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
 
-    def ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
+    def ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return what the proxy answers. Blocks for seconds at most.
 
         :raises _Failed: if it cannot be asked, or refuses.
@@ -175,9 +181,11 @@ class _Client:
         except OSError as exc:
             raise _Failed(f"no answer from {self._address}: {exc.strerror or exc}") from None
         except (http.client.HTTPException, ValueError):
-            raise _Failed(f"{self._address} is no operator's listener of wsproxy") from None
+            raise _Failed(self.stranger) from None
         finally:
             connection.close()
+        if not isinstance(answer, dict):
+            raise _Failed(self.stranger)
         if response.status != 200:
             raise _Failed(f"{response.status}: {_shown(answer.get('message'))}")
         return answer
