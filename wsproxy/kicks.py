@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .claims import Grant
 from .denylist import Denylist
@@ -26,7 +26,7 @@ class Chosen:
     """
 
     by: tuple[tuple[str, str], ...] = ()
-    token: str = ""
+    token: str = field(default="", repr=False)
 
     @classmethod
     def parse(cls, wanted: object) -> Chosen:
