@@ -277,6 +277,12 @@ class InAProxy(ProxyTestCase):
 
     tls = False
 
+    def setUp(self) -> None:
+        super().setUp()
+        patcher = mock.patch("wsproxy.admin_api.check_metrics")  # else it would warn where that is missing
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
     def ask(self, path: str) -> bytes:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(_TIMEOUT)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import wsproxy
 from wsproxy import exceptions
-from wsproxy.causes import ENDINGS, LIMITS, OTHER, REFUSALS, ending_cause, refusal_cause
+from wsproxy.causes import ALL_LIMITS, ENDINGS, OTHER, REFUSALS, ending_cause, refusal_cause
 from wsproxy.closing import Ending
 
 
@@ -30,7 +30,7 @@ class Refusals(unittest.TestCase):
                         argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)
                     }
         self.assertIn("tickets", named)
-        self.assertLessEqual(named, LIMITS)
+        self.assertLessEqual(named, ALL_LIMITS)
         for name in ("tickets", "user", "vmi", "address", "failures"):
             self.assertEqual(refusal_cause(f"limit-{name}"), f"limit-{name}")
 

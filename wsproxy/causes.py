@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from . import exceptions, limits
 from .closing import Ending
 
-__all__ = ["ENDINGS", "LIMITS", "OTHER", "REFUSALS", "ending_cause", "refusal_cause"]
+__all__ = ["ALL_LIMITS", "ENDINGS", "OTHER", "REFUSALS", "ending_cause", "refusal_cause"]
 
 OTHER = "other"
 """What stands for every word that is not ours."""
 
-LIMITS = frozenset({*limits.LIMITS, "pending", "tickets"})
+ALL_LIMITS = frozenset({*limits.LIMITS, "pending", "tickets"})
 """The names of all limits."""
 
 _NEVER_SAID = {"sessions", "frame", "pending"}  # limits that do not refuse as ``limit-NAME``
@@ -42,7 +42,7 @@ def _slugs(kind: type[exceptions.Refused]) -> Iterator[str]:
 
 
 REFUSALS = frozenset(
-    {*_slugs(exceptions.Refused), *(f"limit-{name}" for name in LIMITS - _NEVER_SAID), OTHER}
+    {*_slugs(exceptions.Refused), *(f"limit-{name}" for name in ALL_LIMITS - _NEVER_SAID), OTHER}
 )
 """Every cause of a refusal."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
-from .causes import ENDINGS, LIMITS, REFUSALS, ending_cause, refusal_cause
+from .causes import ALL_LIMITS, ENDINGS, REFUSALS, ending_cause, refusal_cause
 from .closing import Ending, Leg
 from .histogram import Histogram
 
@@ -52,7 +52,7 @@ class Tally:
 
 _REFUSED = Tally(REFUSALS)
 _ENDED = Tally(frozenset(f"{by} {cause}" for by in _ENDED_BY for cause in ENDINGS))
-_LIMITS = Tally(LIMITS)
+_LIMITS = Tally(ALL_LIMITS)
 _HANDSHAKES = Tally(_LEGS)
 
 
@@ -68,7 +68,7 @@ class Numbers:
     :ivar turned_away: connections closed so far because too many had not proved themselves.
     :ivar refused: clients refused so far, by :data:`.REFUSALS`.
     :ivar ended: sessions that ended so far, by who ended them and :data:`.ENDINGS`.
-    :ivar limits: how often each limit was hit so far, by :data:`.LIMITS`.
+    :ivar limits: how often each limit was hit so far, by :data:`.ALL_LIMITS`.
     :ivar handshakes: handshakes that failed so far, by leg.
     :ivar session_seconds: how long the sessions were that have ended.
     :ivar dial_seconds: how long it took to open the upstreams of those that opened.
@@ -212,7 +212,7 @@ class Counters:
             for name, tally in self._tallies.items():
                 values[name] = Tally(values[name].words, dict(tally))
         hits = {"pending": values["turned_away"], "tickets": values["refused"].counts.get("limit-tickets", 0)}
-        values["limits"] = Tally(LIMITS, {**self._hits(), **hits})
+        values["limits"] = Tally(ALL_LIMITS, {**self._hits(), **hits})
         values["connections"], values["sessions"] = connections, len(sessions)
         values["bytes_up"] += sum(session.bytes_up for session in sessions)
         values["bytes_down"] += sum(session.bytes_down for session in sessions)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .causes import LIMITS, REFUSALS
+from .causes import ALL_LIMITS, REFUSALS
 from .closing import Leg
 from .counters import Numbers
 from .exceptions import ConfigError
@@ -83,7 +83,7 @@ def _handshakes(numbers: Numbers) -> Samples:
 
 
 def _limits(numbers: Numbers) -> Samples:
-    for name in sorted(LIMITS):
+    for name in sorted(ALL_LIMITS):
         yield (name,), numbers.limits.counts.get(name, 0)
 
 
