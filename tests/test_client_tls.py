@@ -566,7 +566,13 @@ class Aborted(LeakTestCase):
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(_TIMEOUT)
         self.addCleanup(self.peer.close)
-        self.connection = ClientConnection(Gateway(config), Refuser("auto"), ours, "192.0.2.1:1234")
+        gateway = Gateway(config)
+        gateway.housekeeping.start(self)
+        self.addCleanup(gateway.housekeeping.stop)
+        patcher = mock.patch("wsproxy.connection.LAST_WORD_SECONDS", 0.01)  # for what has begun to come
+        patcher.start()
+        self.addCleanup(patcher.stop)
+        self.connection = ClientConnection(gateway, Refuser("auto"), ours, "192.0.2.1:1234")
         self.thread = threading.Thread(target=self.connection.run)
 
     def assert_ends(self) -> None:

@@ -37,6 +37,7 @@ class ClientConnection(Exchange):
         super().__init__(gateway, refuser, PlainTransport(sock), peer, tls=gateway.tls is not None)
         self._sock = sock
         self._owed = False  # the client has said something, and has had no answer yet
+        self._last_second = False  # guarded by the lock; what stop() has left to the client
 
     def _open(self, deadline: Deadline) -> bool:
         return self._secure(deadline) and super()._open(deadline)
@@ -44,11 +45,11 @@ class ClientConnection(Exchange):
     def _stop_waiting(self) -> None:
         """A request that has begun to come has a second more, to be answered; the rest is shut down."""
         with self._lock:
-            transport = self._transport
-        if self._owed or transport.has_arrived():
-            self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
-        else:
-            self.abort()
+            self._last_second = self._owed or self._transport.has_arrived()
+            if self._last_second:
+                self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+                return
+        self.abort()
 
     def _secure(self, deadline: Deadline) -> bool:
         """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
@@ -62,9 +63,10 @@ class ClientConnection(Exchange):
             transport = tls.wrap(self._sock)
             with self._lock:
                 self._transport, aborted = transport, self._aborted
+                if not self._last_second:
+                    self._allow(self._gateway.config.request_timeout)
             if aborted:
                 transport.abort()
-            self._allow(self._gateway.config.request_timeout)
             transport.handshake(deadline)
             return True
         except (TransportClosed, TimeoutError) as exc:
