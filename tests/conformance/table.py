@@ -1,4 +1,4 @@
-"""Runs the whole suite and, if all is well, writes ``docs/conformance.md``: ``scripts/conformance``."""
+"""Runs the whole suite and, if all is as it should be, writes the page: ``scripts/conformance``."""
 
 from __future__ import annotations
 
