@@ -35,10 +35,12 @@ __all__ = ["main"]
 _PER_SECOND = 25.0
 _CLIENTS = 16
 _WARM_UP = 0.15  # of all clients: caches fill, and memory settles
-# Each of glibc's arenas, eight for a CPU, keeps about a megabyte once many threads were served. It takes some
-# two thousand clients until all do.
+# It takes some two thousand clients until the busiest moment has been, for which memory is kept.
 _SETTLING = 2000
-_MEMORY, _MEMORY_SETTLING = 2 << 20, 16 << 20
+_MEMORY, _MEMORY_SETTLING = 4 << 20, 12 << 20
+# One arena of glibc's for all threads. There are eight for a CPU otherwise, each keeps the megabyte that the
+# busiest moment of its threads took, and many minutes pass until all have had one: that would hide a leak.
+_MALLOC = {"MALLOC_ARENA_MAX": "1"}
 _SETTLE = 60.0
 _LOOK = 0.5
 _PROGRESS = 10.0
@@ -245,7 +247,7 @@ def _run(options: argparse.Namespace, seconds: float, number: int, cut: bool, le
     with ExitStack() as owned:
         api = owned.enter_context(FakeKubeVirtAPI())
         add_shared_consoles(api)
-        settings = SETTINGS | {"LOGLEVEL": "WARNING"}
+        settings = SETTINGS | _MALLOC | {"LOGLEVEL": "WARNING"}
         subject = Subject(owned.enter_context(ProxyProcess(api, command, **settings)))
         churn = Churn(api, subject, seconds, options.clients, options.seed, cut)
         try:
