@@ -20,7 +20,6 @@ logger = get_logger("wsproxy.housekeeping")
 _AFTER_A_BUG = 1.0
 _LONGEST_WAIT = 1.0  # seconds; what is due later than that need not wake the thread
 _RUNNING = float("-inf")
-_MOST_STALE = 16  # entries of the heap that nothing in our care needs, besides as many as are needed
 
 
 class Ticking(Protocol):
@@ -83,10 +82,6 @@ class Housekeeping:
         """Forget ``task``; a call under way may still finish. Any thread, never blocks."""
         with self._changed:
             self._due.pop(task, None)
-            if len(self._heap) > 2 * len(self._due) + _MOST_STALE:
-                # Or what is removed, sockets and buffers included, would stay until it had been due.
-                self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
-                heapq.heapify(self._heap)
 
     def __len__(self) -> int:
         return len(self._due)
