@@ -22,9 +22,9 @@ from wsproxy.claims import Grant
 from wsproxy.closing import Ending
 from wsproxy.config import Config
 from wsproxy.exceptions import Forbidden
+from wsproxy.gateway import Gateway
 from wsproxy.live_sessions import SessionHandle
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.session import Gateway
 
 __all__ = ["MARK"]
 

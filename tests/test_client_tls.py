@@ -20,9 +20,9 @@ from wsproxy.config import Config
 from wsproxy.connection import ClientConnection
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import ConfigError
+from wsproxy.gateway import Gateway
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.refusal import Refuser
-from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt_backends import Echo, Script

@@ -10,9 +10,9 @@ from .deadline import Deadline
 from .exceptions import RequestTimeout, TransportClosed
 from .exchange import LAST_WORD_SECONDS, Exchange
 from .forwarded import Client
+from .gateway import Gateway
 from .logs import get_logger
 from .refusal import Refuser
-from .session import Gateway
 from .transport import PlainTransport
 from .upgrade import HeadReader, RequestHead, Upgrade
 

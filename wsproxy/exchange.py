@@ -9,10 +9,11 @@ from .claims import Grant
 from .deadline import Deadline
 from .exceptions import Refused, TransportClosed
 from .forwarded import Client, client_of
+from .gateway import Gateway
 from .logs import get_logger, in_session
 from .refusal import Refuser
 from .routing import Route
-from .session import Gateway, Session, rfb_expected
+from .session import Session, rfb_expected
 from .transport import Transport
 from .upgrade import RequestHead, Upgrade
 

@@ -32,12 +32,13 @@ from .deadline import Deadline
 from .environ import Environ, head_of, path_segments, peer_of
 from .exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
 from .forwarded import client_of
+from .gateway import Gateway
 from .hooks import Hooks, OnClose, OnOpen
 from .live_sessions import SessionHandle
 from .logs import get_logger
 from .reports import Reports
 from .routing import Route, granted_route
-from .session import Gateway, new_session_id
+from .session import new_session_id
 from .threads import current_owner
 from .upgrade import RequestHead, refusal_response
 from .wsgi_exchange import Around

@@ -10,12 +10,12 @@ from .claims import Grant
 from .config import Config
 from .environ import Environ
 from .exceptions import Busy, Draining, Refused
+from .gateway import Gateway
 from .hooks import Hooks
 from .logs import get_logger
 from .refusal import Refuser
 from .registry import Registry
 from .routing import Route
-from .session import Gateway
 from .threads import working_for
 from .upgrade import RequestHead
 from .wsgi_exchange import Around, WSGIExchange
