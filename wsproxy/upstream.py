@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import websocket
 from wsproto.utilities import generate_accept_token
 
-from .config import Config, UpstreamURL
+from .config import Config
 from .deadline import Deadline
 from .exceptions import (
     ConsoleBusy,
@@ -39,6 +39,7 @@ from .response import ResponseStream
 from .sockets import connect_tcp
 from .tls import ClientTLS, TLSTransport
 from .transport import PlainTransport, Transport
+from .upstream_url import UpstreamURL
 
 __all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 
