@@ -36,16 +36,23 @@ class ClientConnection(Exchange):
     def __init__(self, gateway: Gateway, refuser: Refuser, sock: socket.socket, peer: str) -> None:
         super().__init__(gateway, refuser, PlainTransport(sock), peer, tls=gateway.tls is not None)
         self._sock = sock
-        self._owed = False  # the client has said something, and has had no answer yet
-        self._last_second = False  # guarded by the lock; what stop() has left to the client
+        self._heard = False  # the client has said something
+        # Guarded by the lock, too: whether it has had its answer, and whether stop() has left it a second.
+        self._told = self._last_second = False
 
     def _open(self, deadline: Deadline) -> bool:
         return self._secure(deadline) and super()._open(deadline)
 
+    def _note_told(self) -> None:
+        with self._lock:
+            self._told = True
+            if self._last_second:  # to read it
+                self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+
     def _stop_waiting(self) -> None:
         """A request that has begun to come has a second more, to be answered; the rest is shut down."""
         with self._lock:
-            self._last_second = self._owed or self._transport.has_arrived()
+            self._last_second = not self._told and (self._heard or self._transport.has_arrived())
             if self._last_second:
                 self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
                 return
@@ -59,7 +66,7 @@ class ClientConnection(Exchange):
         try:
             if not self._transport.starts(deadline):
                 return False  # a probe of the port, for instance; neither costs a TLS object nor a line
-            self._owed = True
+            self._heard = True
             transport = tls.wrap(self._sock)
             with self._lock:
                 self._transport, aborted = transport, self._aborted
@@ -92,7 +99,7 @@ class ClientConnection(Exchange):
             raise RequestTimeout("the request did not arrive in time") from None
         if not received:
             raise TransportClosed("the client left before its request was complete")
-        self._owed = True
+        self._heard = True
         return received
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
@@ -101,7 +108,7 @@ class ClientConnection(Exchange):
         self._transport.send(
             http.answer(request, config.prefix, self._gateway.access, self._gateway.readiness), deadline
         )
-        self._owed = False
+        self._note_told()
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:
