@@ -31,11 +31,15 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 90
 
-# No build shall need the network, so names of the standard library lead nowhere.
+# No build shall need the network, so names of the standard library and of Flask lead nowhere.
 _STANDARD = "|".join(map(re.escape, sorted(sys.stdlib_module_names)))
-nitpick_ignore_regex = [("py:.*", rf"({_STANDARD})(\..+)?")]
-# What a stand-in is made of, which only itself uses.
-nitpick_ignore = [("py:class", f"wsproxy.testing.kubevirt_cluster.{name}") for name in ("Cluster", "Upgrade")]
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_STANDARD}|flask)\..+"),
+    ("py:class", "StartResponse|WSGIApplication|WSGIEnvironment"),
+    ("py:class", r"CollectorRegistry|wsproxy\.systemd\.Notifier"),
+    ("py:class", r"wsproxy\.flask\.\w+T"),  # the type variables of decorators
+    ("py:class", r"wsproxy\.testing\.kubevirt_cluster\.(Cluster|Upgrade)"),  # what a stand-in is made of
+]
 
 # Classes whose objects are handed out: how they are made is no concern of whoever gets one.
 _HANDED_OUT = ("Ending", "FakeConsole", "FakeVMI", "SessionHandle")

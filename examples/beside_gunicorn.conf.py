@@ -1,4 +1,4 @@
-"""gunicorn's settings for beside_gunicorn.py: the proxy starts in each worker, after the fork, and stops with it."""
+"""gunicorn's settings for beside_gunicorn.py: a proxy starts and ends with each worker, after the fork."""
 
 from typing import Any
 

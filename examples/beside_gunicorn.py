@@ -1,6 +1,6 @@
 """A WSGI application with the proxy beside it, in the same processes: for every server and worker class.
 
-A console then holds none of the server's threads. See beside_gunicorn.conf.py for when the proxy starts and stops.
+Consoles then hold none of the server's threads. beside_gunicorn.conf.py says when the proxy starts and stops.
 
     gunicorn --config beside_gunicorn.conf.py beside_gunicorn:application
 
@@ -8,8 +8,8 @@ Settings, besides wsproxy's own, of which HOST and PORT say where consoles are s
 
 LAB_MACHINES   {"ann": ["ubuntu"]}: whose which machines are
 LAB_NAMESPACE  where they run
-LAB_CONSOLES   where browsers find HOST and PORT, such as wss://lab.example/consoles behind a server that passes
-               this on
+LAB_CONSOLES   where browsers find HOST and PORT, such as wss://lab.example/consoles behind a server that
+               passes this on
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from wsproxy import WebsocketProxy
-from wsproxy.settings import config_from_env
-from wsproxy.tokens import make_token
+from wsproxy import WebsocketProxy, config_from_env, make_token
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -51,6 +49,10 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
 
 def console_url(user: str, vm: str) -> str:
     token = make_token(
-        config.secret_key, namespace=os.environ["LAB_NAMESPACE"], vmis=[vm], user=user, expires_in=SECONDS
+        os.environ["SECRET_KEY"],
+        namespace=os.environ["LAB_NAMESPACE"],
+        vmis=[vm],
+        user=user,
+        expires_in=SECONDS,
     )
     return proxy.console_url(token, vm, base=os.environ.get("LAB_CONSOLES"))

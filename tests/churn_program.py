@@ -22,9 +22,9 @@ from wsproxy.claims import Grant
 from wsproxy.closing import Ending
 from wsproxy.config import Config
 from wsproxy.exceptions import Forbidden
+from wsproxy.gateway import Gateway
 from wsproxy.live_sessions import SessionHandle
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.session import Gateway
 
 __all__ = ["MARK"]
 
@@ -81,7 +81,7 @@ class _Program:
         if len(self._lost) % _EVERY == 0:
             os.dup(0)
             threading.Thread(target=self._never.wait, daemon=True).start()
-            self._gateway.counters.add(_Carried())
+            self._gateway.counters.add(_Carried(), dial_seconds=0.0)
 
     def _answer(self) -> None:
         while True:

@@ -20,12 +20,12 @@ from wsproxy.settings import SETTINGS
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 
-__all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment", "needs_proc", "wait_until"]
+__all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment_for", "needs_proc", "wait_until"]
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
 _POLL = 0.01
-_READY = re.compile(rb"listening on (.*):(\d+)( .*)?\n")
+_READY = re.compile(rb"listening on (?:(unix:.*)|(.*):(\d+))( .*)?\n")
 _SETTINGS = {setting.env for setting in SETTINGS}
 
 needs_proc = unittest.skipUnless(os.path.isdir("/proc/self/fd"), "needs /proc to look into another process")
@@ -67,19 +67,25 @@ class ProxyProcess(ProcessFigures):
 
     :param api: the stand-in, started; one with TLS is a cluster, one without is ``kubectl proxy``.
     :param command: what the interpreter is to run.
+    :param stdin: its standard input, by default nothing.
     :param settings: further environment variables of the program.
     """
 
     def __init__(
-        self, api: FakeKubeVirtAPI, command: Sequence[str] = ("-m", "wsproxy"), **settings: str
+        self,
+        api: FakeKubeVirtAPI,
+        command: Sequence[str] = ("-m", "wsproxy"),
+        stdin: int = subprocess.DEVNULL,
+        /,
+        **settings: str,
     ) -> None:
         self._scheme = "wss" if "WSPROXY_TLS_CERT" in settings else "ws"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._output = b""
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            env=environment(api) | settings,
-            stdin=subprocess.DEVNULL,
+            env=environment_for(api) | settings,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
@@ -88,6 +94,7 @@ class ProxyProcess(ProcessFigures):
             self.address = self._wait_until_ready()
         except BaseException:
             self.stop(signal.SIGKILL)
+            self._errors.close()
             raise
 
     @property
@@ -132,7 +139,7 @@ class ProxyProcess(ProcessFigures):
             if readable and not received:
                 raise RuntimeError(f"the proxy did not start: {self.output.decode(errors='replace')}")
             self._output += received
-        return match[1].decode(), int(match[2])
+        return (match[1].decode(), 0) if match[1] else (match[2].decode(), int(match[3]))
 
     def __enter__(self) -> ProxyProcess:
         return self
@@ -143,13 +150,13 @@ class ProxyProcess(ProcessFigures):
         self.close()
 
 
-def environment(api: FakeKubeVirtAPI) -> dict[str, str]:
-    """Return this process's environment with the settings of a proxy in front of a stand-in."""
-    given = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
-    given |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
+def environment_for(api: FakeKubeVirtAPI) -> dict[str, str]:
+    """Return the environment of a program in front of a stand-in."""
+    environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
+    environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
     if not api.tls:
-        return given | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
-    return given | {
+        return environment | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
+    return environment | {
         "KUBERNETES_SERVICE_HOST": "127.0.0.1",
         "KUBERNETES_SERVICE_PORT": str(api.port),
         "WSPROXY_CA_FILE": api.ca_file,

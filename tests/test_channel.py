@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from wsproxy.channel import Channel
+from wsproxy.channel import MAX_MESSAGE, Channel
 from wsproxy.testing.case import LeakTestCase
 
 
@@ -38,7 +38,7 @@ class ChannelTest(LeakTestCase):
 
     def test_nonsense(self) -> None:
         """What is no message, or too long a one, is the end."""
-        for bad in (b"x\n", b"[]\n", b"{}\n\xff\n", b"{" + b" " * 4096):
+        for bad in (b"x\n", b"[]\n", b"{}\n\xff\n", b"{" + b" " * MAX_MESSAGE):
             ours, theirs = socket.socketpair()
             with self.subTest(bad=bad[:8]), ours, theirs:
                 theirs.send(bad)

@@ -102,6 +102,8 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.reject, found.log_level, found.algorithms), ("auto", "INFO", None))
         self.assertEqual((found.local_dev_mode, found.host_path_prefix), (False, None))
         self.assertEqual((found.workers, found.max_pending), (1, 512))
+        self.assertEqual((found.listen, found.reuse_port), (None, False))
+        self.assertEqual((found.drain_grace, found.drain_timeout), (0, 0))
         self.assertEqual((found.grace, found.idle_timeout, found.max_age), (0, 0, 0))
         self.assertEqual((found.secret_key_files, found.jwks, found.jwks_ca_file), ((), None, None))
         self.assertEqual((found.jwks_interval, found.leeway), (300, 0))
@@ -124,6 +126,9 @@ class FieldsTest(ConfigCase):
         self.assertEqual(found.enabled_subresources, {"vnc", "console"})
         networks = config(trusted_proxies=("10.0.0.0/8", "::1")).trusted_networks
         self.assertEqual(networks, (ip_network("10.0.0.0/8"), ip_network("::1/128")))
+        found = config(trusted_proxies=("unix", "10.0.0.0/8"))
+        self.assertEqual((found.trusted_networks, found.trusts_unix), ((ip_network("10.0.0.0/8"),), True))
+        self.assertFalse(config(trusted_proxies=("10.0.0.0/8",)).trusts_unix)
 
     def test_several_secrets(self) -> None:
         """Several secrets are several keys, in their order; any that is empty is a fault."""
@@ -191,6 +196,12 @@ class FieldsTest(ConfigCase):
             ("idle_timeout", (-1, float("nan"), float("inf"))),
             ("max_age", (-1, float("nan"), float("inf"))),
             ("port", (-1, 65536)),
+            ("drain_grace", (-0.1, 86400, float("nan"))),
+            ("drain_timeout", (-0.1, 86400, float("nan"))),
+            (
+                "listen",
+                ("", "unix:", "unix:@name", "fd:", "fd:x", "127.0.0.1:80", "/a", "unix:/" + 100 * "a"),
+            ),
             ("workers", (0, -1, 65)),
             ("cpu_affinity", ("", "AUTO", "0")),
             ("subresources", (("VNC",), ("",), ("vnc/x",), ("..",), ("console", "a b"))),
@@ -222,6 +233,9 @@ class FieldsTest(ConfigCase):
         config(workers=64)
         config(grace=float("inf"), idle_timeout=0.1, max_age=1e9)
         config(leeway=300, jwks_interval=86399)
+        config(drain_grace=0, drain_timeout=86399)
+        config(listen="unix:/" + 99 * "a", reuse_port=True)
+        config(listen="fd:3")
         config(request_timeout=0.001, dial_timeout=86399, close_timeout=0.001, ping_interval=86399)
 
     def test_all_faults_at_once(self) -> None:
@@ -266,6 +280,11 @@ class FieldsTest(ConfigCase):
         self.assertIn("allow_origin has *", fault)
         config(credentials=taken, allow_origin=("https://a",))
         self.assertTrue(config(allow_origin=("*",)).origin_policy.every)
+
+    def test_inherited_descriptor_is_bound(self) -> None:
+        """An inherited descriptor has its options already."""
+        (fault,) = self.faults(listen="fd:3", reuse_port=True)
+        self.assertIn("leave it out", fault)
 
     def test_lifetimes_and_limits(self) -> None:
         """The rules of lifetimes and limits are made of the settings."""

@@ -10,8 +10,8 @@ from unittest import mock
 from wsproxy.config import Config
 from wsproxy.connection import ClientConnection
 from wsproxy.deadline import Deadline
+from wsproxy.gateway import Gateway
 from wsproxy.refusal import Refuser
-from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
@@ -35,7 +35,8 @@ class BeforeASession(LeakTestCase):
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(_TIMEOUT)
         self.ours = ours
-        self.connection = ClientConnection(Gateway(config), Refuser("auto"), ours, "192.0.2.1:1234")
+        self.gateway = Gateway(config)
+        self.connection = ClientConnection(self.gateway, Refuser("auto"), ours, "192.0.2.1:1234")
         self.thread = threading.Thread(target=self.connection.run)
         self.addCleanup(ours.close)
         self.addCleanup(self.peer.close)
@@ -66,12 +67,37 @@ class BeforeASession(LeakTestCase):
         self.assertEqual(self.assert_closed().count(b"HTTP/1.1"), 1)
 
     def test_stop_while_the_head_is_read(self) -> None:
-        """A stop ends a connection that has not finished its request, with nothing said."""
+        """A client that has begun its request has a second left after a stop; then nothing is said to it."""
+        self.gateway.housekeeping.start(self)
+        self.addCleanup(self.gateway.housekeeping.stop)
         self.thread.start()
         self.peer.sendall(b"GET /")
-        self.connection.stop()
-        self.connection.stop()
+        with mock.patch("wsproxy.connection.LAST_WORD_SECONDS", 0.01):
+            self.connection.stop()
+            self.connection.stop()
         self.assertEqual(self.assert_closed(), b"")
+
+    def test_stop_before_the_head_is_read(self) -> None:
+        """A request that has come before the stop is answered, though nobody has looked at it yet."""
+        self.peer.sendall(_HEALTHZ)
+        self.peer.shutdown(socket.SHUT_WR)
+        self.connection.stop()
+        self.thread.start()
+        self.assertTrue(self.assert_closed().endswith(b"\r\n\r\nok\n"))
+
+    def test_new_session_when_nobody_is_admitted(self) -> None:
+        """Once nobody is admitted, an upgrade request is told so, and when to come again, token or not."""
+        self.gateway.admits = False
+        self.thread.start()
+        self.peer.sendall(
+            b"GET /token/vm HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        self.peer.shutdown(socket.SHUT_WR)
+        answer = self.assert_closed()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 503 "), answer)
+        self.assertIn(b"\r\nRetry-After: 5\r\n", answer)
+        self.assertIn(b'"reason": "draining"', answer)
 
     def test_stop_before_the_start(self) -> None:
         """A stop that is faster than the thread ends it as well."""

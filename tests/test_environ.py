@@ -7,6 +7,7 @@ from typing import Any
 
 from wsproxy.environ import head_of, path_segments, peer_of
 from wsproxy.exceptions import BadRequest, Refused
+from wsproxy.routing import session_route
 from wsproxy.upgrade import Upgrade
 
 
@@ -48,31 +49,41 @@ class HeadTest(unittest.TestCase):
         self.assertEqual(head_of(environ(PATH_INFO="")).target, "/")
 
     def test_target_as_sent(self) -> None:
-        """Where the server shows what was sent, encoded characters and absolute targets are refused."""
+        """Where the server shows what was sent, whatever it has made a path of that was none is found."""
         for name in ("RAW_URI", "REQUEST_URI"):
-            for raw in ("/tok%65n/ubuntu", "http://proxy/token/ubuntu", "*"):
+            for raw in ("/tok%65n/ubuntu", "/token/ubuntu#x", "/token/ubuntu?a#x", "http://proxy/x/y", "*"):
                 with self.subTest(name=name, raw=raw), self.assertRaises(BadRequest):
-                    head_of(environ(**{name: raw}))
-        head_of(environ(RAW_URI="/token/ubuntu?a=%20", QUERY_STRING="a=%20"))
+                    session_route(head_of(environ(**{name: raw})).target, (), ())
+        target = head_of(environ(RAW_URI="/token/ubuntu?a=%20", QUERY_STRING="a=%20")).target
+        self.assertEqual(target, "/token/ubuntu?a=%20")
+        session_route(target, (), ())
 
     def test_decoded_delimiters(self) -> None:
         """A question mark or a number sign that the server has decoded does not end the path."""
         for path in ("/token?x/ubuntu", "/token/ubuntu#x"):
             with self.subTest(path), self.assertRaises(BadRequest):
-                head_of(environ(PATH_INFO=path))
+                session_route(head_of(environ(PATH_INFO=path)).target, (), ())
 
     def test_joined_headers(self) -> None:
-        """Lines of one name that the server has joined are refused where there may be one."""
-        for name in ("HTTP_HOST", "HTTP_ORIGIN", "HTTP_AUTHORIZATION"):
-            with self.subTest(name), self.assertRaises(BadRequest):
-                head_of(environ(**{name: "a,b"}))
+        """Lines of one name that the server has joined are told apart where there may be one."""
         for name, value in (
+            ("HTTP_HOST", "proxy,other"),
+            ("HTTP_ORIGIN", "http://a,http://b"),
             ("HTTP_SEC_WEBSOCKET_KEY", "AAECAwQFBgcICQoLDA0ODw==,AAECAwQFBgcICQoLDA0ODw=="),
             ("HTTP_SEC_WEBSOCKET_VERSION", "13,13"),
             ("HTTP_UPGRADE", "websocket,websocket"),
         ):
-            with self.subTest(name), self.assertRaises(Refused):
+            with self.subTest(name), self.assertRaises(BadRequest):
                 Upgrade(head_of(environ(**{name: value})))
+
+    def test_joined_credentials(self) -> None:
+        """Two bearer tokens are two, while credentials of another scheme may hold commas."""
+        for value, lines in (
+            ("Bearer a,Bearer b", ["Bearer a", "Bearer b"]),
+            ("Basic a, bearer b", ["Basic a", " bearer b"]),
+            ('Digest a="b", c="d"', ['Digest a="b", c="d"']),
+        ):
+            self.assertEqual(head_of(environ(HTTP_AUTHORIZATION=value)).values("authorization"), lines)
 
     def test_faults_of_an_upgrade(self) -> None:
         """What makes an upgrade request malformed makes it so here, too."""

@@ -6,7 +6,7 @@ import unittest
 from ipaddress import ip_network
 
 from wsproxy.exceptions import BadRequest
-from wsproxy.forwarded import Client, client_of
+from wsproxy.forwarded import UNIX_PEER, Client, client_of
 from wsproxy.origin import Origin
 from wsproxy.upgrade import HeadReader, RequestHead
 
@@ -23,6 +23,42 @@ def parsed(*headers: str, host: str = "inside:5001") -> RequestHead:
 
 def seen(*headers: str, peer: str = PROXY, tls: bool = False) -> Client:
     return client_of(parsed(*headers), peer, tls, TRUSTED)
+
+
+class UnixSocket(unittest.TestCase):
+    """Whoever comes over a Unix socket has no address, and is believed if the settings say so."""
+
+    def seen(self, *headers: str, trust_unix: bool = True) -> Client:
+        return client_of(parsed(*headers), UNIX_PEER, False, TRUSTED, trust_unix=trust_unix)
+
+    def test_trusted(self) -> None:
+        """The first address that no trusted proxy has is the client's; the rest is the proxy's word."""
+        client = self.seen(
+            "X-Forwarded-For: 1.2.3.4, 192.0.2.7, 10.0.0.9",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: outside",
+        )
+        self.assertEqual((client.address, client.asked), ("192.0.2.7", "https://outside"))
+        self.assertEqual(str(client), "192.0.2.7 via unix")
+        self.assertEqual(self.seen("Forwarded: for=10.0.0.9").address, "10.0.0.9")
+
+    def test_not_trusted(self) -> None:
+        """Without that setting nothing is believed, whatever networks are."""
+        client = self.seen("X-Forwarded-For: 192.0.2.7", "X-Forwarded-Host: outside", trust_unix=False)
+        self.assertEqual((client.address, client.asked, str(client)), ("", "http://inside:5001", "unix"))
+
+    def test_says_nothing(self) -> None:
+        """A proxy that names no client, or none that has an address, leaves it unknown."""
+        for headers in ((), ("X-Forwarded-For: unknown",), ("Forwarded: for=unknown",)):
+            with self.subTest(headers=headers):
+                self.assertEqual((self.seen(*headers).address, str(self.seen(*headers))), ("", "unix"))
+
+    def test_others(self) -> None:
+        """The setting is about Unix sockets alone."""
+        client = client_of(parsed("X-Forwarded-For: 1.2.3.4"), "192.0.2.1:1", False, (), trust_unix=True)
+        self.assertEqual(client.address, "192.0.2.1")
+        unknown = client_of(parsed("X-Forwarded-For: 1.2.3.4"), "unknown", False, (), trust_unix=True)
+        self.assertEqual(unknown.address, "")
 
 
 class Direct(unittest.TestCase):

@@ -207,6 +207,22 @@ class HousekeepingTest(LeakTestCase):
         self.nudged()
         self.assertTrue(self.calls.empty())
 
+    def test_removed_is_not_kept(self) -> None:
+        """What is removed long before it is due is not kept until then; what stays is still called."""
+        stays = self.task()
+        self.housekeeping.add(stays, 50)
+        removed = []
+        for _ in range(100):
+            task = self.task()
+            removed.append(weakref.ref(task))
+            self.housekeeping.add(task, 25)
+            self.housekeeping.remove(task)
+            del task
+        self.assertLess(sum(task() is not None for task in removed), 20)
+        self.now += 60.0
+        self.start()
+        self.assertIs(self.called()[0], stays)
+
     def test_remove_during_the_call(self) -> None:
         """A task that is removed while it is being called is not called again."""
         self.start()

@@ -24,8 +24,8 @@ from wsproxy.exceptions import (
     UnsupportedMediaType,
 )
 from wsproxy.forwarded import Client
+from wsproxy.gateway import Gateway
 from wsproxy.http import HTTPRequest, answer
-from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET
 from wsproxy.tokens import make_token
 from wsproxy.upgrade import HeadReader, RequestHead
@@ -45,10 +45,28 @@ def access(**options: Any) -> AccessControl:
     return Gateway(config).access
 
 
-def ask(line: str, *headers: str, prefix: tuple[str, ...] = (), door: AccessControl | None = None) -> bytes:
+class ReadyStub:
+    """Is ready, or not, and remembers being asked."""
+
+    def __init__(self, is_ready: bool = True) -> None:
+        self.answer = is_ready
+        self.asked = 0
+
+    def is_ready(self, deadline: Deadline) -> bool:
+        self.asked += 1
+        return self.answer
+
+
+def ask(
+    line: str,
+    *headers: str,
+    prefix: tuple[str, ...] = (),
+    door: AccessControl | None = None,
+    ready: ReadyStub | None = None,
+) -> bytes:
     """Ask an endpoint that needs no body."""
     request = HTTPRequest(parsed(line, *headers), Client("192.0.2.1:1"), Deadline(10), unread)
-    return answer(request, prefix, door or access())
+    return answer(request, prefix, door or access(), ready or ReadyStub())
 
 
 def unread(most: int) -> bytes:
@@ -60,6 +78,27 @@ def split(response: bytes) -> tuple[str, list[str], bytes]:
     lines, _, body = response.partition(b"\r\n\r\n")
     first, *headers = lines.decode().split("\r\n")
     return first, headers, body
+
+
+class Readyz(unittest.TestCase):
+    def test_says_only_ok_or_not(self) -> None:
+        """A proxy that is ready says ok, another one that it is not, with 503; nothing else is said."""
+        for is_ready, status, said in (
+            (True, "200 OK", b"ok\n"),
+            (False, "503 Service Unavailable", b"not ready\n"),
+        ):
+            first, _, body = split(ask("GET /readyz", ready=ReadyStub(is_ready)))
+            self.assertEqual((first, body), (f"HTTP/1.1 {status}", said))
+
+    def test_asks_only_for_a_request_that_is_in_order(self) -> None:
+        """Finding out may cost a request to the API: a wrong method is refused before, healthz never asks."""
+        ready = ReadyStub(False)
+        with self.assertRaises(MethodNotAllowed):
+            ask("POST /readyz", ready=ready)
+        self.assertTrue(ask("GET /a/healthz", prefix=("a",), ready=ready).startswith(b"HTTP/1.1 200 "))
+        self.assertEqual(ready.asked, 0)
+        ask("HEAD /readyz", ready=ready)
+        self.assertEqual(ready.asked, 1)
 
 
 class Healthz(unittest.TestCase):
@@ -134,7 +173,7 @@ class TicketCase(unittest.TestCase):
 
         self.door = self.door or access(**self.options)
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), read_body)
-        return answer(request, ("a", "b"), self.door)
+        return answer(request, ("a", "b"), self.door, ReadyStub())
 
     def refused(self, body: bytes | object, *headers: str, **options: Any) -> Refused:
         with self.assertRaises(Refused) as caught:
@@ -306,7 +345,7 @@ class CORS(TicketCase):
     def preflight(self, *headers: str) -> list[str]:
         head = parsed("OPTIONS /ticket", *headers)
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), unread)
-        first, lines, body = split(answer(request, (), access(**self.options)))
+        first, lines, body = split(answer(request, (), access(**self.options), ReadyStub()))
         self.assertEqual((first, body), ("HTTP/1.1 200 OK", b""))
         self.assertIn("Vary: Origin", lines)
         self.assertIn("Allow: POST, OPTIONS", lines)

@@ -86,6 +86,19 @@ class JWKSSourceTest(LeakTestCase):
         self.assertEqual((self.names(source), self.script.fetches), (["a"], 1))
         self.assertEqual(self.script.owners, {self})
 
+    def test_refresh(self) -> None:
+        """The set is fetched at once when asked for, in spite of interval and pause."""
+        self.script.keys("a")
+        source = self.source(pause=_NEVER)
+        self.script.wait(1)
+        source.await_key("a", Deadline(_TIMEOUT))
+        for number, name in enumerate("bc", 2):
+            self.script.keys(name)
+            source.refresh()
+            self.script.wait(number)
+            source.await_key(name, Deadline(_TIMEOUT))
+            self.assertEqual(self.names(source), [name])
+
     def test_interval(self) -> None:
         """The set is fetched again and again; as long as it is the same, the keys are the same objects."""
         self.script.keys("a")

@@ -82,6 +82,19 @@ class PlacesTest(LimitsCase):
         first.give_back()
         limits.take_session(2, *_CONSOLE)
 
+    def test_given_back_in_parts(self) -> None:
+        """A place may be given back for some of the limits first."""
+        limits = self.limits(sessions=2, user=1, vmi=1)
+        place = limits.take_session(1, *_CONSOLE)
+        place.give_back("user", "vmi")
+        limits.take_session(1, *_CONSOLE)
+        with self.assertRaises(Busy):
+            limits.take_session(2, "lab-1", "other", "vnc")
+        place.give_back()
+        place.give_back()
+        limits.take_session(2, "lab-1", "other", "vnc")
+        self.assert_hits(limits, sessions=1)
+
     def test_address(self) -> None:
         """A connection beyond the limit is refused when it asks, and counts neither before nor after."""
         limits = self.limits(address=1)

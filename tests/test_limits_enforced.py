@@ -14,10 +14,12 @@ from wsproxy.authorization import AccessRequest
 from wsproxy.claims import Grant
 from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.exceptions import Forbidden
+from wsproxy.gateway import Gateway
 from wsproxy.limits import LIMITS
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.session import Gateway
 from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.kubevirt_backends import Script
+from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY
 from wsproxy.testing.kubevirt_http import Behaviour
 from wsproxy.testing.raw_client import RawClient
@@ -150,6 +152,24 @@ class GivenBack(LimitsTestCase):
         client.close()
         self.wait_until_free()
 
+    def test_page_loaded_anew(self) -> None:
+        """A session that is ending is in nobody's way, but is one of all sessions until it has ended."""
+        self.start(max_sessions=2, max_sessions_per_user=1, max_sessions_per_vmi=1, close_timeout=10.0)
+        ending, go_on = threading.Event(), threading.Event()
+        self.addCleanup(go_on.set)
+
+        def answer_late(console: FakeConsole) -> None:
+            console.recv_frame(None)
+            ending.set()
+            go_on.wait(20)
+
+        self.api.add_vmi("vm", self.namespace, backend=Script(answer_late))
+        self.open().send_close(1001)
+        self.assertTrue(ending.wait(10))
+        self.api.add_vmi("vm", self.namespace)
+        self.assert_open(self.open())
+        self.assert_refused(self.open("other", user=2), 4503, "busy")
+
     def test_dial_refused(self) -> None:
         """A refused dial has given its place back when the client learns of it."""
         self.start(**_SESSION_LIMITS)
@@ -233,7 +253,7 @@ class GivenBack(LimitsTestCase):
         """A bug of ours leaves nothing taken either, wherever it is."""
         self.start(**_SESSION_LIMITS)
         for place in (
-            "wsproxy.session.Session._log_open",
+            "wsproxy.reports.Reports.opened",
             "wsproxy.session.Relay",
             "wsproxy.relay.Relay.run",
         ):

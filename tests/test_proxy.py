@@ -98,7 +98,7 @@ class Settings(LeakTestCase):
         self.assertEqual(repr(proxy), "<WebsocketProxy not running, 0 connections>")
         self.assertNotIn(SECRET, repr(proxy.config))
         with proxy.run_in_thread("127.0.0.1", 0):
-            self.assertIn(f"on 127.0.0.1 port {proxy.address[1]}", repr(proxy))
+            self.assertIn(f"on 127.0.0.1:{proxy.address[1]}", repr(proxy))
 
     def test_all_faults_at_once(self) -> None:
         """A ConfigError is a ValueError and lists every fault."""

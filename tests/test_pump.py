@@ -47,6 +47,9 @@ class PumpTestCase(LeakTestCase):
     def answers_our_ping(self, payload: bytes) -> bool:
         return payload == OURS
 
+    def began(self) -> None:
+        self.began_with = self.pump.received
+
     def close_received(self, close: ControlFrame) -> None:
         self.events.append(close.raw)
 

@@ -49,7 +49,7 @@ class RefusalTestCase(ConformanceTestCase):
     ) -> dict[str, Any]:
         """Assert that an answer is a whole refusal by HTTP, and return its body."""
         self.assertEqual(client.status, status, client.head)
-        raw = client.body()
+        raw = self.body(client)
         body: dict[str, Any] = json.loads(raw)
         self.assertEqual(set(body), {"status", "code", "reason", "message"})
         self.assertEqual((body["status"], body["reason"], body["code"]), (status, slug, code))
@@ -426,13 +426,13 @@ class HostileHeads(RefusalTestCase):
         return request.replace(old.encode("latin-1"), new.encode("latin-1"), 1)
 
     def assert_bad(self, request: bytes, status: int = 400, slug: str = "bad-request") -> dict[str, Any]:
-        code = {400: 4400, 404: 4404}.get(status)
+        code, dialled = {400: 4400, 404: 4404}.get(status), self.api.connections
         with self.proxy_logs("wsproxy.connection") as logs:
             client = self.ask(self.proxy, "", request=request)
             body = self.assert_http(client, status, slug, code)
         self.assertNotIn("Traceback", "\n".join(logs.output))
         self.assertNotIn(self.token_, "\n".join(logs.output) + json.dumps(body))
-        self.assertEqual(self.api.connections, 0)
+        self.assertEqual(self.api.connections, dialled)
         return body
 
     def test_key(self) -> None:
@@ -479,7 +479,7 @@ class HostileHeads(RefusalTestCase):
             (_ORIGIN, "X: a\nY: b"),
             (_ORIGIN, "\xc4: y"),
         ):
-            with self.subTest(old=old, new=new):
+            with self.subTest(new=new):
                 self.assert_bad(self.edited(old, new))
 
     def test_extensions_that_are_malformed(self) -> None:
@@ -528,6 +528,7 @@ class HostileHeads(RefusalTestCase):
 
     def assert_bad_line(self, request: bytes) -> None:
         """Assert a refusal with 400; one that is well-formed HTTP but for its target, by RFB."""
+        dialled = self.api.connections
         client = self.ask(self.proxy, "", request=request)
         if client.status == 101:
             self.assertEqual(client.recv_frame().payload, b"RFB 003.008\n")
@@ -535,17 +536,22 @@ class HostileHeads(RefusalTestCase):
             self.assertEqual(client.recv_close()[0], 4400)
         else:
             self.assert_http(client, 400, "bad-request", 4400)
-        self.assertEqual(self.api.connections, 0)
+        self.assertEqual(self.api.connections, dialled)
 
     def test_other_protocols(self) -> None:
         """A TLS ClientHello, HTTP/2's preface and random bytes are told 400, and TLS is named."""
-        hello = bytes.fromhex("16030100c8010000c40303") + bytes(200)
-        self.assertIn("https or wss", self.assert_bad(hello)["message"])
-        self.assert_bad(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        self.assert_bad(b"\x00")
-        self.assert_bad(b"\r\n\r\n")
-        self.assert_bad(b"RFB 003.008\n")
-        self.assert_bad(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
+        for what, request in (
+            ("TLS", bytes.fromhex("16030100c8010000c40303") + bytes(200)),
+            ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+            ("a byte", b"\x00"),
+            ("nothing", b"\r\n\r\n"),
+            ("RFB", b"RFB 003.008\n"),
+            ("SSH", b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
+        ):
+            with self.subTest(what=what):
+                message = self.assert_bad(request)["message"]
+                if what == "TLS":
+                    self.assertIn("https or wss", message)
 
     def test_upgrade_to_something_else(self) -> None:
         """An upgrade to h2c is ignored (RFC 9110): the path is no page, whatever it holds."""
@@ -699,9 +705,9 @@ class Endpoints(RefusalTestCase):
             for target in ("/healthz", "//healthz/", "/healthz?x=1", f"/{prefix or ''}/healthz"):
                 with self.subTest(prefix=prefix, target=target):
                     client = self.http(proxy, "GET", target)
-                    self.assertEqual((client.status, client.body()), (200, b"ok\n"))
+                    self.assertEqual((client.status, self.body(client)), (200, b"ok\n"))
                     client = self.http(proxy, "HEAD", target)
-                    self.assertEqual((client.status, client.body()), (200, b""))
+                    self.assertEqual((client.status, self.body(client)), (200, b""))
                     self.assertEqual(client.header("content-length"), "3")
         self.assertEqual(self.api.connections, 0)
 
@@ -709,6 +715,11 @@ class Endpoints(RefusalTestCase):
         """An old health checker without a Host header is answered."""
         client = self.ask(self.start_proxy(), "", request=b"GET /healthz HTTP/1.0\r\n\r\n")
         self.assertEqual(client.status, 200)
+
+    def test_end(self) -> None:
+        """The connection ends in good order behind the answer, for TLS as well."""
+        client = self.http(self.start_proxy(), "GET", "/healthz")
+        self.assertTrue(client.wait_for_end())
 
     def test_other_methods(self) -> None:
         """Other methods are 405 with what is allowed."""
@@ -733,7 +744,7 @@ class Endpoints(RefusalTestCase):
                 body = self.assert_http(self.http(proxy, "GET", target), 404, "not-found", 4404)
                 self.assertNotIn(token, json.dumps(body))
                 client = self.http(proxy, "HEAD", target)
-                self.assertEqual((client.status, client.body()), (404, b""))
+                self.assertEqual((client.status, self.body(client)), (404, b""))
         self.assertEqual(self.api.connections, 0)
 
     def test_upgrade_does_not_reach_an_endpoint(self) -> None:

@@ -53,6 +53,15 @@ class RegistryTest(LeakTestCase):
         """With no connection there is nothing to wait for."""
         self.assertEqual(self.registry.stop_all(WAIT), 0)
 
+    def test_stop_without_waiting(self) -> None:
+        """All may be told to stop without waiting for them; nothing is taken in any more."""
+        connection = self.connection()
+        self.registry.stop()
+        self.registry.stop()
+        self.assertEqual(connection.told, ["stop", "stop"])
+        self.assertFalse(self.registry.add(ConnectionStub()))
+        self.assertEqual(len(self.registry), 1)
+
     def test_good_order(self) -> None:
         """Connections that end when they are told to are not shut down."""
         connections = [self.connection() for _ in range(5)]

@@ -115,6 +115,26 @@ class ReloadedTest(LeakTestCase):
             self.account.write(token=b"two")
             self.assertEqual(value.get(), "two", "other files are tried at once")
 
+    def test_reload(self) -> None:
+        """It is loaded again when asked to, though the files look as before, or failed a moment ago."""
+        value = self.reloaded()
+        value.reload()
+        self.assertEqual((value.get(), self.loads), ("one", 1))
+        value.reload()
+        self.assertEqual((value.get(), self.loads), ("one", 2))
+        with mock.patch("wsproxy.reloaded.time.monotonic", return_value=100.0):
+            self.account.write(token=b"")
+            with self.assertLogs("wsproxy.reloaded", logging.WARNING) as logs:
+                value.reload()
+                self.assertEqual((value.get(), self.loads), ("one", 3))
+            self.assertEqual([record.levelname for record in logs.records], ["ERROR"])
+            with self.assertLogs("wsproxy.reloaded", logging.ERROR):
+                value.reload()
+            self.assertEqual(self.loads, 4)
+        self.account.write(token=b"two")
+        value.reload()
+        self.assertEqual((value.get(), self.loads), ("two", 5))
+
     def test_never_readable(self) -> None:
         """A file that could never be read raises, every time."""
         os.rename(self.path, self.path + ".away")

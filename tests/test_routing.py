@@ -11,6 +11,7 @@ from wsproxy.routing import (
     Endpoint,
     Route,
     endpoint_of,
+    granted_route,
     host_and_port,
     is_dns_label,
     is_dns_subdomain,
@@ -220,6 +221,15 @@ class SessionRouteTest(unittest.TestCase):
     def test_repr_hides_the_token(self) -> None:
         """The repr of a route does not show its token."""
         self.assertNotIn(TOKEN, repr(route(f"/{TOKEN}/vm")))
+
+
+class GrantedRouteTest(unittest.TestCase):
+    def test_names(self) -> None:
+        """What an embedding program names is checked as what a path names."""
+        self.assertEqual(granted_route("ubuntu", None, SUBRESOURCES), Route(None, None, "ubuntu"))
+        self.assertEqual(granted_route("u", "vnc", SUBRESOURCES), Route(None, None, "u", "vnc"))
+        self.assertRaises(BadRequest, granted_route, "../ubuntu", None, SUBRESOURCES)
+        self.assertRaises(NotFound, granted_route, "ubuntu", "portforward", SUBRESOURCES)
 
 
 class EndpointTest(unittest.TestCase):

@@ -20,6 +20,7 @@ import websocket
 
 from tests.proxy_process import ProxyProcess
 from wsproxy.config import CREDENTIALS
+from wsproxy.logs import TextFormatter
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt_backends import Script
@@ -435,7 +436,11 @@ class Program(SecretsTestCase):
     """The program, as in a cluster."""
 
     def test_program_keeps_secrets(self) -> None:
-        """Neither output nor answers of the program hold any part of a token or key."""
+        """Neither output nor audit log nor answers of the program hold any part of a token or key.
+
+        The output is as many JSON objects as lines, whatever was sent.
+        """
+        audit = os.path.join(self.directory, "audit")
         proxy = ProxyProcess(
             self.api,
             LOGLEVEL="DEBUG",
@@ -447,6 +452,8 @@ class Program(SecretsTestCase):
             WSPROXY_CREDENTIALS=",".join(CREDENTIALS),
             WSPROXY_ALLOW_ORIGIN=PAGE,
             WSPROXY_TICKETS="true",
+            WSPROXY_LOG_FORMAT="json",
+            WSPROXY_AUDIT_LOG=audit,
         )
         self.addCleanup(proxy.close)
         self.address = proxy.address
@@ -456,8 +463,23 @@ class Program(SecretsTestCase):
         last = self.session(_answer_one_close)
         self.assertEqual(proxy.stop(signal.SIGTERM), 0)
         self.assertEqual(last.recv_close(), (1012, "restarting"))
-        self.assertIn(b" DEBUG ", proxy.output)
         self.assert_kept(proxy.output)
+        lines = [json.loads(line) for line in proxy.output.splitlines() if not line.startswith(b"wsproxy ")]
+        self.assertLessEqual({"DEBUG", "INFO", "WARNING"}, {line["level"] for line in lines})
+        self.assert_audited(audit, lines)
+
+    def assert_audited(self, path: str, lines: list[Any]) -> None:
+        """Assert that the audit log has what the log has of sessions and refusals, and no secret."""
+        with open(path, "rb") as file:
+            text = file.read()
+        self.assertEqual(leaks(text, self.known), [], "in the audit log")
+        events = [json.loads(line) for line in text.splitlines()]
+        for event, wanted in (("open", " opened: "), ("end", " ended: "), ("refused", " refused: ")):
+            found = [line for line in lines if line["level"] == "INFO" and wanted in line["message"]]
+            logged = [line["session"] for line in found]
+            self.assertEqual([record["session"] for record in events if record["event"] == event], logged)
+        for slug in {refusal.slug for refusal in REFUSALS}:
+            self.assertIn(slug, {record.get("reason") for record in events})
 
 
 class Library(SecretsTestCase):
@@ -467,7 +489,7 @@ class Library(SecretsTestCase):
         super().setUp()
         self.log = io.StringIO()
         handler = logging.StreamHandler(self.log)
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(threadName)s: %(message)s"))
+        handler.setFormatter(TextFormatter())
         root, level = logging.getLogger(), logging.getLogger().level
         root.addHandler(handler)
         root.setLevel(logging.DEBUG)
@@ -500,12 +522,16 @@ class Library(SecretsTestCase):
         self.address = proxy.address
         self.fail_with_a_bug()
         self.everything()
+        numbers = proxy._numbers()
         proxy.stop_thread()
         output = self.log.getvalue().encode()
         self.assertIn(b"RuntimeError: a bug", output)
         self.assertIn(b"--- request header ---", output, "the trace of websocket-client")
         self.assert_kept(output)
         self.assertEqual(leaks(repr(vars(proxy)).encode(), self.known), [])
+        self.assertEqual(leaks(json.dumps(numbers.to_json()).encode(), self.known), [], "in what is counted")
+        for slug in {refusal.slug for refusal in REFUSALS}:
+            self.assertIn(slug, numbers.refused.counts)
 
     def fail_with_a_bug(self) -> None:
         """Have an exception come out of the middle of an opening session."""

@@ -18,8 +18,9 @@ from unittest import mock
 from tests.processes import python
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
-from wsproxy.server import BACKLOG, ConsoleServer, listen
-from wsproxy.session import Gateway
+from wsproxy.gateway import Gateway
+from wsproxy.listeners import BACKLOG, Listener, listen
+from wsproxy.server import ConsoleServer
 from wsproxy.testing.case import SECRET, LeakTestCase
 from wsproxy.testing.raw_client import RawClient
 
@@ -35,7 +36,7 @@ def _has_ipv6() -> bool:
         return False
 
 
-class ExhaustedSocket(socket.socket):
+class ExhaustedSocket(Listener):
     """A listening socket that cannot accept for a while."""
 
     failures = 0
@@ -210,7 +211,7 @@ class Shared(ServerTestCase):
     def pair(self) -> list[ConsoleServer]:
         """Start two servers on one socket."""
         first = self.server(shared=True)
-        second = ConsoleServer(first.socket.dup(), self.server()._gateway, shared=True)
+        second = ConsoleServer(first._listener.dup(), self.server()._gateway, shared=True)
         self.addCleanup(second.stop)
         for server in (first, second):
             server.start()
@@ -295,7 +296,7 @@ class Queue(ServerTestCase):
         exhausted.setblocking(False)
         exhausted.failures, exhausted.error = failures, error
         ExhaustedSocket.asked = 0
-        server.socket = exhausted
+        server.socket = server._listener = exhausted
         return exhausted
 
     def test_out_of_descriptors(self) -> None:

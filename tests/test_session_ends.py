@@ -79,7 +79,7 @@ class EndsTestCase(ConformanceTestCase):
     def join_session_threads(self, deadline: Deadline) -> None:
         """Wait until no thread works for a session any more; a few may be idle, for later ones."""
         pause = threading.Event()
-        while self.proxy.busy_threads() and not deadline.passed:
+        while (self.proxy.busy_threads() or self.proxy.connections) and not deadline.passed:
             pause.wait(0.001)
         self.assertEqual(self.proxy.busy_threads(), [])
 

@@ -38,6 +38,10 @@ class FromEnvTest(SettingsCase):
         ("PORT", "8080", "port", 8080),
         ("HOST_PATH_PREFIX", "/ws_proxy", "host_path_prefix", "/ws_proxy"),
         ("LOGLEVEL", "debug", "log_level", "DEBUG"),
+        ("WSPROXY_LOG_FORMAT", "JSON", "log_format", "json"),
+        ("WSPROXY_AUDIT_LOG", "/var/log/audit", "audit_log", "/var/log/audit"),
+        ("WSPROXY_ADMIN", "unix:/run/wsproxy", "admin", "unix:/run/wsproxy"),
+        ("WSPROXY_ADMIN_HOSTS", "wsproxy-admin, other", "admin_hosts", ("wsproxy-admin", "other")),
         (
             "WSPROXY_API_PATH",
             "/{namespace}/{vmi_name}/console",
@@ -98,6 +102,10 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_MAX_AGE", "3600.5", "max_age", 3600.5),
         ("WSPROXY_WORKERS", "64", "workers", 64),
         ("WSPROXY_CPU_AFFINITY", "OFF", "cpu_affinity", "off"),
+        ("WSPROXY_LISTEN", "unix:/run/wsproxy/socket", "listen", "unix:/run/wsproxy/socket"),
+        ("WSPROXY_REUSE_PORT", "true", "reuse_port", True),
+        ("WSPROXY_DRAIN_GRACE", "5", "drain_grace", 5.0),
+        ("WSPROXY_DRAIN_TIMEOUT", "600", "drain_timeout", 600.0),
     )
     ELSEWHERE = frozenset(
         {

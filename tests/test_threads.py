@@ -10,7 +10,7 @@ from unittest import mock
 from wsproxy import threads
 from wsproxy.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.threads import ThreadPool, current_owner, start_thread
+from wsproxy.threads import ThreadPool, current_owner, start_thread, working_for
 
 _TIMEOUT = 10.0
 
@@ -30,6 +30,16 @@ class StartThreadTest(LeakTestCase):
         owner = object()
         start_thread("wsproxy-x", lambda: seen.append(current_owner()), owner).join()
         self.assertEqual(seen, [owner])
+        self.assertIsNone(current_owner())
+
+    def test_owner_for_a_while(self) -> None:
+        """A thread that was started elsewhere may be owned for a while, also by one within another."""
+        outer, inner = object(), object()
+        with working_for(outer):
+            with self.assertRaises(ZeroDivisionError), working_for(inner):
+                self.assertIs(current_owner(), inner)
+                raise ZeroDivisionError
+            self.assertIs(current_owner(), outer)
         self.assertIsNone(current_owner())
 
     def test_foreign_threads_have_no_owner(self) -> None:

@@ -36,8 +36,9 @@ from wsproxy.tls import (
     accept_tls,
     connect_tls,
     server_context,
+    transport_of,
 )
-from wsproxy.transport import Transport
+from wsproxy.transport import PlainTransport, Transport
 
 
 class TLSTransportTest(transports.CommonTests):
@@ -170,6 +171,16 @@ class TLSTransportTest(transports.CommonTests):
         self.assertEqual(self.receive(two, 1 << 20), data)
         for join in joins:
             join()
+
+
+class TransportOfTest(TransportCase):
+    def test_kinds(self) -> None:
+        """Any connected socket gets the transport that it needs."""
+        one, two = self.tls_pair()
+        assert isinstance(one, TLSTransport)
+        self.assertIsInstance(transport_of(one._tls), TLSTransport)
+        self.assertIsInstance(transport_of(self.sockets()[0]), PlainTransport)
+        two.close()
 
 
 class ConnectTLSTest(TransportCase):

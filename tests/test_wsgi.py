@@ -484,6 +484,7 @@ class LifeTest(WSGITestCase):
         app.close()
         self.assertEqual(app.sessions(), [])
         self.assertEqual(self.open(host).status, 503)
+        self.assertEqual(self.get(host, "/healthz")[0], 503)
 
     def test_close_before_the_start(self) -> None:
         """What never started is closed, too."""
@@ -497,7 +498,9 @@ class LifeTest(WSGITestCase):
         client = self.open(self.serve(app))
         self.assert_echoes(client)
         app.close(timeout=0.1)
-        self.assertFalse(client.wait_for_end() and app.sessions())
+        self.assertEqual(client.recv_close(), (1012, "restarting"))
+        self.assertTrue(client.wait_for_end())
+        self.assertEqual(app.sessions(), [])
 
     def test_close_from_a_session(self) -> None:
         """A session cannot wait for its own end."""
@@ -512,6 +515,7 @@ class LifeTest(WSGITestCase):
         app = self.make_app(on_open=on_open)
         self.assert_echoes(self.open(self.serve(app)))
         self.assertEqual(errors, ["a session cannot close the application that it is part of"])
+        self.assertEqual(len(app.sessions()), 1)
 
     def test_nothing_before_the_first_request(self) -> None:
         """An application that has served nothing has no thread and no exit handler."""

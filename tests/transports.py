@@ -333,6 +333,21 @@ class CommonTests(TransportCase):
         one.abort()
         one.close()
 
+    def test_given_back(self) -> None:
+        """A socket that is somebody else's is ended, not closed, and left blocking and without TLS."""
+        one, two = self.pair()
+        two.sendall(b"more than anybody reads")
+        one.give_back()
+        one.give_back()
+        sock = one._sock
+        self.assertTrue(sock.getblocking())
+        while sock.recv(4096):  # blocking, and no error, whatever had come
+            pass
+        self.assertRaises(BrokenPipeError, sock.sendall, b"x")
+        self.assertEqual(two.recv(1, Deadline(WAIT)), b"")
+        one.close()
+        one.give_back()
+
     def test_closed_already(self) -> None:
         """Every call on a closed transport raises TransportClosed."""
         one, _ = self.pair()

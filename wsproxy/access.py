@@ -5,7 +5,6 @@ Nothing here reaches the upstream; nobody reaches the upstream without it.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from .authorization import AccessRequest, Authorize, authorized
@@ -16,6 +15,7 @@ from .deadline import Deadline
 from .exceptions import BadRequest, Forbidden, NotFound, TokenExpired
 from .forwarded import Client
 from .limits import Limits
+from .logs import get_logger
 from .origin import Origin
 from .pending import network_of
 from .routing import Route, is_dns_label, session_route
@@ -25,7 +25,7 @@ from .upgrade import RequestHead
 
 __all__ = ["AccessControl"]
 
-logger = logging.getLogger("wsproxy.access")
+logger = get_logger("wsproxy.access")
 
 
 class AccessControl:

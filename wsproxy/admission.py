@@ -11,11 +11,12 @@ from typing import Protocol
 from .counters import Counters
 from .deadline import Clock
 from .housekeeping import Housekeeping
+from .logs import get_logger
 from .pending import Pending
 
 __all__ = ["Admission"]
 
-logger = logging.getLogger("wsproxy.admission")
+logger = get_logger("wsproxy.admission")
 
 _LINES_A_SECOND = 100
 _SECOND = 1.0

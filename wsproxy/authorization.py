@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .claims import Grant
 from .exceptions import Forbidden, Refused
+from .logs import get_logger
 
 __all__ = ["AccessRequest", "Authorize", "authorized"]
 
-logger = logging.getLogger("wsproxy.authorization")
+logger = get_logger("wsproxy.authorization")
 
 
 @dataclass(frozen=True)

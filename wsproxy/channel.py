@@ -7,9 +7,12 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Channel"]
+__all__ = ["MAX_MESSAGE", "Channel"]
 
-_MAX_MESSAGE = 4096  # bytes, with its newline
+MAX_MESSAGE = 16 * 1024
+"""Bytes of a message, with its newline."""
+
+_BUFFER_SIZE = 8 * MAX_MESSAGE  # macOS has 8 KiB by default, in which one message may not fit
 
 
 class Channel:
@@ -21,6 +24,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._sock.setblocking(False)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
         self._received = b""
 
     def fileno(self) -> int:
@@ -35,7 +39,7 @@ class Channel:
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message. To a side that is gone, or reads nothing, it is lost, and the channel ends."""
         line = json.dumps(message).encode() + b"\n"
-        assert len(line) <= _MAX_MESSAGE
+        assert len(line) <= MAX_MESSAGE
         try:
             whole = self._sock.send(line) == len(line)
         except OSError:
@@ -46,14 +50,14 @@ class Channel:
     def receive(self) -> list[dict[str, Any]] | None:
         """Return the messages that are there, None at the end: the other side is gone, or talks nonsense."""
         try:
-            received = self._sock.recv(_MAX_MESSAGE)
+            received = self._sock.recv(MAX_MESSAGE)
         except BlockingIOError:
             return []
         except OSError:
             received = b""
         *lines, self._received = (self._received + received).split(b"\n")
         messages = [_parse(line) for line in lines]
-        if not received or len(self._received) >= _MAX_MESSAGE or None in messages:
+        if not received or len(self._received) >= MAX_MESSAGE or None in messages:
             return None
         return [message for message in messages if message is not None]
 

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,20 +17,21 @@ from .check import check, raise_descriptor_limit
 from .config import Config
 from .exceptions import ConfigError
 from .keys import load_keys
+from .listeners import FD, address_text
 from .live_keys import read_key_file
+from .logs import JSONFormatter, TextFormatter, get_logger
 from .proxy import WebsocketProxy
-from .routing import host_and_port, is_dns_label, is_dns_subdomain
+from .routing import is_dns_label, is_dns_subdomain
 from .settings import SETTINGS, config_from_env
 from .supervisor import Supervisor
+from .systemd import Notifier, activated_descriptor
 from .tokens import make_token
 from .version import __version__
 
 __all__ = ["main"]
 
-logger = logging.getLogger("wsproxy.cli")
+logger = get_logger("wsproxy.cli")
 
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_WORKERS_LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"
 _USAGE_ERROR = 2
 
 
@@ -52,26 +54,61 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    config = _config(options)
-    log_format = _LOG_FORMAT if config.workers == 1 else _WORKERS_LOG_FORMAT
-    logging.basicConfig(level=config.log_level, format=log_format, stream=sys.stderr)
+    config = _config(options, _activated(options))
+    _log_to_stderr(config)
     raise_descriptor_limit()
     _collect_less()
     try:
+        notifier = Notifier.from_env(os.environ)
         if config.workers > 1:
-            return _supervise(config)
+            return _supervise(config, notifier)
         if config.cpu_affinity == "auto":
             settle(random.randrange(1024))
         proxy = WebsocketProxy.from_config(config)
-        proxy.run(config.host, config.port, on_ready=lambda proxy: _print_ready(config, proxy.address))
+        proxy.run(
+            config.listen or config.host,
+            config.port,
+            on_ready=lambda proxy: _print_ready(config, proxy.address),
+            reuse_port=config.reuse_port,
+            notifier=notifier,
+        )
     except OSError as exc:
-        print(f"wsproxy: cannot listen on {config.host} port {config.port}: {exc}", file=sys.stderr)
+        where = config.listen or f"{config.host} port {config.port}"
+        print(f"wsproxy: cannot listen on {where}: {exc}", file=sys.stderr)
         return 1
     return 0
 
 
-def _supervise(config: Config) -> int:
-    if Supervisor(config).run(lambda address: _print_ready(config, address)):
+def _activated(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the setting that systemd makes by passing a socket, if it does."""
+    descriptor = activated_descriptor(os.environ, os.getpid())
+    if descriptor is None:
+        return {}
+    if options.WSPROXY_LISTEN or os.environ.get("WSPROXY_LISTEN"):
+        raise ConfigError(["WSPROXY_LISTEN is set, but systemd passes a socket to listen on; leave one out"])
+    return {"WSPROXY_LISTEN": f"{FD}{descriptor}"}
+
+
+def _log_to_stderr(config: Config) -> None:
+    """Set the root logger up; what nobody catches is logged, too, so that every line has the same form."""
+    handler = logging.StreamHandler(sys.stderr)
+    if config.log_format == "json":
+        handler.setFormatter(JSONFormatter())
+    else:
+        handler.setFormatter(TextFormatter(with_process=config.workers > 1))
+    logging.basicConfig(level=config.log_level, handlers=[handler])
+    sys.excepthook = lambda *failure: logger.critical("the program failed", exc_info=failure)
+    threading.excepthook = _log_thread_failure
+
+
+def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_value is not None:
+        name = failure.thread.name if failure.thread else "a thread"
+        logger.critical("%s failed", name, exc_info=failure.exc_value)
+
+
+def _supervise(config: Config, notifier: Notifier) -> int:
+    if Supervisor(config, notifier).run(lambda address: _print_ready(config, address)):
         return 0
     print("wsproxy: the workers cannot start; the log says why", file=sys.stderr)
     return 1
@@ -88,7 +125,7 @@ def _collect_less() -> None:
 
 def _print_ready(config: Config, address: tuple[str, int]) -> None:
     schemes = "" if config.tls_cert is None else " (wss, https)"
-    print(f"wsproxy {__version__} listening on {host_and_port(*address)}{schemes}", flush=True)
+    print(f"wsproxy {__version__} listening on {address_text(*address)}{schemes}", flush=True)
 
 
 def _token(options: argparse.Namespace) -> int:
@@ -144,9 +181,10 @@ def _demo(options: argparse.Namespace) -> int:
     return run_demo(port=options.port, once=options.once, screenshot=options.screenshot)
 
 
-def _config(options: argparse.Namespace) -> Config:
+def _config(options: argparse.Namespace, more: Mapping[str, Any] | None = None) -> Config:
     given: Mapping[str, Any] = vars(options)
-    return config_from_env(os.environ, {setting.env: given[setting.env] for setting in SETTINGS})
+    flags = {setting.env: given[setting.env] for setting in SETTINGS}
+    return config_from_env(os.environ, {**flags, **(more or {})})
 
 
 def _parser() -> argparse.ArgumentParser:

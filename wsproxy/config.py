@@ -19,7 +19,7 @@ from .keys import check_algorithms, load_keys
 from .lifetime import LifetimeRules
 from .limits import LimitRules
 from .origin import OriginPolicy
-from .routing import ApiPath, host_and_port, is_dns_label, prefix_segments
+from .routing import ApiPath, ListenAddress, host_and_port, is_dns_label, prefix_segments
 
 __all__ = [
     "CREDENTIALS",
@@ -42,12 +42,15 @@ CREDENTIALS = ("path", "header", "subprotocol", "query", "cookie")
 """Where a token may stand."""
 
 CPU_AFFINITIES = ("auto", "off")
+LOG_FORMATS = ("text", "json")
 REJECT_MODES = ("auto", "http", "close")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
 _MAX_WORKERS = 64
 _MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
 _MIN_PENDING = 8
+_MAX_UNIX_PATH = 100  # less than sockaddr_un has room for on Linux and macOS, as it is bound by a longer name
+_UNIX_PEERS = "unix"  # among the trusted proxies
 
 _LIMITS = (
     "max_sessions",
@@ -136,7 +139,8 @@ class Config:
     :param allow_origin: origins of the pages that may use the proxy, ``*`` for all; empty for no such limit
         but on credentials that browsers send by themselves. The proxy's own host is always allowed.
     :param require_origin: whether clients without an Origin header, which are no browsers, are refused.
-    :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed.
+    :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed, and
+        ``unix`` for all that come over a Unix socket.
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
     :param console: who keeps a console that several clients want: "passthrough" (KubeVirt's last one),
         "takeover" or "refuse", or rules such as ``exam-*/*/vnc=refuse``, the first that fits.
@@ -144,6 +148,9 @@ class Config:
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting upstream: name, TCP, TLS and handshake together.
     :param close_timeout: seconds in which every session ends, from the first cause.
+    :param drain_grace: seconds for which everybody is let in as before, after a signal to stop; only
+        ``/readyz`` says no.
+    :param drain_timeout: seconds for which open sessions may go on after that, before they are closed.
     :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
     :param max_frame_size: largest WebSocket frame, bytes of payload.
     :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
@@ -156,7 +163,14 @@ class Config:
     :param max_age: seconds for which a session may last, 0 for ever.
     :param host: address to listen on; ``::`` is dual-stack.
     :param port: TCP port to listen on, 0 for any.
+    :param listen: where to listen instead: ``unix:PATH``, or ``fd:NUMBER`` for an inherited descriptor.
+    :param reuse_port: whether other processes may listen at the same address (SO_REUSEPORT), or take the
+        path's place.
     :param log_level: what the program logs.
+    :param log_format: how the program logs: "text", or "json" for one object in each line.
+    :param audit_log: file to which events of sessions are appended as JSON lines; None for none.
+    :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; None for nowhere.
+    :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :param max_pending: how many clients of one process may not have authenticated yet.
     :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
     :param cpu_affinity: "auto" (each process of the program keeps the threads that run Python on one CPU) or
@@ -202,6 +216,8 @@ class Config:
     request_timeout: float = 10.0
     dial_timeout: float = 10.0
     close_timeout: float = 5.0
+    drain_grace: float = 0.0
+    drain_timeout: float = 0.0
     ping_interval: float = 25.0
     max_frame_size: int = 16 * 1024 * 1024
     max_pending: int = 512
@@ -215,7 +231,13 @@ class Config:
     max_age: float = 0.0
     host: str = "0.0.0.0"
     port: int = 5001
+    listen: str | None = None
+    reuse_port: bool = False
     log_level: str = "INFO"
+    log_format: str = "text"
+    audit_log: str | None = None
+    admin: str | None = None
+    admin_hosts: tuple[str, ...] = ()
     workers: int = 1
     cpu_affinity: str = "auto"
 
@@ -230,7 +252,9 @@ class Config:
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
     origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
+    admin_address: ListenAddress | None = field(init=False, repr=False, compare=False)
     trusted_networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
+    trusts_unix: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         faults: list[str] = []
@@ -247,7 +271,9 @@ class Config:
             "path_template": collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
+            "admin_address": collect(faults, self._admin_address),
             "trusted_networks": collect(faults, lambda: _networks(self.trusted_proxies)),
+            "trusts_unix": _UNIX_PEERS in self.trusted_proxies,
         }
         faults += self._faults(upstream)
         faults += self._limit_faults(policies)
@@ -265,6 +291,12 @@ class Config:
         if not any(secrets) and (self.secret_key_files or self.jwks):
             return Keyring(())
         return Keyring(key for secret in secrets or [""] for key in load_keys(secret, self.algorithms))
+
+    def _admin_address(self) -> ListenAddress | None:
+        try:
+            return None if self.admin is None else ListenAddress.parse(self.admin)
+        except ValueError as exc:
+            raise ConfigError([f"admin is {self.admin!r}; {exc}"]) from None
 
     def _claim_rules(self) -> ClaimRules:
         return ClaimRules.load(
@@ -309,6 +341,13 @@ class Config:
             faults.append(f"max_pending is {self.max_pending}; it must be {_MIN_PENDING} or more")
         if not 0 <= self.port <= 65535:
             faults.append(f"port is {self.port}; it must be 0 to 65535")
+        for name in ("drain_grace", "drain_timeout"):
+            if not 0 <= getattr(self, name) < 86400:
+                faults.append(
+                    f"{name} is {getattr(self, name)}; it must be seconds, 0 or more and below a day"
+                )
+        if self.listen is not None:
+            faults += self._listen_faults(self.listen)
         if not 1 <= self.workers <= _MAX_WORKERS:
             faults.append(f"workers is {self.workers}; it must be 1 to {_MAX_WORKERS}")
         for name in ("tls_key", "tls_client_ca"):
@@ -318,6 +357,8 @@ class Config:
             faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
         if self.cpu_affinity not in CPU_AFFINITIES:
             faults.append(f"cpu_affinity is {self.cpu_affinity!r}; choose from {', '.join(CPU_AFFINITIES)}")
+        if self.log_format not in LOG_FORMATS:
+            faults.append(f"log_format is {self.log_format!r}; choose from {', '.join(LOG_FORMATS)}")
         if self.log_level not in _LOG_LEVELS:
             faults.append(f"LOGLEVEL is {self.log_level!r}; choose from {', '.join(_LOG_LEVELS)}")
         if bad := [name for name in self.subresources if not re.fullmatch(r"[a-z]+", name)]:
@@ -325,6 +366,17 @@ class Config:
         if bad := [name for name in self.namespaces if not is_dns_label(name)]:
             faults.append(f"namespaces has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)")
         return faults
+
+    def _listen_faults(self, listen: str) -> list[str]:
+        if not re.fullmatch(r"unix:[^\0@][^\0]*|fd:[0-9]{1,6}", listen):
+            return [
+                f"listen is {listen!r}; it must be unix:PATH or fd:NUMBER; a TCP address is HOST and PORT"
+            ]
+        if len(listen.encode()) > _MAX_UNIX_PATH + len("unix:"):
+            return [f"listen is {listen!r}; a socket's path has at most {_MAX_UNIX_PATH} bytes"]
+        if listen.startswith("fd:") and self.reuse_port:
+            return ["reuse_port is on, but listen is an inherited descriptor, which is bound; leave it out"]
+        return []
 
     def _limit_faults(self, policies: ConsolePolicies | None) -> list[str]:
         faults = [
@@ -385,6 +437,7 @@ def collect(faults: list[str], make: Callable[[], T]) -> T | None:
 
 def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
-        return tuple(ip_network(text) for text in texts)
+        return tuple(ip_network(text) for text in texts if text != _UNIX_PEERS)
     except ValueError as exc:
-        raise ConfigError([f"trusted_proxies: {exc}; write addresses and networks, as 10.0.0.0/8"]) from None
+        remedy = "write addresses and networks, as 10.0.0.0/8, or unix"
+        raise ConfigError([f"trusted_proxies: {exc}; {remedy}"]) from None

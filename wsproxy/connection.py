@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 
 from . import http
+from .closing import Leg
 from .deadline import Deadline
 from .exceptions import RequestTimeout, TransportClosed
 from .exchange import LAST_WORD_SECONDS, Exchange
 from .forwarded import Client
+from .gateway import Gateway
+from .logs import get_logger
 from .refusal import Refuser
-from .session import Gateway
 from .transport import PlainTransport
 from .upgrade import HeadReader, RequestHead, Upgrade
 
 __all__ = ["ClientConnection"]
 
-logger = logging.getLogger("wsproxy.connection")
+logger = get_logger("wsproxy.connection")
 
 _RECEIVE = 4096
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -35,9 +36,20 @@ class ClientConnection(Exchange):
     def __init__(self, gateway: Gateway, refuser: Refuser, sock: socket.socket, peer: str) -> None:
         super().__init__(gateway, refuser, PlainTransport(sock), peer, tls=gateway.tls is not None)
         self._sock = sock
+        self._owed = False  # the client has said something, and has had no answer yet
+        self._last_second = False  # guarded by the lock; what stop() has left to the client
 
     def _open(self, deadline: Deadline) -> bool:
         return self._secure(deadline) and super()._open(deadline)
+
+    def _stop_waiting(self) -> None:
+        """A request that has begun to come has a second more, to be answered; the rest is shut down."""
+        with self._lock:
+            self._last_second = self._owed or self._transport.has_arrived()
+            if self._last_second:
+                self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+                return
+        self.abort()
 
     def _secure(self, deadline: Deadline) -> bool:
         """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
@@ -47,16 +59,19 @@ class ClientConnection(Exchange):
         try:
             if not self._transport.starts(deadline):
                 return False  # a probe of the port, for instance; neither costs a TLS object nor a line
+            self._owed = True
             transport = tls.wrap(self._sock)
             with self._lock:
                 self._transport, aborted = transport, self._aborted
+                if not self._last_second:
+                    self._allow(self._gateway.config.request_timeout)
             if aborted:
                 transport.abort()
-            self._allow(self._gateway.config.request_timeout)
             transport.handshake(deadline)
             return True
         except (TransportClosed, TimeoutError) as exc:
             session = self.session
+            self._gateway.counters.fail_handshake(Leg.CLIENT)
             level = self._gateway.admission.refusal_level()
             logger.log(level, "connection %s from %s: no TLS handshake: %s", session.id, session.peer, exc)
             self._transport.linger(Deadline(LAST_WORD_SECONDS))  # so that the reason arrives, an alert
@@ -77,12 +92,16 @@ class ClientConnection(Exchange):
             raise RequestTimeout("the request did not arrive in time") from None
         if not received:
             raise TransportClosed("the client left before its request was complete")
+        self._owed = True
         return received
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
         request = http.HTTPRequest(head, client, deadline, lambda most: self._read_body(head, most, deadline))
         config = self._gateway.config
-        self._transport.send(http.answer(request, config.prefix, self._gateway.access), deadline)
+        self._transport.send(
+            http.answer(request, config.prefix, self._gateway.access, self._gateway.readiness), deadline
+        )
+        self._owed = False
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:

@@ -1,13 +1,59 @@
-"""How many sessions one server has and had, and how much they carried."""
+"""How many sessions one server has and had, how they went, and how much they carried."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
 
-__all__ = ["Counters", "Numbers"]
+from .causes import ALL_LIMITS, ENDINGS, REFUSALS, ending_cause, refusal_cause
+from .closing import Ending, Leg
+from .histogram import Histogram
+
+__all__ = ["Counted", "Counters", "Numbers", "Tally"]
+
+_SESSION_SECONDS = Histogram.empty(1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+_QUICK_SECONDS = Histogram.empty(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LEGS = frozenset(leg.value for leg in Leg)
+_ENDED_BY = (*_LEGS, "proxy")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often what happened, by one word of a closed set.
+
+    :ivar words: the set.
+    :ivar counts: what is missing has not happened.
+    """
+
+    words: frozenset[str]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.words, dict(Counter(self.counts) + Counter(other.counts)))
+
+    def to_json(self) -> dict[str, int]:
+        """Return what :meth:`from_json` takes."""
+        return dict(self.counts)
+
+    def from_json(self, found: object) -> Tally:
+        """Read another one of the same words.
+
+        :raises ValueError: if it is something else.
+        """
+        if not isinstance(found, Mapping) or not found.keys() <= self.words:
+            raise ValueError("this is no tally")
+        if not all(type(count) is int and count >= 0 for count in found.values()):
+            raise ValueError("this is no tally")
+        return Tally(self.words, dict(found))
+
+
+_REFUSED = Tally(REFUSALS)
+_ENDED = Tally(frozenset(f"{by} {cause}" for by in _ENDED_BY for cause in ENDINGS))
+_LIMITS = Tally(ALL_LIMITS)
+_HANDSHAKES = Tally(_LEGS)
 
 
 @dataclass(frozen=True)
@@ -20,6 +66,15 @@ class Numbers:
     :ivar bytes_up: bytes received from clients so far, in sessions.
     :ivar bytes_down: bytes received from upstreams so far, in sessions.
     :ivar turned_away: connections closed so far because too many had not proved themselves.
+    :ivar refused: clients refused so far, by :data:`.REFUSALS`.
+    :ivar ended: sessions that ended so far, by who ended them and :data:`.ENDINGS`.
+    :ivar limits: how often each limit was hit so far, by :data:`.ALL_LIMITS`.
+    :ivar handshakes: handshakes that failed so far, by leg.
+    :ivar session_seconds: how long the sessions were that have ended.
+    :ivar dial_seconds: how long it took to open the upstreams of those that opened.
+    :ivar first_byte_seconds: how long it then took until the first byte came from them.
+    :ivar client_ping_seconds: how long clients took to answer our pings.
+    :ivar upstream_ping_seconds: how long upstreams did.
     """
 
     connections: int = 0
@@ -28,6 +83,15 @@ class Numbers:
     bytes_up: int = 0
     bytes_down: int = 0
     turned_away: int = 0
+    refused: Tally = _REFUSED
+    ended: Tally = _ENDED
+    limits: Tally = _LIMITS
+    handshakes: Tally = _HANDSHAKES
+    session_seconds: Histogram = _SESSION_SECONDS
+    dial_seconds: Histogram = _QUICK_SECONDS
+    first_byte_seconds: Histogram = _QUICK_SECONDS
+    client_ping_seconds: Histogram = _QUICK_SECONDS
+    upstream_ping_seconds: Histogram = _QUICK_SECONDS
 
     def __add__(self, other: Numbers) -> Numbers:
         return Numbers(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
@@ -43,9 +107,10 @@ class Numbers:
         """Return what remains true when all that is open has ended."""
         return replace(self, connections=0, sessions=0)
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
-        return asdict(self)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value if type(value) is int else value.to_json() for name, value in values.items()}
 
     @classmethod
     def from_json(cls, found: object) -> Numbers:
@@ -53,12 +118,18 @@ class Numbers:
 
         :raises ValueError: if it is something else.
         """
-        names = {item.name for item in fields(cls)}
-        if not isinstance(found, Mapping) or found.keys() != names:
+        if not isinstance(found, Mapping) or found.keys() != {item.name for item in fields(cls)}:
             raise ValueError("these are no numbers")
-        if not all(type(value) is int and value >= 0 for value in found.values()):
-            raise ValueError("these are no numbers")
-        return cls(**found)
+        return cls(**{item.name: _read(item.default, found[item.name]) for item in fields(cls)})
+
+
+def _read(kind: Any, found: object) -> Any:
+    """Read a number, or a value of the same kind as ``kind``."""
+    if type(kind) is not int:
+        return kind.from_json(found)
+    if type(found) is not int or found < 0:
+        raise ValueError("these are no numbers")
+    return found
 
 
 class Counted(Protocol):
@@ -72,42 +143,77 @@ class Counted(Protocol):
 
 
 class Counters:
-    """Counts the sessions of one server. Safe from every thread, never blocks."""
+    """Counts the sessions of one server. Safe from every thread; waits for nothing but others that count.
 
-    def __init__(self) -> None:
+    :param hits: returns how often each limit was hit that is counted elsewhere.
+    """
+
+    def __init__(self, hits: Callable[[], Mapping[str, int]] = dict) -> None:
+        self._hits = hits
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._open: set[Counted] = set()
-        self._opened = 0
-        self._bytes_up = self._bytes_down = 0  # of sessions that are open no more
-        self._turned_away = 0
+        # By the names in Numbers; without what the open sessions have carried so far.
+        self._values: dict[str, Any] = {item.name: item.default for item in fields(Numbers)}
+        self._tallies = {name: Counter[str]() for name in ("refused", "ended", "handshakes")}
 
-    def add(self, session: Counted) -> None:
-        """Count a session from now on."""
+    def add(self, session: Counted, dial_seconds: float) -> None:
+        """Count a session from now on.
+
+        :param dial_seconds: how long it took to open its upstream.
+        """
         with self._lock:
             self._open.add(session)
-            self._opened += 1
+            self._values["opened"] += 1
+            self._observe("dial_seconds", dial_seconds)
 
-    def remove(self, session: Counted) -> None:
-        """Count a session as ended, with what it carried."""
+    def remove(self, session: Counted, ending: Ending, seconds: float) -> None:
+        """Count a session as ended, with what it carried and how long it was."""
         with self._lock:
             self._open.remove(session)
-            self._bytes_up += session.bytes_up
-            self._bytes_down += session.bytes_down
+            self._values["bytes_up"] += session.bytes_up
+            self._values["bytes_down"] += session.bytes_down
+            self._tallies["ended"][f"{ending.by} {ending_cause(ending)}"] += 1
+            self._observe("session_seconds", seconds)
 
     def turn_away(self) -> None:
         """Count a connection that was closed because too many had not proved themselves."""
         with self._lock:
-            self._turned_away += 1
+            self._values["turned_away"] += 1
+
+    def refuse(self, slug: str) -> None:
+        """Count a client that was refused."""
+        with self._lock:
+            self._tallies["refused"][refusal_cause(slug)] += 1
+
+    def fail_handshake(self, leg: Leg) -> None:
+        """Count a handshake that failed: TLS with a client, or anything up to the 101 of an upstream."""
+        with self._lock:
+            self._tallies["handshakes"][leg.value] += 1
+
+    def first_byte(self, seconds: float) -> None:
+        """Count the time from the client's 101 to the first byte of its upstream."""
+        with self._lock:
+            self._observe("first_byte_seconds", seconds)
+
+    def ping(self, leg: Leg, seconds: float) -> None:
+        """Count the time from a ping of ours to its answer."""
+        with self._lock:
+            self._observe(f"{leg.value}_ping_seconds", seconds)
+
+    def _observe(self, name: str, seconds: float) -> None:
+        """Needs the lock."""
+        self._values[name] = self._values[name].observe(seconds)
 
     def numbers(self, connections: int) -> Numbers:
         """Return everything at this moment; ``connections`` is counted elsewhere."""
         with self._lock:
-            return Numbers(
-                connections=connections,
-                sessions=len(self._open),
-                opened=self._opened,
-                bytes_up=self._bytes_up + sum(session.bytes_up for session in self._open),
-                bytes_down=self._bytes_down + sum(session.bytes_down for session in self._open),
-                turned_away=self._turned_away,
-            )
+            values, sessions = dict(self._values), list(self._open)
+            for name, tally in self._tallies.items():
+                values[name] = Tally(values[name].words, dict(tally))
+        hits = {"pending": values["turned_away"], "tickets": values["refused"].counts.get("limit-tickets", 0)}
+        values["limits"] = Tally(ALL_LIMITS, {**self._hits(), **hits})
+        values["connections"], values["sessions"] = connections, len(sessions)
+        values["bytes_up"] += sum(session.bytes_up for session in sessions)
+        values["bytes_down"] += sum(session.bytes_down for session in sessions)
+        return Numbers(**values)

@@ -1,11 +1,12 @@
 """From a WSGI environ (PEP 3333) to a request, as strictly as the environ still shows it. No I/O.
 
-A WSGI server has parsed the request already. It decodes the path and joins header lines of one name by
-commas, so a few faults that the socket server sees look like others here: a doubled key is a malformed one.
+A WSGI server has parsed the request already: it decodes the path, and joins header lines of one name by
+commas. Where that matters it is undone here, so that whoever reads the head finds the same faults as always.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,24 +19,23 @@ __all__ = ["Environ", "head_of", "path_segments", "peer_of"]
 Environ = Mapping[str, Any]
 
 _RAW_TARGETS = ("RAW_URI", "REQUEST_URI")  # as sent, where the server shows it
-_WITHOUT_PREFIX = {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}
-_ONE_LINE = (b"host", b"authorization", b"origin")
+_WITHOUT_PREFIX = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
+# Of these there may be one line, without commas in it.
+_ONE_LINE = ("host", "origin", "sec-websocket-key", "sec-websocket-version")
+_BEARER = re.compile(r"(?:\A|,) *bearer ", re.IGNORECASE)  # credentials of other schemes may have commas
 
 
 def head_of(environ: Environ) -> RequestHead:
     """Return the request's head; its target is the path below the application's own, and the query.
 
-    :raises BadRequest: if the request is malformed.
+    :raises BadRequest: if a header is nothing that HTTP can carry.
     """
     try:
-        return RequestHead(
-            str(environ["REQUEST_METHOD"]),
-            _target(environ),
-            str(environ.get("SERVER_PROTOCOL", "")).rpartition("/")[2],
-            _headers(environ),
-        )
+        headers = _headers(environ)
     except UnicodeEncodeError:
         raise BadRequest("the request head is malformed") from None
+    version = str(environ.get("SERVER_PROTOCOL", "")).rpartition("/")[2]
+    return RequestHead(str(environ["REQUEST_METHOD"]), _target(environ), version, headers)
 
 
 def path_segments(environ: Environ) -> tuple[str, ...]:
@@ -50,15 +50,14 @@ def peer_of(environ: Environ) -> str:
 
 
 def _target(environ: Environ) -> str:
-    path, query = str(environ.get("PATH_INFO", "")) or "/", str(environ.get("QUERY_STRING", ""))
+    """Return the target, as it was sent where that is what is wrong with it."""
     for name in _RAW_TARGETS:
-        raw = str(environ.get(name, "")).partition("?")[0]
-        if "%" in raw:
-            raise BadRequest("the path must not contain percent-encoded characters")
-        if raw and not raw.startswith("/"):
-            raise BadRequest("the request target must be a path of printable ASCII characters")
-    if "?" in path or "#" in path:  # encoded, where the server shows no raw target
-        raise BadRequest("the path must not contain percent-encoded characters")
+        raw = str(environ.get(name, ""))
+        if raw and (not raw.startswith("/") or "#" in raw or "%" in raw.partition("?")[0]):
+            return raw
+    # These two were encoded, since they would have ended the path.
+    path = (str(environ.get("PATH_INFO", "")) or "/").replace("?", "%3F").replace("#", "%23")
+    query = str(environ.get("QUERY_STRING", ""))
     return f"{path}?{query}" if query else path
 
 
@@ -66,12 +65,17 @@ def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
     headers = []
     for key, value in environ.items():
         if key.startswith("HTTP_") and key != "HTTP_VERSION":  # that one is gunicorn's word for HTTP/2
-            name = key[5:].replace("_", "-").lower().encode("ascii")
+            name = key[5:].replace("_", "-").lower()
         elif key in _WITHOUT_PREFIX and value:
             name = _WITHOUT_PREFIX[key]
         else:
             continue
-        if name in _ONE_LINE and "," in value:
-            raise BadRequest("a header that may stand once in a request stands there twice")
-        headers.append((name, value.encode("latin-1")))
+        headers += [(name.encode("ascii"), line.encode("latin-1")) for line in _lines(name, value)]
     return headers
+
+
+def _lines(name: str, value: str) -> list[str]:
+    """Return the header lines that a value was joined from, where more than one is a fault."""
+    if name in _ONE_LINE or (name == "authorization" and _BEARER.search(value)):
+        return value.split(",")
+    return [value]

@@ -9,15 +9,17 @@ from .claims import Grant
 from .deadline import Deadline
 from .exceptions import Refused, TransportClosed
 from .forwarded import Client, client_of
+from .gateway import Gateway
+from .logs import get_logger, in_session
 from .refusal import Refuser
 from .routing import Route
-from .session import Gateway, Session, SessionId, rfb_expected
+from .session import Session, rfb_expected
 from .transport import Transport
 from .upgrade import RequestHead, Upgrade
 
-__all__ = ["LAST_WORD_SECONDS", "Exchange", "log_refusal"]
+__all__ = ["LAST_WORD_SECONDS", "Exchange"]
 
-logger = logging.getLogger("wsproxy.connection")
+logger = get_logger("wsproxy.connection")
 
 LAST_WORD_SECONDS = 1.0
 """How long a client may take to read what it is told last."""
@@ -63,6 +65,10 @@ class Exchange:
 
     def run(self) -> None:
         """Serve the request and end the connection. Blocks until its end; never raises."""
+        with in_session(self.session.id):
+            self._run()
+
+    def _run(self) -> None:
         try:
             if self._open(Deadline(self._gateway.config.request_timeout)):
                 self.session.relay(self._transport)
@@ -76,12 +82,12 @@ class Exchange:
             self._close()
 
     def stop(self) -> None:
-        """See :class:`.Connection`: a session gets its Close, anything else is shut down."""
+        """See :class:`.Connection`: a session gets its Close."""
         self.session.stop()
         with self._lock:
             in_session = self._in_session
         if not in_session:
-            self.abort()
+            self._stop_waiting()
 
     def abort(self) -> None:
         """See :class:`.Connection`."""
@@ -128,8 +134,11 @@ class Exchange:
 
     def _identify(self, head: RequestHead) -> Client:
         """Find out who sent the request; the log names that client from now on."""
-        client = client_of(head, self.session.peer, self._tls, self._gateway.config.trusted_networks)
-        self.session.peer = str(client)
+        config = self._gateway.config
+        client = client_of(
+            head, self.session.peer, self._tls, config.trusted_networks, trust_unix=config.trusts_unix
+        )
+        self.session.identify(client)
         return client
 
     def _set_in_session(self, value: bool) -> None:
@@ -140,7 +149,8 @@ class Exchange:
         self, refused: Refused, head: RequestHead | None, upgrade: Upgrade | None, deadline: Deadline
     ) -> None:
         level = logging.INFO if self._proved else self._gateway.admission.refusal_level()
-        log_refusal(level, self.session.id, self.session.peer, refused)
+        self._gateway.reports.refused(self.session.about, refused, level)
+        self._gateway.housekeeping.remove(self)  # where stop() has given it less time than that takes
         self._allow(_REFUSAL_SECONDS)
         if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
             deadline = Deadline(LAST_WORD_SECONDS)
@@ -160,6 +170,10 @@ class Exchange:
         return rfb_expected(head, config)
 
     # What a server does in its own way
+
+    def _stop_waiting(self) -> None:
+        """End what is no session, as the server stops. Any thread, never blocks, idempotent."""
+        self.abort()
 
     def _read_head(self, deadline: Deadline) -> RequestHead:
         """Return the request's head."""
@@ -183,17 +197,3 @@ class Exchange:
     def _close(self) -> None:
         """End the connection."""
         raise NotImplementedError
-
-
-def log_refusal(level: int, connection: SessionId, peer: str, refused: Refused) -> None:
-    """Write the one line about a client that is not let in."""
-    logger.log(
-        level,
-        "connection %s refused: client %s: %d %s: %s%s",
-        connection,
-        peer,
-        refused.status,
-        refused.slug,
-        refused.message,
-        f" ({refused.log_detail})" if refused.log_detail else "",
-    )

@@ -33,6 +33,7 @@ from .authorization import AccessRequest, Authorize
 from .claims import Grant
 from .closing import Ending
 from .config import Config
+from .exceptions import ConfigError
 from .hooks import OnClose, OnOpen
 from .live_sessions import SessionHandle
 from .settings import SETTINGS, config_from_env
@@ -49,6 +50,7 @@ _DEFAULT_PREFIX = "/console"
 _CONVERTER = "wsproxy_rest"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _FROM_THE_POD = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
+_OF_THE_PROGRAM = ("HOST", "PORT", "LOGLEVEL")  # may mean anything in an application
 _OF_FLASK = "SECRET_KEY"  # signs Flask's own cookies, and may verify tokens, too
 
 AuthorizeT = TypeVar("AuthorizeT", bound=Authorize)
@@ -109,9 +111,9 @@ class Console:
             threads=self._threads,
             reserve=self._reserve,
         )
+        app.register_blueprint(self.blueprint, url_prefix="/" + "/".join(config.prefix))
         app.extensions[_EXTENSION] = console_app
         self._console_apps.add(console_app)
-        app.register_blueprint(self.blueprint, url_prefix="/" + "/".join(config.prefix))
 
     def authorize(self, hook: AuthorizeT) -> AuthorizeT:
         """Have a function decide about each console, see :data:`.Authorize`; a decorator.
@@ -220,19 +222,22 @@ def _add_converter(state: BlueprintSetupState) -> None:
 
 def _config_of(given: Mapping[str, Any]) -> Config:
     """Return the settings that stand in a Flask application's configuration."""
-    names = {setting.env for setting in SETTINGS}
+    names = {setting.env for setting in SETTINGS}.difference(_OF_THE_PROGRAM)
     environ = {name: os.environ[name] for name in _FROM_THE_POD if name in os.environ}
     for name, value in given.items():
         if value is not None and (name in names or name.startswith("WSPROXY_")):
-            environ[name] = _text(value)
+            environ[name] = _text(name, value)
     if "WSPROXY_SECRET_KEY" in environ:
         environ[_OF_FLASK] = environ.pop("WSPROXY_SECRET_KEY")
     return config_from_env(environ)
 
 
-def _text(value: object) -> str:
+def _text(name: str, value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     if isinstance(value, bytes):
-        return value.decode("latin-1")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise ConfigError([f"{name} holds bytes that are no text; pass a Config with it"]) from None
     return str(value)

@@ -15,7 +15,10 @@ from .exceptions import BadRequest
 from .origin import Origin
 from .upgrade import RequestHead
 
-__all__ = ["Client", "Network", "client_of", "host_of"]
+__all__ = ["UNIX_PEER", "Client", "Network", "client_of", "host_of"]
+
+UNIX_PEER = "unix"
+"""The other end of a connection over a Unix socket, which has no address."""
 
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
@@ -32,7 +35,7 @@ _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 class Client:
     """Who speaks to us. Its text is for the log.
 
-    :ivar peer: the other end of the connection, ``HOST:PORT``.
+    :ivar peer: the other end of the connection, ``HOST:PORT`` or :data:`UNIX_PEER`.
     :ivar address: the client's IP address, without its port; "" if it is not known.
     :ivar asked: scheme and host that the client sent its request to, as ``scheme://host[:port]``.
     """
@@ -50,28 +53,36 @@ class Client:
         return self.peer if self.address in ("", host_of(self.peer)) else f"{self.address} via {self.peer}"
 
 
-def client_of(head: RequestHead, peer: str, tls: bool, trusted: Collection[Network]) -> Client:
+def client_of(
+    head: RequestHead, peer: str, tls: bool, trusted: Collection[Network], *, trust_unix: bool = False
+) -> Client:
     """Find out who sent a request, and where to.
 
-    :param peer: the other end of the connection, ``HOST:PORT``.
+    :param peer: the other end of the connection, ``HOST:PORT`` or :data:`UNIX_PEER`.
     :param tls: whether the connection is TLS.
     :param trusted: networks of the proxies whose headers are believed.
+    :param trust_unix: whether the headers of whoever comes over a Unix socket are believed, too.
     :raises BadRequest: if a trusted proxy's headers contradict each other, or are malformed.
     """
     address = host_of(peer)
     scheme, host = "https" if tls else "http", next(iter(head.values("host")), "")
     nearest = _address(address) if trusted else None
-    if nearest and _is_in(nearest, trusted):
+    if _is_in(nearest, trusted) if nearest else trust_unix and peer == UNIX_PEER:
         hops, said = _forwarded(head)
         scheme, host = _AS_HTTP.get(said.get("proto", scheme).lower(), ""), said.get("host", host)
-        address = str(_first_untrusted(nearest, hops, trusted))
+        address = str(_first_untrusted(nearest, hops, trusted) or "")
     return Client(peer, address, f"{scheme}://{host}")
 
 
-def _first_untrusted(nearest: _Address, hops: Sequence[str], trusted: Collection[Network]) -> _Address:
-    """Go back from the peer, over all that trusted proxies say of who was before them."""
+def _first_untrusted(
+    nearest: _Address | None, hops: Sequence[str], trusted: Collection[Network]
+) -> _Address | None:
+    """Go back from the peer, over all that trusted proxies say of who was before them.
+
+    :param nearest: the peer, which is trusted; None for one that has no address.
+    """
     for hop in reversed(hops):  # the last one is the peer's own word
-        before = _address(hop) if _is_in(nearest, trusted) else None
+        before = _address(hop) if nearest is None or _is_in(nearest, trusted) else None
         if before is None:
             break
         nearest = before

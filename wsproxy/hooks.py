@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .authorization import Authorize
 from .closing import Ending
 from .live_sessions import SessionHandle
+from .logs import get_logger
 
 __all__ = ["Hooks", "OnClose", "OnOpen"]
 
-logger = logging.getLogger("wsproxy.hooks")
+logger = get_logger("wsproxy.hooks")
 
 OnOpen = Callable[[SessionHandle], None]
 """Called once for each session that opens, after its 101 and before anything is relayed.

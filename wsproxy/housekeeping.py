@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import threading
 import time
 import weakref
 from typing import Protocol
 
 from .deadline import Clock
+from .logs import get_logger
 from .threads import start_thread
 
 __all__ = ["Housekeeping", "Ticking"]
 
-logger = logging.getLogger("wsproxy.housekeeping")
+logger = get_logger("wsproxy.housekeeping")
 
 _AFTER_A_BUG = 1.0
 _LONGEST_WAIT = 1.0  # seconds; what is due later than that need not wake the thread

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from .access import AccessControl
 from .deadline import Deadline
@@ -26,6 +27,12 @@ _PREFLIGHT = (
 )
 
 
+class Ready(Protocol):
+    """Knows whether the proxy is ready."""
+
+    def is_ready(self, deadline: Deadline) -> bool: ...
+
+
 @dataclass(frozen=True)
 class HTTPRequest:
     """A request that is no upgrade.
@@ -44,14 +51,20 @@ class HTTPRequest:
     root: str = ""
 
 
-def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl) -> bytes:
-    """Return the whole response to a request that is no upgrade. Blocks while it reads the body.
+def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl, readiness: Ready) -> bytes:
+    """Return the whole response to a request that is no upgrade. Blocks while it reads the body, or probes.
 
     :param prefix: the configured path prefix.
+    :param readiness: what ``/readyz`` says.
     :raises Refused: if there is no such endpoint, or not for this method, or it refuses the request.
     """
+    endpoints: dict[str, Callable[[], bytes]] = {
+        "healthz": lambda: _health(request, lambda deadline: True),
+        "readyz": lambda: _health(request, readiness.is_ready),
+        "ticket": lambda: _ticket(request, access),
+    }
     endpoint = endpoint_of(request.head.target, prefix, endpoint_names(access.issues_tickets))
-    return {"healthz": _healthz, "ticket": _ticket}[endpoint.name](request, access)
+    return endpoints[endpoint.name]()
 
 
 def endpoint_names(tickets: bool) -> tuple[str, ...]:
@@ -59,15 +72,16 @@ def endpoint_names(tickets: bool) -> tuple[str, ...]:
 
     :param tickets: whether tickets are switched on.
     """
-    return ("healthz", "ticket") if tickets else ("healthz",)
+    return ("healthz", "readyz", "ticket") if tickets else ("healthz", "readyz")
 
 
-def _healthz(request: HTTPRequest, access: AccessControl) -> bytes:
+def _health(request: HTTPRequest, is_good: Callable[[Deadline], bool]) -> bytes:
     head = request.head
     if head.method not in ("GET", "HEAD"):
         raise MethodNotAllowed("GET, HEAD")
     head.refuse_body()
-    return http_response(200, b"ok\n", head_only=head.method == "HEAD")
+    status, body = (200, b"ok\n") if is_good(request.deadline) else (503, b"not ready\n")
+    return http_response(status, body, head_only=head.method == "HEAD")
 
 
 def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from urllib.parse import urlsplit
 
 from .exceptions import ConfigError
 from .keys import VerificationKey, key_of_jwk
+from .logs import get_logger
 from .routing import host_and_port
 from .strict_json import parse_json
 
 __all__ = ["JWKSLocation", "WebURL", "parse_jwks"]
 
-logger = logging.getLogger("wsproxy.jwks")
+logger = get_logger("wsproxy.jwks")
 
 _MAX_BRACKETS = 500
 _MAX_KEYS = 100  # each of an algorithm is tried for a token that names none

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ from .exceptions import Draining, TransportClosed
 from .fetch import fetch
 from .jwks import JWKSLocation, parse_jwks
 from .keys import VerificationKey
+from .logs import get_logger
 from .resolver import Resolver
 from .sockets import wake
 from .threads import start_thread
@@ -20,7 +20,7 @@ from .tls import ClientTLS
 
 __all__ = ["JWKSSource", "fetch_jwks"]
 
-logger = logging.getLogger("wsproxy.jwks_source")
+logger = get_logger("wsproxy.jwks_source")
 
 _MAX_SIZE = 256 * 1024
 _FETCH_SECONDS = 10.0
@@ -98,6 +98,12 @@ class JWKSSource:
         self.stop_waiting()
         if self._thread:
             self._thread.join()
+
+    def refresh(self) -> None:
+        """Have the set fetched at once. Any thread; does not block."""
+        with self._changed:
+            self._began_at = float("-inf")
+            self._changed.notify_all()
 
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
         """Have the set fetched once more, and wait for it until the key is there.

@@ -6,7 +6,6 @@ serves one family of them, so that a public key never verifies an HMAC.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,10 +26,11 @@ from jwt.algorithms import (
 from jwt.exceptions import InvalidKeyError
 
 from .exceptions import ConfigError
+from .logs import get_logger
 
 __all__ = ["PUBLIC_KEY_ALGORITHMS", "VerificationKey", "check_algorithms", "key_of_jwk", "load_keys"]
 
-logger = logging.getLogger("wsproxy.keys")
+logger = get_logger("wsproxy.keys")
 
 _HMAC = ("HS256", "HS384", "HS512")
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")

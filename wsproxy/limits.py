@@ -62,10 +62,13 @@ class Place:
         if self._full:
             raise self._limits._refusal(self._full)
 
-    def give_back(self) -> None:
-        """Count it no more. Any thread, never blocks; once only, however often it is called."""
+    def give_back(self, *limits: str) -> None:
+        """Count it no more. Any thread, never blocks; once only, however often it is called.
+
+        :param limits: for which limits; without one, for all.
+        """
         if self._keys:
-            self._limits._give_back(self)
+            self._limits._give_back(self, limits)
 
 
 class Limits:
@@ -130,9 +133,10 @@ class Limits:
             self._taken.update(keys)
             return Place(self, keys)
 
-    def _give_back(self, place: Place) -> None:
+    def _give_back(self, place: Place, limits: tuple[str, ...]) -> None:
         with self._lock:
-            keys, place._keys = place._keys, ()
+            keys = tuple(key for key in place._keys if not limits or key[0] in limits)
+            place._keys = tuple(key for key in place._keys if key not in keys)
             self._taken.subtract(keys)
             for key in keys:
                 if not self._taken[key]:

@@ -66,6 +66,13 @@ class LiveKeys:
         if self._url:
             self._url.load(deadline)
 
+    def reload(self) -> None:
+        """Read all files again, and have a set at a URL fetched. Blocks on the file system only."""
+        for file in self._files:
+            file.reload()
+        if self._url:
+            self._url.refresh()
+
     def stop_waiting(self) -> None:
         """Let nobody wait for a key, now and later. Does not block. Idempotent."""
         if self._url:

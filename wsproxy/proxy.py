@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .admin import AdminServer, AdminThread
+from .admin_api import admin_endpoints
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .counters import Numbers
 from .forks import in_forked_child
+from .gateway import Gateway
 from .hooks import Hooks, OnClose, OnOpen
 from .links import console_url
+from .listeners import UNIX, address_text, listen, listen_for_operator
 from .live_sessions import SessionHandle
+from .logs import get_logger
+from .metrics import registry
 from .routing import host_and_port
-from .server import ConsoleServer, listen
-from .session import Gateway
-from .signals import STOP_SIGNALS, signals_to
-from .threads import replaced_by
+from .server import ConsoleServer
+from .signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
+from .systemd import Notifier
+from .threads import replaced_by, start_thread
+
+if TYPE_CHECKING:
+    from .metrics import CollectorRegistry
 
 __all__ = ["WebsocketProxy"]
 
-logger = logging.getLogger("wsproxy.proxy")
+logger = get_logger("wsproxy.proxy")
 
 _STOPPED = b"\0"  # no signal has that number
 
@@ -87,6 +96,8 @@ class WebsocketProxy:
     :param request_timeout: seconds for a whole request head, and for a refusal.
     :param dial_timeout: seconds for connecting to the API, in all.
     :param close_timeout: seconds in which every session ends, from its first cause.
+    :param drain_grace: seconds for which :meth:`run` goes on as before after a signal; ``/readyz`` says no.
+    :param drain_timeout: seconds for which open sessions may go on after that.
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
     :param max_pending: how many clients may not have authenticated yet.
@@ -98,6 +109,9 @@ class WebsocketProxy:
     :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
     :param idle_timeout: seconds for which a client may send no data, 0 for ever.
     :param max_age: seconds for which a session may last, 0 for ever.
+    :param audit_log: file to which events of sessions are appended as JSON lines.
+    :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; by default nowhere.
+    :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :raises ConfigError: a :class:`ValueError` listing every fault.
     """
 
@@ -145,6 +159,8 @@ class WebsocketProxy:
         request_timeout: float = 10.0,
         dial_timeout: float = 10.0,
         close_timeout: float = 5.0,
+        drain_grace: float = 0.0,
+        drain_timeout: float = 0.0,
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
         max_pending: int = 512,
@@ -156,6 +172,9 @@ class WebsocketProxy:
         grace: float = 0.0,
         idle_timeout: float = 0.0,
         max_age: float = 0.0,
+        audit_log: str | None = None,
+        admin: str | None = None,
+        admin_hosts: Sequence[str] = (),
     ) -> None:
         self._setup(
             Config(
@@ -197,6 +216,8 @@ class WebsocketProxy:
                 request_timeout=request_timeout,
                 dial_timeout=dial_timeout,
                 close_timeout=close_timeout,
+                drain_grace=drain_grace,
+                drain_timeout=drain_timeout,
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
                 max_pending=max_pending,
@@ -208,6 +229,9 @@ class WebsocketProxy:
                 grace=grace,
                 idle_timeout=idle_timeout,
                 max_age=max_age,
+                audit_log=audit_log,
+                admin=admin,
+                admin_hosts=_texts(admin_hosts),
             ),
             Hooks(authorize, on_open, on_close),
         )
@@ -233,6 +257,7 @@ class WebsocketProxy:
         # Guards the attributes below; held while starting and stopping, so those take turns.
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
+        self._admin: AdminThread | None = None
         self._pid = 0
         # What ends run(): a byte sent here, by stop_thread or by the signal itself.
         self._waker: socket.socket | None = None
@@ -280,6 +305,20 @@ class WebsocketProxy:
         self._refuse_after_fork()
         return server.connections if server else 0
 
+    def metrics_registry(self) -> CollectorRegistry:
+        """Return a registry of prometheus-client with this proxy's metrics, which docs/metrics.md lists.
+
+        They are of this moment whenever they are scraped, and begin anew with each start. Any thread may
+        scrape; the global registry is left alone.
+
+        :raises ConfigError: if prometheus-client is not installed.
+        """
+        return registry(self._numbers)
+
+    def _numbers(self) -> Numbers:
+        server = self._server
+        return server.numbers() if server else Numbers()
+
     def sessions(self) -> list[SessionHandle]:
         """Return a handle of each session that is open at this moment, the oldest first.
 
@@ -312,7 +351,7 @@ class WebsocketProxy:
 
     def _own_base(self) -> str:
         host, port = self.address
-        if host in ("0.0.0.0", "::") or "%" in host:
+        if host in ("0.0.0.0", "::") or "%" in host or host.startswith(UNIX):
             raise ValueError(f"the proxy listens at {host}, which no browser can ask for; say base=")
         return f"{'wss' if self.config.tls_cert else 'ws'}://{host_and_port(host, port)}"
 
@@ -323,35 +362,68 @@ class WebsocketProxy:
         *,
         on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None,
         reuse_port: bool = False,
+        notifier: Notifier | None = None,
     ) -> None:
         """Serve in the foreground.
 
         Blocks until SIGINT or SIGTERM in the main thread, or, elsewhere, until another thread calls
-        :meth:`stop_thread`. Stopping takes at most the close timeout and a few seconds.
+        :meth:`stop_thread`. After a signal sessions may go on as ``drain_grace`` and ``drain_timeout`` say,
+        until a second one; then stopping takes at most the close timeout and a few seconds. SIGHUP, unless
+        the program has a handler of its own for it, is a :meth:`reload`.
 
         :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
         :param reuse_port: as for :meth:`run_in_thread`.
+        :param notifier: is told when the proxy serves, reloads, and stops.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             have replaced Python's threads.
         """
+        numbers = [*STOP_SIGNALS, RELOAD_SIGNAL] if is_unclaimed(RELOAD_SIGNAL) else STOP_SIGNALS
+        notifier = notifier or Notifier()
         waker, woken = socket.socketpair()
-        with waker, woken, signals_to(waker):
+        with waker, woken, signals_to(waker, numbers):
             self._start(host, port, waker, reuse_port)
             try:
                 on_ready(self)
-                if number := _next_event(woken):
+                notifier.ready()
+                if number := self._attend(woken, numbers, notifier):
                     logger.info("%s: stopping", signal.Signals(number).name)
+                    self._drain(woken, notifier)
             finally:
                 self.stop_thread()
+
+    def _attend(self, woken: socket.socket, numbers: Collection[int], notifier: Notifier) -> int:
+        """Reload until the proxy is to stop; return the signal, 0 if another thread has stopped it."""
+        while (number := _next_event(woken, numbers)) == RELOAD_SIGNAL:
+            notifier.reloading()
+            self.reload()
+            logger.info("%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name)
+            notifier.ready()
+        return number
+
+    def _drain(self, woken: socket.socket, notifier: Notifier) -> None:
+        """Stop as the settings say, or at once on a second signal."""
+        config = self.config
+        notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
+        # In another thread, because a thread that waits for a lock may sleep through a signal.
+        stopper = start_thread(
+            "wsproxy-stop",
+            lambda: self.stop_thread(drain=config.drain_timeout, grace=config.drain_grace),
+            owner=self,
+        )
+        try:
+            if number := _next_event(woken, STOP_SIGNALS):
+                logger.info("%s: stopping now", signal.Signals(number).name)
+        finally:
+            self.stop_thread()
+            stopper.join()
 
     def run_in_thread(self, host: str, port: int, *, reuse_port: bool = False) -> WebsocketProxy:
         """Serve in threads of the proxy's own and return the proxy. Does not block.
 
         :param port: TCP port, 0 for any free one; :attr:`address` tells which.
         :param reuse_port: share the address with the proxies of other processes, started after a fork, that
-            do the same (SO_REUSEPORT). Linux spreads clients over them. Those that wait in the queue of one
-            that stops are reset.
+            do the same (SO_REUSEPORT). Linux spreads clients over them, and none is lost when one stops.
         :raises OSError: if the address cannot be bound.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             have replaced Python's threads.
@@ -371,30 +443,70 @@ class WebsocketProxy:
             gateway = Gateway(self.config, self._hooks)
             server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
             try:
+                self._admin = self._start_admin(server, gateway, reuse_port)
                 server.start()
             except BaseException:
+                self._stop_admin()
                 server.stop()
                 raise
             self._pid, self._server, self._waker = os.getpid(), server, waker
-        logger.info("listening on %s port %d", *server.address)
+        logger.info("listening on %s", address_text(*server.address))
 
-    def stop_thread(self) -> None:
+    def _start_admin(self, server: ConsoleServer, gateway: Gateway, reuse_port: bool) -> AdminThread | None:
+        """Serve the operator, if there is to be a listener for that."""
+        config = self.config
+        if config.admin_address is None:
+            return None
+        listener = listen_for_operator(config.admin_address, reuse_port=reuse_port)
+        answers = admin_endpoints(lambda then: then(server.numbers()))
+        admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
+        logger.info("the operator's listener is at %s", address_text(*listener.address))
+        admin.start(gateway)
+        return admin
+
+    def _stop_admin(self) -> None:
+        if self._admin:
+            self._admin.stop()
+            self._admin = None
+
+    def reload(self) -> None:
+        """Read keys and certificates again, and open the audit log anew; open sessions go on.
+
+        Keys and certificates are looked at anyway, when they are needed. What cannot be used stays as it was,
+        with an error in the log. Does nothing if the proxy does not run. Any thread; blocks on the file
+        system only.
+        """
+        server = self._server
+        self._refuse_after_fork()
+        if server:
+            server.reload()
+
+    def stop_thread(self, *, drain: float = 0.0, grace: float = 0.0) -> None:
         """Stop the proxy: every session gets its Close, and all threads and sockets are gone at return.
 
-        Blocks for at most the close timeout and a few seconds. Idempotent; does nothing if the proxy does
-        not run, which it may again afterwards. From any thread but a session's own.
+        Blocks until all sessions have ended, for ``grace`` and ``drain`` seconds at most, and then for at
+        most the close timeout and a few seconds. A call without these, by another thread, ends that wait.
+        Idempotent; does nothing if the proxy does not run, which it may again afterwards. From any thread
+        but a session's own.
 
+        :param drain: seconds for which open sessions may go on, when no new ones are let in any more.
+        :param grace: seconds before that in which clients are still let in; only ``/readyz`` says no.
         :raises RuntimeError: if called by one of the proxy's threads, or by a forked child.
         """
         server = self._server
         if server and server.serves_current_thread:
             raise RuntimeError("a session cannot stop the proxy that it is part of")
+        if server and not drain + grace:
+            self._refuse_after_fork()
+            server.hurry()
         with self._lock:
             server = self._server
             if server is None:
                 return
             self._refuse_after_fork()
+            server.stop(drain, grace)
             server.stop()
+            self._stop_admin()
             self._server = None
             if self._waker:
                 self._waker.send(_STOPPED)
@@ -427,7 +539,7 @@ class WebsocketProxy:
         if self._inherited:
             return "<WebsocketProxy of the parent process>"
         server = self._server
-        state = f"on {server.address[0]} port {server.address[1]}" if server else "not running"
+        state = f"on {address_text(*server.address)}" if server else "not running"
         return f"<WebsocketProxy {state}, {self.connections} connections>"
 
 
@@ -436,9 +548,9 @@ def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _next_event(woken: socket.socket) -> int:
-    """Wait for SIGINT, SIGTERM or stop_thread, and return the signal's number, 0 for the last."""
+def _next_event(woken: socket.socket, numbers: Collection[int]) -> int:
+    """Wait for one of these signals, or stop_thread, and return the signal's number, 0 for the last."""
     while True:
         number = woken.recv(1)[0]
-        if number in (*STOP_SIGNALS, *_STOPPED):  # others are of the program's own handlers
+        if number in (*numbers, *_STOPPED):  # others are of the program's own handlers
             return number

@@ -7,19 +7,19 @@ messages of all sessions, until something large comes or the sink is full.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from .closing import Closing
 from .exceptions import ProtocolViolation, TransportClosed
 from .frames import ControlFrame, FrameScanner, Opcode
+from .logs import SessionLogger, get_logger
 from .transport import Transport
 from .writer import Writer
 
 __all__ = ["Pump", "PumpEvents"]
 
-logger = logging.getLogger("wsproxy.pump")
+logger = get_logger("wsproxy.pump")
 
 _BUFFER_SIZE = 4 * 1024
 _MAX_BUFFER_SIZE = 256 * 1024
@@ -32,6 +32,10 @@ class PumpEvents(Protocol):
 
     def answers_our_ping(self, payload: bytes) -> bool:
         """Whether a Pong with that payload answers a ping of ours, and so goes no further."""
+        ...
+
+    def began(self) -> None:
+        """Take note of the first bytes; perhaps more than once."""
         ...
 
     def close_received(self, close: ControlFrame) -> None:
@@ -62,6 +66,7 @@ class Pump:
         the connection, which frees a peer that is blocked in sending at once; after a mere FIN it could
         stay so for minutes.
     :param events: whom to tell.
+    :param session: the session's id, for the log.
     :ivar is_over: whether there will never be more to copy.
     :ivar received: bytes from the source so far.
     :ivar data: bytes of data frames given to the sink so far.
@@ -75,6 +80,7 @@ class Pump:
         scanner: FrameScanner,
         closing: Closing,
         events: PumpEvents,
+        session: str = "",
     ) -> None:
         self._source = source
         self._sink = sink
@@ -82,6 +88,7 @@ class Pump:
         self._scanner = scanner
         self._closing = closing
         self._events = events
+        self._log = SessionLogger(logger, session)
         self._carry = b""  # received, but not passed on yet
         self._last_word_said = False  # what still comes does not matter, but its end has to be seen
         self.is_over = False
@@ -114,7 +121,7 @@ class Pump:
 
     def abort(self) -> None:
         """See :class:`.Watched`."""
-        logger.info("a leg is shut down: its TLS keeps us reading and brings no data")
+        self._log.info("a leg is shut down: its TLS keeps us reading and brings no data")
         self._source.abort()
 
     def ready(self, buffer: bytearray, view: memoryview) -> bool:
@@ -132,6 +139,8 @@ class Pump:
         if received <= 0:
             self.is_over = received == 0
             return False
+        if not self.received:
+            self._events.began()
         self.received += received
         end = held + received
         passed_on = self._pass_on(buffer, view, end, self._try_write)
@@ -161,6 +170,8 @@ class Pump:
                 return
             if not received:
                 break
+            if not self.received:
+                self._events.began()
             self.received += received
             end, size = held + received, len(buffer)
             self._pass_on(buffer, view, end, self._write)
@@ -171,10 +182,9 @@ class Pump:
                 view, small = memoryview(buffer), 0
         self.is_over = True
 
-    @staticmethod
-    def _broken(exc: TransportClosed) -> int:
+    def _broken(self, exc: TransportClosed) -> int:
         """A broken stream has ended, too."""
-        logger.debug("a leg broke: %s", exc)
+        self._log.debug("a leg broke: %s", exc)
         return 0
 
     def _take_back(self) -> None:

@@ -31,7 +31,7 @@ class Registry:
         # Guards the set and the flag; connections are called outside it.
         self._changed = threading.Condition()
         self._connections: set[Connection] = set()
-        self._stopping = False
+        self._stopping = self._draining_over = False
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -47,6 +47,17 @@ class Registry:
         """Forget a connection, once its sockets are closed."""
         with self._changed:
             self._connections.discard(connection)
+            self._changed.notify_all()
+
+    def drain(self, timeout: float) -> None:
+        """Wait until every connection has ended by itself. Blocks for at most ``timeout`` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._draining_over or not self._connections, timeout)
+
+    def stop_draining(self) -> None:
+        """Let nobody wait in :meth:`drain`, now and later. Does not block. Idempotent."""
+        with self._changed:
+            self._draining_over = True
             self._changed.notify_all()
 
     def stop(self) -> None:

@@ -7,7 +7,6 @@ had arrived before it was read. What to do at an end is decided by :mod:`wsproxy
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
 import threading
@@ -16,10 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClose
+from .counters import Counters
 from .deadline import Clock
 from .exceptions import ProtocolViolation
 from .frames import ControlFrame, FrameScanner, Opcode, build_frame, close_payload, parse_close_payload
 from .liveness import Liveness, Look
+from .logs import SessionLogger, get_logger
 from .poller import Poller
 from .pump import Pump
 from .pump_threads import PumpThreads, StartThread
@@ -28,7 +29,7 @@ from .writer import Writer
 
 __all__ = ["Relay", "RelayLimits"]
 
-logger = logging.getLogger("wsproxy.relay")
+logger = get_logger("wsproxy.relay")
 
 _FLUSH_INTERVAL = 0.02
 _TOO_BIG = 1009  # RFC 6455 section 7.4.1
@@ -60,6 +61,8 @@ class _Side:
         self.pump: Pump
         self.pings = 0  # sent so far
         self._nonce = b""  # of our pings
+        self._pinged: float | None = None  # when the last one was sent, while it is not answered
+        self._began = False
         # Touched by the housekeeping only.
         self.liveness = Liveness(relay._limits.ping_interval, relay._clock())
 
@@ -71,6 +74,7 @@ class _Side:
         """Send a ping of our own."""
         self._nonce = self._nonce or os.urandom(4)
         self.pings = (self.pings + 1) & 0xFFFFFFFF
+        self._pinged = self._relay._clock()
         self.writer.inject(self.own(Opcode.PING, _PING.pack(self._nonce, self.pings)))
 
     # What the pump tells, see PumpEvents
@@ -79,7 +83,17 @@ class _Side:
         if len(payload) != _PING.size:
             return False
         nonce, number = _PING.unpack(payload)
-        return bool(nonce == self._nonce and 1 <= number <= self.pings)
+        answers = bool(nonce == self._nonce and 1 <= number <= self.pings)
+        pinged = self._pinged
+        if answers and number == self.pings and pinged is not None:
+            self._pinged = None
+            self._relay._counters.ping(self.leg, self._relay._clock() - pinged)
+        return answers
+
+    def began(self) -> None:
+        if self.leg is Leg.UPSTREAM and not self._began:
+            self._relay._counters.first_byte(self._relay._clock() - self._relay._started)
+        self._began = True
 
     def close_received(self, close: ControlFrame) -> None:
         code, reason = parse_close_payload(close.payload)
@@ -106,6 +120,8 @@ class Relay:
         many seconds.
     :param clock: seconds for intervals and the close timeout.
     :param poller: carries small messages; without one each direction has a thread all the time.
+    :param counters: told how long the upstream's first byte and the answers to our pings take.
+    :param session: the session's id, for the log.
     :ivar frame_too_big: whether a side was ended for a frame above the limit.
     """
 
@@ -117,11 +133,17 @@ class Relay:
         wake: Callable[[float], None] = lambda delay: None,
         clock: Clock = time.monotonic,
         poller: Poller | None = None,
+        counters: Counters | None = None,
+        session: str = "",
     ) -> None:
         self._limits = limits
         self._wake = wake
         self._clock = clock
         self._poller = poller
+        self._counters = counters or Counters()
+        self._log = SessionLogger(logger, session)
+        self._session = session
+        self._started = clock()
         self.frame_too_big = False
         self._sides = {
             Leg.CLIENT: _Side(self, Leg.CLIENT, client),
@@ -139,7 +161,9 @@ class Relay:
 
     def _pump(self, source: _Side, sink: _Side) -> Pump:
         scanner = FrameScanner(source.leg is Leg.CLIENT, self._limits.max_frame_size)
-        return Pump(source.transport, sink.writer, sink.transport, scanner, self._closing, source)
+        return Pump(
+            source.transport, sink.writer, sink.transport, scanner, self._closing, source, self._session
+        )
 
     @property
     def ending(self) -> Ending | None:
@@ -300,5 +324,5 @@ class Relay:
         )
         verdict = side.liveness.look(now, seen)
         if verdict:
-            logger.info("%s leg is dead: %s", side.leg.value, verdict)
+            self._log.info("%s leg is dead: %s", side.leg.value, verdict)
         return bool(verdict)

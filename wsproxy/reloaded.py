@@ -6,19 +6,20 @@ looked at by its path each time and never held open.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from .logs import get_logger
+
 __all__ = ["Reloaded"]
 
 T = TypeVar("T")
 _Stamp = tuple[tuple[int, int, int], ...]
 
-logger = logging.getLogger("wsproxy.reloaded")
+logger = get_logger("wsproxy.reloaded")
 
 _RETRY_SECONDS = 1.0
 
@@ -69,6 +70,19 @@ class Reloaded(Generic[T]):
                     logger.warning("%s cannot be read again, the one from before stays: %s", self._what, exc)
                     self._complaint = str(exc)
             return self._value
+
+    def reload(self) -> None:
+        """Load the value again at once. If that fails, the one from before stays, and an error is logged."""
+        with self._lock:
+            stamp: _Stamp | None = None
+            try:
+                stamp = tuple(self._stamp_of(path) for path in self._paths)
+                self._value, self._stamp = self._load(), stamp
+                self._complaint = ""
+            except (OSError, ValueError) as exc:
+                self._bad, self._bad_until = stamp, time.monotonic() + _RETRY_SECONDS
+                self._complaint = str(exc)  # said now, so that get() need not say it again
+                logger.error("%s cannot be read again, the one from before stays: %s", self._what, exc)
 
     def _is_known_bad(self, stamp: _Stamp | None) -> bool:
         """Whether these very files could not be loaded a moment ago."""

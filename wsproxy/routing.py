@@ -87,6 +87,35 @@ def prefix_segments(prefix: str | None) -> tuple[str, ...]:
     return segments
 
 
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where to listen: at a host and port, or at the path of a Unix socket.
+
+    :ivar path: of the socket, "" for none.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ListenAddress:
+        """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``.
+
+        :raises ValueError: if it is none of these.
+        """
+        kind, _, path = text.partition(":")
+        if kind == "unix" and path:
+            return cls(path=path)
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", text)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError("it must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+        return cls(match[1] or match[2], int(match[3]))
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else host_and_port(self.host, self.port)
+
+
 def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint:
     """Find the HTTP endpoint of a request that is no upgrade.
 

@@ -8,7 +8,6 @@ where it runs, an accept loop that spins when descriptors run out, and errors pr
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import socketserver
 import struct
@@ -16,22 +15,24 @@ import threading
 from typing import Any
 
 from .connection import ClientConnection
+from .counters import Numbers
+from .deadline import Deadline
 from .forks import in_forked_child
+from .forwarded import UNIX_PEER
+from .gateway import Gateway
+from .listeners import BACKLOG, Listener
 from .live_sessions import SessionHandle
+from .logs import get_logger
 from .pending import network_of
 from .refusal import Refuser
 from .registry import Registry
 from .routing import host_and_port
-from .session import Gateway
-from .sockets import AcceptTurns, tune, wake
+from .sockets import AcceptTurns, readable_by, tune, wake
 from .threads import ThreadPool, current_owner, start_thread
 
-__all__ = ["BACKLOG", "ConsoleServer", "listen"]
+__all__ = ["ConsoleServer"]
 
-logger = logging.getLogger("wsproxy.server")
-
-BACKLOG = 4096
-"""How many clients the kernel queues until they are accepted."""
+logger = get_logger("wsproxy.server")
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.05
@@ -39,53 +40,24 @@ _JOIN_SECONDS = 1.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 
 
-def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """Return a socket that listens; the caller closes it.
-
-    :param host: a name or address; "" for every IPv4 address, "::" for every address of both families.
-    :param port: TCP port, 0 for any free one.
-    :param reuse_port: let other sockets listen at the same address, if they say so, too (SO_REUSEPORT).
-    :raises OSError: if the address cannot be bound.
-    """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    # With "" the system may list IPv6 first; the original meant IPv4 there.
-    family, address = next(
-        (family, address)
-        for family, _, _, _, address in found
-        if host or family == socket.AF_INET or len(found) == 1
-    )
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
 class ConsoleServer(socketserver.ThreadingTCPServer):
     """Accepts clients from one listening socket.
 
-    :param listener: see :func:`listen`; closed by :meth:`stop`, or here on an error.
+    :param listener: see :func:`.listen`; closed by :meth:`stop`, or here on an error.
     :param gateway: what all sessions share; started and stopped with the server.
     :param shared: whether other processes accept from the listener, too.
     """
 
-    def __init__(self, listener: socket.socket, gateway: Gateway, *, shared: bool = False) -> None:
+    def __init__(self, listener: Listener, gateway: Gateway, *, shared: bool = False) -> None:
         socketserver.BaseServer.__init__(self, listener.getsockname(), socketserver.BaseRequestHandler)
-        self.socket = listener
+        self.socket = self._listener = listener
         self._gateway = gateway
-        self._shared = shared
+        self._shared = shared or listener.inherited
         self._refuser = Refuser(gateway.config.reject)
         self._registry = Registry()
         self._pool = ThreadPool(gateway)
         self._stop_requested = threading.Event()
+        self._hurry = threading.Event()
         self._complained = self._out_of_threads = False
         self._accept_thread: threading.Thread | None = None
         try:
@@ -99,14 +71,17 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
 
     @property
     def address(self) -> tuple[str, int]:
-        """The bound host and port."""
-        host, port = self.socket.getsockname()[:2]
-        return host, port
+        """The bound host and port; ``unix:PATH`` and 0 for a path."""
+        return self._listener.address
 
     @property
     def connections(self) -> int:
         """How many connections there are now, in whatever phase."""
         return len(self._registry)
+
+    def numbers(self) -> Numbers:
+        """Return what was counted, at this moment."""
+        return self._gateway.counters.numbers(self.connections)
 
     def sessions(self) -> list[SessionHandle]:
         """Return the sessions that are open at this moment."""
@@ -124,20 +99,37 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             f"wsproxy-accept-{self.address[1]}", self.serve_forever, self._gateway
         )
 
-    def stop(self) -> None:
-        """Stop accepting, end every session with 1012, and return when all is closed.
+    def stop(self, drain: float = 0.0, grace: float = 0.0) -> None:
+        """Stop accepting, let sessions end or end them with 1012, and return when all is closed.
 
-        Blocks for at most the close timeout and a few seconds. Not from one of the server's own threads.
+        Blocks for ``grace`` and ``drain`` seconds at most, unless :meth:`hurry` is called, and then for the
+        close timeout and a few seconds at most. Not from one of the server's own threads. Idempotent.
+
+        :param drain: how long sessions may go on, once nobody is let in any more.
+        :param grace: how long everybody is let in as before; only ``/readyz`` says already that we stop.
         """
+        self._gateway.readiness.drain()
+        self._hurry.wait(grace)
         self.shutdown()
         if self._accept_thread:
             self._accept_thread.join()
+        self._gateway.admits = False
         self.server_close()
+        self._registry.drain(drain)
         self._gateway.stop_resolving()
         if left := self._registry.stop_all(self._gateway.config.close_timeout + 1):
             logger.error("%d connections did not end", left)
         self._pool.stop(_JOIN_SECONDS)
         self._gateway.stop()
+
+    def hurry(self) -> None:
+        """Make a :meth:`stop`, under way or yet to come, wait for no session. Any thread; does not block."""
+        self._hurry.set()
+        self._registry.stop_draining()
+
+    def reload(self) -> None:
+        """See :meth:`.Gateway.reload`."""
+        self._gateway.reload()
 
     # What socketserver calls
 
@@ -147,6 +139,16 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             while not self._stop_requested.is_set():
                 turns.wait()
                 self._handle_request_noblock()  # type: ignore[attr-defined]
+        if not self._listener.inherited:  # else whoever else has it goes on accepting
+            self._accept_queued()
+
+    def _accept_queued(self) -> None:
+        """Take in whom the kernel has queued: closing the listener would reset them without a word."""
+        deadline = Deadline(self._listener.withdraw())
+        for _ in range(BACKLOG):
+            if self._complained or not readable_by(self.socket, deadline):
+                return
+            self._handle_request_noblock()  # type: ignore[attr-defined]
 
     def shutdown(self) -> None:
         """Make :meth:`serve_forever` return. Any thread, does not block, idempotent."""
@@ -228,6 +230,8 @@ def _reset(sock: socket.socket) -> None:
 
 
 def _peer(address: Any) -> str:
+    if isinstance(address, str | bytes):
+        return UNIX_PEER
     try:
         host, port = address[:2]
     except (TypeError, ValueError):

@@ -2,110 +2,41 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NewType
+from typing import Any, NewType
 
-from .access import AccessControl
-from .admission import Admission
-from .arbitration import TAKEN_OVER, Arbitration, Claim, Claimant, Console
+from .arbitration import TAKEN_OVER, Claim, Claimant, Console
 from .claims import Grant
-from .closing import Ending
+from .closing import Ending, Leg
 from .config import Config
-from .counters import Counters
-from .deadline import Clock, Deadline
-from .exceptions import Draining, Refused, TransportClosed
+from .deadline import Deadline
+from .exceptions import Draining, Refused, TransportClosed, UpstreamRefused, UpstreamTimeout
 from .forwarded import Client, host_of
-from .hooks import Hooks
-from .housekeeping import Housekeeping
+from .gateway import Gateway
 from .lifetime import Lifetime
-from .limits import Limits
-from .live_keys import LiveKeys
-from .live_sessions import LiveSessions, SessionHandle
+from .live_sessions import SessionHandle
+from .logs import get_logger, in_session
 from .pending import network_of
-from .poller import Poller
-from .relay import Relay, RelayLimits
-from .resolver import Resolver
+from .relay import Relay
 from .routing import Route, session_route
 from .sockets import wake
 from .threads import start_thread
-from .tickets import Tickets
-from .tls import ServerTLS
-from .tokens import TokenVerifier
 from .transport import Transport
 from .upgrade import RequestHead, Upgrade, answered_subprotocol, offered_upstream
-from .upstream import Dialler, Upstream
+from .upstream import Upstream
 
-__all__ = ["Gateway", "Session", "SessionId", "new_session_id", "rfb_expected"]
+__all__ = ["Session", "SessionId", "new_session_id", "rfb_expected"]
 
-logger = logging.getLogger("wsproxy.session")
+logger = get_logger("wsproxy.session")
 
 SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
-_NO_HOOKS = Hooks()
-
-
-class Gateway:
-    """What all sessions of one server share.
-
-    :param config: the settings.
-    :param hooks: what the embedding program is asked and told.
-    :param clock: seconds, for all that housekeeping looks after.
-    :ivar tls: TLS towards clients, None if they come without.
-    :ivar sessions: the sessions that are open.
-    :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
-    """
-
-    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
-        self.config = config
-        self.hooks = hooks
-        self.sessions = LiveSessions()
-        self.tls = ServerTLS.from_config(config)
-        self.resolver = Resolver()
-        self.keys = LiveKeys(config, self.resolver)
-        self.verifier = TokenVerifier(self.keys, config.claim_rules)
-        self.tickets = Tickets(threading.Lock()) if config.tickets else None
-        self.limits = Limits(config.limit_rules, threading.Lock(), clock)
-        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize, self.limits)
-        self.arbitration = Arbitration(
-            config.console_policies, config.show_user, threading.Condition(), clock
-        )
-        self.dialler = Dialler(config, self.resolver)
-        self.clock = clock
-        self.housekeeping = Housekeeping(clock)
-        self.poller = Poller() if Poller.available else None
-        self.counters = Counters()
-        self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
-        self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
-
-    def start(self) -> None:
-        """Start the threads that all sessions share. Once only."""
-        self.housekeeping.start(self)
-        self.keys.start(self)
-        if self.poller:
-            self.poller.start(self)
-            self.housekeeping.add(self.poller)
-
-    def stop(self) -> None:
-        """End the threads that all sessions share. After the last session."""
-        if self.poller:
-            self.poller.stop()
-        self.keys.stop()
-        self.housekeeping.stop()
-
-    def stop_resolving(self) -> None:
-        """Fail the sessions that wait for a name or a key, now and later. Idempotent.
-
-        Waits at most a second.
-        """
-        self.keys.stop_waiting()
-        self.resolver.stop()
 
 
 def rfb_expected(head: RequestHead, config: Config) -> bool:
@@ -129,9 +60,9 @@ class _Opened:
     grant: Grant
     vmi: str
     subresource: str
-    client: str  # its IP address, "" if that is not known
     upstream: Upstream
     subprotocol: str | None
+    dial_seconds: float
 
 
 class Session:
@@ -141,11 +72,12 @@ class Session:
 
     :param gateway: what it shares with others.
     :param peer: the client's address, for the log.
+    :ivar about: what is known of it, for the log; see :class:`.Reports`.
     """
 
     def __init__(self, gateway: Gateway, peer: str) -> None:
         self.id = new_session_id()
-        self.peer = peer
+        self.about: dict[str, Any] = {"session": self.id, "peer": peer}
         self._gateway = gateway
         # Guards the attributes below.
         self._lock = threading.Lock()
@@ -159,6 +91,16 @@ class Session:
         self._network = network_of((host_of(peer),))
         self._places = [gateway.limits.take_connection(self._network)]
         self._lifetime: Lifetime | None = None
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for the log."""
+        peer: str = self.about["peer"]
+        return peer
+
+    def identify(self, client: Client) -> None:
+        """Note who the client is, as its request says."""
+        self.about |= {"peer": str(client), "client": client.address}
 
     @property
     def subprotocol(self) -> str | None:
@@ -187,6 +129,8 @@ class Session:
         :raises Refused: if the client is not let in, for whatever reason.
         """
         config, access = self._gateway.config, self._gateway.access
+        if not self._gateway.admits:
+            raise Draining("the proxy is stopping")
         self._check_address(client)
         if granted:
             route = granted[0]
@@ -194,6 +138,13 @@ class Session:
         else:
             route, grant = access.admit(head, client, before_dial)
         subresource = route.subresource or config.path_template.subresource
+        self.about |= {
+            "user": grant.user,
+            "namespace": grant.namespace,
+            "vmi": route.vmi,
+            "subresource": subresource,
+            "token_id": grant.token_id,
+        }
         console = Console(grant.namespace, route.vmi, subresource)
         place = self._gateway.limits.take_session(grant.user, grant.namespace, route.vmi, subresource)
         try:
@@ -205,14 +156,14 @@ class Session:
             path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
             if claim.preserves_session and subresource == "vnc":  # which alone can be asked to
                 path += "?preserveSession=true"
-            upstream = self._dial(path, offered_upstream(upgrade.subprotocols))
+            upstream, seconds = self._dial(path, offered_upstream(upgrade.subprotocols))
         except BaseException:
             place.give_back()  # before the client is told, and comes again
             self._give_up()
             raise
         self._places = [place]
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        self._opened = _Opened(grant, route.vmi, subresource, client.address, upstream, agreed)
+        self._opened = _Opened(grant, route.vmi, subresource, upstream, agreed, seconds)
         claim.won()
 
     def _check_address(self, client: Client) -> None:
@@ -224,16 +175,27 @@ class Session:
         for place in self._places:
             place.check()
 
-    def _dial(self, path: str, offered: Sequence[str]) -> Upstream:
-        deadline = Deadline(self._gateway.config.dial_timeout)
+    def _dial(self, path: str, offered: Sequence[str]) -> tuple[Upstream, float]:
+        """Open the upstream, and return it with how many seconds that took."""
+        started, deadline = time.monotonic(), Deadline(self._gateway.config.dial_timeout)
         try:
-            return self._gateway.dialler.dial(path, offered, deadline, self._watch)
-        except Refused:
+            upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch)
+        except Refused as refused:
             if self._end:
                 raise Draining("the proxy is stopping") from None
+            self._note_refusal(refused)
             raise
         finally:
             self._watch(None)
+        self._gateway.readiness.answered()
+        return upstream, time.monotonic() - started
+
+    def _note_refusal(self, refused: Refused) -> None:
+        """Note what a refusal by the Kubernetes API says of the API itself."""
+        if isinstance(refused, UpstreamRefused | UpstreamTimeout):
+            self._gateway.counters.fail_handshake(Leg.UPSTREAM)
+        else:
+            self._gateway.readiness.answered()
 
     def _give_back(self) -> None:
         for place in self._places:
@@ -255,9 +217,11 @@ class Session:
             client,
             opened.upstream.transport,
             gateway.relay_limits,
-            lambda delay: housekeeping.wake(self, delay),
+            self._wake,
             clock=gateway.clock,
             poller=gateway.poller,
+            counters=gateway.counters,
+            session=self.id,
         )
         handle = SessionHandle(
             relay,
@@ -265,7 +229,7 @@ class Session:
             grant=grant,
             vmi=opened.vmi,
             subresource=opened.subresource,
-            client=opened.client,
+            client=self.about["client"],
         )
         started = gateway.clock()
         with self._lock:
@@ -273,8 +237,7 @@ class Session:
             relay.expect_takeover(self._takeover)
         if end:
             relay.end(*end)
-        self._log_open(grant)
-        gateway.counters.add(relay)
+        gateway.reports.opened(self.about, relay, opened.dial_seconds)
         gateway.sessions.add(handle)
         try:
             gateway.hooks.opened(handle)
@@ -288,12 +251,12 @@ class Session:
         finally:
             self._give_back()  # before anything that may take long: the client may come again at once
             housekeeping.remove(self)
-            gateway.counters.remove(relay)
             if relay.frame_too_big:
                 gateway.limits.hit("frame")
             ending = relay.ending or Ending("proxy", None, "failed")
             gateway.sessions.remove(handle, ending)
-            self._log_end(relay, ending, gateway.clock() - started)
+            seconds = gateway.clock() - started
+            gateway.reports.ended(self.about, relay, ending, seconds, relay.close_not_sent)
             gateway.hooks.closed(handle, ending)
 
     def close(self) -> None:
@@ -356,29 +319,20 @@ class Session:
         if stopping:
             raise TransportClosed("the proxy is stopping")
 
+    def _wake(self, delay: float) -> None:
+        """See :class:`.Relay`, which calls this also when the session begins to end.
+
+        From then on it is in nobody's way: the page that is loaded anew must not find that its user, or its
+        console, has as many sessions as may be. What it still costs is counted up to its very end.
+        """
+        if self.is_ending:
+            for place in self._places:
+                place.give_back("user", "vmi")
+        self._gateway.housekeeping.wake(self, delay)
+
     def _start_second_thread(self, target: Callable[[], None]) -> threading.Thread:
-        return start_thread(f"wsproxy-{self.id}-second", target, self._gateway)
+        def run() -> None:
+            with in_session(self.id):
+                target()
 
-    def _log_open(self, grant: Grant) -> None:
-        assert self._opened
-        logger.info(
-            "session %s opened: client %s user %r vmi %s/%s",
-            self.id,
-            self.peer,
-            grant.user,
-            grant.namespace,
-            self._opened.vmi,
-        )
-
-    def _log_end(self, relay: Relay, ending: Ending, seconds: float) -> None:
-        logger.info(
-            "session %s ended: by %s code %s %r after %.1f s, %d bytes up, %d bytes down%s",
-            self.id,
-            ending.by,
-            ending.code,
-            ending.reason,
-            seconds,
-            relay.bytes_up,
-            relay.bytes_down,
-            f", close not sent to {' and '.join(relay.close_not_sent)}" if relay.close_not_sent else "",
-        )
+        return start_thread(f"wsproxy-{self.id}-second", run, self._gateway)

@@ -9,12 +9,20 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-__all__ = ["STOP_SIGNALS", "signals_to"]
+__all__ = ["RELOAD_SIGNAL", "STOP_SIGNALS", "is_unclaimed", "signals_to"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What ends a program in good order."""
 
+RELOAD_SIGNAL = signal.SIGHUP
+"""What has a program read its files again."""
+
 _undo_signals: list[Callable[[], None]] = []
+
+
+def is_unclaimed(number: signal.Signals) -> bool:
+    """Whether the program has no handler of its own for a signal."""
+    return signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ __all__ = [
     "Address",
     "closed_on_error",
     "connect_tcp",
+    "readable_by",
     "tune",
     "wait",
     "wake",
@@ -45,6 +46,21 @@ def wait(fd: int, event: int, deadline: Deadline | None) -> None:
     else:
         while not poller.poll(max(1, int(deadline.remaining() * 1000))):
             pass
+
+
+def readable_by(sock: socket.socket, deadline: Deadline) -> bool:
+    """Return whether there is something to receive, or accept. Blocks until there is, or the deadline."""
+    try:
+        wait(sock.fileno(), READABLE, deadline)
+    except TimeoutError:
+        return _is_readable(sock)
+    return True
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(sock, READABLE)
+    return bool(poller.poll(0))
 
 
 class AcceptTurns:

@@ -19,27 +19,32 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from .admin import AdminServer
+from .admin_api import admin_endpoints
 from .affinity import settle
 from .channel import Channel
 from .config import Config
 from .counters import Numbers
 from .deadline import Deadline
-from .server import listen
-from .session import Gateway
-from .signals import STOP_SIGNALS, signals_to
+from .gateway import Gateway
+from .listeners import Listener, address_text, listen, listen_for_operator
+from .logs import get_logger
+from .routing import ListenAddress
+from .signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
+from .systemd import Notifier
 from .worker import WORKER_SIGNALS, work
 
 __all__ = ["Supervisor"]
 
-logger = logging.getLogger("wsproxy.supervisor")
+logger = get_logger("wsproxy.supervisor")
 
-_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD, signal.SIGUSR1)
+_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGCHLD, signal.SIGUSR1)
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds before a worker that died is replaced
 _GOOD_LIFE = 10.0  # seconds after which a worker's death is not one of a series
 _START_TRIES = 3  # for each worker, until all have served
 _STOP_SLACK = 5.0  # seconds on top of the close timeout
 _KILL_SECONDS = 5.0
-_REPORT_SECONDS = 1.0
+_TELL_SECONDS = 1.0
 
 
 @dataclass
@@ -83,37 +88,56 @@ class Supervisor:
     """Serves with ``config.workers`` processes. For a process's main thread, and with no other thread.
 
     :param config: the settings, with the address to listen on.
+    :param notifier: is told when the workers serve, are to reload, and stop.
     :raises ConfigError: listing every fault.
     """
 
-    def __init__(self, config: Config) -> None:
+    _listener: Listener
+
+    def __init__(self, config: Config, notifier: Notifier | None = None) -> None:
         Gateway(config)  # finds the faults that the settings alone do not show
         self._config = config
+        self._notifier = notifier or Notifier()
         self._places = [_Place(number) for number in range(1, config.workers + 1)]
         self._first_cpu = random.randrange(1024)
         self._stop_signals: list[int] = []
         self._ended = Numbers()  # of the workers that are no more
-        self._report_due: float | None = None
+        self._told: list[Callable[[Numbers], None]] = []  # once the workers' numbers are there
+        self._told_due = 0.0
+        self._admin: AdminServer | None = None
         self._stopping = False
 
     def run(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
         """Serve until SIGINT or SIGTERM; then stop every worker in good order.
 
-        Blocks. Stopping takes at most the close timeout and a few seconds; a second signal kills the
-        workers. SIGUSR1 logs how many sessions there are. Once only.
+        Blocks. Sessions may go on after the signal as the settings say, until a second one; then stopping
+        takes at most the close timeout and a few seconds, and a further signal kills the workers. SIGHUP
+        has them read keys and certificates again. SIGUSR1 logs how many sessions there are. Once only.
 
         :param on_ready: called with the bound host and port, once every worker serves.
         :returns: False if a worker could not be brought to serve at all; the log says why.
         :raises OSError: if the address cannot be bound.
         """
         waker, woken = socket.socketpair()
-        config = self._config
-        with waker, woken, signals_to(waker, _SIGNALS), listen(config.host, config.port) as listener:
+        with waker, woken, signals_to(waker, _SIGNALS), self._listen() as listener:
             self._waker, self._woken, self._listener = waker, woken, listener
+            if self._config.admin_address:
+                self._admin = self._serve_operator(self._config.admin_address)
             try:
                 return self._serve(on_ready)
             finally:
                 self._stop()
+                if self._admin:
+                    self._admin.close()
+
+    def _serve_operator(self, address: ListenAddress) -> AdminServer:
+        listener = listen_for_operator(address, reuse_port=self._config.reuse_port)
+        logger.info("the operator's listener is at %s", address_text(*listener.address))
+        return AdminServer(listener, admin_endpoints(self._ask), self._config.admin_hosts)
+
+    def _listen(self) -> Listener:
+        config = self._config
+        return listen(config.listen or config.host, config.port, reuse_port=config.reuse_port)
 
     def _serve(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
         announced = False
@@ -122,25 +146,40 @@ class Supervisor:
                 if place.worker is None and time.monotonic() >= place.due:
                     self._start(place)
             if not announced and all(place.worker and place.worker.ready for place in self._places):
-                on_ready(self._listener.getsockname()[:2])
+                on_ready(self._listener.address)
+                self._notifier.ready()
                 announced = True
             if not announced and any(place.deaths >= _START_TRIES for place in self._places):
                 logger.error("a worker failed to start %d times: giving up", _START_TRIES)
                 return False
-            self._wait(self._next_due())
+            self._wait()
         logger.info("%s: stopping", _signal_name(self._stop_signals[0]))
         return True
 
     def _stop(self) -> None:
         self._stopping = True
-        self._listener.close()  # ours, so that clients are turned away as soon as no worker accepts
+        config = self._config
+        self._notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
+        self._listener.close_copy()  # so that clients are turned away as soon as no worker accepts
         self._signal(signal.SIGTERM)
-        self._wait_for_ends(self._config.close_timeout + _STOP_SLACK)
+        if not self._hurried:
+            self._wait_for_ends(config.drain_grace)
+        self._listener.remove_path()
+        if not self._hurried:
+            self._wait_for_ends(config.drain_timeout)
+        if self._hurried:
+            self._signal(signal.SIGTERM)  # the second for them, too: no session is waited for any more
+        self._wait_for_ends(config.close_timeout + _STOP_SLACK)
         for worker in self._workers():
             logger.error("%s is killed", worker)
         self._signal(signal.SIGKILL)
         self._wait_for_ends(_KILL_SECONDS)
         logger.info("stopped")
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether there was a second signal."""
+        return len(self._stop_signals) > 1
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal every worker; a process that was not waited for keeps its id, even if it has ended."""
@@ -195,6 +234,8 @@ class Supervisor:
                 sock.close()
             for worker in self._workers():
                 worker.channel.close()
+            if self._admin:
+                self._admin.close()
             if self._config.cpu_affinity == "auto":
                 settle(self._first_cpu + number)
             work(self._config, self._listener, Channel(theirs))
@@ -208,34 +249,49 @@ class Supervisor:
 
     def _next_due(self) -> float | None:
         """Return the seconds until something is to be done unasked, None for never."""
-        due = [place.due for place in self._places if place.worker is None]
-        if self._report_due is not None:
-            due.append(self._report_due)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        due = [] if self._stopping else [place.due for place in self._places if place.worker is None]
+        if self._told:
+            due.append(self._told_due)
+        found = max(0.0, min(due) - time.monotonic()) if due else None
+        return _sooner(found, self._admin.next_due() if self._admin else None)
 
-    def _wait(self, seconds: float | None) -> None:
+    def _wait(self, seconds: float | None = None) -> None:
         """Wait for a signal, a message, or the end of the time, and do what that asks for."""
+        seconds = _sooner(seconds, self._next_due())
         with selectors.DefaultSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             for worker in self._workers():
                 if not worker.channel.closed:
                     selector.register(worker.channel, selectors.EVENT_READ, worker)
+            if self._admin:
+                selector.register(self._admin, selectors.EVENT_READ, self._admin)
             ready = [key.data for key, _ in selector.select(seconds)]
         for worker in ready:
             if worker is None:
                 self._take_signals()
-            else:
+            elif worker is not self._admin:
                 self._hear(worker)
         for place in self._places:
             self._reap(place)
-        self._report()
+        if self._admin:
+            self._admin.serve()
+        self._tell()
 
     def _take_signals(self) -> None:
         for number in self._woken.recv(4096):
             if number in STOP_SIGNALS:
                 self._stop_signals.append(number)
+            elif number == RELOAD_SIGNAL:
+                self._reload()
             elif number == signal.SIGUSR1 and not self._stopping:
-                self._ask()
+                self._ask(self._log_numbers)
+
+    def _reload(self) -> None:
+        """Have every worker read its files again; one that has just been started gets the signal, too."""
+        logger.info("%s: the workers read their files again", RELOAD_SIGNAL.name)
+        self._notifier.reloading()
+        self._signal(RELOAD_SIGNAL)
+        self._notifier.ready()
 
     def _hear(self, worker: _Worker) -> bool:
         """Take a worker's messages; return whether there were any."""
@@ -285,25 +341,37 @@ class Supervisor:
 
     # The numbers
 
-    def _ask(self) -> None:
+    def _ask(self, then: Callable[[Numbers], None]) -> None:
+        """Have ``then`` called with the sum of all numbers, once every worker has answered, or in a second.
+
+        Whoever does not answer in time counts with what it said before.
+        """
         for worker in self._workers():
             if worker.ready and not worker.asked and not worker.channel.closed:
                 worker.asked = True
                 worker.channel.send({"ask": "numbers"})
-        if self._report_due is None:
-            self._report_due = time.monotonic() + _REPORT_SECONDS
+        if not self._told:
+            self._told_due = time.monotonic() + _TELL_SECONDS
+        self._told.append(then)
 
-    def _report(self) -> None:
-        """Log the numbers that were asked for, as soon as every worker has answered, or the time is over."""
-        if self._report_due is None:
+    def _tell(self) -> None:
+        """Tell the numbers to those that wait for them, if it is time."""
+        asked = any(worker.asked for worker in self._workers())
+        if not self._told or (asked and time.monotonic() < self._told_due):
             return
-        workers = list(self._workers())
-        if any(worker.asked for worker in workers) and time.monotonic() < self._report_due:
-            return
-        self._report_due = None
-        total = sum((worker.numbers for worker in workers), self._ended)
-        parts = [f"{worker}: {'no answer' if worker.asked else worker.numbers}" for worker in workers]
+        waiting, self._told = self._told, []
+        total = sum((worker.numbers for worker in self._workers()), self._ended)
+        for then in waiting:
+            then(total)
+
+    def _log_numbers(self, total: Numbers) -> None:
+        parts = [f"{worker}: {'no answer' if worker.asked else worker.numbers}" for worker in self._workers()]
         logger.info("%s", "; ".join([f"in all {total}", *parts]))
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    """Return the shorter of two times, None for none."""
+    return min((seconds for seconds in (one, other) if seconds is not None), default=None)
 
 
 def _signal_name(number: int) -> str:

@@ -360,6 +360,10 @@ class ServerTLS:
             return None
         return cls(config.tls_cert, config.tls_key or config.tls_cert, config.tls_client_ca)
 
+    def reload(self) -> None:
+        """Read the files again at once. Any thread; blocks on the file system only."""
+        self._context.reload()
+
     def wrap(self, sock: socket.socket) -> TLSTransport:
         """Return a transport before its handshake. It owns the connection; ``sock`` is of no use any more.
 
@@ -438,6 +442,10 @@ class ClientTLS:
         :raises OSError: if a file cannot be read, or holds no certificate or key (``ssl.SSLError``).
         """
         return self._context.get()
+
+    def reload(self) -> None:
+        """Read the files again at once. Any thread; blocks on the file system only."""
+        self._context.reload()
 
     def server_hostname(self, host: str) -> str:
         """Return the name the server's certificate must carry, ``host`` unless ``sslopt`` says otherwise."""

@@ -171,6 +171,16 @@ class Transport:
             wait(self._fd, READABLE, deadline)
             return bool(socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
 
+    def has_arrived(self) -> bool:
+        """Whether something has come that was not received yet, or the end. Any thread, never blocks."""
+        try:
+            socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # closed
+        return True
+
     def traffic(self) -> Traffic | None:
         """Return what the kernel knows of the traffic; None where it does not say."""
         try:

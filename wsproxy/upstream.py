@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import logging
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ from .exceptions import (
     VMINotFound,
     VMINotRunning,
 )
+from .logs import get_logger
 from .nesting import nested_deeper_than
 from .reloaded import Reloaded
 from .resolver import Resolver
@@ -42,7 +42,7 @@ from .transport import PlainTransport, Transport
 
 __all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 
-logger = logging.getLogger("wsproxy.upstream")
+logger = get_logger("wsproxy.upstream")
 
 _MAX_RESPONSE_HEAD = 64 * 1024
 _MAX_ERROR_BODY = 64 * 1024
@@ -116,6 +116,13 @@ class Dialler:
         except (TransportClosed, OSError, ValueError) as exc:
             detail = f"{type(exc.__cause__ or exc).__name__}: {exc}"
             raise UpstreamRefused("the Kubernetes API cannot be reached", log_detail=detail) from exc
+
+    def reload(self) -> None:
+        """Read CA, client certificate and token again at once. Any thread; blocks on the file system only."""
+        if self._tls:
+            self._tls.reload()
+        if self._token:
+            self._token.reload()
 
     def request(self, path: str, deadline: Deadline) -> tuple[int, bytes]:
         """Send ``GET path`` with our credentials and return status and body. Blocks until the deadline.

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import selectors
 import signal
 import socket
 
 from .channel import Channel
 from .config import Config
+from .gateway import Gateway
+from .listeners import Listener
+from .logs import get_logger
 from .server import ConsoleServer
-from .session import Gateway
-from .signals import STOP_SIGNALS, signals_to
+from .signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
+from .threads import start_thread
 
 __all__ = ["WORKER_SIGNALS", "work"]
 
-logger = logging.getLogger("wsproxy.worker")
+logger = get_logger("wsproxy.worker")
 
-WORKER_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)
+WORKER_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGUSR1)
 """What a worker handles. SIGUSR1 is meant for the supervisor: one for the whole group must end no worker."""
 
+_STOPPED = 0  # no signal has that number
 
-def work(config: Config, listener: socket.socket, channel: Channel) -> None:
+
+def work(config: Config, listener: Listener, channel: Channel) -> None:
     """Serve until SIGINT or SIGTERM, or until the supervisor is gone, and then stop in good order.
 
-    For the main thread of a process that has no other thread, and ends after this. Stopping takes at most
-    the close timeout and a few seconds. Signals that were held back over the fork come in here.
+    For the main thread of a process that has no other thread, and ends after this. After a signal sessions
+    may go on as the settings say, until a second one; then stopping takes at most the close timeout and a few
+    seconds. Signals that were held back over the fork come in here.
 
     :param listener: what to accept from; closed here.
     :param channel: leads to the supervisor, which is told when clients are served, answered when it asks
@@ -39,29 +44,64 @@ def work(config: Config, listener: socket.socket, channel: Channel) -> None:
         try:
             server.start()
             channel.send({"ready": True})
-            logger.info("%s: stopping", _attend(server, gateway, channel, woken))
+            number = _attend(server, gateway, channel, woken)
+            logger.info("%s: stopping", _name(number))
+            if number is not None:
+                _drain(server, gateway, channel, waker, woken)
         finally:
             server.stop()
-        _send_numbers(server, gateway, channel)
+        _send_numbers(server, channel)
         logger.info("stopped")
         signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # one more would end us as if we had failed
 
 
-def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket) -> str:
-    """Answer the supervisor until there is a reason to stop, and return that."""
+def _drain(
+    server: ConsoleServer, gateway: Gateway, channel: Channel, waker: socket.socket, woken: socket.socket
+) -> None:
+    """Stop as the settings say, or at once if there is one more reason to."""
+    config = gateway.config
+
+    def stop() -> None:
+        server.stop(config.drain_timeout, config.drain_grace)
+        waker.send(bytes([_STOPPED]))
+
+    stopper = start_thread("wsproxy-stop", stop, channel)
+    try:
+        if (number := _attend(server, gateway, channel, woken)) != _STOPPED:
+            logger.info("%s: stopping now", _name(number))
+    finally:
+        server.hurry()
+        stopper.join()
+
+
+def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket) -> int | None:
+    """Answer the supervisor and reload, until there is something else to do.
+
+    :returns: the signal to stop on, :data:`_STOPPED`, or None if the supervisor is gone.
+    """
     with selectors.DefaultSelector() as selector:
         selector.register(woken, selectors.EVENT_READ)
         selector.register(channel, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
                 if key.fileobj is woken:
-                    if number := next((byte for byte in woken.recv(64) if byte in STOP_SIGNALS), 0):
-                        return signal.Signals(number).name
+                    number = woken.recv(1)[0]
+                    if number in (*STOP_SIGNALS, _STOPPED):
+                        return number
+                    if number == RELOAD_SIGNAL:
+                        gateway.reload()
+                        logger.info(
+                            "%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name
+                        )
                 elif (messages := channel.receive()) is None:
-                    return "the supervisor is gone"
+                    return None
                 elif messages:
-                    _send_numbers(server, gateway, channel)
+                    _send_numbers(server, channel)
 
 
-def _send_numbers(server: ConsoleServer, gateway: Gateway, channel: Channel) -> None:
-    channel.send({"numbers": gateway.counters.numbers(server.connections).to_json()})
+def _name(number: int | None) -> str:
+    return "the supervisor is gone" if number is None else signal.Signals(number).name
+
+
+def _send_numbers(server: ConsoleServer, channel: Channel) -> None:
+    channel.send({"numbers": server.numbers().to_json()})

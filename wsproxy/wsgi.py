@@ -5,8 +5,9 @@
     application = ConsoleApp(config, application)     # consoles under config's host_path_prefix
 
 A console holds a worker thread as long as it is open. So that ordinary requests are still answered, the last
-``reserve`` threads of a process never serve consoles: with gunicorn, ``workers * (threads - reserve)``
-consoles can be open at a time, and what comes beyond is refused as "busy".
+``reserve`` threads of a process never serve consoles: with gunicorn at most ``workers * (threads - reserve)``
+consoles can be open at a time, and what comes beyond is refused as "busy". A process that is full refuses
+even while others have room, so with several workers let the kernel spread the clients (``--reuse-port``).
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from . import http
+from .audit import AuditLog
 from .authorization import Authorize
 from .claims import Grant
 from .config import Config
+from .counters import Counters
 from .credentials import looks_like_ticket
 from .deadline import Deadline
 from .environ import Environ, head_of, path_segments, peer_of
 from .exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
-from .exchange import log_refusal
 from .forwarded import client_of
+from .gateway import Gateway
 from .hooks import Hooks, OnClose, OnOpen
 from .live_sessions import SessionHandle
+from .logs import get_logger
+from .reports import Reports
 from .routing import Route, granted_route
-from .session import Gateway, new_session_id
+from .session import new_session_id
 from .threads import current_owner
 from .upgrade import RequestHead, refusal_response
 from .wsgi_exchange import Around
@@ -45,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsoleApp", "Wanted"]
 
-logger = logging.getLogger("wsproxy.wsgi")
+logger = get_logger("wsproxy.wsgi")
 
 Wanted = tuple[Grant, str, str | None]
 """What an application that has authenticated its user by itself wants: a grant, a VMI, a subresource."""
@@ -138,14 +143,13 @@ class ConsoleApp:
         :raises RuntimeError: if called from within a session.
         """
         with self._lock():
-            self._closed = True
             process = self._own_process()
-        if process is None:
-            return
-        if current_owner() is process.gateway:
-            raise RuntimeError("a session cannot close the application that it is part of")
-        process.stop(timeout)
-        atexit.unregister(self.close)
+            if process and current_owner() is process.gateway:
+                raise RuntimeError("a session cannot close the application that it is part of")
+            self._closed = True
+        if process:
+            process.stop(timeout)
+            atexit.unregister(self.close)
 
     def respond(
         self,
@@ -182,24 +186,32 @@ class ConsoleApp:
         wanted: Wanted | None,
         around: Around | None,
     ) -> Iterable[bytes]:
-        granted: tuple[Route, Grant] | None = None
-        if wanted:
-            grant, vmi, subresource = wanted
-            granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
         sock = client_socket(environ)
         process = self._started(environ)
         process.server.check()
-        return _Console(lambda: process.serve(environ, head, sock, granted, around), environ, start_response)
+        granted: tuple[Route, Grant] | None = None
+        refused: Refused | None = None
+        if wanted:
+            grant, vmi, subresource = wanted
+            try:
+                granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
+            except Refused as exc:
+                refused = exc
+
+        def serve() -> int:
+            return process.serve(environ, head, sock, granted=granted, refused=refused, around=around)
+
+        return _Console(serve, environ, start_response)
 
     def _answer(self, environ: WSGIEnvironment, head: RequestHead) -> bytes:
         """Return the whole response to a request that is no upgrade."""
-        access = self._started(environ).gateway.access
+        gateway = self._started(environ).gateway
         tls = environ.get("wsgi.url_scheme") == "https"
         client = client_of(head, peer_of(environ), tls, self.config.trusted_networks)
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         deadline = Deadline(self.config.request_timeout)
         request = http.HTTPRequest(head, client, deadline, lambda most: _body(environ, head, most), root)
-        return http.answer(request, self.config.prefix, access)
+        return http.answer(request, self.config.prefix, gateway.access, gateway.readiness)
 
     def _takes(self, environ: Environ) -> bool:
         """Whether a request is ours, where there is an application behind."""
@@ -218,14 +230,14 @@ class ConsoleApp:
                 "that issued it; use one process with more threads, or switch tickets off"
             )
         process = self._own_process()
-        if process is None:
+        if process is None or self._closed:
             with self._lock():
+                if self._closed:
+                    raise Draining("the proxy is stopping")
                 process = self._own_process() or self._start(environ)
         return process
 
     def _start(self, environ: Environ) -> WSGIProcess:
-        if self._closed:
-            raise Draining("the proxy is stopping")
         server = WSGIServer.around(environ, self._threads)
         process = WSGIProcess(self.config, self._hooks, server, self._reserve)
         process.start()
@@ -246,7 +258,8 @@ class ConsoleApp:
             logger.error("%s", refused.message)
         process = self._own_process()
         level = process.gateway.admission.refusal_level() if process else logging.INFO
-        log_refusal(level, new_session_id(), peer_of(environ), refused)
+        reports = process.gateway.reports if process else Reports(Counters(), AuditLog(None))
+        reports.refused({"session": new_session_id(), "peer": peer_of(environ)}, refused, level)
 
 
 class _Console(Iterator[bytes]):
@@ -259,12 +272,15 @@ class _Console(Iterator[bytes]):
     """
 
     def __init__(self, serve: Callable[[], int], environ: Environ, start_response: StartResponse) -> None:
-        self._serve = serve
+        self._serve: Callable[[], int] | None = serve
         self._environ = environ
         self._start_response = start_response
 
     def __next__(self) -> bytes:
-        status = self._serve()
+        serve, self._serve = self._serve, None
+        if serve is None:
+            raise StopIteration
+        status = serve()
         if "werkzeug.socket" in self._environ and "werkzeug.debug.preserve_context" not in self._environ:
             # Or it would log the path, which may hold a token; its debugger, though, shows every error.
             raise BrokenPipeError(errno.EPIPE, "the connection was a WebSocket, which has been closed")

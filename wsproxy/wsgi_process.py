@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -10,12 +9,13 @@ import threading
 from .claims import Grant
 from .config import Config
 from .environ import Environ
-from .exceptions import Busy, Draining
+from .exceptions import Busy, Draining, Refused
+from .gateway import Gateway
 from .hooks import Hooks
+from .logs import get_logger
 from .refusal import Refuser
 from .registry import Registry
 from .routing import Route
-from .session import Gateway
 from .threads import working_for
 from .upgrade import RequestHead
 from .wsgi_exchange import Around, WSGIExchange
@@ -23,7 +23,7 @@ from .wsgi_server import WSGIServer
 
 __all__ = ["WSGIProcess"]
 
-logger = logging.getLogger("wsproxy.wsgi")
+logger = get_logger("wsproxy.wsgi")
 
 _MAX_CONVERSATIONS = 64
 _LOOK_SECONDS = 0.5
@@ -90,30 +90,30 @@ class WSGIProcess:
         environ: Environ,
         head: RequestHead,
         sock: socket.socket,
-        granted: tuple[Route, Grant] | None,
-        around: Around | None,
+        *,
+        granted: tuple[Route, Grant] | None = None,
+        refused: Refused | None = None,
+        around: Around | None = None,
     ) -> int:
         """Serve one upgrade request until its console is closed, and return the HTTP status it got.
 
-        Parameters are those of :class:`.WSGIExchange`. Blocks that long; never raises.
+        Parameters are those of :class:`.WSGIExchange`. Blocks that long.
+
+        :raises OSError: if the server has closed the socket.
         """
         room = self._take_thread()
+        refuser = self._refuser if room else self._refuser_when_busy
         try:
             exchange = WSGIExchange(
-                self.gateway,
-                self._refuser if room else self._refuser_when_busy,
-                environ,
-                head,
-                sock,
-                granted=granted,
-                around=around,
+                self.gateway, refuser, environ, head, sock, granted=granted, around=around
             )
+            exchange.refused = refused
             if not room:
                 exchange.refused = Busy("as many consoles are open as this server has threads for")
             elif not self._registry.add(exchange):
                 exchange.refused = Draining("the proxy is stopping")
             with working_for(self.gateway):
-                exchange.run()
+                exchange.run()  # raises nothing
             self._registry.remove(exchange)
             return exchange.status
         finally:

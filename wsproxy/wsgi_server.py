@@ -6,7 +6,6 @@ and gunicorn's gthread workers give both.
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -15,10 +14,11 @@ from typing import Any
 
 from .environ import Environ
 from .exceptions import UnsupportedServer
+from .logs import get_logger
 
 __all__ = ["WSGIServer", "client_socket", "take_read_ahead"]
 
-logger = logging.getLogger("wsproxy.wsgi")
+logger = get_logger("wsproxy.wsgi")
 
 _USE = (
     "use gunicorn --worker-class gthread --threads N, or werkzeug's development server with threads, "

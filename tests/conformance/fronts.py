@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 from unittest import TestCase, mock
 
@@ -14,6 +14,7 @@ from wsproxy.live_sessions import SessionHandle
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.routing import host_and_port
 from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.raw_client import RawClient
 
 __all__ = [
     "Addressed",
@@ -25,6 +26,7 @@ __all__ = [
     "SocketServer",
     "busy_threads",
     "end_session",
+    "impatience",
 ]
 
 _STANDING = ("accept", "housekeeping", "idle", "jwks", "poller", "resolver")
@@ -86,9 +88,12 @@ class Front(ABC):
     """One way to serve consoles. There is one for each test case class, closed after its last test.
 
     :cvar name: what it is called.
+    :cvar own_tls: whether TLS towards clients, if there is any, is the proxy's own: then every connection
+        ends by a close_notify, and a client's end without one is no error.
     """
 
     name: ClassVar[str]
+    own_tls: ClassVar[bool] = True
 
     @abstractmethod
     def close(self) -> None:
@@ -169,15 +174,29 @@ def end_session(sessions: Callable[[], Sequence[SessionHandle]], vmi: str, code:
             session.close(code, reason)
 
 
+@contextlib.contextmanager
+def impatience() -> Iterator[None]:
+    """Let clients wait for a second only: for what is known to fail, and would otherwise take long to."""
+    with (
+        mock.patch.object(RawClient.read_head, "__defaults__", (1.0,)),
+        mock.patch.object(RawClient.recv_raw, "__defaults__", (1.0,)),
+        mock.patch.object(RawClient.wait_for_end, "__defaults__", (1.0,)),
+    ):
+        yield
+
+
 class ConformanceTestCase(ProxyTestCase):
     """Starts its proxies behind a :class:`Front`.
 
     :cvar front_type: makes the front.
     :cvar front: that of the class.
+    :cvar differences: tests and sub-tests that do not hold through it, see :mod:`.differences`.
     """
 
     front_type: ClassVar[type[Front]] = SocketServer
     front: ClassVar[Front]
+    differences: ClassVar[frozenset[str]] = frozenset()
+    maxDiff = None
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -187,7 +206,39 @@ class ConformanceTestCase(ProxyTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self._differing: set[str] = set()
+        self.addCleanup(self._check_differences)
         self.front.prepare(self)
+
+    def _check_differences(self) -> None:
+        """Fail a test among whose differences is a sub-test that it does not have."""
+        listed = {name for name in self.differences if name.startswith(f"{self._test}[")}
+        self.assertEqual(listed - self._differing, set())
+
+    @contextlib.contextmanager
+    def subTest(self, msg: object = None, **params: Any) -> Iterator[None]:
+        """Mark a part of a test; one that is among the differences has to fail."""
+        label = ", ".join(f"{key}={value!r}" for key, value in params.items())
+        name = f"{self._test}[{label}]"
+        if name not in self.differences:
+            with super().subTest(msg, **params):
+                yield
+            return
+        self._differing.add(name)
+        try:
+            with impatience():
+                yield
+        except Exception:  # noqa: BLE001 - however it fails
+            return
+        with super().subTest(msg, **params):
+            self.fail("this holds, so it is no difference")
+
+    @property
+    def _test(self) -> str:
+        """The test's name in :mod:`.differences`: that of the socket server's class."""
+        own = (cls for cls in type(self).__mro__ if cls.__module__.startswith("tests.test_"))
+        owner = next(own, type(self))
+        return f"{owner.__name__}.{self._testMethodName}"
 
     def start_proxy(  # type: ignore[override]  # what it is depends on the front
         self, host: str = "127.0.0.1", **options: Any
@@ -211,3 +262,15 @@ class ConformanceTestCase(ProxyTestCase):
     def url(self, proxy: Addressed, vmi: str, token: str | None = None) -> str:
         """Return the URL of a VMI's console at ``proxy``."""
         return f"{self.scheme}://{host_and_port(*proxy.address)}/{token or self.token(vmi)}/{vmi}"
+
+    def body(self, client: RawClient) -> bytes:
+        """Receive until the end of the connection, which is in good order where that is ours; close it."""
+        received = b""
+        try:
+            while part := client.recv_raw():
+                received += part
+        except ConnectionError:
+            if self.front.own_tls:
+                raise
+        client.close()  # gunicorn accepts nobody else until then, for 2 s
+        return received

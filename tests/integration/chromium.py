@@ -40,7 +40,13 @@ _WHEN = """new Promise(resolve => {
     observer.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
     look();
 })"""
+# What is said of a promise whose page is no more.
+_LEFT = ("Inspected target navigated or closed", "Execution context was destroyed.")
 _TEXT = "document.documentElement ? document.documentElement.textContent : ''"
+
+
+class PageLeft(RuntimeError):
+    """The page that was asked something has given way to another one."""
 
 
 class Browser:
@@ -86,10 +92,17 @@ class Browser:
     def wait_until(self, condition: str, seconds: float = _WAIT_SECONDS) -> Any:
         """Wait until a JavaScript expression about the document is truthy, and return its value.
 
+        The page may give way to another one meanwhile.
+
         :raises AssertionError: if that does not happen in time; it shows the page's text.
         """
+        deadline = Deadline(seconds)
         try:
-            return self._evaluate(_WHEN % condition, seconds)
+            while True:
+                try:
+                    return self._evaluate(_WHEN % condition, deadline.remaining())
+                except PageLeft:
+                    continue
         except TimeoutError:
             raise AssertionError(f"not so in {seconds:.0f} s: {condition}; the page: {self.text}") from None
 
@@ -111,6 +124,8 @@ class Browser:
         while (message := self._receive(deadline)).get("id") != self._number:
             self._note(message)
         if "error" in message:
+            if message["error"]["message"] in _LEFT:
+                raise PageLeft(method)
             raise RuntimeError(f"{method} failed: {message['error']['message']}")
         result: dict[str, Any] = message["result"]
         return result

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import unittest
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TypeVar
 
-from tests.proxy_process import environment, wait_until
+from tests.proxy_process import wait_until
 from wsproxy.deadline import Deadline
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.rfb_client import RFBClient
@@ -73,32 +71,6 @@ class ProgramTestCase(ProxyTestCase):
             )
         self.addCleanup(self.end_program, process)
         return process
-
-    def start_gunicorn(
-        self, application: str, *options: str, **variables: str
-    ) -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
-        """Start gunicorn, with the settings of a proxy in front of the stand-in; return it and its address.
-
-        Clients may come at once: they wait until it is there.
-
-        :param variables: further environment variables.
-        """
-        with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
-            process = self.start_program(
-                *(
-                    sys.executable,
-                    "-m",
-                    "gunicorn",
-                    "--bind",
-                    f"fd://{listener.fileno()}",
-                    *options,
-                    application,
-                ),
-                pass_fds=(listener.fileno(),),
-                env=environment(self.api) | {"XDG_RUNTIME_DIR": self.directory} | variables,
-            )
-            address: tuple[str, int] = listener.getsockname()
-            return process, address
 
     def end_program(self, process: subprocess.Popen[bytes]) -> None:
         """End a program, and kill it if that takes long. Idempotent."""

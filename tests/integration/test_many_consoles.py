@@ -1,21 +1,22 @@
-"""Fifty consoles at once to real VNC servers, through a program under gunicorn that goes on answering."""
+"""Fifty consoles at once to real VNC servers, through the examples under gunicorn, which go on answering."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.integration import beside_app
+from werkzeug.security import generate_password_hash
+
+from tests.integration import test_examples
 from tests.integration.programs import ProgramTestCase, needs
-from tests.proxy_process import environment, wait_until
+from tests.integration.wsgi_servers import Gunicorn
+from wsproxy.deadline import Deadline
+from wsproxy.testing.console_errors import ConsoleRefused
 from wsproxy.testing.kubevirt_backends import UnixBackend
 from wsproxy.testing.rfb_client import RFBClient
 
@@ -23,62 +24,101 @@ _CONSOLES = 50
 _DISPLAYS = 5
 _WORKERS = 2
 _SIZE = (320, 240)
-_REQUESTS_BESIDE = 20  # at least so many are answered while consoles are open
+_ANSWERS = 20  # at least so many while consoles are open
 _TIMEOUT = 60.0
+_RESTARTING = 1012
 
 
-class ManyConsolesTestCase(ProgramTestCase):
-    """Fifty VMIs, ten of which share the display of one TigerVNC server each."""
+@needs("Xvnc", "tigervnc-standalone-server")
+class ManyConsoles(ProgramTestCase):
+    """Fifty VMIs, ten of which share the display of one TigerVNC server each, behind two workers."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.vmis = [f"desktop-{number}" for number in range(_CONSOLES)]
         displays = [
             self.start_xvnc(f"rfb-{number}", "-AlwaysShared", geometry=_SIZE)[2]
             for number in range(_DISPLAYS)
         ]
+        self.vmis = [f"desktop-{number}" for number in range(_CONSOLES)]
         for number, vmi in enumerate(self.vmis):
             self.api.add_vmi(vmi, self.namespace, backend=UnixBackend(displays[number % _DISPLAYS]))
 
-    def start_gunicorn(self, application: str, *options: str, **variables: str) -> subprocess.Popen[bytes]:
-        """Start gunicorn with two workers; return it when both are there."""
-        listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        with listener:
-            self.address: tuple[str, int] = listener.getsockname()
-            return self.start_program(
-                *(sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
-                *("--worker-class", "gthread", "--workers", str(_WORKERS), *options, application),
-                pass_fds=(listener.fileno(),),
-                env=environment(self.api) | {"XDG_RUNTIME_DIR": self.directory} | variables,
-            )
+    def start(self, application: str, *options: str, **settings: Any) -> None:
+        """Start an example."""
+        self.server = Gunicorn(
+            self.api,
+            *("--chdir", test_examples.EXAMPLES, "--workers", str(_WORKERS), *options),
+            application=application,
+            **settings,
+        )
+        self.addCleanup(self.server.close)
 
-    def get(self, target: str = "/") -> Any:
-        """Ask the program itself, and return its JSON."""
-        connection = http.client.HTTPConnection(*self.address, timeout=_TIMEOUT)
-        try:
-            connection.request("GET", target)
-            response = connection.getresponse()
-            body = response.read()
-        finally:
-            connection.close()
-        self.assertEqual(response.status, 200)
-        return json.loads(body)
+    def test_inside(self) -> None:
+        """A Flask application with 40 threads in each worker has 50 consoles open and answers its pages."""
+        self.start(
+            "flask_lab:create_app()",
+            threads=40,
+            LAB_SECRET="the-secret-of-the-lab-in-32-bytes-or-more",
+            LAB_USERS=json.dumps({"ann": self.user("ann's")}),
+            LAB_PLAIN="true",
+        )
+        page = "http://{}:{}".format(*self.server.address)
+        person = test_examples.Person(page)
+        person.get("/login")
+        self.assertEqual(person.post("/login", name="ann", password="ann's"), 200)
+        cookie = person.cookie
+        with self.asking(lambda: self.assertEqual(person.get("/machines/desktop-0/"), 200)):
+            viewers = [
+                self.open(f"{self.server.url}/machines/{vmi}/console", header=[cookie], origin=page)
+                for vmi in self.vmis
+            ]
+            self.look_at(viewers)
+        self.assert_stops(viewers)
+
+    def user(self, password: str) -> dict[str, Any]:
+        hashed = generate_password_hash(password, "pbkdf2:sha256:1000")
+        return {"password": hashed, "namespace": self.namespace, "machines": self.vmis}
+
+    def test_beside(self) -> None:
+        """A program with 4 threads in each worker has 50 consoles open beside it, and answers."""
+        with test_examples.reserved_port() as port:
+            self.start(
+                "beside_gunicorn:application",
+                *("--config", f"{test_examples.EXAMPLES}/beside_gunicorn.conf.py"),
+                threads=4,
+                PORT=str(port),
+                LAB_MACHINES=json.dumps({"ann": self.vmis}),
+                LAB_NAMESPACE=self.namespace,
+            )
+            urls = self.urls()
+            self.assertEqual(set(urls), set(self.vmis))
+            with self.asking(self.urls):
+                viewers = [self.open(url) for url in urls.values()]
+                self.look_at(viewers)
+            self.assert_stops(viewers)
+            self.assert_refused(("127.0.0.1", port))
+
+    def urls(self) -> dict[str, str]:
+        """Ask the program for the URLs of its consoles."""
+        page = "http://{}:{}/".format(*self.server.address)
+        return dict(json.loads(test_examples.fetch(page, **{"X-Remote-User": "ann"})))
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Ask the program all the time; every request has to be answered."""
-        stop, failures = threading.Event(), list[Exception]()
+    def asking(self, ask: Callable[[], object]) -> Iterator[None]:
+        """Ask the program all the time; each time it has to answer."""
+        stop, failures = threading.Event(), list[BaseException]()
 
-        def ask() -> None:
-            asked = 0
-            while not stop.is_set() or asked < _REQUESTS_BESIDE:
+        def run() -> None:
+            answers = 0
+            while not stop.is_set() or answers < _ANSWERS:
                 try:
-                    self.get()
-                except Exception as exc:  # noqa: BLE001 - told below
-                    return failures.append(exc)
-                asked += 1
+                    ask()
+                except BaseException as exc:  # noqa: BLE001 - told below
+                    failures.append(exc)
+                    return
+                answers += 1
 
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=run)
         thread.start()
         try:
             yield
@@ -87,65 +127,41 @@ class ManyConsolesTestCase(ProgramTestCase):
             thread.join()
         self.assertEqual(failures, [])
 
-    def use(self, viewers: list[RFBClient]) -> None:
-        """See that every console shows its display and takes what is typed."""
+    def open(self, url: str, **options: Any) -> RFBClient:
+        """Open a console; a worker that has as many as it may lets the other one have it."""
+        deadline = Deadline(_TIMEOUT)
+        while True:
+            try:
+                viewer = RFBClient(url, timeout=_TIMEOUT, **options)
+                break
+            except ConsoleRefused as refused:
+                if refused.slug != "busy" or deadline.passed:
+                    raise
+        self.addCleanup(viewer.close)
+        return viewer
+
+    def look_at(self, viewers: list[RFBClient]) -> None:
+        """See that every console is open, and shows its display."""
+        self.assertEqual(self.api.live, _CONSOLES)
         for viewer in viewers:
-            self.assertEqual(viewer.size, _SIZE)
             image = viewer.screenshot(_TIMEOUT)
             self.assertEqual((image.width, image.height), _SIZE)
 
-    def children(self, process: subprocess.Popen[bytes]) -> list[int]:
-        """Return the processes that a program has started."""
-        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
-            return [int(number) for number in file.read().split()]
-
-    def assert_stops(self, process: subprocess.Popen[bytes], viewers: list[RFBClient]) -> None:
+    def assert_stops(self, viewers: list[RFBClient]) -> None:
         """End gunicorn as its supervisor would; nothing is left of it, and nothing at the API."""
-        workers = self.children(process)
+        process = self.server.process
+        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
+            workers = file.read().split()
         self.assertEqual(len(workers), _WORKERS)
         process.terminate()
-        codes = {viewer.wait_closed(_TIMEOUT).code for viewer in viewers}
-        self.assertEqual(codes, {1012})
-        self.assertEqual(process.wait(_TIMEOUT), 0, self.log())
-        for worker in workers:
-            self.assertFalse(os.path.exists(f"/proc/{worker}"))
+        self.assertEqual({viewer.wait_closed(_TIMEOUT).code for viewer in viewers}, {_RESTARTING})
+        self.assertEqual(self.server.stop(), 0)
+        self.assertEqual([worker for worker in workers if os.path.exists(f"/proc/{worker}")], [])
         self.assertTrue(self.api.wait_until_idle(_TIMEOUT))
+        self.assert_refused(self.server.address)
+        self.assertNotIn("[ERROR]", self.server.output)
+        self.assertNotIn("Traceback", self.server.output)
+
+    def assert_refused(self, address: tuple[str, int]) -> None:
         with self.assertRaises(ConnectionRefusedError):
-            socket.create_connection(self.address)
-        self.assertNotIn("Traceback", self.log())
-
-
-@needs("Xvnc", "tigervnc-standalone-server")
-class Beside(ManyConsolesTestCase):
-    """A program with four threads in each of two workers, and a proxy beside it in each."""
-
-    def test_fifty_consoles(self) -> None:
-        """Fifty consoles are open at once beside the program, which is answered, and nothing stays."""
-        os.mkdir(self.path("proxies"))
-        gunicorn = self.start_gunicorn(
-            "tests.integration.beside_app:application",
-            *("--threads", "4", "--config", "python:tests.integration.beside_app"),
-            **{beside_app.ADDRESSES: self.path("proxies")},
-        )
-        ports = self.ports(self.path("proxies"))
-        with self.asking():
-            viewers = [
-                self.connect(f"ws://127.0.0.1:{ports[number % _WORKERS]}/{self.token(vmi)}/{vmi}")
-                for number, vmi in enumerate(self.vmis)
-            ]
-            self.use(viewers)
-            self.assertEqual(self.get()["consoles"], _CONSOLES // _WORKERS)
-        self.assertEqual(self.api.live, _CONSOLES)
-        self.assert_stops(gunicorn, viewers)
-
-    def ports(self, directory: str) -> list[int]:
-        """Return the port of each worker's proxy."""
-        wait_until(lambda: len(self.ready(directory)) == _WORKERS, _TIMEOUT)
-        found = []
-        for name in self.ready(directory):
-            with open(os.path.join(directory, name), encoding="ascii") as file:
-                found.append(int(file.read()))
-        return found
-
-    def ready(self, directory: str) -> list[str]:
-        return [name for name in os.listdir(directory) if not name.endswith(".part")]
+            socket.create_connection(address, _TIMEOUT)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +13,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from types import TracebackType
 
-from tests.proxy_process import environment, wait_until
+from tests.proxy_process import environment_for, wait_until
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
 from wsproxy.testing.raw_client import RawClient
 
@@ -28,10 +28,11 @@ _STOP_TIMEOUT = 60.0
 class WSGIServerProcess:
     """A WSGI server; stop it with :meth:`stop`, or use ``with``.
 
-    :param command: what the interpreter is to run; ``{fd}`` stands for the listening socket.
+    :param command: what the interpreter is to run; it writes the URL that it listens at.
     :param api: the stand-in.
     :param scheme: "ws", or "wss" if the server speaks TLS.
     :param settings: further environment variables.
+    :ivar address: host and port.
     :cvar stop_signal: ends such a server in good order.
     """
 
@@ -43,17 +44,18 @@ class WSGIServerProcess:
         self._scheme = scheme
         self._stopping = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-            self.address: tuple[str, int] = listener.getsockname()
-            fd = listener.fileno()
-            self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-X", "dev", *(part.format(fd=fd) for part in command)],
-                env=environment(api) | settings,
-                stdin=subprocess.DEVNULL,
-                stdout=self._errors,
-                stderr=self._errors,
-                pass_fds=(fd,),
-            )
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-X", "dev", *command],
+            env=environment_for(api) | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=self._errors,
+            stderr=self._errors,
+        )
+        try:
+            self.address = ("127.0.0.1", int(self.wait_for(r"https?://127\.0\.0\.1:(\d+)")[1]))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -66,10 +68,15 @@ class WSGIServerProcess:
         size = os.fstat(self._errors.fileno()).st_size
         return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
 
-    def wait_for(self, text: str, timeout: float = _START_TIMEOUT) -> None:
-        """Wait until the server has written something."""
-        if not wait_until(lambda: text in self.output, timeout):
-            raise AssertionError(f"{text!r} did not come: {self.output}")
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until the server has written something, and return it."""
+        wait_until(
+            lambda: bool(re.search(pattern, self.output)) or self.process.poll() is not None, _START_TIMEOUT
+        )
+        match = re.search(pattern, self.output)
+        if match is None:
+            raise AssertionError(f"{pattern!r} did not come: {self.output}")
+        return match
 
     def stop(self, number: signal.Signals | None = None) -> int:
         """End the server and return its exit status. Idempotent; kills it if that takes more than 60 s.
@@ -118,7 +125,7 @@ class Gunicorn(WSGIServerProcess):
         **settings: str,
     ) -> None:
         tls = ("--certfile", certificate[0], "--keyfile", certificate[1]) if certificate else ()
-        command = ["-m", "gunicorn", "--bind", "fd://{fd}", "--worker-class", worker_class]
+        command = ["-m", "gunicorn", "--bind", "127.0.0.1:0", "--worker-class", worker_class]
         command += ["--threads", str(threads), "--no-control-socket", *tls, *options, application]
         super().__init__(command, api, scheme="wss" if certificate else "ws", **settings)
 
@@ -130,6 +137,7 @@ class Werkzeug(WSGIServerProcess):
     :param certificate: files with the certificate and its key, None for a server without TLS.
     :param debugger: whether its debugger stands in front of the application.
     :param threaded: whether it starts a thread for each request.
+    :param reloader: further arguments of ``run_simple``, for a server with a reloader.
     """
 
     stop_signal = signal.SIGINT
@@ -142,19 +150,26 @@ class Werkzeug(WSGIServerProcess):
         certificate: tuple[str, str] | None = None,
         debugger: bool = False,
         threaded: bool = True,
+        reloader: str = "",
         **settings: str,
     ) -> None:
         module, _, name = application.partition(":")
+        options = f"threaded={threaded}, ssl_context={certificate!r}"
         lines = [
             "import logging; logging.basicConfig(level=logging.INFO)",
             "from werkzeug.debug import DebuggedApplication",
-            "from werkzeug.serving import make_server",
+            "from werkzeug.serving import make_server, run_simple",
             f"from {module} import {name} as application",
             "application = DebuggedApplication(application, evalex=True)" if debugger else "",
-            f"server = make_server('127.0.0.1', 0, application, threaded={threaded}, "
-            f"ssl_context={certificate!r}, fd={{fd}})",
-            "server.serve_forever()",
         ]
+        if reloader:
+            lines.append(f"run_simple('127.0.0.1', 0, application, {options}, {reloader})")
+        else:
+            lines += [
+                f"server = make_server('127.0.0.1', 0, application, {options})",
+                "print(f'http://127.0.0.1:{server.port}', flush=True)",
+                "server.serve_forever()",
+            ]
         super().__init__(["-c", "\n".join(lines)], api, scheme="wss" if certificate else "ws", **settings)
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ..deadline import Deadline
 from ..exceptions import TransportClosed
+from ..listeners import UNIX
 from ..tls import TLSTransport
 from ..transport import PlainTransport, Transport
 from .kubevirt_frames import CLOSE, Frame, FrameBuffer, close_payload, encode_frame, parse_close
@@ -61,14 +62,15 @@ class RawClient:
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        at_path = address[0].startswith(UNIX)
+        family = socket.AF_UNIX if at_path else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.timeout = _TIMEOUT
         self.sock.settimeout(_TIMEOUT)
         try:
-            self.sock.connect(address)
+            self.sock.connect(address[0].removeprefix(UNIX) if at_path else address)
             self._transport = self._secured(tls or self.default_tls, address[0])
         except BaseException:
             self.sock.close()
@@ -111,8 +113,12 @@ class RawClient:
         port = parts.port or (443 if parts.scheme == "wss" else 80)
         client = cls((parts.hostname or "", port), receive_buffer=receive_buffer, tls=tls)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        client.send_raw(cls.request(target, headers) + early)
-        client.read_head()
+        try:
+            client.send_raw(cls.request(target, headers) + early)
+            client.read_head()
+        except BaseException:
+            client.close()
+            raise
         return client
 
     @staticmethod

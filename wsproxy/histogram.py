@@ -1,0 +1,75 @@
+"""How often a number lay in which range: a value that can be added to others, and sent to a process."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Histogram"]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of observed numbers.
+
+    :ivar bounds: the upper ends of the ranges, ascending, ends included; the last range has none.
+    :ivar counts: how many numbers lay in each range, one more than there are bounds.
+    :ivar total: the sum of the numbers.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float = 0.0
+
+    @classmethod
+    def empty(cls, *bounds: float) -> Histogram:
+        """Return one without any numbers."""
+        return cls(bounds, (0,) * (len(bounds) + 1))
+
+    def observe(self, number: float) -> Histogram:
+        """Return the histogram with one number more."""
+        place = bisect_left(self.bounds, number)
+        counts = self.counts
+        return Histogram(
+            self.bounds,
+            (*counts[:place], counts[place] + 1, *counts[place + 1 :]),
+            self.total + number,
+        )
+
+    def __add__(self, other: Histogram) -> Histogram:
+        assert self.bounds == other.bounds
+        counts = (mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True))
+        return Histogram(self.bounds, tuple(counts), self.total + other.total)
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Return each upper end as text, ``+Inf`` for the last, with the count of all that lay below."""
+        found, below = [], 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            below += count
+            found.append((bound, below))
+        return found
+
+    def to_json(self) -> dict[str, object]:
+        """Return what :meth:`from_json` takes."""
+        return {"counts": list(self.counts), "total": self.total}
+
+    def from_json(self, found: object) -> Histogram:
+        """Read another one of the same ranges.
+
+        :raises ValueError: if it is something else.
+        """
+        if not isinstance(found, Mapping) or found.keys() != {"counts", "total"}:
+            raise ValueError("this is no histogram")
+        counts, total = found["counts"], found["total"]
+        if not _are_counts(counts, len(self.counts)) or type(total) not in (int, float) or not total >= 0:
+            raise ValueError("this is no histogram")
+        return Histogram(self.bounds, tuple(counts), float(total))
+
+
+def _are_counts(found: object, size: int) -> bool:
+    return (
+        isinstance(found, Sequence)
+        and len(found) == size
+        and all(type(count) is int and count >= 0 for count in found)
+    )

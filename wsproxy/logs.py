@@ -1,0 +1,129 @@
+"""How records are logged: the session's id on every one of them, as text or as JSON.
+
+The loggers are those of :mod:`logging`, and nothing here touches the root logger or any handler. The
+program puts :class:`TextFormatter` or :class:`JSONFormatter` on a handler of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["JSONFormatter", "SessionLogger", "TextFormatter", "get_logger", "in_session", "rfc3339"]
+
+if TYPE_CHECKING:
+    _LoggerAdapter = logging.LoggerAdapter[logging.Logger]
+else:  # which Python 3.10 does not subscript
+    _LoggerAdapter = logging.LoggerAdapter
+
+_session: ContextVar[str] = ContextVar("wsproxy_session", default="")
+_BREAKS_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class _SessionFilter(logging.Filter):
+    """Puts the id of the session that the thread works for on each record, as ``session``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "session"):
+            record.session = _session.get()
+        return True
+
+
+_filter = _SessionFilter()
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of that name; its records have an attribute ``session``, "" for no session's."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_filter)
+    return logger
+
+
+@contextmanager
+def in_session(session: str) -> Iterator[None]:
+    """Have what the current thread logs belong to a session.
+
+    :param session: its id.
+    """
+    token = _session.set(session)
+    try:
+        yield
+    finally:
+        _session.reset(token)
+
+
+class SessionLogger(_LoggerAdapter):
+    """Logs for one session, from threads that work for many.
+
+    :param logger: one of :func:`get_logger`.
+    :param session: the session's id.
+    """
+
+    def __init__(self, logger: logging.Logger, session: str) -> None:
+        super().__init__(logger, {"session": session})
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs
+
+
+def rfc3339(seconds: float) -> str:
+    """Return a UNIX time as RFC 3339 writes it, in UTC, with milliseconds."""
+    text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+class TextFormatter(logging.Formatter):
+    """A line for each record, whatever a peer has put into it; a traceback follows in lines of its own.
+
+    :param with_process: whether the process id is part of it.
+    """
+
+    def __init__(self, *, with_process: bool = False) -> None:
+        process = " [%(process)d]" if with_process else ""
+        super().__init__(f"%(asctime)s{process} %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        session = getattr(record, "session", "")
+        if session and session not in record.message:
+            record.message = f"session {session}: {record.message}"
+        record.message = _BREAKS_LINES.sub(_escaped, record.message)
+        return super().formatMessage(record)
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object in one line for each record, traceback included.
+
+    Its members are ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message`` and ``process``; ``session``
+    for a session's; ``exception`` and ``stack`` if there are any; and what the record has as ``fields``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": rfc3339(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        if session := getattr(record, "session", ""):
+            line["session"] = session
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            line["exception"] = record.exc_text
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        # What every line has cannot be replaced.
+        return json.dumps({**getattr(record, "fields", {}), **line}, default=str)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
