@@ -65,6 +65,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "listeners",
             "resolver",
             "transport",
+            "upstream_url",
         }
     ),
     frozenset(
@@ -133,6 +134,7 @@ NO_IO = frozenset(
         "tickets",
         "tokens",
         "upgrade",
+        "upstream_url",
         "version",
     }
 )
