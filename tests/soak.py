@@ -4,7 +4,8 @@
 one. Both directions of each session carry numbered messages with a checksum, and each session is closed in
 good order. With ``--tls``, or with ``--client-tls``, or both, the same load is run once more through a proxy
 whose TLS transport lets two threads into one OpenSSL object, as ``ssl.SSLSocket`` in blocking mode with a
-timeout does. That one has to fail: if it does not, the load proves nothing.
+timeout does. That one has to fail: if it does not, the load proves nothing. ``--churn`` is another load,
+:mod:`tests.churn`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from tests.churn import main as churn
 from tests.proxy_process import ProxyProcess
 from wsproxy import sockets, tls
 from wsproxy.deadline import Deadline
@@ -488,7 +490,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-control", action="store_true", help="leave the control out")
     parser.add_argument("--each-python", action="store_true", help="on every Python 3.10 to 3.13 found")
     parser.add_argument("--serve-without-lock", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--churn", action="store_true", help="sessions that come and go; --churn --help has its options"
+    )
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--churn" in arguments:
+        return churn([argument for argument in arguments if argument != "--churn"])
     options = parser.parse_args(arguments)
     if options.serve_without_lock:
         return _serve_without_lock()

@@ -17,7 +17,8 @@ from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Refused
 from wsproxy.forwarded import Client
-from wsproxy.session import Gateway, Session
+from wsproxy.gateway import Gateway
+from wsproxy.session import Session
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_frames import BINARY

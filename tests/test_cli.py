@@ -272,11 +272,8 @@ class Check(ProxyTestCase):
         status, lines = self.check()
         self.assertEqual(status, 0, lines)
         self.assertTrue(all(line.startswith("ok    ") for line in lines), lines)
-        for word, line in zip(
-            ("settings", "descriptors", "certificate: none", "keys", "CA", "service-account token", "API"),
-            lines,
-            strict=True,
-        ):
+        words = ("settings", "descriptors", "certificate: none", "keys", "CA", "service-account token", "API")
+        for word, line in zip((*words, "permission: get"), lines, strict=True):
             self.assertTrue(line.startswith(f"ok    {word}"), line)
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])
 
@@ -369,6 +366,40 @@ class Check(ProxyTestCase):
         """An API that answers 5xx is a fault."""
         self.api.down = True
         self.assert_fault("answers 503", "look at the API server")
+
+    def test_permission(self) -> None:
+        """The API is asked for each enabled subresource, in each namespace that is served."""
+        served = {"WSPROXY_NAMESPACES": "lab-1,lab-2", "WSPROXY_SUBRESOURCES": "console"}
+        _, lines = self.check(**served)
+        where = "virtualmachineinstances/{} of subresources.kubevirt.io in namespace {}"
+        self.assertEqual(
+            lines[-4:],
+            [
+                f"ok    permission: get {where.format(subresource, namespace)}"
+                for subresource in ("console", "vnc")
+                for namespace in ("lab-1", "lab-2")
+            ],
+        )
+        asked = self.api.requests[-1]
+        self.assertEqual((asked.method, asked.header("content-type")), ("POST", "application/json"))
+        self.assertEqual(asked.values("authorization"), [f"Bearer {self.api.token}"])
+
+    def test_no_permission(self) -> None:
+        """A service account that may not open consoles is a fault."""
+        self.api.forbid = True
+        self.assert_fault("in all namespaces: not allowed", "WSPROXY_NAMESPACES")
+        self.assert_fault("in namespace lab-1: not allowed", "bind a role", WSPROXY_NAMESPACES="lab-1")
+
+    def test_permission_that_nobody_knows(self) -> None:
+        """Where the API cannot be asked, or does not answer the question, that is no fault."""
+        path = "/lab/{namespace}/{vmi_name}/vnc"
+        self.assertIn("cannot be asked for", self.check(WSPROXY_API_PATH=path)[1][-1])
+        config = config_from_env(self.settings())
+        for answer in ((403, b""), (201, b"{}"), (201, b"no JSON"), (201, b"[]")):
+            with mock.patch("wsproxy.check.Dialler.request", side_effect=[(200, b"{}"), answer]):
+                finding = list(check(config))[-1]
+            self.assertTrue(finding.ok)
+            self.assertIn("the API does not say", str(finding))
 
     def test_few_descriptors(self) -> None:
         """A low limit on open files is a fault."""

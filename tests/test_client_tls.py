@@ -20,9 +20,9 @@ from wsproxy.config import Config
 from wsproxy.connection import ClientConnection
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import ConfigError
+from wsproxy.gateway import Gateway
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.refusal import Refuser
-from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt_backends import Echo, Script
@@ -566,7 +566,13 @@ class Aborted(LeakTestCase):
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(_TIMEOUT)
         self.addCleanup(self.peer.close)
-        self.connection = ClientConnection(Gateway(config), Refuser("auto"), ours, "192.0.2.1:1234")
+        gateway = Gateway(config)
+        gateway.housekeeping.start(self)
+        self.addCleanup(gateway.housekeeping.stop)
+        patcher = mock.patch("wsproxy.connection.LAST_WORD_SECONDS", 0.01)  # for what has begun to come
+        patcher.start()
+        self.addCleanup(patcher.stop)
+        self.connection = ClientConnection(gateway, Refuser("auto"), ours, "192.0.2.1:1234")
         self.thread = threading.Thread(target=self.connection.run)
 
     def assert_ends(self) -> None:

@@ -11,11 +11,11 @@ from wsproxy.config import (
     SERVICE_ACCOUNT_CA,
     SERVICE_ACCOUNT_TOKEN,
     Config,
-    UpstreamURL,
 )
 from wsproxy.exceptions import ConfigError
 from wsproxy.lifetime import LifetimeRules
 from wsproxy.limits import LimitRules
+from wsproxy.upstream_url import UpstreamURL
 
 SECRET = "the-very-secret-of-at-least-32-bytes"
 
@@ -31,62 +31,6 @@ class ConfigCase(unittest.TestCase):
             config(**changes)
         self.assertNotIn(SECRET, str(caught.exception))
         return caught.exception.faults
-
-
-class UpstreamURLTest(unittest.TestCase):
-    def test_parse(self) -> None:
-        """Scheme, host, port and path are taken apart, with the scheme's default port."""
-        for url, expected in (
-            ("ws://localhost:8001", UpstreamURL("localhost", 8001, "", False)),
-            ("wss://10.96.0.1:443", UpstreamURL("10.96.0.1", 443, "", True)),
-            ("wss://api", UpstreamURL("api", 443, "", True)),
-            ("ws://api", UpstreamURL("api", 80, "", False)),
-            ("WSS://API.example/", UpstreamURL("api.example", 443, "", True)),
-            ("wss://[fd00::1]:6443", UpstreamURL("fd00::1", 6443, "", True)),
-            ("wss://api/k8s/clusters/c-1/", UpstreamURL("api", 443, "/k8s/clusters/c-1", True)),
-        ):
-            with self.subTest(url=url):
-                self.assertEqual(UpstreamURL.parse(url), expected)
-
-    def test_url(self) -> None:
-        """A whole URL has brackets around an IPv6 address, the port, and the path in front."""
-        for url, whole in (
-            ("ws://localhost:8001", "ws://localhost:8001/x"),
-            ("wss://[fd00::1]", "wss://[fd00::1]:443/x"),
-            ("wss://api/k8s/", "wss://api:443/k8s/x"),
-        ):
-            self.assertEqual(UpstreamURL.parse(url).url("/x"), whole)
-
-    def test_password_is_not_quoted(self) -> None:
-        """A URL with a password in it is refused in words that do not hold it."""
-        with self.assertRaises(ConfigError) as caught:
-            UpstreamURL.parse("wss://admin:hunter2@api")
-        self.assertNotIn("hunter2", str(caught.exception))
-
-    def test_faults(self) -> None:
-        """What is no plain WebSocket URL is a fault."""
-        for url in (
-            "",
-            "localhost:8001",
-            "http://localhost:8001",
-            "https://api",
-            "ws://",
-            "ws:///path",
-            "ws://:8001",
-            "ws://host:port",
-            "ws://host:99999",
-            "ws://[fd00::1",
-            "ws://host?x=1",
-            "ws://host#x",
-            "ws://user@host",
-            "ws://user:word@host",
-            "ws://ho st",
-            "ws://host/\r\nX: y",
-            "ws://hö.example",
-        ):
-            with self.subTest(url=url), self.assertRaises(ConfigError) as caught:
-                UpstreamURL.parse(url)
-            self.assertIn("remote_url", caught.exception.faults[0])
 
 
 class FieldsTest(ConfigCase):

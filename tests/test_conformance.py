@@ -1,4 +1,4 @@
-"""The page that says what holds behind which server is what the suite would write; notes are about tests."""
+"""The page that says what holds behind which server is what the suite would write."""
 
 from __future__ import annotations
 

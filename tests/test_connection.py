@@ -10,8 +10,8 @@ from unittest import mock
 from wsproxy.config import Config
 from wsproxy.connection import ClientConnection
 from wsproxy.deadline import Deadline
+from wsproxy.gateway import Gateway
 from wsproxy.refusal import Refuser
-from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole

@@ -22,7 +22,7 @@ class Task:
     def __init__(self, calls: queue.SimpleQueue[tuple[Task, float]], interval: float = 1000.0) -> None:
         self.calls = calls
         self.interval = interval
-        self.during: Callable[[], None] = lambda: None
+        self.during: Callable[[], object] = lambda: None
 
     def tick(self, now: float) -> float:
         self.calls.put((self, now))
@@ -66,6 +66,33 @@ class HousekeepingTest(LeakTestCase):
         task = self.task()
         self.housekeeping.add(task)
         self.assertEqual(self.called(), (task, 100.0))
+
+    def test_does_not_keep_what_was_removed(self) -> None:
+        """A session that has ended does not stay until it would have been called."""
+        self.start()
+        task, forgotten = self.task(), threading.Event()
+        weakref.finalize(task, forgotten.set)
+        self.housekeeping.add(task)
+        self.assertEqual(self.called()[0], task)
+        self.nudged()
+        self.housekeeping.remove(task)
+        del task
+        self.assertTrue(forgotten.wait(WAIT))
+
+    def test_does_not_keep_what_it_called_last(self) -> None:
+        """A session does not stay until something else is called."""
+        forgotten, going_on = threading.Event(), threading.Event()
+        task = self.task()
+        weakref.finalize(task, forgotten.set)
+        self.housekeeping.add(task)
+        task.during = lambda: going_on.wait(WAIT)
+        self.housekeeping.start(self)
+        self.addCleanup(self.housekeeping.stop)
+        self.assertEqual(self.called(), (task, 100.0))
+        self.housekeeping.remove(task)
+        del task
+        going_on.set()
+        self.assertTrue(forgotten.wait(WAIT))
 
     def test_called_after_a_delay(self) -> None:
         """A task added with a delay is not called before it has passed."""

@@ -24,8 +24,8 @@ from wsproxy.exceptions import (
     UnsupportedMediaType,
 )
 from wsproxy.forwarded import Client
+from wsproxy.gateway import Gateway
 from wsproxy.http import HTTPRequest, answer
-from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET
 from wsproxy.tokens import make_token
 from wsproxy.upgrade import HeadReader, RequestHead

@@ -67,6 +67,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "operator_token",
             "resolver",
             "transport",
+            "upstream_url",
         }
     ),
     frozenset(
@@ -89,7 +90,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"admin_sessions", "fetch", "http", "relay", "upstream"}),
     frozenset({"jwks_source", "readiness"}),
     frozenset({"live_keys"}),
-    frozenset({"check", "session"}),
+    frozenset({"check", "gateway"}),
+    frozenset({"session"}),
     frozenset({"exchange"}),
     frozenset({"connection", "wsgi_exchange"}),
     frozenset({"server", "wsgi_process"}),
@@ -136,6 +138,7 @@ NO_IO = frozenset(
         "tickets",
         "tokens",
         "upgrade",
+        "upstream_url",
         "version",
     }
 )

@@ -14,9 +14,9 @@ from wsproxy.authorization import AccessRequest
 from wsproxy.claims import Grant
 from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.exceptions import Forbidden
+from wsproxy.gateway import Gateway
 from wsproxy.limits import LIMITS
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.session import Gateway
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole

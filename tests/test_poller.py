@@ -6,6 +6,7 @@ import queue
 import socket
 import threading
 import unittest
+import weakref
 from unittest import mock
 
 from wsproxy.poller import Poller
@@ -99,6 +100,17 @@ class PollerTest(LeakTestCase):
         reader.far.sendall(b"early")
         self.poller.watch(reader)
         self.assertEqual(reader.next(), b"early")
+
+    def test_does_not_keep_what_it_has_let_go(self) -> None:
+        """What was read last, a whole session, is not kept alive until something else can be read."""
+        reader, forgotten = self.reader(), threading.Event()
+        weakref.finalize(reader, forgotten.set)
+        reader.goes_on = False
+        self.poller.watch(reader)
+        reader.far.sendall(b"last")
+        self.assertEqual((reader.next(), reader.next()), (b"last", "let go"))
+        del reader
+        self.assertTrue(forgotten.wait(_TIMEOUT))
 
     def test_end_of_stream(self) -> None:
         """The end can be read as well."""

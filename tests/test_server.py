@@ -18,9 +18,9 @@ from unittest import mock
 from tests.processes import python
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
+from wsproxy.gateway import Gateway
 from wsproxy.listeners import BACKLOG, Listener, listen
 from wsproxy.server import ConsoleServer
-from wsproxy.session import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase
 from wsproxy.testing.raw_client import RawClient
 

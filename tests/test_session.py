@@ -16,8 +16,9 @@ from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Draining, Refused, TransportClosed
 from wsproxy.forwarded import Client
+from wsproxy.gateway import Gateway
 from wsproxy.housekeeping import Housekeeping
-from wsproxy.session import Gateway, Session, rfb_expected
+from wsproxy.session import Session, rfb_expected
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole

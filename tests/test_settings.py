@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.test_config import SECRET, config
-from wsproxy.config import Config, UpstreamURL
+from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
 from wsproxy.settings import SETTINGS, config_from_env, config_from_mapping
+from wsproxy.upstream_url import UpstreamURL
 
 IN_CLUSTER = {
     "SECRET_KEY": SECRET,

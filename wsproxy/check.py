@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ __all__ = ["Finding", "check", "raise_descriptor_limit"]
 _DESCRIPTORS_PER_SESSION = 2
 _FEW_DESCRIPTORS = 1024
 _PROBE = "/version"
+_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Finding:
 
 
 def check(config: Config) -> Iterator[Finding]:
-    """Look at everything that ``config`` depends on. Blocks for at most the dial timeout, twice."""
+    """Look at everything that ``config`` depends on. Blocks for at most the dial timeout for each finding."""
     yield Finding(
         True,
         f"settings: API at {config.upstream.url('')}, listening on {host_and_port(config.host, config.port)}",
@@ -50,7 +52,9 @@ def check(config: Config) -> Iterator[Finding]:
     files = [_ca(config), _token(config)]
     yield from files
     if all(finding.ok for finding in files):
-        yield _api(config)
+        yield (api := _api(config))
+        if api.ok:
+            yield from _permissions(config)
 
 
 def raise_descriptor_limit() -> tuple[int, int]:
@@ -148,3 +152,48 @@ def _api(config: Config) -> Finding:
     if status >= 500:
         return Finding(False, f"{what} answers {status}; look at the API server")
     return Finding(True, f"{what} answers")
+
+
+def _permissions(config: Config) -> Iterator[Finding]:
+    """Ask the API whether we may open each enabled subresource, in each namespace that is served."""
+    if (resource := config.path_template.resource) is None:
+        yield Finding(True, f"permission: cannot be asked for, {config.api_path} is no resource of the API")
+        return
+    for subresource in sorted(config.enabled_subresources):
+        for namespace in config.namespaces or ("",):
+            yield _permission(config, *resource, subresource, namespace)
+
+
+def _permission(config: Config, group: str, resource: str, subresource: str, namespace: str) -> Finding:
+    where = f"in namespace {namespace}" if namespace else "in all namespaces"
+    what = f"permission: get {resource}/{subresource} of {group} {where}"
+    wanted = {
+        "verb": "get",
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": namespace,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": wanted},
+    }
+    resolver = Resolver()
+    try:
+        status, body = Dialler(config, resolver).request(
+            _ACCESS_REVIEWS, Deadline(config.dial_timeout), json.dumps(review).encode()
+        )
+        allowed = status == 201 and json.loads(body)["status"]["allowed"]
+    except (TransportClosed, OSError, ValueError, KeyError, TypeError) as exc:
+        return Finding(True, f"{what}: the API does not say ({type(exc).__name__})")
+    finally:
+        resolver.stop()
+    if status != 201:
+        return Finding(True, f"{what}: the API does not say ({status})")
+    if allowed is not True:
+        remedy = "bind a role with it to the service account"
+        if not namespace:
+            remedy += ", or name the namespaces where it is bound in WSPROXY_NAMESPACES"
+        return Finding(False, f"{what}: not allowed; {remedy}")
+    return Finding(True, what)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from .arbitration import ConsolePolicies
 from .claims import ClaimRules
@@ -19,7 +18,8 @@ from .keys import check_algorithms, load_keys
 from .lifetime import LifetimeRules
 from .limits import LimitRules
 from .origin import OriginPolicy
-from .routing import ApiPath, ListenAddress, host_and_port, is_dns_label, prefix_segments
+from .routing import ApiPath, ListenAddress, is_dns_label, prefix_segments
+from .upstream_url import UpstreamURL
 
 __all__ = [
     "CREDENTIALS",
@@ -27,7 +27,6 @@ __all__ = [
     "SERVICE_ACCOUNT_CA",
     "SERVICE_ACCOUNT_TOKEN",
     "Config",
-    "UpstreamURL",
     "collect",
 ]
 
@@ -61,44 +60,6 @@ _LIMITS = (
 )
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class UpstreamURL:
-    """Where the Kubernetes API is.
-
-    :ivar host: a name or an IP address, without brackets.
-    :ivar path: a path in front of every API path, "" for none.
-    """
-
-    host: str
-    port: int
-    path: str
-    tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> UpstreamURL:
-        """Parse a ``ws://`` or ``wss://`` URL.
-
-        :raises ConfigError: if it is none.
-        """
-        if "@" in url:  # not quoted: it holds a password
-            raise ConfigError(["remote_url has a user name in it; the service-account token is what lets in"])
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError as exc:
-            raise ConfigError([f"remote_url is {url!r}: {exc}"]) from exc
-        extra = parts.query or parts.fragment
-        if parts.scheme not in ("ws", "wss") or not host or extra or not re.fullmatch(r"[!-~]+", url):
-            raise ConfigError([f"remote_url is {url!r}; it must look like wss://HOST:PORT or ws://HOST:PORT"])
-        tls = parts.scheme == "wss"
-        return cls(host, port or (443 if tls else 80), parts.path.rstrip("/"), tls)
-
-    def url(self, path: str) -> str:
-        """Return the whole URL of an API path."""
-        scheme = "wss" if self.tls else "ws"
-        return f"{scheme}://{host_and_port(self.host, self.port)}{self.path}{path}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from .deadline import Deadline
 from .exceptions import RequestTimeout, TransportClosed
 from .exchange import LAST_WORD_SECONDS, Exchange
 from .forwarded import Client
+from .gateway import Gateway
 from .logs import get_logger
 from .refusal import Refuser
-from .session import Gateway
 from .transport import PlainTransport
 from .upgrade import HeadReader, RequestHead, Upgrade
 
@@ -36,19 +36,27 @@ class ClientConnection(Exchange):
     def __init__(self, gateway: Gateway, refuser: Refuser, sock: socket.socket, peer: str) -> None:
         super().__init__(gateway, refuser, PlainTransport(sock), peer, tls=gateway.tls is not None)
         self._sock = sock
-        self._owed = False  # the client has said something, and has had no answer yet
+        self._heard = False  # the client has said something
+        # Guarded by the lock, too: whether it has had its answer, and whether stop() has left it a second.
+        self._told = self._last_second = False
 
     def _open(self, deadline: Deadline) -> bool:
         return self._secure(deadline) and super()._open(deadline)
 
+    def _note_told(self) -> None:
+        with self._lock:
+            self._told = True
+            if self._last_second:  # to read it
+                self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+
     def _stop_waiting(self) -> None:
         """A request that has begun to come has a second more, to be answered; the rest is shut down."""
         with self._lock:
-            transport = self._transport
-        if self._owed or transport.has_arrived():
-            self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
-        else:
-            self.abort()
+            self._last_second = not self._told and (self._heard or self._transport.has_arrived())
+            if self._last_second:
+                self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+                return
+        self.abort()
 
     def _secure(self, deadline: Deadline) -> bool:
         """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
@@ -58,13 +66,14 @@ class ClientConnection(Exchange):
         try:
             if not self._transport.starts(deadline):
                 return False  # a probe of the port, for instance; neither costs a TLS object nor a line
-            self._owed = True
+            self._heard = True
             transport = tls.wrap(self._sock)
             with self._lock:
                 self._transport, aborted = transport, self._aborted
+                if not self._last_second:
+                    self._allow(self._gateway.config.request_timeout)
             if aborted:
                 transport.abort()
-            self._allow(self._gateway.config.request_timeout)
             transport.handshake(deadline)
             return True
         except (TransportClosed, TimeoutError) as exc:
@@ -90,7 +99,7 @@ class ClientConnection(Exchange):
             raise RequestTimeout("the request did not arrive in time") from None
         if not received:
             raise TransportClosed("the client left before its request was complete")
-        self._owed = True
+        self._heard = True
         return received
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
@@ -99,7 +108,7 @@ class ClientConnection(Exchange):
         self._transport.send(
             http.answer(request, config.prefix, self._gateway.access, self._gateway.readiness), deadline
         )
-        self._owed = False
+        self._note_told()
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:

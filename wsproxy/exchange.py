@@ -9,10 +9,11 @@ from .claims import Grant
 from .deadline import Deadline
 from .exceptions import Refused, TransportClosed
 from .forwarded import Client, client_of
+from .gateway import Gateway
 from .logs import get_logger, in_session
 from .refusal import Refuser
 from .routing import Route
-from .session import Gateway, Session, rfb_expected
+from .session import Session, rfb_expected
 from .transport import Transport
 from .upgrade import RequestHead, Upgrade
 
@@ -158,6 +159,7 @@ class Exchange:
             refused,
             upgrade,
             deadline,
+            on_told=self._note_told,
             rfb_route=bool(head and upgrade and self._expects_rfb(head)),
             head_only=bool(head and head.method == "HEAD"),
         )
@@ -169,6 +171,9 @@ class Exchange:
         return rfb_expected(head, config)
 
     # What a server does in its own way
+
+    def _note_told(self) -> None:
+        """Called when the client has been told all that there is to say to it."""
 
     def _stop_waiting(self) -> None:
         """End what is no session, as the server stops. Any thread, never blocks, idempotent."""

@@ -33,15 +33,19 @@ from .authorization import AccessRequest, Authorize
 from .claims import Grant
 from .closing import Ending
 from .config import Config
+from .counters import Numbers
 from .exceptions import ConfigError
 from .hooks import OnClose, OnOpen
 from .live_sessions import SessionHandle
+from .metrics import registry
 from .settings import SETTINGS, config_from_env
 from .wsgi import ConsoleApp, Wanted
 from .wsgi_exchange import Around
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from .metrics import CollectorRegistry
 
 __all__ = ["Console"]
 
@@ -151,6 +155,10 @@ class Console:
     def sessions(self) -> list[SessionHandle]:
         """Return the sessions that are open in this process. Any thread; does not block."""
         return [session for console_app in self._console_apps for session in console_app.sessions()]
+
+    def metrics_registry(self) -> CollectorRegistry:
+        """Return the metrics of this process, see :meth:`.ConsoleApp.metrics_registry`."""
+        return registry(lambda: sum((app.numbers() for app in self._console_apps), Numbers()))
 
     def close(self, timeout: float | None = None) -> None:
         """End all consoles of this process, and all threads; see :meth:`.ConsoleApp.close`."""

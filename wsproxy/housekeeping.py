@@ -6,6 +6,7 @@ import heapq
 import itertools
 import threading
 import time
+import weakref
 from typing import Protocol
 
 from .deadline import Clock
@@ -19,7 +20,6 @@ logger = get_logger("wsproxy.housekeeping")
 _AFTER_A_BUG = 1.0
 _LONGEST_WAIT = 1.0  # seconds; what is due later than that need not wake the thread
 _RUNNING = float("-inf")
-_MOST_STALE = 16  # entries of the heap that nothing in our care needs, besides as many as are needed
 
 
 class Ticking(Protocol):
@@ -41,7 +41,8 @@ class Housekeeping:
         # Guards the attributes below; not held while something ticks.
         self._changed = threading.Condition()
         self._due: dict[Ticking, float] = {}
-        self._heap: list[tuple[float, int, Ticking]] = []
+        # Weak, because what was removed stays in here until it would have been due: a whole session.
+        self._heap: list[tuple[float, int, weakref.ref[Ticking]]] = []
         self._order = itertools.count()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -65,7 +66,7 @@ class Housekeeping:
         """
         with self._changed:
             self._schedule(task, self._clock() + delay)
-            if self._heap[0][2] is task:  # the thread waits for the first one only
+            if self._heap[0][2]() is task:  # the thread waits for the first one only
                 self._changed.notify()
 
     def wake(self, task: Ticking, delay: float = 0.0) -> None:
@@ -81,10 +82,6 @@ class Housekeeping:
         """Forget ``task``; a call under way may still finish. Any thread, never blocks."""
         with self._changed:
             self._due.pop(task, None)
-            if len(self._heap) > 2 * len(self._due) + _MOST_STALE:
-                # Or what is removed, sockets and buffers included, would stay until it had been due.
-                self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
-                heapq.heapify(self._heap)
 
     def __len__(self) -> int:
         return len(self._due)
@@ -99,29 +96,44 @@ class Housekeeping:
 
     def _schedule(self, task: Ticking, due: float) -> None:
         self._due[task] = due
-        heapq.heappush(self._heap, (due, next(self._order), task))
+        heapq.heappush(self._heap, (due, next(self._order), weakref.ref(task)))
 
     def _run(self) -> None:
         while (task := self._next()) is not None:
-            now = self._clock()
-            try:
-                due = task.tick(now)
-            except Exception:
-                logger.exception("housekeeping failed")
-                due = now + _AFTER_A_BUG
-            with self._changed:
-                self._bring_forward(task, due)  # unless it was removed, or woken, meanwhile
+            self._call(task)
+            del task  # not to be kept alive while nothing else is due
+
+    def _call(self, task: Ticking) -> None:
+        now = self._clock()
+        try:
+            due = task.tick(now)
+        except Exception:
+            logger.exception("housekeeping failed")
+            due = now + _AFTER_A_BUG
+        with self._changed:
+            self._bring_forward(task, due)  # unless it was removed, or woken, meanwhile
+
+    def _first(self) -> Ticking | None:
+        """Return what is due first. Needs the lock. What was rescheduled or removed since is dropped."""
+        while self._heap:
+            due, _, reference = self._heap[0]
+            task = reference()
+            if task is not None and self._due.get(task) == due:
+                return task
+            heapq.heappop(self._heap)
+        return None
 
     def _next(self) -> Ticking | None:
         """Wait for a task to be due and take it; None when stopping."""
         with self._changed:
             while not self._stopping:
-                while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-                    heapq.heappop(self._heap)  # rescheduled or removed since
-                wait = self._heap[0][0] - self._clock() if self._heap else None
-                if wait is not None and wait <= 0:
-                    task = heapq.heappop(self._heap)[2]
-                    self._due[task] = _RUNNING
-                    return task
-                self._changed.wait(wait if wait is None else min(wait, _LONGEST_WAIT))
+                wait = None
+                if (task := self._first()) is not None:
+                    wait = min(self._heap[0][0] - self._clock(), _LONGEST_WAIT)
+                    if wait <= 0:
+                        heapq.heappop(self._heap)
+                        self._due[task] = _RUNNING
+                        return task
+                del task
+                self._changed.wait(wait)
             return None

@@ -134,6 +134,7 @@ class Poller:
                 self._serving = None
                 if not stays:
                     self._let_go(descriptor, one)
+            one = None  # not to be kept alive, and a session with it, while nothing else comes
 
     @staticmethod
     def _is_to_stay(one: Watched, buffer: bytearray, view: memoryview) -> bool:

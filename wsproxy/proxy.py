@@ -17,6 +17,7 @@ from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
 from .counters import Numbers
 from .forks import in_forked_child
+from .gateway import Gateway
 from .hooks import Hooks, OnClose, OnOpen
 from .kicks import Kicks
 from .links import console_url
@@ -27,7 +28,6 @@ from .metrics import registry
 from .operator_token import operator_guard
 from .routing import host_and_port
 from .server import ConsoleServer
-from .session import Gateway
 from .signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
 from .systemd import Notifier
 from .threads import replaced_by, start_thread

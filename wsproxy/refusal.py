@@ -8,7 +8,7 @@ and every page by the close code and reason.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from wsproto import WSConnection
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
@@ -49,6 +49,7 @@ class Refuser:
         upgrade: Upgrade | None,
         deadline: Deadline,
         *,
+        on_told: Callable[[], None] = lambda: None,
         rfb_route: bool = False,
         head_only: bool = False,
     ) -> None:
@@ -57,6 +58,7 @@ class Refuser:
         Blocks until ``deadline`` for HTTP, and for at most 5 s for a WebSocket.
 
         :param upgrade: the client's well-formed upgrade request, None if it made none.
+        :param on_told: called when all is said, and only the client's reading is waited for.
         :param rfb_route: whether the client is about to speak RFB.
         :param head_only: whether the request was HEAD.
         :raises TransportClosed: if the client is gone.
@@ -65,16 +67,23 @@ class Refuser:
         websocket = self._mode == "close" or (self._mode == "auto" and upgrade and upgrade.origin is not None)
         if upgrade and websocket and refused.close_code and self._conversations.acquire(blocking=False):
             try:
-                _refuse_by_close(transport, refused, upgrade, Deadline(_CONVERSATION_SECONDS), rfb_route)
+                whole = Deadline(_CONVERSATION_SECONDS)
+                _refuse_by_close(transport, refused, upgrade, whole, on_told, rfb_route)
             finally:
                 self._conversations.release()
         else:
             transport.send(refusal_response(refused, head_only=head_only), deadline)
+            on_told()
             transport.linger(Deadline(_LINGER_SECONDS))
 
 
 def _refuse_by_close(
-    transport: Transport, refused: Refused, upgrade: Upgrade, deadline: Deadline, rfb_route: bool
+    transport: Transport,
+    refused: Refused,
+    upgrade: Upgrade,
+    deadline: Deadline,
+    on_told: Callable[[], None],
+    rfb_route: bool,
 ) -> None:
     # As the upstream would: a browser that offered something and is given nothing shows no reason at all.
     subprotocol = answered_subprotocol(upgrade.subprotocols, PLAIN_KUBEVIRT)
@@ -88,6 +97,7 @@ def _refuse_by_close(
             if _version_came(transport, connection, deadline):
                 transport.send(connection.send(BytesMessage(failure)), deadline)
         transport.send(connection.send(CloseConnection(refused.close_code or 1008, reason)), deadline)
+        on_told()
         for _ in _messages(transport, connection, deadline):
             pass
     except LocalProtocolError:

@@ -218,6 +218,13 @@ class ApiPath:
         if not re.fullmatch(r"[a-z]+", self.subresource):
             raise ConfigError([f"api_path is {template!r}; it must end in a subresource such as /vnc"])
 
+    @property
+    def resource(self) -> tuple[str, str] | None:
+        """API group and resource that the path names, as Kubernetes' authorization has them; None if none."""
+        form = r"/apis/([a-z0-9.-]+)/[a-z0-9]+/namespaces/\{namespace\}/([a-z]+)/\{vmi_name\}"
+        found = re.fullmatch(form, self._base)
+        return (found[1], found[2]) if found else None
+
     def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
         """Return the path of one VMI's subresource; the names must have been checked."""
         filled = self._base.replace("{namespace}", namespace).replace("{vmi_name}", vmi)

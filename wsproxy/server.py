@@ -19,6 +19,7 @@ from .counters import Numbers
 from .deadline import Deadline
 from .forks import in_forked_child
 from .forwarded import UNIX_PEER
+from .gateway import Gateway
 from .listeners import BACKLOG, Listener
 from .live_sessions import SessionHandle
 from .logs import get_logger
@@ -26,7 +27,6 @@ from .pending import network_of
 from .refusal import Refuser
 from .registry import Registry
 from .routing import host_and_port
-from .session import Gateway
 from .sockets import AcceptTurns, readable_by, tune, wake
 from .threads import ThreadPool, current_owner, start_thread
 

@@ -27,11 +27,11 @@ from .channel import Channel
 from .config import Config
 from .counters import Numbers
 from .deadline import Deadline
+from .gateway import Gateway
 from .listeners import Listener, address_text, listen, listen_for_operator
 from .logs import get_logger
 from .operator_token import operator_guard
 from .routing import ListenAddress
-from .session import Gateway
 from .signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
 from .systemd import Notifier
 from .worker import WORKER_SIGNALS, work

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import websocket
 from wsproto.utilities import generate_accept_token
 
-from .config import Config, UpstreamURL
+from .config import Config
 from .deadline import Deadline
 from .exceptions import (
     ConsoleBusy,
@@ -39,6 +39,7 @@ from .response import ResponseStream
 from .sockets import connect_tcp
 from .tls import ClientTLS, TLSTransport
 from .transport import PlainTransport, Transport
+from .upstream_url import UpstreamURL
 
 __all__ = ["Dialler", "Upstream", "read_token", "refusal_of"]
 
@@ -124,9 +125,10 @@ class Dialler:
         if self._token:
             self._token.reload()
 
-    def request(self, path: str, deadline: Deadline) -> tuple[int, bytes]:
+    def request(self, path: str, deadline: Deadline, body: bytes = b"") -> tuple[int, bytes]:
         """Send ``GET path`` with our credentials and return status and body. Blocks until the deadline.
 
+        :param body: JSON to send, by POST then.
         :raises TimeoutError: if the deadline passes.
         :raises TransportClosed: if the API cannot be reached, or speaks no HTTP.
         :raises OSError: if the CA or the token cannot be read.
@@ -135,8 +137,13 @@ class Dialler:
         try:
             stream = _HandshakeStream(transport, deadline, self._credentials())
             host = self._url.url("").partition("://")[2].partition("/")[0]
-            head = f"GET {self._url.path}{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-            stream.send(head.encode("ascii"))
+            lines = [f"GET {self._url.path}{path} HTTP/1.1", f"Host: {host}", "Connection: close"]
+            if body:
+                lines[0] = lines[0].replace("GET", "POST", 1)
+                lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+            stream.send("\r\n".join([*lines, "", ""]).encode("ascii"))
+            if body:
+                transport.send(body, deadline)
             status = stream.read_head()
             return status, stream.read_body()
         finally:

@@ -8,10 +8,10 @@ import socket
 
 from .channel import Channel
 from .config import Config
+from .gateway import Gateway
 from .listeners import Listener
 from .logs import get_logger
 from .server import ConsoleServer
-from .session import Gateway
 from .signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
 from .threads import start_thread
 

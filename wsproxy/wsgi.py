@@ -26,18 +26,20 @@ from .audit import AuditLog
 from .authorization import Authorize
 from .claims import Grant
 from .config import Config
-from .counters import Counters
+from .counters import Counters, Numbers
 from .credentials import looks_like_ticket
 from .deadline import Deadline
 from .environ import Environ, head_of, path_segments, peer_of
 from .exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
 from .forwarded import client_of
+from .gateway import Gateway
 from .hooks import Hooks, OnClose, OnOpen
 from .live_sessions import SessionHandle
 from .logs import get_logger
+from .metrics import registry
 from .reports import Reports
 from .routing import Route, granted_route
-from .session import Gateway, new_session_id
+from .session import new_session_id
 from .threads import current_owner
 from .upgrade import RequestHead, refusal_response
 from .wsgi_exchange import Around
@@ -46,6 +48,8 @@ from .wsgi_server import WSGIServer, client_socket
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from .metrics import CollectorRegistry
 
 __all__ = ["ConsoleApp", "Wanted"]
 
@@ -132,6 +136,21 @@ class ConsoleApp:
         """Return the sessions that are open in this process, the oldest first. Any thread; does not block."""
         process = self._own_process()
         return process.gateway.sessions.all() if process else []
+
+    def numbers(self) -> Numbers:
+        """Return what was counted in this process, at this moment. Any thread; does not block."""
+        process = self._own_process()
+        return process.numbers() if process else Numbers()
+
+    def metrics_registry(self) -> CollectorRegistry:
+        """Return a registry of prometheus-client with the metrics of this process, see docs/metrics.md.
+
+        They are of the moment of each scrape. Several processes each have their own: have each scraped, or
+        add them up with what prometheus-client has for that. Any thread may scrape.
+
+        :raises ConfigError: if prometheus-client is not installed.
+        """
+        return registry(self.numbers)
 
     def close(self, timeout: float | None = None) -> None:
         """End every console of this process with Close 1012, and all threads; later requests are refused.

@@ -13,9 +13,9 @@ from .deadline import Deadline
 from .environ import Environ, peer_of
 from .exceptions import Refused
 from .exchange import Exchange
+from .gateway import Gateway
 from .refusal import Refuser
 from .routing import Route
-from .session import Gateway
 from .sockets import tune
 from .tls import transport_of
 from .transport import Transport

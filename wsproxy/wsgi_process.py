@@ -8,14 +8,15 @@ import threading
 
 from .claims import Grant
 from .config import Config
+from .counters import Numbers
 from .environ import Environ
 from .exceptions import Busy, Draining, Refused
+from .gateway import Gateway
 from .hooks import Hooks
 from .logs import get_logger
 from .refusal import Refuser
 from .registry import Registry
 from .routing import Route
-from .session import Gateway
 from .threads import working_for
 from .upgrade import RequestHead
 from .wsgi_exchange import Around, WSGIExchange
@@ -84,6 +85,10 @@ class WSGIProcess:
                 logger.error("%d connections did not end", left)
             gateway.stop()
             self._stopped = True
+
+    def numbers(self) -> Numbers:
+        """Return what was counted in this process, at this moment. Any thread; does not block."""
+        return self.gateway.counters.numbers(len(self._registry))
 
     def serve(
         self,

@@ -73,9 +73,8 @@ class Control:
         self.apps[port] = ConsoleApp(Config(**options), threads=int(threads) if threads else None)
 
     def stop(self, port: int) -> None:
-        """Stop to serve consoles at a port; idempotent."""
-        if app := self.apps.pop(port, None):
-            app.close()
+        """Serve no consoles at a port any more."""
+        self.apps.pop(port).close()
 
     def sessions(self, port: int) -> int:
         """How many sessions a port has."""

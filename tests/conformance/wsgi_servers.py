@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -49,6 +50,7 @@ class WSGIServer(Front):
     tls: ClassVar[bool]
 
     def __init__(self) -> None:
+        self._calling = threading.Lock()  # guards the connection to the process
         with contextlib.ExitStack() as stack:
             self._directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wsproxy-"))
             self.certificate: tuple[str, str] | None = None
@@ -73,10 +75,11 @@ class WSGIServer(Front):
 
     def call(self, name: str, *arguments: object) -> Any:
         """Call a method of the server process's :class:`.application.Control`."""
-        self._control.send((name, arguments))
-        if not self._control.poll(_CALL_TIMEOUT):
-            raise TimeoutError(f"the server does not answer: {self.output()}")
-        succeeded, value = self._control.recv()
+        with self._calling:
+            self._control.send((name, arguments))
+            if not self._control.poll(_CALL_TIMEOUT):
+                raise TimeoutError(f"the server does not answer: {self.output()}")
+            succeeded, value = self._control.recv()
         if not succeeded:
             raise RuntimeError(value)
         return value
@@ -128,10 +131,9 @@ class WSGIServer(Front):
         return WSGIProxy(self, port)
 
     def stop_app(self, port: int) -> None:
-        """Stop what is served at a port. Idempotent."""
-        if port not in self._free:
-            self.call("stop", port)
-            self._free.add(port)
+        """Stop what is served at a port, which may be used again."""
+        self.call("stop", port)
+        self._free.add(port)
 
     @contextlib.contextmanager
     def logs(self, case: TestCase, logger: str) -> Iterator[Logs]:
@@ -207,6 +209,7 @@ class WSGIProxy(ProcessFigures):
         super().__init__(server.pid)
         self.address = ("127.0.0.1", port)
         self._server = server
+        self._stopped = False
 
     @property
     def url(self) -> str:
@@ -221,7 +224,9 @@ class WSGIProxy(ProcessFigures):
 
     def stop_thread(self) -> None:
         """See :class:`.RunningProxy`."""
-        self._server.stop_app(self.address[1])
+        if not self._stopped:  # the port may be another one's by now
+            self._stopped = True
+            self._server.stop_app(self.address[1])
 
     close = stop_thread
 

@@ -13,7 +13,7 @@ from typing import Any
 from wsproxy.claims import Grant
 from wsproxy.config import DEFAULT_API_PATH, Config
 from wsproxy.exceptions import BadToken, TokenExpired
-from wsproxy.session import Gateway
+from wsproxy.gateway import Gateway
 from wsproxy.tokens import MAX_TOKEN_SIZE, make_token
 
 from .texts import assert_own_text

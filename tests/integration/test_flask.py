@@ -237,6 +237,19 @@ class HooksTest(FlaskTestCase):
         self.assert_echoes(client)
 
 
+class MetricsTest(FlaskTestCase):
+    def test_registry(self) -> None:
+        """The consoles of all applications are counted together, at the moment of the scrape."""
+        applications = self.make_app(), self.make_app()
+        found = self.console.metrics_registry()
+        self.assertEqual(found.get_sample_value("wsproxy_sessions"), 0)
+        for app in applications:
+            client = self.open(self.serve(app), f"/console/{self.token('echo')}/echo")
+            self.assert_echoes(client)
+        self.assertEqual(found.get_sample_value("wsproxy_sessions"), 2)
+        self.assertEqual(found.get_sample_value("wsproxy_sessions_opened_total"), 2)
+
+
 class SettingsTest(FlaskTestCase):
     def test_from_the_application(self) -> None:
         """The settings may stand in the application's configuration, as text or as values."""

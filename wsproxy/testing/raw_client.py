@@ -113,8 +113,12 @@ class RawClient:
         port = parts.port or (443 if parts.scheme == "wss" else 80)
         client = cls((parts.hostname or "", port), receive_buffer=receive_buffer, tls=tls)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        client.send_raw(cls.request(target, headers) + early)
-        client.read_head()
+        try:
+            client.send_raw(cls.request(target, headers) + early)
+            client.read_head()
+        except BaseException:
+            client.close()
+            raise
         return client
 
     @staticmethod

@@ -1,0 +1,121 @@
+"""What all sessions of one server share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from .access import AccessControl
+from .admission import Admission
+from .arbitration import Arbitration
+from .audit import AuditLog
+from .config import Config
+from .counters import Counters
+from .deadline import Clock
+from .denylist import Denylist
+from .hooks import Hooks
+from .housekeeping import Housekeeping
+from .limits import Limits
+from .live_keys import LiveKeys
+from .live_sessions import LiveSessions
+from .logs import get_logger
+from .poller import Poller
+from .readiness import Readiness
+from .relay import RelayLimits
+from .reports import Reports
+from .resolver import Resolver
+from .tickets import Tickets
+from .tls import ServerTLS
+from .tokens import TokenVerifier
+from .upstream import Dialler
+
+__all__ = ["Gateway"]
+
+logger = get_logger("wsproxy.gateway")
+
+_NO_HOOKS = Hooks()
+
+
+class Gateway:
+    """What all sessions of one server share.
+
+    :param config: the settings.
+    :param hooks: what the embedding program is asked and told.
+    :param clock: seconds, for all that housekeeping looks after.
+    :ivar tls: TLS towards clients, None if they come without.
+    :ivar sessions: the sessions that are open.
+    :ivar admits: whether new sessions may be opened.
+    :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
+    :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
+    """
+
+    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
+        self.config = config
+        self.hooks = hooks
+        self.admits = True
+        self.sessions = LiveSessions()
+        self.tls = ServerTLS.from_config(config)
+        self.resolver = Resolver()
+        self.keys = LiveKeys(config, self.resolver)
+        self.verifier = TokenVerifier(self.keys, config.claim_rules)
+        self.tickets = Tickets(threading.Lock()) if config.tickets else None
+        self.limits = Limits(config.limit_rules, threading.Lock(), clock)
+        self.denylist = Denylist(threading.Lock())
+        self.access = AccessControl(
+            config, self.verifier, self.tickets, hooks.authorize, self.limits, self.denylist
+        )
+        self.arbitration = Arbitration(
+            config.console_policies, config.show_user, threading.Condition(), clock
+        )
+        self.dialler = Dialler(config, self.resolver)
+        self.clock = clock
+        self.housekeeping = Housekeeping(clock)
+        self.poller = Poller() if Poller.available else None
+        self.counters = Counters(self.limits.hits)
+        self.audit = AuditLog(config.audit_log)
+        self.reports = Reports(self.counters, self.audit)
+        self.readiness = Readiness(self.dialler)
+        self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
+        self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
+
+        self.on_reload: list[Callable[[], None]] = [self.keys.reload, self.dialler.reload, self.audit.open]
+        if self.tls:
+            self.on_reload.append(self.tls.reload)
+
+    def reload(self) -> None:
+        """Read keys and certificates again, and open log files anew; open sessions go on.
+
+        What cannot be used stays as it was, with one error in the log. Not for a signal handler; any thread.
+        Blocks on the file system only.
+        """
+        for step in self.on_reload:
+            try:
+                step()
+            except Exception:  # a bug of ours, which must not keep the others from what they do
+                logger.exception("reloading failed")
+
+    def start(self) -> None:
+        """Start the threads that all sessions share. Once only."""
+        self.audit.open()
+        self.housekeeping.start(self)
+        self.keys.start(self)
+        if self.poller:
+            self.poller.start(self)
+            self.housekeeping.add(self.poller)
+
+    def stop(self) -> None:
+        """End the threads that all sessions share. After the last session."""
+        if self.poller:
+            self.poller.stop()
+        self.keys.stop()
+        self.housekeeping.stop()
+        self.audit.close()
+
+    def stop_resolving(self) -> None:
+        """Fail the sessions that wait for a name or a key, now and later. Idempotent.
+
+        Waits at most a second.
+        """
+        self.keys.stop_waiting()
+        self.resolver.stop()
