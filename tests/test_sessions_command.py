@@ -181,7 +181,10 @@ class Answers(CommandTestCase):
         self.reply(200, {"sessions": [], "tokens": []})
         status, output, errors = self.run_command("kick", "--user", "5")
         self.assertEqual((status, output), (1, "0 sessions ended, 0 tokens refused from now on\n"))
-        self.assertEqual(errors, "wsproxy sessions: nothing fits\n")
+        self.assertEqual(errors, "wsproxy sessions: there is nothing that fits this\n")
+        self.assertEqual(
+            self.run_command("kick", "a", "b")[2], "wsproxy sessions: there is nothing that fits a, b\n"
+        )
 
     def test_refused(self) -> None:
         """A refusal, a stranger, and nobody at all are each said in a line."""
@@ -200,6 +203,8 @@ class Answers(CommandTestCase):
                 status, output, errors = self.run_command()
                 self.assertEqual((status, output), (1, ""))
                 self.assertEqual(errors, f"wsproxy sessions: {where} is no operator's listener of wsproxy\n")
+                if b"404" not in answer:
+                    self.assertEqual(self.run_command("kick", "a"), (1, "", errors))
         os.environ["WSPROXY_ADMIN"] = f"unix:{self.directory}/nobody"
         status, output, errors = self.run_command()
         self.assertEqual((status, output), (1, ""))

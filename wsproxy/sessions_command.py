@@ -34,6 +34,7 @@ def add_sessions_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     parser = commands.add_parser(
         "sessions",
         help="list or end the sessions of a running proxy",
+        usage="wsproxy sessions [list | kick [ID ...]] [options]",  # argparse wants IDs before options
         description="List the sessions of a running proxy, or end some and have their tokens refused.",
         epilog="kick ends the sessions that all of the options fit, or those whose IDs are given.",
     )
@@ -129,15 +130,21 @@ def _kick(client: _Client, options: argparse.Namespace) -> int:
     else:
         wanted = [{"session": id} for id in options.ids] or [_criteria(options)]
     done: dict[str, list[str]] = {"sessions": [], "tokens": []}
+    missing = []
     for body in wanted:
-        for name, ids in client.ask("POST", "/kick", body).items():
-            done[name] += ids
+        answer = client.ask("POST", "/kick", body)
+        try:
+            done = {name: ids + answer[name] for name, ids in done.items()}
+        except (KeyError, TypeError):
+            raise _Failed(client.stranger) from None
+        if not any(answer.values()):
+            missing.append(body.get("session", "this"))
     if options.json:
         print(json.dumps(done, indent=2))
     else:
         print(f"{len(done['sessions'])} sessions ended, {len(done['tokens'])} tokens refused from now on")
-    if not any(done.values()):
-        raise _Failed("nothing fits")
+    if missing:
+        raise _Failed(f"there is nothing that fits {', '.join(missing)}")
     return 0
 
 
