@@ -11,15 +11,19 @@ from unittest import mock
 from wsproxy.admin import AdminEndpoint, AdminRequest, AdminServer, AdminThread, Reply
 from wsproxy.admin_api import admin_endpoints
 from wsproxy.counters import Numbers
-from wsproxy.exceptions import Busy, ConfigError
+from wsproxy.exceptions import BadToken, Busy, ConfigError
 from wsproxy.listeners import listen, listen_for_operator
 from wsproxy.routing import ListenAddress
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
-from wsproxy.upgrade import HeadReader, http_response
+from wsproxy.upgrade import HeadReader, RequestHead, http_response
 
 _TIMEOUT = 20.0
 _BIG = b"x" * 10**7  # more than the kernel takes at once
 _GOOD = b"GET /good HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_POST = (
+    b"POST /post HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json; charset=utf-8\r\nContent-Length: 5\r\n\r\n"
+)
 
 
 class AdminTestCase(LeakTestCase):
@@ -37,6 +41,9 @@ class AdminTestCase(LeakTestCase):
             ),
             "/busy": AdminEndpoint("GET", self.be_busy),
             "/bug": AdminEndpoint("GET", lambda request, reply: reply(self.fail_to_answer)),
+            "/post": AdminEndpoint("POST", self.give_back),
+            "/named/": AdminEndpoint("DELETE", self.give_back),
+            "/guarded": AdminEndpoint("POST", self.give_back, self.refuse),
         }
         listener = listen("127.0.0.1", 0)
         self.address = listener.getsockname()
@@ -45,6 +52,12 @@ class AdminTestCase(LeakTestCase):
 
     def be_busy(self, request: AdminRequest, reply: Reply) -> None:
         raise Busy("not now")
+
+    def give_back(self, request: AdminRequest, reply: Reply) -> None:
+        reply(lambda: http_response(200, f"{request.name}:".encode() + request.body))
+
+    def refuse(self, head: RequestHead) -> None:
+        raise BadToken("not you")
 
     def fail_to_answer(self) -> bytes:
         raise RuntimeError("a bug")
@@ -123,6 +136,40 @@ class Requests(AdminTestCase):
         self.assertIn(b" 400 ", self.ask(b"\x16\x03\x01"))
         self.assertIn(b" 431 ", self.ask(b"GET /good HTTP/1.1\r\n" + b"x: " + b"y" * 17000 + b"\r\n\r\n"))
 
+    def test_named(self) -> None:
+        """One element of the path may be a name."""
+        answer = self.ask(b"DELETE /named/a%20b HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.assertTrue(answer.endswith(b"\r\n\r\na%20b:"), answer)
+        for path in ("/named", "/named/", "/named/a/b", "/named//", "/named/a/", "/good/"):
+            with self.subTest(path):
+                self.assertEqual(self.status(f"DELETE {path}", "Host: localhost"), 404)
+
+    def test_body(self) -> None:
+        """A POST has a body of JSON, in whatever pieces it comes; what is behind it is dropped."""
+        sock = self.connect()
+        for byte in _POST + b"hello":
+            sock.sendall(bytes([byte]))
+            self.serve()
+        self.assertTrue(self.read(sock).endswith(b"\r\n\r\n:hello"))
+        self.assertTrue(self.ask(_POST + b"hello, world").endswith(b":hello"))
+        for status, lines in (
+            (415, ["Content-Length: 5"]),
+            (415, ["Content-Type: text/plain", "Content-Length: 5"]),
+            (415, ["Content-Type: application/json", "Content-Type: application/json", "Content-Length: 5"]),
+            (411, ["Content-Type: application/json"]),
+            (413, ["Content-Type: application/json", "Content-Length: 16385"]),
+            (400, ["Content-Type: application/json", "Content-Length: 0"]),
+            (400, ["Content-Type: application/json", "Content-Length: 5", "Transfer-Encoding: chunked"]),
+        ):
+            with self.subTest(lines):
+                self.assertEqual(self.status("POST /post", "Host: localhost", *lines), status)
+
+    def test_guard(self) -> None:
+        """Who may not ask is refused before the method and the body are looked at, and is not waited for."""
+        self.assertEqual(self.status("GET /guarded", "Host: localhost"), 401)
+        self.assertEqual(self.status("POST /guarded", "Host: localhost", "Content-Length: 99999"), 401)
+        self.assertIn(b" 401 ", self.ask(_POST.replace(b"/post", b"/guarded")))
+
     def test_bug(self) -> None:
         """A bug in making an answer is logged, and does nothing else."""
         with self.assertLogs("wsproxy.admin", "ERROR"):
@@ -138,6 +185,15 @@ class Times(AdminTestCase):
         self.now = 4.9
         self.serve()
         self.assertAlmostEqual(self.server.next_due() or 0, 0.1)
+        self.now = 5.0
+        self.assertIn(b" 408 ", self.read(sock))
+
+    def test_slow_body(self) -> None:
+        """The body belongs to the request."""
+        sock = self.connect()
+        sock.sendall(_POST + b"hell")
+        self.now = 4.9
+        self.serve()
         self.now = 5.0
         self.assertIn(b" 408 ", self.read(sock))
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from wsproxy.authorization import AccessRequest, Authorize, authorized
 from wsproxy.claims import Grant
+from wsproxy.denylist import TokenKey
 from wsproxy.exceptions import Forbidden, LimitExceeded
 
 GRANT = Grant(5, "lab-1", ("vm", "other"), 1e12, "id-5")
@@ -53,7 +54,19 @@ class AuthorizedTest(unittest.TestCase):
             replace(GRANT, expires_at=0.0, vmis=("other",)),
         ):
             with self.subTest(narrowed):
-                self.assertIs(authorized(returning(narrowed), GRANT, REQUEST), narrowed)
+                self.assertEqual(authorized(returning(narrowed), GRANT, REQUEST), narrowed)
+
+    def test_token_key(self) -> None:
+        """Whatever a hook returns is revoked with the token, for as long as that is valid."""
+        key = TokenKey(b"digest", GRANT.expires_at)
+        grant = replace(GRANT, token_key=key)
+        for answer in (
+            None,
+            grant,
+            GRANT,
+            replace(GRANT, expires_at=0.0, token_key=TokenKey(b"another", 0.0)),
+        ):
+            self.assertEqual(authorized(returning(answer), grant, REQUEST).token_key, key)
 
     def test_widened(self) -> None:
         """A grant of anything more, or of anything else, refuses."""

@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "audit",
+            "denylist",
             "frames",
             "housekeeping",
             "keys",
@@ -63,6 +64,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "jwks",
             "keyring",
             "listeners",
+            "operator_token",
             "resolver",
             "transport",
             "upstream_url",
@@ -76,6 +78,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "live_sessions",
             "refusal",
             "response",
+            "sessions_command",
             "tickets",
             "tokens",
             "writer",
@@ -83,8 +86,8 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"admission", "config", "hooks", "metrics", "pump", "reports"}),
-    frozenset({"access", "admin_api", "links", "pump_threads", "settings", "tls"}),
-    frozenset({"fetch", "http", "relay", "upstream"}),
+    frozenset({"access", "admin_api", "kicks", "links", "pump_threads", "settings", "tls"}),
+    frozenset({"admin_sessions", "fetch", "http", "relay", "upstream"}),
     frozenset({"jwks_source", "readiness"}),
     frozenset({"live_keys"}),
     frozenset({"check", "gateway"}),
@@ -110,6 +113,7 @@ NO_IO = frozenset(
         "config",
         "credentials",
         "deadline",
+        "denylist",
         "environ",
         "exceptions",
         "forwarded",

@@ -6,6 +6,7 @@ import gc
 import unittest
 import weakref
 from typing import Any, cast
+from unittest import mock
 
 from wsproxy.claims import Grant
 from wsproxy.closing import Ending
@@ -20,7 +21,7 @@ class FakeRelay:
 
     def __init__(self) -> None:
         self.ending: Ending | None = None
-        self.bytes_up = self.bytes_down = 0
+        self.bytes_up = self.bytes_down = self.data_up = 0
         self.ends: list[tuple[int, str]] = []
 
     def end(self, code: int, reason: str) -> None:
@@ -50,6 +51,20 @@ class Handles(unittest.TestCase):
         self.relay.bytes_up, self.relay.bytes_down = 3, 4
         self.assertEqual((handle.bytes_up, handle.bytes_down, handle.ending), (3, 4, None))
         self.assertEqual(repr(handle), "<SessionHandle 0a0b0c0d open: user 'eve', lab-1/vm vnc>")
+
+    def test_last_activity(self) -> None:
+        """It is when data of the client was seen first; whatever else comes is none."""
+        self.assertEqual(self.handle.last_activity, self.handle.opened)
+        with mock.patch("time.time", lambda: 2e9):
+            self.relay.bytes_up = 100
+            self.assertEqual(self.handle.last_activity, self.handle.opened)
+            self.relay.data_up = 50
+            self.handle.note_activity()
+        with mock.patch("time.time", lambda: 3e9):
+            self.assertEqual(self.handle.last_activity, 2e9)
+            self.relay.data_up = 51
+            self.live.remove(self.handle, GONE)
+            self.assertEqual(self.handle.last_activity, 2e9)
 
     def test_close(self) -> None:
         """A close goes to the relay with its code and reason; without any it is 4499, kicked."""

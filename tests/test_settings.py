@@ -115,6 +115,7 @@ class FromEnvTest(SettingsCase):
             "KUBERNETES_SERVICE_HOST",
             "KUBERNETES_SERVICE_PORT",
             "WS_REMOTE_URL",
+            "WSPROXY_ADMIN_TOKEN_FILE",
             "WSPROXY_TLS_CLIENT_CA",
             "WSPROXY_TLS_KEY",
         }
@@ -165,6 +166,14 @@ class FromEnvTest(SettingsCase):
         self.assertEqual((found.tls_cert, found.tls_key, found.tls_client_ca), ("/a", "/k", "/c"))
         for fault, name in zip(self.faults(IN_CLUSTER | both), ("tls_key", "tls_client_ca"), strict=True):
             self.assertEqual(fault, f"{name} is set but tls_cert is not; set it, or clients come without TLS")
+
+    def test_operator(self) -> None:
+        """The operator's token is of no use without a listener to show it to."""
+        token = {"WSPROXY_ADMIN_TOKEN_FILE": "/t"}
+        found = config_from_env(IN_CLUSTER | token | {"WSPROXY_ADMIN": "unix:/a"})
+        self.assertEqual((found.admin, found.admin_token_file), ("unix:/a", "/t"))
+        (fault,) = self.faults(IN_CLUSTER | token)
+        self.assertIn("admin_token_file is set but admin is not", fault)
 
     def test_dev_mode(self) -> None:
         """In dev mode the API is at WS_REMOTE_URL, by default that of kubectl proxy, and nowhere else."""

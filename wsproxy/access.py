@@ -12,7 +12,8 @@ from .claims import Grant
 from .config import Config
 from .credentials import GRANT, TICKET, Credential, bearer_token, find_credential
 from .deadline import Deadline
-from .exceptions import BadRequest, Forbidden, NotFound, TokenExpired
+from .denylist import Denylist
+from .exceptions import BadRequest, BadToken, Forbidden, NotFound, TokenExpired
 from .forwarded import Client
 from .limits import Limits
 from .logs import get_logger
@@ -35,6 +36,7 @@ class AccessControl:
     :param tickets: None where tickets are switched off.
     :param authorize: the embedder's hook, None without one.
     :param limits: told of failed attempts, which may end further ones.
+    :param denylist: the tokens that are refused though they are valid.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class AccessControl:
         tickets: Tickets | None,
         authorize: Authorize | None,
         limits: Limits,
+        denylist: Denylist,
     ) -> None:
         self._config = config
         self._verifier = verifier
         self._tickets = tickets
         self._authorize = authorize
         self._limits = limits
+        self._denylist = denylist
 
     @property
     def issues_tickets(self) -> bool:
@@ -100,6 +104,7 @@ class AccessControl:
 
     def _authorized(self, head: RequestHead, client: Client, kind: str, route: Route, grant: Grant) -> Grant:
         """Check that the grant allows the route, now, and ask the embedder."""
+        self._check_revoked(grant)
         grant.authorize(route.vmi, route.namespace)
         if self._authorize is not None:
             subresource = route.subresource or self._config.path_template.subresource
@@ -109,6 +114,10 @@ class AccessControl:
         if grant.seconds_left() <= 0:  # the ticket's, or the hook's
             raise TokenExpired("the token has expired")
         return grant
+
+    def _check_revoked(self, grant: Grant) -> None:
+        if self._denylist.denies(grant.token_key):
+            raise BadToken("the token has been revoked")
 
     def _redeem(self, ticket: Credential, subresource: str, head: RequestHead, client: Client) -> Grant:
         """Use a ticket up, before anything else can refuse the request."""
@@ -136,7 +145,9 @@ class AccessControl:
         with self._limits.attempt(network_of((client.address,))):
             token = bearer_token(head)
             self._check_origin(head, client, ambient=False)
-            return self._verifier.verify(token, deadline)
+            grant = self._verifier.verify(token, deadline)
+            self._check_revoked(grant)
+            return grant
 
     def issue_ticket(
         self,

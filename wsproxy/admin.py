@@ -12,11 +12,19 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from .deadline import Clock
-from .exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refused, RequestTimeout
+from .exceptions import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 from .forks import in_forked_child
 from .logs import get_logger
 from .threads import start_thread
@@ -31,6 +39,7 @@ _REQUEST_SECONDS = 5.0  # for the whole request
 _ANSWER_SECONDS = 5.0  # for making the answer, and once more for its being taken
 _LINGER_SECONDS = 1.0
 _RECEIVE = 4096
+_MAX_BODY = 16 * 1024
 _BUG = http_response(500, b"a bug; the log has more\n")
 _SLOW = http_response(504, b"the answer was not there in time\n")
 
@@ -46,10 +55,14 @@ class AdminRequest:
     """A request that may be answered.
 
     :ivar path: without the query.
+    :ivar name: the last element of a path whose others are one of the endpoints'.
+    :ivar body: of a POST: JSON, as its sender says.
     """
 
     head: RequestHead
     path: str
+    name: str = ""
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -58,10 +71,12 @@ class AdminEndpoint:
 
     :ivar method: the one that it takes.
     :ivar handle: answers; may raise :class:`.Refused`. Must not block.
+    :ivar guard: raises :class:`.Refused` for who may not ask, before anything else is looked at.
     """
 
     method: str
     handle: Callable[[AdminRequest, Reply], None]
+    guard: Callable[[RequestHead], None] | None = None
 
 
 class AdminServer:
@@ -70,7 +85,7 @@ class AdminServer:
     It has a descriptor that becomes readable when :meth:`serve` has something to do.
 
     :param listener: a listening socket, closed by :meth:`close`.
-    :param endpoints: by their paths.
+    :param endpoints: by their paths; one that ends with a slash is for any one name behind it.
     :param hosts: names that the Host header may have, besides addresses and localhost.
     """
 
@@ -149,13 +164,22 @@ class AdminServer:
 
     def _receive(self, exchange: _Exchange, received: bytes) -> None:
         try:
-            head = exchange.reader.feed(received)
-            if head is None:
+            if exchange.found is None:
+                head = exchange.reader.feed(received)
+                if head is None:
+                    return
+                exchange.found = self._find(head)
+                exchange.body_size = _body_size(head)
+                received = exchange.reader.rest
+            exchange.body += received
+            if len(exchange.body) < exchange.body_size:
                 return
             exchange.asked, exchange.due = True, self._clock() + _ANSWER_SECONDS
-            endpoint, request = self._find(head)
+            endpoint, request = exchange.found
+            request = replace(request, body=bytes(exchange.body[: exchange.body_size]))
             endpoint.handle(request, lambda make: self._reply(exchange, make))
         except Refused as refused:
+            exchange.asked = True
             self._refuse(exchange, refused)
 
     def _find(self, head: RequestHead) -> tuple[AdminEndpoint, AdminRequest]:
@@ -168,14 +192,18 @@ class AdminServer:
             raise Forbidden("the Host header must be an address, localhost, or a name listed in admin_hosts")
         if head.values("origin"):
             raise Forbidden("this is not for pages")
-        head.refuse_body()
         path = head.target.partition("?")[0]
-        endpoint = self._endpoints.get(path)
+        endpoint, name = self._endpoints.get(path), ""
         if endpoint is None:
+            parent, slash, name = path.rpartition("/")
+            endpoint = self._endpoints.get(parent + slash)
+        if endpoint is None or path.endswith("/"):
             raise NotFound("there is no such page")
+        if endpoint.guard:
+            endpoint.guard(head)
         if head.method != endpoint.method:
             raise MethodNotAllowed(endpoint.method)
-        return endpoint, AdminRequest(head, path)
+        return endpoint, AdminRequest(head, path, name)
 
     def _is_host(self, values: list[str]) -> bool:
         if len(values) != 1:
@@ -233,10 +261,26 @@ class AdminServer:
         exchange.sock.close()
 
 
+def _body_size(head: RequestHead) -> int:
+    """Return how many bytes follow a head that may be answered.
+
+    :raises Refused: if it is not what should follow.
+    """
+    if head.method != "POST":
+        head.refuse_body()
+        return 0
+    # A page can send JSON nowhere without being asked first (CORS); what forms send is of other types.
+    types = [value.partition(";")[0].strip().lower() for value in head.values("content-type")]
+    if types != ["application/json"]:
+        raise UnsupportedMediaType("the body must be application/json")
+    return head.body_size(_MAX_BODY)
+
+
 class _Exchange:
     """One connection, its request and its response.
 
     :ivar due: when its time is over, for what it is at.
+    :ivar found: what answers it, and the request without its body, once the head is there.
     :ivar asked: whether its request is complete, or will never be.
     :ivar answered: whether it has a response.
     :ivar unsent: the rest of that.
@@ -246,6 +290,9 @@ class _Exchange:
         self.sock = sock
         self.due = due
         self.reader = HeadReader()
+        self.found: tuple[AdminEndpoint, AdminRequest] | None = None
+        self.body = bytearray()
+        self.body_size = 0
         self.asked = self.answered = False
         self.unsent = memoryview(b"")
 

@@ -65,7 +65,7 @@ def authorized(authorize: Authorize, grant: Grant, request: AccessRequest) -> Gr
         what = "more than the token does" if isinstance(answer, Grant) else type(answer).__name__
         logger.error("the authorize hook granted %s; it must return None or a grant of less", what)
         raise Forbidden("the authorize hook failed")
-    return answer
+    return replace(answer, token_key=grant.token_key)
 
 
 def _is_within(narrowed: Grant, grant: Grant) -> bool:

@@ -11,13 +11,16 @@ Every claim that is used is checked for its type first, and names are compared a
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from .denylist import TokenKey
 from .exceptions import BadToken, ConfigError, Forbidden, TokenExpired
 from .routing import is_dns_label
 
@@ -41,6 +44,7 @@ class Grant:
         short word, else made from its hash.
     :ivar patterns: whether ``*`` in ``vmis`` stands for any characters; otherwise it matches nothing.
     :ivar may_take_over: whether it may take a console from who has it, where consoles can be taken over.
+    :ivar token_key: by what its token is known when that is revoked; None if there is none.
     """
 
     user: str | int
@@ -50,6 +54,7 @@ class Grant:
     token_id: str
     patterns: bool = False
     may_take_over: bool = True
+    token_key: TokenKey | None = field(default=None, repr=False, compare=False)
 
     def seconds_left(self) -> float:
         """Return how long the token is still valid; negative once it is not."""
@@ -158,10 +163,11 @@ class ClaimRules:
             **rest,
         )
 
-    def grant(self, claims: object, token_id: str) -> Grant:
+    def grant(self, claims: object, token_id: str, digest: bytes = b"") -> Grant:
         """Return what the claims of a token with a right signature grant.
 
         :param token_id: what names it if it has no ``jti`` that does.
+        :param digest: what it is revoked by if it has no ``jti``.
         :raises TokenExpired: if its time is over.
         :raises Forbidden: if its namespace is not served here.
         :raises BadToken: for every other fault.
@@ -192,6 +198,7 @@ class ClaimRules:
             token_id=jti if _SHORT_WORD.fullmatch(jti) else token_id,
             patterns=self.patterns,
             may_take_over=takeover is not False,
+            token_key=TokenKey(_digest(claims.get("iss"), jti) if jti else digest, expires_at),
         )
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
@@ -232,6 +239,12 @@ class ClaimRules:
 
 def _is_one_of(name: object, expected: tuple[str, ...]) -> bool:
     return isinstance(name, str) and name in expected
+
+
+def _digest(issuer: object, jti: str) -> bytes:
+    """Return what stands for a token: a ``jti`` is its issuer's (RFC 7519 section 4.1.7)."""
+    issuer = issuer if isinstance(issuer, str) else None
+    return hashlib.sha256(json.dumps([issuer, jti]).encode("ascii")).digest()
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""The program: ``wsproxy serve``, ``token``, ``check`` and ``demo``."""
+"""The program: ``wsproxy serve``, ``sessions``, ``token``, ``check`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .live_keys import read_key_file
 from .logs import JSONFormatter, TextFormatter, get_logger
 from .proxy import WebsocketProxy
 from .routing import is_dns_label, is_dns_subdomain
+from .sessions_command import add_sessions_command
 from .settings import SETTINGS, config_from_env
 from .supervisor import Supervisor
 from .systemd import Notifier, activated_descriptor
@@ -223,6 +224,8 @@ def _parser() -> argparse.ArgumentParser:
     check_ = commands.add_parser("check", help="say whether a proxy with these settings could serve")
     check_.set_defaults(command=_check)
     _add_settings(check_)
+
+    add_sessions_command(commands)
 
     demo = commands.add_parser("demo", help="show the whole path, with no cluster")
     demo.set_defaults(command=_demo)

@@ -132,6 +132,8 @@ class Config:
     :param audit_log: file to which events of sessions are appended as JSON lines; None for none.
     :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; None for nowhere.
     :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
+    :param admin_token_file: file with the operator's bearer token; None for a file of the user's own, or for
+        none where ``admin`` is a path.
     :param max_pending: how many clients of one process may not have authenticated yet.
     :param workers: how many processes the program serves with; :class:`.WebsocketProxy` is always one.
     :param cpu_affinity: "auto" (each process of the program keeps the threads that run Python on one CPU) or
@@ -199,6 +201,7 @@ class Config:
     audit_log: str | None = None
     admin: str | None = None
     admin_hosts: tuple[str, ...] = ()
+    admin_token_file: str | None = None
     workers: int = 1
     cpu_affinity: str = "auto"
 
@@ -318,6 +321,8 @@ class Config:
             faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
         if self.cpu_affinity not in CPU_AFFINITIES:
             faults.append(f"cpu_affinity is {self.cpu_affinity!r}; choose from {', '.join(CPU_AFFINITIES)}")
+        if self.admin_token_file is not None and self.admin is None:
+            faults.append("admin_token_file is set but admin is not; say where the operator's listener is")
         if self.log_format not in LOG_FORMATS:
             faults.append(f"log_format is {self.log_format!r}; choose from {', '.join(LOG_FORMATS)}")
         if self.log_level not in _LOG_LEVELS:

@@ -13,6 +13,7 @@ from .audit import AuditLog
 from .config import Config
 from .counters import Counters
 from .deadline import Clock
+from .denylist import Denylist
 from .hooks import Hooks
 from .housekeeping import Housekeeping
 from .limits import Limits
@@ -60,7 +61,10 @@ class Gateway:
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
         self.limits = Limits(config.limit_rules, threading.Lock(), clock)
-        self.access = AccessControl(config, self.verifier, self.tickets, hooks.authorize, self.limits)
+        self.denylist = Denylist(threading.Lock())
+        self.access = AccessControl(
+            config, self.verifier, self.tickets, hooks.authorize, self.limits, self.denylist
+        )
         self.arbitration = Arbitration(
             config.console_policies, config.show_user, threading.Condition(), clock
         )

@@ -28,6 +28,9 @@ class Relayed(Protocol):
     @property
     def bytes_down(self) -> int: ...
 
+    @property
+    def data_up(self) -> int: ...
+
     def end(self, code: int, reason: str) -> None: ...
 
 
@@ -56,6 +59,7 @@ class SessionHandle:
         # None after the end, when the rest is final: a handle that is kept must not keep a relay alive.
         self._relay: Relayed | None = relay
         self._final: tuple[int, int, Ending | None] = (0, 0, None)
+        self._data_up, self._active = 0, self.opened
         in_forked_child(self, SessionHandle._forget)
 
     @property
@@ -79,6 +83,21 @@ class SessionHandle:
         """Bytes received from the virtual machine's side so far, WebSocket headers included."""
         relay = self._relay
         return relay.bytes_down if relay else self._final[1]
+
+    @property
+    def last_activity(self) -> float:
+        """When the client last sent data, UNIX time in seconds; the opening if it never did.
+
+        It is looked at now, and otherwise once in a ping interval, so it may be said later than it was.
+        """
+        self.note_activity()
+        return self._active
+
+    def note_activity(self) -> None:
+        """Look whether the client has sent data since the last look. For housekeeping."""
+        relay = self._relay
+        if relay and (data := relay.data_up) != self._data_up:
+            self._data_up, self._active = data, time.time()
 
     @property
     def ending(self) -> Ending | None:

@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from .admin import AdminServer, AdminThread
 from .admin_api import admin_endpoints
+from .admin_sessions import session_endpoints
 from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
 from .counters import Numbers
 from .forks import in_forked_child
 from .gateway import Gateway
 from .hooks import Hooks, OnClose, OnOpen
+from .kicks import Kicks
 from .links import console_url
 from .listeners import UNIX, address_text, listen, listen_for_operator
 from .live_sessions import SessionHandle
 from .logs import get_logger
 from .metrics import registry
+from .operator_token import operator_guard
 from .routing import host_and_port
 from .server import ConsoleServer
 from .signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
@@ -112,6 +115,8 @@ class WebsocketProxy:
     :param audit_log: file to which events of sessions are appended as JSON lines.
     :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; by default nowhere.
     :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
+    :param admin_token_file: file with the bearer token that lists and ends sessions there, made if there is
+        none; by default one in the directory for temporary files, and none where ``admin`` is a path.
     :raises ConfigError: a :class:`ValueError` listing every fault.
     """
 
@@ -175,6 +180,7 @@ class WebsocketProxy:
         audit_log: str | None = None,
         admin: str | None = None,
         admin_hosts: Sequence[str] = (),
+        admin_token_file: str | None = None,
     ) -> None:
         self._setup(
             Config(
@@ -232,6 +238,7 @@ class WebsocketProxy:
                 audit_log=audit_log,
                 admin=admin,
                 admin_hosts=_texts(admin_hosts),
+                admin_token_file=admin_token_file,
             ),
             Hooks(authorize, on_open, on_close),
         )
@@ -457,8 +464,10 @@ class WebsocketProxy:
         config = self.config
         if config.admin_address is None:
             return None
+        guard = operator_guard(config.admin_token_file, config.admin_address)
+        kicks = Kicks(gateway.sessions, gateway.denylist, gateway.verifier, gateway.reports)
+        answers = admin_endpoints(lambda then: then(server.numbers())) | session_endpoints(guard, kicks)
         listener = listen_for_operator(config.admin_address, reuse_port=reuse_port)
-        answers = admin_endpoints(lambda then: then(server.numbers()))
         admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
         logger.info("the operator's listener is at %s", address_text(*listener.address))
         admin.start(gateway)

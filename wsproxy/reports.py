@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .audit import AuditLog
@@ -17,6 +17,7 @@ __all__ = ["Reports"]
 
 _connection = get_logger("wsproxy.connection")
 _session = get_logger("wsproxy.session")
+_operator = get_logger("wsproxy.admin")
 
 
 class Reports:
@@ -103,6 +104,23 @@ class Reports:
         )
         if level >= logging.INFO:
             self._audit.write("refused", fields)
+
+    def kicked(self, by: Mapping[str, str], sessions: Sequence[str], tokens: Sequence[str]) -> None:
+        """The operator ended sessions.
+
+        :param by: what they, or the token, were chosen by; never a token.
+        :param sessions: their ids; each has its own report of its end.
+        :param tokens: ids of the tokens that are refused from now on.
+        """
+        fields = {"by": dict(by), "sessions": list(sessions), "tokens": list(tokens)}
+        _operator.info(
+            "kicked %d sessions by %s; %d tokens are refused from now on",
+            len(sessions),
+            ", ".join(f"{name} {value!r}" for name, value in by.items()),
+            len(tokens),
+            extra={"fields": fields},
+        )
+        self._audit.write("kicked", fields)
 
 
 def _who(about: Mapping[str, Any]) -> str:

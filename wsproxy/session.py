@@ -91,6 +91,7 @@ class Session:
         self._network = network_of((host_of(peer),))
         self._places = [gateway.limits.take_connection(self._network)]
         self._lifetime: Lifetime | None = None
+        self._handle: SessionHandle | None = None
 
     @property
     def peer(self) -> str:
@@ -223,7 +224,7 @@ class Session:
             counters=gateway.counters,
             session=self.id,
         )
-        handle = SessionHandle(
+        handle = self._handle = SessionHandle(
             relay,
             id=self.id,
             grant=grant,
@@ -239,6 +240,8 @@ class Session:
             relay.end(*end)
         gateway.reports.opened(self.about, relay, opened.dial_seconds)
         gateway.sessions.add(handle)
+        if gateway.denylist.denies(grant.token_key):  # since it was looked at; who revokes one now, finds us
+            handle.close()
         try:
             gateway.hooks.opened(handle)
             now = gateway.clock()
@@ -304,8 +307,9 @@ class Session:
 
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`."""
-        relay, lifetime = self._relay, self._lifetime
-        assert relay is not None and lifetime is not None
+        relay, lifetime, handle = self._relay, self._lifetime, self._handle
+        assert relay is not None and lifetime is not None and handle is not None
+        handle.note_activity()
         if relay.ending is None and (over := lifetime.look(now, relay.data_up)):
             self.end(*over)
         due = relay.tick(now)

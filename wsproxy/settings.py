@@ -106,6 +106,7 @@ SETTINGS = (
     _setting("WSPROXY_AUDIT_LOG", "audit_log", str, "file to append events of sessions to, as JSON lines"),
     _setting("WSPROXY_ADMIN", "admin", str, "listener for the operator: HOST:PORT or unix:PATH"),
     Setting("WSPROXY_ADMIN_HOSTS", "admin_hosts", _names, None, "names that it may be asked for by"),
+    _setting("WSPROXY_ADMIN_TOKEN_FILE", "admin_token_file", str, "file with its token, made if missing"),
     _setting("WSPROXY_API_PATH", "api_path", str, "API path with {namespace} and {vmi_name}"),
     Setting("WSPROXY_SUBRESOURCES", "subresources", _names, None, "further subresources a path may name"),
     Setting("WSPROXY_ALGORITHMS", "algorithms", _names, "HS256, or as the keys are", "JWS algorithms"),

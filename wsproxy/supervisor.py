@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from .admin import AdminServer
 from .admin_api import admin_endpoints
+from .admin_sessions import session_endpoints
 from .affinity import settle
 from .channel import Channel
 from .config import Config
@@ -29,6 +30,7 @@ from .deadline import Deadline
 from .gateway import Gateway
 from .listeners import Listener, address_text, listen, listen_for_operator
 from .logs import get_logger
+from .operator_token import operator_guard
 from .routing import ListenAddress
 from .signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
 from .systemd import Notifier
@@ -131,9 +133,11 @@ class Supervisor:
                     self._admin.close()
 
     def _serve_operator(self, address: ListenAddress) -> AdminServer:
+        guard = operator_guard(self._config.admin_token_file, address)
+        answers = admin_endpoints(self._ask) | session_endpoints(guard, None)
         listener = listen_for_operator(address, reuse_port=self._config.reuse_port)
         logger.info("the operator's listener is at %s", address_text(*listener.address))
-        return AdminServer(listener, admin_endpoints(self._ask), self._config.admin_hosts)
+        return AdminServer(listener, answers, self._config.admin_hosts)
 
     def _listen(self) -> Listener:
         config = self._config

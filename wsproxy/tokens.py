@@ -73,7 +73,8 @@ class TokenVerifier:
         if grant is None or tried is not ring or grant.seconds_left() <= 0:
             jws = _JWS(token)
             ring = self._check_signature(jws, ring, deadline)
-            grant = self._rules.grant(_json(jws.payload, _MAX_CLAIMS_BRACKETS), jws.id())
+            signed = jws.digest()
+            grant = self._rules.grant(_json(jws.payload, _MAX_CLAIMS_BRACKETS), signed.hex()[:16], signed)
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[digest] = grant, ring
@@ -137,9 +138,9 @@ class _JWS:
         """Whether a key of ``ring`` made the signature."""
         return ring.verifies(self.algorithm, self.kid, self._signed, self._signature)
 
-    def id(self) -> str:
-        """Return a name made of what is signed: an ECDSA signature's holder can make it look different."""
-        return hashlib.sha256(self._signed).hexdigest()[:16]
+    def digest(self) -> bytes:
+        """Return the SHA-256 of what is signed: an ECDSA signature's holder can make it look different."""
+        return hashlib.sha256(self._signed).digest()
 
 
 def _json(part: str, most_brackets: int) -> Any:

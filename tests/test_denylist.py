@@ -1,0 +1,63 @@
+"""Tokens that are refused though they are valid."""
+
+from __future__ import annotations
+
+import math
+import threading
+import unittest
+from unittest import mock
+
+from wsproxy import denylist
+from wsproxy.denylist import Denylist, TokenKey
+from wsproxy.exceptions import Busy
+
+
+class DenylistTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.now = 1000.0
+        self.denied = Denylist(threading.Lock(), lambda: self.now)
+
+    def deny(self, **tokens: float) -> None:
+        self.denied.deny(TokenKey(name.encode(), until) for name, until in tokens.items())
+
+    def denies(self, digest: bytes) -> bool:
+        return self.denied.denies(TokenKey(digest, 2000.0))
+
+    def test_denies(self) -> None:
+        """What is denied is in it, and nothing else is."""
+        self.assertFalse(self.denies(b"a"))
+        self.deny(a=1060.0, b=math.inf)
+        self.assertTrue(self.denies(b"a"))
+        self.assertTrue(self.denies(b"b"))
+        self.assertFalse(self.denies(b"c"))
+        self.assertFalse(self.denied.denies(None))
+
+    def test_forgets_what_has_expired(self) -> None:
+        """A token that is not valid any more needs no memory; one that never expires does for ever."""
+        self.deny(a=1060.0, b=math.inf)
+        self.now = 1059.0
+        self.deny(c=1100.0)
+        self.assertEqual(len(self.denied), 3)
+        self.now = 1060.0
+        self.deny()
+        self.assertEqual(len(self.denied), 2)
+        self.assertFalse(self.denies(b"a"))
+        self.assertTrue(self.denies(b"b"))
+
+    def test_bounded(self) -> None:
+        """When it is full nothing is added, nothing forgotten; what is in it may be denied once more."""
+        with mock.patch.object(denylist, "MAX_DENIED", 2):
+            self.deny(a=1060.0, b=1060.0)
+            with self.assertRaises(Busy):
+                self.deny(b=1100.0, c=1100.0)
+            self.assertFalse(self.denies(b"c"))
+            self.deny(a=1100.0)
+            self.now = 1060.0
+            self.deny(c=1100.0)
+            self.assertTrue(self.denies(b"a"))
+            self.assertTrue(self.denies(b"c"))
+            self.assertFalse(self.denies(b"b"))
+
+
+if __name__ == "__main__":
+    unittest.main()

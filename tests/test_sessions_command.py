@@ -1,0 +1,240 @@
+"""``wsproxy sessions``, without a proxy: what it takes, and how it shows what a proxy says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import socketserver
+import tempfile
+import threading
+import unittest
+from typing import Any
+from unittest import mock
+
+from wsproxy.cli import main
+from wsproxy.sessions_command import _duration, _shown, _size
+from wsproxy.testing.case import LeakTestCase
+from wsproxy.upgrade import http_response
+
+_SESSION = {
+    "id": "0a0b0c0d",
+    "user": "eve\x1b[2J\u202e",
+    "namespace": "lab-1",
+    "vmi": "ubuntu",
+    "subresource": "vnc",
+    "client": "",
+    "token_id": "t-1",
+    "since": "2026-01-02T03:00:00.000Z",
+    "expires": "2026-01-02T03:40:00.500Z",
+    "last_activity": "2026-01-02T03:04:00.000Z",
+    "bytes_up": 1000,
+    "bytes_down": 5_000_000,
+}
+_LIST = {
+    "time": "2026-01-02T03:05:03.000Z",
+    "sessions": [_SESSION, {**_SESSION, "id": "11111111", "user": 5, "expires": None}],
+}
+_TABLE = """\
+ID        USER                NAMESPACE  VMI     CONSOLE  CLIENT  OPEN   EXPIRES    IDLE   UP    DOWN
+0a0b0c0d  eve\\u001b[2J\\u202e  lab-1      ubuntu  vnc      -       5m03s  in 34m57s  1m03s  1000  4.8M
+11111111  5                   lab-1      ubuntu  vnc      -       5m03s  never      1m03s  1000  4.8M
+"""
+
+
+class CommandTestCase(LeakTestCase):
+    """Runs the command; nothing of the environment's is known to it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WSPROXY_")}
+        for patcher in (
+            mock.patch.dict(os.environ, environment, clear=True),
+            mock.patch.object(tempfile, "tempdir", self.directory),
+        ):
+            patcher.start()
+            self.addCleanup(patcher.stop)
+
+    def run_command(self, *arguments: str) -> tuple[int, str, str]:
+        """Return status, output, and what was said of errors."""
+        output, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            try:
+                status = main(["sessions", *arguments])
+            except SystemExit as exc:
+                status = int(exc.code or 0)
+        return status, output.getvalue(), errors.getvalue()
+
+
+class Faults(CommandTestCase):
+    def assert_fault(self, fault: str, *arguments: str) -> None:
+        with self.subTest(arguments):
+            status, output, errors = self.run_command(*arguments)
+            self.assertEqual((status, output), (2, ""))
+            self.assertIn(fault, errors)
+
+    def test_faults(self) -> None:
+        """What is wrong is said before anybody is asked."""
+        self.assert_fault("WSPROXY_ADMIN is not set; it must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+        self.assert_fault("WSPROXY_ADMIN is 9100; it must be", "--admin", "9100")
+        self.assert_fault("invalid choice", "end")
+        here = ("--admin", "unix:/nowhere/at/all")
+        for chosen in (("0a0b0c0d",), ("--user", "5"), ("--token-file", "-")):
+            self.assert_fault("use kick to end some", *here, "list", *chosen)
+        several: tuple[tuple[str, ...], ...] = (
+            (),
+            ("0a0b0c0d", "--user", "5"),
+            ("--user", "5", "--token-file", "-"),
+        )
+        for arguments in several:
+            self.assert_fault("kick needs IDs, or --token-file, or any of", *here, "kick", *arguments)
+
+    def test_token(self) -> None:
+        """A token that cannot be read is named by its file, and one of somebody else's is not taken."""
+        directory = os.path.join(self.directory, f"wsproxy-{os.getuid()}")
+        path = os.path.join(directory, "admin-token")
+        self.assert_fault(
+            f"the operator's token in {path}: No such file or directory; WSPROXY_ADMIN_TOKEN_FILE names",
+            *("--admin", "127.0.0.1:1"),
+        )
+        os.mkdir(directory)
+        os.chmod(directory, 0o777)
+        with open(path, "w", encoding="ascii") as file:
+            file.write("x" * 32)
+        self.assert_fault("the directory is not this user's alone", "--admin", "127.0.0.1:1")
+        self.assert_fault("/nowhere: No such file", "--admin", "unix:/x", "--admin-token-file", "/nowhere")
+
+
+class _Proxy(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    block_on_close = True
+
+
+class Answers(CommandTestCase):
+    """What a proxy's answers become."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.answer = b""
+        self.requests: list[tuple[bytes, bytes]] = []
+        test = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                line, size = self.rfile.readline(), 0
+                while header := self.rfile.readline().strip().lower():
+                    if header.startswith(b"content-length:"):
+                        size = int(header[15:])
+                test.requests.append((line.strip(), self.rfile.read(size)))
+                self.wfile.write(test.answer)
+
+        path = os.path.join(self.directory, "admin")
+        server = _Proxy(path, Handler)
+        self.addCleanup(server.server_close)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(server.shutdown)
+        os.environ["WSPROXY_ADMIN"] = f"unix:{path}"
+
+    def reply(self, status: int, body: Any) -> None:
+        self.answer = http_response(status, json.dumps(body).encode())
+
+    def test_list(self) -> None:
+        """The table is readable, and shows nothing that a terminal would obey."""
+        self.reply(200, _LIST)
+        self.assertEqual(self.run_command(), (0, _TABLE, ""))
+        self.assertEqual(self.run_command("list"), (0, _TABLE, ""))
+        status, output, _ = self.run_command("--json")
+        self.assertEqual((status, json.loads(output)), (0, _LIST))
+        self.assertEqual(self.requests, [(b"GET /sessions HTTP/1.1", b"")] * 3)
+
+    def test_kick(self) -> None:
+        """Options choose together, IDs one by one, a token by itself."""
+        self.reply(200, {"sessions": ["a"], "tokens": ["t"]})
+        path = os.path.join(self.directory, "token")
+        with open(path, "w", encoding="ascii") as file:
+            file.write("a.b.c\n")
+        said = "1 sessions ended, 1 tokens refused from now on\n"
+        for arguments, bodies, expected in (
+            (("--user", "5", "--namespace", "lab-1"), [{"user": "5", "namespace": "lab-1"}], said),
+            (("--namespace", "a", "--vmi", "b"), [{"namespace": "a", "vmi": "b"}], said),
+            (("--token-id", "x"), [{"token_id": "x"}], said),
+            (("--token-file", path), [{"token": "a.b.c"}], said),
+            (("a", "b"), [{"session": "a"}, {"session": "b"}], said.replace("1", "2")),
+        ):
+            with self.subTest(arguments):
+                self.requests.clear()
+                self.assertEqual(self.run_command("kick", *arguments), (0, expected, ""))
+                self.assertEqual([json.loads(body) for _, body in self.requests], bodies)
+                self.assertEqual({line for line, _ in self.requests}, {b"POST /kick HTTP/1.1"})
+        with mock.patch("sys.stdin", io.StringIO(" d.e.f \n")):
+            status, output, _ = self.run_command("kick", "--token-file", "-", "--json")
+        self.assertEqual((status, json.loads(output)), (0, {"sessions": ["a"], "tokens": ["t"]}))
+        self.assertEqual(json.loads(self.requests[-1][1]), {"token": "d.e.f"})
+
+    def test_nothing_fits(self) -> None:
+        """A kick that does nothing is a failure, so that a script notices."""
+        self.reply(200, {"sessions": [], "tokens": []})
+        status, output, errors = self.run_command("kick", "--user", "5")
+        self.assertEqual((status, output), (1, "0 sessions ended, 0 tokens refused from now on\n"))
+        self.assertEqual(errors, "wsproxy sessions: nothing fits\n")
+
+    def test_refused(self) -> None:
+        """A refusal, a stranger, and nobody at all are each said in a line."""
+        self.reply(401, {"message": "no\nway"})
+        self.assertEqual(self.run_command(), (1, "", "wsproxy sessions: 401: no\\u000away\n"))
+        where = os.environ["WSPROXY_ADMIN"]
+        for answer in (
+            b"SSH-2.0-x\r\n",
+            http_response(200, b"hello"),
+            http_response(404, b"[]"),
+            http_response(200, b'{"sessions": 5}'),
+            http_response(200, b"{}"),
+        ):
+            with self.subTest(answer):
+                self.answer = answer
+                status, output, errors = self.run_command()
+                self.assertEqual((status, output), (1, ""))
+                self.assertEqual(errors, f"wsproxy sessions: {where} is no operator's listener of wsproxy\n")
+        os.environ["WSPROXY_ADMIN"] = f"unix:{self.directory}/nobody"
+        status, output, errors = self.run_command()
+        self.assertEqual((status, output), (1, ""))
+        self.assertIn("no answer from unix:", errors)
+
+
+class Figures(unittest.TestCase):
+    def test_durations(self) -> None:
+        for seconds, text in (
+            (-3.0, "0s"),
+            (59.9, "59s"),
+            (60, "1m00s"),
+            (3599, "59m59s"),
+            (7384, "2h03m"),
+            (3 * 86400 + 4 * 3600, "3d04h"),
+        ):
+            self.assertEqual(_duration(seconds), text)
+
+    def test_sizes(self) -> None:
+        for size, text in (
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1.0K"),
+            (20_000, "20K"),
+            (1_030_000, "1.0M"),
+            (2**31, "2.0G"),
+            (2**60, "1024P"),
+        ):
+            self.assertEqual(_size(size), text)
+
+    def test_shown(self) -> None:
+        self.assertEqual(_shown("Éva"), "Éva")
+        self.assertEqual(_shown(5), "5")
+        self.assertEqual(_shown("a\nb"), "a\\u000ab")
+
+
+if __name__ == "__main__":
+    unittest.main()
