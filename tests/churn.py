@@ -40,8 +40,8 @@ _CLIENTS = 16
 _WARM_UP = 0.15  # of all clients: caches fill, and memory settles
 _KIB_IN_USE = 1024
 _MEMORY = 4 << 20  # of which the cache of tokens may take one, and holes between what is in use
-# One arena of glibc's for all threads. There are eight for a CPU otherwise, each with holes that grow
-# until each has had its busiest moment.
+# One arena of glibc's for all threads. There are eight for a CPU otherwise, each with holes of its own that
+# grow until each has had its busiest moment.
 _MALLOC = {"MALLOC_ARENA_MAX": "1"}
 _SETTLE = 60.0
 _LOOK = 0.5

@@ -1,8 +1,8 @@
 """The program with a window into it, for ``scripts/soak --churn``: it tells what it knows of its clients.
 
-SIGUSR1 has it write its numbers to stderr, one line of JSON; SIGUSR2 the same, and the objects and the memory
-that are left after a collection of garbage. With ``--leak`` it loses something with every session, on
-purpose: that is the control.
+SIGUSR1 has it write its numbers to stderr, one line of JSON; SIGUSR2 the same, with the objects and memory
+left after a collection of garbage. With ``--leak`` it loses something with every session, on purpose: that is
+the control.
 """
 
 from __future__ import annotations
