@@ -12,9 +12,12 @@ import json
 import os
 import platform
 import random
+import re
 import signal
+import socket
 import ssl
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,7 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from tests.churn_program import MARK
+from tests.churn_program import MALLOC, MARK
 from tests.churn_visits import SETTINGS, Visit, add_shared_consoles
 from tests.proxy_process import ProxyProcess, wait_until
 from wsproxy.deadline import Deadline
@@ -35,11 +38,10 @@ __all__ = ["main"]
 _PER_SECOND = 25.0
 _CLIENTS = 16
 _WARM_UP = 0.15  # of all clients: caches fill, and memory settles
-# It takes some two thousand clients until the busiest moment has been, for which memory is kept.
-_SETTLING = 2000
-_MEMORY, _MEMORY_SETTLING = 4 << 20, 12 << 20
-# One arena of glibc's for all threads. There are eight for a CPU otherwise, each keeps the megabyte that the
-# busiest moment of its threads took, and many minutes pass until all have had one: that would hide a leak.
+_KIB_IN_USE = 1024
+_MEMORY = 4 << 20  # of which the cache of tokens may take one, and holes between what is in use
+# One arena of glibc's for all threads. There are eight for a CPU otherwise, each with holes of its own that
+# grow until each has had its busiest moment.
 _MALLOC = {"MALLOC_ARENA_MAX": "1"}
 _SETTLE = 60.0
 _LOOK = 0.5
@@ -74,7 +76,10 @@ class Figures:
     """What the proxy's process holds at one moment.
 
     :ivar numbers: what it knows of clients, by its own account.
-    :ivar objects: what it has for single connections, by class; only where garbage was collected before.
+    :ivar objects: what it has for single connections, by class; only where garbage was collected before,
+        as ``allocated``.
+    :ivar allocated: what its allocators have given out.
+    :ivar gauges: what its metrics say.
     """
 
     descriptors: int
@@ -82,27 +87,35 @@ class Figures:
     memory: int
     numbers: dict[str, int]
     objects: dict[str, int]
+    allocated: dict[str, int]
+    gauges: dict[str, int]
 
     @property
     def held(self) -> dict[str, int]:
         """All that has to come back, memory aside."""
         counted = {name: count for name, count in self.numbers.items() if name != "opened"}
         objects = {f"{name} objects": count for name, count in self.objects.items()}
-        return {"descriptors": self.descriptors, "threads": self.threads} | counted | objects
+        own = {"descriptors": self.descriptors, "threads": self.threads}
+        return own | counted | self.gauges | objects
 
     def shown(self) -> dict[str, str]:
         """Return everything as text."""
-        own = {"descriptors": self.descriptors, "threads": self.threads} | self.numbers
+        own = {"descriptors": self.descriptors, "threads": self.threads} | self.numbers | self.gauges
         own["Python objects of single connections"] = sum(self.objects.values())
         memory = f"{self.memory / 2**20:.1f}"
-        return {"resident memory, MiB": memory} | {name: str(count) for name, count in own.items()}
+        shown = {name: str(count) for name, count in (self.allocated | own).items()}
+        return {"resident memory, MiB": memory} | shown
 
 
 class Subject:
-    """A proxy under test: asks it for its numbers."""
+    """A proxy under test: asks it for its numbers.
 
-    def __init__(self, process: ProxyProcess) -> None:
+    :param admin: path of its operator's listener.
+    """
+
+    def __init__(self, process: ProxyProcess, admin: str) -> None:
         self.process = process
+        self._admin = admin
         self._asked = 0
         self._never = threading.Event()
 
@@ -124,6 +137,8 @@ class Subject:
             process.memory(),
             told["numbers"],
             told.get("objects", {}),
+            told.get("memory", {}),
+            _gauges(self._admin) if thorough else {},
         )
 
     def settled(self, before: Figures) -> Figures:
@@ -142,6 +157,20 @@ class Subject:
     def _told(self) -> list[str]:
         lines = self.process.output.decode(errors="replace").split("\n")[:-1]
         return [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
+
+
+def _gauges(admin: str) -> dict[str, int]:
+    """Return the gauges of sessions and connections that the operator's listener shows."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(_ANSWER)
+        sock.connect(admin)
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with sock.makefile("rb") as answer:
+            text = answer.read().decode()
+    found = re.findall(r"^(wsproxy_sessions|wsproxy_connections) (\S+)$", text, re.MULTILINE)
+    if len(found) != 2:
+        raise RuntimeError(f"no metrics: {text[:200]!r}")
+    return {name: int(float(value)) for name, value in found}
 
 
 def _left(before: Figures, after: Figures) -> list[str]:
@@ -247,8 +276,9 @@ def _run(options: argparse.Namespace, seconds: float, number: int, cut: bool, le
     with ExitStack() as owned:
         api = owned.enter_context(FakeKubeVirtAPI())
         add_shared_consoles(api)
-        settings = SETTINGS | _MALLOC | {"LOGLEVEL": "WARNING"}
-        subject = Subject(owned.enter_context(ProxyProcess(api, command, **settings)))
+        admin = os.path.join(owned.enter_context(tempfile.TemporaryDirectory()), "admin")
+        settings = SETTINGS | _MALLOC | {"LOGLEVEL": "WARNING", "WSPROXY_ADMIN": f"unix:{admin}"}
+        subject = Subject(owned.enter_context(ProxyProcess(api, command, **settings)), admin)
         churn = Churn(api, subject, seconds, options.clients, options.seed, cut)
         try:
             return _look(churn, api, subject, number, leak)
@@ -267,9 +297,10 @@ def _look(churn: Churn, api: FakeKubeVirtAPI, subject: Subject, number: int, lea
     last = subject.figures(thorough=True) if leak else subject.settled(first)
     status = subject.process.stop()
     faults = _left(first, last) + _faults(churn.tally, subject, api)
-    grown, most = last.memory - warm.memory, _MEMORY if warm_up >= _SETTLING else _MEMORY_SETTLING
-    if grown > most:
-        faults.append(f"memory: {grown / 2**20:.1f} MiB more since the warm-up, {most >> 20} may be")
+    if (grown := last.memory - warm.memory) > _MEMORY:
+        faults.append(f"memory: {grown / 2**20:.1f} MiB more since the warm-up, {_MEMORY >> 20} may be")
+    if (grown := last.allocated.get(MALLOC, 0) - warm.allocated.get(MALLOC, 0)) > _KIB_IN_USE:
+        faults.append(f"{MALLOC}: {grown} more since the warm-up, {_KIB_IN_USE} may be")
     if live:
         faults.append(f"{live} consoles are still open at the stand-in")
     if status or not last.numbers["opened"]:
@@ -336,7 +367,7 @@ def _control(options: argparse.Namespace) -> bool:
     print(f"Control, a proxy that loses something with every session, {number} clients:", flush=True)
     faults = _run(options, _CONTROL_SECONDS, number, False, leak=True).faults
     missed = []
-    for name in ("descriptors", "threads", "memory", "active sessions"):
+    for name in ("descriptors", "threads", "memory", "active sessions", "wsproxy_sessions"):
         found = [fault for fault in faults if fault.startswith(f"{name}:")]
         _say(found, "  ")
         missed += [] if found else [name]

@@ -1,12 +1,13 @@
 """The program with a window into it, for ``scripts/soak --churn``: it tells what it knows of its clients.
 
-SIGUSR1 has it write its numbers to stderr, one line of JSON; SIGUSR2 the same, and the objects that are left
-after a collection of garbage. With ``--leak`` it loses something with every session, on purpose: that is the
-control.
+SIGUSR1 has it write its numbers to stderr, one line of JSON; SIGUSR2 the same, with the objects and memory
+left after a collection of garbage. With ``--leak`` it loses something with every session, on purpose: that is
+the control.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -26,10 +27,13 @@ from wsproxy.gateway import Gateway
 from wsproxy.live_sessions import SessionHandle
 from wsproxy.proxy import WebsocketProxy
 
-__all__ = ["MARK"]
+__all__ = ["MALLOC", "MARK"]
 
 MARK = "churn: "
 """What each line of numbers begins with."""
+
+MALLOC = "KiB of malloc in use"
+"""The name of one of them, which is missing where there is no glibc."""
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 _MODULES = ("exchange", "connection", "session", "relay", "pump", "writer", "transport", "tls", "upstream")
@@ -89,7 +93,7 @@ class _Program:
             answer = {"numbers": self._numbers()}
             if number == signal.SIGUSR2:
                 gc.collect()
-                answer["objects"] = _objects()
+                answer |= {"objects": _objects(), "memory": _memory()}
             os.write(2, f"{MARK}{json.dumps(answer)}\n".encode())
 
     def _numbers(self) -> dict[str, int]:
@@ -128,6 +132,29 @@ def _objects() -> dict[str, int]:
     return Counter(
         kind.__name__ for kind in kinds if kind.__module__ in modules and kind.__name__ not in _ONCE
     )
+
+
+class _MallInfo(ctypes.Structure):
+    """What glibc's mallinfo2(3) returns."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def _memory() -> dict[str, int]:
+    """Return what is in use, as the allocators see it, and give back what is not, as far as it can be."""
+    found = {"blocks of Python's allocator in use": sys.getallocatedblocks()}
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallinfo2"):
+        libc.mallinfo2.restype = _MallInfo
+        found[MALLOC] = libc.mallinfo2().uordblks >> 10
+        libc.malloc_trim(0)
+    return found
 
 
 if __name__ == "__main__":

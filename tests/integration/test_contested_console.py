@@ -50,6 +50,16 @@ class ContestedConsoleTest(NoVNCTestCase):
         self.assertEqual([left.id for left in proxy.sessions()], [session.id])
         self.assertTrue(kept.evaluate(_CONNECTED))
 
+    def assert_counted(self, proxy: WebsocketProxy, opened: int, taken_over: int) -> None:
+        """Assert that the metrics say what the log does."""
+        found = proxy.metrics_registry()
+        how = {"by": "proxy", "cause": "taken-over"}
+        self.assertEqual(found.get_sample_value("wsproxy_sessions"), 1)
+        self.assertEqual(found.get_sample_value("wsproxy_sessions_opened_total"), opened)
+        self.assertEqual(found.get_sample_value("wsproxy_sessions_ended_total", how) or 0, taken_over)
+        refused = found.get_sample_value("wsproxy_refused_total", {"reason": "console-busy"})
+        self.assertGreater(refused or 0, _ATTEMPTS)
+
     def test_takeover(self) -> None:
         """The newcomer keeps the console; the other one is told by whom it was taken over."""
         proxy = self.start_proxy(console="takeover", show_user=True)
@@ -58,6 +68,7 @@ class ContestedConsoleTest(NoVNCTestCase):
             self.assert_settled(proxy, bob, "bob", alice, "the console was taken over by bob")
         self.assertEqual(len(logs.output), 1)
         self.assertEqual(len(self.vmi.consoles), 2)
+        self.assert_counted(proxy, opened=2, taken_over=1)
 
     def test_refuse(self) -> None:
         """The first one keeps the console; the newcomer is told who has it."""
@@ -65,3 +76,4 @@ class ContestedConsoleTest(NoVNCTestCase):
         alice, bob = self.fight(proxy)
         self.assert_settled(proxy, alice, "alice", bob, "the console is in use by alice")
         self.assertEqual(len(self.vmi.consoles), 1)
+        self.assert_counted(proxy, opened=1, taken_over=0)

@@ -20,9 +20,9 @@ class LeakCheck:
     """Looks at the process when it is made, and again when it is asked.
 
     Until :meth:`stop` it takes the place of :data:`threading.excepthook` and :data:`sys.unraisablehook`.
-    Other tests must not run in the same process meanwhile. In Python's development mode (``-X dev``), in which
-    garbage is collected for each, the first one exempts all that exists by then (:func:`gc.freeze`): otherwise
-    that would be looked through again and again, which took longer than the tests.
+    Other tests must not run in the same process meanwhile. In Python's development mode (``-X dev``), in
+    which garbage is collected for each, the first one exempts all that exists by then (:func:`gc.freeze`):
+    otherwise that would be looked through again and again, which took longer than the tests.
     """
 
     def __init__(self) -> None:
