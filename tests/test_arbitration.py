@@ -17,8 +17,10 @@ from wsproxy.arbitration import (
     Policy,
 )
 from wsproxy.claims import Grant
+from wsproxy.closing import Ending
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import ConfigError, ConsoleBusy
+from wsproxy.live_sessions import SessionHandle
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_backends import Script
 from wsproxy.testing.kubevirt_console import FakeConsole
@@ -401,6 +403,24 @@ class Contested(ProxyTestCase):
                 client.send_close()
                 client.recv_close()
                 client.wait_for_end()
+
+    def test_hook_that_takes_its_time(self) -> None:
+        """A console is free when its session has ended, whatever the embedding program still does."""
+        told, go_on = threading.Event(), threading.Event()
+
+        def on_close(session: SessionHandle, ending: Ending) -> None:
+            told.set()
+            go_on.wait(10)
+
+        self.addCleanup(go_on.set)
+        proxy = self.start_proxy(console="refuse", on_close=on_close)
+        with RawClient.open(self.url(proxy, "vm")) as client:
+            client.send_close()
+            client.recv_close()
+        self.assertTrue(told.wait(10))
+        with RawClient.open(self.url(proxy, "vm")) as client:
+            self.assertEqual(client.status, 101)
+        go_on.set()
 
     def test_refuse_what_others_hold(self) -> None:
         """A console that somebody holds by another way is busy, too, and nothing is reserved for that."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 from collections.abc import Callable
+from contextlib import closing
 
 from .deadline import Deadline
 from .exceptions import TransportClosed
@@ -65,12 +66,13 @@ def _request(url: WebURL) -> bytes:
 
 
 def _body(stream: ResponseStream, max_size: int) -> bytes:
-    response = http.client.HTTPResponse(stream)  # type: ignore[arg-type]
     try:
-        response.begin()
-        if response.status != 200:
-            raise ValueError(f"the answer is {response.status}")
-        body = response.read(max_size + 1)
+        # Closed here, because as garbage one that was not read to its end may complain on stderr.
+        with closing(http.client.HTTPResponse(stream)) as response:  # type: ignore[arg-type]
+            response.begin()
+            if response.status != 200:
+                raise ValueError(f"the answer is {response.status}")
+            body = response.read(max_size + 1)
     except http.client.HTTPException as exc:
         raise TransportClosed(f"the answer is not HTTP/1.1: {type(exc).__name__}") from None
     if len(body) > max_size:

@@ -252,7 +252,9 @@ class Session:
                 housekeeping.wake(self)
             relay.run(self._start_second_thread)
         finally:
-            self._give_back()  # before anything that may take long: the client may come again at once
+            # Before anything that may take long: the client may come again at once.
+            self._give_back()
+            self._give_up()  # the upstream has been shut down
             housekeeping.remove(self)
             if relay.frame_too_big:
                 gateway.limits.hit("frame")
@@ -267,7 +269,7 @@ class Session:
         self._give_back()
         if self._opened:
             self._opened.upstream.transport.close()
-        self._give_up()  # now that the API may know that the console is free
+        self._give_up()
 
     def end(self, code: int, reason: str) -> None:
         """End the session with a Close of ours; one that is still opening is refused. Any thread."""

@@ -14,6 +14,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import websocket
@@ -333,12 +334,13 @@ class _HandshakeStream:
     def read_body(self) -> bytes:
         """Read the body of a refusal, as much as comes in time and at most 64 KiB; never raises."""
         self._transport.unread(self._head + self._rest)  # read again, from its first byte on
-        response = http.client.HTTPResponse(ResponseStream(self._transport, self._deadline))  # type: ignore[arg-type]
-        body = b""
+        stream, body = ResponseStream(self._transport, self._deadline), b""
         try:
-            response.begin()
-            while len(body) < _MAX_ERROR_BODY and (part := response.read1(_RECEIVE)):
-                body += part
+            # Closed here, because as garbage one that was not read to its end may complain on stderr.
+            with closing(http.client.HTTPResponse(stream)) as response:  # type: ignore[arg-type]
+                response.begin()
+                while len(body) < _MAX_ERROR_BODY and (part := response.read1(_RECEIVE)):
+                    body += part
         except (http.client.HTTPException, OSError, TransportClosed, ValueError) as exc:
             logger.debug("the body of a refusal is cut short: %s", type(exc).__name__)
         return body[:_MAX_ERROR_BODY]
