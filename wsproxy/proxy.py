@@ -514,7 +514,6 @@ class WebsocketProxy:
                 return
             self._refuse_after_fork()
             server.stop(drain, grace)
-            server.stop()
             self._stop_admin()
             self._server = None
             if self._waker:
