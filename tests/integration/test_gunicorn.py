@@ -9,8 +9,6 @@ from tests.integration.wsgi_case import WSGIServerTestCase
 from tests.integration.wsgi_servers import Gunicorn, WSGIServerProcess, get
 from wsproxy.testing.raw_client import RawClient
 
-_BIG = bytes(range(256)) * 8192
-
 
 class GunicornTest(WSGIServerTestCase):
     """Consoles through workers of the class gthread."""
@@ -22,13 +20,7 @@ class GunicornTest(WSGIServerTestCase):
 
     def test_console(self) -> None:
         """Frames pass both ways, those sent with the request included, and the client's Close ends it."""
-        server = self.start()
-        client = self.open(server, early=b"\x82\x85\0\0\0\0early")
-        self.assertEqual(client.recv_frame().payload, b"early")
-        self.assert_echoes(client, _BIG)
-        client.send_close(1000)
-        self.assert_ends(client, 1000)
-        self.assertEqual(get(server.address, "/page")[0], 200)
+        self.check_console(self.start())
 
     def test_console_after_a_page(self) -> None:
         """A connection that was kept alive becomes a console, and serves no page afterwards."""

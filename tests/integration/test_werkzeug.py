@@ -12,8 +12,6 @@ from tests.integration.wsgi_case import WSGIServerTestCase
 from tests.integration.wsgi_servers import Werkzeug, WSGIServerProcess, get
 from tests.proxy_process import wait_until
 
-_BIG = bytes(range(256)) * 8192
-
 
 class WerkzeugTest(WSGIServerTestCase):
     """Consoles through a thread for each request."""
@@ -25,13 +23,7 @@ class WerkzeugTest(WSGIServerTestCase):
 
     def test_console(self) -> None:
         """Frames pass both ways, those sent with the request included, and the client's Close ends it."""
-        server = self.start()
-        client = self.open(server, early=b"\x82\x85\0\0\0\0early")
-        self.assertEqual(client.recv_frame().payload, b"early")
-        self.assert_echoes(client, _BIG)
-        client.send_close(1000)
-        self.assert_ends(client, 1000)
-        self.assertEqual(get(server.address, "/page")[0], 200)
+        self.check_console(self.start())
 
     def test_paths_are_not_logged(self) -> None:
         """The server's own log shows the path of no console, opened or refused, for it may hold a token."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.wsgi_servers import WSGIServerProcess
+from tests.integration.wsgi_servers import WSGIServerProcess, get
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt_frames import BINARY
 from wsproxy.testing.raw_client import RawClient
@@ -13,6 +13,7 @@ __all__ = ["WSGIServerTestCase"]
 
 _COMPLAINTS = ("Traceback", "Warning", "ERROR", "WARNING", "Exception")
 _WITHIN = 20.0
+_BIG = bytes(range(256)) * 8192
 
 
 class WSGIServerTestCase(ProxyTestCase):
@@ -52,6 +53,15 @@ class WSGIServerTestCase(ProxyTestCase):
         while len(received) < len(payload):
             received += client.recv_frame().payload
         self.assertEqual(received, payload)
+
+    def check_console(self, server: WSGIServerProcess) -> None:
+        """Check that a console carries early and big frames, and that pages are answered after its end."""
+        client = self.open(server, early=b"\x82\x85\0\0\0\0early")
+        self.assertEqual(client.recv_frame().payload, b"early")
+        self.assert_echoes(client, _BIG)
+        client.send_close(1000)
+        self.assert_ends(client, 1000)
+        self.assertEqual(get(server.address, "/page")[0], 200)
 
     def assert_ends(self, client: RawClient, code: int) -> None:
         """Check that a console ends in good order."""
