@@ -17,7 +17,7 @@ from unittest import mock
 
 import jwt
 
-from tests.proxy_process import ProxyProcess
+from tests.proxy_process import ProxyProcess, wait_until
 from wsproxy import Grant, WebsocketProxy
 from wsproxy.exceptions import ConfigError
 from wsproxy.testing.case import SECRET, ProxyTestCase
@@ -202,6 +202,8 @@ class Ending(OperatorCase):
         self.assertEqual(len(self.kick(namespace="other")["sessions"]), 1)
         self.assert_kicked(far)
         self.assert_lives(beside)
+        # A client knows its end before the session is gone from the list.
+        self.assertTrue(wait_until(lambda: len(self.proxy.sessions()) == 1))
         self.assertEqual(self.kick(namespace="other"), {"sessions": [], "tokens": []})
 
     def test_kick_by_session_and_token_id(self) -> None:
