@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.histogram import Histogram
+from wsproxy.histogram import Histogram, Observations
 
 
 class HistogramTest(unittest.TestCase):
     def test_observe(self) -> None:
-        """A number counts in the first range that it is not above; the one before is left as it was."""
+        """A number counts in the first range that it is not above; what was returned before stays so."""
         empty = Histogram.empty(0.1, 1)
-        seen = empty
+        observations = Observations(empty)
+        before = observations.histogram()
         for number in (0.05, 0.1, 0.5, 7):
-            seen = seen.observe(number)
+            observations.observe(number)
+        seen = observations.histogram()
         self.assertEqual(seen.counts, (2, 1, 1))
         self.assertAlmostEqual(seen.total, 7.65)
-        self.assertEqual(empty.counts, (0, 0, 0))
+        self.assertEqual((empty, before), (Histogram((0.1, 1), (0, 0, 0)),) * 2)
 
     def test_cumulative(self) -> None:
         """Prometheus counts all that lay below."""

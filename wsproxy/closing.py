@@ -184,8 +184,10 @@ class Closing:
         return [SendClose(leg, code, reason)]
 
     def _finish_if_done(self) -> list[Action]:
-        done = all(state.lost or (state.received and state.written) for state in self._legs.values())
-        return self._finish() if done else []
+        for state in self._legs.values():
+            if not state.lost and not (state.received and state.written):
+                return []
+        return self._finish()
 
     def _finish(self) -> list[Action]:
         if self.finished:

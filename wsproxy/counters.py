@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from .causes import ALL_LIMITS, ENDINGS, REFUSALS, ending_cause, refusal_cause
 from .closing import Ending, Leg
-from .histogram import Histogram
+from .histogram import Histogram, Observations
 
 __all__ = ["Counted", "Counters", "Numbers", "Tally"]
 
@@ -155,6 +155,9 @@ class Counters:
         self._open: set[Counted] = set()
         # By the names in Numbers; without what the open sessions have carried so far.
         self._values: dict[str, Any] = {item.name: item.default for item in fields(Numbers)}
+        self._observed = {
+            name: Observations(value) for name, value in self._values.items() if isinstance(value, Histogram)
+        }
         self._tallies = {name: Counter[str]() for name in ("refused", "ended", "handshakes")}
 
     def add(self, session: Counted, dial_seconds: float) -> None:
@@ -165,7 +168,7 @@ class Counters:
         with self._lock:
             self._open.add(session)
             self._values["opened"] += 1
-            self._observe("dial_seconds", dial_seconds)
+            self._observed["dial_seconds"].observe(dial_seconds)
 
     def remove(self, session: Counted, ending: Ending, seconds: float) -> None:
         """Count a session as ended, with what it carried and how long it was."""
@@ -174,7 +177,7 @@ class Counters:
             self._values["bytes_up"] += session.bytes_up
             self._values["bytes_down"] += session.bytes_down
             self._tallies["ended"][f"{ending.by} {ending_cause(ending)}"] += 1
-            self._observe("session_seconds", seconds)
+            self._observed["session_seconds"].observe(seconds)
 
     def turn_away(self) -> None:
         """Count a connection that was closed because too many had not proved themselves."""
@@ -194,16 +197,12 @@ class Counters:
     def first_byte(self, seconds: float) -> None:
         """Count the time from the client's 101 to the first byte of its upstream."""
         with self._lock:
-            self._observe("first_byte_seconds", seconds)
+            self._observed["first_byte_seconds"].observe(seconds)
 
     def ping(self, leg: Leg, seconds: float) -> None:
         """Count the time from a ping of ours to its answer."""
         with self._lock:
-            self._observe(f"{leg.value}_ping_seconds", seconds)
-
-    def _observe(self, name: str, seconds: float) -> None:
-        """Needs the lock."""
-        self._values[name] = self._values[name].observe(seconds)
+            self._observed[f"{leg.value}_ping_seconds"].observe(seconds)
 
     def numbers(self, connections: int) -> Numbers:
         """Return everything at this moment; ``connections`` is counted elsewhere."""
@@ -211,6 +210,8 @@ class Counters:
             values, sessions = dict(self._values), list(self._open)
             for name, tally in self._tallies.items():
                 values[name] = Tally(values[name].words, dict(tally))
+            for name, observed in self._observed.items():
+                values[name] = observed.histogram()
         hits = {"pending": values["turned_away"], "tickets": values["refused"].counts.get("limit-tickets", 0)}
         values["limits"] = Tally(ALL_LIMITS, {**self._hits(), **hits})
         values["connections"], values["sessions"] = connections, len(sessions)

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Histogram"]
+__all__ = ["Histogram", "Observations"]
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,6 @@ class Histogram:
     def empty(cls, *bounds: float) -> Histogram:
         """Return one without any numbers."""
         return cls(bounds, (0,) * (len(bounds) + 1))
-
-    def observe(self, number: float) -> Histogram:
-        """Return the histogram with one number more."""
-        place = bisect_left(self.bounds, number)
-        counts = self.counts
-        return Histogram(
-            self.bounds,
-            (*counts[:place], counts[place] + 1, *counts[place + 1 :]),
-            self.total + number,
-        )
 
     def __add__(self, other: Histogram) -> Histogram:
         assert self.bounds == other.bounds
@@ -65,6 +55,27 @@ class Histogram:
         if not _are_counts(counts, len(self.counts)) or type(total) not in (int, float) or not total >= 0:
             raise ValueError("this is no histogram")
         return Histogram(self.bounds, tuple(counts), float(total))
+
+
+class Observations:
+    """A histogram that grows. Not safe for threads.
+
+    :param empty: one with its ranges.
+    """
+
+    def __init__(self, empty: Histogram) -> None:
+        self._bounds = empty.bounds
+        self._counts = list(empty.counts)
+        self._total = empty.total
+
+    def observe(self, number: float) -> None:
+        """Count one number more."""
+        self._counts[bisect_left(self._bounds, number)] += 1
+        self._total += number
+
+    def histogram(self) -> Histogram:
+        """Return what was observed so far."""
+        return Histogram(self._bounds, tuple(self._counts), self._total)
 
 
 def _are_counts(found: object, size: int) -> bool:

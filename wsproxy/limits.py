@@ -9,7 +9,7 @@ import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from .deadline import Clock
@@ -23,6 +23,8 @@ LIMITS = ("sessions", "user", "vmi", "address", "failures", "frame")
 _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds
 _MOST_ADDRESSES = 65536  # whose failed attempts are remembered
+
+_UNLIMITED = nullcontext()
 
 _Key = tuple[str, Hashable]
 
@@ -144,12 +146,15 @@ class Limits:
 
     # Failed attempts: a bucket for each network, which holds a minute's worth and fills evenly.
 
-    @contextmanager
-    def attempt(self, network: str) -> Iterator[None]:
+    def attempt(self, network: str) -> AbstractContextManager[object]:
         """``with`` it, a client tries to authenticate, and has failed if that raises :class:`.BadToken`.
 
         :raises LimitExceeded: if too many attempts from its network have failed, whatever it brings now.
         """
+        return self._attempt(network) if self._rules.failures else _UNLIMITED
+
+    @contextmanager
+    def _attempt(self, network: str) -> Iterator[None]:
         self._may_try(network)
         try:
             yield
@@ -159,8 +164,6 @@ class Limits:
 
     def _may_try(self, network: str) -> None:
         most = self._rules.failures
-        if not most:
-            return
         with self._lock:
             full_in = self._full_at.get(network, -math.inf) - self._clock()
         wait = full_in - _MINUTE * (most - 1) / most  # until there is one attempt in it
@@ -174,8 +177,6 @@ class Limits:
         is paid by time.
         """
         most = self._rules.failures
-        if not most:
-            return
         with self._lock:
             now = self._clock()
             full_at = max(self._full_at.get(network, now), now) + _MINUTE / most

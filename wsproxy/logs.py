@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+import time
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -45,17 +45,20 @@ def get_logger(name: str) -> logging.Logger:
     return logger
 
 
-@contextmanager
-def in_session(session: str) -> Iterator[None]:
-    """Have what the current thread logs belong to a session.
+class in_session:
+    """``with`` it, what the current thread logs belongs to a session.
 
     :param session: its id.
     """
-    token = _session.set(session)
-    try:
-        yield
-    finally:
-        _session.reset(token)
+
+    def __init__(self, session: str) -> None:
+        self._id = session
+
+    def __enter__(self) -> None:
+        self._before = _session.set(self._id)
+
+    def __exit__(self, *failure: object) -> None:
+        _session.reset(self._before)
 
 
 class SessionLogger(_LoggerAdapter):
@@ -88,6 +91,15 @@ class TextFormatter(logging.Formatter):
     def __init__(self, *, with_process: bool = False) -> None:
         process = " [%(process)d]" if with_process else ""
         super().__init__(f"%(asctime)s{process} %(levelname)s %(name)s: %(message)s")
+        self._second = (0, "")  # the last one, and how it is written
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        second, written = self._second
+        if second != int(record.created):
+            second = int(record.created)
+            written = time.strftime(datefmt or self.default_time_format, self.converter(second))
+            self._second = second, written
+        return f"{written},{int(record.msecs):03d}"
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         session = getattr(record, "session", "")

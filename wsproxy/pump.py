@@ -88,7 +88,7 @@ class Pump:
         self._scanner = scanner
         self._closing = closing
         self._events = events
-        self._log = SessionLogger(logger, session)
+        self._session = session
         self._carry = b""  # received, but not passed on yet
         self._last_word_said = False  # what still comes does not matter, but its end has to be seen
         self.is_over = False
@@ -100,6 +100,10 @@ class Pump:
     def sent(self) -> int:
         """Bytes given to the sink so far."""
         return self.data + self._control
+
+    @property
+    def _log(self) -> SessionLogger:  # made when it is needed, which is rare
+        return SessionLogger(logger, self._session)
 
     def fileno(self) -> int:
         """See :class:`.Watched`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import threading
@@ -203,8 +204,9 @@ class Session:
             place.give_back()
 
     def _give_up(self) -> None:
-        if self._claim:
-            self._claim.give_up()
+        claim, self._claim = self._claim, None
+        if claim:
+            claim.give_up()
 
     def relay(self, client: Transport) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
@@ -266,6 +268,8 @@ class Session:
 
     def close(self) -> None:
         """Close the upstream, and give back what is held. By the session's own thread, last. Idempotent."""
+        with self._lock:
+            self._relay = None  # which holds us
         self._give_back()
         if self._opened:
             self._opened.upstream.transport.close()
@@ -310,7 +314,8 @@ class Session:
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`."""
         relay, lifetime, handle = self._relay, self._lifetime, self._handle
-        assert relay is not None and lifetime is not None and handle is not None
+        if relay is None or lifetime is None or handle is None:
+            return math.inf  # it is over, and has been removed
         handle.note_activity()
         if relay.ending is None and (over := lifetime.look(now, relay.data_up)):
             self.end(*over)

@@ -224,7 +224,7 @@ def _shake_hands(stream: _HandshakeStream, url: UpstreamURL, path: str, subproto
     except (websocket.WebSocketException, ValueError) as exc:
         error = exc
     finally:
-        client.sock = None  # the socket is ours
+        vars(client).clear()  # the socket is ours; and it holds itself, which would be left to the collector
     status = stream.status
     if status == 401:
         raise _Unauthorized(stream.read_body())
