@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from unittest import mock
 
 from tests.issuer import Issuer, SigningKey, http_answer
@@ -152,6 +154,28 @@ class Serve(LeakTestCase):
                 status, _, err = call(*arguments, **_DEV)
                 self.assertEqual(status, 2)
                 self.assertIn("usage: wsproxy", err)
+
+    def test_files(self) -> None:
+        """The page and a web client are served, by several workers too; a flag may stand alone for true."""
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory, "vnc.html").write_text("noVNC", encoding="ascii")
+            flags = ("--console-page", "--web", directory, "--workers", "2", "--reuse-port", "false")
+            with program("serve", *flags, env=_DEV) as process:
+                assert process.stdout
+                ready = _READY.fullmatch(process.stdout.readline())
+                assert ready is not None
+                for path, body in (("vnc.html", b"noVNC"), ("console/", b"<!DOCTYPE html>")):
+                    with urllib.request.urlopen(
+                        f"http://{ready[1]}:{ready[2]}/{path}", None, _TIMEOUT
+                    ) as page:
+                        self.assertTrue(page.read().startswith(body))
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=_TIMEOUT)
+            self.assertEqual(process.returncode, 0)
+            for workers in ("1", "2"):
+                status, _, err = call("serve", "--web", f"{directory}/x", "--workers", workers, **_DEV)
+                self.assertEqual(status, 2)
+                self.assertIn(f"\n  - web is '{directory}/x'; cannot read {directory}/x: No such file", err)
 
     def test_version_and_help(self) -> None:
         """``--version`` and ``--help`` print to stdout and end with 0."""
