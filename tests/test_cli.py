@@ -301,6 +301,21 @@ class Check(ProxyTestCase):
             self.assertTrue(line.startswith(f"ok    {word}"), line)
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])
 
+    def test_files(self) -> None:
+        """Where files are served they are looked at; a page without noVNC is a fault, too."""
+        with tempfile.TemporaryDirectory() as directory:
+            for name in ("vnc.html", "core/rfb.js"):
+                Path(directory, name).parent.mkdir(exist_ok=True)
+                Path(directory, name).write_text(name, encoding="ascii")
+            status, lines = self.check(WSPROXY_WEB=directory)
+            self.assertEqual(status, 0, lines)
+            self.assertIn("ok    files for browsers: 2 paths", lines)
+            page = {"WSPROXY_CONSOLE_PAGE": "true"}
+            self.assertEqual(self.check(**page, WSPROXY_NOVNC=directory)[0], 0)
+            self.assert_fault("files for browsers", "cannot read ", WSPROXY_WEB=f"{directory}/nothing")
+            with mock.patch("wsproxy.web_files._INSTALLED_NOVNC", Path(directory, "nothing")):
+                self.assert_fault("no noVNC", "--novnc DIR", **page)
+
     def test_faulty_settings(self) -> None:
         """Faulty settings are told as by ``serve``."""
         status, _, err = call("check", **self.settings(PORT="x"))
