@@ -24,6 +24,7 @@ __all__ = [
     "is_dns_subdomain",
     "named_subresource",
     "prefix_segments",
+    "screenshot_route",
     "session_route",
 ]
 
@@ -34,6 +35,8 @@ _DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _MAX_SUBDOMAIN = 253
 _TARGET = re.compile(r"/[!-~]*")
 _NO_TOKEN = "-"
+_PICTURE = "screenshot.png"
+_SCREENSHOT = "vnc/screenshot"  # KubeVirt's subresource
 
 
 def host_and_port(host: str, port: int | str) -> str:
@@ -184,6 +187,24 @@ def _unchecked_route(target: str, prefix: tuple[str, ...]) -> Route:
     return Route(first, None, *rest)
 
 
+def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
+    """Find whose picture a request that is no upgrade asks for; None if it asks for something else.
+
+    :param prefix: from :func:`prefix_segments`.
+    :returns: a route with the subresource that pictures are made by.
+    :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
+    """
+    segments = _path_of(target)
+    if segments[: len(prefix)] != prefix or segments[-1:] != (_PICTURE,):
+        return None
+    first, *names = segments[len(prefix) : -1] or ("",)
+    if len(names) == 1:
+        return Route(None if first == _NO_TOKEN else first, None, _vmi(names[0]), _SCREENSHOT)
+    if len(names) == 2 and first == _NO_TOKEN:
+        return Route(None, _namespace(names[0]), _vmi(names[1]), _SCREENSHOT)
+    return None
+
+
 def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
     """Return the route that the embedding program has found by itself.
 
@@ -250,6 +271,11 @@ class ApiPath:
         form = r"/apis/([a-z0-9.-]+)/[a-z0-9]+/namespaces/\{namespace\}/([a-z]+)/\{vmi_name\}"
         found = re.fullmatch(form, self._base)
         return (found[1], found[2]) if found else None
+
+    @property
+    def version_path(self) -> str | None:
+        """Where KubeVirt says its version, if the path is one of its API group; None if it is none."""
+        return self._base.partition("/namespaces/")[0] + "/version" if self.resource else None
 
     def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
         """Return the path of one VMI's subresource; the names must have been checked."""
