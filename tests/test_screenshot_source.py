@@ -334,6 +334,21 @@ class RefusedByKubeVirtTest(ScreenshotCase):
         text = self.assert_refused(404, "vmi-not-found", "/-/vm/screenshot.png", self.bearer())
         self.assertEqual(text, 'virtualmachineinstance.kubevirt.io "vm" not found')
 
+    def test_as_json(self) -> None:
+        """To a page, which accepts JSON, too, a machine without a picture is no error; other refusals are."""
+        accept = "Accept: image/png, Application/JSON; q=0.5"
+        self.api.add_vmi("off", self.namespace, phase="Succeeded")
+        self.assert_refused(403, "forbidden", "/-/off/screenshot.png", self.bearer(), accept)
+        self.assert_refused(409, "vmi-not-running", "/-/off/screenshot.png", self.bearer("off"))
+        status, fields, body = self.ask("/-/off/screenshot.png", self.bearer("off"), accept)
+        refusal = {"status": 409, "code": 4420, "reason": "vmi-not-running", "message": "VMI is not running"}
+        self.assertEqual((status, fields["content-type"]), (200, "application/json"))
+        self.assertEqual(json.loads(body), refusal)
+        self.assertEqual(
+            self.ask("/-/off/screenshot.png", self.bearer("off"), accept, method="HEAD")[::2], (200, b"")
+        )
+        self.assert_picture("/-/vm/screenshot.png", self.bearer(), accept)
+
     def test_others(self) -> None:
         """What it says of itself goes to the log."""
         secret = "dial 10.0.0.1: VMI is not running on node-7"
@@ -436,7 +451,8 @@ class ConsoleAloneTest(ScreenshotCase):
             with self.at(proxy):
                 self.assert_picture("/-/vm/screenshot.png", self.bearer())
                 self.api.kubevirt_version = "v1.6.0"
-                self.assert_refused(502, "upstream-refused", "/-/vm/screenshot.png", self.bearer())
+                with self.assertLogs("wsproxy.screenshots", logging.WARNING):
+                    self.assert_refused(502, "upstream-refused", "/-/vm/screenshot.png", self.bearer())
 
 
 class StopTest(ScreenshotCase):

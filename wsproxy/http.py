@@ -11,15 +11,26 @@ from typing import Any, Protocol
 from .access import AccessControl
 from .config import Config
 from .deadline import Deadline
-from .exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refused, UnsupportedMediaType
+from .exceptions import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    UnsupportedMediaType,
+    VMINoConsole,
+    VMINotFound,
+    VMINotRunning,
+)
 from .forwarded import Client
 from .representation import Redirect, Representation
 from .routing import endpoint_of, file_path, is_dns_label, is_dns_subdomain, screenshot_route
 from .strict_json import parse_json
-from .upgrade import RequestHead, http_response
+from .upgrade import RequestHead, http_response, refusal_response
 
 __all__ = ["HTTPRequest", "answer", "endpoint_names"]
 
+_JSON = "application/json"
 _MAX_TICKET_BODY = 4096
 _MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
 _TICKET_METHODS = "POST, OPTIONS"
@@ -132,13 +143,17 @@ def _check_reading(head: RequestHead) -> None:
 def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
     head = request.head
     _check_reading(head)
-    picture = pictures.picture(head, request.client, request.deadline, request.on_admitted)
+    head_only = head.method == "HEAD"
+    try:
+        picture = pictures.picture(head, request.client, request.deadline, request.on_admitted)
+    except (VMINotFound, VMINotRunning, VMINoConsole) as refused:
+        accepted = {value.partition(";")[0].strip().lower() for value in head.tokens("accept")}
+        if _JSON not in accepted:
+            raise
+        # That there is nothing to see is no error to a page, but browsers log every other status as one.
+        return refusal_response(refused, status=200, head_only=head_only)
     return http_response(
-        200,
-        picture,
-        content_type="image/png",
-        headers=[_NOTHING_BUT_A_PICTURE],
-        head_only=head.method == "HEAD",
+        200, picture, content_type="image/png", headers=[_NOTHING_BUT_A_PICTURE], head_only=head_only
     )
 
 
@@ -160,7 +175,7 @@ def _grant(request: HTTPRequest, config: Config, access: AccessControl) -> bytes
     return http_response(
         200,
         json.dumps(body).encode() + b"\n",
-        content_type="application/json",
+        content_type=_JSON,
         head_only=head.method == "HEAD",
     )
 
@@ -194,7 +209,7 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
     head = request.head
     grant = access.authenticate_bearer(head, request.client, request.deadline)
     types = [value.partition(";")[0].strip().lower() for value in head.values("content-type")]
-    if types != ["application/json"]:
+    if types != [_JSON]:
         raise UnsupportedMediaType("the body must be application/json")
     wanted = _wanted(request.read_body(_MAX_TICKET_BODY))
     page = wanted.pop("origin", head.origin)
@@ -202,9 +217,7 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
         raise BadRequest("the body names another origin than the Origin header")
     ticket, path, seconds = access.issue_ticket(grant, request.client, origin=page, **wanted)
     body = {"ticket": ticket, "path": request.root + path, "expires_in": int(seconds)}
-    return http_response(
-        201, json.dumps(body).encode() + b"\n", content_type="application/json", headers=cors
-    )
+    return http_response(201, json.dumps(body).encode() + b"\n", content_type=_JSON, headers=cors)
 
 
 def _wanted(body: bytes) -> dict[str, str]:

@@ -155,9 +155,7 @@ def session_route(target: str, prefix: tuple[str, ...], subresources: Collection
     """
     route = _unchecked_route(target, prefix)
     _check_subresource(route.subresource, subresources)
-    if route.namespace is not None and not is_dns_label(route.namespace):
-        raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
-    _check_vmi(route.vmi)
+    _check_names(route)
     return route
 
 
@@ -198,11 +196,13 @@ def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
     if segments[: len(prefix)] != prefix or segments[-1:] != (_PICTURE,):
         return None
     first, *names = segments[len(prefix) : -1] or ("",)
-    if len(names) == 1:
-        return Route(None if first == _NO_TOKEN else first, None, _vmi(names[0]), _SCREENSHOT)
-    if len(names) == 2 and first == _NO_TOKEN:
-        return Route(None, _namespace(names[0]), _vmi(names[1]), _SCREENSHOT)
-    return None
+    token = None if first == _NO_TOKEN else first
+    if len(names) not in ((1,) if token else (1, 2)):
+        return None
+    *namespace, vmi = names
+    route = Route(token, namespace[0] if namespace else None, vmi, _SCREENSHOT)
+    _check_names(route)
+    return route
 
 
 def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
@@ -232,6 +232,12 @@ def _path_of(target: str) -> tuple[str, ...]:
 
 def _segments(path: str) -> tuple[str, ...]:
     return tuple(segment for segment in path.split("/") if segment)
+
+
+def _check_names(route: Route) -> None:
+    if route.namespace is not None and not is_dns_label(route.namespace):
+        raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
+    _check_vmi(route.vmi)
 
 
 def _check_subresource(name: str | None, enabled: Collection[str]) -> None:
