@@ -15,6 +15,7 @@ import {explain, missing, unlinked} from "./words.js";
 /** The modules that show each kind of console; they are loaded when one is opened. */
 const VIEWS = {
     vnc: async () => (await import("./screen.js")).Screen,
+    console: async () => (await import("./serial.js")).Serial,
 };
 
 const root = new URL("../", import.meta.url).href;
@@ -27,6 +28,7 @@ class Page {
         this._subresource = "";
         this._view = null;
         this._viewOnly = false;
+        this._screenReader = false;
         this._said = "";
         this._session = new Session(() => this._open());
         this._machines = new Machines(find("machine-list"));
@@ -72,6 +74,7 @@ class Page {
             this._say(said);
         });
         on(find("view-only"), "click", () => this._setViewOnly(!this._viewOnly));
+        on(find("screen-reader"), "click", () => this._setScreenReader(!this._screenReader));
         on(find("disconnect"), "click", () => this._leave("left"));
         on(find("full-screen"), "click", toggleFullScreen);
         on(document, "fullscreenchange", () => {
@@ -166,6 +169,10 @@ class Page {
         this._showKeys(view);
         this._clipboard.attach(view);
         this._setViewOnly(this._viewOnly);
+        if ("screenReader" in view) { // of a terminal; nobody can read out the pixels of a screen
+            find("screen-reader").hidden = false;
+            this._setScreenReader(this._screenReader);
+        }
         this._latency.start();
         find("state").textContent = "Connected";
         this._say(`Connected to ${this._vmi}`);
@@ -196,7 +203,7 @@ class Page {
         this._latency.stop();
         this._panels.show(null);
         find("view").classList.remove("open");
-        for (const id of ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"]) {
+        for (const id of ["open-keys", "open-clipboard", "view-only", "screen-reader", "full-screen", "disconnect"]) {
             find(id).hidden = true;
         }
         find("state").textContent = state;
@@ -219,6 +226,12 @@ class Page {
         this._clipboard.closed = viewOnly;
         find("key-list").disabled = viewOnly;
         find("view-only").setAttribute("aria-pressed", String(viewOnly));
+    }
+
+    _setScreenReader(screenReader) {
+        this._screenReader = screenReader;
+        this._view.screenReader = screenReader;
+        find("screen-reader").setAttribute("aria-pressed", String(screenReader));
     }
 
     _measured(milliseconds) {
