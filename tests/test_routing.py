@@ -11,10 +11,12 @@ from wsproxy.routing import (
     Endpoint,
     Route,
     endpoint_of,
+    file_path,
     granted_route,
     host_and_port,
     is_dns_label,
     is_dns_subdomain,
+    named_subresource,
     prefix_segments,
     session_route,
 )
@@ -143,6 +145,15 @@ class SessionRouteTest(unittest.TestCase):
         """Under /-/ the second of two names is the VMI, also if a subresource has its name."""
         self.assertEqual(route("/-/lab-1/vnc"), Route(None, "lab-1", "vnc"))
 
+    def test_without_token_and_with_a_subresource(self) -> None:
+        """/-/NAMESPACE/VMI/SUBRESOURCE opens an enabled subresource, and no other."""
+        for name in ("console", "vnc"):
+            self.assertEqual(route(f"/-/lab-1/ubuntu/{name}"), Route(None, "lab-1", "ubuntu", name))
+        self.assertEqual(route("/p//-/lab-1/vnc/console/", "p"), Route(None, "lab-1", "vnc", "console"))
+        for name in ("usbredir", "VNC", "ubuntu", "-"):
+            with self.subTest(name=name):
+                self.assertRaises(NotFound, route, f"/-/lab-1/ubuntu/{name}")
+
     def test_slashes(self) -> None:
         """Repeated and trailing slashes are one."""
         self.assertEqual(route(f"//{TOKEN}////ubuntu///"), Route(TOKEN, None, "ubuntu"))
@@ -155,7 +166,7 @@ class SessionRouteTest(unittest.TestCase):
 
     def test_not_found(self) -> None:
         """A path of another length is not found."""
-        for target in ("/", "//", f"/{TOKEN}", f"/{TOKEN}/a/vnc/x", "/-", "/-/", "/-/a/b/c", "/?x=/a/b"):
+        for target in ("/", "//", f"/{TOKEN}", f"/{TOKEN}/a/vnc/x", "/-", "/-/", "/-/a/b/vnc/x", "/?x=/a/b"):
             with self.subTest(target=target):
                 self.assertRaises(NotFound, route, target)
 
@@ -195,7 +206,14 @@ class SessionRouteTest(unittest.TestCase):
         ):
             with self.subTest(target=target):
                 self.assertRaises(BadRequest, route, target)
-        for target in ("/-/a.b/vm", "/-/Lab/vm", "/-/-/vm", f"/-/{'a' * 64}/vm"):
+        for target in (
+            "/-/a.b/vm",
+            "/-/Lab/vm",
+            "/-/-/vm",
+            f"/-/{'a' * 64}/vm",
+            "/-/Lab/vm/console",
+            "/-/lab-1/VM/console",
+        ):
             with self.subTest(target=target):
                 self.assertRaises(BadRequest, route, target)
 
@@ -223,6 +241,28 @@ class SessionRouteTest(unittest.TestCase):
         self.assertNotIn(TOKEN, repr(route(f"/{TOKEN}/vm")))
 
 
+class NamedSubresourceTest(unittest.TestCase):
+    def test_named(self) -> None:
+        """It is what the path names, also where that is not enabled, or another name is wrong."""
+        for target, name in (
+            (f"/p/{TOKEN}/vm", None),
+            (f"/p/{TOKEN}/vm/console", "console"),
+            (f"/p/{TOKEN}/VM/console", "console"),
+            (f"/p/{TOKEN}/vm/usbredir?x=/vnc", "usbredir"),
+            ("/p/-/vm", None),
+            ("/p/-/lab-1/console", None),
+            ("/p/-/Lab/vm/vnc/", "vnc"),
+        ):
+            with self.subTest(target=target):
+                self.assertEqual(named_subresource(target, ("p",)), name)
+
+    def test_no_route(self) -> None:
+        """What is no session route names none."""
+        for target in ("/", f"/{TOKEN}/vm/console", f"/p/{TOKEN}/vm/console/x", "/p/a/%76m/console", "*"):
+            with self.subTest(target=target):
+                self.assertIsNone(named_subresource(target, ("p",)))
+
+
 class GrantedRouteTest(unittest.TestCase):
     def test_names(self) -> None:
         """What an embedding program names is checked as what a path names."""
@@ -242,23 +282,59 @@ class EndpointTest(unittest.TestCase):
             with self.subTest(target=target):
                 self.assertEqual(endpoint_of(target, prefix, self.NAMES), Endpoint("healthz"))
 
+    def test_name_of_two_segments(self) -> None:
+        """An endpoint may lie below a path of its own."""
+        for target in ("/console/grant", "/a/b/console/grant", "//console//grant"):
+            with self.subTest(target=target):
+                self.assertEqual(
+                    endpoint_of(target, ("a", "b"), ("console/grant",)), Endpoint("console/grant")
+                )
+        for target in ("/console", "/grant", "/console/grant/x", "/console%2fgrant"[:8]):
+            self.assertIsNone(endpoint_of(target, ("a", "b"), ("console/grant",)))
+
     def test_prefix_of_the_same_name(self) -> None:
         """A prefix that is called as an endpoint does not hide it."""
         for target in ("/healthz", "/healthz/healthz"):
             self.assertEqual(endpoint_of(target, ("healthz",), self.NAMES), Endpoint("healthz"))
 
     def test_not_found(self) -> None:
-        """Anything else is not found, a session's path too, and is not quoted."""
+        """Anything else is none, a session's path too."""
         for target in ("/", "/x", "/a/healthz", "/healthz/x", f"/{TOKEN}/vm", "/HEALTHZ", f"/a/b/{TOKEN}/vm"):
-            with self.subTest(target=target), self.assertRaises(NotFound) as caught:
-                endpoint_of(target, ("a", "b"), self.NAMES)
-            self.assertNotIn(TOKEN, str(caught.exception))
+            with self.subTest(target=target):
+                self.assertIsNone(endpoint_of(target, ("a", "b"), self.NAMES))
 
     def test_malformed(self) -> None:
         """A malformed target is a bad request."""
         for target in ("*", "healthz", "/%68ealthz", "/x/../healthz", "http://host/healthz"):
             with self.subTest(target=target):
                 self.assertRaises(BadRequest, endpoint_of, target, (), self.NAMES)
+
+
+class FilePathTest(unittest.TestCase):
+    def test_below_the_prefix(self) -> None:
+        """A file's path is what follows the prefix, slash by slash; a query is none of it."""
+        for target, prefix, path in (
+            ("/", (), "/"),
+            ("/app/ui.js?x=/y", (), "/app/ui.js"),
+            ("//app//ui.js/", (), "//app//ui.js/"),
+            ("/a/b", ("a", "b"), ""),
+            ("/a/b/", ("a", "b"), "/"),
+            ("/a/b//x", ("a", "b"), "//x"),
+        ):
+            with self.subTest(target=target):
+                self.assertEqual(file_path(target, prefix), path)
+
+    def test_elsewhere(self) -> None:
+        """What only begins like the prefix, or spells it in another way, lies elsewhere."""
+        for target in ("/", "/a", "/a/bc", "/a/b-/x", "//a/b/x", "/a//b/x", "/x/a/b/", "/A/B/x"):
+            with self.subTest(target=target):
+                self.assertIsNone(file_path(target, ("a", "b")))
+
+    def test_malformed(self) -> None:
+        """A malformed target is a bad request."""
+        for target in ("*", "x", "/%78", "/a/../x", "/./x", "http://host/x", "/x#y", "/x y"):
+            with self.subTest(target=target):
+                self.assertRaises(BadRequest, file_path, target, ())
 
 
 class ApiPathTest(unittest.TestCase):

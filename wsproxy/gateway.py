@@ -25,16 +25,33 @@ from .readiness import Readiness
 from .relay import RelayLimits
 from .reports import Reports
 from .resolver import Resolver
+from .screenshot_source import ScreenshotSource
+from .screenshots import Screenshots
 from .tickets import Tickets
 from .tls import ServerTLS
 from .tokens import TokenVerifier
 from .upstream import Dialler
+from .web_files import WebFiles
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "examine"]
 
 logger = get_logger("wsproxy.gateway")
 
 _NO_HOOKS = Hooks()
+
+
+def examine(config: Config) -> Gateway:
+    """Find the faults that the settings alone do not show, and say in the log what is missing.
+
+    Blocks on the file system.
+
+    :returns: a gateway that is not started.
+    :raises ConfigError: as :class:`Gateway`.
+    """
+    gateway = Gateway(config)
+    if missing := gateway.files.missing:
+        logger.warning("%s", missing)
+    return gateway
 
 
 class Gateway:
@@ -44,10 +61,13 @@ class Gateway:
     :param hooks: what the embedding program is asked and told.
     :param clock: seconds, for all that housekeeping looks after.
     :ivar tls: TLS towards clients, None if they come without.
+    :ivar files: what is served to browsers.
+    :ivar pictures: answers requests for pictures of screens.
     :ivar sessions: the sessions that are open.
     :ivar admits: whether new sessions may be opened.
     :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
-    :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
+    :raises ConfigError: if the TLS options of either side are wrong, or a key file or a directory of files
+        cannot be used.
     """
 
     def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
@@ -56,6 +76,7 @@ class Gateway:
         self.admits = True
         self.sessions = LiveSessions()
         self.tls = ServerTLS.from_config(config)
+        self.files = WebFiles(config)
         self.resolver = Resolver()
         self.keys = LiveKeys(config, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
@@ -75,11 +96,20 @@ class Gateway:
         self.counters = Counters(self.limits.hits)
         self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
+        self._screenshots = Screenshots(threading.Condition(), clock)
+        self.pictures = ScreenshotSource(
+            config, self.access, self.dialler, self._screenshots, self.counters, clock
+        )
         self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
 
-        self.on_reload: list[Callable[[], None]] = [self.keys.reload, self.dialler.reload, self.audit.open]
+        self.on_reload: list[Callable[[], None]] = [
+            self.keys.reload,
+            self.dialler.reload,
+            self.audit.open,
+            self.files.reload,
+        ]
         if self.tls:
             self.on_reload.append(self.tls.reload)
 
@@ -103,6 +133,8 @@ class Gateway:
         if self.poller:
             self.poller.start(self)
             self.housekeeping.add(self.poller)
+        if self.config.screenshots:
+            self.housekeeping.add(self._screenshots)
 
     def stop(self) -> None:
         """End the threads that all sessions share. After the last session."""
@@ -113,9 +145,10 @@ class Gateway:
         self.audit.close()
 
     def stop_resolving(self) -> None:
-        """Fail the sessions that wait for a name or a key, now and later. Idempotent.
+        """Fail whoever waits for a name, a key or a picture, now and later. Idempotent.
 
         Waits at most a second.
         """
+        self.pictures.stop()
         self.keys.stop_waiting()
         self.resolver.stop()

@@ -10,18 +10,21 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from .exceptions import BadRequest, ConfigError, NotFound
+from .exceptions import BadRequest, ConfigError, NotFound, Refused
 
 __all__ = [
     "ApiPath",
     "Endpoint",
     "Route",
     "endpoint_of",
+    "file_path",
     "granted_route",
     "host_and_port",
     "is_dns_label",
     "is_dns_subdomain",
+    "named_subresource",
     "prefix_segments",
+    "screenshot_route",
     "session_route",
 ]
 
@@ -32,6 +35,8 @@ _DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _MAX_SUBDOMAIN = 253
 _TARGET = re.compile(r"/[!-~]*")
 _NO_TOKEN = "-"
+_PICTURE = "screenshot.png"
+_SCREENSHOT = "vnc/screenshot"  # KubeVirt's subresource
 
 
 def host_and_port(host: str, port: int | str) -> str:
@@ -68,7 +73,7 @@ class Route:
 class Endpoint:
     """A named HTTP endpoint.
 
-    :ivar name: its path without slashes, such as "healthz".
+    :ivar name: its path without a slash in front, such as "healthz".
     """
 
     name: str
@@ -116,19 +121,28 @@ class ListenAddress:
         return f"unix:{self.path}" if self.path else host_and_port(self.host, self.port)
 
 
-def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint:
-    """Find the HTTP endpoint of a request that is no upgrade.
+def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint | None:
+    """Find the HTTP endpoint of a request that is no upgrade; None if there is no such endpoint.
 
     Kubelet probes know no prefix, so an endpoint answers with it and without it.
 
     :raises BadRequest: if the target is malformed.
-    :raises NotFound: if there is no such endpoint.
     """
     segments = _path_of(target)
     for name in names:
-        if segments in ((name,), (*prefix, name)):
+        if segments in (_segments(name), (*prefix, *_segments(name))):
             return Endpoint(name)
-    raise NotFound("there is no such page; a console is opened by a WebSocket client at /TOKEN/VMI")
+    return None
+
+
+def file_path(target: str, prefix: tuple[str, ...]) -> str | None:
+    """Return the path of a file below the prefix, slash by slash as it was sent; None if it lies elsewhere.
+
+    :raises BadRequest: if the target is malformed.
+    """
+    _path_of(target)
+    path, base = target.partition("?")[0], "".join(f"/{segment}" for segment in prefix)
+    return path[len(base) :] if path == base or path.startswith(f"{base}/") else None
 
 
 def session_route(target: str, prefix: tuple[str, ...], subresources: Collection[str]) -> Route:
@@ -139,21 +153,56 @@ def session_route(target: str, prefix: tuple[str, ...], subresources: Collection
     :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
     :raises NotFound: if it is no session route, or the prefix is wrong.
     """
+    route = _unchecked_route(target, prefix)
+    _check_subresource(route.subresource, subresources)
+    _check_names(route)
+    return route
+
+
+def named_subresource(target: str, prefix: tuple[str, ...]) -> str | None:
+    """Return the subresource that the path of an upgrade request names, enabled or not; None if none.
+
+    For refusals: what its client is about to speak depends on it, whatever else is wrong with the request.
+    """
+    try:
+        return _unchecked_route(target, prefix).subresource
+    except Refused:
+        return None
+
+
+def _unchecked_route(target: str, prefix: tuple[str, ...]) -> Route:
+    """Return the parts of the path, which may still be any text."""
     segments = _path_of(target)
     if segments[: len(prefix)] != prefix:
         raise NotFound("wrong path prefix")
     first, *rest = segments[len(prefix) :] or ("",)
     if first == _NO_TOKEN:
-        if len(rest) not in (1, 2):
-            raise NotFound("the path must be /-/VMI or /-/NAMESPACE/VMI")
-        *namespace, vmi = rest
-        return Route(None, _namespace(namespace[0]) if namespace else None, _vmi(vmi))
+        if len(rest) not in (1, 2, 3):
+            raise NotFound("the path must be /-/VMI, /-/NAMESPACE/VMI or /-/NAMESPACE/VMI/SUBRESOURCE")
+        return Route(None, None, *rest) if len(rest) == 1 else Route(None, *rest)
     if len(rest) not in (1, 2):
-        raise NotFound("the path must be /TOKEN/VMI")
-    vmi, *subresource = rest
-    if subresource and subresource[0] not in subresources:
-        raise NotFound("this subresource is not enabled")
-    return Route(first, None, _vmi(vmi), subresource[0] if subresource else None)
+        raise NotFound("the path must be /TOKEN/VMI or /TOKEN/VMI/SUBRESOURCE")
+    return Route(first, None, *rest)
+
+
+def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
+    """Find whose picture a request that is no upgrade asks for; None if it asks for something else.
+
+    :param prefix: from :func:`prefix_segments`.
+    :returns: a route with the subresource that pictures are made by.
+    :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
+    """
+    segments = _path_of(target)
+    if segments[: len(prefix)] != prefix or segments[-1:] != (_PICTURE,):
+        return None
+    first, *names = segments[len(prefix) : -1] or ("",)
+    token = None if first == _NO_TOKEN else first
+    if len(names) not in ((1,) if token else (1, 2)):
+        return None
+    *namespace, vmi = names
+    route = Route(token, namespace[0] if namespace else None, vmi, _SCREENSHOT)
+    _check_names(route)
+    return route
 
 
 def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
@@ -163,9 +212,9 @@ def granted_route(vmi: str, subresource: str | None, subresources: Collection[st
     :raises BadRequest: if the VMI's name is not a Kubernetes name.
     :raises NotFound: if the subresource is not enabled.
     """
-    if subresource is not None and subresource not in subresources:
-        raise NotFound("this subresource is not enabled")
-    return Route(None, None, _vmi(vmi), subresource)
+    _check_subresource(subresource, subresources)
+    _check_vmi(vmi)
+    return Route(None, None, vmi, subresource)
 
 
 def _path_of(target: str) -> tuple[str, ...]:
@@ -185,16 +234,20 @@ def _segments(path: str) -> tuple[str, ...]:
     return tuple(segment for segment in path.split("/") if segment)
 
 
-def _namespace(name: str) -> str:
-    if not is_dns_label(name):
+def _check_names(route: Route) -> None:
+    if route.namespace is not None and not is_dns_label(route.namespace):
         raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
-    return name
+    _check_vmi(route.vmi)
 
 
-def _vmi(name: str) -> str:
+def _check_subresource(name: str | None, enabled: Collection[str]) -> None:
+    if name is not None and name not in enabled:
+        raise NotFound("this subresource is not enabled")
+
+
+def _check_vmi(name: str) -> None:
     if not is_dns_subdomain(name):
         raise BadRequest("the VMI in the path is not a Kubernetes name (DNS-1123 subdomain)")
-    return name
 
 
 class ApiPath:
@@ -224,6 +277,11 @@ class ApiPath:
         form = r"/apis/([a-z0-9.-]+)/[a-z0-9]+/namespaces/\{namespace\}/([a-z]+)/\{vmi_name\}"
         found = re.fullmatch(form, self._base)
         return (found[1], found[2]) if found else None
+
+    @property
+    def version_path(self) -> str | None:
+        """Where KubeVirt says its version, if the path is one of its API group; None if it is none."""
+        return self._base.partition("/namespaces/")[0] + "/version" if self.resource else None
 
     def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
         """Return the path of one VMI's subresource; the names must have been checked."""

@@ -19,9 +19,11 @@ from typing import final
 from wsproxy.rfb import VERSION_3_8, ClientMessage, ClientMessageType, ClientParser, RFBError, refusal
 from wsproxy.testing.canvas import Rectangle
 from wsproxy.testing.image import Image
+from wsproxy.testing.look import LOOKS
 from wsproxy.testing.rfb_messages import (
     RGBX,
     SECURITY_OK,
+    ClientCutText,
     ExtendedKeyEvent,
     FramebufferUpdateRequest,
     KeyEvent,
@@ -32,6 +34,7 @@ from wsproxy.testing.rfb_messages import (
     framebuffer_update_header,
     rectangle_header,
     security_types,
+    server_cut_text,
 )
 from wsproxy.testing.screen import Screen
 
@@ -58,7 +61,9 @@ class Desktop:
     :param size: width and height in pixels, at least 320 x 240.
     :param now: gives the time of day for the clock on the screen.
     :param max_viewers: how many connections are served at a time; one more is refused the RFB way.
+    :param look: ``still``, or ``orbits`` or ``meter``, on which a figure moves while somebody looks.
     :raises ValueError: if it is too small.
+    :raises KeyError: if there is no such look.
     """
 
     def __init__(
@@ -69,15 +74,17 @@ class Desktop:
         *,
         now: Callable[[], datetime] = datetime.now,
         max_viewers: int = 16,
+        look: str = "still",
     ) -> None:
         self.name = name
         self.size = size
         self._now = now
         self._max_viewers = max_viewers
         self._changed = threading.Condition()  # guards all below, and each viewer's request and damage
-        self._screen = Screen(name, facts, *size)
+        self._screen = Screen(name, facts, *size, LOOKS[look])
         self._viewers: set[_Viewer] = set()
         self._text = ""
+        self._clipboard = ""
         self._keys = 0
         self._pointer = (size[0] // 2, size[1] // 2)
         self._buttons = 0
@@ -125,6 +132,24 @@ class Desktop:
         """What was typed, less what Backspace took; Return is a newline. The last 65,536 characters."""
         with self._changed:
             return self._text
+
+    @property
+    def clipboard(self) -> str:
+        """What is on the desktop's clipboard: what a viewer, or :meth:`cut`, put there last."""
+        with self._changed:
+            return self._clipboard
+
+    def cut(self, text: str) -> None:
+        """Put a text on the desktop's clipboard, and tell those who look at it.
+
+        :raises UnicodeEncodeError: if it is not Latin-1 (RFC 6143 section 7.6.4).
+        """
+        message = server_cut_text(text.encode("latin-1"))
+        with self._changed:
+            self._clipboard = text
+            for viewer in self._viewers:
+                viewer.cut_text = message
+            self._changed.notify_all()
 
     @property
     def pointer(self) -> tuple[int, int]:
@@ -175,9 +200,11 @@ class Desktop:
             self._publish()
 
     def refresh(self) -> None:
-        """Bring the clock up to date. Viewers that wait for an update do so each second."""
+        """Bring the clock up to date, and what moves. Viewers that wait for an update do so in time."""
+        now = self._now()
         with self._changed:
-            self._screen.set_clock(self._now().strftime("%H:%M:%S"))
+            self._screen.set_clock(now.strftime("%H:%M:%S"))
+            self._screen.set_moment(now.timestamp())
             self._publish()
 
     # --- for the viewers ---
@@ -203,6 +230,11 @@ class Desktop:
             self._text = _typed(self._text, keysym)
             self._screen.set_text(self._text)
             self._publish()
+
+    def _paste(self, text: bytes) -> None:
+        with self._changed:
+            self._clipboard = text.decode("latin-1")
+            self._changed.notify_all()
 
     def _point(self, event: PointerEvent) -> None:
         x, y = min(event.x, self.size[0] - 1), min(event.y, self.size[1] - 1)
@@ -264,6 +296,7 @@ class _Viewer:
         )  # daemon: a process that forgets close() must still end
         # Under the condition:
         self._gone = False
+        self.cut_text = b""  # a message that is still to be sent
         self._format: PixelFormat = RGBX
         self._request: Rectangle | None = None
         self._damage: list[Rectangle] = []
@@ -318,6 +351,8 @@ class _Viewer:
         elif kind is ClientMessageType.QEMU:
             extended = ExtendedKeyEvent.parse(data)
             self._desktop._press(extended.down, extended.keysym)
+        elif kind is ClientMessageType.CLIENT_CUT_TEXT:
+            self._desktop._paste(ClientCutText.parse(data).text)
         elif kind is ClientMessageType.SET_PIXEL_FORMAT:
             self._take_format(SetPixelFormat.parse(data).pixel_format)
         else:
@@ -368,20 +403,22 @@ class _Viewer:
         """Block until there is something to send; empty at the end. Bounded by `abort`."""
         with self._changed:
             while not self._gone:
-                update = self._take_update()
+                update = self.cut_text or self._take_update()
+                self.cut_text = b""
                 if update:
                     return update
                 self._wait()
             return b""
 
     def _wait(self) -> None:
-        """Wait for a change; who has asked for an update also sees each new second."""
+        """Wait for a change; who has asked for an update also sees each new second, and what moves."""
         if self._request is None:
             self._changed.wait()
             return
-        second = 1.0 - self._desktop._now().microsecond / 1_000_000
-        end = monotonic() + second
-        self._changed.wait(second)
+        frame = self._desktop._screen.frame_seconds
+        rest = frame - self._desktop._now().microsecond / 1_000_000 % frame
+        end = monotonic() + rest
+        self._changed.wait(rest)
         if monotonic() >= end:
             self._desktop.refresh()
 
