@@ -9,6 +9,7 @@ import {Notice} from "./notice.js";
 import {Panels} from "./panels.js";
 import {Server} from "./server.js";
 import {Session} from "./session.js";
+import {Thumbnails} from "./thumbnails.js";
 import {explain, missing, unlinked} from "./words.js";
 
 /** The modules that show each kind of console; they are loaded when one is opened. */
@@ -34,6 +35,7 @@ class Page {
         this._said = "";
         this._session = new Session(() => this._open());
         this._machines = new Machines(find("machine-list"));
+        this._thumbnails = new Thumbnails(find("machine-list"));
         this._panels = new Panels([find("open-machines"), find("open-keys"), find("open-clipboard")]);
         this._clipboard = new Clipboard(find, text => this._say(text));
         this._latency = new Latency(new URL("healthz", root).href);
@@ -49,6 +51,7 @@ class Page {
     begin(link) {
         this._session.leave();
         this._disconnected("");
+        this._thumbnails.set(null, "");
         if (link === null) {
             const [navigation] = performance.getEntriesByType("navigation");
             this._notice.show(unlinked(navigation?.type === "reload", `${root}console/`));
@@ -146,9 +149,10 @@ class Page {
         return {socket, view};
     }
 
-    _granted({vmis, subresources, expires_in: seconds, grace}) {
+    _granted({namespace, vmis, subresources, expires_in: seconds, grace, screenshots}) {
         this._expiry.set(seconds === null || grace === null ? null : seconds + grace);
         this._machines.set(vmis, subresources);
+        this._thumbnails.set(screenshots ? this._server : null, namespace);
         if (this._vmi === "" && vmis.length === 1) {
             [this._vmi] = vmis;
         }
@@ -171,6 +175,7 @@ class Page {
     _ready(view) {
         const takeFocus = document.activeElement === document.body || this._notice.hasFocus;
         this._view = view;
+        this._thumbnails.open = this._subresource === "vnc" ? this._vmi : "";
         this._notice.hide();
         find("view").classList.add("open");
         for (const id of TOOLS) {
@@ -204,6 +209,7 @@ class Page {
 
     _disconnected(state) {
         this._view = null;
+        this._thumbnails.open = "";
         this._latency.stop();
         this._panels.show(null);
         find("view").classList.remove("open");
