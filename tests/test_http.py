@@ -65,7 +65,9 @@ def ask(
     """Ask an endpoint that needs no body."""
     request = HTTPRequest(parsed(line, *headers), Client("192.0.2.1:1"), Deadline(10), unread)
     gateway = gateway or made_gateway(host_path_prefix="/".join(prefix))
-    return answer(request, gateway.config, gateway.access, ready or ReadyStub(), gateway.files)
+    return answer(
+        request, gateway.config, gateway.access, ready or ReadyStub(), gateway.files, gateway.pictures
+    )
 
 
 def unread(most: int) -> bytes:
@@ -172,7 +174,14 @@ class TicketCase(unittest.TestCase):
 
         self.gateway = self.gateway or made_gateway(**self.options)
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), read_body)
-        return answer(request, self.gateway.config, self.gateway.access, ReadyStub(), self.gateway.files)
+        return answer(
+            request,
+            self.gateway.config,
+            self.gateway.access,
+            ReadyStub(),
+            self.gateway.files,
+            self.gateway.pictures,
+        )
 
     def refused(self, body: bytes | object, *headers: str, **options: Any) -> Refused:
         with self.assertRaises(Refused) as caught:
@@ -350,7 +359,7 @@ class CORS(TicketCase):
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), unread)
         gateway = made_gateway(**self.options)
         first, lines, body = split(
-            answer(request, gateway.config, gateway.access, ReadyStub(), gateway.files)
+            answer(request, gateway.config, gateway.access, ReadyStub(), gateway.files, gateway.pictures)
         )
         self.assertEqual((first, body), ("HTTP/1.1 200 OK", b""))
         self.assertIn("Vary: Origin", lines)

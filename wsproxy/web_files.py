@@ -78,7 +78,7 @@ def _read(config: Config) -> Mapping[str, _Page]:
         web = _Directory("web", Path(config.web))
         found |= web.pages("/", lambda html: web_policy(config.ancestors, html), config.prefix[-1:])
     if config.console_page:
-        policy = page_policy(config.ancestors, inline_styles=config.xterm is not None)
+        policy = page_policy(config.ancestors)
         page = _Directory("console_page", _PAGE)
         found |= page.pages("/console/", lambda html: policy, ("console",))
         novnc = config.novnc or (str(_INSTALLED_NOVNC) if _INSTALLED_NOVNC.is_dir() else None)

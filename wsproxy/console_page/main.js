@@ -9,11 +9,13 @@ import {Notice} from "./notice.js";
 import {Panels} from "./panels.js";
 import {Server} from "./server.js";
 import {Session} from "./session.js";
+import {Thumbnails} from "./thumbnails.js";
 import {explain, missing, unlinked} from "./words.js";
 
 /** The modules that show each kind of console; they are loaded when one is opened. */
 const VIEWS = {
     vnc: async () => (await import("./screen.js")).Screen,
+    console: async () => (await import("./serial.js")).Serial,
 };
 
 const root = new URL("../", import.meta.url).href;
@@ -26,9 +28,11 @@ class Page {
         this._subresource = "";
         this._view = null;
         this._viewOnly = false;
+        this._screenReader = false;
         this._said = "";
         this._session = new Session(() => this._open());
         this._machines = new Machines(find("machine-list"));
+        this._thumbnails = new Thumbnails(find("machine-list"));
         this._panels = new Panels([find("open-machines"), find("open-keys"), find("open-clipboard")]);
         this._clipboard = new Clipboard(find, text => this._say(text));
         this._latency = new Latency(new URL("healthz", root).href);
@@ -44,6 +48,7 @@ class Page {
     begin(link) {
         this._session.leave();
         this._disconnected("");
+        this._thumbnails.set(null, "");
         if (link === null) {
             const [navigation] = performance.getEntriesByType("navigation");
             this._notice.show(unlinked(navigation?.type === "reload", `${root}console/`));
@@ -69,6 +74,7 @@ class Page {
             this._say(said);
         });
         on(find("view-only"), "click", () => this._setViewOnly(!this._viewOnly));
+        on(find("screen-reader"), "click", () => this._setScreenReader(!this._screenReader));
         on(find("disconnect"), "click", () => this._leave("left"));
         on(find("full-screen"), "click", toggleFullScreen);
         on(document, "fullscreenchange", () => {
@@ -128,9 +134,10 @@ class Page {
         return {socket, view};
     }
 
-    _granted({vmis, subresources, expires_in: seconds, grace}) {
+    _granted({namespace, vmis, subresources, expires_in: seconds, grace, screenshots}) {
         this._expiry.set(seconds === null || grace === null ? null : seconds + grace);
         this._machines.set(vmis, subresources);
+        this._thumbnails.set(screenshots ? this._server : null, namespace);
         if (this._vmi === "" && vmis.length === 1) {
             [this._vmi] = vmis;
         }
@@ -153,6 +160,7 @@ class Page {
     _ready(view) {
         const takeFocus = document.activeElement === document.body || this._notice.hasFocus;
         this._view = view;
+        this._thumbnails.open = this._subresource === "vnc" ? this._vmi : "";
         this._notice.hide();
         find("view").classList.add("open");
         for (const id of ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"]) {
@@ -161,6 +169,10 @@ class Page {
         this._showKeys(view);
         this._clipboard.attach(view);
         this._setViewOnly(this._viewOnly);
+        if ("screenReader" in view) { // of a terminal; nobody can read out the pixels of a screen
+            find("screen-reader").hidden = false;
+            this._setScreenReader(this._screenReader);
+        }
         this._latency.start();
         find("state").textContent = "Connected";
         this._say(`Connected to ${this._vmi}`);
@@ -187,10 +199,11 @@ class Page {
 
     _disconnected(state) {
         this._view = null;
+        this._thumbnails.open = "";
         this._latency.stop();
         this._panels.show(null);
         find("view").classList.remove("open");
-        for (const id of ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"]) {
+        for (const id of ["open-keys", "open-clipboard", "view-only", "screen-reader", "full-screen", "disconnect"]) {
             find(id).hidden = true;
         }
         find("state").textContent = state;
@@ -213,6 +226,12 @@ class Page {
         this._clipboard.closed = viewOnly;
         find("key-list").disabled = viewOnly;
         find("view-only").setAttribute("aria-pressed", String(viewOnly));
+    }
+
+    _setScreenReader(screenReader) {
+        this._screenReader = screenReader;
+        this._view.screenReader = screenReader;
+        find("screen-reader").setAttribute("aria-pressed", String(screenReader));
     }
 
     _measured(milliseconds) {

@@ -14,6 +14,8 @@ const MOST_WAITING = 16 * 1024 * 1024; // bytes that xterm.js has not shown yet
 const MOST_OFFERED = 1024 * 1024; // characters of a text for the clipboard
 const QUIET = 250; // milliseconds without a Close after which a console counts as open
 
+const SILENT = "\x1b[2mConnected. A serial line may stay silent until you press Enter.\x1b[0m\r\n";
+
 const LIGHT = {
     background: "#ffffff",
     foreground: "#1a1d21",
@@ -170,7 +172,12 @@ export class Serial extends EventTarget {
 
     /** The proxy tells a refusal right after the handshake; a machine may say nothing until it is spoken to. */
     _opened() {
-        const timer = setTimeout(() => this._becomeReady(), QUIET);
+        const timer = setTimeout(() => {
+            if (!this._ready) {
+                this._terminal.write(SILENT);
+            }
+            this._becomeReady();
+        }, QUIET);
         for (const [target, type] of [[this._socket, "close"], [this._ending.signal, "abort"]]) {
             target.addEventListener(type, () => clearTimeout(timer), {once: true});
         }

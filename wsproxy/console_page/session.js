@@ -26,7 +26,7 @@ const FIRST_DELAY = {
 const HOPELESS = ["bad-request", "bad-token", "token-expired", "expired", "not-found", "forbidden", "vmi-no-console"];
 const LONGEST_DELAY = 30;
 const SETTLED = 60; // seconds after which a console counts as having worked
-const CONTESTED = 3; // consoles in a row that the machine closed before that
+const CONTESTED = 2; // times in a row that the machine closed a console, the second one before that
 
 /**
  * How one attempt ended.
@@ -42,7 +42,7 @@ const CONTESTED = 3; // consoles in a row that the machine closed before that
  *
  * @typedef {object} Past
  * @property {number} failures - attempts since a console last worked.
- * @property {number} thrownOut - consoles in a row that the machine closed soon after they had opened.
+ * @property {number} thrownOut - times in a row that the machine closed the console, all but the first one soon.
  */
 
 /**
@@ -62,7 +62,8 @@ export const NOTHING_PAST = Object.freeze({failures: 0, thrownOut: 0});
  * Decide what to do about the end of an attempt. Pure.
  *
  * Whoever was taken over stays out: two pages that reconnect by themselves would throw each other out for ever.
- * Where KubeVirt decides alone, that looks like a machine that closes the console, again and again.
+ * Where KubeVirt decides alone that looks as if the machine closed the console; but if it is there again at once,
+ * and closed again soon, then it was somebody else.
  *
  * @param {End} end
  * @param {Past} past
@@ -73,14 +74,12 @@ export function plan(end, past, random) {
     const ready = end.lasted !== null;
     const settled = ready && end.lasted >= SETTLED;
     let cause = causeOf(end.code, end.reason, ready);
-    let thrownOut = settled || (ready && cause !== "upstream-closed") ? 0 : past.thrownOut;
-    if (cause === "upstream-closed" && !settled) {
+    let thrownOut = settled ? 0 : past.thrownOut;
+    if (ready && cause === "upstream-closed") {
         thrownOut += 1;
-    } else if (cause === "vmi-not-running" || cause === "vmi-not-found") {
-        thrownOut = 0; // so it was the machine that ended, and nobody else who came
-    }
-    if (thrownOut >= CONTESTED) {
-        cause = "contested";
+        cause = thrownOut < CONTESTED ? cause : "contested";
+    } else if (ready || cause === "vmi-not-running" || cause === "vmi-not-found") {
+        thrownOut = 0; // if it was the machine that ended, then nobody else has come
     }
     const failures = settled ? 0 : past.failures;
     const first = FIRST_DELAY[cause];
