@@ -118,6 +118,8 @@ class Demo(LeakTestCase):
             with self.assertRaises(ConsoleRefused) as blind:
                 RFBClient(f"{base}/router", timeout=_TIMEOUT)
             self.assertTrue(wait_until(lambda: _opens(f"{base}/debian"), _TIMEOUT))
+            path = f"/{fragment.partition('/')[0]}/ubuntu/screenshot.png"
+            self.assertEqual(Image.from_png(get(address, path)[1]).size, (800, 600))
             stop(process)
             log.seek(0)
             self.assertNotIn(fragment.partition("/")[0], log.read())

@@ -51,7 +51,7 @@ def run_demo(port: int, *, novnc: str | None, xterm: str | None, browser: bool) 
     :raises ConfigError: if one of the directories is not what it should be.
     """
     _log(logging.INFO)
-    page = {"console_page": True, "novnc": novnc, "xterm": xterm}
+    page = {"console_page": True, "screenshots": True, "novnc": novnc, "xterm": xterm}
     try:
         with _prepared(**page) as demo:
             demo.proxy.run(_HOST, port, on_ready=lambda proxy: _invite(demo, browser=browser))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from .testing import Desktop, FakeKubeVirtAPI, FakeVMI, LoginShell, SocketBackend
 from .threads import start_thread
@@ -96,6 +97,12 @@ class Machines:
             )
 
 
+def _png(desktop: Desktop) -> bytes:
+    """Return what a desktop shows, also if nobody looks and so nothing has moved."""
+    desktop.refresh()
+    return desktop.screenshot().to_png()
+
+
 @contextmanager
 def machines() -> Iterator[Machines]:
     """Start the API and all VMs; afterwards everything is closed."""
@@ -106,7 +113,13 @@ def machines() -> Iterator[Machines]:
         shell = stack.enter_context(LoginShell(SERIAL, LOGIN, LOGIN))
         api = stack.enter_context(FakeKubeVirtAPI())
         vmis = {
-            name: api.add_vmi(name, NAMESPACE, backend=SocketBackend(desktop.serve), serial=False)
+            name: api.add_vmi(
+                name,
+                NAMESPACE,
+                backend=SocketBackend(desktop.serve),
+                serial=False,
+                screen=partial(_png, desktop),
+            )
             for name, desktop in desktops.items()
         }
         api.add_vmi(SERIAL, NAMESPACE, console_backend=SocketBackend(shell.serve), display=False)
