@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from wsproxy.access import AccessControl
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
 from wsproxy.exceptions import (
@@ -40,9 +39,8 @@ def parsed(line: str, *headers: str) -> RequestHead:
     return head
 
 
-def access(**options: Any) -> AccessControl:
-    config = Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options)
-    return Gateway(config).access
+def made_gateway(**options: Any) -> Gateway:
+    return Gateway(Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options))
 
 
 class ReadyStub:
@@ -61,12 +59,13 @@ def ask(
     line: str,
     *headers: str,
     prefix: tuple[str, ...] = (),
-    door: AccessControl | None = None,
+    gateway: Gateway | None = None,
     ready: ReadyStub | None = None,
 ) -> bytes:
     """Ask an endpoint that needs no body."""
     request = HTTPRequest(parsed(line, *headers), Client("192.0.2.1:1"), Deadline(10), unread)
-    return answer(request, prefix, door or access(), ready or ReadyStub())
+    gateway = gateway or made_gateway(host_path_prefix="/".join(prefix))
+    return answer(request, gateway.config, gateway.access, ready or ReadyStub(), gateway.files)
 
 
 def unread(most: int) -> bytes:
@@ -148,7 +147,7 @@ class Healthz(unittest.TestCase):
 class TicketCase(unittest.TestCase):
     def setUp(self) -> None:
         self.options: dict[str, Any] = {"tickets": True, "subresources": ("console",)}
-        self.door: AccessControl | None = None
+        self.gateway: Gateway | None = None
 
     def token(self, *vmis: str, **claims: Any) -> str:
         return make_token(SECRET, namespace="lab-1", vmis=vmis or ("vm",), **claims)
@@ -171,9 +170,9 @@ class TicketCase(unittest.TestCase):
             self.assertLessEqual(head.body_size(most), 4096)
             return raw
 
-        self.door = self.door or access(**self.options)
+        self.gateway = self.gateway or made_gateway(**self.options)
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), read_body)
-        return answer(request, ("a", "b"), self.door, ReadyStub())
+        return answer(request, self.gateway.config, self.gateway.access, ReadyStub(), self.gateway.files)
 
     def refused(self, body: bytes | object, *headers: str, **options: Any) -> Refused:
         with self.assertRaises(Refused) as caught:
@@ -210,25 +209,29 @@ class Ticket(TicketCase):
         """Everything but POST and OPTIONS is 405."""
         for method in ("GET", "HEAD", "PUT", "DELETE"):
             with self.subTest(method), self.assertRaises(MethodNotAllowed) as caught:
-                ask(f"{method} /ticket", door=access(tickets=True))
+                ask(f"{method} /ticket", gateway=made_gateway(tickets=True))
             self.assertIn(("Allow", "POST, OPTIONS"), caught.exception.headers)
 
     def test_token_comes_first(self) -> None:
         """Without a valid token nothing of the body is read."""
-        door = access(tickets=True)
+        gateway = made_gateway(tickets=True)
         for headers in ([], ["Authorization: Basic dTpw"], ["Authorization: Bearer x"]):
             with self.subTest(headers=headers), self.assertRaises(BadToken) as caught:
-                ask("POST /ticket", *headers, "Content-Length: 9999999", door=door)
+                ask("POST /ticket", *headers, "Content-Length: 9999999", gateway=gateway)
             self.assertIn(("WWW-Authenticate", "Bearer"), caught.exception.headers)
         two = ["Authorization: Bearer x"] * 2
         with self.assertRaises(BadRequest):
-            ask("POST /ticket", *two, door=door)
+            ask("POST /ticket", *two, gateway=gateway)
 
     def test_no_other_credential_counts(self) -> None:
         """A cookie, which any page could make a browser send, gets no ticket, whatever is switched on."""
-        door = access(tickets=True, credentials=("cookie", "query", "subprotocol"), allow_origin=(PAGE,))
+        gateway = made_gateway(
+            tickets=True, credentials=("cookie", "query", "subprotocol"), allow_origin=(PAGE,)
+        )
         with self.assertRaises(BadToken):
-            ask(f"POST /ticket?token={self.token()}", f"Cookie: wsproxy_token={self.token()}", door=door)
+            ask(
+                f"POST /ticket?token={self.token()}", f"Cookie: wsproxy_token={self.token()}", gateway=gateway
+            )
 
     def test_media_type(self) -> None:
         """The body is JSON and says so; a browser asks before it sends that to another host."""
@@ -345,7 +348,10 @@ class CORS(TicketCase):
     def preflight(self, *headers: str) -> list[str]:
         head = parsed("OPTIONS /ticket", *headers)
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), unread)
-        first, lines, body = split(answer(request, (), access(**self.options), ReadyStub()))
+        gateway = made_gateway(**self.options)
+        first, lines, body = split(
+            answer(request, gateway.config, gateway.access, ReadyStub(), gateway.files)
+        )
         self.assertEqual((first, body), ("HTTP/1.1 200 OK", b""))
         self.assertIn("Vary: Origin", lines)
         self.assertIn("Allow: POST, OPTIONS", lines)

@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "audit",
+            "content_policy",
             "denylist",
             "frames",
             "housekeeping",
@@ -65,6 +66,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "keyring",
             "listeners",
             "operator_token",
+            "representation",
             "resolver",
             "transport",
             "upstream_url",
@@ -86,7 +88,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"admission", "config", "hooks", "metrics", "pump", "reports"}),
-    frozenset({"access", "admin_api", "kicks", "links", "pump_threads", "settings", "tls"}),
+    frozenset({"access", "admin_api", "kicks", "links", "pump_threads", "settings", "tls", "web_files"}),
     frozenset({"admin_sessions", "fetch", "http", "relay", "upstream"}),
     frozenset({"jwks_source", "readiness"}),
     frozenset({"live_keys"}),
@@ -111,6 +113,7 @@ NO_IO = frozenset(
         "causes",
         "closing",
         "config",
+        "content_policy",
         "credentials",
         "deadline",
         "denylist",
@@ -131,6 +134,7 @@ NO_IO = frozenset(
         "nesting",
         "pending",
         "origin",
+        "representation",
         "rfb",
         "routing",
         "settings",

@@ -85,6 +85,8 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_REQUIRE_ORIGIN", "true", "require_origin", True),
         ("WSPROXY_TRUSTED_PROXIES", "10.0.0.0/8,::1", "trusted_proxies", ("10.0.0.0/8", "::1")),
         ("WSPROXY_TICKETS", "on", "tickets", True),
+        ("WSPROXY_WEB", "/usr/share/novnc", "web", "/usr/share/novnc"),
+        ("WSPROXY_CONSOLE_PAGE", "true", "console_page", True),
         ("WSPROXY_CONSOLE", "exam-*/*=refuse, takeover", "console", ("exam-*/*=refuse", "takeover")),
         ("WSPROXY_SHOW_USER", "1", "show_user", True),
         ("WSPROXY_REQUEST_TIMEOUT", "1.5", "request_timeout", 1.5),
@@ -116,6 +118,9 @@ class FromEnvTest(SettingsCase):
             "KUBERNETES_SERVICE_PORT",
             "WS_REMOTE_URL",
             "WSPROXY_ADMIN_TOKEN_FILE",
+            "WSPROXY_FRAME_ANCESTORS",
+            "WSPROXY_NOVNC",
+            "WSPROXY_XTERM",
             "WSPROXY_TLS_CLIENT_CA",
             "WSPROXY_TLS_KEY",
         }
@@ -166,6 +171,23 @@ class FromEnvTest(SettingsCase):
         self.assertEqual((found.tls_cert, found.tls_key, found.tls_client_ca), ("/a", "/k", "/c"))
         for fault, name in zip(self.faults(IN_CLUSTER | both), ("tls_key", "tls_client_ca"), strict=True):
             self.assertEqual(fault, f"{name} is set but tls_cert is not; set it, or clients come without TLS")
+
+    def test_console_page(self) -> None:
+        """What the console page is made of, and who may frame it, is of no use without the page."""
+        parts = {
+            "WSPROXY_NOVNC": "/n",
+            "WSPROXY_XTERM": "/x",
+            "WSPROXY_FRAME_ANCESTORS": "self, https://a.example",
+        }
+        found = config_from_env(IN_CLUSTER | parts | {"WSPROXY_CONSOLE_PAGE": "true"})
+        self.assertEqual((found.novnc, found.xterm), ("/n", "/x"))
+        self.assertEqual(found.frame_ancestors, ("self", "https://a.example"))
+        for fault, name in zip(
+            self.faults(IN_CLUSTER | parts), ("novnc", "xterm", "frame_ancestors"), strict=True
+        ):
+            self.assertIn(f"{name} is set but ", fault)
+        del parts["WSPROXY_NOVNC"], parts["WSPROXY_XTERM"]
+        config_from_env(IN_CLUSTER | parts | {"WSPROXY_WEB": "/w"})
 
     def test_operator(self) -> None:
         """The operator's token is of no use without a listener to show it to."""

@@ -55,11 +55,6 @@ class AccessControl:
         self._limits = limits
         self._denylist = denylist
 
-    @property
-    def issues_tickets(self) -> bool:
-        """Whether :meth:`issue_ticket` may be called."""
-        return self._tickets is not None
-
     def admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
         """Authenticate and authorise an upgrade request.
 

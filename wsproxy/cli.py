@@ -241,9 +241,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting; it is text here, converted and checked with the environment's."""
     for setting in SETTINGS:
         default = "" if setting.default is None else f"; default: {setting.default}"
+        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if setting.is_switch else {}
         parser.add_argument(
             setting.flag,
             dest=setting.env,
             metavar="VALUE",
+            **alone,
             help=f"{setting.help} (environment: {setting.env}{default})".replace("%", "%%"),
         )

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from .arbitration import ConsolePolicies
 from .claims import ClaimRules
+from .content_policy import frame_ancestors
 from .exceptions import ConfigError
 from .jwks import JWKSLocation
 from .keyring import Keyring
@@ -103,6 +104,11 @@ class Config:
     :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed, and
         ``unix`` for all that come over a Unix socket.
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
+    :param web: directory of a web client, the files of which are served below the prefix; None for none.
+    :param console_page: whether the console page is served, at ``/console/``.
+    :param novnc: directory with noVNC for that page; None for an installed one, if there is one.
+    :param xterm: directory with xterm.js for that page; None for none, and so no serial consoles on it.
+    :param frame_ancestors: which pages may show these in a frame: "self" and origins; empty for none.
     :param console: who keeps a console that several clients want: "passthrough" (KubeVirt's last one),
         "takeover" or "refuse", or rules such as ``exam-*/*/vnc=refuse``, the first that fits.
     :param show_user: whether a client is told who else has, or took over, its console.
@@ -174,6 +180,11 @@ class Config:
     require_origin: bool = False
     trusted_proxies: tuple[str, ...] = ()
     tickets: bool = False
+    web: str | None = None
+    console_page: bool = False
+    novnc: str | None = None
+    xterm: str | None = None
+    frame_ancestors: tuple[str, ...] = ()
     console: tuple[str, ...] = ()
     show_user: bool = False
     request_timeout: float = 10.0
@@ -216,6 +227,7 @@ class Config:
     path_template: ApiPath = field(init=False, repr=False, compare=False)
     prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
     origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
+    ancestors: str = field(init=False, repr=False, compare=False)
     admin_address: ListenAddress | None = field(init=False, repr=False, compare=False)
     trusted_networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
     trusts_unix: bool = field(init=False, repr=False, compare=False)
@@ -235,6 +247,7 @@ class Config:
             "path_template": collect(faults, lambda: ApiPath(self.api_path)),
             "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
+            "ancestors": collect(faults, lambda: frame_ancestors(self.frame_ancestors)),
             "admin_address": collect(faults, self._admin_address),
             "trusted_networks": collect(faults, lambda: _networks(self.trusted_proxies)),
             "trusts_unix": _UNIX_PEERS in self.trusted_proxies,
@@ -317,6 +330,11 @@ class Config:
         for name in ("tls_key", "tls_client_ca"):
             if getattr(self, name) is not None and self.tls_cert is None:
                 faults.append(f"{name} is set but tls_cert is not; set it, or clients come without TLS")
+        for name in ("novnc", "xterm"):
+            if getattr(self, name) is not None and not self.console_page:
+                faults.append(f"{name} is set but console_page is not; it is for that page")
+        if self.frame_ancestors and not self.console_page and self.web is None:
+            faults.append("frame_ancestors is set but neither console_page nor web is; it is for their pages")
         if self.reject not in REJECT_MODES:
             faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
         if self.cpu_affinity not in CPU_AFFINITIES:

@@ -104,10 +104,9 @@ class ClientConnection(Exchange):
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
         request = http.HTTPRequest(head, client, deadline, lambda most: self._read_body(head, most, deadline))
-        config = self._gateway.config
-        self._transport.send(
-            http.answer(request, config.prefix, self._gateway.access, self._gateway.readiness), deadline
-        )
+        gateway = self._gateway
+        response = http.answer(request, gateway.config, gateway.access, gateway.readiness, gateway.files)
+        self._transport.send(response, deadline)
         self._note_told()
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
 

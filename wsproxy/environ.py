@@ -14,7 +14,7 @@ from .exceptions import BadRequest
 from .routing import host_and_port
 from .upgrade import RequestHead
 
-__all__ = ["Environ", "head_of", "path_segments", "peer_of"]
+__all__ = ["Environ", "head_of", "path_of", "path_segments", "peer_of"]
 
 Environ = Mapping[str, Any]
 
@@ -38,9 +38,14 @@ def head_of(environ: Environ) -> RequestHead:
     return RequestHead(str(environ["REQUEST_METHOD"]), _target(environ), version, headers)
 
 
+def path_of(environ: Environ) -> str:
+    """Return the path below the application's own, as it is."""
+    return str(environ.get("PATH_INFO", "")) or "/"
+
+
 def path_segments(environ: Environ) -> tuple[str, ...]:
     """Return the path below the application's own; repeated slashes count as one."""
-    return tuple(segment for segment in str(environ.get("PATH_INFO", "")).split("/") if segment)
+    return tuple(segment for segment in path_of(environ).split("/") if segment)
 
 
 def peer_of(environ: Environ) -> str:
@@ -56,7 +61,7 @@ def _target(environ: Environ) -> str:
         if raw and (not raw.startswith("/") or "#" in raw or "%" in raw.partition("?")[0]):
             return raw
     # These two were encoded, since they would have ended the path.
-    path = (str(environ.get("PATH_INFO", "")) or "/").replace("?", "%3F").replace("#", "%23")
+    path = path_of(environ).replace("?", "%3F").replace("#", "%23")
     query = str(environ.get("QUERY_STRING", ""))
     return f"{path}?{query}" if query else path
 

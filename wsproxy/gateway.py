@@ -29,12 +29,30 @@ from .tickets import Tickets
 from .tls import ServerTLS
 from .tokens import TokenVerifier
 from .upstream import Dialler
+from .web_files import WebFiles
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "examine"]
 
 logger = get_logger("wsproxy.gateway")
 
 _NO_HOOKS = Hooks()
+
+
+def examine(config: Config) -> Gateway:
+    """Find the faults that the settings alone do not show, and say in the log what is missing.
+
+    Blocks on the file system.
+
+    :returns: a gateway that is not started.
+    :raises ConfigError: as :class:`Gateway`.
+    """
+    gateway = Gateway(config)
+    if gateway.files.lacks_novnc:
+        logger.warning(
+            "the console page has no noVNC, so it shows no screens; unpack the npm package @novnc/novnc, or "
+            "install Debian's novnc, and name the directory that has core/rfb.js in it: --novnc DIR"
+        )
+    return gateway
 
 
 class Gateway:
@@ -44,10 +62,12 @@ class Gateway:
     :param hooks: what the embedding program is asked and told.
     :param clock: seconds, for all that housekeeping looks after.
     :ivar tls: TLS towards clients, None if they come without.
+    :ivar files: what is served to browsers.
     :ivar sessions: the sessions that are open.
     :ivar admits: whether new sessions may be opened.
     :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
-    :raises ConfigError: if the TLS options of either side are wrong, or a key file cannot be used.
+    :raises ConfigError: if the TLS options of either side are wrong, or a key file or a directory of files
+        cannot be used.
     """
 
     def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
@@ -56,6 +76,7 @@ class Gateway:
         self.admits = True
         self.sessions = LiveSessions()
         self.tls = ServerTLS.from_config(config)
+        self.files = WebFiles(config)
         self.resolver = Resolver()
         self.keys = LiveKeys(config, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
@@ -79,7 +100,12 @@ class Gateway:
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
 
-        self.on_reload: list[Callable[[], None]] = [self.keys.reload, self.dialler.reload, self.audit.open]
+        self.on_reload: list[Callable[[], None]] = [
+            self.keys.reload,
+            self.dialler.reload,
+            self.audit.open,
+            self.files.reload,
+        ]
         if self.tls:
             self.on_reload.append(self.tls.reload)
 

@@ -1,17 +1,20 @@
-"""The named HTTP endpoints: everything that is answered without an upgrade. No I/O of its own."""
+"""Everything that is answered without an upgrade: the named HTTP endpoints, and files. No I/O of its own."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from .access import AccessControl
+from .config import Config
 from .deadline import Deadline
-from .exceptions import BadRequest, Forbidden, MethodNotAllowed, Refused, UnsupportedMediaType
+from .exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refused, UnsupportedMediaType
 from .forwarded import Client
-from .routing import endpoint_of, is_dns_label, is_dns_subdomain
+from .representation import Redirect, Representation
+from .routing import endpoint_of, file_path, is_dns_label, is_dns_subdomain
 from .strict_json import parse_json
 from .upgrade import RequestHead, http_response
 
@@ -33,6 +36,12 @@ class Ready(Protocol):
     def is_ready(self, deadline: Deadline) -> bool: ...
 
 
+class Files(Protocol):
+    """Knows what is served to browsers, by the path below the prefix."""
+
+    def find(self, path: str) -> Representation | Redirect | None: ...
+
+
 @dataclass(frozen=True)
 class HTTPRequest:
     """A request that is no upgrade.
@@ -51,37 +60,75 @@ class HTTPRequest:
     root: str = ""
 
 
-def answer(request: HTTPRequest, prefix: tuple[str, ...], access: AccessControl, readiness: Ready) -> bytes:
+def answer(
+    request: HTTPRequest, config: Config, access: AccessControl, readiness: Ready, files: Files
+) -> bytes:
     """Return the whole response to a request that is no upgrade. Blocks while it reads the body, or probes.
 
-    :param prefix: the configured path prefix.
     :param readiness: what ``/readyz`` says.
-    :raises Refused: if there is no such endpoint, or not for this method, or it refuses the request.
+    :param files: what there is besides the endpoints.
+    :raises Refused: if there is no such endpoint or file, or not for this method, or it refuses the request.
     """
     endpoints: dict[str, Callable[[], bytes]] = {
         "healthz": lambda: _health(request, lambda deadline: True),
         "readyz": lambda: _health(request, readiness.is_ready),
         "ticket": lambda: _ticket(request, access),
+        "console/grant": lambda: _grant(request, config, access),
     }
-    endpoint = endpoint_of(request.head.target, prefix, endpoint_names(access.issues_tickets))
-    return endpoints[endpoint.name]()
+    head = request.head
+    if endpoint := endpoint_of(head.target, config.prefix, endpoint_names(config)):
+        return endpoints[endpoint.name]()
+    path = file_path(head.target, config.prefix)
+    if file := files.find(path) if path is not None else None:
+        return file.answer(head)
+    raise NotFound("there is no such page; a console is opened by a WebSocket client at /TOKEN/VMI")
 
 
-def endpoint_names(tickets: bool) -> tuple[str, ...]:
-    """Return the names of the endpoints that there are.
-
-    :param tickets: whether tickets are switched on.
-    """
-    return ("healthz", "readyz", "ticket") if tickets else ("healthz", "readyz")
+def endpoint_names(config: Config) -> tuple[str, ...]:
+    """Return the names of the endpoints that are switched on."""
+    switched = {"ticket": config.tickets, "console/grant": config.console_page}
+    return ("healthz", "readyz", *(name for name, on in switched.items() if on))
 
 
 def _health(request: HTTPRequest, is_good: Callable[[Deadline], bool]) -> bytes:
     head = request.head
+    _check_reading(head)
+    status, body = (200, b"ok\n") if is_good(request.deadline) else (503, b"not ready\n")
+    return http_response(status, body, head_only=head.method == "HEAD")
+
+
+def _check_reading(head: RequestHead) -> None:
     if head.method not in ("GET", "HEAD"):
         raise MethodNotAllowed("GET, HEAD")
     head.refuse_body()
-    status, body = (200, b"ok\n") if is_good(request.deadline) else (503, b"not ready\n")
-    return http_response(status, body, head_only=head.method == "HEAD")
+
+
+def _grant(request: HTTPRequest, config: Config, access: AccessControl) -> bytes:
+    """Tell the console page what its token is good for."""
+    head = request.head
+    _check_reading(head)
+    grant = access.authenticate_bearer(head, request.client, request.deadline)
+    default = config.path_template.subresource
+    body = {
+        "user": grant.user,
+        "namespace": grant.namespace,
+        "vmis": grant.vmis,
+        "expires_in": _seconds(grant.seconds_left()),
+        "grace": _seconds(config.grace),
+        "subresources": [default, *sorted(config.enabled_subresources - {default})],
+        "screenshots": False,
+    }
+    return http_response(
+        200,
+        json.dumps(body).encode() + b"\n",
+        content_type="application/json",
+        head_only=head.method == "HEAD",
+    )
+
+
+def _seconds(seconds: float) -> float | None:
+    """JSON knows no infinity."""
+    return round(seconds, 3) if seconds < math.inf else None
 
 
 def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:

@@ -17,7 +17,7 @@ from .authorization import Authorize
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
 from .counters import Numbers
 from .forks import in_forked_child
-from .gateway import Gateway
+from .gateway import Gateway, examine
 from .hooks import Hooks, OnClose, OnOpen
 from .kicks import Kicks
 from .links import console_url
@@ -89,6 +89,11 @@ class WebsocketProxy:
     :param require_origin: whether clients that send no Origin header are refused.
     :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed.
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
+    :param web: directory of a web client, the files of which are served below the prefix.
+    :param console_page: whether the console page is served, at ``/console/``.
+    :param novnc: directory with noVNC for that page; by default an installed one.
+    :param xterm: directory with xterm.js for that page; without one it shows no serial consoles.
+    :param frame_ancestors: which pages may show these in a frame: "self" and origins; by default none.
     :param console: who keeps a console that several clients want: "passthrough" (KubeVirt's last one),
         "takeover" or "refuse", or rules such as ``exam-*/*/vnc=refuse``, the first that fits.
     :param show_user: whether a client is told who else has, or took over, its console.
@@ -156,6 +161,11 @@ class WebsocketProxy:
         require_origin: bool = False,
         trusted_proxies: Sequence[str] = (),
         tickets: bool = False,
+        web: str | None = None,
+        console_page: bool = False,
+        novnc: str | None = None,
+        xterm: str | None = None,
+        frame_ancestors: Sequence[str] = (),
         console: str | Sequence[str] = (),
         show_user: bool = False,
         authorize: Authorize | None = None,
@@ -217,6 +227,11 @@ class WebsocketProxy:
                 require_origin=require_origin,
                 trusted_proxies=tuple(trusted_proxies),
                 tickets=tickets,
+                web=web,
+                console_page=console_page,
+                novnc=novnc,
+                xterm=xterm,
+                frame_ancestors=_texts(frame_ancestors),
                 console=_texts(console),
                 show_user=show_user,
                 request_timeout=request_timeout,
@@ -258,7 +273,7 @@ class WebsocketProxy:
         return proxy
 
     def _setup(self, config: Config, hooks: Hooks) -> None:
-        Gateway(config)  # finds the faults that the settings alone do not show
+        examine(config)
         self.config = config
         self._hooks = hooks
         # Guards the attributes below; held while starting and stopping, so those take turns.

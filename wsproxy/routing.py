@@ -17,6 +17,7 @@ __all__ = [
     "Endpoint",
     "Route",
     "endpoint_of",
+    "file_path",
     "granted_route",
     "host_and_port",
     "is_dns_label",
@@ -68,7 +69,7 @@ class Route:
 class Endpoint:
     """A named HTTP endpoint.
 
-    :ivar name: its path without slashes, such as "healthz".
+    :ivar name: its path without a slash in front, such as "healthz".
     """
 
     name: str
@@ -116,19 +117,28 @@ class ListenAddress:
         return f"unix:{self.path}" if self.path else host_and_port(self.host, self.port)
 
 
-def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint:
-    """Find the HTTP endpoint of a request that is no upgrade.
+def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint | None:
+    """Find the HTTP endpoint of a request that is no upgrade; None if there is no such endpoint.
 
     Kubelet probes know no prefix, so an endpoint answers with it and without it.
 
     :raises BadRequest: if the target is malformed.
-    :raises NotFound: if there is no such endpoint.
     """
     segments = _path_of(target)
     for name in names:
-        if segments in ((name,), (*prefix, name)):
+        if segments in (_segments(name), (*prefix, *_segments(name))):
             return Endpoint(name)
-    raise NotFound("there is no such page; a console is opened by a WebSocket client at /TOKEN/VMI")
+    return None
+
+
+def file_path(target: str, prefix: tuple[str, ...]) -> str | None:
+    """Return the path of a file below the prefix, slash by slash as it was sent; None if it lies elsewhere.
+
+    :raises BadRequest: if the target is malformed.
+    """
+    _path_of(target)
+    path, base = target.partition("?")[0], "".join(f"/{segment}" for segment in prefix)
+    return path[len(base) :] if path == base or path.startswith(f"{base}/") else None
 
 
 def session_route(target: str, prefix: tuple[str, ...], subresources: Collection[str]) -> Route:

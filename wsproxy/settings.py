@@ -36,6 +36,11 @@ class Setting:
     def flag(self) -> str:
         return "--" + self.env.removeprefix("WSPROXY_").lower().replace("_", "-")
 
+    @property
+    def is_switch(self) -> bool:
+        """Whether its flag may stand alone, for true."""
+        return self.convert is _flag
+
     def parse(self, text: str, name: str | None = None) -> Any:
         """Convert ``text``.
 
@@ -139,6 +144,11 @@ SETTINGS = (
     _setting("WSPROXY_REQUIRE_ORIGIN", "require_origin", _flag, "refuse clients that send no Origin"),
     Setting("WSPROXY_TRUSTED_PROXIES", "trusted_proxies", _names, None, "networks of proxies in front"),
     _setting("WSPROXY_TICKETS", "tickets", _flag, "exchange tokens for one-time tickets at POST /ticket"),
+    _setting("WSPROXY_WEB", "web", str, "directory of a web client, such as noVNC, to serve"),
+    _setting("WSPROXY_CONSOLE_PAGE", "console_page", _flag, "serve the console page at /console/"),
+    _setting("WSPROXY_NOVNC", "novnc", str, "noVNC for that page; by default /usr/share/novnc"),
+    _setting("WSPROXY_XTERM", "xterm", str, "xterm.js for its serial consoles, an unpacked npm package"),
+    Setting("WSPROXY_FRAME_ANCESTORS", "frame_ancestors", _names, None, "pages that may frame these"),
     Setting("WSPROXY_CONSOLE", "console", _names, "passthrough", "or takeover, refuse, NS/VMI=refuse, ..."),
     _setting("WSPROXY_SHOW_USER", "show_user", _flag, "tell clients who else has their console"),
     _setting("WSPROXY_REQUEST_TIMEOUT", "request_timeout", _seconds, "seconds for a whole request head"),

@@ -27,7 +27,7 @@ from .channel import Channel
 from .config import Config
 from .counters import Numbers
 from .deadline import Deadline
-from .gateway import Gateway
+from .gateway import examine
 from .listeners import Listener, address_text, listen, listen_for_operator
 from .logs import get_logger
 from .operator_token import operator_guard
@@ -97,7 +97,7 @@ class Supervisor:
     _listener: Listener
 
     def __init__(self, config: Config, notifier: Notifier | None = None) -> None:
-        Gateway(config)  # finds the faults that the settings alone do not show
+        examine(config)
         self._config = config
         self._notifier = notifier or Notifier()
         self._places = [_Place(number) for number in range(1, config.workers + 1)]

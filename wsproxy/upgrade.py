@@ -285,18 +285,20 @@ def http_response(
     body: bytes,
     *,
     content_type: str = "text/plain; charset=utf-8",
+    cache_control: str = "no-store",
     headers: Sequence[tuple[str, str]] = (),
     head_only: bool = False,
 ) -> bytes:
     """Return a whole HTTP/1.1 response that closes the connection.
 
+    :param cache_control: who may keep it.
     :param head_only: leave the body out, as the answer to HEAD.
     """
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     fields = [
         ("Content-Type", content_type),
         ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
+        ("Cache-Control", cache_control),
         ("X-Content-Type-Options", "nosniff"),
         ("Referrer-Policy", "no-referrer"),  # the path may hold a token
         ("Connection", "close"),

@@ -29,10 +29,10 @@ from .config import Config
 from .counters import Counters, Numbers
 from .credentials import looks_like_ticket
 from .deadline import Deadline
-from .environ import Environ, head_of, path_segments, peer_of
+from .environ import Environ, head_of, path_of, path_segments, peer_of
 from .exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
 from .forwarded import client_of
-from .gateway import Gateway
+from .gateway import examine
 from .hooks import Hooks, OnClose, OnOpen
 from .live_sessions import SessionHandle
 from .logs import get_logger
@@ -92,7 +92,7 @@ class ConsoleApp:
     ) -> None:
         if faults := _faults(config, threads, reserve):
             raise ConfigError(faults)
-        Gateway(config)  # finds the faults that the settings alone do not show
+        self._files = examine(config).files
         self.config = config
         self.app = app
         self._hooks = Hooks(authorize, on_open, on_close)
@@ -229,7 +229,7 @@ class ConsoleApp:
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         deadline = Deadline(self.config.request_timeout)
         request = http.HTTPRequest(head, client, deadline, lambda most: _body(environ, head, most), root)
-        return http.answer(request, self.config.prefix, gateway.access, gateway.readiness)
+        return http.answer(request, self.config, gateway.access, gateway.readiness, gateway.files)
 
     def _takes(self, environ: Environ) -> bool:
         """Whether a request is ours, where there is an application behind."""
@@ -238,7 +238,8 @@ class ConsoleApp:
             return segments[: len(prefix)] == prefix
         if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
             return _is_console(segments, self.config.tickets)
-        return len(segments) == 1 and segments[0] in http.endpoint_names(self.config.tickets)
+        names = http.endpoint_names(self.config)
+        return "/".join(segments) in names or self._files.find(path_of(environ)) is not None
 
     def _started(self, environ: Environ) -> WSGIProcess:
         """Return what serves the consoles of this process; start it if this is the first request."""

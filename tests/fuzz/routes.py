@@ -51,6 +51,8 @@ def _check_endpoint(target: str, prefix: tuple[str, ...]) -> None:
     except Refused as refused:
         assert_own_text(refused)
         return
+    if endpoint is None:
+        return
     path = [part for part in target.partition("?")[0].split("/") if part]
     assert path in ([endpoint.name], [*prefix, endpoint.name])
 
