@@ -1,8 +1,8 @@
 """Fetches what browsers need and no Python package has: npm packages, each of one version and one content.
 
 ``python scripts/web_packages.py NAME ...`` prints the directory of each package, one a line. What is not
-there yet is fetched with the npm client, from the registry that it is configured for. Its sha512 has to be the
-one written here; then it is unpacked, and moved to its place in one step, so that what is in a place is
+there yet is fetched with the npm client, from the registry that it is configured for. Its sha512 has to be
+the one written here; then it is unpacked, and moved to its place in one step, so that what is in a place is
 complete. If a package cannot be had one line on standard error says why, and the exit status is 1.
 
 Needs nothing but Python; scripts/demo, scripts/integration and tests/integration run it.

@@ -15,6 +15,7 @@ from wsproxy.routing import (
     host_and_port,
     is_dns_label,
     is_dns_subdomain,
+    named_subresource,
     prefix_segments,
     session_route,
 )
@@ -143,6 +144,15 @@ class SessionRouteTest(unittest.TestCase):
         """Under /-/ the second of two names is the VMI, also if a subresource has its name."""
         self.assertEqual(route("/-/lab-1/vnc"), Route(None, "lab-1", "vnc"))
 
+    def test_without_token_and_with_a_subresource(self) -> None:
+        """/-/NAMESPACE/VMI/SUBRESOURCE opens an enabled subresource, and no other."""
+        for name in ("console", "vnc"):
+            self.assertEqual(route(f"/-/lab-1/ubuntu/{name}"), Route(None, "lab-1", "ubuntu", name))
+        self.assertEqual(route("/p//-/lab-1/vnc/console/", "p"), Route(None, "lab-1", "vnc", "console"))
+        for name in ("usbredir", "VNC", "ubuntu", "-"):
+            with self.subTest(name=name):
+                self.assertRaises(NotFound, route, f"/-/lab-1/ubuntu/{name}")
+
     def test_slashes(self) -> None:
         """Repeated and trailing slashes are one."""
         self.assertEqual(route(f"//{TOKEN}////ubuntu///"), Route(TOKEN, None, "ubuntu"))
@@ -155,7 +165,7 @@ class SessionRouteTest(unittest.TestCase):
 
     def test_not_found(self) -> None:
         """A path of another length is not found."""
-        for target in ("/", "//", f"/{TOKEN}", f"/{TOKEN}/a/vnc/x", "/-", "/-/", "/-/a/b/c", "/?x=/a/b"):
+        for target in ("/", "//", f"/{TOKEN}", f"/{TOKEN}/a/vnc/x", "/-", "/-/", "/-/a/b/vnc/x", "/?x=/a/b"):
             with self.subTest(target=target):
                 self.assertRaises(NotFound, route, target)
 
@@ -195,7 +205,14 @@ class SessionRouteTest(unittest.TestCase):
         ):
             with self.subTest(target=target):
                 self.assertRaises(BadRequest, route, target)
-        for target in ("/-/a.b/vm", "/-/Lab/vm", "/-/-/vm", f"/-/{'a' * 64}/vm"):
+        for target in (
+            "/-/a.b/vm",
+            "/-/Lab/vm",
+            "/-/-/vm",
+            f"/-/{'a' * 64}/vm",
+            "/-/Lab/vm/console",
+            "/-/lab-1/VM/console",
+        ):
             with self.subTest(target=target):
                 self.assertRaises(BadRequest, route, target)
 
@@ -221,6 +238,28 @@ class SessionRouteTest(unittest.TestCase):
     def test_repr_hides_the_token(self) -> None:
         """The repr of a route does not show its token."""
         self.assertNotIn(TOKEN, repr(route(f"/{TOKEN}/vm")))
+
+
+class NamedSubresourceTest(unittest.TestCase):
+    def test_named(self) -> None:
+        """It is what the path names, also where that is not enabled, or another name is wrong."""
+        for target, name in (
+            (f"/p/{TOKEN}/vm", None),
+            (f"/p/{TOKEN}/vm/console", "console"),
+            (f"/p/{TOKEN}/VM/console", "console"),
+            (f"/p/{TOKEN}/vm/usbredir?x=/vnc", "usbredir"),
+            ("/p/-/vm", None),
+            ("/p/-/lab-1/console", None),
+            ("/p/-/Lab/vm/vnc/", "vnc"),
+        ):
+            with self.subTest(target=target):
+                self.assertEqual(named_subresource(target, ("p",)), name)
+
+    def test_no_route(self) -> None:
+        """What is no session route names none."""
+        for target in ("/", f"/{TOKEN}/vm/console", f"/p/{TOKEN}/vm/console/x", "/p/a/%76m/console", "*"):
+            with self.subTest(target=target):
+                self.assertIsNone(named_subresource(target, ("p",)))
 
 
 class GrantedRouteTest(unittest.TestCase):

@@ -281,9 +281,13 @@ class Alone(ProxyTestCase):
             (f"{base}/vnc", "/t/vm", True),
             (f"{base}/vnc", "/t/vm/vnc", True),
             (f"{base}/vnc", "/t/vm/console", False),
+            (f"{base}/vnc", "/-/lab-1/vm/console", False),
+            (f"{base}/vnc", "/-/lab-1/console", True),
+            (f"{base}/vnc", "/t/vm/usbredir", False),
             (f"{base}/vnc", "/nonsense", True),
             (f"{base}/console", "/t/vm", False),
             (f"{base}/console", "/t/vm/vnc", True),
+            (f"{base}/console", "/-/lab-1/vm/vnc", True),
             (f"{base}/console", "/nonsense", False),
         ):
             with self.subTest(api_path=api_path[-8:], target=target):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from .exceptions import BadRequest, ConfigError, NotFound
+from .exceptions import BadRequest, ConfigError, NotFound, Refused
 
 __all__ = [
     "ApiPath",
@@ -22,6 +22,7 @@ __all__ = [
     "host_and_port",
     "is_dns_label",
     "is_dns_subdomain",
+    "named_subresource",
     "prefix_segments",
     "session_route",
 ]
@@ -149,21 +150,38 @@ def session_route(target: str, prefix: tuple[str, ...], subresources: Collection
     :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
     :raises NotFound: if it is no session route, or the prefix is wrong.
     """
+    route = _unchecked_route(target, prefix)
+    _check_subresource(route.subresource, subresources)
+    if route.namespace is not None and not is_dns_label(route.namespace):
+        raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
+    _check_vmi(route.vmi)
+    return route
+
+
+def named_subresource(target: str, prefix: tuple[str, ...]) -> str | None:
+    """Return the subresource that the path of an upgrade request names, enabled or not; None if none.
+
+    For refusals: what its client is about to speak depends on it, whatever else is wrong with the request.
+    """
+    try:
+        return _unchecked_route(target, prefix).subresource
+    except Refused:
+        return None
+
+
+def _unchecked_route(target: str, prefix: tuple[str, ...]) -> Route:
+    """Return the parts of the path, which may still be any text."""
     segments = _path_of(target)
     if segments[: len(prefix)] != prefix:
         raise NotFound("wrong path prefix")
     first, *rest = segments[len(prefix) :] or ("",)
     if first == _NO_TOKEN:
-        if len(rest) not in (1, 2):
-            raise NotFound("the path must be /-/VMI or /-/NAMESPACE/VMI")
-        *namespace, vmi = rest
-        return Route(None, _namespace(namespace[0]) if namespace else None, _vmi(vmi))
+        if len(rest) not in (1, 2, 3):
+            raise NotFound("the path must be /-/VMI, /-/NAMESPACE/VMI or /-/NAMESPACE/VMI/SUBRESOURCE")
+        return Route(None, None, *rest) if len(rest) == 1 else Route(None, *rest)
     if len(rest) not in (1, 2):
-        raise NotFound("the path must be /TOKEN/VMI")
-    vmi, *subresource = rest
-    if subresource and subresource[0] not in subresources:
-        raise NotFound("this subresource is not enabled")
-    return Route(first, None, _vmi(vmi), subresource[0] if subresource else None)
+        raise NotFound("the path must be /TOKEN/VMI or /TOKEN/VMI/SUBRESOURCE")
+    return Route(first, None, *rest)
 
 
 def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
@@ -173,9 +191,9 @@ def granted_route(vmi: str, subresource: str | None, subresources: Collection[st
     :raises BadRequest: if the VMI's name is not a Kubernetes name.
     :raises NotFound: if the subresource is not enabled.
     """
-    if subresource is not None and subresource not in subresources:
-        raise NotFound("this subresource is not enabled")
-    return Route(None, None, _vmi(vmi), subresource)
+    _check_subresource(subresource, subresources)
+    _check_vmi(vmi)
+    return Route(None, None, vmi, subresource)
 
 
 def _path_of(target: str) -> tuple[str, ...]:
@@ -195,16 +213,14 @@ def _segments(path: str) -> tuple[str, ...]:
     return tuple(segment for segment in path.split("/") if segment)
 
 
-def _namespace(name: str) -> str:
-    if not is_dns_label(name):
-        raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
-    return name
+def _check_subresource(name: str | None, enabled: Collection[str]) -> None:
+    if name is not None and name not in enabled:
+        raise NotFound("this subresource is not enabled")
 
 
-def _vmi(name: str) -> str:
+def _check_vmi(name: str) -> None:
     if not is_dns_subdomain(name):
         raise BadRequest("the VMI in the path is not a Kubernetes name (DNS-1123 subdomain)")
-    return name
 
 
 class ApiPath:

@@ -24,7 +24,7 @@ from .logs import get_logger, in_session
 from .pending import network_of
 from .refusal import by_websocket
 from .relay import Relay
-from .routing import Route, session_route
+from .routing import Route, named_subresource
 from .sockets import wake
 from .threads import start_thread
 from .transport import Transport
@@ -42,11 +42,7 @@ _RESTARTING = (1012, "restarting")
 
 def rfb_expected(head: RequestHead, config: Config) -> bool:
     """Whether the client of a well-formed upgrade request is about to speak RFB."""
-    try:
-        route = session_route(head.target, config.prefix, config.enabled_subresources)
-    except Refused:
-        return config.path_template.subresource == "vnc"
-    return (route.subresource or config.path_template.subresource) == "vnc"
+    return (named_subresource(head.target, config.prefix) or config.path_template.subresource) == "vnc"
 
 
 def new_session_id() -> SessionId:

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from .config import Config
@@ -22,6 +22,9 @@ from .representation import Redirect, Representation, media_type
 __all__ = ["WebFiles"]
 
 logger = get_logger("wsproxy.web_files")
+
+_Page = Representation | Redirect
+_Policy = Callable[[bytes], str]  # of the HTML, b"" for other files
 
 _PAGE = Path(__file__).parent / "console_page"
 _INSTALLED_NOVNC = Path("/usr/share/novnc")
@@ -45,7 +48,7 @@ class WebFiles:
         self._config = config
         self._map = _read(config)
 
-    def find(self, path: str) -> Representation | Redirect | None:
+    def find(self, path: str) -> _Page | None:
         """Return what there is at a path below the prefix, such as ``/console/``; None for nothing.
 
         Does not block.
@@ -69,14 +72,15 @@ class WebFiles:
                 logger.error("%s; the files stay as they were", fault)
 
 
-def _read(config: Config) -> Mapping[str, Representation | Redirect]:
-    found: dict[str, Representation | Redirect] = {}
+def _read(config: Config) -> Mapping[str, _Page]:
+    found: dict[str, _Page] = {}
     if config.web is not None:
-        policy = web_policy(config.ancestors)
-        found |= _Directory("web", Path(config.web)).pages("/", policy, config.prefix[-1:])
+        web = _Directory("web", Path(config.web))
+        found |= web.pages("/", lambda html: web_policy(config.ancestors, html), config.prefix[-1:])
     if config.console_page:
         policy = page_policy(config.ancestors, inline_styles=config.xterm is not None)
-        found |= _Directory("console_page", _PAGE).pages("/console/", policy, ("console",))
+        page = _Directory("console_page", _PAGE)
+        found |= page.pages("/console/", lambda html: policy, ("console",))
         novnc = config.novnc or (str(_INSTALLED_NOVNC) if _INSTALLED_NOVNC.is_dir() else None)
         for name, directory, needed, parts in (
             ("novnc", novnc, _NOVNC_HAS, ("core", "vendor")),
@@ -84,7 +88,7 @@ def _read(config: Config) -> Mapping[str, Representation | Redirect]:
         ):
             if directory is not None:
                 library = _Directory(name, Path(directory), needed, parts)
-                found |= library.pages(f"/console/{name}/", policy, (name,))
+                found |= library.pages(f"/console/{name}/", lambda html: policy, (name,))
     return found
 
 
@@ -107,13 +111,13 @@ class _Directory:
             if not (path / name).is_file():
                 self._fail(f"there is no {name} in it")
 
-    def pages(self, base: str, policy: str, mounted: tuple[str, ...]) -> dict[str, Representation | Redirect]:
+    def pages(self, base: str, policy: _Policy, mounted: tuple[str, ...]) -> dict[str, _Page]:
         """Return what there is at which path.
 
         :param base: the directory's own path, with a slash at its end.
         :param mounted: the last segment of that path; empty for none.
         """
-        found: dict[str, Representation | Redirect] = {}
+        found: dict[str, _Page] = {}
         for segments, path in self._files():
             page = self._page(path, segments[-1], policy)
             found[base + "/".join(segments)] = page
@@ -148,7 +152,7 @@ class _Directory:
                 if real.is_relative_to(root):
                     yield (*names, entry.name), real
 
-    def _page(self, path: Path, name: str, policy: str) -> Representation:
+    def _page(self, path: Path, name: str, policy: _Policy) -> Representation:
         """Read one file; ``path`` has no links in it."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
@@ -160,8 +164,9 @@ class _Directory:
         if self._bytes > _MAX_IN_ALL:
             self._fail(f"its files are larger than {_MAX_IN_ALL} bytes in all; is it the right directory?")
         modified = min(max(status.st_mtime, 0), time.time())  # RFC 9110 section 8.8.2.1
-        headers = [("Content-Security-Policy", policy)]
-        return Representation(content, media_type(name), modified, headers)
+        kind = media_type(name)
+        headers = [("Content-Security-Policy", policy(content if kind.startswith("text/html") else b""))]
+        return Representation(content, kind, modified, headers)
 
     def _fail(self, fault: str) -> None:
         raise ConfigError([f"{self._setting} is {str(self._path)!r}; {fault}"])

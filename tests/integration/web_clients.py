@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.integration.console_page import CANVAS, CONNECTED
 from tests.integration.web_packages import web_package
 from wsproxy.routing import host_and_port
 
@@ -74,8 +75,8 @@ CONSOLE_PAGE = WebClient(
     "our page",
     _page,
     lambda host, port, token, vmi: f"console/#{token}/{vmi}",
-    "document.querySelector('#view.open canvas')",
-    "#view canvas",
+    CONNECTED,
+    CANVAS,
     "document.getElementById('notice').innerText",
 )
 NOVNC_INSTALLED = WebClient(
@@ -94,5 +95,5 @@ NOVNC_RELEASE = WebClient(
     "#screen canvas",
     "document.getElementById('events').innerText",
 )
-CLIENTS = (NOVNC_INSTALLED, NOVNC_RELEASE)
+CLIENTS = (CONSOLE_PAGE, NOVNC_INSTALLED, NOVNC_RELEASE)
 """All of them."""

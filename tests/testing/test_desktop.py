@@ -14,6 +14,7 @@ from wsproxy.testing.canvas import Canvas, Rectangle, encode_pixels
 from wsproxy.testing.console_errors import ConsoleClosed, RFBRefused
 from wsproxy.testing.desktop import Desktop
 from wsproxy.testing.image import Image
+from wsproxy.testing.look import LOOKS
 from wsproxy.testing.rfb_messages import RGBX, FramebufferUpdateRequest, PixelFormat
 from wsproxy.testing.rfb_viewer import RFBViewer
 from wsproxy.testing.screen import Screen
@@ -244,6 +245,19 @@ class UpdateTest(Viewers):
         self.assertNotEqual(after.crop(*clock), before.crop(*clock))
         self.assertEqual(after.crop(0, 34, 640, 446), before.crop(0, 34, 640, 446))
 
+    def test_figure_moves(self) -> None:
+        """A viewer that waits sees the figure move within the second, and nothing else changes."""
+        self.desktop = Desktop("ubuntu", now=lambda: self.time, look="orbits")
+        self.addCleanup(self.desktop.close)
+        client = self.view()
+        before = client.screenshot()
+        self.time += timedelta(seconds=0.5)
+        after = client.wait_until(lambda image: image != before)
+        figure = (640 - 24 - 197, 48, 197, 225)
+        self.assertNotEqual(after.crop(*figure), before.crop(*figure))
+        self.assertEqual(after.crop(0, 0, 640, 48), before.crop(0, 0, 640, 48))
+        self.assertEqual(after.crop(0, 48, 400, 432), before.crop(0, 48, 400, 432))
+
     def test_shared_by_all_viewers(self) -> None:
         """What one viewer types, another sees, and it stays for one who comes later."""
         one, other = self.view(), self.view()
@@ -357,9 +371,31 @@ class DrawingTest(unittest.TestCase):
         with Desktop("plain") as desktop:
             self.assertEqual(desktop.screenshot().pixel(320, 200), (28, 32, 43))
 
+    def test_looks(self) -> None:
+        """Each look is another picture, at any size; a look that does not exist is no look."""
+        for size in ((640, 480), Screen.MINIMUM):
+            screens = [Screen("ubuntu", {"user": "5"}, *size, look) for look in LOOKS.values()]
+            self.assertEqual(len({bytes(screen.front.pixels) for screen in screens}), len(LOOKS))
+        with self.assertRaises(KeyError):
+            Desktop("ubuntu", look="ugly")
+
+    def test_figures_move(self) -> None:
+        """With the time a figure moves, and nothing else does; the same moment looks the same."""
+        for name, look in LOOKS.items():
+            with self.subTest(name):
+                screen = Screen("ubuntu", {}, 640, 480, look)
+                screen.set_moment(1.0)
+                first, screen.damage = bytes(screen.front.pixels), []
+                screen.set_moment(2.0)
+                moved = bool(look.figure)
+                self.assertEqual(bytes(screen.front.pixels) != first, moved)
+                self.assertEqual(len(screen.damage), moved)
+                screen.set_moment(1.0)
+                self.assertEqual(bytes(screen.front.pixels), first)
+
     def test_damage_covers_every_change(self) -> None:
         """Outside of the rectangles it reports, a change of any kind changes no pixel."""
-        screen = Screen("ubuntu", {"user": "5"}, 400, 300)
+        screen = Screen("ubuntu", {"user": "5"}, 400, 300, LOOKS["orbits"])
         text = ""
         for step in range(120):
             before, screen.damage = bytes(screen.front.pixels), []
@@ -371,6 +407,7 @@ class DrawingTest(unittest.TestCase):
             screen.set_text(text)
             screen.set_pointer(step * 37 % 400, step * 23 % 300, pressed=step % 2 == 0)
             screen.set_clock(f"{step:08}")
+            screen.set_moment(step / 3)
             screen.set_status(f"{step}", "")
             after = Canvas(400, 300)
             after.pixels[:] = screen.front.pixels

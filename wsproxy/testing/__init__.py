@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .kubevirt_http import Answer, Behaviour, RecordedRequest, status_answer
     from .kubevirt_vmi import FakeVMI
     from .leaks import LeakCheck
+    from .login_shell import LoginShell
     from .picture_asserts import assert_same_picture, assert_shows, assert_shows_colour
     from .raw_client import RawClient, client_context
     from .rfb_client import RFBClient
@@ -43,6 +44,7 @@ else:
             "KEYSYMS": ".keysyms",
             "LeakCheck": ".leaks",
             "LeakTestCase": ".case",
+            "LoginShell": ".login_shell",
             "PictureTimeout": ".rfb_viewer",
             "ProxyTestCase": ".case",
             "RFBClient": ".rfb_client",
@@ -84,6 +86,7 @@ __all__ = [
     "Image",
     "LeakCheck",
     "LeakTestCase",
+    "LoginShell",
     "PictureTimeout",
     "ProxyTestCase",
     "RFBClient",

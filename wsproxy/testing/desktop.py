@@ -19,6 +19,7 @@ from typing import final
 from wsproxy.rfb import VERSION_3_8, ClientMessage, ClientMessageType, ClientParser, RFBError, refusal
 from wsproxy.testing.canvas import Rectangle
 from wsproxy.testing.image import Image
+from wsproxy.testing.look import LOOKS
 from wsproxy.testing.rfb_messages import (
     RGBX,
     SECURITY_OK,
@@ -58,7 +59,9 @@ class Desktop:
     :param size: width and height in pixels, at least 320 x 240.
     :param now: gives the time of day for the clock on the screen.
     :param max_viewers: how many connections are served at a time; one more is refused the RFB way.
+    :param look: ``still``, or ``orbits`` or ``meter``, on which a figure moves while somebody looks.
     :raises ValueError: if it is too small.
+    :raises KeyError: if there is no such look.
     """
 
     def __init__(
@@ -69,13 +72,14 @@ class Desktop:
         *,
         now: Callable[[], datetime] = datetime.now,
         max_viewers: int = 16,
+        look: str = "still",
     ) -> None:
         self.name = name
         self.size = size
         self._now = now
         self._max_viewers = max_viewers
         self._changed = threading.Condition()  # guards all below, and each viewer's request and damage
-        self._screen = Screen(name, facts, *size)
+        self._screen = Screen(name, facts, *size, LOOKS[look])
         self._viewers: set[_Viewer] = set()
         self._text = ""
         self._keys = 0
@@ -175,9 +179,11 @@ class Desktop:
             self._publish()
 
     def refresh(self) -> None:
-        """Bring the clock up to date. Viewers that wait for an update do so each second."""
+        """Bring the clock up to date, and what moves. Viewers that wait for an update do so in time."""
+        now = self._now()
         with self._changed:
-            self._screen.set_clock(self._now().strftime("%H:%M:%S"))
+            self._screen.set_clock(now.strftime("%H:%M:%S"))
+            self._screen.set_moment(now.timestamp())
             self._publish()
 
     # --- for the viewers ---
@@ -375,13 +381,14 @@ class _Viewer:
             return b""
 
     def _wait(self) -> None:
-        """Wait for a change; who has asked for an update also sees each new second."""
+        """Wait for a change; who has asked for an update also sees each new second, and what moves."""
         if self._request is None:
             self._changed.wait()
             return
-        second = 1.0 - self._desktop._now().microsecond / 1_000_000
-        end = monotonic() + second
-        self._changed.wait(second)
+        frame = self._desktop._screen.frame_seconds
+        rest = frame - self._desktop._now().microsecond / 1_000_000 % frame
+        end = monotonic() + rest
+        self._changed.wait(rest)
         if monotonic() >= end:
             self._desktop.refresh()
 

@@ -1,8 +1,8 @@
 """What the desktop of `wsproxy.testing` shows, and where: the drawing, without protocol or threads.
 
 A bar with the machine's name and a clock, a card with the facts of the session, a terminal that echoes what
-is typed, a status line, and the pointer above all of it. Every change notes the rectangles it touched in
-`damage`. Not locked: one thread at a time.
+is typed, beside it what moves, if anything does, a status line, and the pointer above all of it. Every change
+notes the rectangles it touched in `damage`. Not locked: one thread at a time.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wsproxy.testing.canvas import TEXT_HEIGHT, TEXT_WIDTH, Canvas, Colour, Rectangle
+from wsproxy.testing.look import FRAMES_PER_SECOND, LOOKS, Look
 
 __all__ = ["Screen"]
 
-_SKY_TOP, _SKY_BOTTOM = (52, 92, 120), (24, 34, 62)
-_BAR, _BAR_TEXT, _ACCENT = (20, 24, 34), (236, 239, 244), (255, 176, 67)
+_BAR, _BAR_TEXT = (20, 24, 34), (236, 239, 244)
 _CARD, _CARD_KEY, _CARD_VALUE = (245, 243, 236), (122, 118, 108), (40, 44, 56)
 _TITLE, _TITLE_TEXT = (58, 64, 82), (214, 219, 230)
 _TERMINAL, _ECHO, _HINT = (28, 32, 43), (166, 226, 160), (120, 130, 152)
 _STATUS_TEXT = (160, 168, 186)
 _LIGHTS = ((255, 95, 87), (254, 188, 46), (40, 200, 64))
-_POINTER_EDGE, _POINTER, _POINTER_PRESSED = (16, 18, 26), (255, 255, 255), _ACCENT
+_POINTER_EDGE, _POINTER = (16, 18, 26), (255, 255, 255)
 
 _BAR_HEIGHT = 32
 _STATUS_HEIGHT = 28
@@ -30,8 +30,10 @@ _GAP = 16
 _PADDING = 12
 _RADIUS = 8
 _SHADOW = 5
+_FRAME = 4
 _MAX_FACTS = 5
 _TAB = 4
+_FIGURE_PART = 3  # the figure takes a third of the width
 _HINT_TEXT = "Type something: it is echoed here."
 
 # The pointer: '#' is its edge, '+' its inside.
@@ -62,13 +64,17 @@ class Screen:
 
     MINIMUM = (320, 240)
 
-    def __init__(self, name: str, facts: Mapping[str, str], width: int, height: int) -> None:
+    def __init__(
+        self, name: str, facts: Mapping[str, str], width: int, height: int, look: Look = LOOKS["still"]
+    ) -> None:
         if width < self.MINIMUM[0] or height < self.MINIMUM[1]:
             raise ValueError(f"a desktop needs at least {self.MINIMUM[0]} x {self.MINIMUM[1]} pixels")
         self.damage: list[Rectangle] = []
         self.front = Canvas(width, height)
         self._back = Canvas(width, height)  # the same picture without the pointer
         self._name = name
+        self._look = look
+        self._moment = 0.0  # what the figure shows, in seconds
         self._lines: list[str] = []
         self._clock = ""
         self._status = ("", "")
@@ -84,8 +90,11 @@ class Screen:
         self._draw_bar()
         if shown:
             self._draw_facts(shown)
-        self._draw_terminal_frame()
+        self._draw_window(self._window, f"{self._name} - terminal", _TERMINAL)
         self._draw_text()
+        if self._figure:
+            self._draw_window(self._figure, self._look.title, _TITLE)
+            self._draw_figure()
         self._draw_status()
         self._present(self.front.area)
 
@@ -94,6 +103,18 @@ class Screen:
         if clock != self._clock:
             self._clock = clock
             self._present(self._draw_clock())
+
+    @property
+    def frame_seconds(self) -> float:
+        """After how long there is something new to show although nobody did anything."""
+        return 1.0 if self._look.figure is None else 1.0 / FRAMES_PER_SECOND
+
+    def set_moment(self, seconds: float) -> None:
+        """Show the figure, if there is one, as it is in that second of the time."""
+        moment = seconds // self.frame_seconds * self.frame_seconds
+        if self._look.figure is not None and moment != self._moment:
+            self._moment = moment
+            self._present(self._draw_figure())
 
     def set_text(self, text: str) -> None:
         """Show the end of a text in the terminal."""
@@ -112,7 +133,7 @@ class Screen:
     def set_pointer(self, x: int, y: int, *, pressed: bool) -> None:
         """Move the arrow's tip to (x, y), in pixels."""
         before = self._arrow_area()
-        self._pointer, self._arrow = (x, y), _POINTER_PRESSED if pressed else _POINTER
+        self._pointer, self._arrow = (x, y), self._look.accent if pressed else _POINTER
         self._present(before)
         self._present(self._arrow_area())
 
@@ -131,7 +152,14 @@ class Screen:
         if facts:
             top += self._card.height + _GAP
         bottom = area.height - _STATUS_HEIGHT - _GAP
-        self._window = Rectangle(_MARGIN, top, self._card.width, bottom - top)
+        width = self._card.width
+        self._figure = Rectangle(0, 0, 0, 0)
+        if self._look.figure is not None:
+            side = width // _FIGURE_PART
+            width -= side + _GAP
+            height = min(_TITLE_HEIGHT + side, bottom - top)
+            self._figure = Rectangle(_MARGIN + width + _GAP, top, side, height)
+        self._window = Rectangle(_MARGIN, top, width, bottom - top)
         return Rectangle(
             self._window.x + _PADDING,
             top + _TITLE_HEIGHT + _PADDING // 2,
@@ -159,8 +187,7 @@ class Screen:
     def _sky(self, y: int, *, shade: float = 1.0) -> Colour:
         part = y / self.front.area.height
         red, green, blue = (
-            round(shade * (top + (bottom - top) * part))
-            for top, bottom in zip(_SKY_TOP, _SKY_BOTTOM, strict=True)
+            round(shade * (top + (bottom - top) * part)) for top, bottom in zip(*self._look.sky, strict=True)
         )
         return red, green, blue
 
@@ -174,8 +201,8 @@ class Screen:
     def _draw_bar(self) -> None:
         width = self.front.area.width
         self._back.fill(Rectangle(0, 0, width, _BAR_HEIGHT), _BAR)
-        self._back.fill(Rectangle(0, _BAR_HEIGHT - 2, width, 2), _ACCENT)
-        self._back.fill_rounded(Rectangle(12, 8, 14, 14), _ACCENT, 4)
+        self._back.fill(Rectangle(0, _BAR_HEIGHT - 2, width, 2), self._look.accent)
+        self._back.fill_rounded(Rectangle(12, 8, 14, 14), self._look.accent, 4)
         self._back.fill_rounded(Rectangle(16, 12, 6, 6), _BAR, 2)
         room = (width - 36 - 10 * TEXT_WIDTH) // TEXT_WIDTH
         self._back.text(36, 6, _shorten(self._name, room), _BAR_TEXT, _BAR)
@@ -189,7 +216,7 @@ class Screen:
         card = self._card
         self._draw_shadow(card)
         self._back.fill_rounded(card, _CARD, _RADIUS)
-        self._back.fill(Rectangle(card.x, card.y + _RADIUS, 4, card.height - 2 * _RADIUS), _ACCENT)
+        self._back.fill(Rectangle(card.x, card.y + _RADIUS, 4, card.height - 2 * _RADIUS), self._look.accent)
         columns = (card.width - 2 * _PADDING - 4) // TEXT_WIDTH
         indent = min(max(len(key) for key, _ in facts), columns // 3) + 2
         x, y = card.x + _PADDING + 4, card.y + _PADDING
@@ -199,18 +226,29 @@ class Screen:
             self._back.text(place, y, _shorten(value, columns - indent), _CARD_VALUE, _CARD)
             y += TEXT_HEIGHT
 
-    def _draw_terminal_frame(self) -> None:
-        window = self._window
+    def _draw_window(self, window: Rectangle, title: str, colour: Colour) -> None:
         self._draw_shadow(window)
-        self._back.fill_rounded(window, _TERMINAL, _RADIUS)
-        title = Rectangle(window.x, window.y, window.width, _TITLE_HEIGHT)
-        self._back.fill_rounded(title, _TITLE, _RADIUS, bottom=False)
+        self._back.fill_rounded(window, colour, _RADIUS)
+        bar = Rectangle(window.x, window.y, window.width, _TITLE_HEIGHT)
+        self._back.fill_rounded(bar, _TITLE, _RADIUS, bottom=False)
         middle = window.y + _TITLE_HEIGHT // 2
-        for number, colour in enumerate(_LIGHTS):
-            self._back.disc(window.x + 18 + 20 * number, middle, 6, colour)
-        text = _shorten(f"{self._name} - terminal", (window.width - 160) // TEXT_WIDTH)
+        for number, light in enumerate(_LIGHTS):
+            self._back.disc(window.x + 18 + 20 * number, middle, 6, light)
+        text = _shorten(title, (window.width - 160) // TEXT_WIDTH)
         x = window.x + (window.width - len(text) * TEXT_WIDTH) // 2
         self._back.text(x, middle - TEXT_HEIGHT // 2 + 1, text, _TITLE_TEXT, _TITLE)
+
+    def _draw_figure(self) -> Rectangle:
+        window = self._figure
+        area = Rectangle(
+            window.x + _FRAME,
+            window.y + _TITLE_HEIGHT,
+            window.width - 2 * _FRAME,
+            max(0, window.height - _TITLE_HEIGHT - 2 * _FRAME),
+        )
+        if area and self._look.figure is not None:
+            self._look.figure(self._back, area, self._moment)
+        return area
 
     def _draw_text(self) -> None:
         for row in range(max(1, len(self._lines))):

@@ -1,0 +1,28 @@
+/** Parts of the page that a button opens and closes; one at a time. */
+
+export class Panels {
+    /** @param {HTMLButtonElement[]} buttons - each has `aria-controls` and `aria-expanded`. */
+    constructor(buttons) {
+        this._buttons = buttons;
+        for (const button of buttons) {
+            button.addEventListener("click", () => this.show(isOpen(button) ? null : button));
+            panelOf(button).addEventListener("keydown", event => {
+                if (event.key === "Escape") {
+                    this.show(null);
+                    button.focus();
+                }
+            });
+        }
+    }
+
+    /** @param {HTMLButtonElement | null} shown - whose panel is opened; null closes all. */
+    show(shown) {
+        for (const button of this._buttons) {
+            button.setAttribute("aria-expanded", String(button === shown));
+            panelOf(button).hidden = button !== shown;
+        }
+    }
+}
+
+const isOpen = button => button.getAttribute("aria-expanded") === "true";
+const panelOf = button => document.getElementById(button.getAttribute("aria-controls"));

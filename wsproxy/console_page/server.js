@@ -1,0 +1,108 @@
+/**
+ * What the page asks the proxy that it came from. The token goes into headers and subprotocols, never into a URL.
+ *
+ * @typedef {object} Grant
+ * @property {string} user
+ * @property {string} namespace
+ * @property {string[]} vmis - the machines that the token is for.
+ * @property {number | null} expires_in - seconds until the token expires, null if it does not.
+ * @property {number | null} grace - seconds for which a console outlives its token, null if it may stay open.
+ * @property {string[]} subresources - such as "vnc", "console"; the first is the default one.
+ * @property {boolean} screenshots
+ */
+
+const BEARER = "base64url.bearer.authorization.k8s.io.";
+
+/** The proxy said no, or said nothing. */
+export class Refusal extends Error {
+    /**
+     * @param {number} code - the close code that a WebSocket would have got; 1006 if the proxy was not reached.
+     * @param {string} reason - "slug: message".
+     */
+    constructor(code, reason) {
+        super(reason);
+        this.code = code;
+        this.reason = reason;
+    }
+}
+
+/** One proxy, as one token sees it. */
+export class Server {
+    /**
+     * @param {string} root - the URL that the proxy's paths are below, with a slash at its end.
+     * @param {string} token
+     */
+    constructor(root, token) {
+        this.root = root;
+        this._token = token;
+    }
+
+    /**
+     * Ask what the token is good for.
+     *
+     * @returns {Promise<Grant>}
+     * @throws {Refusal}
+     */
+    async grant() {
+        return (await this._get("console/grant")).json();
+    }
+
+    /**
+     * Begin to open a console.
+     *
+     * @param {string} namespace
+     * @param {string} vmi
+     * @param {string} subresource
+     * @returns {WebSocket}
+     */
+    open(namespace, vmi, subresource) {
+        const path = ["-", namespace, vmi, ...(subresource === "vnc" ? [] : [subresource])];
+        const url = new URL(path.map(encodeURIComponent).join("/"), this.root);
+        url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+        const socket = new WebSocket(url, ["binary", BEARER + base64url(this._token)]);
+        socket.binaryType = "arraybuffer";
+        return socket;
+    }
+
+    /**
+     * Get something that the token is needed for.
+     *
+     * @param {string} path - below the root.
+     * @returns {Promise<Response>} a good one.
+     * @throws {Refusal}
+     */
+    async _get(path) {
+        let response;
+        try {
+            const headers = {Authorization: `Bearer ${this._token}`};
+            response = await fetch(new URL(path, this.root), {headers, cache: "no-store", redirect: "error"});
+        } catch {
+            throw new Refusal(1006, "");
+        }
+        if (!response.ok) {
+            throw await refusalOf(response);
+        }
+        return response;
+    }
+}
+
+/**
+ * @param {Response} response
+ * @returns {Promise<Refusal>}
+ */
+async function refusalOf(response) {
+    try {
+        const {code, reason, message} = await response.json();
+        return new Refusal(code ?? 4000 + response.status, `${reason}: ${message}`);
+    } catch {
+        return new Refusal(4000 + response.status, ""); // a server in front of the proxy answers otherwise
+    }
+}
+
+/**
+ * @param {string} text - of ASCII characters.
+ * @returns {string} RFC 4648 section 5, without padding.
+ */
+function base64url(text) {
+    return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
