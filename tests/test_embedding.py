@@ -186,7 +186,7 @@ before = state()
 """
 
 _USE = f"""
-import wsproxy.proxy, wsproxy.settings, wsproxy.tokens
+import wsproxy.proxy, wsproxy.settings, wsproxy.threads, wsproxy.tokens
 from wsproxy import WebsocketProxy
 
 imported = state()
@@ -206,7 +206,8 @@ with WebsocketProxy.from_config(proxy.config).run_in_thread("127.0.0.1", 0) as s
                 % token.encode()
             )
             print(client.recv(65536).split()[1].decode())
-    running = state()
+    with wsproxy.threads._lock:  # while a thread is being started, its stack size is the process's
+        running = state()
 proxy.stop_thread()
 thread.join()
 stopped = state()

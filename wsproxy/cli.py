@@ -98,9 +98,7 @@ def _log_to_stderr(config: Config) -> None:
     else:
         handler.setFormatter(TextFormatter(with_process=config.workers > 1))
     logging.basicConfig(level=config.log_level, handlers=[handler])
-    # What no line holds is not looked for either: that takes a third of a line's time (logging HOWTO,
-    # "Optimization").
-    logging._srcfile = None
+    # What no line holds is not looked for either (logging HOWTO, "Optimization").
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, name, False)
     sys.excepthook = lambda *failure: logger.critical("the program failed", exc_info=failure)
