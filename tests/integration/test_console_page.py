@@ -322,7 +322,7 @@ class Secrets(Case):
             " link.id = 'leave'; link.textContent = 'x'; document.getElementById('about').append(link); })()"
         )
         click(browser, "#leave")
-        browser.wait_until("document.readyState === 'complete' && location.pathname === '/healthz'")
+        browser.wait_until("location.pathname === '/healthz'")
         self.assertEqual(browser.evaluate("document.referrer"), "")
 
     def test_no_trace_in_logs(self) -> None:
