@@ -25,7 +25,6 @@ from wsproxy.keys import load_keys
 from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.image import Image
 from wsproxy.testing.kubevirt_http import Behaviour
 from wsproxy.tokens import TokenVerifier
 from wsproxy.version import __version__
@@ -436,49 +435,6 @@ class CheckInDevMode(ProxyTestCase):
         status, out, _ = call("check", **_DEV, WS_REMOTE_URL=self.api.url)
         self.assertEqual(status, 0, out)
         self.assertIn("dev mode speaks no TLS", out)
-
-
-class Demo(LeakTestCase):
-    """``wsproxy demo``."""
-
-    def test_once(self) -> None:
-        """``--once --screenshot`` shows the whole path, saves what it saw, and ends with 0."""
-        with tempfile.TemporaryDirectory() as directory:
-            path = os.path.join(directory, "screen.png")
-            with program("demo", "--once", "--screenshot", path, env={}) as process:
-                out, err = process.communicate(timeout=_TIMEOUT)
-            self.assertEqual((process.returncode, err), (0, ""), out)
-            with open(path, "rb") as file:
-                image = Image.from_png(file.read())
-        self.assertTrue(all(line.startswith("ok ") for line in out.splitlines()), out)
-        self.assertIn(f"{image.width}x{image.height}", out)
-        colours = {image.rgb[start : start + 3] for start in range(0, len(image.rgb), 3)}
-        self.assertGreater(len(colours), 1)
-
-    def test_until_it_is_stopped(self) -> None:
-        """Without ``--once`` it prints how to look at it, and runs until a signal."""
-        with program("demo", "--port", "0", env={}) as process:
-            assert process.stdout
-            said = ""
-            while "Ctrl-C" not in said:
-                line = process.stdout.readline()
-                self.assertTrue(line, said)
-                said += line
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=_TIMEOUT)
-        self.assertEqual(process.returncode, 0)
-        self.assertRegex(said, r"ws://127\.0\.0\.1:\d+/\S+/ubuntu")
-        self.assertIn("vnc.html?host=127.0.0.1", said)
-
-    def test_port_is_taken(self) -> None:
-        """A port that is taken is told with the remedy, exit status 1."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            arguments = ("demo", "--port", str(taken.getsockname()[1]))
-            with program(*arguments, env={}) as process:
-                _, err = process.communicate(timeout=_TIMEOUT)
-        self.assertEqual(process.returncode, 1)
-        self.assertIn("--port 0 takes any", err)
-        self.assertNotIn("Traceback", err)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from .config import Config
 from .content_policy import page_policy, web_policy
@@ -117,6 +118,12 @@ class _Directory:
         :param base: the directory's own path, with a slash at its end.
         :param mounted: the last segment of that path; empty for none.
         """
+        try:
+            return self._pages(base, policy, mounted)
+        except OSError as exc:
+            self._fail(f"cannot read {exc.filename}: {exc.strerror}")
+
+    def _pages(self, base: str, policy: _Policy, mounted: tuple[str, ...]) -> dict[str, _Page]:
         found: dict[str, _Page] = {}
         for segments, path in self._files():
             page = self._page(path, segments[-1], policy)
@@ -130,27 +137,23 @@ class _Directory:
 
     def _files(self) -> Iterator[tuple[tuple[str, ...], Path]]:
         """Yield the names that lead to each file, and where it is once links are resolved."""
-        try:
-            root = self._path.resolve(strict=True)
-            for part in self._parts or ("",):
-                if (root / part).is_dir() or not part:
-                    yield from self._walk(root, root / part, (part,) if part else ())
-        except (OSError, RuntimeError) as exc:  # RuntimeError: a loop of links, until Python 3.13
-            self._fail(f"it cannot be read: {getattr(exc, 'strerror', None) or exc}")
-
-    def _walk(self, root: Path, path: Path, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Path]]:
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            self._entries += 1
-            if self._entries > _MAX_ENTRIES:
-                self._fail(f"it has more than {_MAX_ENTRIES} files; is it the right directory?")
-            if _NAME.fullmatch(entry.name) is None:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(root, Path(entry.path), (*names, entry.name))
-            elif entry.is_file():
+        root = Path(os.path.realpath(self._path, strict=True))
+        directories = [(part,) for part in self._parts if (root / part).is_dir()] if self._parts else [()]
+        while directories:
+            above = directories.pop()
+            for entry in sorted(os.scandir(root.joinpath(*above)), key=lambda entry: entry.name):
+                self._entries += 1
+                if self._entries > _MAX_ENTRIES:
+                    self._fail(f"it has more than {_MAX_ENTRIES} files; is it the right directory?")
+                if _NAME.fullmatch(entry.name) is None:
+                    continue
+                names = (*above, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(names)
+                    continue
                 real = Path(os.path.realpath(entry.path))
-                if real.is_relative_to(root):
-                    yield (*names, entry.name), real
+                if real.is_relative_to(root) and real.is_file():
+                    yield names, real
 
     def _page(self, path: Path, name: str, policy: _Policy) -> Representation:
         """Read one file; ``path`` has no links in it."""
@@ -168,5 +171,5 @@ class _Directory:
         headers = [("Content-Security-Policy", policy(content if kind.startswith("text/html") else b""))]
         return Representation(content, kind, modified, headers)
 
-    def _fail(self, fault: str) -> None:
+    def _fail(self, fault: str) -> NoReturn:
         raise ConfigError([f"{self._setting} is {str(self._path)!r}; {fault}"])

@@ -50,7 +50,9 @@ class ConsolePageTestCase(BrowserTestCase):
 
         :raises AssertionError: if it does not come, or cannot be clicked.
         """
-        found = f"[...document.querySelectorAll('button')].find(({{textContent}}) => textContent === {name!r})"
+        found = (
+            f"[...document.querySelectorAll('button')].find(({{textContent}}) => textContent === {name!r})"
+        )
         browser.wait_until(f"{found}?.checkVisibility() && !{found}.disabled")
         browser.evaluate(f"{found}.dataset.tested = {name!r}")
         click(browser, f"[data-tested={json.dumps(name)}]")

@@ -13,7 +13,7 @@ LOAD_ADDRESS = 0x7C00
 
 _SECTOR = 512
 
-# 16-bit code that returns each byte of the first serial port, but with one bit changed: letters in the other case.
+# 16-bit code that returns each byte of the first serial port with one bit changed: letters in the other case.
 _SERIAL_ECHO = bytes.fromhex(
     "B0 21"  #        mov al, "!"        tell that it has booted
     "E6 E9"  #        out 0xe9, al

@@ -64,7 +64,9 @@ class WithDebiansNoVNC(Case):
         desktop = self.still_desktop("ubuntu", (1600, 1200))
         browser = self.open_screen("ubuntu")
         self.assert_shows(browser, desktop)
-        fits = "const box = document.querySelector('%s').getBoundingClientRect(); return box.%s <= inner%s + 0.5"
+        fits = (
+            "const box = document.querySelector('%s').getBoundingClientRect(); return box.%s <= inner%s + 0.5"
+        )
         for side, length in (("right", "Width"), ("bottom", "Height")):
             self.assertTrue(browser.evaluate(f"(() => {{ {fits % (CANVAS, side, length)}; }})()"))
         click(browser, CANVAS, 0.25, 0.75)
@@ -93,7 +95,9 @@ class WithDebiansNoVNC(Case):
         """Text goes to the machine by a button; what comes from it is shown, and copied by a button only."""
         desktop = self.add_desktop("ubuntu")
         browser = self.open_screen("ubuntu")
-        browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        browser.call(
+            "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]
+        )
         browser.call("Emulation.setFocusEmulationEnabled", enabled=True)  # who has no window has no focus
         mine = "navigator.clipboard.readText()"
         browser.evaluate("navigator.clipboard.writeText('mine')")

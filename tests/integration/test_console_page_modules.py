@@ -71,7 +71,13 @@ class ModulesTest(ConsolePageTestCase):
 
     def test_durations(self) -> None:
         """Seconds are said as a person says them."""
-        for seconds, text in ((0, "0 s"), (-1, "0 s"), (59.2, "1 min 00 s"), (61, "1 min 01 s"), (7260, "2 h 01 min")):
+        for seconds, text in (
+            (0, "0 s"),
+            (-1, "0 s"),
+            (59.2, "1 min 00 s"),
+            (61, "1 min 01 s"),
+            (7260, "2 h 01 min"),
+        ):
             with self.subTest(seconds=seconds):
                 self.assertEqual(self.ask("words.js", f"duration({seconds})"), text)
 

@@ -1,10 +1,9 @@
-"""Real virtual machines behind the stand-in: QEMU's, with display and serial port on Unix sockets, as KubeVirt's."""
+"""Real virtual machines behind the stand-in: QEMU's, with display and serial port on Unix sockets."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar

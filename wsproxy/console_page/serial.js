@@ -14,7 +14,7 @@ const MOST_WAITING = 16 * 1024 * 1024; // bytes that xterm.js has not shown yet
 const MOST_OFFERED = 1024 * 1024; // characters of a text for the clipboard
 const QUIET = 250; // milliseconds without a Close after which a console counts as open
 
-const SILENT = "\x1b[2mConnected. A serial line may stay silent until you press Enter.\x1b[0m\r\n";
+const SILENT = "\x1b[3mConnected. A serial line may stay silent until you press Enter.\x1b[0m\r\n";
 
 const LIGHT = {
     background: "#ffffff",
@@ -34,7 +34,7 @@ const DARK = {
 const control = letter => String.fromCharCode(letter.charCodeAt(0) & 0x1f);
 const CURSOR_KEYS = {"up": "A", "down": "B", "right": "C", "left": "D", "home": "H", "end": "F"};
 
-/** What can be sent by a button: name, label, and what goes to the machine. */
+/** What can be sent by a button: name, label, and what goes to the machine; null for what depends on its mode. */
 const KEYS = [
     ...["C", "D", "Z", "\\", "]", "A", "L", "X"].map(key => [`ctrl-${key.toLowerCase()}`, `Ctrl+${key}`, control(key)]),
     ["esc", "Esc", "\x1b"],
@@ -46,7 +46,6 @@ const KEYS = [
     ...["OP", "OQ", "OR", "OS", "[15~", "[17~", "[18~", "[19~", "[20~", "[21~", "[23~", "[24~"].map(
         (sequence, index) => [`f${index + 1}`, `F${index + 1}`, `\x1b${sequence}`],
     ),
-    ["size", "Type \u201cstty\u201d with this size", null],
 ];
 
 /** What a text that is pasted must not hold: it could end the paste, and be taken for keys (ECMA-48, C0 and C1). */
@@ -118,8 +117,9 @@ export class Serial extends EventTarget {
 
     /** @param {string} name - one of `keys`. */
     sendKey(name) {
-        const [, , fixed] = KEYS.find(([known]) => known === name);
-        this._terminal.input(fixed ?? this._changingKey(name));
+        const [, , sequence] = KEYS.find(([known]) => known === name);
+        const {applicationCursorKeysMode: application} = this._terminal.modes;
+        this._terminal.input(sequence ?? (application ? "\x1bO" : "\x1b[") + CURSOR_KEYS[name]);
     }
 
     /** @param {string} text - to be typed, as one piece where the machine asked for that (bracketed paste). */
@@ -236,13 +236,6 @@ export class Serial extends EventTarget {
             }
         }
         return true;
-    }
-
-    _changingKey(name) {
-        if (name === "size") {
-            return `stty rows ${this._terminal.rows} cols ${this._terminal.cols}\r`;
-        }
-        return (this._terminal.modes.applicationCursorKeysMode ? "\x1bO" : "\x1b[") + CURSOR_KEYS[name];
     }
 
     _wear() {
