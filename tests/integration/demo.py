@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 
-from tests.integration.chromium import Browser, BrowserTestCase
-from tests.integration.console_page import CANVAS, CONNECTED
+from tests.integration.chromium import Browser
+from tests.integration.console_page import CANVAS, CONNECTED, ConsolePageTestCase
 from tests.integration.person import screen_of
 from tests.integration.web_packages import web_package
 from wsproxy.testing.image import Image
@@ -17,7 +18,7 @@ _URL = re.compile(r"http://\S+/console/#\S+")
 _STATE_SECONDS = 180.0
 
 
-class DemoTestCase(BrowserTestCase):
+class DemoTestCase(ConsolePageTestCase):
     """Runs the demo.
 
     :ivar desktop: the URL of a desktop that moves; ``second``, ``stopped``, ``expiring``, ``takeover``,
@@ -51,16 +52,16 @@ class DemoTestCase(BrowserTestCase):
         self.wait_for_screen(browser)
         return browser
 
-    def wait_for_screen(self, browser: Browser) -> Image:
-        """Wait until the page is connected and its screen is not blank, and return that."""
+    def wait_for_screen(
+        self, browser: Browser, condition: Callable[[Image], bool] = lambda image: True
+    ) -> Image:
+        """Wait until the page is connected, and its screen is not blank and as it should be; return that."""
         browser.wait_until(CONNECTED, _STATE_SECONDS)
-        self.wait_for(lambda: len(set(screen_of(browser, CANVAS).rgb)) > 16, "a picture")
-        return screen_of(browser, CANVAS)
+        seen: list[Image] = []
 
-    def wait_for_notice(self, browser: Browser, title: str) -> None:
-        """Wait until the page says in large letters what has become of the console."""
-        browser.wait_until(
-            "!document.getElementById('notice').hidden"
-            f" && document.getElementById('notice-title').textContent === {title!r}",
-            _STATE_SECONDS,
-        )
+        def look() -> bool:
+            seen[:] = [screen_of(browser, CANVAS)]
+            return len(set(seen[0].rgb)) > 16 and condition(seen[0])
+
+        self.wait_for(look, "the screen", _STATE_SECONDS)
+        return seen[0]
