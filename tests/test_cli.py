@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from unittest import mock
 
 from tests.issuer import Issuer, SigningKey, http_answer
@@ -152,6 +154,28 @@ class Serve(LeakTestCase):
                 self.assertEqual(status, 2)
                 self.assertIn("usage: wsproxy", err)
 
+    def test_files(self) -> None:
+        """The page and a web client are served, by several workers too; a flag may stand alone for true."""
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory, "vnc.html").write_text("noVNC", encoding="ascii")
+            flags = ("--console-page", "--web", directory, "--workers", "2", "--reuse-port", "false")
+            with program("serve", *flags, env=_DEV) as process:
+                assert process.stdout
+                ready = _READY.fullmatch(process.stdout.readline())
+                assert ready is not None
+                for path, body in (("vnc.html", b"noVNC"), ("console/", b"<!DOCTYPE html>")):
+                    with urllib.request.urlopen(
+                        f"http://{ready[1]}:{ready[2]}/{path}", None, _TIMEOUT
+                    ) as page:
+                        self.assertTrue(page.read().startswith(body))
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=_TIMEOUT)
+            self.assertEqual(process.returncode, 0)
+            for workers in ("1", "2"):
+                status, _, err = call("serve", "--web", f"{directory}/x", "--workers", workers, **_DEV)
+                self.assertEqual(status, 2)
+                self.assertIn(f"\n  - web is '{directory}/x'; cannot read {directory}/x: No such file", err)
+
     def test_version_and_help(self) -> None:
         """``--version`` and ``--help`` print to stdout and end with 0."""
         self.assertEqual(call("--version"), (0, f"wsproxy {__version__}\n", ""))
@@ -275,6 +299,21 @@ class Check(ProxyTestCase):
         for word, line in zip((*words, "permission: get"), lines, strict=True):
             self.assertTrue(line.startswith(f"ok    {word}"), line)
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])
+
+    def test_files(self) -> None:
+        """Where files are served they are looked at; a page without noVNC is a fault, too."""
+        with tempfile.TemporaryDirectory() as directory:
+            for name in ("vnc.html", "core/rfb.js"):
+                Path(directory, name).parent.mkdir(exist_ok=True)
+                Path(directory, name).write_text(name, encoding="ascii")
+            status, lines = self.check(WSPROXY_WEB=directory)
+            self.assertEqual(status, 0, lines)
+            self.assertIn("ok    files for browsers: 2 paths", lines)
+            page = {"WSPROXY_CONSOLE_PAGE": "true"}
+            self.assertEqual(self.check(**page, WSPROXY_NOVNC=directory)[0], 0)
+            self.assert_fault("files for browsers", "cannot read ", WSPROXY_WEB=f"{directory}/nothing")
+            with mock.patch("wsproxy.web_files._INSTALLED_NOVNC", Path(directory, "nothing")):
+                self.assert_fault("no noVNC", "--novnc DIR", **page)
 
     def test_faulty_settings(self) -> None:
         """Faulty settings are told as by ``serve``."""

@@ -88,10 +88,10 @@ class WebPolicy(unittest.TestCase):
         return directives(web_policy(NOBODY, html.encode(encoding)))["script-src"]
 
     def test_files(self) -> None:
-        """A web client may have fonts and sounds, too, and speaks to this host only."""
+        """A web client may have fonts, sounds and frames, too, and speaks to this host only."""
         found = directives(web_policy(NOBODY, b""))
         self.assertEqual(found["default-src"], ["'none'"])
-        for name in ("script-src", "font-src", "media-src", "connect-src"):
+        for name in ("script-src", "font-src", "media-src", "frame-src", "connect-src"):
             self.assertEqual(found[name], ["'self'"])
 
     def test_scripts_in_the_page(self) -> None:

@@ -237,7 +237,7 @@ class Page(WebFilesCase):
         """Without a setting nothing is served."""
         files = WebFiles(self.config())
         self.assertEqual(dict(files._map), {})
-        self.assertFalse(files.lacks_novnc)
+        self.assertIsNone(files.missing)
 
     def test_page(self) -> None:
         """The page is at its path, which is also found without the slash; its policy is the narrow one."""
@@ -263,7 +263,7 @@ class Page(WebFilesCase):
                 self.assertEqual(self.content(files, f"/console/{library}/{name}"), name.encode())
         for path in ("novnc/vnc.html", "novnc/app/ui.js", "novnc/", "xterm/src/x.ts", "xterm/README.md"):
             self.assertIsNone(files.find(f"/console/{path}"))
-        self.assertFalse(files.lacks_novnc)
+        self.assertIsNone(files.missing)
         self.assertNotIn("unsafe", str(self.fields(files, "/console/")))
 
     def test_links_out_of_a_part(self) -> None:
@@ -282,6 +282,11 @@ class Page(WebFilesCase):
         )
         files = self.files(console_page=True, novnc=str(self.base / "other"))
         self.assertEqual(self.content(files, "/console/novnc/core/rfb.js"), b"other")
+
+    def test_something_else_is_installed(self) -> None:
+        """What is at that place but holds no noVNC is as good as nothing; nobody has asked for it."""
+        self.write("vnc.html", below="installed")
+        self.assertIsNotNone(self.files(console_page=True).missing)
 
     def test_no_novnc(self) -> None:
         """Without noVNC the page is served all the same, and the log says what is missing, once."""

@@ -18,6 +18,7 @@ from .screenshot_source import kubevirt_version
 from .screenshots import leaves_console_alone
 from .tls import ClientTLS, ServerTLS
 from .upstream import Dialler, read_token
+from .web_files import WebFiles
 
 __all__ = ["Finding", "check", "raise_descriptor_limit"]
 
@@ -51,6 +52,8 @@ def check(config: Config) -> Iterator[Finding]:
     yield _descriptors()
     yield _certificate(config)
     yield _keys(config)
+    if config.web is not None or config.console_page:
+        yield _files(config)
     files = [_ca(config), _token(config)]
     yield from files
     if all(finding.ok for finding in files):
@@ -93,6 +96,16 @@ def _certificate(config: Config) -> Finding:
         return Finding(False, f"{what}: {exc}; {remedy}")
     demanded = "" if config.tls_client_ca is None else f", clients need one of {config.tls_client_ca}"
     return Finding(True, f"{what}, {days} days left{demanded}")
+
+
+def _files(config: Config) -> Finding:
+    try:
+        files = WebFiles(config)
+    except ConfigError as exc:
+        return Finding(False, f"files for browsers: {exc}")
+    if files.missing:
+        return Finding(False, f"files for browsers: {files.missing}")
+    return Finding(True, f"files for browsers: {files.count} paths")
 
 
 def _keys(config: Config) -> Finding:

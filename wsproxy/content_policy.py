@@ -52,7 +52,7 @@ def web_policy(ancestors: str, html: bytes) -> str:
     :param html: the page; b"" for a file that is none.
     """
     scripts = [_SELF, *_hashes(html)]
-    more = [_IMAGES, "font-src 'self'", "media-src 'self'"]
+    more = [_IMAGES, "font-src 'self'", "media-src 'self'", "frame-src 'self'"]
     return _policy(scripts, [_SELF, _INLINE], more, ancestors)
 
 

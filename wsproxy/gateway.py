@@ -49,11 +49,8 @@ def examine(config: Config) -> Gateway:
     :raises ConfigError: as :class:`Gateway`.
     """
     gateway = Gateway(config)
-    if gateway.files.lacks_novnc:
-        logger.warning(
-            "the console page has no noVNC, so it shows no screens; unpack the npm package @novnc/novnc, or "
-            "install Debian's novnc, and name the directory that has core/rfb.js in it: --novnc DIR"
-        )
+    if missing := gateway.files.missing:
+        logger.warning("%s", missing)
     return gateway
 
 

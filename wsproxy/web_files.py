@@ -30,6 +30,10 @@ _Policy = Callable[[bytes], str]  # of the HTML, b"" for other files
 _PAGE = Path(__file__).parent / "console_page"
 _INSTALLED_NOVNC = Path("/usr/share/novnc")
 _NOVNC_HAS, _XTERM_HAS = ("core/rfb.js",), ("lib/xterm.mjs", "css/xterm.css")
+_NO_NOVNC = (
+    "the console page has no noVNC, so it shows no screens; install Debian's novnc, or unpack the npm "
+    "package @novnc/novnc and name its directory: --novnc DIR"
+)
 _INDEX = "index.html"
 
 _MAX_ENTRIES = 4096
@@ -57,9 +61,15 @@ class WebFiles:
         return self._map.get(path)
 
     @property
-    def lacks_novnc(self) -> bool:
-        """Whether there is a page that can show no screen."""
-        return self._config.console_page and f"/console/novnc/{_NOVNC_HAS[0]}" not in self._map
+    def count(self) -> int:
+        """How many paths there are."""
+        return len(self._map)
+
+    @property
+    def missing(self) -> str | None:
+        """What the console page lacks, and what to do about it; None if it has all that it needs."""
+        lacks_novnc = f"/console/novnc/{_NOVNC_HAS[0]}" not in self._map
+        return _NO_NOVNC if self._config.console_page and lacks_novnc else None
 
     def reload(self) -> None:
         """Read all files again; what cannot be used stays as it was, with an error in the log.
@@ -82,7 +92,8 @@ def _read(config: Config) -> Mapping[str, _Page]:
         policy = page_policy(config.ancestors)
         page = _Directory("console_page", _PAGE)
         found |= page.pages("/console/", lambda html: policy, ("console",))
-        novnc = config.novnc or (str(_INSTALLED_NOVNC) if _INSTALLED_NOVNC.is_dir() else None)
+        installed = all((_INSTALLED_NOVNC / name).is_file() for name in _NOVNC_HAS)
+        novnc = config.novnc or (str(_INSTALLED_NOVNC) if installed else None)
         for name, directory, needed, parts in (
             ("novnc", novnc, _NOVNC_HAS, ("core", "vendor")),
             ("xterm", config.xterm, _XTERM_HAS, ("lib", "css")),
@@ -106,11 +117,9 @@ class _Directory:
     ) -> None:
         self._setting = setting
         self._path = path
+        self._needed = needed
         self._parts = parts
         self._entries = self._bytes = 0
-        for name in needed:
-            if not (path / name).is_file():
-                self._fail(f"there is no {name} in it")
 
     def pages(self, base: str, policy: _Policy, mounted: tuple[str, ...]) -> dict[str, _Page]:
         """Return what there is at which path.
@@ -119,6 +128,9 @@ class _Directory:
         :param mounted: the last segment of that path; empty for none.
         """
         try:
+            for name in self._needed:
+                if not (self._path / name).is_file():
+                    self._fail(f"there is no {name} in it")
             return self._pages(base, policy, mounted)
         except OSError as exc:
             self._fail(f"cannot read {exc.filename}: {exc.strerror}")

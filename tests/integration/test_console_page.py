@@ -307,7 +307,7 @@ class Secrets(Case):
         self.assertEqual(hosts, {"{}:{}".format(*proxy.address)})
         # The fragment is known to the browser only, which puts it into no request.
         asked = [re.sub(r"#.*", "", url) for url in browser.requests]
-        self.assertIn(f"ws://{hosts.pop()}/-/{self.namespace}/ubuntu", asked)
+        self.assertIn(f"ws://{hosts.pop()}/-/{self.namespace}/ubuntu/vnc", asked)
         self.assertEqual(leaks("\n".join(asked).encode(), [token]), [])
         self.assertEqual(browser.complaints, [])
 
@@ -326,7 +326,7 @@ class Secrets(Case):
             " link.id = 'leave'; link.textContent = 'x'; document.getElementById('about').append(link); })()"
         )
         click(browser, "#leave")
-        browser.wait_until("document.readyState === 'complete' && location.pathname === '/healthz'")
+        browser.wait_until("location.pathname === '/healthz'")
         self.assertEqual(browser.evaluate("document.referrer"), "")
 
     def test_no_trace_in_logs(self) -> None:

@@ -18,6 +18,9 @@ const VIEWS = {
     console: async () => (await import("./serial.js")).Serial,
 };
 
+/** The buttons of every console that is open. */
+const TOOLS = ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"];
+
 const root = new URL("../", import.meta.url).href;
 const find = id => document.getElementById(id);
 
@@ -39,7 +42,7 @@ class Page {
         this._expiry = new Expiry();
         this._notice = new Notice(find, {
             tryNow: () => this._session.retry(),
-            stopTrying: () => this._leave("stopped"),
+            stopTrying: () => this.leave("stopped"),
         });
         this._listen();
     }
@@ -56,6 +59,18 @@ class Page {
         }
         this._server = new Server(root, link.token);
         this._choose(link.vmi, link.subresource);
+    }
+
+    /**
+     * Give the console up, and try no more.
+     *
+     * @param {string} cause - see `explain`.
+     */
+    leave(cause) {
+        if (this._session.active) {
+            this._session.leave();
+            this._ended({cause, code: 1000, reason: "", mayRetry: true, delay: null});
+        }
     }
 
     _listen() {
@@ -75,7 +90,7 @@ class Page {
         });
         on(find("view-only"), "click", () => this._setViewOnly(!this._viewOnly));
         on(find("screen-reader"), "click", () => this._setScreenReader(!this._screenReader));
-        on(find("disconnect"), "click", () => this._leave("left"));
+        on(find("disconnect"), "click", () => this.leave("left"));
         on(find("full-screen"), "click", toggleFullScreen);
         on(document, "fullscreenchange", () => {
             find("full-screen").setAttribute("aria-pressed", String(document.fullscreenElement !== null));
@@ -163,7 +178,7 @@ class Page {
         this._thumbnails.open = this._subresource === "vnc" ? this._vmi : "";
         this._notice.hide();
         find("view").classList.add("open");
-        for (const id of ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"]) {
+        for (const id of TOOLS) {
             find(id).hidden = false;
         }
         this._showKeys(view);
@@ -192,18 +207,13 @@ class Page {
         this._say(`${words.title}. ${words.text}`);
     }
 
-    _leave(cause) {
-        this._session.leave();
-        this._ended({cause, code: 1000, reason: "", mayRetry: true, delay: null});
-    }
-
     _disconnected(state) {
         this._view = null;
         this._thumbnails.open = "";
         this._latency.stop();
         this._panels.show(null);
         find("view").classList.remove("open");
-        for (const id of ["open-keys", "open-clipboard", "view-only", "screen-reader", "full-screen", "disconnect"]) {
+        for (const id of [...TOOLS, "screen-reader"]) {
             find(id).hidden = true;
         }
         find("state").textContent = state;
@@ -275,4 +285,6 @@ window.addEventListener("hashchange", () => {
         page.begin(link);
     }
 });
+// The browser may keep a page that was left, and its connections with it.
+window.addEventListener("pagehide", () => page.leave("left"));
 page.begin(takeLink(window));

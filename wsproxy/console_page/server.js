@@ -57,7 +57,7 @@ export class Server {
      * @returns {WebSocket}
      */
     open(namespace, vmi, subresource) {
-        const path = ["-", namespace, vmi, ...(subresource === "vnc" ? [] : [subresource])];
+        const path = ["-", namespace, vmi, subresource];
         const url = new URL(path.map(encodeURIComponent).join("/"), this.root);
         url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
         const socket = new WebSocket(url, ["binary", BEARER + base64url(this._token)]);

@@ -110,18 +110,23 @@ export class Session extends EventTarget {
         this._attempt = 0; // its number; what an older one still says is not listened to
         this._timer = 0;
         this._view = null;
+        /** Whether a console is open, is being opened, or will be. */
+        this.active = false;
     }
 
     /** Connect now, whether or not there was an attempt before. */
     async connect() {
         this.leave();
+        this.active = true;
         const number = this._attempt;
         this._tell("connecting", {});
         try {
             const opened = await this._open();
             if (number !== this._attempt) {
                 opened?.view.dispose();
-            } else if (opened !== null) {
+            } else if (opened === null) {
+                this.leave();
+            } else {
                 this._view = opened.view;
                 this._watch(number, opened.socket, opened.view);
             }
@@ -145,6 +150,7 @@ export class Session extends EventTarget {
         clearTimeout(this._timer);
         this._view?.dispose();
         this._view = null;
+        this.active = false;
     }
 
     _watch(number, socket, view) {
@@ -161,7 +167,9 @@ export class Session extends EventTarget {
         });
         socket.addEventListener("close", ({code, reason}) => {
             const lasted = since === null ? null : (performance.now() - since) / 1000;
-            this._ended(number, {code, reason: reason || refused, lasted});
+            // A machine's own refusal says more than that somebody closed after it.
+            const end = refused !== "" && code < 4000 ? {code: 1005, reason: refused} : {code, reason};
+            this._ended(number, {...end, lasted});
         });
     }
 
@@ -176,6 +184,7 @@ export class Session extends EventTarget {
         if (delay === null) {
             this._tell("ended", detail);
         } else {
+            this.active = true;
             this._timer = setTimeout(() => this.connect(), delay * 1000);
             this._tell("waiting", detail);
         }

@@ -124,7 +124,8 @@ export function causeOf(code, reason, ready) {
  */
 export function explain(cause, code, reason) {
     const {message} = split(reason);
-    const detail = message === "" ? "" : sentence(message);
+    const told = cause === "taken-over" && message.startsWith("by ") ? `it was taken over ${message}` : message;
+    const detail = told === "" ? "" : sentence(told);
     if (cause === "unknown") {
         return {title: "The console was closed", text: `The code ${code} was given for it.`, detail};
     }
