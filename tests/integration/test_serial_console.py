@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from tests.integration.chromium import Browser
-from tests.integration.console_page import CONNECTED, ConsolePageTestCase
+from tests.integration.console_page import CONNECTED, ConsolePageTestCase, press
 from tests.integration.person import click
 from tests.integration.programs import needs
 from tests.integration.qemu import start_serial_echo
@@ -19,8 +19,8 @@ from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.login_shell import LoginShell
 
 _TIMEOUT = 30.0
-_ALT, _CTRL, _SHIFT = 1, 2, 8  # of the DevTools protocol's modifiers
-_KEY_CODES = {"Enter": 13, "Shift": 16, "Control": 17, "Alt": 18, "ArrowUp": 38, "c": 67}
+_CTRL = 2  # of the DevTools protocol's modifiers
+_KEYS = {"Enter": (13, "\r"), "ArrowUp": (38, ""), "c": (67, "")}  # code and text
 # What the terminal shows, line by line.
 _SHOWN = """[...document.querySelectorAll(".xterm-rows > div")]
     .map(row => row.textContent.replaceAll("\\u00a0", " ").trimEnd()).join("\\n")"""
@@ -48,9 +48,16 @@ _PASTE = """text => {
     const paste = new ClipboardEvent("paste", {clipboardData, bubbles: true, cancelable: true});
     document.querySelector(".xterm-helper-textarea").dispatchEvent(paste);
 }"""
-_AXE = (
-    "axe.run().then(({violations}) => violations.map(({id, nodes}) => [id, ...nodes.map(node => node.html)]))"
-)
+_SECOND_ROW = """(() => {
+    const {x, y, height} = document.querySelectorAll(".xterm-rows > div")[1].getBoundingClientRect();
+    return [x + 20, y + height / 2];
+})()"""
+_COPY = """(() => {
+    let copied = "";
+    document.addEventListener("copy", ({clipboardData}) => { copied = clipboardData.getData("text/plain"); });
+    document.execCommand("copy");
+    return copied;
+})()"""
 _FOCUS_IN_TERMINAL = "document.getElementById('view').contains(document.activeElement)"
 
 
@@ -109,23 +116,20 @@ class SerialTestCase(ConsolePageTestCase):
         self.api.add_vmi("vm", self.namespace, console_backend=backend)
         return recorder
 
-    def open(self, proxy: WebsocketProxy, vmi: str = "vm") -> Browser:
-        """Open a VM's serial console in a new browser, and wait until it is there."""
-        browser = self.start_browser()
-        self.visit(browser, proxy, f"{self.token(vmi)}/{vmi}/console")
-        browser.wait_until(CONNECTED)
-        return browser
+    def open(self, proxy: WebsocketProxy) -> Browser:
+        """Open the serial console of "vm" in a new browser, and wait until it is there."""
+        return self.open_page(proxy, f"{self.token('vm')}/vm/console")
 
     def wait_shown(self, browser: Browser, text: str) -> None:
         """Wait until the terminal shows a text, which may have several lines."""
         browser.wait_until(f"({_SHOWN}).includes({json.dumps(text)})")
 
-    def press(self, browser: Browser, key: str, modifiers: int = 0, kinds: str = "keyDown keyUp") -> None:
-        """Press a key, which is in ``_KEY_CODES``, and release it."""
-        about = {"key": key, "windowsVirtualKeyCode": _KEY_CODES[key], "modifiers": modifiers}
-        for kind in kinds.split():
-            text = {"text": "\r"} if (key, kind) == ("Enter", "keyDown") else {}
-            browser.call("Input.dispatchKeyEvent", type=kind, **about, **text)
+    def press(self, browser: Browser, key: str, modifiers: int = 0) -> None:
+        """Press a key, which is in ``_KEYS``, and release it; xterm.js goes by their old codes."""
+        code, text = _KEYS[key]
+        about = {"key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+        browser.call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
+        browser.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def type_line(self, browser: Browser, text: str) -> None:
         """Type a line into what has the focus."""
@@ -142,16 +146,10 @@ class SerialTestCase(ConsolePageTestCase):
         self.type_line(browser, "student")
         self.wait_shown(browser, "student@vm:~$")
 
-    def press_button(self, browser: Browser, panel: str, button: str) -> None:
-        """Open a panel of the page and press a button in it."""
-        click(browser, f"#open-{panel}")
-        browser.wait_until(f"!document.getElementById('{panel}').hidden")
-        buttons, is_it = (
-            f"[...document.querySelectorAll('#{panel} button')]",
-            f"textContent === {json.dumps(button)}",
-        )
-        browser.evaluate(f"{buttons}.find(button => button.{is_it}).click()")
-        click(browser, f"#open-{panel}")
+    def press_in(self, browser: Browser, panel: str, button: str) -> None:
+        """Open a panel of the page, press a button in it, and close the panel."""
+        for name in (panel, button, panel):
+            self.press_button(browser, name)
 
 
 @needs("chromium", "chromium")
@@ -181,7 +179,7 @@ class TerminalTest(SerialTestCase):
         self.wait_shown(browser, "first^C")
         browser.call("Input.insertText", text="second")
         self.wait_shown(browser, "second")
-        self.press_button(browser, "keys", "Ctrl+C")
+        self.press_in(browser, "Keys", "Ctrl+C")
         self.wait_shown(browser, "second^C")
         self.assertEqual(shell.commands, ())
 
@@ -204,13 +202,13 @@ class TerminalTest(SerialTestCase):
         browser = self.open(self.start())
         self.wait_shown(browser, "plain")
         for button, sent in (("Ctrl+D", b"\x04"), ("Ctrl+]", b"\x1d"), ("Esc", b"\x1b"), ("F5", b"\x1b[15~")):
-            self.press_button(browser, "keys", button)
+            self.press_in(browser, "Keys", button)
             self.assertEqual(recorder.take(len(sent)), sent)
-        self.press_button(browser, "keys", "Up")
+        self.press_in(browser, "Keys", "Up")
         self.assertEqual(recorder.take(3), b"\x1b[A")
         self.api.consoles[-1].send_message(b"\x1b[?1happlication")
         self.wait_shown(browser, "application")
-        self.press_button(browser, "keys", "Up")
+        self.press_in(browser, "Keys", "Up")
         self.assertEqual(recorder.take(3), b"\x1bOA")
         browser.evaluate("document.querySelector('.xterm-helper-textarea').focus()")
         self.press(browser, "ArrowUp")
@@ -228,12 +226,23 @@ class TerminalTest(SerialTestCase):
         self.paste(browser, "one\x1b[201~two")
         self.assertEqual(recorder.take(23), b"\x1b[200~one[201~two\x1b[201~")
         browser.evaluate("document.getElementById('outgoing').value = 'three\\x1b[201~'")
-        self.press_button(browser, "clipboard", "Paste")
+        self.press_in(browser, "Clipboard", "Paste")
         self.assertEqual(recorder.take(22), b"\x1b[200~three[201~\x1b[201~")
 
     def paste(self, browser: Browser, text: str) -> None:
         """Paste a text into the terminal, as the browser's menu does."""
         browser.evaluate(f"({_PASTE})({json.dumps(text)})")
+
+    def test_copy(self) -> None:
+        """What is selected with the mouse is what the browser copies."""
+        self.add_recorder(b"first line\r\nsecond line\r\n")
+        browser = self.open(self.start())
+        self.wait_shown(browser, "second line")
+        x, y = browser.evaluate(_SECOND_ROW)
+        for count in (1, 2, 3):  # the third click selects the line
+            for kind in ("mousePressed", "mouseReleased"):
+                browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+        self.assertEqual(browser.evaluate(_COPY), "second line")
 
     def test_too_much(self) -> None:
         """What comes far faster than it can be shown is left out, and the terminal says so."""
@@ -253,12 +262,12 @@ class TerminalTest(SerialTestCase):
         self.type_line(browser, "a")
         self.press(browser, "c", _CTRL)
         self.paste(browser, "b")
-        self.press_button(browser, "keys", "Esc")
+        self.press_in(browser, "Keys", "Esc")
         self.api.consoles[-1].send_message(b"\x1b[c\x1b[6nseen")  # asks for answers
         self.wait_shown(browser, "seen")
         click(browser, "#view-only")
         browser.wait_until("document.getElementById('view-only').getAttribute('aria-pressed') === 'false'")
-        self.press_button(browser, "keys", "Ctrl+D")
+        self.press_in(browser, "Keys", "Ctrl+D")
         self.assertEqual(recorder.take(1), b"\x04")
 
     def test_machine_has_no_say(self) -> None:
@@ -297,7 +306,7 @@ class TerminalTest(SerialTestCase):
         browser.wait_until("document.getElementById('copy').disabled === false")
         self.assertEqual(browser.evaluate("document.getElementById('incoming').value"), "geheim ü")
         self.assertEqual(browser.evaluate("document.title"), "vm - console")
-        self.press_button(browser, "clipboard", "Copy")
+        self.press_in(browser, "Clipboard", "Copy")
         browser.wait_until("document.title === 'geheim ü'")
 
 
@@ -310,10 +319,7 @@ class PageTest(SerialTestCase):
         self.add_shell()
         browser = self.open(self.start())
         browser.wait_until(_FOCUS_IN_TERMINAL)
-        for key, modifiers in (("Control", _CTRL), ("Alt", _CTRL | _ALT), ("Shift", _CTRL | _ALT | _SHIFT)):
-            self.press(browser, key, modifiers, "keyDown")
-        for key, modifiers in (("Shift", _CTRL | _ALT), ("Alt", _CTRL), ("Control", 0)):
-            self.press(browser, key, modifiers, "keyUp")
+        press(browser, ("Control", "ControlLeft"), ("Alt", "AltLeft"), ("Shift", "ShiftLeft"))
         browser.wait_until("document.activeElement.closest('#tools') !== null")
         description = "document.querySelector('.xterm-helper-textarea').getAttribute('aria-describedby')"
         self.assertIn(
@@ -331,7 +337,7 @@ class PageTest(SerialTestCase):
         )
         click(browser, "#screen-reader")
         browser.wait_until("document.querySelector('.xterm-accessibility')")
-        self.press_button(browser, "keys", "Enter")
+        self.press_in(browser, "Keys", "Enter")
         browser.wait_until("document.querySelector('.xterm-accessibility').textContent.includes('vm login:')")
         click(browser, "#screen-reader")
         browser.wait_until("document.querySelector('.xterm-accessibility') === null")
@@ -343,36 +349,23 @@ class PageTest(SerialTestCase):
         lines, width, room, font = browser.evaluate(_SIZE)
         self.assertGreater(width, room - 40)
         self.assertEqual(font, 15)
-        self.resize(browser, 600, 400)
+        browser.show_as(width=600, height=400)
         browser.wait_until(f"({_SIZE})[0] < {lines} && ({_SIZE})[3] < 15")
         lines, width, room, font = browser.evaluate(_SIZE)
         self.assertLessEqual(width, room)
-        self.resize(browser, 360, 640)
+        browser.show_as(width=360, height=640)
         browser.wait_until(f"({_SIZE})[3] === 9 && ({_SIZE})[1] <= ({_SIZE})[2]")
         overflows = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
         self.assertFalse(browser.evaluate(overflows))
-
-    def resize(self, browser: Browser, width: int, height: int) -> None:
-        browser.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
 
     def test_themes(self) -> None:
         """The terminal is light or dark as the browser is, also when that changes."""
         self.add_shell()
         browser = self.open(self.start())
         background = "getComputedStyle(document.getElementById('view')).backgroundColor"
-        for theme, brighter in (("dark", False), ("light", True), ("dark", False)):
-            browser.call(
-                "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}]
-            )
-            browser.wait_until(
-                f"({background}).match(/[0-9]+/u)[0] {'>' if brighter else '<'} 128 && true || false"
-            )
+        for scheme, colour in (("dark", "rgb(16, 18, 20)"), ("light", "rgb(255, 255, 255)")) * 2:
+            browser.show_as(scheme)
+            browser.wait_until(f"{background} === '{colour}'")
         self.assertEqual(browser.complaints, [])
 
     def test_accessibility(self) -> None:
@@ -380,13 +373,10 @@ class PageTest(SerialTestCase):
         self.add_shell()
         browser = self.open(self.start())
         self.log_in(browser)
-        with open(f"{web_package('axe-core')}/axe.min.js", encoding="utf-8") as file:
-            browser.evaluate(f"{file.read()}; undefined")
-        for mode in ("false", "true"):
-            with self.subTest(screen_reader=mode):
-                found = browser.evaluate(_AXE)
-                self.assertEqual(found, [])
-            click(browser, "#screen-reader")
+        self.assert_accessible(browser)
+        click(browser, "#screen-reader")
+        browser.wait_until("document.querySelector('.xterm-accessibility')")
+        self.assert_accessible(browser)
 
     def test_switching(self) -> None:
         """Each machine has both consoles to choose from, and one gives way to the other."""
@@ -416,7 +406,7 @@ class PageTest(SerialTestCase):
         self.add_shell()
         browser = self.start_browser()
         self.visit(browser, self.start(xterm=None), f"{self.token('vm')}/vm/console")
-        browser.wait_for_text("xterm.js is not there")
+        self.wait_for_notice(browser, "xterm.js is not there")
         browser.wait_for_text("npm pack @xterm/xterm")
 
 
@@ -441,9 +431,7 @@ class EndsTest(SerialTestCase):
         ):
             with self.subTest(title=title):
                 self.visit(browser, proxy, link)
-                browser.wait_until(
-                    f"document.getElementById('notice-title').textContent === {json.dumps(title)}"
-                )
+                self.wait_for_notice(browser, title)
                 self.assertNotIn("RFB 003", browser.text)
 
     def test_not_enabled(self) -> None:
@@ -451,7 +439,7 @@ class EndsTest(SerialTestCase):
         self.api.add_vmi("vm", self.namespace)
         browser = self.start_browser()
         self.visit(browser, self.start(subresources=()), f"{self.token('vm')}/vm/console")
-        browser.wait_for_text("There is no console at this address")
+        self.wait_for_notice(browser, "There is no console at this address")
 
     def test_waits_for_the_machine(self) -> None:
         """A machine that starts later is connected to then, without being asked."""
@@ -460,7 +448,7 @@ class EndsTest(SerialTestCase):
         vmi.phase = "Scheduled"
         browser = self.start_browser()
         self.visit(browser, self.start(), f"{self.token('vm')}/vm/console")
-        browser.wait_for_text("The machine is not running")
+        self.wait_for_notice(browser, "The machine is not running")
         vmi.phase = "Running"
         browser.wait_until(CONNECTED)
 
@@ -471,7 +459,7 @@ class EndsTest(SerialTestCase):
         browser = self.open(proxy)
         [session] = proxy.sessions()
         session.close()
-        browser.wait_for_text("The console was closed by an operator")
+        self.wait_for_notice(browser, "The console was closed by an operator")
         self.assertEqual(browser.evaluate("document.querySelector('.xterm')"), None)
         self.assertEqual(browser.evaluate("document.adoptedStyleSheets.length"), 0)
         click(browser, "#try-now")
@@ -484,7 +472,7 @@ class EndsTest(SerialTestCase):
         first = self.open(proxy)
         self.log_in(first)
         second = self.open(proxy)
-        first.wait_for_text("Somebody else took this console over")
+        self.wait_for_notice(first, "Somebody else took this console over")
         self.type_line(second, "")
         self.wait_shown(second, "student@vm:~$")
 

@@ -45,7 +45,12 @@ export class Server {
      * @throws {Refusal}
      */
     async grant() {
-        return (await this._get("console/grant")).json();
+        const response = await this._get("console/grant");
+        try {
+            return await response.json();
+        } catch {
+            throw new Refusal(4404, ""); // whoever answers, it is no proxy
+        }
     }
 
     /**
@@ -57,7 +62,7 @@ export class Server {
      * @returns {WebSocket}
      */
     open(namespace, vmi, subresource) {
-        const path = ["-", namespace, vmi, ...(subresource === "vnc" ? [] : [subresource])];
+        const path = ["-", namespace, vmi, subresource];
         const url = new URL(path.map(encodeURIComponent).join("/"), this.root);
         url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
         const socket = new WebSocket(url, ["binary", BEARER + base64url(this._token)]);
