@@ -35,7 +35,7 @@ class BrowserConsoles(BrowserTestCase):
         for client in CLIENTS:
             with self.subTest(client=client.name):
                 proxy = self.start_proxy(**client.settings(self.directory))
-                browser.open(client.url(proxy.address, self.token("machine"), "machine"))
+                browser.open(client.url(proxy.address, proxy.address, self.token("machine"), "machine"))
                 browser.wait_until(client.connected)
                 self.witness = self.connect(self.url(proxy, "witness"))
                 look(browser, client)
