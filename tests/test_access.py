@@ -9,6 +9,7 @@ import threading
 import unittest
 from collections.abc import Sequence
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 from unittest import mock
 
@@ -696,6 +697,45 @@ class Hook(AccessCase):
                 self.assert_refused(proxy, 403, "forbidden", f"/{self.token('vm')}/vm")
 
 
+class NamedSubresource(AccessCase):
+    """A subresource is the same one whichever path names it."""
+
+    def test_one_console(self) -> None:
+        """Hook, session and upstream agree on what is open, and who comes second finds it in use."""
+        asked: list[str] = []
+
+        def authorize(grant: Grant, request: AccessRequest) -> None:
+            asked.append(request.subresource)
+
+        token = self.token("vm")
+        ended: SimpleQueue[str] = SimpleQueue()
+        proxy = self.start_proxy(
+            subresources=["console"],
+            console="refuse",
+            authorize=authorize,
+            on_close=lambda session, ending: ended.put(session.subresource),
+        )
+        bearer = f"Authorization: Bearer {token}"
+        ways = ((f"/{token}/vm/console",), (f"/-/{self.namespace}/vm/console", bearer))
+        for first in ways:
+            with self.subTest(first=ways.index(first)):
+                client = self.ask(proxy, *first)
+                self.assertEqual(client.status, 101)
+                client.send_frame(BINARY, b"x")
+                self.assertEqual(client.recv_frame().payload, b"x")
+                self.assertEqual(self.vmi.wait_for_session(_WITHIN).subresource, "console")
+                self.assertEqual([session.subresource for session in proxy.sessions()], ["console"])
+                for second in ways:
+                    self.assert_refused(proxy, 409, "console-busy", *second)
+                self.assert_opens(proxy, f"/-/{self.namespace}/vm/vnc", bearer)
+                self.assertEqual(self.vmi.wait_for_session(_WITHIN).subresource, "vnc")
+                self.assertEqual(asked, ["console"] * 3 + ["vnc"])
+                self.assertEqual(ended.get(timeout=_WITHIN), "vnc")
+                asked.clear()
+                client.send_close(1000)
+                self.assertEqual(ended.get(timeout=_WITHIN), "console")
+
+
 class EveryWayIn(AccessCase):
     """CVE-2024-28179: a WebSocket path that forgets to authenticate."""
 
@@ -713,6 +753,7 @@ class EveryWayIn(AccessCase):
         requests: Sequence[tuple[str, list[str]]] = (
             ("/-/vm", []),
             ("/-/lab-1/vm", []),
+            ("/-/lab-1/vm/console", []),
             ("/vm", []),
             ("//vm", []),
             ("/-//vm", []),

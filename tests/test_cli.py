@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from unittest import mock
 
 from tests.issuer import Issuer, SigningKey, http_answer
@@ -25,7 +27,6 @@ from wsproxy.keys import load_keys
 from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.image import Image
 from wsproxy.testing.kubevirt_http import Behaviour
 from wsproxy.tokens import TokenVerifier
 from wsproxy.version import __version__
@@ -153,6 +154,28 @@ class Serve(LeakTestCase):
                 self.assertEqual(status, 2)
                 self.assertIn("usage: wsproxy", err)
 
+    def test_files(self) -> None:
+        """The page and a web client are served, by several workers too; a flag may stand alone for true."""
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory, "vnc.html").write_text("noVNC", encoding="ascii")
+            flags = ("--console-page", "--web", directory, "--workers", "2", "--reuse-port", "false")
+            with program("serve", *flags, env=_DEV) as process:
+                assert process.stdout
+                ready = _READY.fullmatch(process.stdout.readline())
+                assert ready is not None
+                for path, body in (("vnc.html", b"noVNC"), ("console/", b"<!DOCTYPE html>")):
+                    with urllib.request.urlopen(
+                        f"http://{ready[1]}:{ready[2]}/{path}", None, _TIMEOUT
+                    ) as page:
+                        self.assertTrue(page.read().startswith(body))
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=_TIMEOUT)
+            self.assertEqual(process.returncode, 0)
+            for workers in ("1", "2"):
+                status, _, err = call("serve", "--web", f"{directory}/x", "--workers", workers, **_DEV)
+                self.assertEqual(status, 2)
+                self.assertIn(f"\n  - web is '{directory}/x'; cannot read {directory}/x: No such file", err)
+
     def test_version_and_help(self) -> None:
         """``--version`` and ``--help`` print to stdout and end with 0."""
         self.assertEqual(call("--version"), (0, f"wsproxy {__version__}\n", ""))
@@ -276,6 +299,21 @@ class Check(ProxyTestCase):
         for word, line in zip((*words, "permission: get"), lines, strict=True):
             self.assertTrue(line.startswith(f"ok    {word}"), line)
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])
+
+    def test_files(self) -> None:
+        """Where files are served they are looked at; a page without noVNC is a fault, too."""
+        with tempfile.TemporaryDirectory() as directory:
+            for name in ("vnc.html", "core/rfb.js"):
+                Path(directory, name).parent.mkdir(exist_ok=True)
+                Path(directory, name).write_text(name, encoding="ascii")
+            status, lines = self.check(WSPROXY_WEB=directory)
+            self.assertEqual(status, 0, lines)
+            self.assertIn("ok    files for browsers: 2 paths", lines)
+            page = {"WSPROXY_CONSOLE_PAGE": "true"}
+            self.assertEqual(self.check(**page, WSPROXY_NOVNC=directory)[0], 0)
+            self.assert_fault("files for browsers", "cannot read ", WSPROXY_WEB=f"{directory}/nothing")
+            with mock.patch("wsproxy.web_files._INSTALLED_NOVNC", Path(directory, "nothing")):
+                self.assert_fault("no noVNC", "--novnc DIR", **page)
 
     def test_faulty_settings(self) -> None:
         """Faulty settings are told as by ``serve``."""
@@ -436,49 +474,6 @@ class CheckInDevMode(ProxyTestCase):
         status, out, _ = call("check", **_DEV, WS_REMOTE_URL=self.api.url)
         self.assertEqual(status, 0, out)
         self.assertIn("dev mode speaks no TLS", out)
-
-
-class Demo(LeakTestCase):
-    """``wsproxy demo``."""
-
-    def test_once(self) -> None:
-        """``--once --screenshot`` shows the whole path, saves what it saw, and ends with 0."""
-        with tempfile.TemporaryDirectory() as directory:
-            path = os.path.join(directory, "screen.png")
-            with program("demo", "--once", "--screenshot", path, env={}) as process:
-                out, err = process.communicate(timeout=_TIMEOUT)
-            self.assertEqual((process.returncode, err), (0, ""), out)
-            with open(path, "rb") as file:
-                image = Image.from_png(file.read())
-        self.assertTrue(all(line.startswith("ok ") for line in out.splitlines()), out)
-        self.assertIn(f"{image.width}x{image.height}", out)
-        colours = {image.rgb[start : start + 3] for start in range(0, len(image.rgb), 3)}
-        self.assertGreater(len(colours), 1)
-
-    def test_until_it_is_stopped(self) -> None:
-        """Without ``--once`` it prints how to look at it, and runs until a signal."""
-        with program("demo", "--port", "0", env={}) as process:
-            assert process.stdout
-            said = ""
-            while "Ctrl-C" not in said:
-                line = process.stdout.readline()
-                self.assertTrue(line, said)
-                said += line
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=_TIMEOUT)
-        self.assertEqual(process.returncode, 0)
-        self.assertRegex(said, r"ws://127\.0\.0\.1:\d+/\S+/ubuntu")
-        self.assertIn("vnc.html?host=127.0.0.1", said)
-
-    def test_port_is_taken(self) -> None:
-        """A port that is taken is told with the remedy, exit status 1."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            arguments = ("demo", "--port", str(taken.getsockname()[1]))
-            with program(*arguments, env={}) as process:
-                _, err = process.communicate(timeout=_TIMEOUT)
-        self.assertEqual(process.returncode, 1)
-        self.assertIn("--port 0 takes any", err)
-        self.assertNotIn("Traceback", err)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.allow_eternal_tokens, found.allow_vmi_patterns), (False, False))
         self.assertEqual((found.credentials, found.tickets), (("path", "header", "subprotocol"), False))
         self.assertEqual((found.allow_origin, found.require_origin, found.trusted_proxies), ((), False, ()))
+        self.assertEqual((found.web, found.console_page, found.novnc, found.xterm), (None, False, None, None))
+        self.assertEqual((found.frame_ancestors, found.ancestors), ((), "frame-ancestors 'none'"))
 
     def test_what_is_made(self) -> None:
         """The URL, the key, the path template and the prefix are made while checking."""
@@ -153,6 +155,9 @@ class FieldsTest(ConfigCase):
             ("credentials", ((), ("body",), ("path", ""))),
             ("cookie_name", ("", "a b", "a=b", "a;b", "t\xe4st")),
             ("allow_origin", (("null",), ("https://a/",), ("https://a", "b"))),
+            ("novnc", ("", "/n")),
+            ("xterm", ("", "/x")),
+            ("frame_ancestors", (("self",), ("https://a.example",))),
             ("trusted_proxies", (("10.0.0.1/8",), ("proxy",), ("10.0.0.0/8", ""), ("::1/129",))),
         ]
         for name, values in cases:
@@ -160,6 +165,9 @@ class FieldsTest(ConfigCase):
                 with self.subTest(name=name, value=value):
                     (fault,) = self.faults(**{name: value})
                     self.assertIn(name, fault)
+        for sources in (("*",), ("self", "a.example")):
+            (fault,) = self.faults(console_page=True, frame_ancestors=sources)
+            self.assertIn("frame_ancestors", fault)
         for name, value in (
             ("SECRET_KEY", {"secret_key": ""}),
             ("HOST_PATH_PREFIX", {"host_path_prefix": "a b"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from wsproxy.environ import head_of, path_segments, peer_of
+from wsproxy.environ import head_of, path_of, path_segments, peer_of
 from wsproxy.exceptions import BadRequest, Refused
 from wsproxy.routing import session_route
 from wsproxy.upgrade import Upgrade
@@ -113,6 +113,11 @@ class HeadTest(unittest.TestCase):
         """Repeated slashes count as one."""
         self.assertEqual(path_segments({"PATH_INFO": "//a///b/"}), ("a", "b"))
         self.assertEqual(path_segments({}), ())
+
+    def test_path(self) -> None:
+        """A path is as it is; none is that of the application itself."""
+        self.assertEqual(path_of({"PATH_INFO": "//a///b/"}), "//a///b/")
+        self.assertEqual((path_of({}), path_of({"PATH_INFO": ""})), ("/", "/"))
 
     def test_peer(self) -> None:
         """The client is whom the server names, IPv6 addresses in brackets; nobody on a Unix socket."""

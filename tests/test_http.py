@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 import unittest
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import jwt
 
 from wsproxy.config import Config
 from wsproxy.deadline import Deadline
@@ -20,6 +25,7 @@ from wsproxy.exceptions import (
     MethodNotAllowed,
     NotFound,
     Refused,
+    TokenExpired,
     UnsupportedMediaType,
 )
 from wsproxy.forwarded import Client
@@ -65,7 +71,9 @@ def ask(
     """Ask an endpoint that needs no body."""
     request = HTTPRequest(parsed(line, *headers), Client("192.0.2.1:1"), Deadline(10), unread)
     gateway = gateway or made_gateway(host_path_prefix="/".join(prefix))
-    return answer(request, gateway.config, gateway.access, ready or ReadyStub(), gateway.files)
+    return answer(
+        request, gateway.config, gateway.access, ready or ReadyStub(), gateway.files, gateway.pictures
+    )
 
 
 def unread(most: int) -> bytes:
@@ -144,6 +152,140 @@ class Healthz(unittest.TestCase):
                 ask(f"{method} /ticket")
 
 
+class Grant(unittest.TestCase):
+    """What the console page is told of its token."""
+
+    def setUp(self) -> None:
+        self.options: dict[str, Any] = {"console_page": True, "host_path_prefix": "a/b"}
+
+    def grant(
+        self,
+        *headers: str,
+        method: str = "GET",
+        target: str = "/a/b/console/grant",
+        token: str | None = None,
+        **claims: Any,
+    ) -> bytes:
+        """Ask with a token, by default a good one."""
+        claims = {"namespace": "lab-1", "vmis": ("vm", "two"), "expires_in": 60, **claims}
+        bearer = f"Authorization: Bearer {token or make_token(SECRET, **claims)}"
+        return ask(f"{method} {target}", bearer, *headers, gateway=made_gateway(**self.options))
+
+    def test_grant(self) -> None:
+        """It says who it is, what may be opened, how long; nobody may keep it, no other page read it."""
+        first, headers, body = split(self.grant(user="ada"))
+        self.assertEqual(first, "HTTP/1.1 200 OK")
+        self.assertIn("Content-Type: application/json", headers)
+        self.assertIn("Cache-Control: no-store", headers)
+        self.assertNotIn("Access-Control", "".join(headers))
+        found = json.loads(body)
+        self.assertTrue(50 < found.pop("expires_in") <= 60)
+        self.assertEqual(
+            found,
+            {
+                "user": "ada",
+                "namespace": "lab-1",
+                "vmis": ["vm", "two"],
+                "grace": 0,
+                "subresources": ["vnc"],
+                "screenshots": False,
+            },
+        )
+
+    def test_without_end(self) -> None:
+        """A token that does not expire, and sessions that outlive it for ever, have no number of seconds."""
+        self.options |= {"allow_eternal_tokens": True, "grace": math.inf}
+        claims = {"id": 1, "lab_instance": {"namespace_name": "lab-1", "allowed_vmi_names": ["vm"]}}
+        found = json.loads(split(self.grant(token=jwt.encode(claims, SECRET)))[2])
+        self.assertEqual((found["expires_in"], found["grace"]), (None, None))
+        self.options["grace"] = 30.0
+        self.assertEqual(json.loads(split(self.grant())[2])["grace"], 30)
+
+    def test_subresources(self) -> None:
+        """The subresource that is opened by default comes first."""
+        self.options["subresources"] = ("console", "usbredir", "vnc", "a")
+        found = json.loads(split(self.grant())[2])
+        self.assertEqual(found["subresources"], ["vnc", "a", "console", "usbredir"])
+
+    def test_refused(self) -> None:
+        """Without a valid token in the header nothing is said, wherever else one stands."""
+        gateway, token = made_gateway(**self.options), make_token(SECRET, namespace="lab-1", vmis=("vm",))
+        for headers in (
+            [],
+            ["Authorization: Bearer x"],
+            [f"Authorization: Bearer {token[:-4]}AAAA"],
+            [f"Cookie: wsproxy_token={token}"],
+            [f"Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.{token}"],
+        ):
+            with self.subTest(headers=headers), self.assertRaises(BadToken):
+                ask(f"GET /a/b/console/grant?token={token}", *headers, gateway=gateway)
+        with self.assertRaises(TokenExpired):
+            self.grant(expires_in=-5)
+
+    def test_pages(self) -> None:
+        """Where the pages are limited, another page is refused before its token is looked at."""
+        self.options["allow_origin"] = (PAGE,)
+        self.grant(f"Origin: {PAGE}")
+        with self.assertRaises(Forbidden):
+            self.grant("Origin: https://evil.example", expires_in=-5)
+
+    def test_methods(self) -> None:
+        """It is read and nothing else; HEAD gets no body."""
+        whole, head = split(self.grant()), split(self.grant(method="HEAD"))
+        self.assertEqual((head[0], head[2]), (whole[0], b""))
+        for method in ("POST", "PUT", "OPTIONS"):
+            with self.assertRaises(MethodNotAllowed) as caught:
+                self.grant(method=method)
+            self.assertIn(("Allow", "GET, HEAD"), caught.exception.headers)
+        with self.assertRaises(BadRequest):
+            self.grant("Content-Length: 1")
+
+    def test_off(self) -> None:
+        """Without the page there is no such endpoint."""
+        self.options = {"tickets": True}
+        with self.assertRaises(NotFound):
+            self.grant(target="/console/grant")
+
+
+class Files(unittest.TestCase):
+    """Files beside the endpoints; which there are is in ``test_web_files``."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        for name in ("index.html", "healthz", "vnc.html", "ticket"):
+            Path(directory.name, name).write_text(name, encoding="ascii")
+        self.options = {"web": directory.name, "console_page": True}
+
+    def body(self, line: str, **options: Any) -> bytes:
+        return split(ask(line, gateway=made_gateway(**self.options, **options)))[2]
+
+    def test_endpoints_come_first(self) -> None:
+        """A file that is called as an endpoint is not seen, unless that is switched off."""
+        self.assertEqual(self.body("GET /healthz"), b"ok\n")
+        self.assertEqual(self.body("GET /ticket"), b"ticket")
+        with self.assertRaises(MethodNotAllowed):
+            self.body("GET /ticket", tickets=True)
+
+    def test_below_the_prefix_only(self) -> None:
+        """Files are below the prefix; endpoints answer without it, too."""
+        self.assertEqual(self.body("GET /a/b/vnc.html", host_path_prefix="a/b"), b"vnc.html")
+        self.assertEqual(self.body("GET /a/b/", host_path_prefix="a/b"), b"index.html")
+        redirect = ask("GET /a/b", gateway=made_gateway(**self.options, host_path_prefix="a/b"))
+        self.assertIn(b"\r\nLocation: b/\r\n", redirect)
+        for target in ("/vnc.html", "/", "/a/vnc.html", "//a/b/vnc.html", "/console/", "/a/b/a/b/vnc.html"):
+            with self.subTest(target), self.assertRaises(NotFound):
+                self.body(f"GET {target}", host_path_prefix="a/b")
+
+    def test_nothing_there(self) -> None:
+        """What is not there is 404 for every method, and says what a console's path is; it is not quoted."""
+        for method in ("GET", "POST", "PUT"):
+            with self.assertRaises(NotFound) as caught:
+                self.body(f"{method} /no-such-file")
+            self.assertIn("/TOKEN/VMI", str(caught.exception))
+            self.assertNotIn("no-such-file", str(caught.exception))
+
+
 class TicketCase(unittest.TestCase):
     def setUp(self) -> None:
         self.options: dict[str, Any] = {"tickets": True, "subresources": ("console",)}
@@ -172,7 +314,14 @@ class TicketCase(unittest.TestCase):
 
         self.gateway = self.gateway or made_gateway(**self.options)
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), read_body)
-        return answer(request, self.gateway.config, self.gateway.access, ReadyStub(), self.gateway.files)
+        return answer(
+            request,
+            self.gateway.config,
+            self.gateway.access,
+            ReadyStub(),
+            self.gateway.files,
+            self.gateway.pictures,
+        )
 
     def refused(self, body: bytes | object, *headers: str, **options: Any) -> Refused:
         with self.assertRaises(Refused) as caught:
@@ -350,7 +499,7 @@ class CORS(TicketCase):
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), unread)
         gateway = made_gateway(**self.options)
         first, lines, body = split(
-            answer(request, gateway.config, gateway.access, ReadyStub(), gateway.files)
+            answer(request, gateway.config, gateway.access, ReadyStub(), gateway.files, gateway.pictures)
         )
         self.assertEqual((first, body), ("HTTP/1.1 200 OK", b""))
         self.assertIn("Vary: Origin", lines)

@@ -37,6 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "audit",
             "content_policy",
+            "demo_machines",
             "denylist",
             "frames",
             "housekeeping",
@@ -48,6 +49,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "registry",
             "reloaded",
             "routing",
+            "screenshots",
             "sockets",
             "strict_json",
             "systemd",
@@ -87,10 +89,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "wsgi_server",
         }
     ),
-    frozenset({"admission", "config", "hooks", "metrics", "pump", "reports"}),
+    frozenset({"admission", "config", "demo_guide", "hooks", "metrics", "pump", "reports"}),
     frozenset({"access", "admin_api", "kicks", "links", "pump_threads", "settings", "tls", "web_files"}),
     frozenset({"admin_sessions", "fetch", "http", "relay", "upstream"}),
-    frozenset({"jwks_source", "readiness"}),
+    frozenset({"jwks_source", "readiness", "screenshot_source"}),
     frozenset({"live_keys"}),
     frozenset({"check", "gateway"}),
     frozenset({"session"}),
@@ -137,6 +139,7 @@ NO_IO = frozenset(
         "representation",
         "rfb",
         "routing",
+        "screenshots",
         "settings",
         "strict_json",
         "tickets",
@@ -246,7 +249,7 @@ class LayersTest(unittest.TestCase):
     def test_testing_stays_outside(self) -> None:
         """Nothing in the product imports wsproxy.testing, but the demo."""
         users = {module.name for module in modules() if "testing" in module.product}
-        self.assertLessEqual(users, {"demo"})
+        self.assertLessEqual(users, {"demo", "demo_machines"})
 
     def test_libraries_stand_behind_one_module(self) -> None:
         """Each library is imported where it belongs only, as far as it is imported at all."""

@@ -11,6 +11,7 @@ from wsproxy.routing import (
     Endpoint,
     Route,
     endpoint_of,
+    file_path,
     granted_route,
     host_and_port,
     is_dns_label,
@@ -281,6 +282,16 @@ class EndpointTest(unittest.TestCase):
             with self.subTest(target=target):
                 self.assertEqual(endpoint_of(target, prefix, self.NAMES), Endpoint("healthz"))
 
+    def test_name_of_two_segments(self) -> None:
+        """An endpoint may lie below a path of its own."""
+        for target in ("/console/grant", "/a/b/console/grant", "//console//grant"):
+            with self.subTest(target=target):
+                self.assertEqual(
+                    endpoint_of(target, ("a", "b"), ("console/grant",)), Endpoint("console/grant")
+                )
+        for target in ("/console", "/grant", "/console/grant/x", "/console%2fgrant"[:8]):
+            self.assertIsNone(endpoint_of(target, ("a", "b"), ("console/grant",)))
+
     def test_prefix_of_the_same_name(self) -> None:
         """A prefix that is called as an endpoint does not hide it."""
         for target in ("/healthz", "/healthz/healthz"):
@@ -297,6 +308,33 @@ class EndpointTest(unittest.TestCase):
         for target in ("*", "healthz", "/%68ealthz", "/x/../healthz", "http://host/healthz"):
             with self.subTest(target=target):
                 self.assertRaises(BadRequest, endpoint_of, target, (), self.NAMES)
+
+
+class FilePathTest(unittest.TestCase):
+    def test_below_the_prefix(self) -> None:
+        """A file's path is what follows the prefix, slash by slash; a query is none of it."""
+        for target, prefix, path in (
+            ("/", (), "/"),
+            ("/app/ui.js?x=/y", (), "/app/ui.js"),
+            ("//app//ui.js/", (), "//app//ui.js/"),
+            ("/a/b", ("a", "b"), ""),
+            ("/a/b/", ("a", "b"), "/"),
+            ("/a/b//x", ("a", "b"), "//x"),
+        ):
+            with self.subTest(target=target):
+                self.assertEqual(file_path(target, prefix), path)
+
+    def test_elsewhere(self) -> None:
+        """What only begins like the prefix, or spells it in another way, lies elsewhere."""
+        for target in ("/", "/a", "/a/bc", "/a/b-/x", "//a/b/x", "/a//b/x", "/x/a/b/", "/A/B/x"):
+            with self.subTest(target=target):
+                self.assertIsNone(file_path(target, ("a", "b")))
+
+    def test_malformed(self) -> None:
+        """A malformed target is a bad request."""
+        for target in ("*", "x", "/%78", "/a/../x", "/./x", "http://host/x", "/x#y", "/x y"):
+            with self.subTest(target=target):
+                self.assertRaises(BadRequest, file_path, target, ())
 
 
 class ApiPathTest(unittest.TestCase):

@@ -87,6 +87,7 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_TICKETS", "on", "tickets", True),
         ("WSPROXY_WEB", "/usr/share/novnc", "web", "/usr/share/novnc"),
         ("WSPROXY_CONSOLE_PAGE", "true", "console_page", True),
+        ("WSPROXY_SCREENSHOTS", "true", "screenshots", True),
         ("WSPROXY_CONSOLE", "exam-*/*=refuse, takeover", "console", ("exam-*/*=refuse", "takeover")),
         ("WSPROXY_SHOW_USER", "1", "show_user", True),
         ("WSPROXY_REQUEST_TIMEOUT", "1.5", "request_timeout", 1.5),

@@ -6,8 +6,10 @@ import atexit
 import json
 import math
 import os
+import tempfile
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 from wsgiref.util import setup_testing_defaults
@@ -261,6 +263,32 @@ class HTTPTest(WSGITestCase):
             self.assertEqual(self.open(host, path).status, 200)
         self.assert_echoes(self.open(host))
         self.assertEqual(self.open(host, "/-/echo").status, 401)
+
+    def test_middleware_with_files(self) -> None:
+        """Without a prefix the files, the page and its endpoint are ours; what lies beside them is not."""
+        web = tempfile.TemporaryDirectory()
+        self.addCleanup(web.cleanup)
+        Path(web.name, "vnc.html").write_text("noVNC", encoding="ascii")
+        host = self.serve(self.make_app(behind, web=web.name, console_page=True))
+        self.assertEqual(self.get(host, "/vnc.html?path=x"), (200, b"noVNC"))
+        self.assertEqual(self.get(host, "/vnc.html", "PUT")[0], 405)
+        self.assertEqual(self.get(host, "/console")[0], 307)
+        self.assertIn(b"<title>", self.get(host, "/console/")[1])
+        self.assertEqual(self.get(host, "/console/grant")[0], 401)
+        for path in ("/", "//vnc.html", "/vnc.html/", "/console/nothing", "/console/grant/x", "/VNC.html"):
+            self.assertEqual(self.get(host, path), (200, b"behind"))
+        self.assertEqual(self.open(host, "/vnc.html").status, 200)
+
+    def test_page_of_a_mounted_application(self) -> None:
+        """The page works wherever others have mounted the application: no path in it is absolute."""
+        app = self.make_app(console_page=True, host_path_prefix="p")
+        host = self.serve(app, SCRIPT_NAME="/mounted")
+        status, headers, _ = self.request(app, "/p/console")
+        self.assertEqual((status, headers["Location"]), ("307 Temporary Redirect", "console/"))
+        self.assertEqual(self.get(host, "/p/console/")[0], 200)
+        status, headers, body = self.request(app, "/p/console/", "HEAD")
+        self.assertEqual((status, body), ("200 OK", b""))
+        self.assertIn("default-src 'none'", headers["Content-Security-Policy"])
 
     def test_ticket(self) -> None:
         """A ticket's path leads to its console from where the application is mounted."""

@@ -118,6 +118,7 @@ class _RequestHandler(WSGIRequestHandler):
         self.raw_requestline = self.rfile.readline(65537)
         if not self.parse_request():
             return
+        self.path = self.requestline.split(" ")[1]  # as sent: the standard library changes it
         host, environ = self.server.host, self.get_environ()
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
         environ["RAW_URI"] = self.path

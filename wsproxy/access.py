@@ -19,7 +19,7 @@ from .limits import Limits
 from .logs import get_logger
 from .origin import Origin
 from .pending import network_of
-from .routing import Route, is_dns_label, session_route
+from .routing import Route, is_dns_label, screenshot_route, session_route
 from .tickets import Ticket, Tickets
 from .tokens import TokenVerifier
 from .upgrade import RequestHead
@@ -27,6 +27,8 @@ from .upgrade import RequestHead
 __all__ = ["AccessControl"]
 
 logger = get_logger("wsproxy.access")
+
+_OWN_SITES = {"same-origin", "none"}  # Fetch Metadata: our own page, or the address bar
 
 
 class AccessControl:
@@ -64,22 +66,33 @@ class AccessControl:
         :raises Refused: if it is not let in, for whatever reason.
         """
         with self._limits.attempt(network_of((client.address,))):
-            return self._admit(head, client, deadline)
+            config = self._config
+            route = session_route(head.target, config.prefix, config.enabled_subresources)
+            return route, self._admit(head, client, deadline, route, tickets=self._tickets is not None)
 
-    def _admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
+    def admit_screenshot(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
+        """Authenticate and authorise a request for a picture, as :meth:`admit` does; tickets open none.
+
+        :raises NotFound: if the request asks for something else.
+        """
+        with self._limits.attempt(network_of((client.address,))):
+            if (route := screenshot_route(head.target, self._config.prefix)) is None:
+                raise NotFound("the path must be /TOKEN/VMI/screenshot.png")
+            return route, self._admit(head, client, deadline, route, tickets=False)
+
+    def _admit(
+        self, head: RequestHead, client: Client, deadline: Deadline, route: Route, *, tickets: bool
+    ) -> Grant:
         config = self._config
-        route = session_route(head.target, config.prefix, config.enabled_subresources)
         subresource = route.subresource or config.path_template.subresource
-        credential = find_credential(
-            head, route, config.credentials, config.cookie_name, self._tickets is not None
-        )
+        credential = find_credential(head, route, config.credentials, config.cookie_name, tickets)
         if credential.kind == TICKET:
             grant = self._redeem(credential, subresource, head, client)
         else:
             # The page first: from the refusal it must not learn whether its visitor is logged in.
             self._check_origin(head, client, credential.ambient)
             grant = self._verifier.verify(credential.token, deadline)
-        return route, self._authorized(head, client, credential.kind, route, grant)
+        return self._authorized(head, client, credential.kind, route, grant)
 
     def admit_granted(self, head: RequestHead, client: Client, route: Route, grant: Grant) -> Grant:
         """Authorise an upgrade request whose sender the embedding program has authenticated by itself.
@@ -125,6 +138,10 @@ class AccessControl:
         """Check the page; a client certificate, where they are asked for, goes along with every request."""
         ambient = ambient or self._config.tls_client_ca is not None
         self._config.origin_policy.check(head.origin, client.own, ambient=ambient)
+        # A page says no Origin when it shows a picture, but modern browsers say where the page is from.
+        sites = {value.strip().lower() for value in head.values("sec-fetch-site")}
+        if ambient and head.origin is None and not sites <= _OWN_SITES:
+            raise Forbidden("the page's origin is not allowed here")
 
     # For POST /ticket
 

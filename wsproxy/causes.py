@@ -15,7 +15,7 @@ __all__ = ["ALL_LIMITS", "ENDINGS", "OTHER", "REFUSALS", "ending_cause", "refusa
 OTHER = "other"
 """What stands for every word that is not ours."""
 
-ALL_LIMITS = frozenset({*limits.LIMITS, "pending", "tickets"})
+ALL_LIMITS = frozenset({*limits.LIMITS, "pending", "tickets", "screenshots"})
 """The names of all limits."""
 
 _NEVER_SAID = {"sessions", "frame", "pending"}  # limits that do not refuse as ``limit-NAME``

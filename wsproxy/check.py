@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from .certificates import check_certificate, days_left
 from .config import Config
 from .deadline import Deadline
-from .exceptions import ConfigError, TransportClosed
+from .exceptions import ConfigError, Refused, TransportClosed
 from .live_keys import LiveKeys
 from .resolver import Resolver
 from .routing import host_and_port
+from .screenshot_source import kubevirt_version
+from .screenshots import leaves_console_alone
 from .tls import ClientTLS, ServerTLS
 from .upstream import Dialler, read_token
+from .web_files import WebFiles
 
 __all__ = ["Finding", "check", "raise_descriptor_limit"]
 
@@ -49,12 +52,16 @@ def check(config: Config) -> Iterator[Finding]:
     yield _descriptors()
     yield _certificate(config)
     yield _keys(config)
+    if config.web is not None or config.console_page:
+        yield _files(config)
     files = [_ca(config), _token(config)]
     yield from files
     if all(finding.ok for finding in files):
         yield (api := _api(config))
         if api.ok:
             yield from _permissions(config)
+            if config.screenshots:
+                yield _kubevirt(config)
 
 
 def raise_descriptor_limit() -> tuple[int, int]:
@@ -89,6 +96,16 @@ def _certificate(config: Config) -> Finding:
         return Finding(False, f"{what}: {exc}; {remedy}")
     demanded = "" if config.tls_client_ca is None else f", clients need one of {config.tls_client_ca}"
     return Finding(True, f"{what}, {days} days left{demanded}")
+
+
+def _files(config: Config) -> Finding:
+    try:
+        files = WebFiles(config)
+    except ConfigError as exc:
+        return Finding(False, f"files for browsers: {exc}")
+    if files.missing:
+        return Finding(False, f"files for browsers: {files.missing}")
+    return Finding(True, f"files for browsers: {files.count} paths")
 
 
 def _keys(config: Config) -> Finding:
@@ -155,11 +172,14 @@ def _api(config: Config) -> Finding:
 
 
 def _permissions(config: Config) -> Iterator[Finding]:
-    """Ask the API whether we may open each enabled subresource, in each namespace that is served."""
+    """Ask the API whether we may open what is enabled, in each namespace that is served."""
     if (resource := config.path_template.resource) is None:
         yield Finding(True, f"permission: cannot be asked for, {config.api_path} is no resource of the API")
         return
-    for subresource in sorted(config.enabled_subresources):
+    wanted = set(config.enabled_subresources)
+    if config.screenshots:
+        wanted |= {"vnc", "vnc/screenshot"}  # the first is what the API server sees in the path of the other
+    for subresource in sorted(wanted):
         for namespace in config.namespaces or ("",):
             yield _permission(config, *resource, subresource, namespace)
 
@@ -197,3 +217,22 @@ def _permission(config: Config, group: str, resource: str, subresource: str, nam
             remedy += ", or name the namespaces where it is bound in WSPROXY_NAMESPACES"
         return Finding(False, f"{what}: not allowed; {remedy}")
     return Finding(True, what)
+
+
+def _kubevirt(config: Config) -> Finding:
+    """Ask KubeVirt whether it takes pictures without throwing anybody out."""
+    resolver = Resolver()
+    try:
+        version = kubevirt_version(config, Dialler(config, resolver).get, Deadline(config.dial_timeout))
+    except Refused as refused:
+        detail = refused.log_detail or refused.message
+        return Finding(False, f"KubeVirt does not say its version, which screenshots need: {detail}")
+    finally:
+        resolver.stop()
+    if leaves_console_alone(version):
+        return Finding(True, f"KubeVirt: {version}, takes screenshots without the console")
+    return Finding(
+        False,
+        f"KubeVirt: {version or 'its version is unknown'}; screenshots need 1.7, older ones throw out "
+        "whoever has the console; update it, or switch WSPROXY_SCREENSHOTS off",
+    )

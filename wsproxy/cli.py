@@ -177,9 +177,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo import run_demo  # brings in wsproxy.testing, which a server does not need
+    from .demo import run_demo, visit_demo  # brings in wsproxy.testing, which a server does not need
 
-    return run_demo(port=options.port, once=options.once, screenshot=options.screenshot)
+    if options.once:
+        return visit_demo(options.screenshot)
+    return run_demo(options.port, novnc=options.novnc, xterm=options.xterm, browser=options.open)
 
 
 def _config(options: argparse.Namespace, more: Mapping[str, Any] | None = None) -> Config:
@@ -227,11 +229,14 @@ def _parser() -> argparse.ArgumentParser:
 
     add_sessions_command(commands)
 
-    demo = commands.add_parser("demo", help="show the whole path, with no cluster")
+    demo = commands.add_parser("demo", help="show consoles in a browser, with no cluster")
     demo.set_defaults(command=_demo)
     demo.add_argument(
         "--port", type=int, default=5001, help="port of the proxy, 0 for any (default: %(default)s)"
     )
+    demo.add_argument("--open", action="store_true", help="open the first console in a browser, too")
+    demo.add_argument("--novnc", metavar="DIR", help="noVNC for the page (default: an installed one)")
+    demo.add_argument("--xterm", metavar="DIR", help="xterm.js for its serial consoles (default: none)")
     demo.add_argument("--once", action="store_true", help="connect, type, look, say what happened, and exit")
     demo.add_argument("--screenshot", metavar="FILE.png", help="with --once: save what was seen")
     return parser

@@ -109,6 +109,7 @@ class Config:
     :param novnc: directory with noVNC for that page; None for an installed one, if there is one.
     :param xterm: directory with xterm.js for that page; None for none, and so no serial consoles on it.
     :param frame_ancestors: which pages may show these in a frame: "self" and origins; empty for none.
+    :param screenshots: whether ``.../screenshot.png`` answers with a picture of a VMI's screen.
     :param console: who keeps a console that several clients want: "passthrough" (KubeVirt's last one),
         "takeover" or "refuse", or rules such as ``exam-*/*/vnc=refuse``, the first that fits.
     :param show_user: whether a client is told who else has, or took over, its console.
@@ -185,6 +186,7 @@ class Config:
     novnc: str | None = None
     xterm: str | None = None
     frame_ancestors: tuple[str, ...] = ()
+    screenshots: bool = False
     console: tuple[str, ...] = ()
     show_user: bool = False
     request_timeout: float = 10.0
@@ -236,6 +238,11 @@ class Config:
         faults: list[str] = []
         upstream = collect(faults, lambda: UpstreamURL.parse(self.remote_url))
         policies = collect(faults, lambda: ConsolePolicies(self.console))
+        path = collect(faults, lambda: ApiPath(self.api_path))
+        if self.screenshots and path and path.version_path is None:
+            faults.append(
+                "screenshots is set, but api_path is no path of the Kubernetes API; KubeVirt takes them"
+            )
         made = {
             "upstream": upstream,
             "keyring": collect(faults, self._keyring),
@@ -244,7 +251,7 @@ class Config:
             "console_policies": policies,
             "lifetime_rules": LifetimeRules(self.grace, self.idle_timeout, self.max_age),
             "limit_rules": LimitRules(*(getattr(self, name) for name in _LIMITS)),
-            "path_template": collect(faults, lambda: ApiPath(self.api_path)),
+            "path_template": path,
             "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
             "ancestors": collect(faults, lambda: frame_ancestors(self.frame_ancestors)),

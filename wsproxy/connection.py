@@ -103,9 +103,15 @@ class ClientConnection(Exchange):
         return received
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
-        request = http.HTTPRequest(head, client, deadline, lambda most: self._read_body(head, most, deadline))
-        gateway = self._gateway
-        response = http.answer(request, gateway.config, gateway.access, gateway.readiness, gateway.files)
+        about, gateway = self.session.about, self._gateway
+        request = http.HTTPRequest(
+            head, client, deadline, lambda most: self._read_body(head, most, deadline), about.update
+        )
+        response = http.answer(
+            request, gateway.config, gateway.access, gateway.readiness, gateway.files, gateway.pictures
+        )
+        if "vmi" in about:  # the time until now was the API's
+            deadline = Deadline(gateway.config.request_timeout)
         self._transport.send(response, deadline)
         self._note_told()
         self._transport.linger(Deadline(LAST_WORD_SECONDS))

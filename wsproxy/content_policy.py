@@ -36,13 +36,12 @@ def frame_ancestors(sources: Sequence[str]) -> str:
     return _directive("frame-ancestors", *(found or [_NONE]))
 
 
-def page_policy(ancestors: str, *, inline_styles: bool) -> str:
+def page_policy(ancestors: str) -> str:
     """Return the policy of the console page.
 
     :param ancestors: from :func:`frame_ancestors`.
-    :param inline_styles: whether xterm.js is part of it, which writes its styles into the page.
     """
-    return _policy([_SELF], [_SELF, _INLINE] if inline_styles else [_SELF], [_IMAGES], ancestors)
+    return _policy([_SELF], [_SELF], [_IMAGES], ancestors)
 
 
 def web_policy(ancestors: str, html: bytes) -> str:
@@ -53,7 +52,7 @@ def web_policy(ancestors: str, html: bytes) -> str:
     :param html: the page; b"" for a file that is none.
     """
     scripts = [_SELF, *_hashes(html)]
-    more = [_IMAGES, "font-src 'self'", "media-src 'self'"]
+    more = [_IMAGES, "font-src 'self'", "media-src 'self'", "frame-src 'self'"]
     return _policy(scripts, [_SELF, _INLINE], more, ancestors)
 
 

@@ -73,6 +73,7 @@ class Numbers:
     :ivar session_seconds: how long the sessions were that have ended.
     :ivar dial_seconds: how long it took to open the upstreams of those that opened.
     :ivar first_byte_seconds: how long it then took until the first byte came from them.
+    :ivar screenshot_seconds: how long it took to get the pictures of screens.
     :ivar client_ping_seconds: how long clients took to answer our pings.
     :ivar upstream_ping_seconds: how long upstreams did.
     """
@@ -90,6 +91,7 @@ class Numbers:
     session_seconds: Histogram = _SESSION_SECONDS
     dial_seconds: Histogram = _QUICK_SECONDS
     first_byte_seconds: Histogram = _QUICK_SECONDS
+    screenshot_seconds: Histogram = _QUICK_SECONDS
     client_ping_seconds: Histogram = _QUICK_SECONDS
     upstream_ping_seconds: Histogram = _QUICK_SECONDS
 
@@ -196,6 +198,11 @@ class Counters:
         with self._lock:
             self._observe("first_byte_seconds", seconds)
 
+    def take_screenshot(self, seconds: float) -> None:
+        """Count a picture that the API was asked for, and how long that took."""
+        with self._lock:
+            self._observe("screenshot_seconds", seconds)
+
     def ping(self, leg: Leg, seconds: float) -> None:
         """Count the time from a ping of ours to its answer."""
         with self._lock:
@@ -211,7 +218,8 @@ class Counters:
             values, sessions = dict(self._values), list(self._open)
             for name, tally in self._tallies.items():
                 values[name] = Tally(values[name].words, dict(tally))
-        hits = {"pending": values["turned_away"], "tickets": values["refused"].counts.get("limit-tickets", 0)}
+        hits = {name: values["refused"].counts.get(f"limit-{name}", 0) for name in ("tickets", "screenshots")}
+        hits["pending"] = values["turned_away"]
         values["limits"] = Tally(ALL_LIMITS, {**self._hits(), **hits})
         values["connections"], values["sessions"] = connections, len(sessions)
         values["bytes_up"] += sum(session.bytes_up for session in sessions)

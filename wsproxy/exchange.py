@@ -148,7 +148,10 @@ class Exchange:
     def _refuse(
         self, refused: Refused, head: RequestHead | None, upgrade: Upgrade | None, deadline: Deadline
     ) -> None:
-        level = logging.INFO if self._proved else self._gateway.admission.refusal_level()
+        if upgrade is None and "vmi" in self.session.about:
+            level = logging.DEBUG  # a picture: pages ask for those of every machine again and again
+        else:
+            level = logging.INFO if self._proved else self._gateway.admission.refusal_level()
         self._gateway.reports.refused(self.session.about, refused, level)
         self._gateway.housekeeping.remove(self)  # where stop() has given it less time than that takes
         self._allow(_REFUSAL_SECONDS)

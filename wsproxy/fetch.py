@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 from collections.abc import Callable
-from contextlib import closing
 
 from .deadline import Deadline
-from .exceptions import TransportClosed
 from .jwks import WebURL
 from .resolver import Resolver
-from .response import ResponseStream
+from .response import ResponseStream, read_good
 from .sockets import connect_tcp
 from .tls import ClientTLS
 from .transport import PlainTransport, Transport
@@ -49,7 +46,7 @@ def fetch(
         raise
     try:
         transport.send(_request(url), deadline)
-        return _body(ResponseStream(transport, deadline), max_size)
+        return read_good(ResponseStream(transport, deadline), max_size)
     finally:
         transport.close()
 
@@ -63,18 +60,3 @@ def _request(url: WebURL) -> bytes:
         "Connection: close",
     )
     return "\r\n".join([*lines, "", ""]).encode("ascii")
-
-
-def _body(stream: ResponseStream, max_size: int) -> bytes:
-    try:
-        # Closed here, because as garbage one that was not read to its end may complain on stderr.
-        with closing(http.client.HTTPResponse(stream)) as response:  # type: ignore[arg-type]
-            response.begin()
-            if response.status != 200:
-                raise ValueError(f"the answer is {response.status}")
-            body = response.read(max_size + 1)
-    except http.client.HTTPException as exc:
-        raise TransportClosed(f"the answer is not HTTP/1.1: {type(exc).__name__}") from None
-    if len(body) > max_size:
-        raise ValueError(f"the answer has more than {max_size} bytes")
-    return body

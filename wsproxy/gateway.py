@@ -25,6 +25,8 @@ from .readiness import Readiness
 from .relay import RelayLimits
 from .reports import Reports
 from .resolver import Resolver
+from .screenshot_source import ScreenshotSource
+from .screenshots import Screenshots
 from .tickets import Tickets
 from .tls import ServerTLS
 from .tokens import TokenVerifier
@@ -47,11 +49,8 @@ def examine(config: Config) -> Gateway:
     :raises ConfigError: as :class:`Gateway`.
     """
     gateway = Gateway(config)
-    if gateway.files.lacks_novnc:
-        logger.warning(
-            "the console page has no noVNC, so it shows no screens; unpack the npm package @novnc/novnc, or "
-            "install Debian's novnc, and name the directory that has core/rfb.js in it: --novnc DIR"
-        )
+    if missing := gateway.files.missing:
+        logger.warning("%s", missing)
     return gateway
 
 
@@ -63,6 +62,7 @@ class Gateway:
     :param clock: seconds, for all that housekeeping looks after.
     :ivar tls: TLS towards clients, None if they come without.
     :ivar files: what is served to browsers.
+    :ivar pictures: answers requests for pictures of screens.
     :ivar sessions: the sessions that are open.
     :ivar admits: whether new sessions may be opened.
     :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
@@ -96,6 +96,10 @@ class Gateway:
         self.counters = Counters(self.limits.hits)
         self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
+        self._screenshots = Screenshots(threading.Condition(), clock)
+        self.pictures = ScreenshotSource(
+            config, self.access, self.dialler, self._screenshots, self.counters, clock
+        )
         self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
@@ -129,6 +133,8 @@ class Gateway:
         if self.poller:
             self.poller.start(self)
             self.housekeeping.add(self.poller)
+        if self.config.screenshots:
+            self.housekeeping.add(self._screenshots)
 
     def stop(self) -> None:
         """End the threads that all sessions share. After the last session."""
@@ -139,9 +145,10 @@ class Gateway:
         self.audit.close()
 
     def stop_resolving(self) -> None:
-        """Fail the sessions that wait for a name or a key, now and later. Idempotent.
+        """Fail whoever waits for a name, a key or a picture, now and later. Idempotent.
 
         Waits at most a second.
         """
+        self.pictures.stop()
         self.keys.stop_waiting()
         self.resolver.stop()

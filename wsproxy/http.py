@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from .access import AccessControl
 from .config import Config
 from .deadline import Deadline
-from .exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refused, UnsupportedMediaType
+from .exceptions import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    UnsupportedMediaType,
+    VMINoConsole,
+    VMINotFound,
+    VMINotRunning,
+)
 from .forwarded import Client
 from .representation import Redirect, Representation
-from .routing import endpoint_of, file_path, is_dns_label, is_dns_subdomain
+from .routing import endpoint_of, file_path, is_dns_label, is_dns_subdomain, screenshot_route
 from .strict_json import parse_json
-from .upgrade import RequestHead, http_response
+from .upgrade import RequestHead, http_response, refusal_response
 
 __all__ = ["HTTPRequest", "answer", "endpoint_names"]
 
+_JSON = "application/json"
 _MAX_TICKET_BODY = 4096
 _MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
 _TICKET_METHODS = "POST, OPTIONS"
@@ -28,6 +39,8 @@ _PREFLIGHT = (
     ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
     ("Access-Control-Max-Age", "600"),  # seconds
 )
+# What KubeVirt calls a picture must do nothing else, wherever it is opened.
+_NOTHING_BUT_A_PICTURE = ("Content-Security-Policy", "default-src 'none'; sandbox")
 
 
 class Ready(Protocol):
@@ -42,14 +55,27 @@ class Files(Protocol):
     def find(self, path: str) -> Representation | Redirect | None: ...
 
 
+class Pictures(Protocol):
+    """Knows what is on the screens; see :class:`.ScreenshotSource`."""
+
+    def picture(
+        self,
+        head: RequestHead,
+        client: Client,
+        deadline: Deadline,
+        on_admitted: Callable[[Mapping[str, Any]], None],
+    ) -> bytes: ...
+
+
 @dataclass(frozen=True)
 class HTTPRequest:
     """A request that is no upgrade.
 
     :ivar client: who sent it.
-    :ivar deadline: bounds all of it, the answer included.
+    :ivar deadline: bounds all of it, the answer included, but for what is asked of the Kubernetes API.
     :ivar read_body: returns the whole body, which must not have more bytes than it is given. An endpoint
         calls it at most once, and only for a request that it would answer otherwise.
+    :ivar on_admitted: told who sent it, where that is asked, once it is known; see :class:`.Reports`.
     :ivar root: the path that everything here is mounted under by others, "" for none.
     """
 
@@ -57,16 +83,25 @@ class HTTPRequest:
     client: Client
     deadline: Deadline
     read_body: Callable[[int], bytes]
+    on_admitted: Callable[[Mapping[str, Any]], None] = lambda about: None
     root: str = ""
 
 
 def answer(
-    request: HTTPRequest, config: Config, access: AccessControl, readiness: Ready, files: Files
+    request: HTTPRequest,
+    config: Config,
+    access: AccessControl,
+    readiness: Ready,
+    files: Files,
+    pictures: Pictures,
 ) -> bytes:
-    """Return the whole response to a request that is no upgrade. Blocks while it reads the body, or probes.
+    """Return the whole response to a request that is no upgrade.
+
+    Blocks while it reads the body, probes, or has a picture taken.
 
     :param readiness: what ``/readyz`` says.
     :param files: what there is besides the endpoints.
+    :param pictures: of screens.
     :raises Refused: if there is no such endpoint or file, or not for this method, or it refuses the request.
     """
     endpoints: dict[str, Callable[[], bytes]] = {
@@ -78,6 +113,8 @@ def answer(
     head = request.head
     if endpoint := endpoint_of(head.target, config.prefix, endpoint_names(config)):
         return endpoints[endpoint.name]()
+    if config.screenshots and screenshot_route(head.target, config.prefix):
+        return _screenshot(request, pictures)
     path = file_path(head.target, config.prefix)
     if file := files.find(path) if path is not None else None:
         return file.answer(head)
@@ -103,6 +140,23 @@ def _check_reading(head: RequestHead) -> None:
     head.refuse_body()
 
 
+def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
+    head = request.head
+    _check_reading(head)
+    head_only = head.method == "HEAD"
+    try:
+        picture = pictures.picture(head, request.client, request.deadline, request.on_admitted)
+    except (VMINotFound, VMINotRunning, VMINoConsole) as refused:
+        accepted = {value.partition(";")[0].strip().lower() for value in head.tokens("accept")}
+        if _JSON not in accepted:
+            raise
+        # That there is nothing to see is no error to a page, but browsers log every other status as one.
+        return refusal_response(refused, status=200, head_only=head_only)
+    return http_response(
+        200, picture, content_type="image/png", headers=[_NOTHING_BUT_A_PICTURE], head_only=head_only
+    )
+
+
 def _grant(request: HTTPRequest, config: Config, access: AccessControl) -> bytes:
     """Tell the console page what its token is good for."""
     head = request.head
@@ -116,12 +170,12 @@ def _grant(request: HTTPRequest, config: Config, access: AccessControl) -> bytes
         "expires_in": _seconds(grant.seconds_left()),
         "grace": _seconds(config.grace),
         "subresources": [default, *sorted(config.enabled_subresources - {default})],
-        "screenshots": False,
+        "screenshots": config.screenshots,
     }
     return http_response(
         200,
         json.dumps(body).encode() + b"\n",
-        content_type="application/json",
+        content_type=_JSON,
         head_only=head.method == "HEAD",
     )
 
@@ -155,7 +209,7 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
     head = request.head
     grant = access.authenticate_bearer(head, request.client, request.deadline)
     types = [value.partition(";")[0].strip().lower() for value in head.values("content-type")]
-    if types != ["application/json"]:
+    if types != [_JSON]:
         raise UnsupportedMediaType("the body must be application/json")
     wanted = _wanted(request.read_body(_MAX_TICKET_BODY))
     page = wanted.pop("origin", head.origin)
@@ -163,9 +217,7 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
         raise BadRequest("the body names another origin than the Origin header")
     ticket, path, seconds = access.issue_ticket(grant, request.client, origin=page, **wanted)
     body = {"ticket": ticket, "path": request.root + path, "expires_in": int(seconds)}
-    return http_response(
-        201, json.dumps(body).encode() + b"\n", content_type="application/json", headers=cors
-    )
+    return http_response(201, json.dumps(body).encode() + b"\n", content_type=_JSON, headers=cors)
 
 
 def _wanted(body: bytes) -> dict[str, str]:

@@ -139,6 +139,13 @@ METRICS = (
         _one("first_byte_seconds"),
     ),
     Metric(
+        "wsproxy_screenshot_duration_seconds",
+        "histogram",
+        "How long it took to get the picture of a screen from the API.",
+        (),
+        _one("screenshot_seconds"),
+    ),
+    Metric(
         "wsproxy_ping_round_trip_seconds",
         "histogram",
         "From a ping of the proxy to its answer.",

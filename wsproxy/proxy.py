@@ -94,6 +94,7 @@ class WebsocketProxy:
     :param novnc: directory with noVNC for that page; by default an installed one.
     :param xterm: directory with xterm.js for that page; without one it shows no serial consoles.
     :param frame_ancestors: which pages may show these in a frame: "self" and origins; by default none.
+    :param screenshots: whether ``.../screenshot.png`` answers with a picture of a VMI's screen.
     :param console: who keeps a console that several clients want: "passthrough" (KubeVirt's last one),
         "takeover" or "refuse", or rules such as ``exam-*/*/vnc=refuse``, the first that fits.
     :param show_user: whether a client is told who else has, or took over, its console.
@@ -166,6 +167,7 @@ class WebsocketProxy:
         novnc: str | None = None,
         xterm: str | None = None,
         frame_ancestors: Sequence[str] = (),
+        screenshots: bool = False,
         console: str | Sequence[str] = (),
         show_user: bool = False,
         authorize: Authorize | None = None,
@@ -232,6 +234,7 @@ class WebsocketProxy:
                 novnc=novnc,
                 xterm=xterm,
                 frame_ancestors=_texts(frame_ancestors),
+                screenshots=screenshots,
                 console=_texts(console),
                 show_user=show_user,
                 request_timeout=request_timeout,

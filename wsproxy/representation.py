@@ -47,7 +47,8 @@ _METHODS = ("GET", "HEAD")
 
 def media_type(name: str) -> str:
     """Return the type of a file, by the end of its name; what is unknown is bytes, which no browser runs."""
-    return _MEDIA_TYPES.get(name.rpartition(".")[2].lower(), "application/octet-stream")
+    _, dot, end = name.rpartition(".")
+    return _MEDIA_TYPES.get(end.lower() if dot else "", "application/octet-stream")
 
 
 class Representation:

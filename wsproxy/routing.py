@@ -24,6 +24,7 @@ __all__ = [
     "is_dns_subdomain",
     "named_subresource",
     "prefix_segments",
+    "screenshot_route",
     "session_route",
 ]
 
@@ -34,6 +35,8 @@ _DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _MAX_SUBDOMAIN = 253
 _TARGET = re.compile(r"/[!-~]*")
 _NO_TOKEN = "-"
+_PICTURE = "screenshot.png"
+_SCREENSHOT = "vnc/screenshot"  # KubeVirt's subresource
 
 
 def host_and_port(host: str, port: int | str) -> str:
@@ -152,9 +155,7 @@ def session_route(target: str, prefix: tuple[str, ...], subresources: Collection
     """
     route = _unchecked_route(target, prefix)
     _check_subresource(route.subresource, subresources)
-    if route.namespace is not None and not is_dns_label(route.namespace):
-        raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
-    _check_vmi(route.vmi)
+    _check_names(route)
     return route
 
 
@@ -184,6 +185,26 @@ def _unchecked_route(target: str, prefix: tuple[str, ...]) -> Route:
     return Route(first, None, *rest)
 
 
+def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
+    """Find whose picture a request that is no upgrade asks for; None if it asks for something else.
+
+    :param prefix: from :func:`prefix_segments`.
+    :returns: a route with the subresource that pictures are made by.
+    :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
+    """
+    segments = _path_of(target)
+    if segments[: len(prefix)] != prefix or segments[-1:] != (_PICTURE,):
+        return None
+    first, *names = segments[len(prefix) : -1] or ("",)
+    token = None if first == _NO_TOKEN else first
+    if len(names) not in ((1,) if token else (1, 2)):
+        return None
+    *namespace, vmi = names
+    route = Route(token, namespace[0] if namespace else None, vmi, _SCREENSHOT)
+    _check_names(route)
+    return route
+
+
 def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
     """Return the route that the embedding program has found by itself.
 
@@ -211,6 +232,12 @@ def _path_of(target: str) -> tuple[str, ...]:
 
 def _segments(path: str) -> tuple[str, ...]:
     return tuple(segment for segment in path.split("/") if segment)
+
+
+def _check_names(route: Route) -> None:
+    if route.namespace is not None and not is_dns_label(route.namespace):
+        raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
+    _check_vmi(route.vmi)
 
 
 def _check_subresource(name: str | None, enabled: Collection[str]) -> None:
@@ -250,6 +277,11 @@ class ApiPath:
         form = r"/apis/([a-z0-9.-]+)/[a-z0-9]+/namespaces/\{namespace\}/([a-z]+)/\{vmi_name\}"
         found = re.fullmatch(form, self._base)
         return (found[1], found[2]) if found else None
+
+    @property
+    def version_path(self) -> str | None:
+        """Where KubeVirt says its version, if the path is one of its API group; None if it is none."""
+        return self._base.partition("/namespaces/")[0] + "/version" if self.resource else None
 
     def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
         """Return the path of one VMI's subresource; the names must have been checked."""

@@ -149,6 +149,9 @@ SETTINGS = (
     _setting("WSPROXY_NOVNC", "novnc", str, "noVNC for that page; by default /usr/share/novnc"),
     _setting("WSPROXY_XTERM", "xterm", str, "xterm.js for its serial consoles, an unpacked npm package"),
     Setting("WSPROXY_FRAME_ANCESTORS", "frame_ancestors", _names, None, "pages that may frame these"),
+    _setting(
+        "WSPROXY_SCREENSHOTS", "screenshots", _flag, "answer .../screenshot.png with pictures of screens"
+    ),
     Setting("WSPROXY_CONSOLE", "console", _names, "passthrough", "or takeover, refuse, NS/VMI=refuse, ..."),
     _setting("WSPROXY_SHOW_USER", "show_user", _flag, "tell clients who else has their console"),
     _setting("WSPROXY_REQUEST_TIMEOUT", "request_timeout", _seconds, "seconds for a whole request head"),

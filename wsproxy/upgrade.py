@@ -308,8 +308,11 @@ def http_response(
     return "\r\n".join([*lines, "", ""]).encode("ascii") + (b"" if head_only else body)
 
 
-def refusal_response(refused: Refused, *, head_only: bool = False) -> bytes:
-    """Return the HTTP response that refuses a request, with the reason as JSON."""
+def refusal_response(refused: Refused, *, status: int | None = None, head_only: bool = False) -> bytes:
+    """Return the HTTP response that refuses a request, with the reason as JSON.
+
+    :param status: of the response, where that is not the refusal's own.
+    """
     body = {
         "status": refused.status,
         "code": refused.close_code,
@@ -317,7 +320,7 @@ def refusal_response(refused: Refused, *, head_only: bool = False) -> bytes:
         "message": refused.message,
     }
     return http_response(
-        refused.status,
+        status or refused.status,
         json.dumps(body).encode() + b"\n",
         content_type="application/json",
         headers=refused.headers,

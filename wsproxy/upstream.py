@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
 
 import websocket
 from wsproto.utilities import generate_accept_token
@@ -36,7 +37,7 @@ from .logs import get_logger
 from .nesting import nested_deeper_than
 from .reloaded import Reloaded
 from .resolver import Resolver
-from .response import ResponseStream
+from .response import ResponseStream, read_good
 from .sockets import connect_tcp
 from .tls import ClientTLS, TLSTransport
 from .transport import PlainTransport, Transport
@@ -53,9 +54,16 @@ _MAX_STATUS_BRACKETS = 500
 _RECEIVE = 16 * 1024
 _KEY = b"Sec-WebSocket-Key: "
 _SHOWN = (b"upgrade:", b"connection:", b"sec-websocket-accept:")
+# virt-api's own texts, where they come with a 500 because nobody said otherwise, and what they mean.
+_MEANT = {
+    400: re.compile(r"VMI is not running|No graphics devices are present\."),
+    404: re.compile(r'virtualmachineinstance\.kubevirt\.io "[a-z0-9.-]+" not found'),
+}
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?= |\r)")
 
 OnSocket = Callable[[socket.socket], None]
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -102,22 +110,24 @@ class Dialler:
         :raises Refused: the API's refusal in our terms, :class:`UpstreamRefused` for all that is not
             the client's business.
         """
-        try:
-            credentials = self._credentials()
-            try:
-                return self._open(path, subprotocols, credentials, deadline, on_socket)
-            except _Unauthorized:
-                fresh = self._credentials()
-                if fresh == credentials:
-                    raise
-                return self._open(path, subprotocols, fresh, deadline, on_socket)
-        except _Unauthorized as exc:
-            raise refusal_of(401, exc.body) from None
-        except TimeoutError as exc:
-            raise UpstreamTimeout("the Kubernetes API did not answer in time", log_detail=str(exc)) from exc
-        except (TransportClosed, OSError, ValueError) as exc:
-            detail = f"{type(exc.__cause__ or exc).__name__}: {exc}"
-            raise UpstreamRefused("the Kubernetes API cannot be reached", log_detail=detail) from exc
+        return _translated(
+            lambda: self._try_twice(
+                lambda credentials: self._open(path, subprotocols, credentials, deadline, on_socket)
+            )
+        )
+
+    def get(
+        self, path: str, max_size: int, deadline: Deadline, on_socket: OnSocket = lambda sock: None
+    ) -> bytes:
+        """Return what the API answers ``GET path`` with 200 to. Otherwise as :meth:`dial`.
+
+        :param max_size: of the answer, bytes; a larger one is refused.
+        """
+        return _translated(
+            lambda: self._try_twice(
+                lambda credentials: self._get(path, max_size, credentials, deadline, on_socket)
+            )
+        )
 
     def reload(self) -> None:
         """Read CA, client certificate and token again at once. Any thread; blocks on the file system only."""
@@ -137,18 +147,32 @@ class Dialler:
         transport = self._connect(deadline, lambda sock: None)
         try:
             stream = _HandshakeStream(transport, deadline, self._credentials())
-            host = self._url.url("").partition("://")[2].partition("/")[0]
-            lines = [f"GET {self._url.path}{path} HTTP/1.1", f"Host: {host}", "Connection: close"]
-            if body:
-                lines[0] = lines[0].replace("GET", "POST", 1)
-                lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-            stream.send("\r\n".join([*lines, "", ""]).encode("ascii"))
+            stream.send(self._request_head(path, body))
             if body:
                 transport.send(body, deadline)
             status = stream.read_head()
             return status, stream.read_body()
         finally:
             transport.close()
+
+    def _request_head(self, path: str, body: bytes = b"") -> bytes:
+        host = self._url.url("").partition("://")[2].partition("/")[0]
+        method = "POST" if body else "GET"
+        lines = [f"{method} {self._url.path}{path} HTTP/1.1", f"Host: {host}", "Connection: close"]
+        if body:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+    def _try_twice(self, attempt: Callable[[str | None], _Result]) -> _Result:
+        """Call ``attempt`` with the credentials, and with others if the API refused these."""
+        credentials = self._credentials()
+        try:
+            return attempt(credentials)
+        except _Unauthorized:
+            fresh = self._credentials()
+            if fresh == credentials:
+                raise
+            return attempt(fresh)
 
     def _credentials(self) -> str | None:
         return self._token.get() if self._token else None
@@ -184,6 +208,37 @@ class Dialler:
         except BaseException:
             transport.close()
             raise
+
+    def _get(
+        self, path: str, max_size: int, credentials: str | None, deadline: Deadline, on_socket: OnSocket
+    ) -> bytes:
+        transport = self._connect(deadline, on_socket)
+        try:
+            stream = _HandshakeStream(transport, deadline, credentials)
+            stream.send(self._request_head(path))
+            status = stream.read_head()
+            if status == 401:
+                raise _Unauthorized(stream.read_body())
+            if status != 200:
+                raise refusal_of(status, stream.read_body())
+            return stream.read_good(max_size)
+        except ValueError as exc:
+            raise UpstreamRefused("the Kubernetes API's answer is too large", log_detail=str(exc)) from None
+        finally:
+            transport.close()
+
+
+def _translated(attempt: Callable[[], _Result]) -> _Result:
+    """Return what ``attempt`` does, or refuse the client in our terms."""
+    try:
+        return attempt()
+    except _Unauthorized as exc:
+        raise refusal_of(401, exc.body) from None
+    except TimeoutError as exc:
+        raise UpstreamTimeout("the Kubernetes API did not answer in time", log_detail=str(exc)) from exc
+    except (TransportClosed, OSError, ValueError) as exc:
+        detail = f"{type(exc.__cause__ or exc).__name__}: {exc}"
+        raise UpstreamRefused("the Kubernetes API cannot be reached", log_detail=detail) from exc
 
 
 class _Unauthorized(Exception):
@@ -345,6 +400,11 @@ class _HandshakeStream:
             logger.debug("the body of a refusal is cut short: %s", type(exc).__name__)
         return body[:_MAX_ERROR_BODY]
 
+    def read_good(self, max_size: int) -> bytes:
+        """Read the body of a 200. See :func:`.read_good`."""
+        self._transport.unread(self._head + self._rest)
+        return read_good(ResponseStream(self._transport, self._deadline), max_size)
+
     def hand_over(self) -> None:
         """Give what came behind the 101 to the transport's next reader: frames already."""
         self._transport.unread(self._rest)
@@ -359,10 +419,12 @@ def refusal_of(status: int, body: bytes) -> Refused:
     :param status: the response's HTTP status, not 101.
     :param body: its body, mostly a ``Status`` object (Kubernetes API conventions).
     """
-    text = _text_of(body)
+    text, answered = _text_of(body), status
+    if status == 500:
+        status = next((meant for meant, known in _MEANT.items() if known.fullmatch(text)), status)
     low = text.lower()
     shown = text.encode()[:_MAX_API_TEXT].decode(errors="ignore")
-    detail = f"HTTP {status} from the API: {text[:500]}"
+    detail = f"HTTP {answered} from the API: {text[:500]}"
     if status == 404 and "virtualmachineinstance" in low and "not found" in low:
         return VMINotFound(shown, log_detail=detail)
     if status in (400, 409):

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from .config import Config
 from .content_policy import page_policy, web_policy
@@ -29,6 +30,10 @@ _Policy = Callable[[bytes], str]  # of the HTML, b"" for other files
 _PAGE = Path(__file__).parent / "console_page"
 _INSTALLED_NOVNC = Path("/usr/share/novnc")
 _NOVNC_HAS, _XTERM_HAS = ("core/rfb.js",), ("lib/xterm.mjs", "css/xterm.css")
+_NO_NOVNC = (
+    "the console page has no noVNC, so it shows no screens; install Debian's novnc, or unpack the npm "
+    "package @novnc/novnc and name its directory: --novnc DIR"
+)
 _INDEX = "index.html"
 
 _MAX_ENTRIES = 4096
@@ -56,9 +61,15 @@ class WebFiles:
         return self._map.get(path)
 
     @property
-    def lacks_novnc(self) -> bool:
-        """Whether there is a page that can show no screen."""
-        return self._config.console_page and f"/console/novnc/{_NOVNC_HAS[0]}" not in self._map
+    def count(self) -> int:
+        """How many paths there are."""
+        return len(self._map)
+
+    @property
+    def missing(self) -> str | None:
+        """What the console page lacks, and what to do about it; None if it has all that it needs."""
+        lacks_novnc = f"/console/novnc/{_NOVNC_HAS[0]}" not in self._map
+        return _NO_NOVNC if self._config.console_page and lacks_novnc else None
 
     def reload(self) -> None:
         """Read all files again; what cannot be used stays as it was, with an error in the log.
@@ -78,10 +89,11 @@ def _read(config: Config) -> Mapping[str, _Page]:
         web = _Directory("web", Path(config.web))
         found |= web.pages("/", lambda html: web_policy(config.ancestors, html), config.prefix[-1:])
     if config.console_page:
-        policy = page_policy(config.ancestors, inline_styles=config.xterm is not None)
+        policy = page_policy(config.ancestors)
         page = _Directory("console_page", _PAGE)
         found |= page.pages("/console/", lambda html: policy, ("console",))
-        novnc = config.novnc or (str(_INSTALLED_NOVNC) if _INSTALLED_NOVNC.is_dir() else None)
+        installed = all((_INSTALLED_NOVNC / name).is_file() for name in _NOVNC_HAS)
+        novnc = config.novnc or (str(_INSTALLED_NOVNC) if installed else None)
         for name, directory, needed, parts in (
             ("novnc", novnc, _NOVNC_HAS, ("core", "vendor")),
             ("xterm", config.xterm, _XTERM_HAS, ("lib", "css")),
@@ -105,11 +117,9 @@ class _Directory:
     ) -> None:
         self._setting = setting
         self._path = path
+        self._needed = needed
         self._parts = parts
         self._entries = self._bytes = 0
-        for name in needed:
-            if not (path / name).is_file():
-                self._fail(f"there is no {name} in it")
 
     def pages(self, base: str, policy: _Policy, mounted: tuple[str, ...]) -> dict[str, _Page]:
         """Return what there is at which path.
@@ -117,6 +127,15 @@ class _Directory:
         :param base: the directory's own path, with a slash at its end.
         :param mounted: the last segment of that path; empty for none.
         """
+        try:
+            for name in self._needed:
+                if not (self._path / name).is_file():
+                    self._fail(f"there is no {name} in it")
+            return self._pages(base, policy, mounted)
+        except OSError as exc:
+            self._fail(f"cannot read {exc.filename}: {exc.strerror}")
+
+    def _pages(self, base: str, policy: _Policy, mounted: tuple[str, ...]) -> dict[str, _Page]:
         found: dict[str, _Page] = {}
         for segments, path in self._files():
             page = self._page(path, segments[-1], policy)
@@ -130,27 +149,23 @@ class _Directory:
 
     def _files(self) -> Iterator[tuple[tuple[str, ...], Path]]:
         """Yield the names that lead to each file, and where it is once links are resolved."""
-        try:
-            root = self._path.resolve(strict=True)
-            for part in self._parts or ("",):
-                if (root / part).is_dir() or not part:
-                    yield from self._walk(root, root / part, (part,) if part else ())
-        except (OSError, RuntimeError) as exc:  # RuntimeError: a loop of links, until Python 3.13
-            self._fail(f"it cannot be read: {getattr(exc, 'strerror', None) or exc}")
-
-    def _walk(self, root: Path, path: Path, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Path]]:
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            self._entries += 1
-            if self._entries > _MAX_ENTRIES:
-                self._fail(f"it has more than {_MAX_ENTRIES} files; is it the right directory?")
-            if _NAME.fullmatch(entry.name) is None:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(root, Path(entry.path), (*names, entry.name))
-            elif entry.is_file():
+        root = Path(os.path.realpath(self._path, strict=True))
+        directories = [(part,) for part in self._parts if (root / part).is_dir()] if self._parts else [()]
+        while directories:
+            above = directories.pop()
+            for entry in sorted(os.scandir(root.joinpath(*above)), key=lambda entry: entry.name):
+                self._entries += 1
+                if self._entries > _MAX_ENTRIES:
+                    self._fail(f"it has more than {_MAX_ENTRIES} files; is it the right directory?")
+                if _NAME.fullmatch(entry.name) is None:
+                    continue
+                names = (*above, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(names)
+                    continue
                 real = Path(os.path.realpath(entry.path))
-                if real.is_relative_to(root):
-                    yield (*names, entry.name), real
+                if real.is_relative_to(root) and real.is_file():
+                    yield names, real
 
     def _page(self, path: Path, name: str, policy: _Policy) -> Representation:
         """Read one file; ``path`` has no links in it."""
@@ -168,5 +183,5 @@ class _Directory:
         headers = [("Content-Security-Policy", policy(content if kind.startswith("text/html") else b""))]
         return Representation(content, kind, modified, headers)
 
-    def _fail(self, fault: str) -> None:
+    def _fail(self, fault: str) -> NoReturn:
         raise ConfigError([f"{self._setting} is {str(self._path)!r}; {fault}"])

@@ -17,7 +17,7 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -184,15 +184,16 @@ class ConsoleApp:
         if wanted and not (isinstance(wanted[0], Grant) and isinstance(wanted[0].vmis, tuple)):
             raise TypeError("a Grant is needed, the vmis of which are a tuple")
         head: RequestHead | None = None
+        about: dict[str, Any] = {"session": new_session_id(), "peer": peer_of(environ)}
         try:
             head = head_of(environ)
             if head.asks_for_websocket:
                 return self._console(environ, start_response, head, wanted, around)
             if wanted:
                 raise UpgradeRequired()
-            response = self._answer(environ, head)
+            response = self._answer(environ, head, about)
         except Refused as refused:
-            self._log_refusal(environ, refused)
+            self._log_refusal(about, refused)
             response = refusal_response(refused, head_only=bool(head and head.method == "HEAD"))
         return _respond(response, start_response)
 
@@ -221,15 +222,18 @@ class ConsoleApp:
 
         return _Console(serve, environ, start_response)
 
-    def _answer(self, environ: WSGIEnvironment, head: RequestHead) -> bytes:
+    def _answer(self, environ: WSGIEnvironment, head: RequestHead, about: dict[str, Any]) -> bytes:
         """Return the whole response to a request that is no upgrade."""
-        gateway = self._started(environ).gateway
+        process = self._started(environ)
+        gateway = process.gateway
         tls = environ.get("wsgi.url_scheme") == "https"
         client = client_of(head, peer_of(environ), tls, self.config.trusted_networks)
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         deadline = Deadline(self.config.request_timeout)
-        request = http.HTTPRequest(head, client, deadline, lambda most: _body(environ, head, most), root)
-        return http.answer(request, self.config, gateway.access, gateway.readiness, gateway.files)
+        request = http.HTTPRequest(
+            head, client, deadline, lambda most: _body(environ, head, most), about.update, root
+        )
+        return http.answer(request, self.config, gateway.access, gateway.readiness, gateway.files, process)
 
     def _takes(self, environ: Environ) -> bool:
         """Whether a request is ours, where there is an application behind."""
@@ -239,7 +243,11 @@ class ConsoleApp:
         if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
             return _is_console(segments, self.config.tickets)
         names = http.endpoint_names(self.config)
-        return "/".join(segments) in names or self._files.find(path_of(environ)) is not None
+        return (
+            "/".join(segments) in names
+            or (self.config.screenshots and _is_screenshot(segments))
+            or self._files.find(path_of(environ)) is not None
+        )
 
     def _started(self, environ: Environ) -> WSGIProcess:
         """Return what serves the consoles of this process; start it if this is the first request."""
@@ -271,14 +279,17 @@ class ConsoleApp:
     def _lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
-    def _log_refusal(self, environ: Environ, refused: Refused) -> None:
+    def _log_refusal(self, about: Mapping[str, Any], refused: Refused) -> None:
         if isinstance(refused, UnsupportedServer) and not self._complained:
             self._complained = True
             logger.error("%s", refused.message)
         process = self._own_process()
-        level = process.gateway.admission.refusal_level() if process else logging.INFO
+        if "vmi" in about:
+            level = logging.DEBUG  # as for :class:`.Exchange`
+        else:
+            level = process.gateway.admission.refusal_level() if process else logging.INFO
         reports = process.gateway.reports if process else Reports(Counters(), AuditLog(None))
-        reports.refused({"session": new_session_id(), "peer": peer_of(environ)}, refused, level)
+        reports.refused(about, refused, level)
 
 
 class _Console(Iterator[bytes]):
@@ -325,6 +336,12 @@ def _is_console(segments: tuple[str, ...], tickets: bool) -> bool:
         return False
     first = segments[0]
     return first == "-" or first.count(".") == 2 or (tickets and looks_like_ticket(first))
+
+
+def _is_screenshot(segments: tuple[str, ...]) -> bool:
+    """Whether a path that has no prefix is that of a picture, and not of somebody else's."""
+    first = segments[0] if segments else ""
+    return segments[-1:] == ("screenshot.png",) and (first == "-" or first.count(".") == 2)
 
 
 def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:

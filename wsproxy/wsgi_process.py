@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from .claims import Grant
 from .config import Config
 from .counters import Numbers
+from .deadline import Deadline
 from .environ import Environ
 from .exceptions import Busy, Draining, Refused
+from .forwarded import Client
 from .gateway import Gateway
 from .hooks import Hooks
 from .logs import get_logger
@@ -124,6 +128,24 @@ class WSGIProcess:
         finally:
             if room:
                 self._give_thread_back()
+
+    def picture(
+        self,
+        head: RequestHead,
+        client: Client,
+        deadline: Deadline,
+        on_admitted: Callable[[Mapping[str, Any]], None],
+    ) -> bytes:
+        """Return the picture of a screen, as :class:`.ScreenshotSource` does; it takes a console's thread.
+
+        :raises Busy: if consoles have all threads that they may.
+        """
+        if not self._take_thread():
+            raise Busy("as many consoles are open as this server has threads for")
+        try:
+            return self.gateway.pictures.picture(head, client, deadline, on_admitted)
+        finally:
+            self._give_thread_back()
 
     def _take_thread(self) -> bool:
         """Count the calling thread as a console's, if consoles may have one more."""

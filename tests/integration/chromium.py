@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import tempfile
@@ -54,10 +55,12 @@ class Browser:
 
     :param devtools: WebSocket URL of the page's DevTools target.
     :ivar complaints: errors that the page or the browser wrote to the browser's log so far.
+    :ivar requests: URLs of all requests and WebSockets since :meth:`watch_requests`.
     """
 
     def __init__(self, devtools: str) -> None:
         self.complaints: list[str] = []
+        self.requests: list[str] = []
         self._number = 0
         self._socket = websocket.create_connection(devtools, timeout=_START_SECONDS, suppress_origin=True)
         for domain in ("Page", "Runtime", "Log"):
@@ -73,6 +76,22 @@ class Browser:
         :raises RuntimeError: if the browser reports an error.
         """
         return self._call(method, parameters, _WAIT_SECONDS)
+
+    def watch_requests(self) -> None:
+        """Note in :attr:`requests` what the page asks for from now on."""
+        self.call("Network.enable")
+
+    def screenshot(self) -> bytes:
+        """Return a PNG of what is to be seen of the page."""
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
+
+    def show_as(self, scheme: str = "light", width: int = 1280, height: int = 800) -> None:
+        """Be a window of another size, in pixels, of somebody who wants light or dark pages."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+        )
 
     def open(self, url: str) -> None:
         """Open a page; returns when it is this page that the browser shows, loaded or not."""
@@ -139,12 +158,16 @@ class Browser:
         return message
 
     def _note(self, message: dict[str, Any]) -> None:
-        """Keep what is an error."""
+        """Keep what is an error, and what was asked for."""
         parameters = message.get("params", {})
         if message.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(_words(parameters["exceptionDetails"]))
         elif message.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.complaints.append(str(parameters["entry"]["text"]))
+        elif message.get("method") == "Network.requestWillBeSent":
+            self.requests.append(str(parameters["request"]["url"]))
+        elif message.get("method") == "Network.webSocketCreated":
+            self.requests.append(str(parameters["url"]))
 
 
 def _words(details: dict[str, Any]) -> str:

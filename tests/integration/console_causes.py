@@ -1,4 +1,4 @@
-"""Why a console is not opened, or ends, and what a person reads of it: one table, for tests and for docs/console.md."""
+"""Why a console is not opened, or ends, and what a person reads then: for tests, and for docs/console.md."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.integration.console_visits import USER, VMI, Visit
+from tests.integration.person import click
 from tests.integration.web_clients import CONSOLE_PAGE, NOVNC_INSTALLED, WebClient
 from tests.proxy_process import wait_until
 from wsproxy.proxy import WebsocketProxy
@@ -42,12 +43,17 @@ class Cause:
     provoke: Callable[[Visit], object]
     before: bool = True
 
+    @property
+    def detail(self) -> str:
+        """The message as our page shows it, below its own words."""
+        told = f"it was taken over {self.message}" if self.name == "taken-over" else self.message
+        sentence = told[:1].upper() + told[1:]
+        return sentence if sentence[-1:] in ("", ".", "!", "the page's origin is not allowed here") else f"{sentence}."
+
     def words(self, client: WebClient) -> str | None:
         """Return what a client says, as its ``told`` has it; None if it cannot come to that with it."""
         if client is CONSOLE_PAGE:
-            detail = self.message and f"{self.message[0].upper()}{self.message[1:]}"
-            detail += "" if not detail or detail[-1] in ".!?" else "."
-            return self.page and "\n".join((*self.page, detail))
+            return self.page and "\n".join((*self.page, self.detail))
         if client is NOVNC_INSTALLED:
             rejected = f"New connection has been rejected with reason: {self.message}"
             return rejected if self.before else "Disconnected"
@@ -115,7 +121,8 @@ def _crowd(visit: Visit) -> None:
     if visit.client is not CONSOLE_PAGE:
         return visit.open(proxy, from_elsewhere=True)
     proxy.sessions()[0].close()
-    visit.case.press_button(visit.browser, "Connect again")
+    visit.browser.wait_until("document.getElementById('try-now').checkVisibility()")
+    click(visit.browser, "#try-now")
 
 
 def _failures(visit: Visit) -> None:
@@ -157,10 +164,12 @@ def _expire(visit: Visit) -> None:
     proxy = visit.start_proxy()
     for seconds in (3, 12, 48):
         visit.open(proxy, token=visit.token(expires_in=seconds))
-        visit.browser.wait_until(f"({visit.client.connected}) || ({visit.client.told}).trim() !== ''")
-        if visit.browser.evaluate(visit.client.connected):
+        try:
+            visit.browser.wait_until(visit.client.connected, seconds)
+        except AssertionError:
+            visit.browser.open("about:blank")
+        else:
             return
-        visit.browser.open("about:blank")
 
 
 REFUSALS = (
@@ -387,6 +396,7 @@ ENDS = (
         "4408 `idle`",
         ("The console was closed because nobody used it", "Connect again to go on where you were."),
         _open(idle_timeout=1.0),
+        "the client sent no data for 1 s",
     ),
     _end(
         "max-age",
@@ -394,6 +404,7 @@ ENDS = (
         "4412 `max-age`",
         ("The console was open for as long as is allowed", "Connect again to go on where you were."),
         _open(max_age=1.0),
+        "a session lasts 1 s at most",
     ),
     _end(
         "kicked",
@@ -413,7 +424,7 @@ ENDS = (
         "protocol-error",
         "the VM's side breaks RFC 6455, or sends too big a frame",
         "1011 `upstream-protocol-error`",
-        ("The proxy failed", "If this goes on, tell whoever runs it."),
+        ("The connection broke", "The machine's side did not follow the WebSocket protocol."),
         _connected(lambda visit, proxy: visit.vmi.sessions[0].send_raw(b"\xff\xff")),
     ),
     _end(

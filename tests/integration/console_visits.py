@@ -20,7 +20,6 @@ from wsproxy.testing.rfb_client import RFBClient
 __all__ = ["USER", "VMI", "ConsoleVisits", "Visit"]
 
 VMI, USER = "ubuntu", "alice"
-_SCREEN = {"width": 640, "height": 400, "deviceScaleFactor": 1, "mobile": False}
 
 
 class Visit:
@@ -111,7 +110,7 @@ class ConsoleVisits(BrowserTestCase):
         self.desktop = Desktop(VMI, size=(640, 360), now=lambda: datetime(2000, 1, 1, 12))
         self.addCleanup(self.desktop.close)
         self.browser = self.start_browser()
-        self.browser.call("Emulation.setDeviceMetricsOverride", **_SCREEN)
+        self.browser.show_as(width=640, height=400)
 
     def visit(self, client: WebClient) -> Visit:
         """Begin a visit, with the stand-in as it should be."""

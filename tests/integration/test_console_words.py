@@ -1,10 +1,8 @@
-"""What a person reads when a console is refused or ends: in our page and in stock noVNC, in a real browser."""
+"""What a person reads when a console is refused or ends, in our page and in stock noVNC."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import ClassVar
 
 from tests.integration.console_causes import ENDS, REFUSALS, Cause
 from tests.integration.console_visits import ConsoleVisits

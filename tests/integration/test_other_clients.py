@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import random
 import unittest
+from collections.abc import Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import simple_websocket
 
 from wsproxy.testing.case import ProxyTestCase
+from wsproxy.testing.kubevirt_backends import SocketBackend
+from wsproxy.testing.login_shell import LoginShell
 
 try:
     from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -101,6 +106,61 @@ class WebsocketsTest(ProxyTestCase):
             pass
         self.assertEqual(caught.exception.response.status_code, 404)
         self.assertIn(b"vmi-not-found", bytes(caught.exception.response.body or b""))
+
+
+@unittest.skipIf(websockets_missing, "websockets is not installed; scripts/integration installs it")
+class SerialConsoleTest(ProxyTestCase):
+    """A serial console as ``virtctl console`` opens it: a bearer token, KubeVirt's subprotocol, raw bytes."""
+
+    proxy_settings: ClassVar[Mapping[str, Any]] = MappingProxyType({"subresources": ("console",)})
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.shell = LoginShell("vm")
+        self.addCleanup(self.shell.close)
+        self.api.add_vmi("vm", self.namespace, console_backend=SocketBackend(self.shell.serve))
+
+    def connect(self, vmi: str = "vm") -> ClientConnection:
+        """Open a VM's serial console; it is closed with the test."""
+        host, port = self.console_proxy.address
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        return stack.enter_context(
+            connect(
+                f"ws://{host}:{port}/-/{self.namespace}/{vmi}/console",
+                additional_headers={"Authorization": f"Bearer {self.token('vm', 'mute')}"},
+                subprotocols=[Subprotocol("plain.kubevirt.io")],
+                open_timeout=_TIMEOUT,
+            )
+        )
+
+    def assert_answers(self, client: ClientConnection, keys: str, answer: str) -> None:
+        """Type keys one by one, and wait for what the machine answers to the last one."""
+        for key in keys:
+            client.send(key.encode())
+        received = b""
+        while not received.endswith(answer.encode()):
+            message = client.recv(_TIMEOUT)
+            assert isinstance(message, bytes)
+            received += message
+
+    def test_login(self) -> None:
+        """Somebody logs in, runs a command and interrupts another one; the session goes on."""
+        client = self.connect()
+        self.assertEqual(client.subprotocol, "plain.kubevirt.io")
+        self.assert_answers(client, "\r", "vm login: ")
+        self.assert_answers(client, "student\r", "Password: ")
+        self.assert_answers(client, "student\r", "student@vm:~$ ")
+        self.assert_answers(client, "echo grüße\r", "\r\ngrüße\r\nstudent@vm:~$ ")
+        self.assert_answers(client, "seq 1000000\r\x03", "^C\r\nstudent@vm:~$ ")
+
+    def test_refused(self) -> None:
+        """A VM without a serial console is refused with KubeVirt's own words."""
+        self.api.add_vmi("mute", self.namespace, serial=False)
+        with self.assertRaises(InvalidStatus) as caught:
+            self.connect("mute")
+        self.assertEqual(caught.exception.response.status_code, 409)
+        self.assertIn(b"No serial consoles are present.", bytes(caught.exception.response.body or b""))
 
 
 class SimpleWebsocketTest(ProxyTestCase):

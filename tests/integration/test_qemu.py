@@ -1,11 +1,18 @@
-"""A real virtual machine behind the stand-in."""
+"""Real virtual machines behind the stand-in: QEMU's, with display and serial port on Unix sockets."""
 
 from __future__ import annotations
 
-from tests.integration.machine import MachineTestCase
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from tests.integration.programs import ProgramTestCase, needs
+from tests.integration.qemu import start_screen_echo, start_serial_echo
 from wsproxy.testing.image import Image
 from wsproxy.testing.kubevirt_backends import UnixBackend
+from wsproxy.testing.raw_client import RawClient
 
+_BINARY = 2
 _UPSTREAM_CLOSED = 1011
 _LINE_HEIGHT = 16
 
@@ -19,12 +26,15 @@ def _lit_pixels(image: Image, line: int) -> int:
     return row.width * row.height - row.count((0, 0, 0))
 
 
-class QEMUTest(MachineTestCase):
+@needs("qemu-system-x86_64", "qemu-system-x86")
+class QEMUTest(ProgramTestCase):
     """In the in-cluster configuration: TLS and bearer token upstream."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.api.add_vmi("machine", self.namespace, backend=UnixBackend(self.start_machine()))
+        self.serial = self.path("serial")
+        self.qemu = start_screen_echo(self, self.path("vnc"), self.serial)
+        self.api.add_vmi("machine", self.namespace, backend=UnixBackend(self.path("vnc")))
         self.viewer = self.connect(self.url(self.start_proxy(), "machine"))
 
     def test_typing(self) -> None:
@@ -41,3 +51,54 @@ class QEMUTest(MachineTestCase):
         self.end_program(self.qemu)
         end = self.viewer.wait_closed()
         self.assertEqual((end.code, end.reason.split(":")[0]), (_UPSTREAM_CLOSED, "upstream-closed"))
+
+
+@needs("qemu-system-x86_64", "qemu-system-x86")
+class SerialPortTest(ProgramTestCase):
+    """The serial console, in the in-cluster configuration."""
+
+    proxy_settings: ClassVar[Mapping[str, Any]] = MappingProxyType({"subresources": ("console",)})
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.qemu = start_serial_echo(self, self.path("serial"))
+        self.api.add_vmi("machine", self.namespace, console_backend=UnixBackend(self.path("serial")))
+
+    def open(self) -> RawClient:
+        """Open the serial console; it is closed with the test."""
+        client = RawClient.open(f"{self.url(self.console_proxy, 'machine')}/console")
+        self.addCleanup(client.close)
+        return client
+
+    def assert_echoes(self, client: RawClient, text: bytes) -> None:
+        """Type letters, and wait until the machine has returned all of them."""
+        client.send_frame(_BINARY, text)
+        received = b""
+        while len(received) < len(text):
+            frame = client.recv_frame()
+            self.assertEqual(frame.opcode, _BINARY)
+            received += frame.payload
+        self.assertEqual(received, text.swapcase())
+
+    def test_typing(self) -> None:
+        """What is typed arrives at the port, and what the machine sends comes back."""
+        client = self.open()
+        for text in (b"Hello", b"fromTheOutside", b"x" * 1000):
+            self.assert_echoes(client, text)
+
+    def test_taken_over(self) -> None:
+        """A second client takes the port over; the first one is told that it was closed."""
+        first = self.open()
+        self.assert_echoes(first, b"first")
+        second = self.open()
+        code, reason = first.recv_close()
+        self.assertEqual((code, reason.split(":")[0]), (_UPSTREAM_CLOSED, "upstream-closed"))
+        self.assert_echoes(second, b"second")
+
+    def test_machine_ends(self) -> None:
+        """When the machine is gone, the client gets Close 1011 with a reason."""
+        client = self.open()
+        self.assert_echoes(client, b"x")
+        self.end_program(self.qemu)
+        code, reason = client.recv_close()
+        self.assertEqual((code, reason.split(":")[0]), (_UPSTREAM_CLOSED, "upstream-closed"))

@@ -102,6 +102,9 @@ class WheelTest(unittest.TestCase):
         data = {name for name in names - metadata if not name.endswith((".py", "/py.typed"))}
         self.assertEqual(names - metadata - data, expected)
         self.assertTrue(all(name.startswith("wsproxy/") for name in data), data)
+        page = {f"wsproxy/console_page/{path.name}" for path in (_ROOT / "wsproxy/console_page").iterdir()}
+        self.assertIn("wsproxy/console_page/index.html", page)
+        self.assertLessEqual(page, data)
         self.assertIn("wsproxy = wsproxy.cli:main", entry_points)
         self.assertIn("[pytest11]\nwsproxy = wsproxy.testing.pytest_plugin", entry_points)
 

@@ -22,6 +22,10 @@ _INSTALLED = "/usr/share/novnc"  # where Debian's package novnc puts it
 _RELEASE_PAGE = os.path.join(os.path.dirname(__file__), "novnc_release")
 
 
+_NOTICE = """["title", "text", "detail"]
+    .map(part => document.getElementById(`notice-${part}`).textContent).join("\\n")"""
+
+
 @dataclass(frozen=True)
 class WebClient:
     """A page for consoles.
@@ -82,7 +86,7 @@ CONSOLE_PAGE = WebClient(
     lambda host, port, token, vmi: f"console/#{token}/{vmi}",
     CONNECTED,
     CANVAS,
-    "['title', 'text', 'detail'].map(part => document.getElementById(`notice-${part}`).textContent).join('\\n')",
+    _NOTICE,
 )
 NOVNC_INSTALLED = WebClient(
     "noVNC 1.3",

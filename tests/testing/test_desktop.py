@@ -146,12 +146,23 @@ class InputTest(Viewers):
         self.assertTrue(self.desktop.wait_for_text("!", TIMEOUT))
         self.assertEqual(self.desktop.screenshot().crop(0, 0, 640, 140), before.crop(0, 0, 640, 140))
 
+    def test_clipboard(self) -> None:
+        """What is cut reaches every viewer, and what a viewer pastes is on the desktop's clipboard."""
+        client, ours = self.view(), self.view_raw()
+        self.desktop.cut("caf\u00e9")
+        self.assertEqual(self.desktop.clipboard, "caf\u00e9")
+        client.type("!")
+        client.wait_until(lambda image: client.cut_text == b"caf\xe9")
+        ours.sendall(rfb_messages.ClientCutText(b"na\xefve").encode())
+        self.assertTrue(self.desktop.wait_for(lambda: self.desktop.clipboard == "na\u00efve", TIMEOUT))
+        with self.assertRaises(UnicodeEncodeError):
+            self.desktop.cut("\u4e2d")
+        self.assertEqual(self.desktop.clipboard, "na\u00efve")
+
     def test_other_messages(self) -> None:
         """Messages that ask for nothing are read over."""
         ours = self.view_raw()
-        ours.sendall(
-            rfb_messages.ClientCutText(b"clip").encode() + rfb_messages.SetEncodings((0, 5)).encode()
-        )
+        ours.sendall(rfb_messages.SetEncodings((0, 5)).encode())
         ours.sendall(b"\xf8\0\0\0" + bytes(4) + b"\0" + rfb_messages.KeyEvent(True, ord("k")).encode())
         self.assertTrue(self.desktop.wait_for_text("k", TIMEOUT))
 

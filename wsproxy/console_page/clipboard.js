@@ -15,7 +15,8 @@ export class Clipboard {
         this._incoming = find("incoming");
         this._copy = find("copy");
         this._type = find("type");
-        find("paste").addEventListener("click", () => this._view.paste(this._outgoing.value));
+        this._paste = find("paste");
+        this._paste.addEventListener("click", () => this._view.paste(this._outgoing.value));
         this._type.addEventListener("click", () => this._view.type(this._outgoing.value));
         this._copy.addEventListener("click", () => this._copyIncoming());
     }
@@ -29,6 +30,7 @@ export class Clipboard {
         this._view = view;
         this._show("");
         this._type.hidden = !("type" in view);
+        this._paste.textContent = this._type.hidden ? "Paste" : "Put on its clipboard";
         view.addEventListener("clipboard", ({detail}) => {
             if (view === this._view) {
                 this._show(detail.text);

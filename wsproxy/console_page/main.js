@@ -9,12 +9,17 @@ import {Notice} from "./notice.js";
 import {Panels} from "./panels.js";
 import {Server} from "./server.js";
 import {Session} from "./session.js";
+import {Thumbnails} from "./thumbnails.js";
 import {explain, missing, unlinked} from "./words.js";
 
 /** The modules that show each kind of console; they are loaded when one is opened. */
 const VIEWS = {
     vnc: async () => (await import("./screen.js")).Screen,
+    console: async () => (await import("./serial.js")).Serial,
 };
+
+/** The buttons of every console that is open. */
+const TOOLS = ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"];
 
 const root = new URL("../", import.meta.url).href;
 const find = id => document.getElementById(id);
@@ -26,16 +31,18 @@ class Page {
         this._subresource = "";
         this._view = null;
         this._viewOnly = false;
+        this._screenReader = false;
         this._said = "";
         this._session = new Session(() => this._open());
         this._machines = new Machines(find("machine-list"));
+        this._thumbnails = new Thumbnails(find("machine-list"));
         this._panels = new Panels([find("open-machines"), find("open-keys"), find("open-clipboard")]);
         this._clipboard = new Clipboard(find, text => this._say(text));
         this._latency = new Latency(new URL("healthz", root).href);
         this._expiry = new Expiry();
         this._notice = new Notice(find, {
             tryNow: () => this._session.retry(),
-            stopTrying: () => this._leave("stopped"),
+            stopTrying: () => this.leave("stopped"),
         });
         this._listen();
     }
@@ -44,6 +51,7 @@ class Page {
     begin(link) {
         this._session.leave();
         this._disconnected("");
+        this._thumbnails.set(null, "");
         if (link === null) {
             const [navigation] = performance.getEntriesByType("navigation");
             this._notice.show(unlinked(navigation?.type === "reload", `${root}console/`));
@@ -51,6 +59,18 @@ class Page {
         }
         this._server = new Server(root, link.token);
         this._choose(link.vmi, link.subresource);
+    }
+
+    /**
+     * Give the console up, and try no more.
+     *
+     * @param {string} cause - see `explain`.
+     */
+    leave(cause) {
+        if (this._session.active) {
+            this._session.leave();
+            this._ended({cause, code: 1000, reason: "", mayRetry: true, delay: null});
+        }
     }
 
     _listen() {
@@ -69,7 +89,8 @@ class Page {
             this._say(said);
         });
         on(find("view-only"), "click", () => this._setViewOnly(!this._viewOnly));
-        on(find("disconnect"), "click", () => this._leave("left"));
+        on(find("screen-reader"), "click", () => this._setScreenReader(!this._screenReader));
+        on(find("disconnect"), "click", () => this.leave("left"));
         on(find("full-screen"), "click", toggleFullScreen);
         on(document, "fullscreenchange", () => {
             find("full-screen").setAttribute("aria-pressed", String(document.fullscreenElement !== null));
@@ -128,9 +149,10 @@ class Page {
         return {socket, view};
     }
 
-    _granted({vmis, subresources, expires_in: seconds, grace}) {
+    _granted({namespace, vmis, subresources, expires_in: seconds, grace, screenshots}) {
         this._expiry.set(seconds === null || grace === null ? null : seconds + grace);
         this._machines.set(vmis, subresources);
+        this._thumbnails.set(screenshots ? this._server : null, namespace);
         if (this._vmi === "" && vmis.length === 1) {
             [this._vmi] = vmis;
         }
@@ -153,14 +175,19 @@ class Page {
     _ready(view) {
         const takeFocus = document.activeElement === document.body || this._notice.hasFocus;
         this._view = view;
+        this._thumbnails.open = this._subresource === "vnc" ? this._vmi : "";
         this._notice.hide();
         find("view").classList.add("open");
-        for (const id of ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"]) {
+        for (const id of TOOLS) {
             find(id).hidden = false;
         }
         this._showKeys(view);
         this._clipboard.attach(view);
         this._setViewOnly(this._viewOnly);
+        if ("screenReader" in view) { // of a terminal; nobody can read out the pixels of a screen
+            find("screen-reader").hidden = false;
+            this._setScreenReader(this._screenReader);
+        }
         this._latency.start();
         find("state").textContent = "Connected";
         this._say(`Connected to ${this._vmi}`);
@@ -180,17 +207,13 @@ class Page {
         this._say(`${words.title}. ${words.text}`);
     }
 
-    _leave(cause) {
-        this._session.leave();
-        this._ended({cause, code: 1000, reason: "", mayRetry: true, delay: null});
-    }
-
     _disconnected(state) {
         this._view = null;
+        this._thumbnails.open = "";
         this._latency.stop();
         this._panels.show(null);
         find("view").classList.remove("open");
-        for (const id of ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"]) {
+        for (const id of [...TOOLS, "screen-reader"]) {
             find(id).hidden = true;
         }
         find("state").textContent = state;
@@ -213,6 +236,12 @@ class Page {
         this._clipboard.closed = viewOnly;
         find("key-list").disabled = viewOnly;
         find("view-only").setAttribute("aria-pressed", String(viewOnly));
+    }
+
+    _setScreenReader(screenReader) {
+        this._screenReader = screenReader;
+        this._view.screenReader = screenReader;
+        find("screen-reader").setAttribute("aria-pressed", String(screenReader));
     }
 
     _measured(milliseconds) {
@@ -256,4 +285,6 @@ window.addEventListener("hashchange", () => {
         page.begin(link);
     }
 });
+// The browser may keep a page that was left, and its connections with it.
+window.addEventListener("pagehide", () => page.leave("left"));
 page.begin(takeLink(window));

@@ -11,6 +11,7 @@
  * @property {boolean} screenshots
  */
 
+const JSON_TYPE = "application/json";
 const BEARER = "base64url.bearer.authorization.k8s.io.";
 
 /** The proxy said no, or said nothing. */
@@ -56,7 +57,7 @@ export class Server {
      * @returns {WebSocket}
      */
     open(namespace, vmi, subresource) {
-        const path = ["-", namespace, vmi, ...(subresource === "vnc" ? [] : [subresource])];
+        const path = ["-", namespace, vmi, subresource];
         const url = new URL(path.map(encodeURIComponent).join("/"), this.root);
         url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
         const socket = new WebSocket(url, ["binary", BEARER + base64url(this._token)]);
@@ -65,16 +66,35 @@ export class Server {
     }
 
     /**
+     * Get a picture of a machine's screen, which does not disturb its console.
+     *
+     * @param {string} namespace
+     * @param {string} vmi
+     * @returns {Promise<Blob>}
+     * @throws {Refusal}
+     */
+    async screenshot(namespace, vmi) {
+        const path = ["-", namespace, vmi, "screenshot.png"].map(encodeURIComponent).join("/");
+        // Since JSON is accepted, too, a machine that does not run is no error in the browser's log.
+        const response = await this._get(path, {Accept: `image/png, ${JSON_TYPE}`});
+        if (response.headers.get("Content-Type") === JSON_TYPE) {
+            throw await refusalOf(response);
+        }
+        return response.blob();
+    }
+
+    /**
      * Get something that the token is needed for.
      *
      * @param {string} path - below the root.
+     * @param {object} further - headers.
      * @returns {Promise<Response>} a good one.
      * @throws {Refusal}
      */
-    async _get(path) {
+    async _get(path, further = {}) {
         let response;
         try {
-            const headers = {Authorization: `Bearer ${this._token}`};
+            const headers = {Authorization: `Bearer ${this._token}`, ...further};
             response = await fetch(new URL(path, this.root), {headers, cache: "no-store", redirect: "error"});
         } catch {
             throw new Refusal(1006, "");

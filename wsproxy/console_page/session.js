@@ -10,6 +10,7 @@ const FIRST_DELAY = {
     "lost": 1,
     "unreachable": 2,
     "upstream-closed": 2,
+    "upstream-protocol-error": 3,
     "vmi-not-running": 3,
     "vmi-not-found": 3,
     "failed": 3,
@@ -26,7 +27,7 @@ const FIRST_DELAY = {
 const HOPELESS = ["bad-request", "bad-token", "token-expired", "expired", "not-found", "forbidden", "vmi-no-console"];
 const LONGEST_DELAY = 30;
 const SETTLED = 60; // seconds after which a console counts as having worked
-const CONTESTED = 3; // consoles in a row that the machine closed before that
+const CONTESTED = 2; // times in a row that the machine closed a console, the second one before that
 
 /**
  * How one attempt ended.
@@ -42,7 +43,7 @@ const CONTESTED = 3; // consoles in a row that the machine closed before that
  *
  * @typedef {object} Past
  * @property {number} failures - attempts since a console last worked.
- * @property {number} thrownOut - consoles in a row that the machine closed soon after they had opened.
+ * @property {number} thrownOut - times in a row that the machine closed the console, all but the first one soon.
  */
 
 /**
@@ -62,7 +63,8 @@ export const NOTHING_PAST = Object.freeze({failures: 0, thrownOut: 0});
  * Decide what to do about the end of an attempt. Pure.
  *
  * Whoever was taken over stays out: two pages that reconnect by themselves would throw each other out for ever.
- * Where KubeVirt decides alone, that looks like a machine that closes the console, again and again.
+ * Where KubeVirt decides alone that looks as if the machine closed the console; but if it is there again at once,
+ * and closed again soon, then it was somebody else.
  *
  * @param {End} end
  * @param {Past} past
@@ -73,14 +75,12 @@ export function plan(end, past, random) {
     const ready = end.lasted !== null;
     const settled = ready && end.lasted >= SETTLED;
     let cause = causeOf(end.code, end.reason, ready);
-    let thrownOut = settled || (ready && cause !== "upstream-closed") ? 0 : past.thrownOut;
-    if (cause === "upstream-closed" && !settled) {
+    let thrownOut = settled ? 0 : past.thrownOut;
+    if (ready && cause === "upstream-closed") {
         thrownOut += 1;
-    } else if (cause === "vmi-not-running" || cause === "vmi-not-found") {
-        thrownOut = 0; // so it was the machine that ended, and nobody else who came
-    }
-    if (thrownOut >= CONTESTED) {
-        cause = "contested";
+        cause = thrownOut < CONTESTED ? cause : "contested";
+    } else if (ready || cause === "vmi-not-running" || cause === "vmi-not-found") {
+        thrownOut = 0; // if it was the machine that ended, then nobody else has come
     }
     const failures = settled ? 0 : past.failures;
     const first = FIRST_DELAY[cause];
@@ -111,18 +111,23 @@ export class Session extends EventTarget {
         this._attempt = 0; // its number; what an older one still says is not listened to
         this._timer = 0;
         this._view = null;
+        /** Whether a console is open, is being opened, or will be. */
+        this.active = false;
     }
 
     /** Connect now, whether or not there was an attempt before. */
     async connect() {
         this.leave();
+        this.active = true;
         const number = this._attempt;
         this._tell("connecting", {});
         try {
             const opened = await this._open();
             if (number !== this._attempt) {
                 opened?.view.dispose();
-            } else if (opened !== null) {
+            } else if (opened === null) {
+                this.leave();
+            } else {
                 this._view = opened.view;
                 this._watch(number, opened.socket, opened.view);
             }
@@ -146,6 +151,7 @@ export class Session extends EventTarget {
         clearTimeout(this._timer);
         this._view?.dispose();
         this._view = null;
+        this.active = false;
     }
 
     _watch(number, socket, view) {
@@ -162,7 +168,9 @@ export class Session extends EventTarget {
         });
         socket.addEventListener("close", ({code, reason}) => {
             const lasted = since === null ? null : (performance.now() - since) / 1000;
-            this._ended(number, {code, reason: reason || refused, lasted});
+            // A machine's own refusal says more than that somebody closed after it.
+            const end = refused !== "" && code < 4000 ? {code: 1005, reason: refused} : {code, reason};
+            this._ended(number, {...end, lasted});
         });
     }
 
@@ -177,6 +185,7 @@ export class Session extends EventTarget {
         if (delay === null) {
             this._tell("ended", detail);
         } else {
+            this.active = true;
             this._timer = setTimeout(() => this.connect(), delay * 1000);
             this._tell("waiting", detail);
         }

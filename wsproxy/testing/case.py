@@ -154,7 +154,12 @@ class ProxyTestCase(LeakTestCase):
         """
         desktop = Desktop(vmi, **options)
         self.addCleanup(desktop.close)
-        self.api.add_vmi(vmi, namespace or self.namespace, backend=SocketBackend(desktop.serve))
+        self.api.add_vmi(
+            vmi,
+            namespace or self.namespace,
+            backend=SocketBackend(desktop.serve),
+            screen=lambda: desktop.screenshot().to_png(),
+        )
         return desktop
 
     def open_console(

@@ -23,6 +23,7 @@ from wsproxy.testing.look import LOOKS
 from wsproxy.testing.rfb_messages import (
     RGBX,
     SECURITY_OK,
+    ClientCutText,
     ExtendedKeyEvent,
     FramebufferUpdateRequest,
     KeyEvent,
@@ -33,6 +34,7 @@ from wsproxy.testing.rfb_messages import (
     framebuffer_update_header,
     rectangle_header,
     security_types,
+    server_cut_text,
 )
 from wsproxy.testing.screen import Screen
 
@@ -82,6 +84,7 @@ class Desktop:
         self._screen = Screen(name, facts, *size, LOOKS[look])
         self._viewers: set[_Viewer] = set()
         self._text = ""
+        self._clipboard = ""
         self._keys = 0
         self._pointer = (size[0] // 2, size[1] // 2)
         self._buttons = 0
@@ -129,6 +132,24 @@ class Desktop:
         """What was typed, less what Backspace took; Return is a newline. The last 65,536 characters."""
         with self._changed:
             return self._text
+
+    @property
+    def clipboard(self) -> str:
+        """What is on the desktop's clipboard: what a viewer, or :meth:`cut`, put there last."""
+        with self._changed:
+            return self._clipboard
+
+    def cut(self, text: str) -> None:
+        """Put a text on the desktop's clipboard, and tell those who look at it.
+
+        :raises UnicodeEncodeError: if it is not Latin-1 (RFC 6143 section 7.6.4).
+        """
+        message = server_cut_text(text.encode("latin-1"))
+        with self._changed:
+            self._clipboard = text
+            for viewer in self._viewers:
+                viewer.cut_text = message
+            self._changed.notify_all()
 
     @property
     def pointer(self) -> tuple[int, int]:
@@ -210,6 +231,11 @@ class Desktop:
             self._screen.set_text(self._text)
             self._publish()
 
+    def _paste(self, text: bytes) -> None:
+        with self._changed:
+            self._clipboard = text.decode("latin-1")
+            self._changed.notify_all()
+
     def _point(self, event: PointerEvent) -> None:
         x, y = min(event.x, self.size[0] - 1), min(event.y, self.size[1] - 1)
         with self._changed:
@@ -270,6 +296,7 @@ class _Viewer:
         )  # daemon: a process that forgets close() must still end
         # Under the condition:
         self._gone = False
+        self.cut_text = b""  # a message that is still to be sent
         self._format: PixelFormat = RGBX
         self._request: Rectangle | None = None
         self._damage: list[Rectangle] = []
@@ -324,6 +351,8 @@ class _Viewer:
         elif kind is ClientMessageType.QEMU:
             extended = ExtendedKeyEvent.parse(data)
             self._desktop._press(extended.down, extended.keysym)
+        elif kind is ClientMessageType.CLIENT_CUT_TEXT:
+            self._desktop._paste(ClientCutText.parse(data).text)
         elif kind is ClientMessageType.SET_PIXEL_FORMAT:
             self._take_format(SetPixelFormat.parse(data).pixel_format)
         else:
@@ -374,7 +403,8 @@ class _Viewer:
         """Block until there is something to send; empty at the end. Bounded by `abort`."""
         with self._changed:
             while not self._gone:
-                update = self._take_update()
+                update = self.cut_text or self._take_update()
+                self.cut_text = b""
                 if update:
                     return update
                 self._wait()

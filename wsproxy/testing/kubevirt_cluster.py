@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -26,8 +27,10 @@ _GROUP = "subresources.kubevirt.io"
 _USER = "system:serviceaccount:wsproxy:wsproxy"
 _ROUTE = re.compile(
     r"/apis/subresources\.kubevirt\.io/(?:v1|v1alpha3)/namespaces/([^/]+)/virtualmachineinstances/([^/]+)/"
-    r"(vnc|console|usbredir|vsock|portforward/[0-9]+(?:/tcp|/udp)?)"
+    r"(vnc/screenshot|vnc|console|usbredir|vsock|portforward/[0-9]+(?:/tcp|/udp)?)"
 )
+_SCREENSHOT = "vnc/screenshot"
+_KUBEVIRT_VERSIONS = tuple(f"/apis/{_GROUP}/{version}/version" for version in ("v1", "v1alpha3"))
 _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _UNAUTHORIZED = status_answer(401, "Unauthorized", "Unauthorized")
 _NO_RESOURCE = status_answer(404, "NotFound", "the server could not find the requested resource", {})
@@ -66,6 +69,8 @@ class Cluster:
     :ivar token: the bearer token that is accepted.
     :ivar old_token: another one that is accepted, None for none.
     :ivar behaviour: how requests are mistreated, unless their VMI has a behaviour of its own.
+    :ivar kubevirt_version: what KubeVirt says its version is; before 1.7 it throws out whoever has the
+        display when a screenshot is taken.
     :ivar forbid: answer 403 to everything about VMIs, as without the role.
     :ivar down: answer 503 to everything, as without virt-api.
     """
@@ -74,6 +79,7 @@ class Cluster:
         self.token = token
         self.old_token: str | None = None
         self.behaviour: Behaviour | None = None
+        self.kubevirt_version = "v1.7.0"
         self.forbid = False
         self.down = False
         self._demand_token = demand_token
@@ -89,6 +95,7 @@ class Cluster:
         *,
         backend: Backend | None = None,
         console_backend: Backend | None = None,
+        screen: Callable[[], bytes] | None = None,
         phase: str = "Running",
         display: bool = True,
         serial: bool = True,
@@ -98,6 +105,8 @@ class Cluster:
 
         :param backend: what serves its sessions; :class:`Echo` if None.
         :param console_backend: what serves its serial console, if that is something else.
+        :param screen: returns its screen as the bytes of a PNG file, for each screenshot; it may block.
+            Without one the screen is small and grey.
         """
         vmi = FakeVMI(
             name,
@@ -105,6 +114,7 @@ class Cluster:
             backend or Echo(),
             self._changed,
             console_backend=console_backend,
+            screen=screen,
             phase=phase,
             display=display,
             serial=serial,
@@ -146,6 +156,8 @@ class Cluster:
     def _open(
         self, request: RecordedRequest, vmi: FakeVMI | None, name: str, subresource: str, query: str
     ) -> Answer | Upgrade:
+        if subresource == _SCREENSHOT:
+            return self._screenshot(vmi, name)
         if vmi is None:
             return vmi_not_found(name)
         preserve = parse_qs(query).get("preserveSession", [""])[0] in _TRUE
@@ -154,6 +166,22 @@ class Cluster:
         if upgrade_fault(request) is not None:
             return text_answer(400, "Bad Request\n", (("Sec-Websocket-Version", "13"),))
         return Upgrade(vmi, subresource)
+
+    def _screenshot(self, vmi: FakeVMI | None, name: str) -> Answer:
+        """Return a VMI's screen. All that keeps virt-api from that is a 500, in words of its own."""
+        refusal = vmi.refusal("vnc", preserve=False) if vmi else vmi_not_found(name)
+        if vmi is None or refusal is not None:
+            assert refusal is not None
+            return text_answer(500, json.loads(refusal.body)["message"])
+        if self._takes_pictures_by_vnc():
+            for console in vmi.sessions:
+                if console.subresource == "vnc":
+                    console.kill()
+        return Answer(200, vmi.screen(), (("Content-Type", "image/png"),))
+
+    def _takes_pictures_by_vnc(self) -> bool:
+        release = re.match(r"v(\d+)\.(\d+)\.", self.kubevirt_version)
+        return release is not None and (int(release[1]), int(release[2])) < (1, 7)
 
     def _refusal(self, request: RecordedRequest) -> Answer | None:
         """Return what is wrong with everything that this client asks."""
@@ -170,6 +198,8 @@ class Cluster:
     def _other(self, method: str, path: str, body: bytes) -> Answer:
         if path == _ACCESS_REVIEWS and method == "POST":
             return self._access_review(body)
+        if path in _KUBEVIRT_VERSIONS and method == "GET":
+            return json_answer(200, {"gitVersion": self.kubevirt_version, "platform": "linux/amd64"})
         return _PUBLIC.get(path, _NO_RESOURCE) if method == "GET" else _NO_RESOURCE
 
     def _access_review(self, body: bytes) -> Answer:

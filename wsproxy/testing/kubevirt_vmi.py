@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from ..deadline import Deadline
 from .kubevirt_backends import Backend
 from .kubevirt_console import FakeConsole
 from .kubevirt_http import Answer, Behaviour, in_use_answer, status_answer
+from .png import encode_png
 
 __all__ = ["FakeVMI", "vmi_not_found"]
 
 
 def _bad_request(message: str) -> Answer:
     return status_answer(400, "BadRequest", message)
+
+
+def _grey() -> bytes:
+    return encode_png(32, 24, bytes([0x80]) * 32 * 24 * 3)
 
 
 def _details(name: str) -> dict[str, str]:
@@ -32,6 +38,7 @@ class FakeVMI:
     Made by ``FakeKubeVirtAPI.add_vmi``.
 
     :ivar backend: serves every subresource, but the serial console if ``console_backend`` is given.
+    :ivar screen: returns its screen as the bytes of a PNG file.
     :ivar phase: ``Running``, ``Scheduled``, ``Failed``, ...
     :ivar display: whether it has a graphics device.
     :ivar serial: whether it has a serial console.
@@ -48,6 +55,7 @@ class FakeVMI:
         changed: threading.Condition,
         *,
         console_backend: Backend | None = None,
+        screen: Callable[[], bytes] | None = None,
         phase: str = "Running",
         display: bool = True,
         serial: bool = True,
@@ -57,6 +65,7 @@ class FakeVMI:
         self.namespace = namespace
         self.backend = backend
         self.console_backend = console_backend
+        self.screen = screen or _grey
         self.phase = phase
         self.display = display
         self.serial = serial

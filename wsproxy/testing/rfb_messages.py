@@ -300,6 +300,11 @@ class ClientCutText:
         """Return the wire form, 8 bytes and the text."""
         return struct.pack(">B3xi", 6, len(self.text)) + self.text
 
+    @classmethod
+    def parse(cls, data: bytes) -> ClientCutText:
+        """Read one whole message."""
+        return cls(data[8:])
+
 
 # --- messages of the server ---
 
