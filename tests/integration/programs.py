@@ -41,9 +41,17 @@ class ProgramTestCase(ProxyTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        directory = tempfile.TemporaryDirectory(prefix="wsproxy-")
-        self.addCleanup(directory.cleanup)
-        self.directory = directory.name
+        self.directory = tempfile.mkdtemp(prefix="wsproxy-")
+        self.addCleanup(self._remove_directory)
+
+    def _remove_directory(self) -> None:
+        """Remove the test's directory; what a browser has started may write to it for a moment longer."""
+
+        def is_gone() -> bool:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return not os.path.exists(self.directory)
+
+        self.assertTrue(wait_until(is_gone, _END_TIMEOUT), f"{self.directory} cannot be removed")
 
     def path(self, name: str) -> str:
         """Return the path of a file in the test's directory."""

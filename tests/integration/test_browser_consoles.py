@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.integration.chromium import Browser, BrowserTestCase
-from tests.integration.machine import MachineTestCase
 from tests.integration.person import click, screen_of, type_text
 from tests.integration.programs import needs
+from tests.integration.qemu import start_screen_echo
 from tests.integration.web_clients import CLIENTS, WebClient
 from wsproxy.deadline import Deadline
 from wsproxy.testing.image import Image
@@ -35,7 +35,7 @@ class BrowserConsoles(BrowserTestCase):
         for client in CLIENTS:
             with self.subTest(client=client.name):
                 proxy = self.start_proxy(**client.settings(self.directory))
-                browser.open(client.url(proxy.address, self.token("machine"), "machine"))
+                browser.open(client.url(proxy.address, proxy.address, self.token("machine"), "machine"))
                 browser.wait_until(client.connected)
                 self.witness = self.connect(self.url(proxy, "witness"))
                 look(browser, client)
@@ -76,11 +76,12 @@ class TigerVNC(BrowserConsoles):
         self.each_client(socket_path, look)
 
 
-class QEMU(MachineTestCase, BrowserConsoles):
+@needs("qemu-system-x86_64", "qemu-system-x86")
+class QEMU(BrowserConsoles):
     def test_typing(self) -> None:
         """A machine that has booted shows what it says, and gets the keys."""
-        socket_path = self.start_machine()
-        typed = ""
+        socket_path, serial, typed = self.path("vnc"), self.path("serial"), ""
+        start_screen_echo(self, socket_path, serial)
 
         def look(browser: Browser, client: WebClient) -> None:
             nonlocal typed
@@ -89,7 +90,7 @@ class QEMU(MachineTestCase, BrowserConsoles):
             click(browser, client.canvas)
             typed += _TEXT
             type_text(browser, _TEXT)
-            self.wait_for_file(self.serial, typed.encode())
+            self.wait_for_file(serial, typed.encode())
             after = self.assert_same_screen(browser, client)
             self.assertGreater(after.differing_pixels(before), 5 * len(_TEXT))
 

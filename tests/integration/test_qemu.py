@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from tests.integration.machine import MachineTestCase
 from tests.integration.programs import ProgramTestCase, needs
-from tests.integration.qemu import start_serial_echo
+from tests.integration.qemu import start_screen_echo, start_serial_echo
 from wsproxy.testing.image import Image
 from wsproxy.testing.kubevirt_backends import UnixBackend
 from wsproxy.testing.raw_client import RawClient
@@ -27,12 +26,15 @@ def _lit_pixels(image: Image, line: int) -> int:
     return row.width * row.height - row.count((0, 0, 0))
 
 
-class QEMUTest(MachineTestCase):
+@needs("qemu-system-x86_64", "qemu-system-x86")
+class QEMUTest(ProgramTestCase):
     """In the in-cluster configuration: TLS and bearer token upstream."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.api.add_vmi("machine", self.namespace, backend=UnixBackend(self.start_machine()))
+        self.serial = self.path("serial")
+        self.qemu = start_screen_echo(self, self.path("vnc"), self.serial)
+        self.api.add_vmi("machine", self.namespace, backend=UnixBackend(self.path("vnc")))
         self.viewer = self.connect(self.url(self.start_proxy(), "machine"))
 
     def test_typing(self) -> None:

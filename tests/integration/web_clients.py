@@ -15,10 +15,15 @@ from wsproxy.routing import host_and_port
 
 __all__ = ["CLIENTS", "CONSOLE_PAGE", "NOVNC_INSTALLED", "NOVNC_RELEASE", "WebClient"]
 
+Address = tuple[str, int]
 Settings = dict[str, Any]
 
 _INSTALLED = "/usr/share/novnc"  # where Debian's package novnc puts it
 _RELEASE_PAGE = os.path.join(os.path.dirname(__file__), "novnc_release")
+
+
+_NOTICE = """["title", "text", "detail"]
+    .map(part => document.getElementById(`notice-${part}`).textContent).join("\\n")"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class WebClient:
     :ivar location: the page with its parameters, below the proxy's root, of host, port, token and VMI.
     :ivar connected: JavaScript: whether the console is open.
     :ivar canvas: CSS selector of its screen.
-    :ivar told: JavaScript: what it says to the person in front of it, "" for nothing.
+    :ivar told: JavaScript: what it says to the person in front of it.
     """
 
     name: str
@@ -41,9 +46,13 @@ class WebClient:
     canvas: str
     told: str
 
-    def url(self, address: tuple[str, int], token: str, vmi: str) -> str:
-        """Return the URL for a VMI's console at a proxy."""
-        return f"http://{host_and_port(*address)}/{self.location(*address, token, vmi)}"
+    def url(self, pages: Address, consoles: Address, token: str, vmi: str) -> str:
+        """Return the URL that opens a VMI's console.
+
+        :param pages: of the proxy that serves the page.
+        :param consoles: of the one that has the console, usually the same.
+        """
+        return f"http://{host_and_port(*pages)}/{self.location(*consoles, token, vmi)}"
 
 
 def _installed(directory: str) -> Settings:
@@ -77,7 +86,7 @@ CONSOLE_PAGE = WebClient(
     lambda host, port, token, vmi: f"console/#{token}/{vmi}",
     CONNECTED,
     CANVAS,
-    "document.getElementById('notice').innerText",
+    _NOTICE,
 )
 NOVNC_INSTALLED = WebClient(
     "noVNC 1.3",

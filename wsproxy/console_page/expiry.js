@@ -18,7 +18,7 @@ export function remainder(left, before) {
         return {shown: "", said: ""};
     }
     const shown = whole > 0 ? `Access ends in ${duration(whole)}` : "Access has ended";
-    const crossed = SAID.some(mark => whole <= mark && before > mark) || (whole <= 0 && before > 0);
+    const crossed = SAID.some(mark => whole <= mark && before > mark);
     return {shown, said: crossed ? shown : ""};
 }
 
