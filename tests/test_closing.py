@@ -141,8 +141,12 @@ class LostTest(unittest.TestCase):
     def test_upstream_never_spoke(self) -> None:
         """An upstream that ends before its first byte has refused: 4502."""
         closing = Closing()
-        self.assertEqual(closing.lost(UPSTREAM, heard=False), [SendClose(CLIENT, 4502, "upstream-refused")])
-        self.assertEqual(closing.ending, Ending("upstream", 4502, "upstream-refused"))
+        actions = closing.lost(UPSTREAM, heard=False)
+        assert closing.ending
+        self.assertEqual((closing.ending.by, closing.ending.code), ("upstream", 4502))
+        self.assertTrue(closing.ending.reason.startswith("upstream-refused: "), closing.ending.reason)
+        self.assertLessEqual(len(closing.ending.reason), 123)  # RFC 6455 section 5.5
+        self.assertEqual(actions, [SendClose(CLIENT, 4502, closing.ending.reason)])
 
     def test_client_vanishes(self) -> None:
         """A client that vanishes: the upstream gets 1000 if that is possible at once, then all is down."""

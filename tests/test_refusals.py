@@ -286,13 +286,18 @@ class Table(RefusalTestCase):
         self.assertEqual(self.api.connections, 0)
 
     def test_101_and_then_nothing(self) -> None:
-        """An upstream that ends right after its 101 is a refusal that only a Close frame can tell."""
+        """An upstream that ends right after its 101 is a refusal that only a Close frame can tell.
+
+        On a vnc route a browser is told by RFB, too, unless refusals go by HTTP.
+        """
         self.api.behaviour = Behaviour(eof=True)
-        client = self.ask(self.start_proxy(), f"/{self.token('vm')}/vm")
-        self.assertEqual(client.status, 101)
-        code, reason = client.recv_close()
-        self.assertEqual(code, 4502)
-        self.assertTrue(reason.startswith("upstream-refused"), reason)
+        auto, by_http = self.start_proxy(subresources=("console",)), self.start_proxy(reject="http")
+        asked = [(auto, "", ()), (auto, "/console", (_ORIGIN,)), (by_http, "", (_ORIGIN,))]
+        for proxy, end, headers in asked:
+            with self.subTest(end=end, headers=headers, auto=proxy is auto):
+                client = self.ask(proxy, _vm(self, end), *headers)
+                self.assert_close(client, 4502, "upstream-refused")
+        self.assert_rfb(auto, _vm(self, ""), 4502, "upstream-refused")
 
     def test_texts_of_the_api(self) -> None:
         """A long text of the API with control characters reaches nobody as it is."""

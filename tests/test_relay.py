@@ -15,6 +15,7 @@ from typing import cast
 from unittest import mock
 
 from tests.transports import in_thread
+from wsproxy import rfb
 from wsproxy.closing import Ending, Leg
 from wsproxy.deadline import Deadline
 from wsproxy.poller import Poller
@@ -107,6 +108,7 @@ class RelayTestCase(LeakTestCase):
 
     pair: Callable[[], tuple[socket.socket, socket.socket]] = staticmethod(socket.socketpair)
     with_poller = False
+    tells_by_rfb = False
 
     def setUp(self) -> None:
         super().setUp()
@@ -119,7 +121,13 @@ class RelayTestCase(LeakTestCase):
         self.near_client, self.near_upstream = self.transports(near_client, near_upstream)
         poller = self.start_poller() if self.with_poller else None
         self.relay = Relay(
-            self.near_client, self.near_upstream, _LIMITS, self._wake, lambda: self.now, poller=poller
+            self.near_client,
+            self.near_upstream,
+            _LIMITS,
+            self._wake,
+            lambda: self.now,
+            poller=poller,
+            tells_by_rfb=self.tells_by_rfb,
         )
         self.thread: threading.Thread | None = None
         for transport in (self.near_client, self.near_upstream):
@@ -679,6 +687,79 @@ class Ends(RelayTestCase):
         self.assertTrue(math.isfinite(self.tick(100)))
 
 
+class EndsBeforeTheFirstByte(RelayTestCase):
+    """What a browser is told that is about to speak RFB."""
+
+    tells_by_rfb = True
+
+    def assert_told(self, words: str, code: int, reason: str) -> None:
+        """Assert that the client gets RFB's refusal as two messages, and then a Close."""
+        for message in rfb.refusal(words):
+            frame = self.client.recv()
+            self.assertEqual((frame.opcode, frame.payload), (BINARY, message))
+        frame = self.client.recv()
+        self.assertEqual((frame.opcode, parse_close(frame.payload)), (CLOSE, (code, reason)))
+
+    def test_upstream_that_says_nothing(self) -> None:
+        """The words of a console that ends without a byte."""
+        self.start()
+        self.upstream.sock.shutdown(socket.SHUT_WR)
+        self.eventually(lambda: self.relay.ending is not None)
+        assert self.relay.ending
+        reason = self.relay.ending.reason
+        self.assert_told(reason.partition(": ")[2], 4502, reason)
+        self.client.send(BINARY, rfb.VERSION_3_8)  # nobody wants it any more
+        self.client.send(CLOSE, close_payload(4502, ""))
+        self.assert_over()
+
+    def test_ping_alone(self) -> None:
+        """A ping of the upstream is nothing that RFB is about."""
+        self.start()
+        ping = self.upstream.send(PING, b"x")
+        self.assertEqual(self.client.recv().raw, ping)
+        self.upstream.sock.shutdown(socket.SHUT_WR)
+        self.assert_told("upstream-closed", 1011, "upstream-closed")
+
+    def test_upstream_that_is_no_websocket(self) -> None:
+        """An upstream that breaks RFC 6455 at once."""
+        self.start()
+        self.upstream.sock.sendall(b"SSH-2.0-OpenSSH\r\n")
+        self.assert_told("upstream-protocol-error", 1011, "upstream-protocol-error")
+
+    def test_end_of_ours(self) -> None:
+        """We end it: the words behind the slug, or the slug if that is all."""
+        self.start()
+        self.relay.end(4410, "taken-over: by user 7")
+        self.assert_told("by user 7", 4410, "taken-over: by user 7")
+        self.relay.end(1012, "restarting")
+        self.assertEqual(self.upstream.recv_close(), (1000, ""))
+
+    def test_console_that_has_spoken(self) -> None:
+        """After the first byte of a console everything else would be taken for its next."""
+        self.start()
+        sent = self.upstream.send(BINARY, rfb.VERSION_3_8)
+        self.assertEqual(self.client.recv().raw, sent)
+        self.relay.end(1012, "restarting")
+        frame = self.client.recv()
+        self.assertEqual((frame.opcode, parse_close(frame.payload)), (CLOSE, (1012, "restarting")))
+
+    def test_client_that_leaves(self) -> None:
+        """A client that has said Close gets its answer, and nothing in front of it."""
+        self.start()
+        self.client.send(CLOSE, close_payload(1000, ""))
+        self.upstream.recv_close()
+        self.upstream.sock.shutdown(socket.SHUT_WR)
+        frame = self.client.recv()
+        self.assertEqual((frame.opcode, parse_close(frame.payload)), (CLOSE, (1000, "")))
+
+    def test_client_that_is_no_websocket(self) -> None:
+        """Nor does one that breaks RFC 6455."""
+        self.start()
+        self.client.sock.sendall(b"RFB 003.008\n")
+        frame = self.client.recv()
+        self.assertEqual((frame.opcode, parse_close(frame.payload)[0]), (CLOSE, 1002))
+
+
 class WithoutPoller(RelayTestCase):
     """What is so only where each direction has a thread all the time."""
 
@@ -759,6 +840,11 @@ class EndsWithPoller(WithPoller, Ends):
 
 
 @unittest.skipUnless(Poller.available, "needs epoll")
+class EndsBeforeTheFirstByteWithPoller(WithPoller, EndsBeforeTheFirstByte):
+    pass
+
+
+@unittest.skipUnless(Poller.available, "needs epoll")
 class BugsWithPoller(WithPoller, Bugs):
     pass
 
@@ -787,6 +873,10 @@ class CopyingOverTLS(WithClientTLS, Copying):
 
 
 class PingsOverTLS(WithClientTLS, Pings):
+    pass
+
+
+class EndsBeforeTheFirstByteOverTLS(WithClientTLS, EndsBeforeTheFirstByte):
     pass
 
 

@@ -16,6 +16,10 @@ from enum import Enum
 
 __all__ = ["Action", "Closing", "Ending", "Finish", "ForwardClose", "Leg", "SendClose"]
 
+_NEVER_SPOKE = (
+    "upstream-refused: the console ended before it showed anything; the machine may be starting or stopping"
+)
+
 
 class Leg(Enum):
     """One of the two connections of a session."""
@@ -124,7 +128,7 @@ class Closing:
         if leg is Leg.UPSTREAM and self.taken_over:
             by, (code, slug) = "proxy", self.taken_over
         elif leg is Leg.UPSTREAM:
-            code, slug = (1011, "upstream-closed") if heard else (4502, "upstream-refused")
+            code, slug = (1011, "upstream-closed") if heard else (4502, _NEVER_SPOKE)
         else:
             code, slug = 1000, "client-gone"
             # A client that said goodbye and left: its Close still deserves the upstream's answer.

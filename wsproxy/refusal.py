@@ -20,13 +20,21 @@ from .exceptions import Refused, TransportClosed
 from .transport import Transport
 from .upgrade import PLAIN_KUBEVIRT, Upgrade, answered_subprotocol, refusal_response
 
-__all__ = ["Refuser"]
+__all__ = ["Refuser", "by_websocket"]
 
 _CONVERSATION_SECONDS = 5.0
 _MAX_CONVERSATIONS = 64
 _RFB_VERSION_SIZE = 12
 _LINGER_SECONDS = 1.0
 _MOST_RECEIVED = 4096
+
+
+def by_websocket(mode: str, upgrade: Upgrade) -> bool:
+    """Whether the sender of an upgrade request is told by WebSocket why it is not let in.
+
+    :param mode: see :class:`Refuser`.
+    """
+    return mode == "close" or (mode == "auto" and upgrade.origin is not None)
 
 
 class Refuser:
@@ -64,7 +72,7 @@ class Refuser:
         :raises TransportClosed: if the client is gone.
         :raises TimeoutError: if it does not take the answer in time.
         """
-        websocket = self._mode == "close" or (self._mode == "auto" and upgrade and upgrade.origin is not None)
+        websocket = upgrade is not None and by_websocket(self._mode, upgrade)
         if upgrade and websocket and refused.close_code and self._conversations.acquire(blocking=False):
             try:
                 whole = Deadline(_CONVERSATION_SECONDS)

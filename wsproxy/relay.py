@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import rfb
 from .closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClose
 from .counters import Counters
 from .deadline import Clock
@@ -122,6 +123,7 @@ class Relay:
     :param poller: carries small messages; without one each direction has a thread all the time.
     :param counters: told how long the upstream's first byte and the answers to our pings take.
     :param session: the session's id, for the log.
+    :param tells_by_rfb: whether a client that is ended before it has got anything is told why by RFB, too.
     :ivar frame_too_big: whether a side was ended for a frame above the limit.
     """
 
@@ -135,6 +137,7 @@ class Relay:
         poller: Poller | None = None,
         counters: Counters | None = None,
         session: str = "",
+        tells_by_rfb: bool = False,
     ) -> None:
         self._limits = limits
         self._wake = wake
@@ -143,6 +146,7 @@ class Relay:
         self._counters = counters or Counters()
         self._log = SessionLogger(logger, session)
         self._session = session
+        self._tells_by_rfb = tells_by_rfb
         self._started = clock()
         self.frame_too_big = False
         self._sides = {
@@ -282,7 +286,7 @@ class Relay:
             if isinstance(action, SendClose):
                 side = self._sides[action.leg]
                 frame = side.own(Opcode.CLOSE, close_payload(action.code, action.reason))
-                side.writer.inject(frame, close=True)
+                side.writer.inject(self._failure(action) + frame, close=True)
             elif isinstance(action, ForwardClose):
                 self._sides[action.leg].writer.inject(close, close=True)
             elif isinstance(action, Finish):
@@ -292,6 +296,19 @@ class Relay:
             self._wake(0.0)
         elif started:
             self._wake(self._limits.close_timeout)
+
+    def _failure(self, close: SendClose) -> bytes:
+        """What goes ahead of a Close: RFB's failure message, for a browser that has not got anything yet.
+
+        noVNC shows that, and no close reason; it need not have answered the first of the two messages. Should
+        the console speak at this very moment, it understands neither, and shows what it does without them.
+        """
+        ending = self._closing.ending
+        wanted = self._tells_by_rfb and close.leg is Leg.CLIENT and not self._sides[Leg.UPSTREAM].pump.data
+        if not wanted or (ending and ending.by == Leg.CLIENT.value):
+            return b""
+        slug, _, words = close.reason.partition(": ")
+        return b"".join(build_frame(Opcode.BINARY, message) for message in rfb.refusal(words or slug))
 
     def _close_written(self, leg: Leg) -> None:
         self._act(lambda closing: closing.close_written(leg))

@@ -22,6 +22,7 @@ from .lifetime import Lifetime
 from .live_sessions import SessionHandle
 from .logs import get_logger, in_session
 from .pending import network_of
+from .refusal import by_websocket
 from .relay import Relay
 from .routing import Route, named_subresource
 from .sockets import wake
@@ -59,6 +60,7 @@ class _Opened:
     upstream: Upstream
     subprotocol: str | None
     dial_seconds: float
+    tells_by_rfb: bool
 
 
 class Session:
@@ -160,7 +162,8 @@ class Session:
             raise
         self._places = [place]
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        self._opened = _Opened(grant, route.vmi, subresource, upstream, agreed, seconds)
+        tells_by_rfb = subresource == "vnc" and by_websocket(config.reject, upgrade)
+        self._opened = _Opened(grant, route.vmi, subresource, upstream, agreed, seconds, tells_by_rfb)
         claim.won()
 
     def _check_address(self, client: Client) -> None:
@@ -219,6 +222,7 @@ class Session:
             poller=gateway.poller,
             counters=gateway.counters,
             session=self.id,
+            tells_by_rfb=opened.tells_by_rfb,
         )
         handle = self._handle = SessionHandle(
             relay,

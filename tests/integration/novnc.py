@@ -10,8 +10,9 @@ from typing import Any
 
 from tests.integration.chromium import Browser, BrowserTestCase
 from wsproxy.proxy import WebsocketProxy
+from wsproxy.routing import host_and_port
 
-__all__ = ["NoVNCTestCase"]
+__all__ = ["FileServer", "NoVNCTestCase"]
 
 _NOVNC = "/usr/share/novnc"  # where Debian's package novnc puts it
 
@@ -23,6 +24,27 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class FileServer:
+    """Serves the files of a directory on a port of its own.
+
+    :ivar address: its host and port.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(_Quiet, directory=directory)
+        )
+        self.address = ("127.0.0.1", self._server.server_port)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="novnc-files")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
 class NoVNCTestCase(BrowserTestCase):
     """Serves noVNC, and opens it in browsers."""
 
@@ -30,18 +52,12 @@ class NoVNCTestCase(BrowserTestCase):
         super().setUp()
         if not os.path.isdir(_NOVNC):
             self.skipTest("noVNC is not installed (Debian package novnc)")
-        self.web = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(_Quiet, directory=_NOVNC)
-        )
-        thread = threading.Thread(target=self.web.serve_forever, name="novnc-files")
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(self.web.server_close)
-        self.addCleanup(self.web.shutdown)
+        self.web = FileServer(_NOVNC)
+        self.addCleanup(self.web.close)
 
     def visit(self, browser: Browser, proxy: WebsocketProxy, path: str, **settings: str) -> None:
         """Open vnc.html as LabOrchestrator does, with further settings of noVNC."""
         host, port = proxy.address
         further = "".join(f"&{name}={value}" for name, value in settings.items())
         query = f"host={host}&port={port}&path={path}&autoconnect=1{further}"
-        browser.open(f"http://127.0.0.1:{self.web.server_port}/vnc.html?{query}")
+        browser.open(f"http://{host_and_port(*self.web.address)}/vnc.html?{query}")

@@ -144,10 +144,9 @@ class ProgramTestCase(ProxyTestCase):
         self.wait_for(lambda: os.path.exists(self.path(name)), "the socket of Xvnc")
         return xvnc, f":{display}", self.path(name)
 
-    def assert_typing_arrives(self, viewer: RFBClient, display: str) -> None:
-        """Start a terminal in an X server, type through the proxy, and check what is read and seen."""
+    def start_terminal(self, display: str) -> str:
+        """Start a terminal in an X server, and return the file of the lines that it has read."""
         started, read = self.path("started"), self.path("read")
-        empty = viewer.screenshot()
         self.start_program(
             "xterm",
             *("-display", display, "-geometry", "80x24+0+0", "-e", "sh", "-c"),
@@ -155,6 +154,12 @@ class ProgramTestCase(ProxyTestCase):
             *("sh", started, read),
         )
         self.wait_for_file(started, b"started")
+        return read
+
+    def assert_typing_arrives(self, viewer: RFBClient, display: str) -> None:
+        """Start a terminal in an X server, type through the proxy, and check what is read and seen."""
+        empty = viewer.screenshot()
+        read = self.start_terminal(display)
         # Without a window manager keys go to the window under the pointer.
         viewer.move(200, 100)
         shown = viewer.wait_until(lambda image: image.differing_pixels(empty) > 100_000)

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from tests.integration.programs import ProgramTestCase
 
-__all__ = ["LOAD_ADDRESS", "start_machine", "start_serial_echo"]
+__all__ = ["start_machine", "start_screen_echo", "start_serial_echo"]
 
-LOAD_ADDRESS = 0x7C00
-"""Where the BIOS loads the code to."""
+_LOAD_ADDRESS = 0x7C00  # where the BIOS loads the code to
 
 _SECTOR = 512
+
+_BANNER = b"wsproxy test machine, type something:\r\n\0"
+
+# 16-bit code, which the BIOS loads to 0000:7C00. It shows the banner, then reads keys for ever; each one it
+# writes to the first serial port and echoes on the screen.
+_SCREEN_ECHO = bytes.fromhex(
+    "31 C0"  #          xor ax, ax
+    "8E D8"  #          mov ds, ax
+    "8E D0"  #          mov ss, ax
+    "BC 00 7C"  #       mov sp, 0x7c00
+    "FB"  #             sti
+    "FC"  #             cld
+    "B8 03 00"  #       mov ax, 0x0003   80 x 25 characters
+    "CD 10"  #          int 0x10
+    "BE 00 00"  #       mov si, banner   behind the code, see below
+    "AC"  #       show: lodsb
+    "84 C0"  #          test al, al
+    "74 09"  #          jz key
+    "B4 0E"  #          mov ah, 0x0e     write a character
+    "BB 07 00"  #       mov bx, 0x0007
+    "CD 10"  #          int 0x10
+    "EB F2"  #          jmp show
+    "31 C0"  #     key: xor ax, ax       wait for a key
+    "CD 16"  #          int 0x16
+    "84 C0"  #          test al, al
+    "74 F8"  #          jz key
+    "BA F8 03"  #       mov dx, 0x03f8
+    "EE"  #             out dx, al
+    "B4 0E"  #          mov ah, 0x0e
+    "BB 07 00"  #       mov bx, 0x0007
+    "CD 10"  #          int 0x10
+    "EB EB"  #          jmp key
+)
+_MOV_SI = b"\xbe"
 
 # 16-bit code that returns each byte of the first serial port with one bit changed: letters in the other case.
 _SERIAL_ECHO = bytes.fromhex(
@@ -62,4 +96,17 @@ def start_serial_echo(case: ProgramTestCase, socket: str) -> subprocess.Popen[by
     options = ("-display", "none", "-chardev", port, "-serial", "chardev:port", "-debugcon", f"file:{booted}")
     qemu = start_machine(case, _SERIAL_ECHO, *options)
     case.wait_for_file(booted, b"!")
+    return qemu
+
+
+def start_screen_echo(case: ProgramTestCase, socket: str, serial: str) -> subprocess.Popen[bytes]:
+    """Start a machine that shows a banner, and then the keys that it gets.
+
+    :param socket: path of the Unix socket to make for its display, as KubeVirt does.
+    :param serial: path of a file for the same keys.
+    """
+    banner = (_LOAD_ADDRESS + len(_SCREEN_ECHO)).to_bytes(2, "little")
+    code = _SCREEN_ECHO.replace(_MOV_SI + b"\0\0", _MOV_SI + banner) + _BANNER
+    qemu = start_machine(case, code, "-serial", f"file:{serial}", "-vnc", f"unix:{socket}")
+    case.wait_for(lambda: os.path.exists(socket), "the socket of QEMU")
     return qemu

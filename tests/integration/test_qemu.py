@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from tests.integration.programs import ProgramTestCase, needs
-from tests.integration.qemu import LOAD_ADDRESS, start_machine, start_serial_echo
+from tests.integration.qemu import start_screen_echo, start_serial_echo
 from wsproxy.testing.image import Image
 from wsproxy.testing.kubevirt_backends import UnixBackend
 from wsproxy.testing.raw_client import RawClient
@@ -17,44 +15,6 @@ from wsproxy.testing.raw_client import RawClient
 _BINARY = 2
 _UPSTREAM_CLOSED = 1011
 _LINE_HEIGHT = 16
-_BANNER = b"wsproxy test machine, type something:\r\n\0"
-
-# 16-bit code, which the BIOS loads to 0000:7C00. It shows the banner, then reads keys for ever; each one it
-# writes to the first serial port and echoes on the screen.
-_CODE = bytes.fromhex(
-    "31 C0"  #          xor ax, ax
-    "8E D8"  #          mov ds, ax
-    "8E D0"  #          mov ss, ax
-    "BC 00 7C"  #       mov sp, 0x7c00
-    "FB"  #             sti
-    "FC"  #             cld
-    "B8 03 00"  #       mov ax, 0x0003   80 x 25 characters
-    "CD 10"  #          int 0x10
-    "BE 00 00"  #       mov si, banner   behind the code, see _code
-    "AC"  #       show: lodsb
-    "84 C0"  #          test al, al
-    "74 09"  #          jz key
-    "B4 0E"  #          mov ah, 0x0e     write a character
-    "BB 07 00"  #       mov bx, 0x0007
-    "CD 10"  #          int 0x10
-    "EB F2"  #          jmp show
-    "31 C0"  #     key: xor ax, ax       wait for a key
-    "CD 16"  #          int 0x16
-    "84 C0"  #          test al, al
-    "74 F8"  #          jz key
-    "BA F8 03"  #       mov dx, 0x03f8
-    "EE"  #             out dx, al
-    "B4 0E"  #          mov ah, 0x0e
-    "BB 07 00"  #       mov bx, 0x0007
-    "CD 10"  #          int 0x10
-    "EB EB"  #          jmp key
-)
-_MOV_SI = b"\xbe"
-
-
-def _code() -> bytes:
-    banner = (LOAD_ADDRESS + len(_CODE)).to_bytes(2, "little")
-    return _CODE.replace(_MOV_SI + b"\0\0", _MOV_SI + banner) + _BANNER
 
 
 def _lit_pixels(image: Image, line: int) -> int:
@@ -73,16 +33,9 @@ class QEMUTest(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.serial = self.path("serial")
-        self.qemu = self.start_qemu()
+        self.qemu = start_screen_echo(self, self.path("vnc"), self.serial)
         self.api.add_vmi("machine", self.namespace, backend=UnixBackend(self.path("vnc")))
         self.viewer = self.connect(self.url(self.start_proxy(), "machine"))
-
-    def start_qemu(self) -> subprocess.Popen[bytes]:
-        """Start a machine that boots the code above."""
-        options = ("-serial", f"file:{self.serial}", "-vnc", f"unix:{self.path('vnc')}")
-        qemu = start_machine(self, _code(), *options)
-        self.wait_for(lambda: os.path.exists(self.path("vnc")), "the socket of QEMU")
-        return qemu
 
     def test_typing(self) -> None:
         """What the machine shows is seen, and keys arrive: on its serial port and on its screen."""

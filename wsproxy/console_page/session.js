@@ -10,6 +10,7 @@ const FIRST_DELAY = {
     "lost": 1,
     "unreachable": 2,
     "upstream-closed": 2,
+    "upstream-protocol-error": 3,
     "vmi-not-running": 3,
     "vmi-not-found": 3,
     "failed": 3,

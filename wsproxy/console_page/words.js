@@ -38,6 +38,7 @@ const WORDS = {
     "max-age": ["The console was open for as long as is allowed", "Connect again to go on where you were."],
     "kicked": ["The console was closed by an operator", "Ask them before you connect again."],
     "upstream-closed": ["The machine closed the console", "It may have been stopped or restarted."],
+    "upstream-protocol-error": ["The connection broke", "The machine's side did not follow the WebSocket protocol."],
     "contested": [
         "The machine keeps closing the console",
         "Perhaps somebody else uses it at the same time: each of you would throw the other one out.",
@@ -82,7 +83,7 @@ const BY_CODE = {
 
 /** What of several meanings one code has; the slug tells. */
 const SLUGS = {
-    1011: ["upstream-closed", "upstream-refused"],
+    1011: ["upstream-closed", "upstream-refused", "upstream-protocol-error"],
     4401: ["token-expired"],
     4404: ["vmi-not-found"],
     4429: ["limit-user", "limit-vmi", "limit-address", "limit-failures"],

@@ -1,0 +1,438 @@
+"""Why a console is not opened, or ends, and what a person reads then: for tests, and for docs/console.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.integration.console_visits import USER, VMI, Visit
+from tests.integration.person import click
+from tests.integration.web_clients import CONSOLE_PAGE, NOVNC_INSTALLED, WebClient
+from tests.proxy_process import wait_until
+from wsproxy.proxy import WebsocketProxy
+from wsproxy.testing.kubevirt_http import Behaviour
+from wsproxy.testing.raw_client import RawClient
+
+__all__ = ["ENDS", "REFUSALS", "Cause"]
+
+_PART_OF_A_FRAME = b"\x82\x7e\x04\x00"
+_NEW_LINK = "Open the console again from where you got its link."
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a person has no console.
+
+    :ivar name: of its pictures.
+    :ivar what: what happened, in Markdown.
+    :ivar http: the status that a client gets which is told by HTTP; None for an end.
+    :ivar close: code and slug of the Close, in Markdown; None if there is none.
+    :ivar message: what the proxy says behind the slug, "" for nothing.
+    :ivar page: title and text that our page shows; None if that cannot happen to it.
+    :ivar provoke: brings a visit to it.
+    :ivar before: whether it happens before the VM's side has sent anything.
+    """
+
+    name: str
+    what: str
+    http: int | None
+    close: str | None
+    message: str
+    page: tuple[str, str] | None
+    provoke: Callable[[Visit], object]
+    before: bool = True
+
+    @property
+    def detail(self) -> str:
+        """The message as our page shows it, below its own words."""
+        told = f"it was taken over {self.message}" if self.name == "taken-over" else self.message
+        sentence = told if "." in told.partition(" ")[0][:-1] else told[:1].upper() + told[1:]  # a name
+        return sentence if sentence[-1:] in ("", ".", "!", "the page's origin is not allowed here") else f"{sentence}."
+
+    def words(self, client: WebClient) -> str | None:
+        """Return what a client says, as its ``told`` has it; None if it cannot come to that with it."""
+        if client is CONSOLE_PAGE:
+            return self.page and "\n".join((*self.page, self.detail))
+        if client is NOVNC_INSTALLED:
+            rejected = f"New connection has been rejected with reason: {self.message}"
+            return rejected if self.before else "Disconnected"
+        if self.before:
+            return f"securityfailure: {self.message}\ndisconnect: not clean"
+        return "disconnect: clean"
+
+
+def _open(**options: Any) -> Callable[[Visit], None]:
+    """Open the console at a proxy with these arguments."""
+    return lambda visit: visit.open(visit.start_proxy(**options))
+
+
+def _open_with(token: Callable[[Visit], str], vmi: str = VMI) -> Callable[[Visit], None]:
+    return lambda visit: visit.open(visit.start_proxy(), token=token(visit), vmi=vmi)
+
+
+def _machine(**properties: Any) -> Callable[[Visit], None]:
+    """Open the console of a VMI with these properties."""
+
+    def provoke(visit: Visit) -> None:
+        visit.case.api.add_vmi(VMI, visit.case.namespace, **properties)
+        visit.open(visit.start_proxy(dial_timeout=1.0))
+
+    return provoke
+
+
+def _viewed(vmi: str = VMI, user: str = "bob", **options: Any) -> Callable[[Visit], None]:
+    """Open the console while somebody looks at that of a VMI."""
+
+    def provoke(visit: Visit) -> None:
+        desktop = visit.vmi.backend
+        visit.case.api.add_vmi("other", visit.case.namespace, backend=desktop)
+        proxy = visit.start_proxy(**options)
+        visit.view(proxy, vmi, user)
+        visit.open(proxy)
+
+    return provoke
+
+
+def _from_elsewhere(visit: Visit) -> None:
+    visit.open(visit.start_proxy(allow_origin=["https://lab.example"]), from_elsewhere=True)
+
+
+def _forbidden_account(visit: Visit) -> None:
+    visit.case.api.forbid = True
+    visit.open(visit.start_proxy())
+
+
+def _crowd(visit: Visit) -> None:
+    """Have as many clients of the address as there may be say nothing.
+
+    Our page comes from the same proxy: it opens the console before that, and once more after it.
+    """
+    most = 4
+    proxy = visit.start_proxy(max_pending_per_address=most)
+    if visit.client is CONSOLE_PAGE:
+        visit.connect(proxy)
+        # The browser may have opened more connections than it needed.
+        visit.case.assertTrue(wait_until(lambda: proxy.connections == 1, 60.0))
+    before = proxy.connections
+    for _ in range(most):
+        visit.on_exit(RawClient(proxy.address).close)
+    visit.case.assertTrue(wait_until(lambda: proxy.connections == before + most))
+    if visit.client is not CONSOLE_PAGE:
+        return visit.open(proxy, from_elsewhere=True)
+    proxy.sessions()[0].close()
+    visit.browser.wait_until("document.getElementById('try-now').checkVisibility()")
+    click(visit.browser, "#try-now")
+
+
+def _failures(visit: Visit) -> None:
+    proxy = visit.start_proxy(max_failures=1)
+    with RawClient.open(f"ws://127.0.0.1:{proxy.address[1]}/garbage/{VMI}") as other:
+        other.wait_for_end()
+    visit.open(proxy)
+
+
+def _stop_while_dialling(visit: Visit) -> None:
+    api = visit.case.api
+    api.add_vmi(VMI, visit.case.namespace, behaviour=Behaviour(hang=True))
+    proxy, dials = visit.start_proxy(), len(api.requests)
+    visit.open(proxy)
+    api.wait_for_requests(dials + 1, 30.0)
+    proxy.stop_thread()
+
+
+def _connected(end: Callable[[Visit, WebsocketProxy], object], **options: Any) -> Callable[[Visit], None]:
+    """Open the console at a proxy with these arguments, and end it."""
+
+    def provoke(visit: Visit) -> None:
+        proxy = visit.start_proxy(**options)
+        visit.connect(proxy)
+        end(visit, proxy)
+
+    return provoke
+
+
+def _break_off(visit: Visit, proxy: WebsocketProxy) -> None:
+    """Leave a frame incomplete, so that no Close can follow."""
+    [console] = visit.vmi.sessions
+    console.send_raw(_PART_OF_A_FRAME)
+    console.drop()
+
+
+def _expire(visit: Visit) -> None:
+    """Open the console with a token that expires once it is open, however slow this machine is."""
+    proxy = visit.start_proxy()
+    for seconds in (3, 12, 48):
+        visit.open(proxy, token=visit.token(expires_in=seconds))
+        try:
+            visit.browser.wait_until(visit.client.connected, seconds)
+        except AssertionError:
+            visit.browser.open("about:blank")
+        else:
+            return
+
+
+REFUSALS = (
+    Cause(
+        "bad-request",
+        "the link is malformed: here a name that no VM can have",
+        400,
+        "4400 `bad-request`",
+        "the VMI in the path is not a Kubernetes name (DNS-1123 subdomain)",
+        ("The link is not right", f"The proxy does not understand it. {_NEW_LINK}"),
+        _open_with(lambda visit: visit.token(), "VM"),
+    ),
+    Cause(
+        "not-found",
+        "the path is no console's, for instance because the path prefix is wrong",
+        404,
+        "4404 `not-found`",
+        "the path must be /TOKEN/VMI or /TOKEN/VMI/SUBRESOURCE",
+        None,
+        _open_with(lambda visit: f"x/y/{visit.token()}"),
+    ),
+    Cause(
+        "bad-token",
+        "the token is not valid, or revoked",
+        401,
+        "4401 `bad-token`",
+        "the token is not a JWT",
+        ("The link is not valid", f"The proxy does not accept its token. {_NEW_LINK}"),
+        _open_with(lambda visit: "garbage"),
+    ),
+    Cause(
+        "token-expired",
+        "the token has expired",
+        401,
+        "4401 `token-expired`",
+        "the token has expired",
+        ("Your access has expired", _NEW_LINK),
+        _open_with(lambda visit: visit.token(expires_in=-60)),
+    ),
+    Cause(
+        "forbidden",
+        "the token is not for this VM",
+        403,
+        "4403 `forbidden`",
+        "the token does not allow this VMI",
+        ("This console is not for you", "The link does not allow it, or not from this page."),
+        _open_with(lambda visit: visit.token(), "other"),
+    ),
+    Cause(
+        "forbidden-page",
+        "the page comes from a place that is not allowed (`WSPROXY_ALLOW_ORIGIN`)",
+        403,
+        "4403 `forbidden`",
+        "?",
+        None,
+        _from_elsewhere,
+    ),
+    Cause(
+        "vmi-not-found",
+        "there is no such VM",
+        404,
+        "4404 `vmi-not-found`",
+        'virtualmachineinstance.kubevirt.io "gone" not found',
+        ("The machine is not there", "It may be stopped, or not have been made yet."),
+        _open_with(lambda visit: visit.case.token("gone"), "gone"),
+    ),
+    Cause(
+        "console-busy",
+        "somebody else has the console (`WSPROXY_CONSOLE=refuse`)",
+        409,
+        "4409 `console-busy`",
+        "the console is in use by bob",
+        ("Somebody else is using this console", "Try again when they have left it."),
+        _viewed(console="refuse", show_user=True),
+    ),
+    Cause(
+        "vmi-not-running",
+        "the VM does not run",
+        409,
+        "4420 `vmi-not-running`",
+        "VMI is not running",
+        ("The machine is not running", "The console opens as soon as it has started."),
+        _machine(phase="Scheduled"),
+    ),
+    Cause(
+        "vmi-no-console",
+        "the VM has no display",
+        409,
+        "4421 `vmi-no-console`",
+        "No graphics devices are present.",
+        ("The machine has no console of this kind", "It was made without one."),
+        _machine(display=False),
+    ),
+    Cause(
+        "limit-user",
+        "the user has as many sessions as allowed",
+        429,
+        "4429 `limit-user`",
+        "you have as many sessions as you may",
+        ("You have too many consoles open", "Close one that you do not need."),
+        _viewed("other", USER, max_sessions_per_user=1),
+    ),
+    Cause(
+        "limit-vmi",
+        "the console has as many sessions as allowed",
+        429,
+        "4429 `limit-vmi`",
+        "this console has as many sessions as it may",
+        ("Too many people are at this machine", "One of them has to leave first."),
+        _viewed(max_sessions_per_vmi=1),
+    ),
+    Cause(
+        "limit-address",
+        "too many clients of the network have not authenticated",
+        429,
+        "4429 `limit-address`",
+        "too many connections from your address have not authenticated yet",
+        ("Too many connections come from your network", "Close consoles that you do not need."),
+        _crowd,
+    ),
+    Cause(
+        "limit-failures",
+        "too many attempts of the network have failed",
+        429,
+        "4429 `limit-failures`",
+        "too many attempts from your address have failed",
+        ("Too many attempts have failed", "The proxy takes no more from your network for a while."),
+        _failures,
+    ),
+    Cause(
+        "busy",
+        "the proxy has as many sessions as allowed",
+        503,
+        "4503 `busy`",
+        "the proxy has as many sessions as it may",
+        ("The proxy is full", "It has room again when others have left."),
+        _viewed("other", max_sessions=1),
+    ),
+    Cause(
+        "draining",
+        "the proxy is stopping",
+        503,
+        "4503 `draining`",
+        "the proxy is stopping",
+        ("The proxy is restarting", "It will be back in a moment."),
+        _stop_while_dialling,
+    ),
+    Cause(
+        "upstream-refused",
+        "the API refuses the proxy itself, or fails",
+        502,
+        "4502 `upstream-refused`",
+        "the Kubernetes API refused",
+        ("The cluster did not open the console", "If this goes on, tell whoever runs it."),
+        _forbidden_account,
+    ),
+    Cause(
+        "upstream-ended",
+        "the API accepts, and ends the console before the VM's side has sent anything",
+        None,
+        "4502 `upstream-refused`",
+        "the console ended before it showed anything; the machine may be starting or stopping",
+        ("The cluster did not open the console", "If this goes on, tell whoever runs it."),
+        _machine(behaviour=Behaviour(eof=True)),
+    ),
+    Cause(
+        "upstream-timeout",
+        "the API does not answer",
+        504,
+        "4504 `upstream-timeout`",
+        "the Kubernetes API did not answer in time",
+        ("The cluster does not answer", "If this goes on, tell whoever runs it."),
+        _machine(behaviour=Behaviour(hang=True)),
+    ),
+)
+"""Before anything was seen. For each the HTTP status is what other clients than browsers get."""
+
+
+def _end(
+    name: str,
+    what: str,
+    close: str | None,
+    page: tuple[str, str],
+    provoke: Callable[[Visit], object],
+    message: str = "",
+) -> Cause:
+    return Cause(name, what, None, close, message, page, provoke, before=False)
+
+
+ENDS = (
+    _end(
+        "upstream-closed",
+        "KubeVirt drops the connection: the VM was stopped, or the console opened in another way",
+        "1011 `upstream-closed`",
+        ("The machine closed the console", "It may have been stopped or restarted."),
+        _connected(lambda visit, proxy: visit.vmi.drop_sessions()),
+    ),
+    _end(
+        "close",
+        "the VM's side sends a Close of its own, which is forwarded",
+        "as it is; here 1000",
+        ("The console was closed", "Connect again to go on where you were."),
+        _connected(lambda visit, proxy: visit.vmi.sessions[0].send_close(1000, "closing time")),
+        "closing time",
+    ),
+    _end(
+        "taken-over",
+        "somebody else has taken the console over (`WSPROXY_CONSOLE=takeover`)",
+        "4410 `taken-over`",
+        ("Somebody else took this console over", "If you take it back, they lose it."),
+        _connected(lambda visit, proxy: visit.view(proxy), console="takeover", show_user=True),
+        "by bob",
+    ),
+    _end(
+        "expired",
+        "the token's time is over",
+        "4411 `expired`",
+        ("Your access has expired", _NEW_LINK),
+        _expire,
+    ),
+    _end(
+        "idle",
+        "nobody has typed or moved the mouse for too long (`WSPROXY_IDLE_TIMEOUT`)",
+        "4408 `idle`",
+        ("The console was closed because nobody used it", "Connect again to go on where you were."),
+        _open(idle_timeout=1.0),
+        "the client sent no data for 1 s",
+    ),
+    _end(
+        "max-age",
+        "the session has lasted as long as allowed (`WSPROXY_MAX_AGE`)",
+        "4412 `max-age`",
+        ("The console was open for as long as is allowed", "Connect again to go on where you were."),
+        _open(max_age=1.0),
+        "a session lasts 1 s at most",
+    ),
+    _end(
+        "kicked",
+        "the operator has ended it (`wsproxy sessions kick`)",
+        "4499 `kicked`",
+        ("The console was closed by an operator", "Ask them before you connect again."),
+        _connected(lambda visit, proxy: proxy.sessions()[0].close()),
+    ),
+    _end(
+        "restarting",
+        "the proxy stops",
+        "1012 `restarting`",
+        ("The proxy is restarting", "It will be back in a moment."),
+        _connected(lambda visit, proxy: proxy.stop_thread()),
+    ),
+    _end(
+        "protocol-error",
+        "the VM's side breaks RFC 6455, or sends too big a frame",
+        "1011 `upstream-protocol-error`",
+        ("The connection broke", "The machine's side did not follow the WebSocket protocol."),
+        _connected(lambda visit, proxy: visit.vmi.sessions[0].send_raw(b"\xff\xff")),
+    ),
+    _end(
+        "lost",
+        "the network is cut, or the session ends where no Close can be sent",
+        None,
+        ("The connection was lost", "The network, or the proxy, has gone away."),
+        _connected(_break_off),
+    ),
+)
+"""After the console was seen."""
