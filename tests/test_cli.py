@@ -22,6 +22,7 @@ from tests.issuer import Issuer, SigningKey, http_answer
 from tests.processes import python
 from wsproxy.check import check, raise_descriptor_limit
 from wsproxy.cli import main
+from wsproxy.exceptions import UpstreamTimeout
 from wsproxy.keyring import Keyring
 from wsproxy.keys import load_keys
 from wsproxy.settings import config_from_env
@@ -438,6 +439,22 @@ class Check(ProxyTestCase):
                 finding = list(check(config))[-1]
             self.assertTrue(finding.ok)
             self.assertIn("the API does not say", str(finding))
+
+    def test_screenshots(self) -> None:
+        """With pictures of screens it asks for their permissions, and whether KubeVirt disturbs nobody."""
+        on = {"WSPROXY_SCREENSHOTS": "true", "WSPROXY_NAMESPACES": "lab-1"}
+        status, lines = self.check(**on)
+        self.assertEqual(status, 0, lines)
+        for line, subresource in zip(lines[-3:], ("vnc", "vnc/screenshot"), strict=False):
+            self.assertIn(f"get virtualmachineinstances/{subresource} of", line)
+        self.assertIn("KubeVirt: v1.7.0", lines[-1])
+        for version in ("v1.6.3", ""):
+            self.api.kubevirt_version = version
+            self.assert_fault(version or "unknown", "switch WSPROXY_SCREENSHOTS off", **on)
+        with mock.patch(
+            "wsproxy.check.Dialler.get", side_effect=UpstreamTimeout("it did not answer in time")
+        ):
+            self.assert_fault("does not say its version", "in time", **on)
 
     def test_few_descriptors(self) -> None:
         """A low limit on open files is a fault."""

@@ -165,6 +165,8 @@ class FieldsTest(ConfigCase):
                 with self.subTest(name=name, value=value):
                     (fault,) = self.faults(**{name: value})
                     self.assertIn(name, fault)
+        (fault,) = self.faults(screenshots=True, api_path="/lab/{namespace}/{vmi_name}/vnc")
+        self.assertIn("screenshots", fault)
         for sources in (("*",), ("self", "a.example")):
             (fault,) = self.faults(console_page=True, frame_ancestors=sources)
             self.assertIn("frame_ancestors", fault)

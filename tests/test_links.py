@@ -6,7 +6,7 @@ import unittest
 from typing import Any
 
 from wsproxy.config import Config
-from wsproxy.links import console_url
+from wsproxy.links import console_url, page_url
 from wsproxy.routing import Route, session_route
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.raw_client import RawClient
@@ -114,8 +114,37 @@ class ConsoleURL(unittest.TestCase):
                 console_url(config(), "ws://x", TOKEN, "ubuntu", subresource)
 
 
+class PageURL(unittest.TestCase):
+    def test_links(self) -> None:
+        """The token stands in the fragment of the page's URL, below the base's path or the prefix."""
+        given = config(console_page=True, host_path_prefix="a/b", subresources=("console",))
+        for base, vmi, subresource, expected in (
+            ("https://lab.example", "ubuntu", None, f"https://lab.example/a/b/console/#{TOKEN}/ubuntu"),
+            ("wss://lab.example/ws/", None, None, f"https://lab.example/ws/console/#{TOKEN}"),
+            ("ws://ws:5001", "a.b", "console", f"http://ws:5001/a/b/console/#{TOKEN}/a.b/console"),
+        ):
+            with self.subTest(base):
+                self.assertEqual(page_url(given, base, TOKEN, vmi, subresource), expected)
+
+    def test_links_that_would_not_work(self) -> None:
+        """What the page would not take is refused, and no token is quoted."""
+        given = config(console_page=True, tickets=True)
+        for settings, base, token, vmi, subresource, reason in (
+            (config(), "https://x", TOKEN, "ubuntu", None, "set console_page"),
+            (given, "https://x", TICKET, "ubuntu", None, "no JWT"),
+            (given, "https://x", f"a.b.{'c' * 8189}", "ubuntu", None, "no JWT"),
+            (given, "https://x", TOKEN, "Ubuntu", None, "no Kubernetes name"),
+            (given, "https://x", TOKEN, "ubuntu", "console", "is not enabled"),
+            (given, "https://x", TOKEN, None, "vnc", "needs a VMI"),
+            (given, "https://x/#y", TOKEN, "ubuntu", None, "the base must look like"),
+        ):
+            with self.subTest(reason), self.assertRaisesRegex(ValueError, reason) as caught:
+                page_url(settings, base, token, vmi, subresource)
+            self.assertNotIn(token, str(caught.exception))
+
+
 class OfAProxy(ProxyTestCase):
-    """``proxy.console_url``."""
+    """``proxy.console_url`` and ``proxy.page_url``."""
 
     tls = False
 
@@ -140,6 +169,13 @@ class OfAProxy(ProxyTestCase):
         with self.assertRaisesRegex(ValueError, "say base="):
             proxy.console_url(token, "vm")
         self.assert_opens(proxy.console_url(token, "vm", base=f"http://127.0.0.1:{proxy.address[1]}/"))
+
+    def test_page(self) -> None:
+        """The link to the page leads to the proxy itself."""
+        proxy = self.start_proxy(console_page=True)
+        scheme = "https" if self.client_tls else "http"
+        expected = "{}://{}:{}/console/#{}/vm".format(scheme, *proxy.address, TOKEN)
+        self.assertEqual(proxy.page_url(TOKEN, "vm"), expected)
 
     def test_not_running(self) -> None:
         """A proxy that does not run has no address, but its settings are enough with a base."""

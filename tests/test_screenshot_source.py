@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from wsproxy.testing.png import encode_png
 from wsproxy.testing.raw_client import RawClient
 from wsproxy.wsgi import ConsoleApp
 
+from .proxy_process import ProxyProcess
 from .transports import in_thread
 from .wsgi_host import Host
 
@@ -253,6 +255,21 @@ class AuthorisationTest(ScreenshotCase):
             self.assert_picture(target, "Origin: https://good.example")
             self.assert_kept_out(403, "forbidden", target, f"Origin: {_FOREIGN}")
 
+    def test_origin_required(self) -> None:
+        """Where clients without Origin are refused, the proxy's own page is none: its GETs have no Origin."""
+        proxy = self.start_proxy(require_origin=True, console_page=True)
+        with self.at(proxy):
+            self.assert_kept_out(403, "forbidden", "/-/vm/screenshot.png", self.bearer())
+            for site in ("cross-site", "same-site", "none", "same-origin\r\nSec-Fetch-Site: same-origin"):
+                self.assert_kept_out(
+                    403, "forbidden", "/-/vm/screenshot.png", self.bearer(), f"Sec-Fetch-Site: {site}"
+                )
+            own = "Sec-Fetch-Site: same-origin"
+            self.assert_picture("/-/vm/screenshot.png", self.bearer(), own)
+            self.assertEqual(self.ask("/console/grant", self.bearer(), own)[0], 200)
+            foreign = f"Origin: {_FOREIGN}"
+            self.assert_picture("/-/vm/screenshot.png", self.bearer(), own, foreign)  # no list, no demand
+
     def test_revoked(self) -> None:
         """A token that was revoked shows nothing any more, not even what is known."""
         token = self.token("vm")
@@ -455,6 +472,22 @@ class ConsoleAloneTest(ScreenshotCase):
                     self.assert_refused(502, "upstream-refused", "/-/vm/screenshot.png", self.bearer())
 
 
+class ProgramTest(ScreenshotCase):
+    fresh = False
+
+    def test_workers(self) -> None:
+        """Each of several processes answers, and keeps pictures of its own."""
+        proxy = ProxyProcess(self.api, WSPROXY_SCREENSHOTS="true", WSPROXY_WORKERS="2", LOGLEVEL="DEBUG")
+        self.addCleanup(proxy.close)
+        token = self.token("vm")
+        with mock.patch.object(type(self), "address", proxy.address):
+            for _ in range(8):
+                self.assert_picture(f"/{token}/vm/screenshot.png")
+        self.assertIn(len(self.asked), (1, 2))
+        self.assertEqual(proxy.stop(signal.SIGTERM), 0)
+        self.assertNotIn(token[-40:].encode(), proxy.output)
+
+
 class StopTest(ScreenshotCase):
     def test_stop(self) -> None:
         """A proxy that stops waits for no picture; who asked for one is told."""
@@ -467,6 +500,9 @@ class StopTest(ScreenshotCase):
             self.assertTrue(self.api.wait_for(lambda: bool(self.asked), _WAIT))
             proxy.stop_thread()
             asking()
+        self.vmi.behaviour = None
+        with self.at(proxy.run_in_thread("127.0.0.1", 0)):
+            self.assert_picture("/-/vm/screenshot.png", self.bearer())
 
 
 class ClientTLSTest(AnswersTest):

@@ -119,6 +119,10 @@ def _from_elsewhere(target: Callable[[SecretsTestCase], str]) -> Callable[[Secre
     return lambda case: RawClient.request(target(case), ["Origin: http://elsewhere.example"])
 
 
+def _picture(target: str) -> bytes:
+    return f"GET {target}/screenshot.png HTTP/1.1\r\nHost: proxy\r\n\r\n".encode()
+
+
 _TICKET_LINES = "Authorization: Bearer TOKEN\r\nContent-Type: application/json\r\n"
 
 
@@ -193,6 +197,15 @@ REFUSALS = (
     ),
     Refusal("content-too-large", request=_post('"TOKEN' * 40)),
     Refusal("unsupported-media-type", request=_post("{}", "text/TOKEN")),
+    # A picture of the screen.
+    Refusal("bad-token", request=lambda case: _picture(_tampered(case))),
+    Refusal("forbidden", request=lambda case: _picture(f"/{case.token('other')}/vm")),
+    Refusal("bad-request", request=lambda case: _picture(f"/{case.token('vm')}/VM")),
+    Refusal(
+        "vmi-not-running",
+        lambda case: case.add_vmi(phase="Scheduled"),
+        request=lambda case: _picture(f"/{case.token('vm')}/vm"),
+    ),
     # What the Kubernetes API refuses.
     Refusal("vmi-not-found", lambda case: case.api.remove_vmi("vm", case.namespace), browser=True),
     Refusal("vmi-not-running", lambda case: case.add_vmi(phase="Scheduled"), browser=True),
@@ -452,6 +465,7 @@ class Program(SecretsTestCase):
             WSPROXY_CREDENTIALS=",".join(CREDENTIALS),
             WSPROXY_ALLOW_ORIGIN=PAGE,
             WSPROXY_TICKETS="true",
+            WSPROXY_SCREENSHOTS="true",
             WSPROXY_LOG_FORMAT="json",
             WSPROXY_AUDIT_LOG=audit,
         )
@@ -518,6 +532,7 @@ class Library(SecretsTestCase):
             credentials=CREDENTIALS,
             allow_origin=[PAGE],
             tickets=True,
+            screenshots=True,
         )
         self.address = proxy.address
         self.fail_with_a_bug()

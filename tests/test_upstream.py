@@ -690,6 +690,22 @@ class Statuses(DiallerTestCase):
                     self.assertRegex(refusal.message, r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")
                     self.assertRegex(refusal.log_detail or "", r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")
 
+    def test_500_in_the_words_of_virt_api(self) -> None:
+        """virt-api's own words mean what they do also with a 500, as it says them of pictures; no others."""
+        known: dict[str, type[Refused]] = {
+            "VMI is not running": VMINotRunning,
+            "No graphics devices are present.\n": VMINoConsole,
+            _NOT_FOUND: VMINotFound,
+        }
+        for text, kind in known.items():
+            refusal = refusal_of(500, text.encode())
+            self.assertIs(type(refusal), kind)
+            self.assertEqual(refusal.message, text.strip())
+            self.assertIn("HTTP 500", refusal.log_detail or "")
+            for other in (f"10.0.0.1: {text}", f"{text} on node-7", text.upper()):
+                self.assertEqual(refusal_of(500, other.encode()).message, "the Kubernetes API refused")
+            self.assertIs(type(refusal_of(503, text.encode())), UpstreamRefused)
+
     def test_bodies_that_are_odd(self) -> None:
         """No body, however odd, is more than a refusal."""
         odd = (

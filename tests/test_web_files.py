@@ -321,6 +321,14 @@ class Reload(WebFilesCase):
         contents = [self.content(files, f"/{name}.js") for name in "abc"]
         self.assertEqual(contents, [b"new", None, b"new"])
 
+    def test_signal(self) -> None:
+        """A gateway's reload, which SIGHUP is, reads them, too."""
+        self.write("a.js")
+        gateway = examine(self.config(web=str(self.web)))
+        self.write("a.js", content=b"new")
+        gateway.reload()
+        self.assertEqual(self.content(gateway.files, "/a.js"), b"new")
+
     def test_a_fault(self) -> None:
         """If the files cannot be read any more, those from before stay, and the log says so."""
         self.write("a.js")

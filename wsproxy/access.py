@@ -28,7 +28,7 @@ __all__ = ["AccessControl"]
 
 logger = get_logger("wsproxy.access")
 
-_OWN_SITES = {"same-origin", "none"}  # Fetch Metadata: our own page, or the address bar
+_OWN_PAGE, _ADDRESS_BAR = "same-origin", "none"  # of Sec-Fetch-Site (Fetch Metadata Request Headers)
 
 
 class AccessControl:
@@ -137,10 +137,13 @@ class AccessControl:
     def _check_origin(self, head: RequestHead, client: Client, ambient: bool) -> None:
         """Check the page; a client certificate, where they are asked for, goes along with every request."""
         ambient = ambient or self._config.tls_client_ca is not None
+        site = (
+            [value.strip().lower() for value in head.values("sec-fetch-site")] if head.origin is None else []
+        )
+        if site == [_OWN_PAGE]:
+            return  # a GET of our own page's, which has no Origin; no page can forge this one
         self._config.origin_policy.check(head.origin, client.own, ambient=ambient)
-        # A page says no Origin when it shows a picture, but modern browsers say where the page is from.
-        sites = {value.strip().lower() for value in head.values("sec-fetch-site")}
-        if ambient and head.origin is None and not sites <= _OWN_SITES:
+        if ambient and site not in ([], [_ADDRESS_BAR]):  # another page's picture, say
             raise Forbidden("the page's origin is not allowed here")
 
     # For POST /ticket

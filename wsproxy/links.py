@@ -1,4 +1,4 @@
-"""URLs of consoles, as they are handed to browsers. No I/O."""
+"""URLs of consoles and of the page that shows them, as they are handed to browsers. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .credentials import looks_like_ticket
 from .routing import is_dns_subdomain
 from .tokens import MAX_TOKEN_SIZE
 
-__all__ = ["console_url"]
+__all__ = ["console_url", "page_url"]
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")  # RFC 3986 section 3.2
@@ -32,12 +32,42 @@ def console_url(config: Config, base: str, token: str, vmi: str, subresource: st
     :raises ValueError: if any of these cannot be part of a console's URL. The text does not quote the token.
     """
     _check_token(config, token)
+    _check_console(config, vmi, subresource)
+    root, path = _parsed(base)
+    return "/".join([root, *(path or config.prefix), token, vmi, *([subresource] if subresource else [])])
+
+
+def page_url(
+    config: Config, base: str, token: str, vmi: str | None = None, subresource: str | None = None
+) -> str:
+    """Return the link to a console on the console page: ``BASE/console/#TOKEN/VMI``.
+
+    :param config: of the proxy that will be asked.
+    :param base: as for :func:`console_url`, but the link has http or https.
+    :param token: a token. It is not verified, but must be one that the page would look at.
+    :param vmi: name of the virtual machine instance; None to let the person choose.
+    :param subresource: None for the default one.
+    :raises ValueError: if any of these cannot be part of such a link, or if the proxy has no such page. The
+        text does not quote the token.
+    """
+    if not config.console_page:
+        raise ValueError("the proxy has no console page; set console_page")
+    if not _JWT.fullmatch(token) or len(token) > MAX_TOKEN_SIZE:
+        raise ValueError("the token is no JWT that the console page would take")
+    if vmi is None and subresource is not None:
+        raise ValueError("a subresource needs a VMI")
+    if vmi is not None:
+        _check_console(config, vmi, subresource)
+    root, path = _parsed(base)
+    page = "/".join([root.replace("ws", "http", 1), *(path or config.prefix), "console/"])
+    return f"{page}#{'/'.join(part for part in (token, vmi, subresource) if part is not None)}"
+
+
+def _check_console(config: Config, vmi: str, subresource: str | None) -> None:
     if not is_dns_subdomain(vmi):
         raise ValueError("the VMI's name is no Kubernetes name (DNS-1123 subdomain)")
     if subresource is not None and subresource not in config.enabled_subresources:
         raise ValueError(f"the subresource {subresource!r} is not enabled")
-    root, path = _parsed(base)
-    return "/".join([root, *(path or config.prefix), token, vmi, *([subresource] if subresource else [])])
 
 
 def _check_token(config: Config, token: str) -> None:

@@ -20,7 +20,7 @@ from .forks import in_forked_child
 from .gateway import Gateway, examine
 from .hooks import Hooks, OnClose, OnOpen
 from .kicks import Kicks
-from .links import console_url
+from .links import console_url, page_url
 from .listeners import UNIX, address_text, listen, listen_for_operator
 from .live_sessions import SessionHandle
 from .logs import get_logger
@@ -373,6 +373,22 @@ class WebsocketProxy:
         :raises RuntimeError: without a base, if the proxy does not run, or was inherited over a fork.
         """
         return console_url(self.config, base or self._own_base(), token, vmi, subresource)
+
+    def page_url(
+        self, token: str, vmi: str | None = None, *, subresource: str | None = None, base: str | None = None
+    ) -> str:
+        """Return the link to a console on the console page: ``http://HOST:PORT/console/#TOKEN/VMI``.
+
+        It gives access to whoever has it, for as long as the token is valid. Does not block.
+
+        :param token: see :func:`.make_token`.
+        :param vmi: name of the virtual machine instance; None to let the person choose.
+        :param subresource: None for that of ``api_path``.
+        :param base: see :meth:`console_url`.
+        :raises ValueError: as there, and if ``console_page`` is not set.
+        :raises RuntimeError: as there.
+        """
+        return page_url(self.config, base or self._own_base(), token, vmi, subresource)
 
     def _own_base(self) -> str:
         host, port = self.address

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 
 from wsproxy.exceptions import ConfigError, Refused
-from wsproxy.routing import ApiPath, Route, endpoint_of, prefix_segments, session_route
+from wsproxy.routing import (
+    ApiPath,
+    Route,
+    endpoint_of,
+    file_path,
+    prefix_segments,
+    screenshot_route,
+    session_route,
+)
 
 from .texts import assert_own_text
 
@@ -30,6 +38,8 @@ def check(data: bytes) -> None:
     target = data[1:].decode("latin-1")
     prefix = _PREFIXES[(data[0] if data else 0) % len(_PREFIXES)]
     _check_endpoint(target, prefix)
+    _check_screenshot(target, prefix)
+    _check_file(target, prefix)
     route = _routed(target, prefix)
     if route is not None:
         _check_route(route, target, prefix)
@@ -55,6 +65,34 @@ def _check_endpoint(target: str, prefix: tuple[str, ...]) -> None:
         return
     path = [part for part in target.partition("?")[0].split("/") if part]
     assert path in ([endpoint.name], [*prefix, endpoint.name])
+
+
+def _check_screenshot(target: str, prefix: tuple[str, ...]) -> None:
+    try:
+        route = screenshot_route(target, prefix)
+    except Refused as refused:
+        assert_own_text(refused)
+        return
+    if route is None:
+        return
+    names = [route.token or "-", *([route.namespace] if route.namespace else []), route.vmi, "screenshot.png"]
+    path = target.partition("?")[0]
+    assert [part for part in path.split("/") if part] == [*prefix, *names], "a segment was lost or changed"
+    upstream = _API.path(route.namespace or "lab-1", route.vmi, route.subresource)
+    assert _API_PATH.fullmatch(upstream.removesuffix("/screenshot")), "a name does more than to name"
+
+
+def _check_file(target: str, prefix: tuple[str, ...]) -> None:
+    try:
+        path = file_path(target, prefix)
+    except Refused as refused:
+        assert_own_text(refused)
+        return
+    if path is not None:
+        base = "".join(f"/{name}" for name in prefix)
+        assert f"{base}{path}" == target.partition("?")[0], "a file's path is not as it was sent"
+        assert path.startswith("/") or (path == "" and prefix)
+        assert "%" not in path and not {".", ".."} & set(path.split("/"))
 
 
 def _check_route(route: Route, target: str, prefix: tuple[str, ...]) -> None:

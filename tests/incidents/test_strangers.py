@@ -28,7 +28,7 @@ class StrangersTestCase(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.api.add_vmi("vm", self.namespace)
-        self.proxy = self.start_proxy(request_timeout=1.0)
+        self.proxy = self.start_proxy(request_timeout=1.0, screenshots=True)
 
     def assert_untouched(self) -> None:
         """Assert that the API was not connected to; then, that it would have been noticed."""
@@ -207,3 +207,13 @@ class OnlyOneWay(StrangersTestCase):
                     if client.status == 101:  # to be told why not
                         client.send_close(1000)
                     client.wait_for_end()
+        for target, *headers in (
+            (f"/{token}/vm/screenshot.png",),
+            ("/-/vm/screenshot.png", bearer),
+            (f"/-/{self.namespace}/vm/screenshot.png", bearer),
+        ):
+            with RawClient(self.proxy.address) as client:
+                lines = [f"GET {target} HTTP/1.1", "Host: proxy", *headers, "", ""]
+                client.send_raw("\r\n".join(lines).encode())
+                client.read_head()
+                self.assertIn(client.status, (401, 403))

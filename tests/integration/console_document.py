@@ -1,4 +1,4 @@
-"""Reads every cause in a browser and, if all is as it should be, writes the tables and pictures of docs/console.md.
+"""Reads every cause in a browser and, if all is as it should be, writes it into docs/console.md, with pictures.
 
 ``scripts/console_docs`` runs it.
 """

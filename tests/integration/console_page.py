@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from tests.integration.chromium import Browser, BrowserTestCase
 from tests.integration.person import click, screen_of
@@ -27,7 +30,7 @@ _VIOLATIONS = """axe.run(document, {resultTypes: ["violations"]}).then(({violati
 class ConsolePageTestCase(BrowserTestCase):
     """Opens the page in browsers, as a proxy serves it. Proxies have it unless they are told otherwise."""
 
-    proxy_settings = {"console_page": True}
+    proxy_settings: ClassVar[Mapping[str, Any]] = MappingProxyType({"console_page": True})
 
     def page_url(self, proxy: WebsocketProxy) -> str:
         """Return where the page is."""

@@ -1,12 +1,13 @@
-"""The demo as a newcomer has it: a program, and the URLs that it prints, in a real browser."""
+"""The demo as a newcomer has it: one command, and the URLs that it prints, in a real browser."""
 
 from __future__ import annotations
 
+import os
 import re
-import sys
+from collections.abc import Callable
 
-from tests.integration.chromium import Browser, BrowserTestCase
-from tests.integration.console_page import CANVAS, CONNECTED
+from tests.integration.chromium import Browser
+from tests.integration.console_page import CANVAS, CONNECTED, ConsolePageTestCase
 from tests.integration.person import screen_of
 from tests.integration.web_packages import web_package
 from wsproxy.testing.image import Image
@@ -14,10 +15,12 @@ from wsproxy.testing.image import Image
 __all__ = ["DemoTestCase"]
 
 _URL = re.compile(r"http://\S+/console/#\S+")
+_PROGRAM = os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "demo")
+_INSTALL_SECONDS = 300.0
 _STATE_SECONDS = 180.0
 
 
-class DemoTestCase(BrowserTestCase):
+class DemoTestCase(ConsolePageTestCase):
     """Runs the demo.
 
     :ivar desktop: the URL of a desktop that moves; ``second``, ``stopped``, ``expiring``, ``takeover``,
@@ -26,13 +29,12 @@ class DemoTestCase(BrowserTestCase):
 
     def start_demo(self) -> None:
         """Start the program, and note its URLs."""
+        for name in ("novnc", "xterm"):
+            web_package(name)  # skips the test if it cannot be had
         path = self.path("said")
-        directories = ("--novnc", web_package("novnc"), "--xterm", web_package("xterm"))
         with open(path, "wb") as said:
-            self.start_program(
-                sys.executable, "-m", "wsproxy", "demo", "--port", "0", *directories, stdout=said
-            )
-        self.wait_for_file(path, b"Ctrl-C")
+            self.start_program(_PROGRAM, "--port", "0", stdout=said)
+        self.wait_for_file(path, b"Ctrl-C", _INSTALL_SECONDS)
         with open(path, encoding="utf-8") as file:
             (
                 self.desktop,
@@ -51,16 +53,16 @@ class DemoTestCase(BrowserTestCase):
         self.wait_for_screen(browser)
         return browser
 
-    def wait_for_screen(self, browser: Browser) -> Image:
-        """Wait until the page is connected and its screen is not blank, and return that."""
+    def wait_for_screen(
+        self, browser: Browser, condition: Callable[[Image], bool] = lambda image: True
+    ) -> Image:
+        """Wait until the page is connected, and its screen is not blank and as it should be; return that."""
         browser.wait_until(CONNECTED, _STATE_SECONDS)
-        self.wait_for(lambda: len(set(screen_of(browser, CANVAS).rgb)) > 16, "a picture")
-        return screen_of(browser, CANVAS)
+        seen: list[Image] = []
 
-    def wait_for_notice(self, browser: Browser, title: str) -> None:
-        """Wait until the page says in large letters what has become of the console."""
-        browser.wait_until(
-            "!document.getElementById('notice').hidden"
-            f" && document.getElementById('notice-title').textContent === {title!r}",
-            _STATE_SECONDS,
-        )
+        def look() -> bool:
+            seen[:] = [screen_of(browser, CANVAS)]
+            return len(set(seen[0].rgb)) > 16 and condition(seen[0])
+
+        self.wait_for(look, "the screen", _STATE_SECONDS)
+        return seen[0]

@@ -40,7 +40,7 @@ class Case(ConsolePageTestCase):
         self.assertEqual(browser.evaluate(_STATE), "Not connected")
 
     def assert_stays(self, browser: Browser, proxy: WebsocketProxy, sessions: int) -> None:
-        """Assert that the page has no plans: no timer is shown, and the proxy has no more sessions than before."""
+        """Assert that the page has no plans, and that the proxy has so many sessions."""
         self.assertFalse(browser.evaluate(f"{_NEXT}.checkVisibility()"))
         self.assertEqual(len(proxy.sessions()), sessions)
 
@@ -58,7 +58,7 @@ class Ends(Case):
         return proxy, self.open_page(proxy, f"{self.token('ubuntu', expires_in=expires_in)}/ubuntu")
 
     def test_expired(self) -> None:
-        """The end of the token is counted down to, and then said; nothing can be done but to get a new link."""
+        """The end of the token is counted down to, and then said; only a new link helps."""
         proxy, browser = self.open_console_page(expires_in=12)
         browser.wait_until("/Access ends in \\d+ s/.test(document.getElementById('countdown').textContent)")
         browser.wait_until("/Access ends in (10|9|8) s/.test(document.getElementById('said').textContent)")
@@ -116,7 +116,7 @@ class Ends(Case):
         )
 
     def test_taken_over(self) -> None:
-        """Whose console was taken over is told by whom, does not come back by itself, but may take it back."""
+        """Whose console was taken over is told by whom, and comes back by a button only."""
         self.add_desktop("ubuntu")
         proxy = self.start_proxy(console="takeover", show_user=True)
         links = {user: f"{self.token('ubuntu', user=user)}/ubuntu" for user in ("alice", "bob")}
@@ -137,7 +137,7 @@ class Ends(Case):
         self.assertEqual(alice.complaints + bob.complaints, [])
 
     def test_contested(self) -> None:
-        """Where KubeVirt lets whoever comes last throw the others out, one of two pages stays, and the other one gives up."""
+        """Where whoever comes last throws the others out, one of two pages stays and one gives up."""
         self.add_desktop("ubuntu")
         proxy = self.start_proxy()
         first, second = (self.open_page(proxy, f"{self.token('ubuntu')}/ubuntu") for _ in range(2))
@@ -280,7 +280,7 @@ class Again(Case):
         browser = self.start_browser()
         self.visit(browser, proxy, f"{self.token('ubuntu')}/ubuntu")
         told = self.wait_for_attempt(browser, "The machine is not there")
-        self.assertIn('Virtualmachineinstance.kubevirt.io "ubuntu" not found.', told)
+        self.assertIn('virtualmachineinstance.kubevirt.io "ubuntu" not found.', told)
         self.add_desktop("ubuntu")
         browser.wait_until(CONNECTED)
 

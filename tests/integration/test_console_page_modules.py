@@ -82,7 +82,7 @@ class ModulesTest(ConsolePageTestCase):
                 self.assertEqual(self.ask("words.js", f"duration({seconds})"), text)
 
     def test_who_connects_again(self) -> None:
-        """The page connects again by itself where waiting helps, and never where it would throw others out."""
+        """The page connects again by itself where waiting helps, and never to throw others out."""
         for code, reason, lasted, delay in (
             (1012, "restarting: the proxy stops", 99, 1),
             (4503, "draining: the proxy stops", None, 1),
@@ -127,7 +127,7 @@ class ModulesTest(ConsolePageTestCase):
             self.assertEqual(plan["delay"], delay)
 
     def test_contested_console(self) -> None:
-        """A console that comes back at once and is closed again soon is somebody else's; a machine that was off is not."""
+        """A console that comes back at once and is closed again soon is somebody else's."""
         first = self.plan(1011, "upstream-closed", 600)
         self.assertEqual((first["cause"], first["delay"]), ("upstream-closed", 2))
         second = self.plan(1011, "upstream-closed", 5, **first["past"])
@@ -153,7 +153,7 @@ class ModulesTest(ConsolePageTestCase):
                 self.assertEqual(self.plan(code, reason, None)["mayRetry"], may_retry)
 
     def test_countdown(self) -> None:
-        """The rest is shown in the last five minutes, and said at some moments only; the end is said by the console."""
+        """The rest is shown in the last five minutes, and said at some moments only."""
         for left, before, shown, said in (
             (301, 1000, "", False),
             (299.5, 301, "Access ends in 5 min 00 s", True),

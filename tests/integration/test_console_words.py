@@ -11,7 +11,7 @@ from tests.integration.console_document import CONNECTED_PICTURE, picture_name, 
 from tests.integration.console_visits import ConsoleVisits
 from tests.integration.person import screen_of
 from tests.integration.programs import needs
-from tests.integration.web_clients import CLIENTS, CONSOLE_PAGE
+from tests.integration.web_clients import CLIENTS, CONSOLE_PAGE, WebClient
 from tests.proxy_process import wait_until
 
 _WITHIN = 30.0
@@ -37,13 +37,15 @@ class ConsoleWords(ConsoleVisits):
                     if self.takes_pictures:
                         save_picture(picture_name(cause, client), visit.picture(words))
 
+    def shows_desktop(self, client: WebClient) -> bool:
+        return screen_of(self.browser, client.canvas) == self.desktop.screenshot()
+
     def test_connected(self) -> None:
-        """A console opens with each client, in every pixel: what they say otherwise is not said of everything."""
+        """A console opens with each client, in every pixel: not all is a refusal."""
         for client in CLIENTS:
             with self.subTest(client=client.name), self.visit(client) as visit:
                 visit.connect(visit.start_proxy())
-                shown = functools.partial(screen_of, self.browser, client.canvas)
-                self.assertTrue(wait_until(lambda: shown() == self.desktop.screenshot(), _WITHIN))
+                self.assertTrue(wait_until(functools.partial(self.shows_desktop, client), _WITHIN))
                 if self.takes_pictures and client is CONSOLE_PAGE:
                     save_picture(CONNECTED_PICTURE, self.browser.screenshot())
 

@@ -48,6 +48,16 @@ _PASTE = """text => {
     const paste = new ClipboardEvent("paste", {clipboardData, bubbles: true, cancelable: true});
     document.querySelector(".xterm-helper-textarea").dispatchEvent(paste);
 }"""
+_SECOND_ROW = """(() => {
+    const {x, y, height} = document.querySelectorAll(".xterm-rows > div")[1].getBoundingClientRect();
+    return [x + 20, y + height / 2];
+})()"""
+_COPY = """(() => {
+    let copied = "";
+    document.addEventListener("copy", ({clipboardData}) => { copied = clipboardData.getData("text/plain"); });
+    document.execCommand("copy");
+    return copied;
+})()"""
 _FOCUS_IN_TERMINAL = "document.getElementById('view').contains(document.activeElement)"
 
 
@@ -222,6 +232,17 @@ class TerminalTest(SerialTestCase):
     def paste(self, browser: Browser, text: str) -> None:
         """Paste a text into the terminal, as the browser's menu does."""
         browser.evaluate(f"({_PASTE})({json.dumps(text)})")
+
+    def test_copy(self) -> None:
+        """What is selected with the mouse is what the browser copies."""
+        self.add_recorder(b"first line\r\nsecond line\r\n")
+        browser = self.open(self.start())
+        self.wait_shown(browser, "second line")
+        x, y = browser.evaluate(_SECOND_ROW)
+        for count in (1, 2, 3):  # the third click selects the line
+            for kind in ("mousePressed", "mouseReleased"):
+                browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+        self.assertEqual(browser.evaluate(_COPY), "second line")
 
     def test_too_much(self) -> None:
         """What comes far faster than it can be shown is left out, and the terminal says so."""

@@ -14,6 +14,7 @@ import websocket
 
 from tests.testing.raw_client import APITestCase, RawClient, path
 from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
+from wsproxy.testing.image import Image
 from wsproxy.testing.kubevirt_backends import Backend, Script, SocketBackend, Stream
 from wsproxy.testing.kubevirt_console import FakeConsole
 from wsproxy.testing.kubevirt_frames import BINARY
@@ -74,6 +75,47 @@ class RefusalTest(APITestCase):
         )
         self._check(path() + "?preserveSession=true", 500, "InternalError", message)
         self.client().upgrade(path() + "?preserveSession=false")
+
+    def test_screenshots(self) -> None:
+        """A screen is a PNG; whatever keeps virt-api from it is a 500, as text."""
+        vmi = self.api.add_vmi("vm")
+        shown = self.picture(200)
+        self.assertEqual(Image.from_png(shown).size, (32, 24))
+        vmi.screen = lambda: b"another one"
+        self.assertEqual(self.picture(200), b"another one")
+        self.assertEqual(len(self.api.requests), 2)
+        vmi.phase = "Succeeded"
+        self.assertEqual(self.picture(500), b"VMI is not running")
+        vmi.display = False
+        self.assertEqual(self.picture(500), b"No graphics devices are present.")
+        self.assertEqual(self.picture(500, "x"), b'virtualmachineinstance.kubevirt.io "x" not found')
+        self.api.forbid = True
+        self.assertIn("cannot get resource", self.refusal(path(subresource="vnc/screenshot"))["message"])
+
+    def test_screenshots_of_old_kubevirts(self) -> None:
+        """Before 1.7 a screenshot ends the session of whoever has the display, and that alone."""
+        self.api.add_vmi("vm")
+        for version, stays in (("v1.7.0", True), ("v1.10.0", True), ("v1.6.3", False), ("v0.58.0", False)):
+            self.api.kubevirt_version = version
+            display, serial = self.client(), self.client()
+            display.upgrade()
+            serial.upgrade(path(subresource="console"))
+            self.picture(200)
+            for client in (display, serial) if stays else (serial,):
+                client.send(b"still here")
+                self.assertEqual(client.frame().payload, b"still here")
+            if not stays:
+                self.assertEqual(display.read_rest(), b"")
+        client = self.client()
+        client.ask("/apis/subresources.kubevirt.io/v1/version")
+        self.assertEqual(client.read_status()["gitVersion"], "v0.58.0")
+
+    def picture(self, status: int, name: str = "vm") -> bytes:
+        """Ask for a picture, and return the body of the answer."""
+        client = self.client()
+        client.ask(path(name, "vnc/screenshot"))
+        self.assertEqual(client.read_head().split()[1], str(status))
+        return client.read_rest()
 
     def test_removed(self) -> None:
         """A removed VMI is gone, and so are its sessions."""

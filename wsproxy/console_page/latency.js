@@ -55,7 +55,7 @@ export class Latency extends EventTarget {
 async function roundTrip(url) {
     const begun = performance.now();
     try {
-        const response = await fetch(url, {cache: "no-store", credentials: "omit", redirect: "error"});
+        const response = await fetch(url, {cache: "no-store", redirect: "error"});
         await response.text();
         if (!response.ok) {
             return null;

@@ -19,7 +19,13 @@ const VIEWS = {
 };
 
 /** The buttons of every console that is open. */
-const TOOLS = ["open-keys", "open-clipboard", "view-only", "full-screen", "disconnect"];
+const TOOLS = [
+    "open-keys",
+    "open-clipboard",
+    "view-only",
+    ...(document.fullscreenEnabled ? ["full-screen"] : []),
+    "disconnect",
+];
 
 const root = new URL("../", import.meta.url).href;
 const find = id => document.getElementById(id);
@@ -33,7 +39,7 @@ class Page {
         this._viewOnly = false;
         this._screenReader = false;
         this._said = "";
-        this._session = new Session(() => this._open());
+        this._session = new Session(wanted => this._open(wanted));
         this._machines = new Machines(find("machine-list"));
         this._thumbnails = new Thumbnails(find("machine-list"));
         this._panels = new Panels([find("open-machines"), find("open-keys"), find("open-clipboard")]);
@@ -52,6 +58,7 @@ class Page {
         this._session.leave();
         this._disconnected("");
         this._thumbnails.set(null, "");
+        this._expiry.set(null);
         if (link === null) {
             const [navigation] = performance.getEntriesByType("navigation");
             this._notice.show(unlinked(navigation?.type === "reload", `${root}console/`));
@@ -122,11 +129,17 @@ class Page {
         this._session.retry();
     }
 
-    /** Begin an attempt; null if there is nothing to open yet, which the page then says. */
-    async _open() {
+    /**
+     * Begin an attempt.
+     *
+     * @param {() => boolean} wanted - whether nothing else has been chosen meanwhile.
+     * @returns {Promise<{socket: WebSocket, view: EventTarget} | null>} null if there is nothing to open yet, which
+     *     the page then says.
+     */
+    async _open(wanted) {
         const server = this._server;
         const grant = await server.grant();
-        if (server !== this._server) {
+        if (!wanted()) {
             return null;
         }
         this._granted(grant);
@@ -136,6 +149,9 @@ class Page {
             return null;
         }
         const View = await load(this._subresource);
+        if (!wanted()) {
+            return null;
+        }
         if (View === null) {
             this._notice.show(missing(this._subresource));
             return null;
@@ -275,7 +291,11 @@ async function toggleFullScreen() {
         return;
     }
     await document.documentElement.requestFullscreen();
-    await navigator.keyboard?.lock?.(); // so that Esc and Alt+Tab reach the machine; Esc held down leads out
+    try {
+        await navigator.keyboard?.lock(); // so that Esc and Alt+Tab reach the machine; Esc held down leads out
+    } catch {
+        // The browser keeps these keys.
+    }
 }
 
 const page = new Page();

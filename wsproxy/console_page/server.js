@@ -45,7 +45,12 @@ export class Server {
      * @throws {Refusal}
      */
     async grant() {
-        return (await this._get("console/grant")).json();
+        const response = await this._get("console/grant");
+        try {
+            return await response.json();
+        } catch {
+            throw new Refusal(4404, ""); // whoever answers, it is no proxy
+        }
     }
 
     /**

@@ -100,9 +100,9 @@ export function plan(end, past, random) {
  */
 export class Session extends EventTarget {
     /**
-     * @param {() => Promise<{socket: WebSocket, view: EventTarget} | null>} open - begins an attempt; a `Refusal`
-     *     ends it, and null means that there is nothing to open. The view tells by `ready` that the console is
-     *     there, and closes the socket by `dispose()`.
+     * @param {(wanted: () => boolean) => Promise<{socket: WebSocket, view: EventTarget} | null>} open - begins an
+     *     attempt, unless it is not `wanted` any more; a `Refusal` ends it, and null means that there is nothing to
+     *     open. The view tells by `ready` that the console is there, and closes the socket by `dispose()`.
      */
     constructor(open) {
         super();
@@ -122,7 +122,7 @@ export class Session extends EventTarget {
         const number = this._attempt;
         this._tell("connecting", {});
         try {
-            const opened = await this._open();
+            const opened = await this._open(() => number === this._attempt);
             if (number !== this._attempt) {
                 opened?.view.dispose();
             } else if (opened === null) {
