@@ -199,6 +199,19 @@ class WholePage(Case):
             self.assertEqual(current, f"Screen of {vmi}")
         self.assertTrue(desktops["windows"].wait_for(lambda: desktops["windows"].viewers == 0, _WITHIN))
 
+    def test_quick_choice(self) -> None:
+        """Who chooses another machine before the first one is there opens the other one only."""
+        other = self.api.add_vmi("other", self.namespace)
+        self.add_desktop("ubuntu")
+        browser = self.start_browser()
+        self.visit(browser, self.start_proxy(), self.token("other", "ubuntu"))
+        self.wait_for_notice(browser, "Choose a machine")
+        name = "document.querySelector('[aria-label=\"Screen of %s\"]').click()"
+        browser.evaluate("; ".join(name % vmi for vmi in ("other", "ubuntu")))
+        browser.wait_until(CONNECTED)
+        self.assertEqual(browser.evaluate("document.title"), "ubuntu - console")
+        self.assertEqual(other.consoles, [])
+
     def test_only_machine(self) -> None:
         """A token for one machine opens its console, and offers no choice."""
         self.add_desktop("ubuntu")

@@ -280,7 +280,7 @@ class Again(Case):
         browser = self.start_browser()
         self.visit(browser, proxy, f"{self.token('ubuntu')}/ubuntu")
         told = self.wait_for_attempt(browser, "The machine is not there")
-        self.assertIn('Virtualmachineinstance.kubevirt.io "ubuntu" not found.', told)
+        self.assertIn('virtualmachineinstance.kubevirt.io "ubuntu" not found.', told)
         self.add_desktop("ubuntu")
         browser.wait_until(CONNECTED)
 

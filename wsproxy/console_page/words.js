@@ -203,9 +203,9 @@ function split(reason) {
 
 /**
  * @param {string} text
- * @returns {string} it with a capital letter and a full stop.
+ * @returns {string} it with a capital letter, unless it begins with a name such as "a.b", and a full stop.
  */
 function sentence(text) {
-    const line = text[0].toUpperCase() + text.slice(1);
+    const line = /^\S*\.\S/u.test(text) ? text : text[0].toUpperCase() + text.slice(1);
     return /[.!?]$/u.test(line) ? line : `${line}.`;
 }
