@@ -151,7 +151,12 @@ class Peer:
         sender = threading.Thread(target=self._send_all, args=(pauses, mid_frame))
         sender.start()
         try:
-            while len(self.received) < self._expected or len(self.own_pings) < own_pings:
+            # To the end of a frame, because others go on reading frames then.
+            while (
+                len(self.received) < self._expected
+                or len(self.own_pings) < own_pings
+                or self._buffer.rest
+            ):
                 data = self._receive()
                 if not data:
                     raise EOFError(f"the end came after {len(self.received)} of {self._expected} bytes")
