@@ -48,7 +48,11 @@ class Cause:
         """The message as our page shows it, below its own words."""
         told = f"it was taken over {self.message}" if self.name == "taken-over" else self.message
         sentence = told if "." in told.partition(" ")[0][:-1] else told[:1].upper() + told[1:]  # a name
-        return sentence if sentence[-1:] in ("", ".", "!", "the page's origin is not allowed here") else f"{sentence}."
+        return (
+            sentence
+            if sentence[-1:] in ("", ".", "!", "the page's origin is not allowed here")
+            else f"{sentence}."
+        )
 
     def words(self, client: WebClient) -> str | None:
         """Return what a client says, as its ``told`` has it; None if it cannot come to that with it."""
