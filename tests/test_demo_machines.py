@@ -63,6 +63,21 @@ class SleeperTest(LeakTestCase):
         self.sleeper(0.0, 0.0).close()
         self.assertEqual(self.vmi.phase, "Succeeded")
 
+    def test_close_while_it_stops(self) -> None:
+        """It can be closed in the very moment in which the VM stops."""
+        sleeper = self.sleeper(0.0, 0.0)
+        clear = sleeper._asked.clear
+
+        def close_and_clear() -> None:
+            sleeper._closing.set()
+            sleeper._asked.set()
+            clear()
+
+        with mock.patch.object(sleeper._asked, "clear", close_and_clear):
+            sleeper.ask()
+            sleeper._thread.join(_TIMEOUT)
+        self.assertFalse(sleeper._thread.is_alive())
+
 
 class MachinesTest(LeakTestCase):
     """All of them."""

@@ -76,7 +76,8 @@ Open these in a browser:
 
 {states}
 
-Other clients may use the stand-in for the Kubernetes API, {self._machines.api.url}, through the proxy, too:
+In place of the Kubernetes API is a stand-in at {self._machines.api.url}.
+Other clients get to it through the proxy, too:
 
   any WebSocket client
     ws://{host}:{port}/{path}

@@ -61,12 +61,15 @@ class Sleeper:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._asked.wait() and not self._closing.wait(self.starts_after):
+        while not self._closing.is_set():
+            self._asked.wait()
+            if self._closing.wait(self.starts_after):
+                return
             self._vmi.phase = "Running"
             if self._closing.wait(self.runs_for):
                 return
             self._vmi.phase = "Succeeded"
-            self._asked.clear()
+            self._asked.clear()  # perhaps what close() has just set; hence the look at the other event
             self._vmi.drop_sessions()
 
 

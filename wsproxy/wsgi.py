@@ -65,9 +65,9 @@ class ConsoleApp:
     """A WSGI application that serves consoles, or a middleware in front of another application.
 
     As a middleware it takes what is under the configured ``host_path_prefix``. Without a prefix it takes
-    upgrade requests for ``/TOKEN/VMI`` and the like, the named endpoints such as ``/healthz``, and the paths
-    of the files that are served. Everything else goes to ``app``. A path is what is below the place where
-    others have mounted this application.
+    upgrade requests for ``/TOKEN/VMI`` and the like, the named endpoints such as ``/healthz``, pictures of
+    screens, and the paths of the files that are served. Everything else goes to ``app``. A path is what is
+    below the place where others have mounted this application.
 
     Nothing is started before the first request that is taken, and then in the process that got it: a server
     may load the application and fork afterwards. :meth:`close`, or the exit of the process, ends it.

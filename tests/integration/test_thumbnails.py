@@ -17,6 +17,11 @@ from wsproxy.testing.image import Image
 _WITHIN = 60.0
 _NOON = datetime(2026, 1, 1, 12)
 _PLACE = "document.querySelector('li[data-vmi=%s] .thumbnail')"
+_WHOLE = """(() => {
+    const place = document.querySelector("li[data-vmi=%s] .thumbnail");
+    const {height, bottom} = place.firstChild.getBoundingClientRect();
+    return height > 0 && bottom <= place.getBoundingClientRect().bottom + 1;
+})()"""
 _PIXELS = """(() => {
     const image = document.querySelector("li[data-vmi=%s] .thumbnail img");
     const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
@@ -63,6 +68,7 @@ class ThumbnailsTest(ConsolePageTestCase):
         for vmi in ("windows", "debian"):
             self.assertEqual(self.picture_of(browser, vmi), desktops[vmi].screenshot())
             self.assertEqual(browser.evaluate(f"{_PLACE % vmi}.firstChild.alt"), f"Screen of {vmi}")
+            self.assertTrue(browser.evaluate(_WHOLE % vmi))
         self.wait_for_words(browser, "off", "Not running")
         self.wait_for_words(browser, "ubuntu", "Open here")
         self.assert_accessible(browser)
