@@ -20,7 +20,7 @@ from .transports import in_thread
 
 _PICTURE = encode_png(2, 1, b"\1\2\3\4\5\6")
 _WAIT = 10.0
-_LONG = Deadline(60)
+_LONG = 60.0
 
 
 def with_header(width: int = 2, height: int = 1, *rest: int, kind: bytes = b"IHDR", size: int = 13) -> bytes:
@@ -109,9 +109,9 @@ class ScreenshotsCase(LeakTestCase):
         machine: str = "vm",
         take: Callable[[], bytes] | None = None,
         user: str = "alice",
-        deadline: Deadline = _LONG,
+        deadline: Deadline | None = None,
     ) -> bytes:
-        return self.screenshots.get(("lab-1", machine), user, take or self.take, deadline)
+        return self.screenshots.get(("lab-1", machine), user, take or self.take, deadline or Deadline(_LONG))
 
     def hold(self, machine: str, user: str = "alice") -> Callable[[], object]:
         """Begin to take a picture; what is returned ends that, and returns the picture."""
@@ -155,7 +155,7 @@ class ReuseTest(ScreenshotsCase):
         self.assertEqual(self.get("vm"), b"picture 1")
         self.assertEqual(self.get("other"), b"picture 2")
         self.assertEqual(
-            self.screenshots.get(("lab-2", "vm"), "alice", lambda: b"of another lab", _LONG),
+            self.screenshots.get(("lab-2", "vm"), "alice", lambda: b"of another lab", Deadline(_LONG)),
             b"of another lab",
         )
         self.assertEqual(self.get("vm"), b"picture 1")

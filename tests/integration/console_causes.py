@@ -48,11 +48,7 @@ class Cause:
         """The message as our page shows it, below its own words."""
         told = f"it was taken over {self.message}" if self.name == "taken-over" else self.message
         sentence = told if "." in told.partition(" ")[0][:-1] else told[:1].upper() + told[1:]  # a name
-        return (
-            sentence
-            if sentence[-1:] in ("", ".", "!", "the page's origin is not allowed here")
-            else f"{sentence}."
-        )
+        return sentence if sentence[-1:] in ("", ".", "!", "?") else f"{sentence}."
 
     def words(self, client: WebClient) -> str | None:
         """Return what a client says, as its ``told`` has it; None if it cannot come to that with it."""
@@ -227,7 +223,7 @@ REFUSALS = (
         "the page comes from a place that is not allowed (`WSPROXY_ALLOW_ORIGIN`)",
         403,
         "4403 `forbidden`",
-        "?",
+        "the page's origin is not allowed here",
         None,
         _from_elsewhere,
     ),
@@ -393,6 +389,7 @@ ENDS = (
         "4411 `expired`",
         ("Your access has expired", _NEW_LINK),
         _expire,
+        "the token's time is over",
     ),
     _end(
         "idle",

@@ -20,6 +20,8 @@ from wsproxy.testing.rfb_client import RFBClient
 __all__ = ["USER", "VMI", "ConsoleVisits", "Visit"]
 
 VMI, USER = "ubuntu", "alice"
+_WITHIN = 30.0
+_AT_REST = "Promise.all(document.getAnimations().map(animation => animation.finished)).then(() => 0)"
 
 
 class Visit:
@@ -95,11 +97,18 @@ class Visit:
         :raises AssertionError: if it does not.
         """
         try:
-            self.browser.wait_until(f"({self.client.told}) === {json.dumps(words)}", 6.0)
+            self.browser.wait_until(f"({self.client.told}) === {json.dumps(words)}", _WITHIN)
         except AssertionError:
             raise AssertionError(
                 f"{words!r} is not what it says: {self.browser.evaluate(self.client.told)!r}"
             ) from None
+
+    def picture(self, words: str) -> bytes:
+        """Return a picture of the page, which has come to rest, while it says something; see :meth:`told`."""
+        self.browser.evaluate(_AT_REST)
+        picture = self.browser.screenshot()
+        self.told(words)
+        return picture
 
 
 class ConsoleVisits(BrowserTestCase):
