@@ -109,9 +109,9 @@ class ScreenshotsCase(LeakTestCase):
         machine: str = "vm",
         take: Callable[[], bytes] | None = None,
         user: str = "alice",
-        seconds: float = _LONG,
+        deadline: Deadline | None = None,
     ) -> bytes:
-        return self.screenshots.get(("lab-1", machine), user, take or self.take, Deadline(seconds))
+        return self.screenshots.get(("lab-1", machine), user, take or self.take, deadline or Deadline(_LONG))
 
     def hold(self, machine: str, user: str = "alice") -> Callable[[], object]:
         """Begin to take a picture; what is returned ends that, and returns the picture."""
@@ -218,7 +218,7 @@ class OneForAllTest(ScreenshotsCase):
         """Who waits does so until the deadline; the picture is taken all the same."""
         end = self.hold("vm")
         with self.assertRaises(UpstreamTimeout):
-            self.get(user="bob", seconds=0.01)
+            self.get(user="bob", deadline=Deadline(0.01))
         self.assertEqual(end(), b"picture 1")
 
 

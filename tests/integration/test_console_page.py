@@ -115,6 +115,10 @@ class WithDebiansNoVNC(Case):
         self.press_button(browser, "Copy")
         browser.wait_for_text("Copied")
         self.assertEqual(browser.evaluate(mine), evil)
+        browser.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed'))")
+        self.press_button(browser, "Copy")
+        browser.wait_for_text("The text is selected: copy it with Ctrl+C")
+        self.assertEqual(browser.evaluate("document.getSelection().toString()"), evil)
         self.assertEqual(browser.complaints, [])
 
     def test_typing_a_text(self) -> None:
