@@ -152,11 +152,7 @@ class Peer:
         sender.start()
         try:
             # To the end of a frame, because others go on reading frames then.
-            while (
-                len(self.received) < self._expected
-                or len(self.own_pings) < own_pings
-                or self._buffer.rest
-            ):
+            while len(self.received) < self._expected or len(self.own_pings) < own_pings or self._buffer.rest:
                 data = self._receive()
                 if not data:
                     raise EOFError(f"the end came after {len(self.received)} of {self._expected} bytes")
