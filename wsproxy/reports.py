@@ -8,16 +8,28 @@ from typing import Any
 
 from .audit import AuditLog
 from .causes import ending_cause, refusal_cause
+from .claims import Grant
 from .closing import Ending
 from .counters import Counted, Counters
 from .exceptions import Refused
 from .logs import get_logger
 
-__all__ = ["Reports"]
+__all__ = ["Reports", "admitted"]
 
 _connection = get_logger("wsproxy.connection")
 _session = get_logger("wsproxy.session")
 _operator = get_logger("wsproxy.admin")
+
+
+def admitted(grant: Grant, vmi: str, subresource: str) -> dict[str, Any]:
+    """Return what is known of a client, see :class:`Reports`, once its token was accepted."""
+    return {
+        "user": grant.user,
+        "namespace": grant.namespace,
+        "vmi": vmi,
+        "subresource": subresource,
+        "token_id": grant.token_id,
+    }
 
 
 class Reports:

@@ -16,6 +16,7 @@ from .deadline import Clock, Deadline
 from .exceptions import Draining, Refused, TransportClosed, UpstreamRefused
 from .forwarded import Client
 from .logs import get_logger
+from .reports import admitted
 from .screenshots import MAX_SIZE, Screenshots, leaves_console_alone, picture_fault
 from .sockets import wake
 from .strict_json import parse_json
@@ -82,15 +83,8 @@ class ScreenshotSource:
         """
         route, grant = self._access.admit_screenshot(head, client, deadline)
         namespace, vmi, subresource = grant.namespace, route.vmi, route.subresource
-        on_admitted(
-            {
-                "user": grant.user,
-                "namespace": namespace,
-                "vmi": vmi,
-                "subresource": subresource,
-                "token_id": grant.token_id,
-            }
-        )
+        assert subresource is not None, "the route of a picture has one"
+        on_admitted(admitted(grant, vmi, subresource))
         path = self._config.path_template.path(namespace, vmi, subresource)
         timeout = self._config.dial_timeout
         return self._screenshots.get(

@@ -25,6 +25,7 @@ from .logs import get_logger, in_session
 from .pending import network_of
 from .refusal import by_websocket
 from .relay import Relay
+from .reports import admitted
 from .routing import Route, named_subresource
 from .sockets import wake
 from .threads import start_thread
@@ -138,13 +139,7 @@ class Session:
         else:
             route, grant = access.admit(head, client, before_dial)
         subresource = route.subresource or config.path_template.subresource
-        self.about |= {
-            "user": grant.user,
-            "namespace": grant.namespace,
-            "vmi": route.vmi,
-            "subresource": subresource,
-            "token_id": grant.token_id,
-        }
+        self.about |= admitted(grant, route.vmi, subresource)
         console = Console(grant.namespace, route.vmi, subresource)
         place = self._gateway.limits.take_session(grant.user, grant.namespace, route.vmi, subresource)
         try:
