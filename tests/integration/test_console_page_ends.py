@@ -297,6 +297,21 @@ class Again(Case):
         self.add_desktop("ubuntu")
         browser.wait_until(CONNECTED)
 
+    def test_choice_meanwhile(self) -> None:
+        """Who looks for another machine while the page waits for one is not disturbed by its attempts."""
+        _, vmi = self.add_machine("off")
+        vmi.phase = "Scheduled"
+        self.add_desktop("ubuntu")
+        browser = self.start_browser()
+        self.visit(browser, self.start_proxy(), f"{self.token('off', 'ubuntu')}/off")
+        self.wait_for_attempt(browser, "The machine is not running")
+        self.press_button(browser, "Machines")
+        browser.evaluate("document.querySelector('[aria-label=\"Screen of ubuntu\"]').focus()")
+        browser.wait_until(f"{_NEXT}.textContent === 'Trying to connect'")
+        browser.wait_until(f"{_NEXT}.textContent.startsWith('Next attempt')")
+        self.assertEqual(browser.evaluate("document.activeElement.ariaLabel"), "Screen of ubuntu")
+        self.assertTrue(browser.evaluate("document.getElementById('machines').checkVisibility()"))
+
     def test_limit(self) -> None:
         """Who has too many consoles is told so; when one is closed the other one opens by itself."""
         for vmi in ("ubuntu", "windows"):

@@ -57,6 +57,7 @@ class Page {
     begin(link) {
         this._session.leave();
         this._disconnected("");
+        this._panels.show(null);
         this._thumbnails.set(null, "");
         this._expiry.set(null);
         if (link === null) {
@@ -227,11 +228,11 @@ class Page {
         this._view = null;
         this._thumbnails.open = "";
         this._latency.stop();
-        this._panels.show(null);
         find("view").classList.remove("open");
         for (const id of [...TOOLS, "screen-reader"]) {
             find(id).hidden = true;
         }
+        this._panels.tidy();
         find("state").textContent = state;
         find("latency").textContent = "";
     }
