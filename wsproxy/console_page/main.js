@@ -92,8 +92,9 @@ class Page {
         on(this._session, "waiting", detail => this._ended(detail));
         on(this._session, "ended", detail => this._ended(detail));
         on(this._latency, "measured", ({milliseconds}) => this._measured(milliseconds));
-        on(this._expiry, "tick", ({shown, said}) => {
+        on(this._expiry, "tick", ({shown, said, soon}) => {
             find("countdown").textContent = shown;
+            find("bar").classList.toggle("urgent", soon);
             this._say(said);
         });
         on(find("view-only"), "click", () => this._setViewOnly(!this._viewOnly));
