@@ -219,7 +219,7 @@ REFUSALS = (
         _open_with(lambda visit: visit.token(), "other"),
     ),
     Cause(
-        "forbidden-page",
+        "forbidden-origin",
         "the page comes from a place that is not allowed (`WSPROXY_ALLOW_ORIGIN`)",
         403,
         "4403 `forbidden`",

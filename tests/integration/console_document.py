@@ -1,4 +1,4 @@
-"""Reads every cause in a browser and, if all is as it should be, writes it into docs/console.md, with pictures.
+"""Reads every cause in a browser, and writes the tables and pictures of docs/console.md if all is right.
 
 ``scripts/console_docs`` runs it.
 """

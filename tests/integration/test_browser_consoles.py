@@ -12,8 +12,9 @@ from tests.integration.chromium import Browser, BrowserTestCase
 from tests.integration.person import click, screen_of, type_text
 from tests.integration.programs import needs
 from tests.integration.qemu import start_screen_echo
-from tests.integration.web_clients import CLIENTS, WebClient
+from tests.integration.web_clients import CLIENTS, NOVNC_INSTALLED, WebClient
 from wsproxy.deadline import Deadline
+from wsproxy.routing import host_and_port
 from wsproxy.testing.image import Image
 from wsproxy.testing.kubevirt_backends import UnixBackend
 
@@ -52,6 +53,30 @@ class BrowserConsoles(BrowserTestCase):
                 return seen
             if deadline.passed:
                 self.fail(f"{client.name} shows another picture than the server, in {area}")
+
+
+@needs("chromium", "chromium")
+class StockPages(BrowserTestCase):
+    """noVNC as Debian has it, from ``--web``."""
+
+    def open_link(self, location: str) -> Browser:
+        """Open a page of noVNC, given its location with PATH in place of a console's path."""
+        self.add_desktop("machine")
+        proxy = self.start_proxy(**NOVNC_INSTALLED.settings(self.directory))
+        browser = self.start_browser()
+        path = f"{self.token('machine')}/machine"
+        browser.open(f"http://{host_and_port(*proxy.address)}/{location.replace('PATH', path)}")
+        return browser
+
+    def test_fragment(self) -> None:
+        """The whole link may stand in the fragment, with neither host nor port: no server sees the token."""
+        browser = self.open_link("vnc.html#path=PATH&autoconnect=1")
+        browser.wait_until(NOVNC_INSTALLED.connected)
+
+    def test_lite(self) -> None:
+        """The small page works, too, the script of which stands in it."""
+        browser = self.open_link("vnc_lite.html?path=PATH")
+        browser.wait_for_text("Connected to machine")
 
 
 @needs("Xvnc", "tigervnc-standalone-server")
