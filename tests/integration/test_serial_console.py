@@ -31,16 +31,17 @@ _SIZE = """(() => {
     const font = parseFloat(getComputedStyle(document.querySelector(".xterm-rows")).fontSize);
     return [document.querySelectorAll(".xterm-rows > div").length, row.width, view.width, font];
 })()"""
-# Gives a terminal that is beside the page's own two messages, before it has time to show the first one.
+# Gives a terminal that is beside the page's own three messages, before it has time to show the first one.
 _FLOOD = """(async () => {
     const {Serial} = await import("./serial.js");
     const socket = Object.assign(new EventTarget(), {readyState: WebSocket.OPEN, close: () => {}});
     const place = document.body.appendChild(document.createElement("div"));
     place.style.height = "200px";
     window.flooded = new Serial(place, socket, {viewOnly: false, label: "flooded", description: "way-out"});
-    const data = new Uint8Array(9 * 1024 * 1024).fill(46).buffer;
-    socket.dispatchEvent(new MessageEvent("message", {data}));
-    socket.dispatchEvent(new MessageEvent("message", {data}));
+    for (const megabytes of [8, 9, 10]) {
+        const data = new Uint8Array(megabytes * 1024 * 1024).fill(46).buffer;
+        socket.dispatchEvent(new MessageEvent("message", {data}));
+    }
 })()"""
 _PASTE = """text => {
     const clipboardData = new DataTransfer();
@@ -249,7 +250,7 @@ class TerminalTest(SerialTestCase):
         self.add_shell()
         browser = self.open(self.start())
         browser.evaluate(_FLOOD)
-        self.wait_shown(browser, f"[{9 * 1024 * 1024} bytes came too fast to be shown]")
+        self.wait_shown(browser, f"[{10 * 1024 * 1024} bytes came too fast to be shown]")
         browser.evaluate("window.flooded.dispose()")
 
     def test_view_only(self) -> None:

@@ -10,7 +10,7 @@ const SMALLEST_FONT = 9;
 const COLUMNS = 80; // what a machine supposes, since a serial line does not tell; the font gets smaller for them
 const SCROLLBAR = 14; // pixels that xterm.js lays its scrollbar over
 const SCROLLBACK = 5000; // lines
-const MOST_WAITING = 16 * 1024 * 1024; // bytes that xterm.js has not shown yet
+const MOST_WAITING = 16 * 1024 * 1024; // bytes that xterm.js has not shown yet; then further messages are left out
 const MOST_OFFERED = 1024 * 1024; // characters of a text for the clipboard
 const QUIET = 250; // milliseconds without a Close after which a console counts as open
 
@@ -204,7 +204,7 @@ export class Serial extends EventTarget {
     _receive(data) {
         this._becomeReady();
         const bytes = new Uint8Array(data);
-        if (this._waiting + bytes.length > MOST_WAITING) {
+        if (this._waiting > MOST_WAITING) {
             this._left += bytes.length;
             return;
         }
