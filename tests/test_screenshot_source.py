@@ -327,6 +327,7 @@ class ReuseTest(ScreenshotCase):
             return _PICTURE
 
         self.vmi.screen = screen
+        self.assertTrue(self.console_proxy.address)  # it is started, once for all threads
         asking = [
             in_thread(lambda user=user: self.ask("/-/vm/screenshot.png", self.bearer(user=user)))  # type: ignore[misc]
             for user in range(4)

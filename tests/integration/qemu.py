@@ -99,14 +99,17 @@ def start_serial_echo(case: ProgramTestCase, socket: str) -> subprocess.Popen[by
     return qemu
 
 
-def start_screen_echo(case: ProgramTestCase, socket: str, serial: str) -> subprocess.Popen[bytes]:
+def start_screen_echo(
+    case: ProgramTestCase, socket: str, serial: str, *options: str
+) -> subprocess.Popen[bytes]:
     """Start a machine that shows a banner, and then the keys that it gets.
 
     :param socket: path of the Unix socket to make for its display, as KubeVirt does.
     :param serial: path of a file for the same keys.
+    :param options: further ones of QEMU.
     """
     banner = (_LOAD_ADDRESS + len(_SCREEN_ECHO)).to_bytes(2, "little")
     code = _SCREEN_ECHO.replace(_MOV_SI + b"\0\0", _MOV_SI + banner) + _BANNER
-    qemu = start_machine(case, code, "-serial", f"file:{serial}", "-vnc", f"unix:{socket}")
+    qemu = start_machine(case, code, "-serial", f"file:{serial}", "-vnc", f"unix:{socket}", *options)
     case.wait_for(lambda: os.path.exists(socket), "the socket of QEMU")
     return qemu

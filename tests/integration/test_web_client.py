@@ -72,12 +72,12 @@ class WebClientTest(BrowserTestCase):
             _, port = proxy.address
             path = f"ws/{self.token('ubuntu')}/ubuntu"
             for page, connected in (
-                ("vnc.html", "document.documentElement.classList.contains('noVNC_connected')"),
-                ("vnc_lite.html", "document.getElementById('status').textContent.startsWith('Connected')"),
+                ("vnc.html#", "document.documentElement.classList.contains('noVNC_connected')"),
+                ("vnc_lite.html?", "document.getElementById('status').textContent.startsWith('Connected')"),
             ):
                 with self.subTest(page):
                     query = f"host=127.0.0.1&port={port}&path={path}&autoconnect=1"
-                    browser = self.visit(proxy, f"ws/{page}?{query}")
+                    browser = self.visit(proxy, f"ws/{page}{query}")
                     browser.wait_until(connected)
                     self.assertEqual(kept(browser), [])
                     browser.call("Browser.close")
