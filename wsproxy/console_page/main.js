@@ -218,10 +218,7 @@ class Page {
         const words = explain(cause, code, reason);
         const again = cause === "taken-over" ? "Take it back" : "Connect again";
         this._disconnected("Not connected");
-        this._notice.show(words, delay === null ? (mayRetry ? again : "") : "Connect now");
-        if (delay !== null) {
-            this._notice.countDown(delay);
-        }
+        this._notice.show(words, delay === null ? (mayRetry ? again : "") : "Connect now", delay);
         this._say(`${words.title}. ${words.text}`);
     }
 
