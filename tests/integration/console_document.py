@@ -1,12 +1,7 @@
-"""Reads every cause in a browser, and writes the tables and pictures of docs/console.md if all is right.
-
-``scripts/console_docs`` runs it.
-"""
+"""The tables and pictures of docs/console.md, which are made from :mod:`.console_causes`."""
 
 from __future__ import annotations
 
-import sys
-import unittest
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +18,7 @@ __all__ = [
     "picture_name",
     "render",
     "save_picture",
+    "write",
 ]
 
 CONNECTED_PICTURE = "connected-page.png"
@@ -76,24 +72,9 @@ def _cell(cause: Cause, client: WebClient) -> str:
     return f"{'<br>'.join(lines)} ([picture](console/{picture_name(cause, client)}))"
 
 
-def main() -> int:
-    """Read everything and write the document; return the exit status."""
-    from tests.integration.test_console_words import ConsoleWords
-
-    ConsoleWords.takes_pictures = True
-    for old in PICTURES.glob("*.png"):
-        old.unlink()
-    tests = unittest.defaultTestLoader.loadTestsFromTestCase(ConsoleWords)
-    result = unittest.TextTestRunner(verbosity=2).run(tests)
-    if not result.wasSuccessful() or result.skipped:
-        print(f"the tables of {DOCUMENT.name} are left as they are", file=sys.stderr)
-        return 1
+def write() -> None:
+    """Put the tables into the document."""
     text = DOCUMENT.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     DOCUMENT.write_text(f"{head}{BEGIN}\n{render()}\n{END}{tail}", encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

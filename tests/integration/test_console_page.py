@@ -256,7 +256,11 @@ class WholePage(Case):
         browser = self.open_page(self.start_proxy(), f"{self.token('ubuntu')}/ubuntu")
         self.press_button(browser, "Full screen")
         browser.wait_until("document.getElementById('full-screen').ariaPressed === 'true'")
-        self.assertTrue(browser.evaluate("document.fullscreenElement !== null"))
+        click(browser, CANVAS)
+        bottom = "document.getElementById('bar').getBoundingClientRect().bottom"
+        self.assertTrue(wait_until(lambda: browser.evaluate(bottom) < 30, _WITHIN), "the bar takes room")
+        press(browser, *_WAY_OUT)
+        self.assertTrue(wait_until(lambda: browser.evaluate(bottom) > 40, _WITHIN), "the bar stays away")
         browser.evaluate("document.exitFullscreen()")
         browser.wait_until("document.getElementById('full-screen').ariaPressed === 'false'")
         self.assertEqual(browser.complaints, [])

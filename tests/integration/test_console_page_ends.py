@@ -242,6 +242,11 @@ class Again(Case):
         browser.wait_until(f"/^Next attempt in \\d+ s$/.test({_NEXT}.textContent)")
         return self.notice(browser)
 
+    def wait_for_next_attempt(self, browser: Browser) -> None:
+        """Wait until another attempt has been made in vain."""
+        browser.wait_until(f"{_NEXT}.textContent === 'Trying to connect'")
+        browser.wait_until(f"{_NEXT}.textContent.startsWith('Next attempt')")
+
     def test_restart(self) -> None:
         """When the proxy restarts the page says so, and goes on by itself."""
         desktop = self.add_desktop("ubuntu")
@@ -296,6 +301,23 @@ class Again(Case):
         self.assertIn('virtualmachineinstance.kubevirt.io "ubuntu" not found.', told)
         self.add_desktop("ubuntu")
         browser.wait_until(CONNECTED)
+
+    def test_choice_meanwhile(self) -> None:
+        """Who looks for another machine while the page waits for one is not disturbed by its attempts."""
+        _, vmi = self.add_machine("off")
+        vmi.phase = "Scheduled"
+        self.add_desktop("ubuntu")
+        browser = self.start_browser()
+        self.visit(browser, self.start_proxy(), f"{self.token('off', 'ubuntu')}/off")
+        self.wait_for_attempt(browser, "The machine is not running")
+        browser.evaluate("document.getElementById('stop-trying').focus()")
+        self.wait_for_next_attempt(browser)
+        self.assertEqual(browser.evaluate("document.activeElement.id"), "stop-trying")
+        self.press_button(browser, "Machines")
+        browser.evaluate("document.querySelector('[aria-label=\"Screen of ubuntu\"]').focus()")
+        self.wait_for_next_attempt(browser)
+        self.assertEqual(browser.evaluate("document.activeElement.ariaLabel"), "Screen of ubuntu")
+        self.assertTrue(browser.evaluate("document.getElementById('machines').checkVisibility()"))
 
     def test_limit(self) -> None:
         """Who has too many consoles is told so; when one is closed the other one opens by itself."""

@@ -165,7 +165,7 @@ class ModulesTest(ConsolePageTestCase):
             (-5, 0, "Access has ended", False),
         ):
             with self.subTest(left=left, before=before):
-                expected = {"shown": shown, "said": shown if said else ""}
+                expected = {"shown": shown, "said": shown if said else "", "soon": left <= 60}
                 self.assertEqual(self.ask("expiry.js", f"remainder({left}, {before})"), expected)
 
 

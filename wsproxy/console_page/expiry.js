@@ -4,25 +4,26 @@ import {duration} from "./words.js";
 
 const SHOWN = 300; // seconds before the end from which the rest is shown
 const SAID = [300, 60, 10]; // seconds before the end at which it is also said
+const SOON = 60; // seconds before the end from which nobody should miss it
 
 /**
  * Say what to show and what to say of the time that is left. Pure.
  *
  * @param {number} left - seconds.
  * @param {number} before - what was left the last time, Infinity at first.
- * @returns {{shown: string, said: string}} "" for nothing.
+ * @returns {{shown: string, said: string, soon: boolean}} "" for nothing; whether it has to be seen.
  */
 export function remainder(left, before) {
     const whole = Math.ceil(left);
     if (whole > SHOWN) {
-        return {shown: "", said: ""};
+        return {shown: "", said: "", soon: false};
     }
     const shown = whole > 0 ? `Access ends in ${duration(whole)}` : "Access has ended";
     const crossed = SAID.some(mark => whole <= mark && before > mark);
-    return {shown, said: crossed ? shown : ""};
+    return {shown, said: crossed ? shown : "", soon: whole <= SOON};
 }
 
-/** Counts down. Event: `tick`, with `shown` and `said`. */
+/** Counts down. Event: `tick`, with `shown`, `said` and `soon`. */
 export class Expiry extends EventTarget {
     constructor() {
         super();

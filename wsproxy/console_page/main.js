@@ -57,6 +57,7 @@ class Page {
     begin(link) {
         this._session.leave();
         this._disconnected("");
+        this._panels.show(null);
         this._thumbnails.set(null, "");
         this._expiry.set(null);
         if (link === null) {
@@ -91,8 +92,9 @@ class Page {
         on(this._session, "waiting", detail => this._ended(detail));
         on(this._session, "ended", detail => this._ended(detail));
         on(this._latency, "measured", ({milliseconds}) => this._measured(milliseconds));
-        on(this._expiry, "tick", ({shown, said}) => {
+        on(this._expiry, "tick", ({shown, said, soon}) => {
             find("countdown").textContent = shown;
+            find("bar").classList.toggle("urgent", soon);
             this._say(said);
         });
         on(find("view-only"), "click", () => this._setViewOnly(!this._viewOnly));
@@ -216,10 +218,7 @@ class Page {
         const words = explain(cause, code, reason);
         const again = cause === "taken-over" ? "Take it back" : "Connect again";
         this._disconnected("Not connected");
-        this._notice.show(words, delay === null ? (mayRetry ? again : "") : "Connect now");
-        if (delay !== null) {
-            this._notice.countDown(delay);
-        }
+        this._notice.show(words, delay === null ? (mayRetry ? again : "") : "Connect now", delay);
         this._say(`${words.title}. ${words.text}`);
     }
 
@@ -227,11 +226,11 @@ class Page {
         this._view = null;
         this._thumbnails.open = "";
         this._latency.stop();
-        this._panels.show(null);
         find("view").classList.remove("open");
         for (const id of [...TOOLS, "screen-reader"]) {
             find(id).hidden = true;
         }
+        this._panels.tidy();
         find("state").textContent = state;
         find("latency").textContent = "";
     }

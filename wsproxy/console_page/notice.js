@@ -23,8 +23,9 @@ export class Notice {
      *
      * @param {import("./words.js").Words} words
      * @param {string} retry - what the button says that connects; "" for no such button.
+     * @param {number | null} seconds - until the next attempt, which is counted down to; null if there is none.
      */
-    show({title, text, detail}, retry = "") {
+    show({title, text, detail}, retry = "", seconds = null) {
         clearInterval(this._timer);
         this._whole.hidden = false;
         set(this._title, title);
@@ -32,24 +33,11 @@ export class Notice {
         set(this._detail, detail);
         set(this._next, "");
         set(this._tryNow, retry);
-        this._stopTrying.hidden = true;
+        this._stopTrying.hidden = seconds === null;
+        if (seconds !== null) {
+            this._countDown(seconds);
+        }
         this._keepFocus();
-    }
-
-    /**
-     * Say when the next attempt will be.
-     *
-     * @param {number} seconds
-     */
-    countDown(seconds) {
-        this._stopTrying.hidden = false;
-        const end = performance.now() + seconds * 1000;
-        const tick = () => {
-            const left = Math.max(0, Math.ceil((end - performance.now()) / 1000));
-            set(this._next, `Next attempt in ${left} s`);
-        };
-        tick();
-        this._timer = setInterval(tick, 1000);
     }
 
     /** Say that an attempt is being made; the rest stays as it is. */
@@ -66,6 +54,16 @@ export class Notice {
     /** Whether the keyboard is in here. */
     get hasFocus() {
         return this._whole.contains(document.activeElement);
+    }
+
+    _countDown(seconds) {
+        const end = performance.now() + seconds * 1000;
+        const tick = () => {
+            const left = Math.max(0, Math.ceil((end - performance.now()) / 1000));
+            set(this._next, `Next attempt in ${left} s`);
+        };
+        tick();
+        this._timer = setInterval(tick, 1000);
     }
 
     /** Take the focus if what had it is no more. */

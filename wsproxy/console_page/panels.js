@@ -22,6 +22,13 @@ export class Panels {
             panelOf(button).hidden = button !== shown;
         }
     }
+
+    /** Close what has no button any more. */
+    tidy() {
+        if (this._buttons.some(button => button.hidden && isOpen(button))) {
+            this.show(null);
+        }
+    }
 }
 
 const isOpen = button => button.getAttribute("aria-expanded") === "true";
