@@ -108,7 +108,6 @@ class ThumbnailsTest(ConsolePageTestCase):
         self.press_button(browser, "Machines")
         self.wait_for_words(browser, "ubuntu", "Open here")
         self.press_button(browser, "Disconnect")
-        self.press_button(browser, "Machines")
         self.assertEqual(self.picture_of(browser, "ubuntu"), desktops["ubuntu"].screenshot())
         self.assertEqual(browser.complaints, [])
 
