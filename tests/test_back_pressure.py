@@ -37,10 +37,10 @@ class BackPressureTestCase(ConformanceTestCase):
     """
 
     total = 64_000_000
-    rate = 32_000_000.0
+    rate = 16_000_000.0
     most_ahead = 48 * _MIB
     most_memory = 2 * _MIB
-    ping_interval = 0.2
+    ping_interval = 0.4
     receive_buffer: int | None = 65536
 
     def setUp(self) -> None:

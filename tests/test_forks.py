@@ -19,7 +19,7 @@ _TIMEOUT = 120.0
 
 # What all of the scripts begin with. A child that hangs is killed by its own alarm.
 _FORKING = """
-import gc, json, os, signal, sys, threading, traceback, warnings
+import gc, json, os, select, signal, sys, threading, traceback, warnings
 warnings.simplefilter("ignore")  # Python 3.12 and later warn of forks where there are threads
 from wsproxy import WebsocketProxy, forks, threads
 
@@ -134,7 +134,9 @@ def child():
     say([refused(use) for use in uses], proxy)
     handles[0].close()
     say(handles[0].ending)
-    sys.stdin.read()
+    until_the_end = select.poll()
+    until_the_end.register(0, 0)  # not read: the input is for the parent
+    until_the_end.poll()
 
 proxy = WebsocketProxy(**json.loads(sys.argv[1])).run_in_thread("127.0.0.1", 0)
 say(proxy.address[1])
