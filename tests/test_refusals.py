@@ -221,7 +221,8 @@ class Table(RefusalTestCase):
                 self.api.add_vmi("vm", self.namespace)
                 row.before(self)
                 before = self.api.connections
-                proxy = self.start_proxy(dial_timeout=0.3, subresources=("console",), **options)
+                patience = 0.3 if row.slug == "upstream-timeout" else 10.0
+                proxy = self.start_proxy(dial_timeout=patience, subresources=("console",), **options)
                 with self.proxy_logs("wsproxy.connection") as logs:
                     tell(proxy, row)
                     proxy.stop_thread()
