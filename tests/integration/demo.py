@@ -49,6 +49,7 @@ class DemoTestCase(ConsolePageTestCase):
     def open_screen(self, url: str, browser: Browser | None = None) -> Browser:
         """Open a URL in a browser, a new one if none is given, and wait until its screen is there."""
         browser = browser or self.start_browser()
+        browser.open("about:blank")  # so that it is not the page from before, with another fragment
         browser.open(url)
         self.wait_for_screen(browser)
         return browser
