@@ -52,6 +52,22 @@ class BeforeASession(LeakTestCase):
         self.assertEqual(self.ours.fileno(), -1)
         return received
 
+    def test_stop_while_the_request_is_received(self) -> None:
+        """A request that has left the kernel, and that nobody has looked at yet, is answered."""
+        receive = self.connection._transport.recv_sparingly
+
+        def receive_and_stop(most: int, deadline: Deadline) -> bytes:
+            received = receive(most, deadline)
+            self.connection.stop()
+            return received
+
+        self.peer.sendall(_HEALTHZ)
+        with mock.patch.object(self.connection._transport, "recv_sparingly", receive_and_stop):
+            self.thread.start()
+            self.assertEqual(self.peer.recv(65536).partition(b"\r\n")[0], b"HTTP/1.1 200 OK")
+            self.peer.shutdown(socket.SHUT_WR)
+            self.assert_closed()
+
     def test_endpoint(self) -> None:
         """A request for an endpoint is answered and the connection closed, once the client has it."""
         self.thread.start()

@@ -52,9 +52,12 @@ class ClientConnection(Exchange):
     def _stop_waiting(self) -> None:
         """A request that has begun to come has a second more, to be answered; the rest is shut down."""
         with self._lock:
-            self._last_second = not self._told and (self._heard or self._transport.has_arrived())
+            self._last_second = not self._told
             if self._last_second:
                 self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+                if not self._heard and not self._transport.has_arrived():
+                    # Nothing has come, or it is just being received by our thread, which answers it then.
+                    self._transport.end_reading()
                 return
         self.abort()
 

@@ -123,14 +123,16 @@ class closed_on_error:
             raise TransportClosed(str(exc)) from exc
 
 
-def wake(sock: socket.socket) -> None:
-    """Shut both directions of a socket down, which wakes every call blocked on it. Any thread; idempotent.
+def wake(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+    """Shut a socket down, which wakes every call blocked on it. Any thread; idempotent.
+
+    :param how: both directions, or one of them.
 
     ``socket.socket.shutdown`` also for TLS: ``SSLSocket.shutdown`` would take the TLS layer off and a
     later read would return ciphertext as data.
     """
     try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, how)
     except OSError:
         pass  # not connected any more
 

@@ -202,6 +202,10 @@ class Transport:
         """Shut both directions down, which wakes every blocked call. Any thread, any number of times."""
         wake(self._sock)
 
+    def end_reading(self) -> None:
+        """Have whoever reads find the end, behind all that has come. Any thread, any number of times."""
+        wake(self._sock, socket.SHUT_RD)
+
     def shut_down(self) -> None:
         """Do as ``abort``, in such order as is possible without waiting. Any thread, any number of times."""
         self.abort()
