@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .certificates import check_certificate, days_left
@@ -149,11 +150,21 @@ def _try(read: Callable[[], object], what: str, remedy: str) -> Finding:
     return Finding(True, what)
 
 
-def _api(config: Config) -> Finding:
+@contextmanager
+def _dialler(config: Config) -> Iterator[Dialler]:
+    """Yield what reaches the API."""
     resolver = Resolver()
+    try:
+        yield Dialler(config, resolver)
+    finally:
+        resolver.stop()
+
+
+def _api(config: Config) -> Finding:
     what = f"API: {config.upstream.url('')}"
     try:
-        status, _ = Dialler(config, resolver).request(_PROBE, Deadline(config.dial_timeout))
+        with _dialler(config) as dialler:
+            status, _ = dialler.request(_PROBE, Deadline(config.dial_timeout))
     except TimeoutError:
         return Finding(
             False, f"{what} does not answer within {config.dial_timeout:g} s; is the address right?"
@@ -162,8 +173,6 @@ def _api(config: Config) -> Finding:
         return Finding(
             False, f"{what} cannot be reached: {exc}; check the address, and the CA for a TLS error"
         )
-    finally:
-        resolver.stop()
     if status == 401:
         return Finding(False, f"{what} does not take the service-account token (401); is it of this cluster?")
     if status >= 500:
@@ -199,16 +208,14 @@ def _permission(config: Config, group: str, resource: str, subresource: str, nam
         "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": wanted},
     }
-    resolver = Resolver()
     try:
-        status, body = Dialler(config, resolver).request(
-            _ACCESS_REVIEWS, Deadline(config.dial_timeout), json.dumps(review).encode()
-        )
+        with _dialler(config) as dialler:
+            status, body = dialler.request(
+                _ACCESS_REVIEWS, Deadline(config.dial_timeout), json.dumps(review).encode()
+            )
         allowed = status == 201 and json.loads(body)["status"]["allowed"]
     except (TransportClosed, OSError, ValueError, KeyError, TypeError) as exc:
         return Finding(True, f"{what}: the API does not say ({type(exc).__name__})")
-    finally:
-        resolver.stop()
     if status != 201:
         return Finding(True, f"{what}: the API does not say ({status})")
     if allowed is not True:
@@ -221,14 +228,12 @@ def _permission(config: Config, group: str, resource: str, subresource: str, nam
 
 def _kubevirt(config: Config) -> Finding:
     """Ask KubeVirt whether it takes pictures without throwing anybody out."""
-    resolver = Resolver()
     try:
-        version = kubevirt_version(config, Dialler(config, resolver).get, Deadline(config.dial_timeout))
+        with _dialler(config) as dialler:
+            version = kubevirt_version(config, dialler.get, Deadline(config.dial_timeout))
     except Refused as refused:
         detail = refused.log_detail or refused.message
         return Finding(False, f"KubeVirt does not say its version, which screenshots need: {detail}")
-    finally:
-        resolver.stop()
     if leaves_console_alone(version):
         return Finding(True, f"KubeVirt: {version}, takes screenshots without the console")
     return Finding(

@@ -316,7 +316,7 @@ class Relay:
         the console speak at this very moment, it understands neither, and shows what it does without them.
         """
         ending = self._closing.ending
-        wanted = self._tells_by_rfb and close.leg is Leg.CLIENT and not self._sides[Leg.UPSTREAM].pump.data
+        wanted = self._tells_by_rfb and close.leg is Leg.CLIENT and not self._upstream.pump.data
         if not wanted or (ending and ending.by == Leg.CLIENT.value):
             return b""
         slug, _, words = close.reason.partition(": ")
