@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsproxy import AccessRequest, Forbidden, Grant, config_from_env, make_token
-from wsproxy.wsgi import ConsoleApp
+from wsproxy.wsgi.app import ConsoleApp
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

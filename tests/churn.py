@@ -29,8 +29,8 @@ from datetime import datetime, timezone
 from tests.churn_program import MALLOC, MARK
 from tests.churn_visits import SETTINGS, Visit, add_shared_consoles
 from tests.proxy_process import ProxyProcess, wait_until
-from wsproxy.deadline import Deadline
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 from wsproxy.version import __version__
 
 __all__ = ["main"]

@@ -17,15 +17,15 @@ import threading
 from collections import Counter
 from unittest import mock
 
-from wsproxy import cli
-from wsproxy.authorization import AccessRequest
-from wsproxy.claims import Grant
-from wsproxy.closing import Ending
+from wsproxy.access.authorization import AccessRequest
+from wsproxy.access.sessions import SessionHandle
+from wsproxy.cli import program
 from wsproxy.config import Config
 from wsproxy.exceptions import Forbidden
-from wsproxy.gateway import Gateway
-from wsproxy.live_sessions import SessionHandle
+from wsproxy.protocol.closing import Ending
 from wsproxy.proxy import WebsocketProxy
+from wsproxy.server.gateway import Gateway
+from wsproxy.tokens.claims import Grant
 
 __all__ = ["MALLOC", "MARK"]
 
@@ -73,7 +73,7 @@ class _Program:
             return self._proxy
 
         with mock.patch.object(WebsocketProxy, "from_config", from_config):
-            return cli.main(["serve"])
+            return program.main(["serve"])
 
     @property
     def _gateway(self) -> Gateway:

@@ -11,15 +11,15 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from wsproxy.deadline import Deadline
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.kubevirt_backends import Backend, Echo, Script, Stream
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, PING, PONG, encode_frame, parse_close
-from wsproxy.testing.kubevirt_http import Answer, Behaviour
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.tokens import make_token
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.backends import Backend, Echo, Script, Stream
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG, encode_frame, parse_close
+from wsproxy.testing.kubevirt.http import Answer, Behaviour
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.tokens.verifier import make_token
 
 __all__ = ["LARGEST_FRAME", "NAMESPACE", "SETTINGS", "Visit", "add_shared_consoles"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
 
-from wsproxy.frames import MAX_CONTROL_FRAME, FrameScanner, Opcode, parse_close_payload
+from wsproxy.protocol.frames import MAX_CONTROL_FRAME, FrameScanner, Opcode, parse_close_payload
 
 __all__ = [
     "MASK",

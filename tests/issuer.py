@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
 
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.connections import ConnectionServer
-from wsproxy.testing.kubevirt_console import Wire
-from wsproxy.tls import accept_tls, server_context
-from wsproxy.transport import PlainTransport, Transport
+from wsproxy.net.tls import accept_tls, server_context
+from wsproxy.net.transport import PlainTransport, Transport
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.connections import ConnectionServer
+from wsproxy.testing.kubevirt.console import Wire
 
 __all__ = ["Issuer", "SigningKey", "http_answer", "wall_clock"]
 

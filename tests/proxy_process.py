@@ -15,10 +15,10 @@ import unittest
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from wsproxy.deadline import Deadline
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.settings import SETTINGS
 from wsproxy.testing.case import SECRET
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 
 __all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment_for", "needs_proc", "wait_until"]
 

@@ -33,25 +33,17 @@ from typing import Protocol
 
 from tests.churn import main as churn
 from tests.proxy_process import ProxyProcess
-from wsproxy import sockets, tls
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
+from wsproxy.net import sockets, tls
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    Frame,
-    close_payload,
-    encode_frame,
-)
-from wsproxy.testing.raw_client import RawClient, client_context
-from wsproxy.tokens import make_token
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG, Frame, close_payload, encode_frame
+from wsproxy.testing.rfb.raw_client import RawClient, client_context
+from wsproxy.tokens.verifier import make_token
 
 __all__ = ["main"]
 

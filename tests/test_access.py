@@ -15,16 +15,16 @@ from unittest import mock
 
 from wsproxy import AccessRequest, Forbidden, Grant, WebsocketProxy
 from wsproxy.config import Config
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Refused
-from wsproxy.forwarded import Client
-from wsproxy.gateway import Gateway
-from wsproxy.session import Session
+from wsproxy.protocol.client import Client
+from wsproxy.protocol.handshake import HeadReader, RequestHead, Upgrade
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.server.gateway import Gateway
+from wsproxy.server.session import Session
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.upgrade import HeadReader, RequestHead, Upgrade
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 PAGE = "https://console.example"
 FOREIGN = "https://evil.example"

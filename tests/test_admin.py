@@ -8,14 +8,14 @@ import sys
 import tempfile
 from unittest import mock
 
-from wsproxy.admin import AdminEndpoint, AdminRequest, AdminServer, AdminThread, Reply
-from wsproxy.admin_api import admin_endpoints
-from wsproxy.counters import Numbers
+from wsproxy.admin.admin_api import admin_endpoints
+from wsproxy.admin.server import AdminEndpoint, AdminRequest, AdminServer, AdminThread, Reply
 from wsproxy.exceptions import BadToken, Busy, ConfigError
-from wsproxy.listeners import listen, listen_for_operator
-from wsproxy.routing import ListenAddress
+from wsproxy.net.listeners import listen, listen_for_operator
+from wsproxy.protocol.handshake import HeadReader, RequestHead, http_response
+from wsproxy.protocol.routing import ListenAddress
+from wsproxy.telemetry.counters import Numbers
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
-from wsproxy.upgrade import HeadReader, RequestHead, http_response
 
 _TIMEOUT = 20.0
 _BIG = b"x" * 10**7  # more than the kernel takes at once
@@ -335,7 +335,9 @@ class InAProxy(ProxyTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        patcher = mock.patch("wsproxy.admin_api.check_metrics")  # else it would warn where that is missing
+        patcher = mock.patch(
+            "wsproxy.admin.admin_api.check_metrics"
+        )  # else it would warn where that is missing
         patcher.start()
         self.addCleanup(patcher.stop)
 

@@ -21,8 +21,8 @@ from tests.proxy_process import ProxyProcess, wait_until
 from wsproxy import Grant, WebsocketProxy
 from wsproxy.exceptions import ConfigError
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 60.0
 _KICKED = (4499, "kicked")
@@ -36,7 +36,9 @@ class OperatorCase(ProxyTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        patcher = mock.patch("wsproxy.admin_api.check_metrics")  # else it would warn where that is missing
+        patcher = mock.patch(
+            "wsproxy.admin.admin_api.check_metrics"
+        )  # else it would warn where that is missing
         patcher.start()
         self.addCleanup(patcher.stop)
         directory = tempfile.TemporaryDirectory()
@@ -315,7 +317,7 @@ class Ending(OperatorCase):
         """If no more tokens can be remembered the sessions end all the same, and the answer says it."""
         self.start()
         client = self.client("vm")
-        with mock.patch("wsproxy.denylist.MAX_DENIED", 0):
+        with mock.patch("wsproxy.state.denylist.MAX_DENIED", 0):
             self.assertEqual(self.ask("POST", "/kick", {"user": "0"})[0], 503)
         self.assert_kicked(client)
 

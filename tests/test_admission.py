@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import unittest
 
-from wsproxy.admission import Admission
-from wsproxy.counters import Counters
-from wsproxy.housekeeping import Housekeeping
+from wsproxy.access.admission import Admission
+from wsproxy.runtime.timers import Housekeeping
+from wsproxy.telemetry.counters import Counters
 
 _LIMIT = 8
 

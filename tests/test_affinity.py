@@ -9,9 +9,9 @@ from collections.abc import Callable
 from unittest import mock
 
 from tests.proxy_process import ProxyProcess, needs_proc
-from wsproxy import affinity
+from wsproxy.runtime import cpu_affinity
+from wsproxy.runtime.threads import start_thread
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
-from wsproxy.threads import start_thread
 
 CPUs = set[int]
 _STARTED = re.compile(rb"worker \d+ \(pid (\d+)\) started\n")
@@ -40,14 +40,14 @@ def in_a_thread(function: Callable[[], None]) -> None:
 class Settle(LeakTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.addCleanup(setattr, affinity, "_allowed", affinity._allowed)
+        self.addCleanup(setattr, cpu_affinity, "_allowed", cpu_affinity._allowed)
 
     def test_numbers_in_a_row_spread(self) -> None:
         cpus = sorted(allowed())
         found: list[CPUs] = []
 
         def settle(choice: int) -> None:
-            affinity.settle(choice)
+            cpu_affinity.settle(choice)
             found.append(allowed())
 
         for choice in range(len(cpus) + 1):
@@ -56,7 +56,7 @@ class Settle(LeakTestCase):
 
     def test_threads_follow(self) -> None:
         def settle() -> None:
-            affinity.settle(0)
+            cpu_affinity.settle(0)
             in_a_thread(lambda: self.assertEqual(allowed(), {min(before)}))
 
         before = allowed()
@@ -65,8 +65,8 @@ class Settle(LeakTestCase):
 
     def test_anywhere(self) -> None:
         def settle() -> None:
-            affinity.settle(0)
-            with affinity.anywhere():
+            cpu_affinity.settle(0)
+            with cpu_affinity.anywhere():
                 self.assertEqual(allowed(), before)
             self.assertEqual(allowed(), {min(before)})
 
@@ -75,7 +75,7 @@ class Settle(LeakTestCase):
 
     def test_not_settled(self) -> None:
         before = allowed()
-        with affinity.anywhere():
+        with cpu_affinity.anywhere():
             self.assertEqual(allowed(), before)
         self.assertEqual(allowed(), before)
 
@@ -83,24 +83,24 @@ class Settle(LeakTestCase):
         """A sandbox may forbid it; that is no reason not to serve."""
         before = allowed()
         with mock.patch("os.sched_setaffinity", side_effect=PermissionError):
-            affinity.settle(0)
-            with affinity.anywhere():
+            cpu_affinity.settle(0)
+            with cpu_affinity.anywhere():
                 pass
         self.assertEqual(allowed(), before)
 
     def test_taken_away_meanwhile(self) -> None:
         def settle() -> None:
-            affinity.settle(0)
+            cpu_affinity.settle(0)
             taken = OSError(22, "Invalid argument")
-            with mock.patch("os.sched_setaffinity", side_effect=taken), affinity.anywhere():
+            with mock.patch("os.sched_setaffinity", side_effect=taken), cpu_affinity.anywhere():
                 pass
 
         in_a_thread(settle)
 
     def test_unknown_to_the_system(self) -> None:
         with mock.patch("os.sched_getaffinity", side_effect=AttributeError):
-            affinity.settle(0)
-        self.assertEqual(affinity._allowed, frozenset())
+            cpu_affinity.settle(0)
+        self.assertEqual(cpu_affinity._allowed, frozenset())
 
 
 @needs_proc

@@ -7,7 +7,11 @@ import threading
 import unittest
 from unittest import mock
 
-from wsproxy.arbitration import (
+from wsproxy.access.sessions import SessionHandle
+from wsproxy.exceptions import ConfigError, ConsoleBusy
+from wsproxy.protocol.closing import Ending
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.state.arbitration import (
     HOLD_OFF,
     Arbitration,
     Claim,
@@ -16,16 +20,12 @@ from wsproxy.arbitration import (
     ConsolePolicies,
     Policy,
 )
-from wsproxy.claims import Grant
-from wsproxy.closing import Ending
-from wsproxy.deadline import Deadline
-from wsproxy.exceptions import ConfigError, ConsoleBusy
-from wsproxy.live_sessions import SessionHandle
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.tokens.claims import Grant
 
 CONSOLE = Console("lab-1", "ubuntu", "vnc")
 

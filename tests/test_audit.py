@@ -11,8 +11,8 @@ import unittest
 from typing import Any
 from unittest import mock
 
-from wsproxy.audit import AuditLog
 from wsproxy.exceptions import ConfigError
+from wsproxy.telemetry.audit import AuditLog
 
 
 class AuditTest(unittest.TestCase):

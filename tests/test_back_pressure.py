@@ -12,10 +12,18 @@ import unittest
 from tests.conformance.fronts import ConformanceTestCase
 from tests.proxy_process import Pace, needs_proc
 from wsproxy.exceptions import TransportClosed
-from wsproxy.testing.kubevirt_backends import Echo, Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, encode_frame, parse_close
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import Echo, Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    encode_frame,
+    parse_close,
+)
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _MIB = 1 << 20
 _MESSAGE = 32768

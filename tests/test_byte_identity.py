@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from tests.conformance.fronts import ConformanceTestCase
 from wsproxy.exceptions import TransportClosed
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import (
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import (
     BINARY,
     CONTINUATION,
     PING,
@@ -21,8 +21,8 @@ from wsproxy.testing.kubevirt_frames import (
     FrameBuffer,
     encode_frame,
 )
-from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _PING_INTERVAL = 0.01
 _LARGEST = 1 << 20
@@ -229,7 +229,7 @@ class ByteIdentity(ConformanceTestCase):
     def setUp(self) -> None:
         super().setUp()
         # With pings each 10 ms, two intervals without a byte are no sign of death on a busy machine.
-        self.front.patch(self, "wsproxy.liveness._DEAD_AFTER_INTERVALS", 1000)
+        self.front.patch(self, "wsproxy.relay.liveness._DEAD_AFTER_INTERVALS", 1000)
         self.proxy = self.start_proxy(ping_interval=_PING_INTERVAL)
 
     def check(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import wsproxy
 from wsproxy import exceptions
-from wsproxy.causes import ALL_LIMITS, ENDINGS, OTHER, REFUSALS, ending_cause, refusal_cause
-from wsproxy.closing import Ending
+from wsproxy.protocol.closing import Ending
+from wsproxy.telemetry.causes import ALL_LIMITS, ENDINGS, OTHER, REFUSALS, ending_cause, refusal_cause
 
 
 class Refusals(unittest.TestCase):
@@ -23,7 +23,7 @@ class Refusals(unittest.TestCase):
     def test_all_limits(self) -> None:
         """Every limit that is named in the code counts as what it is."""
         named = set()
-        for path in Path(wsproxy.__file__).parent.glob("*.py"):
+        for path in Path(wsproxy.__file__).parent.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "LimitExceeded":
                     named |= {

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from wsproxy.certificates import check_authorities, check_certificate, days_left
-from wsproxy.testing.certificates import CertificateAuthority
+from wsproxy.net.certificates import check_authorities, check_certificate, days_left
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 
 
 class CertificateFiles(unittest.TestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from wsproxy.channel import MAX_MESSAGE, Channel
+from wsproxy.server.channel import MAX_MESSAGE, Channel
 from wsproxy.testing.case import LeakTestCase
 
 

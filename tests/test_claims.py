@@ -8,8 +8,8 @@ import unittest
 from typing import Any
 from unittest import mock
 
-from wsproxy.claims import ClaimRules, Grant, Pointer
 from wsproxy.exceptions import BadToken, ConfigError, Forbidden, TokenExpired
+from wsproxy.tokens.claims import ClaimRules, Grant, Pointer
 
 NOW = 1_800_000_000.0
 
@@ -22,7 +22,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 class ClaimsCase(unittest.TestCase):
     def setUp(self) -> None:
-        patch = mock.patch("wsproxy.claims.time.time", return_value=NOW)
+        patch = mock.patch("wsproxy.tokens.claims.time.time", return_value=NOW)
         patch.start()
         self.addCleanup(patch.stop)
 

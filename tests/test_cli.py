@@ -20,16 +20,16 @@ from unittest import mock
 
 from tests.issuer import Issuer, SigningKey, http_answer
 from tests.processes import python
-from wsproxy.check import check, raise_descriptor_limit
 from wsproxy.cli import main
+from wsproxy.cli.check import check, raise_descriptor_limit
 from wsproxy.exceptions import UpstreamTimeout
-from wsproxy.keyring import Keyring
-from wsproxy.keys import load_keys
 from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.tokens import TokenVerifier
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.tokens.keyring import Keyring
+from wsproxy.tokens.keys import load_keys
+from wsproxy.tokens.verifier import TokenVerifier
 from wsproxy.version import __version__
 
 _TIMEOUT = 20.0
@@ -276,7 +276,7 @@ class Check(ProxyTestCase):
         }
 
     def check(self, **different: str) -> tuple[int, list[str]]:
-        with mock.patch("wsproxy.check.raise_descriptor_limit", return_value=(4096, 4096)):
+        with mock.patch("wsproxy.cli.check.raise_descriptor_limit", return_value=(4096, 4096)):
             status, out, err = call("check", **self.settings(**different))
         self.assertEqual(err, "")
         self.assertNotIn(self.api.token, out)
@@ -313,7 +313,7 @@ class Check(ProxyTestCase):
             page = {"WSPROXY_CONSOLE_PAGE": "true"}
             self.assertEqual(self.check(**page, WSPROXY_NOVNC=directory)[0], 0)
             self.assert_fault("files for browsers", "cannot read ", WSPROXY_WEB=f"{directory}/nothing")
-            with mock.patch("wsproxy.web_files._INSTALLED_NOVNC", Path(directory, "nothing")):
+            with mock.patch("wsproxy.web.static_files._INSTALLED_NOVNC", Path(directory, "nothing")):
                 self.assert_fault("no noVNC", "--novnc DIR", **page)
 
     def test_faulty_settings(self) -> None:
@@ -435,7 +435,7 @@ class Check(ProxyTestCase):
         self.assertIn("cannot be asked for", self.check(WSPROXY_API_PATH=path)[1][-1])
         config = config_from_env(self.settings())
         for answer in ((403, b""), (201, b"{}"), (201, b"no JSON"), (201, b"[]")):
-            with mock.patch("wsproxy.check.Dialler.request", side_effect=[(200, b"{}"), answer]):
+            with mock.patch("wsproxy.cli.check.Dialler.request", side_effect=[(200, b"{}"), answer]):
                 finding = list(check(config))[-1]
             self.assertTrue(finding.ok)
             self.assertIn("the API does not say", str(finding))
@@ -452,14 +452,14 @@ class Check(ProxyTestCase):
             self.api.kubevirt_version = version
             self.assert_fault(version or "unknown", "switch WSPROXY_SCREENSHOTS off", **on)
         with mock.patch(
-            "wsproxy.check.Dialler.get", side_effect=UpstreamTimeout("it did not answer in time")
+            "wsproxy.cli.check.Dialler.get", side_effect=UpstreamTimeout("it did not answer in time")
         ):
             self.assert_fault("does not say its version", "in time", **on)
 
     def test_few_descriptors(self) -> None:
         """A low limit on open files is a fault."""
         config = config_from_env(self.settings())
-        with mock.patch("wsproxy.check.raise_descriptor_limit", return_value=(256, 256)):
+        with mock.patch("wsproxy.cli.check.raise_descriptor_limit", return_value=(256, 256)):
             findings = list(check(config))
         faults = [str(finding) for finding in findings if not finding.ok]
         self.assertEqual(len(faults), 1)

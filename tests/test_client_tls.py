@@ -17,20 +17,20 @@ from unittest import mock
 
 from tests.proxy_process import ProxyProcess, needs_proc
 from wsproxy.config import Config
-from wsproxy.connection import ClientConnection
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import ConfigError
-from wsproxy.gateway import Gateway
+from wsproxy.net.tls import ServerTLS, TLSTransport
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.refusal import Refuser
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.server.connection import ClientConnection
+from wsproxy.server.gateway import Gateway
+from wsproxy.server.refusal import Refuser
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.kubevirt_backends import Echo, Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, encode_frame
-from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.testing.raw_client import RawClient, client_context
-from wsproxy.tls import ServerTLS, TLSTransport
+from wsproxy.testing.kubevirt.backends import Echo, Script
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, encode_frame
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.rfb.raw_client import RawClient, client_context
 
 _TIMEOUT = 10.0
 _WITHIN = 3.0  # seconds for what takes half a second and the client's last word
@@ -213,7 +213,7 @@ class Handshakes(ClientTLSTestCase):
         pause = threading.Event()
         with (
             mock.patch.object(TLSTransport, "_try_recv", swallow),
-            mock.patch("wsproxy.exchange.LAST_WORD_SECONDS", 0.2),
+            mock.patch("wsproxy.server.exchange.LAST_WORD_SECONDS", 0.2),
         ):
             deadline = Deadline(_WITHIN)
             sock = self.connect(self.proxy)
@@ -569,7 +569,9 @@ class Aborted(LeakTestCase):
         gateway = Gateway(config)
         gateway.housekeeping.start(self)
         self.addCleanup(gateway.housekeeping.stop)
-        patcher = mock.patch("wsproxy.connection.LAST_WORD_SECONDS", 0.01)  # for what has begun to come
+        patcher = mock.patch(
+            "wsproxy.server.connection.LAST_WORD_SECONDS", 0.01
+        )  # for what has begun to come
         patcher.start()
         self.addCleanup(patcher.stop)
         self.connection = ClientConnection(gateway, Refuser("auto"), ours, "192.0.2.1:1234")
@@ -597,7 +599,7 @@ class Aborted(LeakTestCase):
             started.set()
             return starts(transport, deadline)
 
-        with mock.patch("wsproxy.transport.Transport.starts", noted):
+        with mock.patch("wsproxy.net.transport.Transport.starts", noted):
             self.thread.start()
             self.assertTrue(started.wait(_TIMEOUT))
             self.connection.stop()

@@ -6,8 +6,8 @@ import random
 import unittest
 from collections.abc import Callable, Iterator
 
-from wsproxy.closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClose
-from wsproxy.frames import close_payload, may_be_sent
+from wsproxy.protocol.closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClose
+from wsproxy.protocol.frames import close_payload, may_be_sent
 
 CLIENT, UPSTREAM = Leg.CLIENT, Leg.UPSTREAM
 BOTH = (CLIENT, UPSTREAM)

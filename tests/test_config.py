@@ -6,16 +6,11 @@ import unittest
 from ipaddress import ip_network
 from typing import Any
 
-from wsproxy.config import (
-    DEFAULT_API_PATH,
-    SERVICE_ACCOUNT_CA,
-    SERVICE_ACCOUNT_TOKEN,
-    Config,
-)
+from wsproxy.config import DEFAULT_API_PATH, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
 from wsproxy.exceptions import ConfigError
-from wsproxy.lifetime import LifetimeRules
-from wsproxy.limits import LimitRules
-from wsproxy.upstream_url import UpstreamURL
+from wsproxy.relay.lifetime import LifetimeRules
+from wsproxy.state.limits import LimitRules
+from wsproxy.upstream.location import UpstreamURL
 
 SECRET = "the-very-secret-of-at-least-32-bytes"
 

@@ -8,17 +8,17 @@ import unittest
 from unittest import mock
 
 from wsproxy.config import Config
-from wsproxy.connection import ClientConnection
-from wsproxy.deadline import Deadline
-from wsproxy.gateway import Gateway
-from wsproxy.refusal import Refuser
+from wsproxy.protocol.handshake import Upgrade
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.server.connection import ClientConnection
+from wsproxy.server.gateway import Gateway
+from wsproxy.server.refusal import Refuser
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.upgrade import Upgrade
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 10.0
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -88,7 +88,7 @@ class BeforeASession(LeakTestCase):
         self.addCleanup(self.gateway.housekeeping.stop)
         self.thread.start()
         self.peer.sendall(b"GET /")
-        with mock.patch("wsproxy.connection.LAST_WORD_SECONDS", 0.01):
+        with mock.patch("wsproxy.server.connection.LAST_WORD_SECONDS", 0.01):
             self.connection.stop()
             self.connection.stop()
         self.assertEqual(self.assert_closed(), b"")
@@ -132,7 +132,7 @@ class BeforeASession(LeakTestCase):
     def test_bug(self) -> None:
         """A bug of ours is logged with its traceback and closes the connection."""
         with (
-            mock.patch("wsproxy.http.answer", side_effect=ZeroDivisionError("a bug of ours")),
+            mock.patch("wsproxy.web.endpoints.answer", side_effect=ZeroDivisionError("a bug of ours")),
             self.assertLogs("wsproxy.connection", "ERROR") as logs,
         ):
             self.thread.start()
@@ -181,7 +181,7 @@ class InASession(ProxyTestCase):
             return b"x" * 10_000_000
 
         with (
-            mock.patch("wsproxy.upgrade.Upgrade.accept", accept),
+            mock.patch("wsproxy.protocol.handshake.Upgrade.accept", accept),
             self.assertNoLogs("wsproxy", "ERROR"),
         ):
             client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
@@ -198,7 +198,9 @@ class InASession(ProxyTestCase):
         vmi = self.api.add_vmi("vm", self.namespace, backend=Script(flood))
         proxy = self.start_proxy()
         with (
-            mock.patch("wsproxy.session.start_thread", side_effect=RuntimeError("can't start new thread")),
+            mock.patch(
+                "wsproxy.server.session.start_thread", side_effect=RuntimeError("can't start new thread")
+            ),
             self.assertLogs("wsproxy", "INFO") as logs,
         ):
             client = RawClient.open(self.url(proxy, "vm"))
@@ -234,7 +236,7 @@ class InASession(ProxyTestCase):
                 connection.stop()  # as the registry does in this very moment
             return accept(upgrade, subprotocol)
 
-        with mock.patch("wsproxy.upgrade.Upgrade.accept", slow):
+        with mock.patch("wsproxy.protocol.handshake.Upgrade.accept", slow):
             client = RawClient.open(self.url(proxy, "vm"))
             self.addCleanup(client.close)
         self.assertEqual(client.recv_close(), (1012, "restarting"))

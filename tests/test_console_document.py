@@ -16,8 +16,8 @@ from tests.integration.console_document import (
     render,
 )
 from tests.integration.web_clients import CLIENTS
-from wsproxy import causes
 from wsproxy.exceptions import Refused
+from wsproxy.telemetry import causes
 
 _MOST_BYTES = 2_000_000
 _BY_HTTP = {"limit-screenshots", "limit-tickets"}  # of requests that are no upgrades

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.content_policy import frame_ancestors, page_policy, web_policy
 from wsproxy.exceptions import ConfigError
+from wsproxy.web.csp import frame_ancestors, page_policy, web_policy
 
 NOBODY = "frame-ancestors 'none'"
 # From Content Security Policy Level 3, section 8.4: alert('Hello, world.');

@@ -7,10 +7,10 @@ import unittest
 from dataclasses import dataclass
 from typing import Any
 
-from wsproxy.channel import MAX_MESSAGE
-from wsproxy.closing import Ending, Leg
-from wsproxy.counters import Counters, Numbers, Tally
-from wsproxy.histogram import Histogram
+from wsproxy.protocol.closing import Ending, Leg
+from wsproxy.server.channel import MAX_MESSAGE
+from wsproxy.telemetry.counters import Counters, Numbers, Tally
+from wsproxy.telemetry.histogram import Histogram
 
 
 @dataclass(eq=False)

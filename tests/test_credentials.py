@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import unittest
 
+from wsproxy.access.credentials import Credential, bearer_token, find_credential
 from wsproxy.config import CREDENTIALS, Config
-from wsproxy.credentials import Credential, bearer_token, find_credential
 from wsproxy.exceptions import BadRequest, BadToken
-from wsproxy.routing import session_route
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.upgrade import HeadReader, RequestHead
+from wsproxy.protocol.handshake import HeadReader, RequestHead
+from wsproxy.protocol.routing import session_route
+from wsproxy.testing.rfb.raw_client import RawClient
 
 JWT = "eyJh.eyJp._-Xy"
 TICKET = "AbCdEfGhIjKlMnOpQr_-12"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import unittest
 
-from wsproxy.deadline import Deadline
+from wsproxy.runtime.deadline import Deadline
 
 
 class ClockStub:

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from tests.processes import python
 from tests.proxy_process import wait_until
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.testing.console_errors import ConsoleRefused
-from wsproxy.testing.image import Image
-from wsproxy.testing.rfb_client import RFBClient
+from wsproxy.testing.rfb.client import RFBClient
+from wsproxy.testing.rfb.errors import ConsoleRefused
+from wsproxy.testing.screen.image import Image
 
 _TIMEOUT = 60.0
 _URL = re.compile(r"http://(\S+)/console/#(\S+)")

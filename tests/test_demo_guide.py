@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.demo_guide import Guide
-from wsproxy.demo_machines import MAIN, machines
+from wsproxy.cli.demo_guide import Guide
+from wsproxy.cli.demo_machines import MAIN, machines
 from wsproxy.exceptions import BadToken
-from wsproxy.keyring import Keyring
-from wsproxy.keys import load_keys
 from wsproxy.testing.case import SECRET, LeakTestCase
-from wsproxy.tokens import TokenVerifier
+from wsproxy.tokens.keyring import Keyring
+from wsproxy.tokens.keys import load_keys
+from wsproxy.tokens.verifier import TokenVerifier
 
 _ADDRESS = ("127.0.0.1", 5001)
 _PAGE = "http://127.0.0.1:5001/console/#"

@@ -8,9 +8,9 @@ from functools import partial
 from unittest import mock
 
 from tests.proxy_process import wait_until
-from wsproxy.demo_machines import EXAM, MAIN, SECOND, SLEEPER, Sleeper, machines
+from wsproxy.cli.demo_machines import EXAM, MAIN, SECOND, SLEEPER, Sleeper, machines
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 
 _TIMEOUT = 20.0
 _LONG = 3600.0

@@ -7,9 +7,9 @@ import threading
 import unittest
 from unittest import mock
 
-from wsproxy import denylist
-from wsproxy.denylist import Denylist, TokenKey
 from wsproxy.exceptions import Busy
+from wsproxy.state import denylist
+from wsproxy.state.denylist import Denylist, TokenKey
 
 
 class DenylistTest(unittest.TestCase):

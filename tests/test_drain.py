@@ -15,8 +15,8 @@ from tests.proxy_process import ProxyProcess, wait_until
 from tests.test_server import ServerTestCase
 from wsproxy import WebsocketProxy
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _LONG = 600.0
 _TIMEOUT = 20.0

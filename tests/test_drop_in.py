@@ -12,9 +12,9 @@ from lab_orchestrator_ws_proxy_lib.ws_proxy_lib import WebsocketProxy
 import wsproxy
 from tests.proxy_process import ProxyProcess
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _API_PATH = "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
 _CLOSE_TIMEOUT = 1.0

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import wsproxy
 from tests.processes import python
-from wsproxy import SessionHandle, WebsocketProxy, forks
+from wsproxy import SessionHandle, WebsocketProxy
+from wsproxy.runtime import forks
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMES = 100
 _TIMEOUT = 60.0
@@ -186,7 +187,7 @@ before = state()
 """
 
 _USE = f"""
-import wsproxy.proxy, wsproxy.settings, wsproxy.threads, wsproxy.tokens
+import wsproxy.proxy, wsproxy.settings, wsproxy.runtime.threads, wsproxy.tokens
 from wsproxy import WebsocketProxy
 
 imported = state()
@@ -206,7 +207,7 @@ with WebsocketProxy.from_config(proxy.config).run_in_thread("127.0.0.1", 0) as s
                 % token.encode()
             )
             print(client.recv(65536).split()[1].decode())
-    with wsproxy.threads._lock:  # while a thread is being started, its stack size is the process's
+    with wsproxy.runtime.threads._lock:  # while a thread is being started, its stack size is the process's
         running = state()
 proxy.stop_thread()
 thread.join()
@@ -229,16 +230,16 @@ class NothingElseChanges(unittest.TestCase):
     def test_no_global_state(self) -> None:
         """No module but these assigns a global from within a function, and each says why."""
         found = set()
-        for path in Path(wsproxy.__file__).parent.glob("*.py"):
+        for path in Path(wsproxy.__file__).parent.rglob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             if any(isinstance(node, ast.Global) for node in ast.walk(tree)):
                 found.add(path.stem)
-        self.assertEqual(found, {"affinity"})  # which only the program uses
+        self.assertEqual(found, {"cpu_affinity"})  # which only the program uses
 
     def test_only_the_program_configures_logging(self) -> None:
         """Nobody but the program and the demo calls basicConfig, or gives a logger a handler or a level."""
-        for path in Path(wsproxy.__file__).parent.glob("*.py"):
-            if path.stem not in ("cli", "demo"):
+        for path in Path(wsproxy.__file__).parent.rglob("*.py"):
+            if path.stem not in ("program", "demo"):
                 with self.subTest(path.stem):
                     tree = ast.parse(path.read_text(encoding="utf-8"))
                     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from wsproxy.environ import head_of, path_of, path_segments, peer_of
 from wsproxy.exceptions import BadRequest, Refused
-from wsproxy.routing import session_route
-from wsproxy.upgrade import Upgrade
+from wsproxy.protocol.handshake import Upgrade
+from wsproxy.protocol.routing import session_route
+from wsproxy.wsgi.environ import head_of, path_of, path_segments, peer_of
 
 
 def environ(**changes: Any) -> dict[str, Any]:

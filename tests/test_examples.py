@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.proxy_process import ProxyProcess
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.kubevirt_backends import SocketBackend
-from wsproxy.testing.rfb_client import RFBClient, UpgradeRefused
+from wsproxy.testing.kubevirt.backends import SocketBackend
+from wsproxy.testing.rfb.client import RFBClient, UpgradeRefused
+from wsproxy.testing.screen.desktop import Desktop
 
 _EXAMPLES = Path(__file__).parent.parent / "examples"
 

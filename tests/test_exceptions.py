@@ -35,7 +35,7 @@ from wsproxy.exceptions import (
     VMINotRunning,
     WSProxyError,
 )
-from wsproxy.frames import may_be_sent
+from wsproxy.protocol.frames import may_be_sent
 
 TABLE: list[tuple[Refused, int, int | None, str]] = [
     (BadRequest("x"), 400, 4400, "bad-request"),

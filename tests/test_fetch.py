@@ -9,15 +9,15 @@ import time
 from unittest import mock
 
 from tests.issuer import Issuer, http_answer
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
-from wsproxy.fetch import fetch
-from wsproxy.jwks import JWKSLocation
-from wsproxy.resolver import Resolver
-from wsproxy.sockets import wake
+from wsproxy.net.http_client import fetch
+from wsproxy.net.resolver import Resolver
+from wsproxy.net.sockets import wake
+from wsproxy.net.tls import ClientTLS
+from wsproxy.net.transport import Transport
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.tls import ClientTLS
-from wsproxy.transport import Transport
+from wsproxy.tokens.jwks import JWKSLocation
 
 _MAX = 1000
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 from tests.processes import python
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 120.0
 
@@ -21,7 +21,8 @@ _TIMEOUT = 120.0
 _FORKING = """
 import gc, json, os, select, signal, sys, threading, traceback, warnings
 warnings.simplefilter("ignore")  # Python 3.12 and later warn of forks where there are threads
-from wsproxy import WebsocketProxy, forks, threads
+from wsproxy import WebsocketProxy
+from wsproxy.runtime import forks, threads
 
 def say(*what):
     print(*what, flush=True)

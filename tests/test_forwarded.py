@@ -6,9 +6,9 @@ import unittest
 from ipaddress import ip_network
 
 from wsproxy.exceptions import BadRequest
-from wsproxy.forwarded import UNIX_PEER, Client, client_of
-from wsproxy.origin import Origin
-from wsproxy.upgrade import HeadReader, RequestHead
+from wsproxy.protocol.client import UNIX_PEER, Client, client_of
+from wsproxy.protocol.handshake import HeadReader, RequestHead
+from wsproxy.protocol.origin import Origin
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 PROXY = "10.0.0.1:40000"

@@ -8,7 +8,7 @@ import unittest
 from wsproto.frame_protocol import CloseReason
 
 from wsproxy.exceptions import ProtocolViolation
-from wsproxy.frames import (
+from wsproxy.protocol.frames import (
     FrameScanner,
     Opcode,
     build_frame,

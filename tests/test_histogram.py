@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.histogram import Histogram, Observations
+from wsproxy.telemetry.histogram import Histogram, Observations
 
 
 class HistogramTest(unittest.TestCase):

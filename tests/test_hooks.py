@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from wsproxy import AccessRequest, Config, Ending, Forbidden, Grant, SessionHandle, WebsocketProxy
-from wsproxy.hooks import Hooks
+from wsproxy.access.hooks import Hooks
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 60.0
 

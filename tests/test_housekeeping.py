@@ -9,9 +9,9 @@ import weakref
 from collections.abc import Callable
 from unittest import mock
 
-from wsproxy.housekeeping import Housekeeping
+from wsproxy.runtime.threads import current_owner
+from wsproxy.runtime.timers import Housekeeping
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.threads import current_owner
 
 WAIT = 10.0
 

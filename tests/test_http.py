@@ -14,7 +14,6 @@ from unittest import mock
 import jwt
 
 from wsproxy.config import Config
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import (
     BadRequest,
     BadToken,
@@ -28,12 +27,13 @@ from wsproxy.exceptions import (
     TokenExpired,
     UnsupportedMediaType,
 )
-from wsproxy.forwarded import Client
-from wsproxy.gateway import Gateway
-from wsproxy.http import HTTPRequest, answer
+from wsproxy.protocol.client import Client
+from wsproxy.protocol.handshake import HeadReader, RequestHead
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.server.gateway import Gateway
 from wsproxy.testing.case import SECRET
-from wsproxy.tokens import make_token
-from wsproxy.upgrade import HeadReader, RequestHead
+from wsproxy.tokens.verifier import make_token
+from wsproxy.web.endpoints import HTTPRequest, answer
 
 PAGE = "https://console.example"
 OWN = "http://proxy"
@@ -442,7 +442,7 @@ class Ticket(TicketCase):
 
     def test_nesting(self) -> None:
         """What nests deep is refused before it is parsed: the parser recurses."""
-        with mock.patch("wsproxy.http.json") as parser:
+        with mock.patch("wsproxy.web.endpoints.json") as parser:
             for body in (b"[" * 4000, b'{"vmi":' * 9):
                 self.assertIs(type(self.refused(body)), BadRequest)
         parser.loads.assert_not_called()

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.issuer import SigningKey
 from wsproxy.exceptions import ConfigError
-from wsproxy.jwks import JWKSLocation, WebURL, parse_jwks
-from wsproxy.keys import VerificationKey
+from wsproxy.tokens.jwks import JWKSLocation, WebURL, parse_jwks
+from wsproxy.tokens.keys import VerificationKey
 
 
 class JWKSLocationTest(unittest.TestCase):

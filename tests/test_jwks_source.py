@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.issuer import SigningKey
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Draining, TransportClosed
-from wsproxy.jwks_source import JWKSSource, OnSocket
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.runtime.threads import current_owner
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.threads import current_owner
+from wsproxy.tokens.jwks_client import JWKSSource, OnSocket
 
 _NEVER = 80_000.0
 _TIMEOUT = 10.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import unittest
 from unittest import mock
 
-from wsproxy.deadline import Deadline
-from wsproxy.keyring import Keyring
-from wsproxy.keys import VerificationKey
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.tokens.keyring import Keyring
+from wsproxy.tokens.keys import VerificationKey
 
 
 def key(kid: str | None, *algorithms: str, good: bool = False) -> mock.Mock:

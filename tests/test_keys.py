@@ -15,7 +15,13 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.utils import base64url_decode, base64url_encode
 
 from wsproxy.exceptions import ConfigError
-from wsproxy.keys import PUBLIC_KEY_ALGORITHMS, VerificationKey, check_algorithms, key_of_jwk, load_keys
+from wsproxy.tokens.keys import (
+    PUBLIC_KEY_ALGORITHMS,
+    VerificationKey,
+    check_algorithms,
+    key_of_jwk,
+    load_keys,
+)
 
 SECRET = "a secret of at least thirty-two bytes"
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 from unittest import mock
 
 from tests.test_live_sessions import FakeRelay
-from wsproxy.claims import Grant
-from wsproxy.denylist import Denylist, TokenKey
+from wsproxy.access.sessions import LiveSessions, SessionHandle
+from wsproxy.admin.kick import Chosen, Kicked, Kicks
 from wsproxy.exceptions import BadRequest, BadToken, Busy, Forbidden, NotFound, TokenExpired
-from wsproxy.kicks import Chosen, Kicked, Kicks
-from wsproxy.live_sessions import LiveSessions, SessionHandle
+from wsproxy.state.denylist import Denylist, TokenKey
+from wsproxy.tokens.claims import Grant
 
 
 def grant_of(name: str, user: str | int = 5, expires_at: float = 2e9) -> Grant:
@@ -143,7 +143,7 @@ class KicksTest(unittest.TestCase):
     def test_full(self) -> None:
         """If tokens cannot be refused, sessions end all the same, and the report claims nothing else."""
         self.open("a", grant_of("t"))
-        with mock.patch("wsproxy.denylist.MAX_DENIED", 0):
+        with mock.patch("wsproxy.state.denylist.MAX_DENIED", 0):
             self.assertRaises(Busy, self.kicks.kick, Chosen((("user", "5"),)))
             self.assertEqual(self.ended(), ["a"])
             self.verifier.answer = grant_of("u")

@@ -11,7 +11,7 @@ import tempfile
 
 from tests.proxy_process import ProxyProcess, wait_until
 from tests.test_drain import DrainTestCase
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 20.0
 # Gives its standard input to the program as systemd does: LISTEN_PID can only be known by the process itself.
@@ -170,9 +170,9 @@ class Hangup(LaunchTestCase):
         """A program's own handler for SIGHUP stays, and the proxy does not reload."""
         program = (
             "import signal, sys\n"
-            "from wsproxy import cli\n"
+            "from wsproxy.cli import program\n"
             "signal.signal(signal.SIGHUP, lambda *arguments: print('ours', file=sys.stderr, flush=True))\n"
-            "sys.exit(cli.main([]))\n"
+            "sys.exit(program.main([]))\n"
         )
         proxy = ProxyProcess(self.api, ("-c", program))
         self.addCleanup(proxy.close)

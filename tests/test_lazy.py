@@ -9,7 +9,7 @@ import unittest
 
 import wsproxy
 import wsproxy.testing
-from wsproxy.lazy import lazy_names
+from wsproxy.runtime.lazy_imports import lazy_names
 
 
 class LazyNamesTest(unittest.TestCase):
@@ -49,4 +49,13 @@ class PackagesTest(unittest.TestCase):
         code = "import sys; before = {*sys.modules}; import wsproxy.testing; print(*{*sys.modules} - before)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         loaded = {name for name in done.stdout.split() if name.split(".")[0] not in sys.stdlib_module_names}
-        self.assertEqual(loaded, {"wsproxy", "wsproxy.lazy", "wsproxy.testing", "wsproxy.version"})
+        self.assertEqual(
+            loaded,
+            {
+                "wsproxy",
+                "wsproxy.runtime",
+                "wsproxy.runtime.lazy_imports",
+                "wsproxy.testing",
+                "wsproxy.version",
+            },
+        )

@@ -10,11 +10,11 @@ from typing import Any
 
 from tests.conformance.fronts import ConformanceTestCase
 from tests.proxy_process import needs_proc, wait_until
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, encode_frame
-from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, encode_frame
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _SESSIONS = 100  # twice that many, after a warm-up
 _EXPIRING = 8

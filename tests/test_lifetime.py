@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unittest
 
-from wsproxy.lifetime import Lifetime, LifetimeRules
+from wsproxy.relay.lifetime import Lifetime, LifetimeRules
 
 _TOKEN = 1000.0
 

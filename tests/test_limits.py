@@ -7,9 +7,9 @@ import threading
 import unittest
 import unittest.mock
 
-from wsproxy import limits
 from wsproxy.exceptions import BadToken, Busy, Forbidden, LimitExceeded, Refused
-from wsproxy.limits import LIMITS, LimitRules, Limits, Place
+from wsproxy.state import limits
+from wsproxy.state.limits import LIMITS, LimitRules, Limits, Place
 
 _CONSOLE = ("lab-1", "vm", "vnc")
 

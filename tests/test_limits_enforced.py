@@ -10,19 +10,19 @@ from typing import Any
 from unittest import mock
 
 from tests.proxy_process import wait_until
-from wsproxy.authorization import AccessRequest
-from wsproxy.claims import Grant
+from wsproxy.access.authorization import AccessRequest
 from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.exceptions import Forbidden
-from wsproxy.gateway import Gateway
-from wsproxy.limits import LIMITS
 from wsproxy.proxy import WebsocketProxy
+from wsproxy.server.gateway import Gateway
+from wsproxy.state.limits import LIMITS
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.tokens.claims import Grant
 
 _BROWSER = "Origin: http://console.example"
 _FROM = "X-Forwarded-For: {}".format
@@ -235,7 +235,7 @@ class GivenBack(LimitsTestCase):
         self.start(**_SESSION_LIMITS)
         self.open().reset()
         self.wait_until_free()
-        accept = "wsproxy.upgrade.Upgrade.accept"
+        accept = "wsproxy.protocol.handshake.Upgrade.accept"
         client = RawClient(self.proxy.address)
         self.addCleanup(client.close)
 
@@ -253,9 +253,9 @@ class GivenBack(LimitsTestCase):
         """A bug of ours leaves nothing taken either, wherever it is."""
         self.start(**_SESSION_LIMITS)
         for place in (
-            "wsproxy.reports.Reports.opened",
-            "wsproxy.session.Relay",
-            "wsproxy.relay.Relay.run",
+            "wsproxy.telemetry.reports.Reports.opened",
+            "wsproxy.server.session.Relay",
+            "wsproxy.relay.relay.Relay.run",
         ):
             with (
                 self.subTest(place=place),

@@ -6,11 +6,11 @@ import unittest
 from typing import Any
 
 from wsproxy.config import Config
-from wsproxy.links import console_url, page_url
-from wsproxy.routing import Route, session_route
+from wsproxy.protocol.routing import Route, session_route
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.tokens import make_token
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.tokens.verifier import make_token
+from wsproxy.web.urls import console_url, page_url
 
 TOKEN = make_token(SECRET, namespace="lab-1", vmis=["ubuntu"])
 TICKET = "A" * 20 + "-_"

@@ -14,7 +14,7 @@ import threading
 import unittest
 from unittest import mock
 
-from wsproxy.listeners import Listener, address_text, listen
+from wsproxy.net.listeners import Listener, address_text, listen
 from wsproxy.testing.case import LeakTestCase
 
 _TIMEOUT = 20.0
@@ -220,7 +220,7 @@ class HandOver(ListenersTestCase):
     def test_filter_is_not_to_be_had(self) -> None:
         """Where the kernel takes no filter, nobody is waited for."""
         listener = self.listen("127.0.0.1", reuse_port=True)
-        with mock.patch("wsproxy.listeners._SO_ATTACH_FILTER", 0x7FFF):
+        with mock.patch("wsproxy.net.listeners._SO_ATTACH_FILTER", 0x7FFF):
             self.assertEqual(listener.withdraw(), 0.0)
         with mock.patch("sys.platform", "darwin"):
             self.assertEqual(listener.withdraw(), 0.0)

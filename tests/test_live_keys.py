@@ -9,12 +9,12 @@ from typing import Any
 
 from tests.issuer import Issuer, SigningKey
 from wsproxy.config import Config
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import BadToken, ConfigError
-from wsproxy.live_keys import LiveKeys, read_key_file
-from wsproxy.resolver import Resolver
+from wsproxy.net.resolver import Resolver
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET, LeakTestCase
-from wsproxy.tokens import TokenVerifier, make_token
+from wsproxy.tokens.key_store import LiveKeys, read_key_file
+from wsproxy.tokens.verifier import TokenVerifier, make_token
 
 _OTHER = "another secret of thirty-two bytes.."
 

@@ -8,9 +8,9 @@ import weakref
 from typing import Any, cast
 from unittest import mock
 
-from wsproxy.claims import Grant
-from wsproxy.closing import Ending
-from wsproxy.live_sessions import LiveSessions, SessionHandle
+from wsproxy.access.sessions import LiveSessions, SessionHandle
+from wsproxy.protocol.closing import Ending
+from wsproxy.tokens.claims import Grant
 
 GRANT = Grant("eve", "lab-1", ("vm", "other"), 1e12, "id-5")
 GONE = Ending("client", 1000, "client-gone")

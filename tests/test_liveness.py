@@ -7,7 +7,7 @@ import unittest
 from dataclasses import replace
 from typing import Any
 
-from wsproxy.liveness import Liveness, Look
+from wsproxy.relay.liveness import Liveness, Look
 
 _INTERVAL = 8.0
 _PART = 1.0  # an eighth

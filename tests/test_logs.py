@@ -9,7 +9,14 @@ import threading
 import unittest
 from typing import Any
 
-from wsproxy.logs import JSONFormatter, SessionLogger, TextFormatter, get_logger, in_session, rfc3339
+from wsproxy.runtime.logs import (
+    JSONFormatter,
+    SessionLogger,
+    TextFormatter,
+    get_logger,
+    in_session,
+    rfc3339,
+)
 
 NASTY = "a\nb\rc\x00d\x1be\x85f\u2028g\ud800h"
 

@@ -10,10 +10,10 @@ from unittest import mock
 
 from tests.test_counters import filled
 from wsproxy import WebsocketProxy
-from wsproxy.causes import ENDINGS
-from wsproxy.counters import Numbers
 from wsproxy.exceptions import ConfigError
-from wsproxy.metrics import METRICS, exposition
+from wsproxy.telemetry.causes import ENDINGS
+from wsproxy.telemetry.counters import Numbers
+from wsproxy.telemetry.metrics import METRICS, exposition
 from wsproxy.testing.case import SECRET
 
 _DOCUMENT = Path(__file__).parent.parent / "docs" / "metrics.md"

@@ -8,10 +8,10 @@ import threading
 import unittest
 from unittest import mock
 
+from wsproxy.admin.auth import Guard, default_token_file, operator_guard, read_operator_token
 from wsproxy.exceptions import BadToken, ConfigError
-from wsproxy.operator_token import Guard, default_token_file, operator_guard, read_operator_token
-from wsproxy.routing import ListenAddress
-from wsproxy.upgrade import RequestHead
+from wsproxy.protocol.handshake import RequestHead
+from wsproxy.protocol.routing import ListenAddress
 
 PORT, PATH = ListenAddress("127.0.0.1", 9100), ListenAddress(path="/run/x")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 
 from wsproxy.exceptions import ConfigError, Forbidden
-from wsproxy.origin import Origin, OriginPolicy
+from wsproxy.protocol.origin import Origin, OriginPolicy
 
 PAGE = "https://console.example"
 OWN = Origin("https", "proxy.example", 443)

@@ -6,7 +6,7 @@ import random
 import time
 import unittest
 
-from wsproxy.pending import PATIENCE, Pending, network_of
+from wsproxy.access.pending import PATIENCE, Pending, network_of
 
 
 class Model:

@@ -9,7 +9,7 @@ import unittest
 import weakref
 from unittest import mock
 
-from wsproxy.poller import Poller
+from wsproxy.relay.poller import Poller
 from wsproxy.testing.case import LeakTestCase
 
 _TIMEOUT = 10.0

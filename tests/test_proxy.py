@@ -20,9 +20,9 @@ from unittest import mock
 from tests.processes import python
 from wsproxy import Config, ConfigError, WebsocketProxy
 from wsproxy.config import DEFAULT_API_PATH
-from wsproxy.deadline import Deadline
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 10.0
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -261,7 +261,7 @@ class Life(LeakTestCase):
             other.stop_thread()
             return b"HTTP/1.1 200 OK\r\n\r\n"
 
-        with mock.patch("wsproxy.http.answer", answer):
+        with mock.patch("wsproxy.web.endpoints.answer", answer):
             self.assertTrue(answers(proxy.address))
         self.assertRegex(str(raised[0]), "a session cannot stop the proxy")
         self.assertTrue(answers(proxy.address))
@@ -272,7 +272,7 @@ class Life(LeakTestCase):
         """When the proxy's own threads cannot start, nothing is left listening."""
         proxy = dev_proxy()
         failure = mock.patch(
-            "wsproxy.server.start_thread", side_effect=RuntimeError("can't start new thread")
+            "wsproxy.server.acceptor.start_thread", side_effect=RuntimeError("can't start new thread")
         )
         with failure, self.assertRaisesRegex(RuntimeError, "can't start"):
             proxy.run_in_thread("127.0.0.1", 0)

@@ -8,15 +8,15 @@ import threading
 import unittest
 from unittest import mock
 
-from wsproxy.closing import Closing
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import ProtocolViolation
-from wsproxy.frames import ControlFrame, FrameScanner, Opcode, build_frame
-from wsproxy.pump import Pump
-from wsproxy.sockets import READABLE, wait
+from wsproxy.net.sockets import READABLE, wait
+from wsproxy.net.transport import PlainTransport
+from wsproxy.protocol.closing import Closing
+from wsproxy.protocol.frames import ControlFrame, FrameScanner, Opcode, build_frame
+from wsproxy.relay.pump import Pump
+from wsproxy.relay.writer import Writer
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.transport import PlainTransport
-from wsproxy.writer import Writer
 
 OURS = b"our ping"
 CLOSE = build_frame(Opcode.CLOSE, b"\x03\xe8bye")

@@ -7,9 +7,9 @@ import unittest
 from collections.abc import Callable
 from typing import Any, cast
 
-from wsproxy.poller import Poller
-from wsproxy.pump import Pump
-from wsproxy.pump_threads import PumpThreads
+from wsproxy.relay.poller import Poller
+from wsproxy.relay.pump import Pump
+from wsproxy.relay.scheduler import PumpThreads
 from wsproxy.testing.case import LeakTestCase
 
 _TIMEOUT = 10.0

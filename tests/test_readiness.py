@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
-from wsproxy.readiness import Readiness
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.upstream.readiness import Readiness
 
 
 class DiallerStub:

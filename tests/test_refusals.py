@@ -13,16 +13,16 @@ from typing import Any
 from unittest import mock
 
 from tests.conformance.fronts import ConformanceTestCase, RunningProxy
-from wsproxy import refusal
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Busy, Draining, LimitExceeded, Refused
-from wsproxy.refusal import Refuser
+from wsproxy.net.transport import PlainTransport
+from wsproxy.protocol.handshake import HeadReader, Upgrade
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.server import refusal
+from wsproxy.server.refusal import Refuser
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.testing.kubevirt_http import Answer, Behaviour, status_answer
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.testing.rfb_client import RFBClient, RFBRefused
-from wsproxy.transport import PlainTransport
-from wsproxy.upgrade import HeadReader, Upgrade
+from wsproxy.testing.kubevirt.http import Answer, Behaviour, status_answer
+from wsproxy.testing.rfb.client import RFBClient, RFBRefused
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _ORIGIN = "Origin: http://console.example"
 _IN_USE = "Can't connect to websocket (503): Active VNC connection. Request denied."

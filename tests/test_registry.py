@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from unittest import mock
 
-from wsproxy.registry import Registry
+from wsproxy.server.connections import Registry
 from wsproxy.testing.case import LeakTestCase
 
 WAIT = 10.0
@@ -89,7 +89,7 @@ class RegistryTest(LeakTestCase):
     def test_what_is_left(self) -> None:
         """A connection that does not even end when shut down is counted."""
         stuck = self.connection()
-        with mock.patch("wsproxy.registry._ABORT_SECONDS", 0.01):
+        with mock.patch("wsproxy.server.connections._ABORT_SECONDS", 0.01):
             self.assertEqual(self.registry.stop_all(0), 1)
         self.assertEqual(stuck.told, ["stop", "abort"])
 

@@ -15,15 +15,17 @@ from typing import cast
 from unittest import mock
 
 from tests.transports import in_thread
-from wsproxy import rfb
-from wsproxy.closing import Ending, Leg
-from wsproxy.deadline import Deadline
-from wsproxy.poller import Poller
-from wsproxy.relay import Relay, RelayLimits
-from wsproxy.sockets import tune
+from wsproxy.net.sockets import tune
+from wsproxy.net.tls import accept_tls, server_context
+from wsproxy.net.transport import PlainTransport, Traffic, Transport
+from wsproxy.protocol import rfb
+from wsproxy.protocol.closing import Ending, Leg
+from wsproxy.relay.poller import Poller
+from wsproxy.relay.relay import Relay, RelayLimits
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.kubevirt_frames import (
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.frames import (
     BINARY,
     CLOSE,
     PING,
@@ -34,9 +36,7 @@ from wsproxy.testing.kubevirt_frames import (
     encode_frame,
     parse_close,
 )
-from wsproxy.testing.raw_client import client_context
-from wsproxy.tls import accept_tls, server_context
-from wsproxy.transport import PlainTransport, Traffic, Transport
+from wsproxy.testing.rfb.raw_client import client_context
 
 _LIMITS = RelayLimits(close_timeout=5.0, ping_interval=10.0, max_frame_size=1 << 20)
 _TIMEOUT = 10.0

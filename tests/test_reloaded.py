@@ -8,9 +8,9 @@ import tempfile
 import threading
 from unittest import mock
 
-from wsproxy.reloaded import Reloaded
+from wsproxy.runtime.reloading import Reloaded
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.testing.service_account import ServiceAccountDirectory
+from wsproxy.testing.kubevirt.service_account import ServiceAccountDirectory
 
 
 class ReloadedTest(LeakTestCase):
@@ -101,7 +101,7 @@ class ReloadedTest(LeakTestCase):
     def test_one_warning(self) -> None:
         """Files that stay unusable are tried once a second at most, and complained about once."""
         value = self.reloaded()
-        with mock.patch("wsproxy.reloaded.time.monotonic") as clock:
+        with mock.patch("wsproxy.runtime.reloading.time.monotonic") as clock:
             clock.return_value = 100.0
             value.get()
             self.account.write(token=b"")
@@ -122,7 +122,7 @@ class ReloadedTest(LeakTestCase):
         self.assertEqual((value.get(), self.loads), ("one", 1))
         value.reload()
         self.assertEqual((value.get(), self.loads), ("one", 2))
-        with mock.patch("wsproxy.reloaded.time.monotonic", return_value=100.0):
+        with mock.patch("wsproxy.runtime.reloading.time.monotonic", return_value=100.0):
             self.account.write(token=b"")
             with self.assertLogs("wsproxy.reloaded", logging.WARNING) as logs:
                 value.reload()

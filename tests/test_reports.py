@@ -13,8 +13,8 @@ from typing import Any
 from tests.proxy_process import ProxyProcess, wait_until
 from wsproxy import WebsocketProxy
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 60.0
 _OF_NO_SESSION = ("wsproxy.proxy", "wsproxy.resolver", "wsproxy.server")
@@ -186,8 +186,8 @@ class InTheProgram(ReportsTestCase):
         change = "threading.Thread(target=lambda: 1 / 0).start(); raise RuntimeError('a bug')"
         command = (
             "-c",
-            "import sys, threading\nfrom wsproxy import cli\ndef fail(config, address):\n"
-            f"    {change}\ncli._print_ready = fail\nsys.exit(cli.main([]))",
+            "import sys, threading\nfrom wsproxy.cli import program\ndef fail(config, address):\n"
+            f"    {change}\nprogram._print_ready = fail\nsys.exit(program.main([]))",
         )
         with self.assertRaises(RuntimeError) as caught:
             ProxyProcess(self.api, command, WSPROXY_LOG_FORMAT="json")

@@ -7,10 +7,10 @@ import socket
 import threading
 from unittest import mock
 
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
-from wsproxy.resolver import Resolver
-from wsproxy.sockets import Address
+from wsproxy.net.resolver import Resolver
+from wsproxy.net.sockets import Address
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
 
 WAIT = 10.0

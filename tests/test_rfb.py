@@ -7,9 +7,9 @@ import unittest
 from collections.abc import Iterable
 from dataclasses import replace
 
-from wsproxy import rfb
-from wsproxy.rfb import ClientMessage, ClientMessageType, ClientParser, RFBError
-from wsproxy.testing import rfb_messages
+from wsproxy.protocol import rfb
+from wsproxy.protocol.rfb import ClientMessage, ClientMessageType, ClientParser, RFBError
+from wsproxy.testing.rfb import messages as rfb_messages
 
 HANDSHAKE = rfb.VERSION_3_8 + b"\x01\x01"
 

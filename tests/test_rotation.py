@@ -15,12 +15,12 @@ from types import TracebackType
 from tests.issuer import Issuer, SigningKey
 from wsproxy import WebsocketProxy
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.testing.service_account import ServiceAccountDirectory
-from wsproxy.tokens import make_token
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE
+from wsproxy.testing.kubevirt.service_account import ServiceAccountDirectory
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.tokens.verifier import make_token
 
 _CLIENTS = 4
 _ROUNDS = 5

@@ -6,7 +6,7 @@ import unittest
 
 from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.exceptions import BadRequest, ConfigError, NotFound, Refused
-from wsproxy.routing import (
+from wsproxy.protocol.routing import (
     ApiPath,
     Endpoint,
     Route,

@@ -13,13 +13,13 @@ from unittest import mock
 
 from wsproxy import AccessRequest, Forbidden, Grant, WebsocketProxy
 from wsproxy.config import Config
-from wsproxy.deadline import Deadline
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.kubevirt_http import Answer, Behaviour, RecordedRequest, text_answer
-from wsproxy.testing.png import encode_png
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.wsgi import ConsoleApp
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.kubevirt.http import Answer, Behaviour, RecordedRequest, text_answer
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.testing.screen.png import encode_png
+from wsproxy.wsgi.app import ConsoleApp
 
 from .proxy_process import ProxyProcess
 from .transports import in_thread
@@ -45,7 +45,7 @@ class ScreenshotCase(ProxyTestCase):
         super().setUp()
         if self.fresh:
             for name in ("_GOOD_SECONDS", "_BAD_SECONDS"):
-                patcher = mock.patch(f"wsproxy.screenshots.{name}", 0.0)
+                patcher = mock.patch(f"wsproxy.web.screenshot_cache.{name}", 0.0)
                 patcher.start()
                 self.addCleanup(patcher.stop)
         self.vmi = self.api.add_vmi("vm", self.namespace, screen=lambda: _PICTURE)
@@ -274,7 +274,7 @@ class AuthorisationTest(ScreenshotCase):
         """A token that was revoked shows nothing any more, not even what is known."""
         token = self.token("vm")
         self.assert_picture(f"/{token}/vm/screenshot.png")
-        with mock.patch("wsproxy.denylist.Denylist.denies", return_value=True):
+        with mock.patch("wsproxy.state.denylist.Denylist.denies", return_value=True):
             self.assert_kept_out(401, "bad-token", f"/{token}/vm/screenshot.png")
 
     def test_failures_are_counted(self) -> None:
@@ -452,7 +452,7 @@ class ConsoleAloneTest(ScreenshotCase):
         """So that these tests can fail: an old stand-in does throw the console out."""
         self.api.kubevirt_version = "v1.6.3"
         with (
-            mock.patch("wsproxy.screenshot_source.leaves_console_alone", return_value=True),
+            mock.patch("wsproxy.web.screenshots.leaves_console_alone", return_value=True),
             RawClient.open(self.url(self.console_proxy, "vm")) as client,
         ):
             self.assert_picture("/-/vm/screenshot.png", self.bearer())
@@ -464,7 +464,7 @@ class ConsoleAloneTest(ScreenshotCase):
             self.assert_picture("/-/vm/screenshot.png", self.bearer())
         versions = [request for request in self.api.requests if request.target.endswith("/version")]
         self.assertEqual(len(versions), 1)
-        with mock.patch("wsproxy.screenshot_source._VERSION_SECONDS", 0.0):
+        with mock.patch("wsproxy.web.screenshots._VERSION_SECONDS", 0.0):
             proxy = self.start_proxy()
             with self.at(proxy):
                 self.assert_picture("/-/vm/screenshot.png", self.bearer())

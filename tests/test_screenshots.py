@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Callable
 from unittest import mock
 
-from wsproxy import screenshots
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import LimitExceeded, UpstreamTimeout, VMINotRunning
-from wsproxy.screenshots import MAX_SIZE, Screenshots, leaves_console_alone, picture_fault
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.testing.png import encode_png
+from wsproxy.testing.screen.png import encode_png
+from wsproxy.web import screenshot_cache
+from wsproxy.web.screenshot_cache import MAX_SIZE, Screenshots, leaves_console_alone, picture_fault
 
 from .transports import in_thread
 
@@ -281,7 +281,7 @@ class BoundsTest(ScreenshotsCase):
 
     def test_too_many_refusals(self) -> None:
         """Refusals are kept within the same bounds."""
-        with mock.patch.object(screenshots, "_MOST_KEPT", 2):
+        with mock.patch.object(screenshot_cache, "_MOST_KEPT", 2):
             for number in range(3):
                 with self.assertRaises(VMINotRunning):
                     self.get(f"vm-{number}", mock.Mock(side_effect=VMINotRunning("it does not run")))

@@ -20,16 +20,16 @@ import websocket
 
 from tests.proxy_process import ProxyProcess
 from wsproxy.config import CREDENTIALS
-from wsproxy.logs import TextFormatter
+from wsproxy.runtime.logs import TextFormatter
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, encode_frame
-from wsproxy.testing.kubevirt_http import Answer, Behaviour, status_answer
-from wsproxy.testing.kubevirt_vmi import FakeVMI
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.upstream import Dialler
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, encode_frame
+from wsproxy.testing.kubevirt.http import Answer, Behaviour, status_answer
+from wsproxy.testing.kubevirt.vmi import FakeVMI
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.upstream.dialler import Dialler
 
 _WINDOW = 20  # so many characters of a secret in a row are a leak
 _TIMEOUT = 1.0

@@ -17,12 +17,12 @@ from unittest import mock
 
 from tests.processes import python
 from wsproxy.config import Config
-from wsproxy.deadline import Deadline
-from wsproxy.gateway import Gateway
-from wsproxy.listeners import BACKLOG, Listener, listen
-from wsproxy.server import ConsoleServer
+from wsproxy.net.listeners import BACKLOG, Listener, listen
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.server.acceptor import ConsoleServer
+from wsproxy.server.gateway import Gateway
 from wsproxy.testing.case import SECRET, LeakTestCase
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 _TIMEOUT = 10.0
@@ -187,7 +187,7 @@ class Life(ServerTestCase):
             seen.extend((server.serves_current_thread, other.serves_current_thread))
             return b"HTTP/1.1 200 OK\r\n\r\n"
 
-        with mock.patch("wsproxy.http.answer", answer):
+        with mock.patch("wsproxy.web.endpoints.answer", answer):
             self.assert_answers(server.address)
         self.assertEqual(seen, [True, False])
         self.assertFalse(server.serves_current_thread)
@@ -336,7 +336,7 @@ class Queue(ServerTestCase):
         server = self.started()
         failure = RuntimeError("can't start new thread")
         with (
-            mock.patch("wsproxy.threads.start_thread", side_effect=failure),
+            mock.patch("wsproxy.runtime.threads.start_thread", side_effect=failure),
             self.assertLogs("wsproxy.server", "ERROR") as logs,
             RawClient(server.address) as client,
         ):
@@ -352,16 +352,16 @@ class Queue(ServerTestCase):
         for _ in range(2):
             with (
                 mock.patch(
-                    "wsproxy.threads.start_thread", side_effect=RuntimeError("can't start new thread")
+                    "wsproxy.runtime.threads.start_thread", side_effect=RuntimeError("can't start new thread")
                 ),
-                mock.patch("wsproxy.threads._MAX_IDLE", 0),
+                mock.patch("wsproxy.runtime.threads._MAX_IDLE", 0),
                 self.assertLogs("wsproxy.server", "ERROR") as logs,
             ):
                 for _ in range(3):
                     with RawClient(server.address) as client:
                         client.wait_for_end()
             self.assertEqual(len(logs.output), 1, logs.output)
-            with mock.patch("wsproxy.threads._MAX_IDLE", 0):
+            with mock.patch("wsproxy.runtime.threads._MAX_IDLE", 0):
                 self.assert_answers(server.address)
                 self.assert_empty(server)
 
@@ -369,7 +369,7 @@ class Queue(ServerTestCase):
         """An error of our own while accepting goes to the log, and the server goes on."""
         server = self.started()
         with (
-            mock.patch("wsproxy.server.tune", side_effect=ZeroDivisionError("a bug of ours")),
+            mock.patch("wsproxy.server.acceptor.tune", side_effect=ZeroDivisionError("a bug of ours")),
             self.assertLogs("wsproxy.server", "ERROR") as logs,
             mock.patch("sys.stderr") as stderr,
             RawClient(server.address) as client,
@@ -430,7 +430,7 @@ class Admitted(ServerTestCase):
     def test_no_thread_and_no_byte(self) -> None:
         """A newcomer that has to go costs no thread."""
         self.fill()
-        with mock.patch("wsproxy.threads.start_thread") as start:
+        with mock.patch("wsproxy.runtime.threads.start_thread") as start:
             for _ in range(20):
                 self.assert_turned_away()
         start.assert_not_called()
@@ -454,8 +454,8 @@ class Admitted(ServerTestCase):
     def test_refusals_are_few_lines(self) -> None:
         """So many refusals a second are logged, and no more."""
         with (
-            mock.patch("wsproxy.admission._LINES_A_SECOND", 3),
-            mock.patch("wsproxy.admission._SECOND", 3600.0),
+            mock.patch("wsproxy.access.admission._LINES_A_SECOND", 3),
+            mock.patch("wsproxy.access.admission._SECOND", 3600.0),
             self.assertLogs("wsproxy.connection", "INFO") as logs,
         ):
             for _ in range(10):

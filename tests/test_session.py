@@ -17,20 +17,20 @@ from websocket import WebSocket
 
 from tests.proxy_process import wait_until
 from wsproxy.config import Config
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import Draining, Refused, TransportClosed
-from wsproxy.forwarded import Client
-from wsproxy.gateway import Gateway
-from wsproxy.housekeeping import Housekeeping
-from wsproxy.relay import Relay
-from wsproxy.session import Session, rfb_expected
+from wsproxy.protocol.client import Client
+from wsproxy.protocol.handshake import HeadReader, RequestHead, Upgrade
+from wsproxy.relay.relay import Relay
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.runtime.timers import Housekeeping
+from wsproxy.server.gateway import Gateway
+from wsproxy.server.session import Session, rfb_expected
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, PING, PONG, encode_frame
-from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.upgrade import HeadReader, RequestHead, Upgrade
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, PING, PONG, encode_frame
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.rfb.raw_client import RawClient
 
 
 def _read_to_the_end(console: FakeConsole) -> None:

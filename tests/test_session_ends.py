@@ -9,12 +9,12 @@ import unittest
 from collections.abc import Callable
 
 from tests.conformance.fronts import ConformanceTestCase, RunningProxy
-from wsproxy.deadline import Deadline
-from wsproxy.testing.kubevirt_backends import Echo, Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, PING, PONG
-from wsproxy.testing.kubevirt_vmi import FakeVMI
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.testing.kubevirt.backends import Echo, Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG
+from wsproxy.testing.kubevirt.vmi import FakeVMI
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _WITHIN = 2.0  # seconds in which everything is gone, with a close timeout of one
 _PART_OF_A_FRAME = struct.pack("!BBH", 0x82, 126, 1000) + b"x" * 10

@@ -14,9 +14,9 @@ from typing import Any
 from unittest import mock
 
 from wsproxy.cli import main
-from wsproxy.sessions_command import _duration, _shown, _size
+from wsproxy.cli.sessions import _duration, _shown, _size
+from wsproxy.protocol.handshake import http_response
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.upgrade import http_response
 
 _SESSION = {
     "id": "0a0b0c0d",

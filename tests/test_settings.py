@@ -15,7 +15,7 @@ from tests.test_config import SECRET, config
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
 from wsproxy.settings import SETTINGS, config_from_env, config_from_mapping
-from wsproxy.upstream_url import UpstreamURL
+from wsproxy.upstream.location import UpstreamURL
 
 IN_CLUSTER = {
     "SECRET_KEY": SECRET,

@@ -7,9 +7,9 @@ import threading
 from typing import Any, cast
 
 from tests.transports import WAIT, TransportCase, ignore, in_thread
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
-from wsproxy.sockets import Address, connect_tcp, tune, wake
+from wsproxy.net.sockets import Address, connect_tcp, tune, wake
+from wsproxy.runtime.deadline import Deadline
 
 
 class ConnectTCPTest(TransportCase):

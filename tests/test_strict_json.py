@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unittest
 
-from wsproxy.strict_json import parse_json
+from wsproxy.protocol.strict_json import parse_json
 
 
 class StrictJSONTest(unittest.TestCase):

@@ -15,11 +15,11 @@ from tests.processes import python
 from tests.proxy_process import ProxyProcess, needs_proc, wait_until
 from tests.test_cli import call
 from wsproxy import WebsocketProxy
+from wsproxy.server.supervisor import _Place
 from wsproxy.settings import config_from_env
-from wsproxy.supervisor import _Place
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _DEV = {"SECRET_KEY": SECRET, "LOCAL_DEV_MODE": "true", "HOST": "127.0.0.1", "PORT": "0"}
 _STRICT = ("-W", "error::DeprecationWarning")  # Python 3.12 warns so of a fork that copies threads
@@ -36,8 +36,9 @@ def changed(change: str) -> tuple[str, ...]:
     return (
         *_STRICT,
         "-c",
-        f"import os, signal, sys, time\nfrom wsproxy import cli, supervisor\nwork = supervisor.work\n"
-        f"{change}\nsys.exit(cli.main([]))",
+        "import os, signal, sys, time\n"
+        "from wsproxy.cli import program\nfrom wsproxy.server import supervisor\nwork = supervisor.work\n"
+        f"{change}\nsys.exit(program.main([]))",
     )
 
 

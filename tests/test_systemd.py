@@ -10,7 +10,7 @@ import time
 import unittest
 
 from wsproxy.exceptions import ConfigError
-from wsproxy.systemd import Notifier, activated_descriptor
+from wsproxy.runtime.systemd import Notifier, activated_descriptor
 from wsproxy.testing.case import LeakTestCase
 
 

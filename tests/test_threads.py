@@ -7,10 +7,10 @@ import threading
 import weakref
 from unittest import mock
 
-from wsproxy import threads
-from wsproxy.deadline import Deadline
+from wsproxy.runtime import threads
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.runtime.threads import ThreadPool, current_owner, start_thread, working_for
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.threads import ThreadPool, current_owner, start_thread, working_for
 
 _TIMEOUT = 10.0
 

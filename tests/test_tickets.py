@@ -8,11 +8,11 @@ import unittest
 from dataclasses import replace
 from unittest import mock
 
-from wsproxy.claims import Grant
 from wsproxy.exceptions import BadToken, Busy, Forbidden, LimitExceeded
-from wsproxy.origin import Origin
+from wsproxy.protocol.origin import Origin
+from wsproxy.state.tickets import Ticket, Tickets
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.tickets import Ticket, Tickets
+from wsproxy.tokens.claims import Grant
 
 PAGE = "https://console.example"
 

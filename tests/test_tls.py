@@ -23,12 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests import transports
 from tests.transports import SHORT, WAIT, TransportCase, ignore, in_thread
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import ConfigError, TransportClosed
-from wsproxy.sockets import wake
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.raw_client import client_context
-from wsproxy.tls import (
+from wsproxy.net.sockets import wake
+from wsproxy.net.tls import (
     ClientTLS,
     ServerTLS,
     TLSSession,
@@ -38,7 +35,10 @@ from wsproxy.tls import (
     server_context,
     transport_of,
 )
-from wsproxy.transport import PlainTransport, Transport
+from wsproxy.net.transport import PlainTransport, Transport
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.rfb.raw_client import client_context
 
 
 class TLSTransportTest(transports.CommonTests):
@@ -498,7 +498,7 @@ class ServerTLSTest(TransportCase):
         context = client_context(self.authority.ca_file, self.authority.issue_client("someone", seconds=30))
         session = self.connect(tls, context).session
         later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=31)
-        with mock.patch("wsproxy.tls.datetime.datetime") as clock:
+        with mock.patch("wsproxy.net.tls.datetime.datetime") as clock:
             clock.now.return_value = later
             self.assertRaisesRegex(
                 TransportClosed, "has expired", self.connect, tls, context, session=session
@@ -564,7 +564,7 @@ class ResumptionTest(TransportCase):
         """A server that gives no tickets gets a full handshake each time, and is not asked each time."""
         self.server.options |= ssl.OP_NO_TICKET
         self.server.num_tickets = 0
-        with mock.patch("wsproxy.tls.TLSSession", wraps=TLSSession) as made:
+        with mock.patch("wsproxy.net.tls.TLSSession", wraps=TLSSession) as made:
             self.assertEqual([self.resumed() for _ in range(3)], [False, False, False])
         self.assertEqual(made.call_count, 1)
 
@@ -616,7 +616,7 @@ class ResumptionTest(TransportCase):
 
     def test_old_session(self) -> None:
         """A session is not resumed for more than an hour, however often it was."""
-        with mock.patch("wsproxy.tls._MAX_SESSION_SECONDS", SHORT):
+        with mock.patch("wsproxy.net.tls._MAX_SESSION_SECONDS", SHORT):
             self.resumed()
         time.sleep(SHORT)
         self.assertFalse(self.resumed())

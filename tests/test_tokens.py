@@ -22,14 +22,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.issuer import SigningKey
-from wsproxy.claims import ClaimRules, Grant
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import BadToken, Forbidden, TokenExpired
-from wsproxy.keyring import Keyring
-from wsproxy.keys import VerificationKey, load_keys
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.runtime.threads import start_thread
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.threads import start_thread
-from wsproxy.tokens import MAX_TOKEN_SIZE, TokenVerifier, make_token
+from wsproxy.tokens.claims import ClaimRules, Grant
+from wsproxy.tokens.keyring import Keyring
+from wsproxy.tokens.keys import VerificationKey, load_keys
+from wsproxy.tokens.verifier import MAX_TOKEN_SIZE, TokenVerifier, make_token
 
 SECRET = "a secret of at least thirty-two bytes"
 MISSING = object()
@@ -130,10 +130,10 @@ class VerifyTest(TokensCase):
         """A token that comes again is not verified again, until it expires; another one is."""
         token, other = token_of(claims()), token_of(claims(id=6))
         grant = self.verifier.verify(token)
-        with mock.patch("wsproxy.keyring.Keyring.verifies", return_value=False):
+        with mock.patch("wsproxy.tokens.keyring.Keyring.verifies", return_value=False):
             self.assertEqual(self.verifier.verify(token), grant)
             self.refuse(other)
-        with mock.patch("wsproxy.claims.time.time", return_value=now() + 10_000):
+        with mock.patch("wsproxy.tokens.claims.time.time", return_value=now() + 10_000):
             self.assertLess(grant.seconds_left(), 0)
             self.refuse(token, TokenExpired)
 
@@ -148,7 +148,7 @@ class VerifyTest(TokensCase):
 
     def test_known_tokens_are_bounded(self) -> None:
         """Only so many are known at once."""
-        with mock.patch("wsproxy.tokens._MAX_KNOWN", 3):
+        with mock.patch("wsproxy.tokens.verifier._MAX_KNOWN", 3):
             for user in range(10):
                 self.verifier.verify(token_of(claims(id=user)))
                 self.assertLessEqual(len(self.verifier._known), 3)

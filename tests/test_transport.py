@@ -9,9 +9,9 @@ from unittest import mock
 
 from tests import transports
 from tests.transports import WAIT
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
-from wsproxy.transport import PlainTransport, Transport
+from wsproxy.net.transport import PlainTransport, Transport
+from wsproxy.runtime.deadline import Deadline
 
 
 class PlainTransportTest(transports.CommonTests):

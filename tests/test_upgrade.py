@@ -22,7 +22,7 @@ from wsproxy.exceptions import (
     Refused,
     UpgradeRequired,
 )
-from wsproxy.upgrade import (
+from wsproxy.protocol.handshake import (
     MAX_HEAD_SIZE,
     HeadReader,
     RequestHead,

@@ -20,7 +20,6 @@ import websocket
 from websocket._handshake import CookieJar
 
 from wsproxy.config import DEFAULT_API_PATH, Config
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import (
     ConsoleBusy,
     Refused,
@@ -31,17 +30,18 @@ from wsproxy.exceptions import (
     VMINotFound,
     VMINotRunning,
 )
-from wsproxy.resolver import Resolver
-from wsproxy.sockets import wake
+from wsproxy.net.resolver import Resolver
+from wsproxy.net.sockets import wake
+from wsproxy.net.tls import TLSTransport
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET, LeakTestCase
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
-from wsproxy.testing.kubevirt_http import Answer, Behaviour, status_answer, text_answer
-from wsproxy.tls import TLSTransport
-from wsproxy.upstream import Dialler, Upstream, read_token, refusal_of
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, encode_frame
+from wsproxy.testing.kubevirt.http import Answer, Behaviour, status_answer, text_answer
+from wsproxy.upstream.dialler import Dialler, Upstream, read_token, refusal_of
 
 _NAMESPACE = "lab-1"
 _OFFER = ("plain.kubevirt.io",)

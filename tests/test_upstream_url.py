@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 
 from wsproxy.exceptions import ConfigError
-from wsproxy.upstream_url import UpstreamURL
+from wsproxy.upstream.location import UpstreamURL
 
 
 class UpstreamURLTest(unittest.TestCase):

@@ -11,11 +11,11 @@ from unittest import mock
 
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
-from wsproxy.gateway import examine
-from wsproxy.representation import Redirect
+from wsproxy.protocol.handshake import HeadReader
+from wsproxy.protocol.representation import Redirect
+from wsproxy.server.gateway import examine
 from wsproxy.testing.case import SECRET
-from wsproxy.upgrade import HeadReader
-from wsproxy.web_files import WebFiles
+from wsproxy.web.static_files import WebFiles
 
 HEAD = HeadReader().feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 assert HEAD is not None
@@ -30,7 +30,7 @@ class WebFilesCase(unittest.TestCase):
         self.base = Path(directory.name).resolve()
         self.web = self.base / "web"
         self.web.mkdir()
-        installed = mock.patch("wsproxy.web_files._INSTALLED_NOVNC", self.base / "installed")
+        installed = mock.patch("wsproxy.web.static_files._INSTALLED_NOVNC", self.base / "installed")
         installed.start()
         self.addCleanup(installed.stop)
 
@@ -166,7 +166,7 @@ class Web(WebFilesCase):
             path.symlink_to(self.base / "secret.txt")
             return really(path, flags)
 
-        with mock.patch("wsproxy.web_files.os.open", late):
+        with mock.patch("wsproxy.web.static_files.os.open", late):
             self.assertIn(f"cannot read {self.web / 'vnc.html'}: ", self.fault())
 
     def test_fields(self) -> None:
@@ -208,9 +208,9 @@ class Faults(WebFilesCase):
     def test_too_many(self) -> None:
         """A directory that is too full is most likely the wrong one; files that are not served count, too."""
         self.write(*(f"{number}.js" for number in range(4)), ".hidden")
-        with mock.patch("wsproxy.web_files._MAX_ENTRIES", 5):
+        with mock.patch("wsproxy.web.static_files._MAX_ENTRIES", 5):
             self.files()
-        with mock.patch("wsproxy.web_files._MAX_ENTRIES", 4):
+        with mock.patch("wsproxy.web.static_files._MAX_ENTRIES", 4):
             self.assertIn("it has more than 4 files; is it the right directory?", self.fault())
 
     def test_too_large(self) -> None:
@@ -220,9 +220,9 @@ class Faults(WebFilesCase):
             ("_MAX_FILE", 99, "a.js in it is larger than 99 bytes"),
             ("_MAX_IN_ALL", 199, "its files are larger than 199 bytes in all; is it the right directory?"),
         ):
-            with mock.patch(f"wsproxy.web_files.{limit}", most):
+            with mock.patch(f"wsproxy.web.static_files.{limit}", most):
                 self.assertTrue(self.fault().endswith(said))
-            with mock.patch(f"wsproxy.web_files.{limit}", most + 1):
+            with mock.patch(f"wsproxy.web.static_files.{limit}", most + 1):
                 self.files()
 
     def test_libraries(self) -> None:

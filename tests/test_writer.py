@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable
 
 from wsproxy.exceptions import TransportClosed
-from wsproxy.frames import FrameScanner, Opcode, build_frame
+from wsproxy.net.transport import PlainTransport, Transport
+from wsproxy.protocol.frames import FrameScanner, Opcode, build_frame
+from wsproxy.relay.writer import Writer
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.transport import PlainTransport, Transport
-from wsproxy.writer import Writer
 
 WAIT = 10.0
 PING = build_frame(Opcode.PING, b"ping 001")

@@ -17,12 +17,12 @@ from wsgiref.validate import validator
 
 from tests.wsgi_host import Host, gunicorn_worker
 from wsproxy import AccessRequest, Config, ConfigError, Ending, Grant, SessionHandle
-from wsproxy.deadline import Deadline
+from wsproxy.net.tls import server_context
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.tls import server_context
-from wsproxy.wsgi import ConsoleApp
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.wsgi.app import ConsoleApp
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -13,7 +13,7 @@ from unittest import mock
 from tests.wsgi_host import gunicorn_worker
 from wsproxy.exceptions import UnsupportedServer
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.wsgi_server import WSGIServer, client_socket, take_read_ahead
+from wsproxy.wsgi.servers import WSGIServer, client_socket, take_read_ahead
 
 
 class ClientSocketTest(LeakTestCase):
@@ -108,7 +108,7 @@ class WSGIServerTest(unittest.TestCase):
     def test_unknown(self) -> None:
         """If nobody says how many threads there are, it is not guessed."""
         for handler in (signal.SIG_DFL, None, lambda number, frame: None):
-            with mock.patch("wsproxy.wsgi_server.signal.getsignal", return_value=handler):
+            with mock.patch("wsproxy.wsgi.servers.signal.getsignal", return_value=handler):
                 server = WSGIServer.around({}, None)
                 self.assertRaisesRegex(UnsupportedServer, "threads=N", server.check)
                 WSGIServer.around({}, 4).check()

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import ClassVar, cast
 from unittest import mock
 
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import TransportClosed
-from wsproxy.sockets import READABLE, wait
+from wsproxy.net.sockets import READABLE, wait
+from wsproxy.net.tls import ClientTLS, accept_tls, connect_tls, server_context
+from wsproxy.net.transport import PlainTransport, Transport
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.tls import ClientTLS, accept_tls, connect_tls, server_context
-from wsproxy.transport import PlainTransport, Transport
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 
 __all__ = ["SHORT", "WAIT", "CommonTests", "TransportCase", "ignore", "in_thread"]
 
@@ -370,7 +370,7 @@ class CommonTests(TransportCase):
             pauses.append(seconds)
             one.sendall(b"x" * 100)
 
-        with mock.patch("wsproxy.transport.time.sleep", pause):
+        with mock.patch("wsproxy.net.transport.time.sleep", pause):
             for _ in range(16):
                 one.sendall(b"x")
                 self.assertEqual(two.recv_sparingly(4096, Deadline(WAIT)), b"x")
@@ -394,7 +394,7 @@ class CommonTests(TransportCase):
     def test_many_large_pieces(self) -> None:
         """A peer that sends as much as is asked for is never paused for."""
         one, two = self.pair()
-        with mock.patch("wsproxy.transport.time.sleep") as sleep:
+        with mock.patch("wsproxy.net.transport.time.sleep") as sleep:
             for _ in range(50):
                 one.sendall(bytes(1000))
                 self.assertEqual(len(two.recv_sparingly(1000, Deadline(WAIT))), 1000)

@@ -37,7 +37,7 @@ class GunicornWorker:
 def gunicorn_worker(threads: int) -> Iterator[GunicornWorker]:
     """Let the signal handlers be those of a gunicorn worker."""
     worker = GunicornWorker(threads)
-    with mock.patch("wsproxy.wsgi_server.signal.getsignal", return_value=worker.handle_exit):
+    with mock.patch("wsproxy.wsgi.servers.signal.getsignal", return_value=worker.handle_exit):
         yield worker
 
 

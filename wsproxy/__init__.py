@@ -5,37 +5,37 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from .lazy import lazy_names
+from .runtime.lazy_imports import lazy_names
 from .version import __version__
 
 if sys.platform == "win32":
     raise ImportError("wsproxy needs Linux or macOS; on Windows run it in WSL")
 
 if TYPE_CHECKING:
-    from .authorization import AccessRequest, Authorize
-    from .claims import Grant
-    from .closing import Ending
+    from .access.authorization import AccessRequest, Authorize
+    from .access.hooks import OnClose, OnOpen
+    from .access.sessions import SessionHandle
     from .config import Config
     from .exceptions import ConfigError, Forbidden, WSProxyError
-    from .hooks import OnClose, OnOpen
-    from .live_sessions import SessionHandle
+    from .protocol.closing import Ending
     from .proxy import WebsocketProxy
     from .settings import config_from_env, config_from_mapping
-    from .tokens import make_token
+    from .tokens.claims import Grant
+    from .tokens.verifier import make_token
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "AccessRequest": ".authorization",
-            "Authorize": ".authorization",
+            "AccessRequest": ".access.authorization",
+            "Authorize": ".access.authorization",
             "Config": ".config",
             "ConfigError": ".exceptions",
-            "Ending": ".closing",
+            "Ending": ".protocol.closing",
             "Forbidden": ".exceptions",
-            "Grant": ".claims",
-            "OnClose": ".hooks",
-            "OnOpen": ".hooks",
-            "SessionHandle": ".live_sessions",
+            "Grant": ".tokens.claims",
+            "OnClose": ".access.hooks",
+            "OnOpen": ".access.hooks",
+            "SessionHandle": ".access.sessions",
             "WSProxyError": ".exceptions",
             "WebsocketProxy": ".proxy",
             "config_from_env": ".settings",

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 
-from .arbitration import ConsolePolicies
-from .claims import ClaimRules
-from .content_policy import frame_ancestors
 from .exceptions import ConfigError
-from .jwks import JWKSLocation
-from .keyring import Keyring
-from .keys import check_algorithms, load_keys
-from .lifetime import LifetimeRules
-from .limits import LimitRules
-from .origin import OriginPolicy
-from .routing import ApiPath, ListenAddress, is_dns_label, prefix_segments
-from .upstream_url import UpstreamURL
+from .protocol.origin import OriginPolicy
+from .protocol.routing import ApiPath, ListenAddress, is_dns_label, prefix_segments
+from .relay.lifetime import LifetimeRules
+from .state.arbitration import ConsolePolicies
+from .state.limits import LimitRules
+from .tokens.claims import ClaimRules
+from .tokens.jwks import JWKSLocation
+from .tokens.keyring import Keyring
+from .tokens.keys import check_algorithms, load_keys
+from .upstream.location import UpstreamURL
+from .web.csp import frame_ancestors
 
 __all__ = [
     "CREDENTIALS",

@@ -29,23 +29,23 @@ from flask import Blueprint, Flask, Response, copy_current_request_context, curr
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from .authorization import AccessRequest, Authorize
-from .claims import Grant
-from .closing import Ending
+from .access.authorization import AccessRequest, Authorize
+from .access.hooks import OnClose, OnOpen
+from .access.sessions import SessionHandle
 from .config import Config
-from .counters import Numbers
 from .exceptions import ConfigError
-from .hooks import OnClose, OnOpen
-from .live_sessions import SessionHandle
-from .metrics import registry
+from .protocol.closing import Ending
 from .settings import SETTINGS, config_from_env
-from .wsgi import ConsoleApp, Wanted
-from .wsgi_exchange import Around
+from .telemetry.counters import Numbers
+from .telemetry.metrics import registry
+from .tokens.claims import Grant
+from .wsgi.app import ConsoleApp, Wanted
+from .wsgi.exchange import Around
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    from .metrics import CollectorRegistry
+    from .telemetry.metrics import CollectorRegistry
 
 __all__ = ["Console"]
 

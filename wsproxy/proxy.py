@@ -10,30 +10,30 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .admin import AdminServer, AdminThread
-from .admin_api import admin_endpoints
-from .admin_sessions import session_endpoints
-from .authorization import Authorize
+from .access.authorization import Authorize
+from .access.hooks import Hooks, OnClose, OnOpen
+from .access.sessions import SessionHandle
+from .admin.admin_api import admin_endpoints
+from .admin.auth import operator_guard
+from .admin.endpoints import session_endpoints
+from .admin.kick import Kicks
+from .admin.server import AdminServer, AdminThread
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
-from .counters import Numbers
-from .forks import in_forked_child
-from .gateway import Gateway, examine
-from .hooks import Hooks, OnClose, OnOpen
-from .kicks import Kicks
-from .links import console_url, page_url
-from .listeners import UNIX, address_text, listen, listen_for_operator
-from .live_sessions import SessionHandle
-from .logs import get_logger
-from .metrics import registry
-from .operator_token import operator_guard
-from .routing import host_and_port
-from .server import ConsoleServer
-from .signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
-from .systemd import Notifier
-from .threads import replaced_by, start_thread
+from .net.listeners import UNIX, address_text, listen, listen_for_operator
+from .protocol.routing import host_and_port
+from .runtime.forks import in_forked_child
+from .runtime.logs import get_logger
+from .runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
+from .runtime.systemd import Notifier
+from .runtime.threads import replaced_by, start_thread
+from .server.acceptor import ConsoleServer
+from .server.gateway import Gateway, examine
+from .telemetry.counters import Numbers
+from .telemetry.metrics import registry
+from .web.urls import console_url, page_url
 
 if TYPE_CHECKING:
-    from .metrics import CollectorRegistry
+    from .telemetry.metrics import CollectorRegistry
 
 __all__ = ["WebsocketProxy"]
 

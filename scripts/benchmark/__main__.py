@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.tokens import make_token
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.tokens.verifier import make_token
 
 from .measures import IDLE_2000, MEASURES, Measure, Pace
 from .opening import measure_opening, opening_table

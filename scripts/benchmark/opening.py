@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from wsproxy.config import Config
-from wsproxy.deadline import Deadline
-from wsproxy.keyring import Keyring
-from wsproxy.keys import load_keys
-from wsproxy.resolver import Resolver
-from wsproxy.threads import start_thread
-from wsproxy.tokens import TokenVerifier, make_token
-from wsproxy.upgrade import PLAIN_KUBEVIRT, HeadReader, RequestHead, Upgrade
-from wsproxy.upstream import Dialler
+from wsproxy.net.resolver import Resolver
+from wsproxy.protocol.handshake import PLAIN_KUBEVIRT, HeadReader, RequestHead, Upgrade
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.runtime.threads import start_thread
+from wsproxy.tokens.keyring import Keyring
+from wsproxy.tokens.keys import load_keys
+from wsproxy.tokens.verifier import TokenVerifier, make_token
+from wsproxy.upstream.dialler import Dialler
 
 from .peers import Surroundings
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tests.conformance.fronts import busy_threads, end_session
 from tests.conformance.wsgi_servers import CONTROL_SOCKET, THREADS
 from wsproxy.config import Config
-from wsproxy.wsgi import ConsoleApp
+from wsproxy.wsgi.app import ConsoleApp
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

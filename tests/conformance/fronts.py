@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Protocol
 from unittest import TestCase, mock
 
 from tests.proxy_process import ProxyProcess, wait_until
-from wsproxy.live_sessions import SessionHandle
+from wsproxy.access.sessions import SessionHandle
+from wsproxy.protocol.routing import host_and_port
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.routing import host_and_port
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.rfb.raw_client import RawClient
 
 __all__ = [
     "Addressed",

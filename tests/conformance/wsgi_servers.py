@@ -18,9 +18,9 @@ from unittest import TestCase, mock
 
 from tests.conformance.fronts import ConformanceTestCase, Front, Logs, ProxyApart, RunningProxy
 from tests.proxy_process import ProcessFigures, wait_until
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.kubevirt_backends import Echo
-from wsproxy.testing.raw_client import RawClient, client_context
+from wsproxy.testing.kubevirt.backends import Echo
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.rfb.raw_client import RawClient, client_context
 
 __all__ = ["CONTROL_SOCKET", "FRONTS", "THREADS", "GunicornTLS", "WSGIServer", "Werkzeug"]
 

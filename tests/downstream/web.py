@@ -8,7 +8,7 @@ from flask import Flask, Response
 
 from wsproxy import AccessRequest, Config, Grant, SessionHandle
 from wsproxy.flask import Console
-from wsproxy.wsgi import ConsoleApp
+from wsproxy.wsgi.app import ConsoleApp
 
 
 def grant_for(user: str) -> Grant:

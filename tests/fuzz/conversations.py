@@ -8,13 +8,13 @@ from __future__ import annotations
 import random
 import socket
 
-from wsproxy.deadline import Deadline
 from wsproxy.exceptions import BadToken, TransportClosed
-from wsproxy.frames import FrameScanner, Opcode
-from wsproxy.refusal import Refuser
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.transport import Transport
-from wsproxy.upgrade import HeadReader, Upgrade
+from wsproxy.net.transport import Transport
+from wsproxy.protocol.frames import FrameScanner, Opcode
+from wsproxy.protocol.handshake import HeadReader, Upgrade
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.server.refusal import Refuser
+from wsproxy.testing.rfb.raw_client import RawClient
 
 from ..frame_streams import passed, random_cuts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from wsproxy.exceptions import ProtocolViolation
-from wsproxy.frames import FrameScanner, Opcode, close_payload, parse_close_payload
+from wsproxy.protocol.frames import FrameScanner, Opcode, close_payload, parse_close_payload
 
 from ..frame_streams import Passed, bytewise, passed, random_cuts
 from .texts import assert_own_text

@@ -7,7 +7,7 @@ import hashlib
 import random
 
 from wsproxy.exceptions import Refused
-from wsproxy.upgrade import MAX_HEAD_SIZE, HeadReader, RequestHead, Upgrade
+from wsproxy.protocol.handshake import MAX_HEAD_SIZE, HeadReader, RequestHead, Upgrade
 
 from ..frame_streams import bytewise, random_cuts
 from .texts import assert_own_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from wsproxy.exceptions import ConfigError, Refused
-from wsproxy.routing import (
+from wsproxy.protocol.routing import (
     ApiPath,
     Route,
     endpoint_of,

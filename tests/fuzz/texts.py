@@ -25,7 +25,7 @@ def _texts(source: Path) -> Iterator[str]:
 
 
 _OWN = re.compile(
-    "|".join({text for file in Path(wsproxy.__file__).parent.glob("*.py") for text in _texts(file)})
+    "|".join({text for file in Path(wsproxy.__file__).parent.rglob("*.py") for text in _texts(file)})
 )
 
 

@@ -10,11 +10,11 @@ import re
 import time
 from typing import Any
 
-from wsproxy.claims import Grant
 from wsproxy.config import DEFAULT_API_PATH, Config
 from wsproxy.exceptions import BadToken, TokenExpired
-from wsproxy.gateway import Gateway
-from wsproxy.tokens import MAX_TOKEN_SIZE, make_token
+from wsproxy.server.gateway import Gateway
+from wsproxy.tokens.claims import Grant
+from wsproxy.tokens.verifier import MAX_TOKEN_SIZE, make_token
 
 from .texts import assert_own_text
 

@@ -14,8 +14,8 @@ from tests.proxy_process import wait_until
 from tests.wsgi_host import Host
 from wsproxy import Config
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.wsgi import ConsoleApp
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.wsgi.app import ConsoleApp
 
 _SECRET = b"root:x:0:0:"
 _METHODS = ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "MOVE", "get")

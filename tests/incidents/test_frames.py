@@ -9,10 +9,10 @@ import struct
 import threading
 
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, PING, PONG
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG
+from wsproxy.testing.rfb.raw_client import RawClient
 
 from ..frame_streams import frame
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from unittest import mock
 
-from wsproxy import refusal
-from wsproxy.claims import Grant
 from wsproxy.exceptions import BadToken, Forbidden
+from wsproxy.server import refusal
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.tokens import TokenVerifier
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.tokens.claims import Grant
+from wsproxy.tokens.verifier import TokenVerifier
 
 from ..frame_streams import frame
 from .attacks import ATTACKS, Attack

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from wsproxy.exceptions import ConfigError
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.rfb.raw_client import RawClient
 
 
 def encoded(data: bytes | dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import websocket
 
 from tests.integration.programs import ProgramTestCase
-from wsproxy.deadline import Deadline
+from wsproxy.runtime.deadline import Deadline
 
 __all__ = ["Browser", "BrowserTestCase"]
 

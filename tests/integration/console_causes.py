@@ -11,8 +11,8 @@ from tests.integration.person import click
 from tests.integration.web_clients import CONSOLE_PAGE, NOVNC_INSTALLED, WebClient
 from tests.proxy_process import wait_until
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.kubevirt_http import Behaviour
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.rfb.raw_client import RawClient
 
 __all__ = ["ENDS", "REFUSALS", "Cause"]
 

@@ -13,7 +13,7 @@ from tests.integration.person import click, screen_of
 from tests.integration.web_packages import web_package
 from tests.proxy_process import wait_until
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.desktop import Desktop
+from wsproxy.testing.screen.desktop import Desktop
 
 __all__ = ["CANVAS", "CONNECTED", "ConsolePageTestCase", "press"]
 

@@ -12,10 +12,10 @@ from tests.integration.chromium import Browser, BrowserTestCase
 from tests.integration.novnc import FileServer
 from tests.integration.web_clients import WebClient
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.kubevirt_backends import SocketBackend
-from wsproxy.testing.kubevirt_vmi import FakeVMI
-from wsproxy.testing.rfb_client import RFBClient
+from wsproxy.testing.kubevirt.backends import SocketBackend
+from wsproxy.testing.kubevirt.vmi import FakeVMI
+from wsproxy.testing.rfb.client import RFBClient
+from wsproxy.testing.screen.desktop import Desktop
 
 __all__ = ["USER", "VMI", "ConsoleVisits", "Visit"]
 

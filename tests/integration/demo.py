@@ -10,7 +10,7 @@ from tests.integration.chromium import Browser
 from tests.integration.console_page import CANVAS, CONNECTED, ConsolePageTestCase
 from tests.integration.person import screen_of
 from tests.integration.web_packages import web_package
-from wsproxy.testing.image import Image
+from wsproxy.testing.screen.image import Image
 
 __all__ = ["DemoTestCase"]
 

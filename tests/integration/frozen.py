@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from tests.integration.peers import ANSWERED
-from wsproxy.testing.kubevirt_frames import CLOSE, PING, PONG, parse_close
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import CLOSE, PING, PONG, parse_close
+from wsproxy.testing.rfb.raw_client import RawClient
 
 __all__ = ["INTERVAL", "LONGEST", "Peer", "Told", "Verdict"]
 

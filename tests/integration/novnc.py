@@ -9,8 +9,8 @@ import threading
 from typing import Any
 
 from tests.integration.chromium import Browser, BrowserTestCase
+from wsproxy.protocol.routing import host_and_port
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.routing import host_and_port
 
 __all__ = ["FileServer", "NoVNCTestCase"]
 

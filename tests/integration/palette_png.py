@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from wsproxy.testing.png import decode_png
+from wsproxy.testing.screen.png import decode_png
 
 __all__ = ["palette_png"]
 

@@ -10,10 +10,10 @@ import threading
 
 import websocket
 
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, PING, PONG
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, PING, PONG
 
 __all__ = ["ANSWERED", "NAMESPACE", "VMI"]
 

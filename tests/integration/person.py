@@ -6,7 +6,7 @@ import base64
 import json
 
 from tests.integration.chromium import Browser
-from wsproxy.testing.image import Image
+from wsproxy.testing.screen.image import Image
 
 __all__ = ["click", "screen_of", "type_text"]
 

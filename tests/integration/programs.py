@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TypeVar
 
 from tests.proxy_process import wait_until
-from wsproxy.deadline import Deadline
+from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.rfb_client import RFBClient
+from wsproxy.testing.rfb.client import RFBClient
 
 __all__ = ["ProgramTestCase", "needs"]
 

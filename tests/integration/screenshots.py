@@ -9,7 +9,7 @@ from tests.integration.chromium import Browser
 from tests.integration.console_page import CANVAS
 from tests.integration.demo import DemoTestCase
 from tests.integration.person import click, type_text
-from wsproxy.testing.image import Image
+from wsproxy.testing.screen.image import Image
 
 _DOCS = os.path.join(os.path.dirname(__file__), "..", "..", "docs")
 _SIZE = (960, 640)

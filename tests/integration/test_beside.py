@@ -12,8 +12,8 @@ from unittest import mock
 from tests.integration.programs import ProgramTestCase
 from tests.proxy_process import needs_proc
 from wsproxy.testing.case import SECRET
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _APPLICATION = "tests.integration.beside_application"
 _CONSOLES = 8

@@ -13,10 +13,10 @@ from tests.integration.person import click, screen_of, type_text
 from tests.integration.programs import needs
 from tests.integration.qemu import start_screen_echo
 from tests.integration.web_clients import CLIENTS, NOVNC_INSTALLED, WebClient
-from wsproxy.deadline import Deadline
-from wsproxy.routing import host_and_port
-from wsproxy.testing.image import Image
-from wsproxy.testing.kubevirt_backends import UnixBackend
+from wsproxy.protocol.routing import host_and_port
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.testing.kubevirt.backends import UnixBackend
+from wsproxy.testing.screen.image import Image
 
 _SECONDS = 30.0
 _CURSOR = 32  # pixels: what a server draws for a viewer that has no cursor of its own

@@ -19,9 +19,9 @@ from tests.integration.programs import needs
 from tests.integration.web_packages import web_package
 from tests.proxy_process import wait_until
 from tests.test_secrets import leaks
-from wsproxy.logs import TextFormatter
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.desktop import Desktop
+from wsproxy.runtime.logs import TextFormatter
+from wsproxy.testing.screen.desktop import Desktop
 
 _WITHIN = 60.0
 _NOON = datetime(2026, 1, 1, 12)

@@ -11,9 +11,9 @@ from tests.integration.person import type_text
 from tests.integration.programs import needs
 from tests.proxy_process import wait_until
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.kubevirt_backends import SocketBackend
-from wsproxy.testing.kubevirt_vmi import FakeVMI
+from wsproxy.testing.kubevirt.backends import SocketBackend
+from wsproxy.testing.kubevirt.vmi import FakeVMI
+from wsproxy.testing.screen.desktop import Desktop
 
 _WITHIN = 60.0
 _NEXT = "document.getElementById('notice-next')"

@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.integration.console_page import ConsolePageTestCase
 from tests.integration.programs import needs
-from wsproxy import causes, exceptions
+from wsproxy import exceptions
+from wsproxy.telemetry import causes
 
 _HALF = "() => 0.5"  # no jitter
 

@@ -6,8 +6,8 @@ from tests.integration.chromium import Browser
 from tests.integration.novnc import NoVNCTestCase
 from tests.integration.programs import needs
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.kubevirt_backends import SocketBackend
+from wsproxy.testing.kubevirt.backends import SocketBackend
+from wsproxy.testing.screen.desktop import Desktop
 
 _CONNECTED = "document.documentElement.classList.contains('noVNC_connected')"
 _ATTEMPTS = 3

@@ -19,10 +19,10 @@ from werkzeug.security import generate_password_hash
 from tests.integration.chromium import BrowserTestCase
 from tests.integration.programs import needs
 from tests.integration.wsgi_servers import Gunicorn
-from wsproxy.routing import host_and_port
-from wsproxy.testing.console_errors import ConsoleRefused
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.rfb_client import RFBClient
+from wsproxy.protocol.routing import host_and_port
+from wsproxy.testing.rfb.client import RFBClient
+from wsproxy.testing.rfb.errors import ConsoleRefused
+from wsproxy.testing.screen.desktop import Desktop
 
 EXAMPLES = str(Path(__file__).parent.parent.parent / "examples")
 _SECONDS = 60.0

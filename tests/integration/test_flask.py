@@ -20,9 +20,9 @@ from werkzeug.serving import ThreadedWSGIServer, make_server
 from wsproxy import AccessRequest, Config, ConfigError, Ending, Forbidden, Grant, SessionHandle
 from wsproxy.flask import Console
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
-from wsproxy.wsgi import ConsoleApp
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.wsgi.app import ConsoleApp
 
 from .wsgi_servers import get
 

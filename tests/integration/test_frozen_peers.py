@@ -17,10 +17,10 @@ import unittest
 from tests.integration.frozen import INTERVAL, LONGEST, Peer, Told, Verdict
 from tests.integration.peers import VMI
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Stream
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import Stream
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, encode_frame
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
 _UPSTREAM_CLOSED = (1011, "upstream-closed")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.integration.wsgi_case import WSGIServerTestCase
 from tests.integration.wsgi_servers import Gunicorn, WSGIServerProcess, get
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.rfb.raw_client import RawClient
 
 
 class GunicornTest(WSGIServerTestCase):

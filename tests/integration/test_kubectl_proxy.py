@@ -7,9 +7,9 @@ import subprocess
 from typing import Any
 
 from tests.integration.programs import ProgramTestCase, needs
-from wsproxy.testing.kubevirt_backends import UnixBackend
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import UnixBackend
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _UPSTREAM_CLOSED = 1011
 

@@ -14,10 +14,10 @@ from typing import Any
 from tests.proxy_process import ProxyProcess, needs_proc, wait_until
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE, PING, PONG, parse_close
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG, parse_close
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _LATE = 5.0  # seconds that a busy machine may need
 

@@ -13,8 +13,8 @@ from tests.integration.programs import needs
 from tests.proxy_process import ProxyProcess
 from wsproxy.settings import config_from_env
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _FILE = Path(__file__).parent.parent.parent / "examples" / "kubernetes" / "wsproxy.yaml"
 _SECONDS = 60.0

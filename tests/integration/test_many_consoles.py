@@ -15,10 +15,10 @@ from werkzeug.security import generate_password_hash
 from tests.integration import test_examples
 from tests.integration.programs import ProgramTestCase, needs
 from tests.integration.wsgi_servers import Gunicorn
-from wsproxy.deadline import Deadline
-from wsproxy.testing.console_errors import ConsoleRefused
-from wsproxy.testing.kubevirt_backends import UnixBackend
-from wsproxy.testing.rfb_client import RFBClient
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.testing.kubevirt.backends import UnixBackend
+from wsproxy.testing.rfb.client import RFBClient
+from wsproxy.testing.rfb.errors import ConsoleRefused
 
 _CONSOLES = 50
 _DISPLAYS = 5

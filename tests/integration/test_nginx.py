@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tests.integration.programs import ProgramTestCase, needs
 from tests.proxy_process import ProxyProcess
-from wsproxy.testing.certificates import CertificateAuthority
-from wsproxy.testing.kubevirt_frames import BINARY, PING, PONG
-from wsproxy.testing.raw_client import RawClient, client_context
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.frames import BINARY, PING, PONG
+from wsproxy.testing.rfb.raw_client import RawClient, client_context
 
 _RECIPE = Path(__file__).parent.parent.parent / "examples" / "nginx" / "wsproxy.conf"
 _TIMEOUT = 60.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.integration.novnc import NoVNCTestCase
 from tests.integration.programs import needs
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.kubevirt_backends import SocketBackend
+from wsproxy.testing.kubevirt.backends import SocketBackend
+from wsproxy.testing.screen.desktop import Desktop
 
 _REJECTED = "New connection has been rejected with reason: "
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from wsproxy import WebsocketProxy
 from wsproxy.testing.case import SECRET, ProxyTestCase
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _DIRECTORY = os.path.join(sys.prefix, "lab-orchestrator-lib-auth")
 _VERSIONS = ("0.0.5", "2.2.0")

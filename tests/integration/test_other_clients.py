@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import simple_websocket
 
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_backends import SocketBackend
-from wsproxy.testing.login_shell import LoginShell
+from wsproxy.testing.kubevirt.backends import SocketBackend
+from wsproxy.testing.screen.login_shell import LoginShell
 
 try:
     from websockets.exceptions import ConnectionClosed, InvalidStatus

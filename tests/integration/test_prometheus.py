@@ -18,11 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.proxy_process import ProxyProcess, wait_until
 from tests.test_counters import filled
-from wsproxy.counters import Numbers
-from wsproxy.metrics import METRICS, exposition, registry
+from wsproxy.telemetry.counters import Numbers
+from wsproxy.telemetry.metrics import METRICS, exposition, registry
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY, PING, PONG
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY, PING, PONG
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 60.0
 _LINTER = ("promtool", "check", "metrics")

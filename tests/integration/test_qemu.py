@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from tests.integration.programs import ProgramTestCase, needs
 from tests.integration.qemu import start_screen_echo, start_serial_echo
-from wsproxy.testing.image import Image
-from wsproxy.testing.kubevirt_backends import UnixBackend
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import UnixBackend
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.testing.screen.image import Image
 
 _BINARY = 2
 _UPSTREAM_CLOSED = 1011

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from tests.integration.programs import ProgramTestCase, needs
 from tests.integration.qemu import start_screen_echo
-from wsproxy.testing.image import Image
-from wsproxy.testing.kubevirt_backends import UnixBackend
+from wsproxy.testing.kubevirt.backends import UnixBackend
+from wsproxy.testing.screen.image import Image
 
 _SECONDS = 60.0
 _CHARACTER = (9, 16)  # pixels of one on a VGA

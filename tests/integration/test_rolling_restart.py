@@ -14,8 +14,8 @@ from collections.abc import Callable
 from tests.proxy_process import ProxyProcess, wait_until
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY, CLOSE
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY, CLOSE
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _SESSIONS = 100
 _LEAVING = 10  # of these: how many end by themselves while the first program drains

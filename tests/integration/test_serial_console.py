@@ -14,9 +14,9 @@ from tests.integration.programs import needs
 from tests.integration.qemu import start_serial_echo
 from tests.integration.web_packages import web_package
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.kubevirt_backends import Backend, SocketBackend, UnixBackend
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.login_shell import LoginShell
+from wsproxy.testing.kubevirt.backends import Backend, SocketBackend, UnixBackend
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.screen.login_shell import LoginShell
 
 _TIMEOUT = 30.0
 _CTRL = 2  # of the DevTools protocol's modifiers

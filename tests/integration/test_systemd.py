@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.integration.programs import ProgramTestCase, needs
 from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 _UNITS = Path(__file__).parent.parent.parent / "examples" / "systemd"
 _TIMEOUT = 60.0

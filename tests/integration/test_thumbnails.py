@@ -11,8 +11,8 @@ from tests.integration.chromium import Browser
 from tests.integration.console_page import CONNECTED, ConsolePageTestCase
 from tests.integration.person import click, type_text
 from tests.integration.programs import needs
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.image import Image
+from wsproxy.testing.screen.desktop import Desktop
+from wsproxy.testing.screen.image import Image
 
 _WITHIN = 60.0
 _NOON = datetime(2026, 1, 1, 12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.integration.programs import ProgramTestCase, needs
-from wsproxy.testing.kubevirt_backends import UnixBackend
+from wsproxy.testing.kubevirt.backends import UnixBackend
 
 _UPSTREAM_CLOSED = 1011
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from tests.integration.chromium import Browser, BrowserTestCase
 from tests.integration.programs import needs
 from wsproxy.proxy import WebsocketProxy
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.kubevirt_backends import SocketBackend
+from wsproxy.testing.kubevirt.backends import SocketBackend
+from wsproxy.testing.screen.desktop import Desktop
 
 _NOVNC = "/usr/share/novnc"
 # What somebody who has written into a page would try; what it is kept from is in the browser's log.

@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parents[2]
 _DOWNSTREAM = _ROOT / "tests" / "downstream"
 _SECONDS = 600
 _SOURCES = ("wsproxy", "compat", "setup.py", "setup.cfg", "README.md", "LICENSE")
-_PACKAGES = ("lab_orchestrator_ws_proxy", "lab_orchestrator_ws_proxy_lib", "wsproxy", "wsproxy/testing")
+_PACKAGES = ("lab_orchestrator_ws_proxy", "lab_orchestrator_ws_proxy_lib", "wsproxy")
 
 # A type checker has to find these: it finds nothing in the use of a package whose names are all Any.
 _MISTAKES = """\
@@ -95,15 +95,16 @@ class WheelTest(unittest.TestCase):
                 next(name for name in names if name.endswith("entry_points.txt"))
             ).decode()
         metadata = {name for name in names if ".dist-info/" in name}
-        expected = {f"{package}/py.typed" for package in _PACKAGES if "/" not in package}
+        expected = {f"{package}/py.typed" for package in _PACKAGES}
         for package in _PACKAGES:
-            source = _ROOT / package if package.startswith("wsproxy") else _ROOT / "compat" / package
-            expected |= {f"{package}/{path.name}" for path in source.glob("*.py")}
+            above = _ROOT if package == "wsproxy" else _ROOT / "compat"
+            expected |= {path.relative_to(above).as_posix() for path in (above / package).rglob("*.py")}
         data = {name for name in names - metadata if not name.endswith((".py", "/py.typed"))}
         self.assertEqual(names - metadata - data, expected)
         self.assertTrue(all(name.startswith("wsproxy/") for name in data), data)
-        page = {f"wsproxy/console_page/{path.name}" for path in (_ROOT / "wsproxy/console_page").iterdir()}
-        self.assertIn("wsproxy/console_page/index.html", page)
+        files = (_ROOT / "wsproxy/web/console_page").iterdir()
+        page = {f"wsproxy/web/console_page/{path.name}" for path in files}
+        self.assertIn("wsproxy/web/console_page/index.html", page)
         self.assertLessEqual(page, data)
         self.assertIn("wsproxy = wsproxy.cli:main", entry_points)
         self.assertIn("[pytest11]\nwsproxy = wsproxy.testing.pytest_plugin", entry_points)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from wsproxy.settings import config_from_env
-from wsproxy.wsgi import ConsoleApp
+from wsproxy.wsgi.app import ConsoleApp
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.integration.wsgi_servers import WSGIServerProcess, get
 from wsproxy.testing.case import ProxyTestCase
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.rfb.raw_client import RawClient
 
 __all__ = ["WSGIServerTestCase"]
 

@@ -14,8 +14,8 @@ from http.client import HTTPConnection, HTTPSConnection
 from types import TracebackType
 
 from tests.proxy_process import environment_for, wait_until
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.rfb.raw_client import RawClient
 
 __all__ = ["APPLICATION", "Gunicorn", "WSGIServerProcess", "Werkzeug", "get"]
 

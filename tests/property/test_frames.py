@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason
 
 from wsproxy.exceptions import ProtocolViolation
-from wsproxy.frames import FrameScanner, Opcode, build_frame, close_payload, may_be_sent, parse_close_payload
+from wsproxy.protocol.frames import (
+    FrameScanner,
+    Opcode,
+    build_frame,
+    close_payload,
+    may_be_sent,
+    parse_close_payload,
+)
 
 from ..frame_streams import Passed, as_judged, bytewise, frame, judged, passed
 from .profile import few, many

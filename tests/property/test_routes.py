@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsproxy.exceptions import Refused
-from wsproxy.routing import ApiPath, Route, is_dns_label, is_dns_subdomain, prefix_segments, session_route
+from wsproxy.protocol.routing import (
+    ApiPath,
+    Route,
+    is_dns_label,
+    is_dns_subdomain,
+    prefix_segments,
+    session_route,
+)
 
 from .profile import few, many
 

@@ -22,9 +22,9 @@ from jwt.algorithms import get_default_algorithms
 
 from tests.issuer import SigningKey, wall_clock
 from wsproxy.exceptions import BadToken
-from wsproxy.keyring import Keyring
-from wsproxy.keys import load_keys
-from wsproxy.tokens import TokenVerifier
+from wsproxy.tokens.keyring import Keyring
+from wsproxy.tokens.keys import load_keys
+from wsproxy.tokens.verifier import TokenVerifier
 
 _SECRET = b"a secret of at least thirty-two bytes"
 _ALGORITHMS = ("HS256", "RS256", "PS256", "ES256", "ES384", "EdDSA")

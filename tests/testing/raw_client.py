@@ -10,10 +10,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.kubevirt_backends import Backend, Script
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY, Frame, FrameBuffer, encode_frame
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.backends import Backend, Script
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY, Frame, FrameBuffer, encode_frame
 
 __all__ = ["KEY", "MASK", "WAIT", "APITestCase", "RawClient", "SessionTestCase", "path"]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import wsproxy.testing
 from wsproxy import WebsocketProxy
 from wsproxy.testing import FakeKubeVirtAPI, LeakTestCase, RawClient
-from wsproxy.testing.kubevirt_frames import CLOSE, parse_close
+from wsproxy.testing.kubevirt.frames import CLOSE, parse_close
 
 _GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "testing.md"
 _ROW = re.compile(r"\| (?P<what>.+) \| `(?P<example>[^`]+)` \| (?P<outcome>.+) \|")

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import unittest
 
-from wsproxy.testing.certificates import CertificateAuthority
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, hostname: str) -> None:

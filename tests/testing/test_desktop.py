@@ -8,16 +8,17 @@ import threading
 import unittest
 from datetime import datetime, timedelta
 
-from wsproxy.rfb import VERSION_3_8
-from wsproxy.testing import font, rfb_messages
-from wsproxy.testing.canvas import Canvas, Rectangle, encode_pixels
-from wsproxy.testing.console_errors import ConsoleClosed, RFBRefused
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.image import Image
-from wsproxy.testing.look import LOOKS
-from wsproxy.testing.rfb_messages import RGBX, FramebufferUpdateRequest, PixelFormat
-from wsproxy.testing.rfb_viewer import RFBViewer
-from wsproxy.testing.screen import Screen
+from wsproxy.protocol.rfb import VERSION_3_8
+from wsproxy.testing.rfb import messages as rfb_messages
+from wsproxy.testing.rfb.errors import ConsoleClosed, RFBRefused
+from wsproxy.testing.rfb.messages import RGBX, FramebufferUpdateRequest, PixelFormat
+from wsproxy.testing.rfb.viewer import RFBViewer
+from wsproxy.testing.screen import font
+from wsproxy.testing.screen.canvas import Canvas, Rectangle, encode_pixels
+from wsproxy.testing.screen.desktop import Desktop
+from wsproxy.testing.screen.image import Image
+from wsproxy.testing.screen.look import LOOKS
+from wsproxy.testing.screen.screen import Screen
 
 TIMEOUT = 10.0
 NOON = datetime(2026, 1, 1, 12, 0, 0)

@@ -13,12 +13,12 @@ from unittest import mock
 import websocket
 
 from tests.testing.raw_client import APITestCase, RawClient, path
-from wsproxy.testing.fake_kubevirt import FakeKubeVirtAPI
-from wsproxy.testing.image import Image
-from wsproxy.testing.kubevirt_backends import Backend, Script, SocketBackend, Stream
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import BINARY
-from wsproxy.testing.kubevirt_http import Behaviour
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
+from wsproxy.testing.kubevirt.backends import Backend, Script, SocketBackend, Stream
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.screen.image import Image
 
 
 class RefusalTest(APITestCase):
@@ -356,7 +356,7 @@ class LifeTest(unittest.TestCase):
         api.add_vmi("vm", backend=Script(run))
         with RawClient(api) as client:
             client.upgrade()
-            with mock.patch("wsproxy.testing.fake_kubevirt._STOP_TIMEOUT", 0.05):
+            with mock.patch("wsproxy.testing.kubevirt.api._STOP_TIMEOUT", 0.05):
                 api.stop()
             self.assertIn("did not end", str(api.errors))
             release.set()

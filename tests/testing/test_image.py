@@ -8,8 +8,8 @@ import unittest
 from pathlib import Path
 
 from wsproxy.testing import Image, assert_same_picture, assert_shows, assert_shows_colour
-from wsproxy.testing.image import Area
-from wsproxy.testing.png import PNGError
+from wsproxy.testing.screen.image import Area
+from wsproxy.testing.screen.png import PNGError
 
 BLACK, RED, ALMOST_RED = (0, 0, 0), (255, 0, 0), (251, 4, 3)
 

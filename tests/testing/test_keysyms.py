@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.testing.keysyms import KEYSYMS, chord, keysym, strokes
-from wsproxy.testing.rfb_messages import KeyEvent
+from wsproxy.testing.rfb.keysyms import KEYSYMS, chord, keysym, strokes
+from wsproxy.testing.rfb.messages import KeyEvent
 
 SHIFT = KEYSYMS["Shift_L"]
 

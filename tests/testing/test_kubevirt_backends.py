@@ -9,7 +9,7 @@ import threading
 import unittest
 
 from tests.testing.raw_client import WAIT, SessionTestCase, path
-from wsproxy.testing.kubevirt_backends import (
+from wsproxy.testing.kubevirt.backends import (
     Backend,
     Echo,
     Script,
@@ -18,8 +18,8 @@ from wsproxy.testing.kubevirt_backends import (
     TCPBackend,
     UnixBackend,
 )
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import (
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import (
     CLOSE,
     CONTINUATION,
     PING,

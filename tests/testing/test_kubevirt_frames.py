@@ -6,7 +6,7 @@ import os
 import unittest
 
 from tests.testing.raw_client import MASK
-from wsproxy.testing.kubevirt_frames import (
+from wsproxy.testing.kubevirt.frames import (
     BINARY,
     CONTINUATION,
     FrameBuffer,

@@ -6,9 +6,9 @@ import unittest
 from typing import Any
 
 from tests.testing.raw_client import KEY, APITestCase, RawClient, path
-from wsproxy.testing.kubevirt_backends import Script
-from wsproxy.testing.kubevirt_frames import BINARY, encode_frame
-from wsproxy.testing.kubevirt_http import Answer, Behaviour
+from wsproxy.testing.kubevirt.backends import Script
+from wsproxy.testing.kubevirt.frames import BINARY, encode_frame
+from wsproxy.testing.kubevirt.http import Answer, Behaviour
 
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 

@@ -9,12 +9,9 @@ import threading
 import unittest
 
 from tests.testing.raw_client import MASK, WAIT, RawClient, SessionTestCase, path
-from wsproxy.testing.kubevirt_backends import (
-    Echo,
-    Stream,
-)
-from wsproxy.testing.kubevirt_console import FakeConsole
-from wsproxy.testing.kubevirt_frames import (
+from wsproxy.testing.kubevirt.backends import Echo, Stream
+from wsproxy.testing.kubevirt.console import FakeConsole
+from wsproxy.testing.kubevirt.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,

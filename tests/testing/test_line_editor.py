@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.testing.line_editor import MAX_LINE, LineEditor
+from wsproxy.testing.screen.line_editor import MAX_LINE, LineEditor
 
 
 class LineEditorTest(unittest.TestCase):

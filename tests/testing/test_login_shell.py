@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
-from wsproxy.testing.kubevirt_backends import SocketBackend
-from wsproxy.testing.login_shell import LoginShell
-from wsproxy.testing.raw_client import RawClient
+from wsproxy.testing.kubevirt.backends import SocketBackend
+from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.testing.screen.login_shell import LoginShell
 
 TIMEOUT = 10.0
 BINARY = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from datetime import datetime
 
-from wsproxy.testing.login_terminal import LoginTerminal
+from wsproxy.testing.screen.login_terminal import LoginTerminal
 
 NOON = datetime(2026, 1, 1, 12, 0, 0)
 ABOVE = "\r\nvm ttyS0 (log in as ann, password pw)\r\n\r\n"

@@ -7,8 +7,8 @@ import struct
 import unittest
 import zlib
 
-from wsproxy.testing.image import Image
-from wsproxy.testing.png import PNGError
+from wsproxy.testing.screen.image import Image
+from wsproxy.testing.screen.png import PNGError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 
-from wsproxy.rfb import refusal
+from wsproxy.protocol.rfb import refusal
 from wsproxy.testing import (
     ConsoleClosed,
     ConsoleRefused,
@@ -16,7 +16,7 @@ from wsproxy.testing import (
     UpgradeRefused,
     make_token,
 )
-from wsproxy.testing.console_errors import ABNORMAL
+from wsproxy.testing.rfb.errors import ABNORMAL
 
 _PAGE = "http://lab.example"
 

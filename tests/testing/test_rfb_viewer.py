@@ -8,17 +8,11 @@ import struct
 import threading
 import unittest
 
-from wsproxy.rfb import VERSION_3_8, RFBError, reason_text, refusal
-from wsproxy.testing import rfb_messages
-from wsproxy.testing.canvas import Rectangle
-from wsproxy.testing.desktop import Desktop
-from wsproxy.testing.image import Image
-from wsproxy.testing.rfb_client import (
-    ConsoleClosed,
-    RFBRefused,
-)
-from wsproxy.testing.rfb_messages import RGBX, Encoding, ServerInit
-from wsproxy.testing.rfb_updates import (
+from wsproxy.protocol.rfb import VERSION_3_8, RFBError, reason_text, refusal
+from wsproxy.testing.rfb import messages as rfb_messages
+from wsproxy.testing.rfb.client import ConsoleClosed, RFBRefused
+from wsproxy.testing.rfb.messages import RGBX, Encoding, ServerInit
+from wsproxy.testing.rfb.updates import (
     Bell,
     CopyRectangle,
     CutText,
@@ -29,7 +23,10 @@ from wsproxy.testing.rfb_updates import (
     ServerParser,
     UpdateEnd,
 )
-from wsproxy.testing.rfb_viewer import PictureTimeout, RFBViewer
+from wsproxy.testing.rfb.viewer import PictureTimeout, RFBViewer
+from wsproxy.testing.screen.canvas import Rectangle
+from wsproxy.testing.screen.desktop import Desktop
+from wsproxy.testing.screen.image import Image
 
 TIMEOUT = 10.0
 OPENING = VERSION_3_8 + b"\x01\x01" + rfb_messages.SECURITY_OK

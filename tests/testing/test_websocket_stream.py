@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import websocket
 
-from wsproxy.rfb import refusal
-from wsproxy.testing.rfb_client import (
+from wsproxy.protocol.rfb import refusal
+from wsproxy.testing.rfb.client import (
     ConsoleClosed,
     RFBClient,
     RFBRefused,
@@ -21,7 +21,7 @@ from wsproxy.testing.rfb_client import (
     WebSocketStream,
     open_websocket,
 )
-from wsproxy.testing.rfb_viewer import RFBViewer
+from wsproxy.testing.rfb.viewer import RFBViewer
 
 TIMEOUT = 10.0
 

@@ -4,68 +4,68 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..lazy import lazy_names
+from ..runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from ..tokens import make_token
+    from ..tokens.verifier import make_token
     from .case import SECRET, LeakTestCase, ProxyTestCase, proxy_options
-    from .certificates import CertificateAuthority
-    from .console_errors import ConsoleClosed, ConsoleRefused, RFBRefused, UpgradeRefused
-    from .desktop import Desktop
-    from .fake_kubevirt import FakeKubeVirtAPI
-    from .image import Image
-    from .keysyms import KEYSYMS
-    from .kubevirt_backends import Backend, Echo, Script, SocketBackend, Stream, TCPBackend, UnixBackend
-    from .kubevirt_console import FakeConsole
-    from .kubevirt_http import Answer, Behaviour, RecordedRequest, status_answer
-    from .kubevirt_vmi import FakeVMI
+    from .kubevirt.api import FakeKubeVirtAPI
+    from .kubevirt.backends import Backend, Echo, Script, SocketBackend, Stream, TCPBackend, UnixBackend
+    from .kubevirt.certificates import CertificateAuthority
+    from .kubevirt.console import FakeConsole
+    from .kubevirt.http import Answer, Behaviour, RecordedRequest, status_answer
+    from .kubevirt.vmi import FakeVMI
     from .leaks import LeakCheck
-    from .login_shell import LoginShell
-    from .picture_asserts import assert_same_picture, assert_shows, assert_shows_colour
-    from .raw_client import RawClient, client_context
-    from .rfb_client import RFBClient
-    from .rfb_viewer import PictureTimeout, RFBViewer
+    from .rfb.client import RFBClient
+    from .rfb.errors import ConsoleClosed, ConsoleRefused, RFBRefused, UpgradeRefused
+    from .rfb.keysyms import KEYSYMS
+    from .rfb.raw_client import RawClient, client_context
+    from .rfb.viewer import PictureTimeout, RFBViewer
+    from .screen.desktop import Desktop
+    from .screen.image import Image
+    from .screen.login_shell import LoginShell
+    from .screen.picture_asserts import assert_same_picture, assert_shows, assert_shows_colour
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "Answer": ".kubevirt_http",
-            "Backend": ".kubevirt_backends",
-            "Behaviour": ".kubevirt_http",
-            "CertificateAuthority": ".certificates",
-            "ConsoleClosed": ".console_errors",
-            "ConsoleRefused": ".console_errors",
-            "Desktop": ".desktop",
-            "Echo": ".kubevirt_backends",
-            "FakeConsole": ".kubevirt_console",
-            "FakeKubeVirtAPI": ".fake_kubevirt",
-            "FakeVMI": ".kubevirt_vmi",
-            "Image": ".image",
-            "KEYSYMS": ".keysyms",
+            "Answer": ".kubevirt.http",
+            "Backend": ".kubevirt.backends",
+            "Behaviour": ".kubevirt.http",
+            "CertificateAuthority": ".kubevirt.certificates",
+            "ConsoleClosed": ".rfb.errors",
+            "ConsoleRefused": ".rfb.errors",
+            "Desktop": ".screen.desktop",
+            "Echo": ".kubevirt.backends",
+            "FakeConsole": ".kubevirt.console",
+            "FakeKubeVirtAPI": ".kubevirt.api",
+            "FakeVMI": ".kubevirt.vmi",
+            "Image": ".screen.image",
+            "KEYSYMS": ".rfb.keysyms",
             "LeakCheck": ".leaks",
             "LeakTestCase": ".case",
-            "LoginShell": ".login_shell",
-            "PictureTimeout": ".rfb_viewer",
+            "LoginShell": ".screen.login_shell",
+            "PictureTimeout": ".rfb.viewer",
             "ProxyTestCase": ".case",
-            "RFBClient": ".rfb_client",
-            "RFBRefused": ".console_errors",
-            "RFBViewer": ".rfb_viewer",
-            "RawClient": ".raw_client",
-            "RecordedRequest": ".kubevirt_http",
+            "RFBClient": ".rfb.client",
+            "RFBRefused": ".rfb.errors",
+            "RFBViewer": ".rfb.viewer",
+            "RawClient": ".rfb.raw_client",
+            "RecordedRequest": ".kubevirt.http",
             "SECRET": ".case",
-            "Script": ".kubevirt_backends",
-            "SocketBackend": ".kubevirt_backends",
-            "Stream": ".kubevirt_backends",
-            "TCPBackend": ".kubevirt_backends",
-            "UnixBackend": ".kubevirt_backends",
-            "UpgradeRefused": ".console_errors",
-            "assert_same_picture": ".picture_asserts",
-            "assert_shows": ".picture_asserts",
-            "assert_shows_colour": ".picture_asserts",
-            "client_context": ".raw_client",
+            "Script": ".kubevirt.backends",
+            "SocketBackend": ".kubevirt.backends",
+            "Stream": ".kubevirt.backends",
+            "TCPBackend": ".kubevirt.backends",
+            "UnixBackend": ".kubevirt.backends",
+            "UpgradeRefused": ".rfb.errors",
+            "assert_same_picture": ".screen.picture_asserts",
+            "assert_shows": ".screen.picture_asserts",
+            "assert_shows_colour": ".screen.picture_asserts",
+            "client_context": ".rfb.raw_client",
             "make_token": "..tokens",
             "proxy_options": ".case",
-            "status_answer": ".kubevirt_http",
+            "status_answer": ".kubevirt.http",
         },
     )
 

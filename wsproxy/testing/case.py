@@ -13,14 +13,14 @@ from unittest import mock
 
 from ..config import DEFAULT_API_PATH
 from ..proxy import WebsocketProxy
-from ..tokens import make_token
-from .certificates import CertificateAuthority
-from .desktop import Desktop
-from .fake_kubevirt import FakeKubeVirtAPI
-from .kubevirt_backends import SocketBackend
+from ..tokens.verifier import make_token
+from .kubevirt.api import FakeKubeVirtAPI
+from .kubevirt.backends import SocketBackend
+from .kubevirt.certificates import CertificateAuthority
 from .leaks import LeakCheck
-from .raw_client import RawClient, client_context
-from .rfb_client import RFBClient, viewer_url
+from .rfb.client import RFBClient, viewer_url
+from .rfb.raw_client import RawClient, client_context
+from .screen.desktop import Desktop
 
 __all__ = ["SECRET", "LeakTestCase", "ProxyTestCase", "proxy_options"]
 

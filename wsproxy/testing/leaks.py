@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from ..deadline import Deadline
+from ..runtime.deadline import Deadline
 
 __all__ = ["LeakCheck"]
 

@@ -13,9 +13,9 @@ import pytest
 
 if TYPE_CHECKING:
     from ..proxy import WebsocketProxy
-    from .desktop import Desktop
-    from .fake_kubevirt import FakeKubeVirtAPI
-    from .rfb_client import RFBClient
+    from .kubevirt.api import FakeKubeVirtAPI
+    from .rfb.client import RFBClient
+    from .screen.desktop import Desktop
 
 __all__ = [
     "AddDesktop",
@@ -71,7 +71,7 @@ def console_leaks() -> Iterator[None]:
 @pytest.fixture
 def fake_kubevirt_api(console_leaks: None) -> Iterator[FakeKubeVirtAPI]:
     """A stand-in for the Kubernetes API with TLS and a bearer token, which serves; add VMIs to it."""
-    from .fake_kubevirt import FakeKubeVirtAPI
+    from .kubevirt.api import FakeKubeVirtAPI
 
     with FakeKubeVirtAPI() as api:
         yield api
@@ -100,7 +100,7 @@ def console_proxy(
 @pytest.fixture
 def console_token() -> ConsoleToken:
     """A function that makes tokens for console_proxy: ``console_token("ubuntu", user=5)``."""
-    from ..tokens import make_token
+    from ..tokens.verifier import make_token
     from .case import SECRET
 
     def token(*vmis: str, namespace: str = _NAMESPACE, **claims: Any) -> str:
@@ -112,8 +112,8 @@ def console_token() -> ConsoleToken:
 @pytest.fixture
 def add_desktop(fake_kubevirt_api: FakeKubeVirtAPI) -> Iterator[AddDesktop]:
     """A function that adds a VMI which shows a Desktop to fake_kubevirt_api, and returns the Desktop."""
-    from .desktop import Desktop
-    from .kubevirt_backends import SocketBackend
+    from .kubevirt.backends import SocketBackend
+    from .screen.desktop import Desktop
 
     with ExitStack() as desktops:
 
@@ -128,7 +128,7 @@ def add_desktop(fake_kubevirt_api: FakeKubeVirtAPI) -> Iterator[AddDesktop]:
 @pytest.fixture
 def open_console(console_proxy: WebsocketProxy, console_token: ConsoleToken) -> Iterator[OpenConsole]:
     """A function that opens a VMI's console through console_proxy, and returns the RFBClient."""
-    from .rfb_client import RFBClient
+    from .rfb.client import RFBClient
 
     with ExitStack() as viewers:
 

@@ -1,0 +1,215 @@
+"""From a request to what may be opened for it: the credential, the page, the token, the embedder. No I/O.
+
+Nothing here reaches the upstream; nobody reaches the upstream without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config import Config
+from ..exceptions import BadRequest, BadToken, Forbidden, NotFound, TokenExpired
+from ..protocol.client import Client
+from ..protocol.handshake import RequestHead
+from ..protocol.origin import Origin
+from ..protocol.routing import Route, is_dns_label, screenshot_route, session_route
+from ..runtime.deadline import Deadline
+from ..runtime.logs import get_logger
+from ..state.denylist import Denylist
+from ..state.limits import Limits
+from ..state.tickets import Ticket, Tickets
+from ..tokens.claims import Grant
+from ..tokens.verifier import TokenVerifier
+from .authorization import AccessRequest, Authorize, authorized
+from .credentials import GRANT, TICKET, Credential, bearer_token, find_credential
+from .pending import network_of
+
+__all__ = ["AccessControl"]
+
+logger = get_logger("wsproxy.access")
+
+_OWN_PAGE, _ADDRESS_BAR = "same-origin", "none"  # of Sec-Fetch-Site (Fetch Metadata Request Headers)
+
+
+class AccessControl:
+    """Decides who may come in. Safe from every thread; waits for keys and the embedder's hook at most.
+
+    :param verifier: of the tokens.
+    :param tickets: None where tickets are switched off.
+    :param authorize: the embedder's hook, None without one.
+    :param limits: told of failed attempts, which may end further ones.
+    :param denylist: the tokens that are refused though they are valid.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        verifier: TokenVerifier,
+        tickets: Tickets | None,
+        authorize: Authorize | None,
+        limits: Limits,
+        denylist: Denylist,
+    ) -> None:
+        self._config = config
+        self._verifier = verifier
+        self._tickets = tickets
+        self._authorize = authorize
+        self._limits = limits
+        self._denylist = denylist
+
+    def admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
+        """Authenticate and authorise an upgrade request.
+
+        :param client: who sent it.
+        :param deadline: how long the token's key may be waited for.
+        :returns: what to open, and the grant that allows it.
+        :raises Refused: if it is not let in, for whatever reason.
+        """
+        with self._limits.attempt(network_of((client.address,))):
+            config = self._config
+            route = session_route(head.target, config.prefix, config.enabled_subresources)
+            return route, self._admit(head, client, deadline, route, tickets=self._tickets is not None)
+
+    def admit_screenshot(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
+        """Authenticate and authorise a request for a picture, as :meth:`admit` does; tickets open none.
+
+        :raises NotFound: if the request asks for something else.
+        """
+        with self._limits.attempt(network_of((client.address,))):
+            if (route := screenshot_route(head.target, self._config.prefix)) is None:
+                raise NotFound("the path must be /TOKEN/VMI/screenshot.png")
+            return route, self._admit(head, client, deadline, route, tickets=False)
+
+    def _admit(
+        self, head: RequestHead, client: Client, deadline: Deadline, route: Route, *, tickets: bool
+    ) -> Grant:
+        config = self._config
+        subresource = route.subresource or config.path_template.subresource
+        credential = find_credential(head, route, config.credentials, config.cookie_name, tickets)
+        if credential.kind == TICKET:
+            grant = self._redeem(credential, subresource, head, client)
+        else:
+            # The page first: from the refusal it must not learn whether its visitor is logged in.
+            self._check_origin(head, client, credential.ambient)
+            grant = self._verifier.verify(credential.token, deadline)
+        return self._authorized(head, client, credential.kind, route, grant)
+
+    def admit_granted(self, head: RequestHead, client: Client, route: Route, grant: Grant) -> Grant:
+        """Authorise an upgrade request whose sender the embedding program has authenticated by itself.
+
+        :param route: what to open.
+        :param grant: what that client may open, as the embedding program says.
+        :returns: the grant, or what the ``authorize`` hook leaves of it.
+        :raises Refused: if it is not let in, for whatever reason.
+        """
+        # The program knows its user by a cookie, most likely, and a browser sends that for every page.
+        self._check_origin(head, client, ambient=True)
+        if not is_dns_label(grant.namespace):
+            raise BadRequest("the namespace is not a Kubernetes name (DNS-1123 label)")
+        if self._config.namespaces and grant.namespace not in self._config.namespaces:
+            raise Forbidden("this namespace is not served here")
+        return self._authorized(head, client, GRANT, route, grant)
+
+    def _authorized(self, head: RequestHead, client: Client, kind: str, route: Route, grant: Grant) -> Grant:
+        """Check that the grant allows the route, now, and ask the embedder."""
+        self._check_revoked(grant)
+        grant.authorize(route.vmi, route.namespace)
+        if self._authorize is not None:
+            subresource = route.subresource or self._config.path_template.subresource
+            request = _described(head, client, kind, grant, route.vmi, subresource)
+            grant = authorized(self._authorize, grant, request)
+            grant.authorize(route.vmi, route.namespace)
+        if grant.seconds_left() <= 0:  # the ticket's, or the hook's
+            raise TokenExpired("the token has expired")
+        return grant
+
+    def _check_revoked(self, grant: Grant) -> None:
+        if self._denylist.denies(grant.token_key):
+            raise BadToken("the token has been revoked")
+
+    def _redeem(self, ticket: Credential, subresource: str, head: RequestHead, client: Client) -> Grant:
+        """Use a ticket up, before anything else can refuse the request."""
+        assert self._tickets is not None
+        grant = self._tickets.redeem(ticket.token, subresource, head.origin)
+        self._check_origin(head, client, ambient=False)
+        return grant
+
+    def _check_origin(self, head: RequestHead, client: Client, ambient: bool) -> None:
+        """Check the page; a client certificate, where they are asked for, goes along with every request."""
+        ambient = ambient or self._config.tls_client_ca is not None
+        site = (
+            [value.strip().lower() for value in head.values("sec-fetch-site")] if head.origin is None else []
+        )
+        if site == [_OWN_PAGE]:
+            return  # a GET of our own page's, which has no Origin; no page can forge this one
+        self._config.origin_policy.check(head.origin, client.own, ambient=ambient)
+        if ambient and site not in ([], [_ADDRESS_BAR]):  # another page's picture, say
+            raise Forbidden("the page's origin is not allowed here")
+
+    # For POST /ticket
+
+    def allows_page(self, head: RequestHead, client: Client) -> bool:
+        """Whether a page's script may read our answers: its origin is in the list, or is our own."""
+        return head.origin is not None and self._config.origin_policy.allows(head.origin, client.own)
+
+    def authenticate_bearer(self, head: RequestHead, client: Client, deadline: Deadline) -> Grant:
+        """Verify the token in the Authorization header of a request that is no upgrade.
+
+        :raises Refused: if it is not valid, or the page is not allowed.
+        """
+        with self._limits.attempt(network_of((client.address,))):
+            token = bearer_token(head)
+            self._check_origin(head, client, ambient=False)
+            grant = self._verifier.verify(token, deadline)
+            self._check_revoked(grant)
+            return grant
+
+    def issue_ticket(
+        self,
+        grant: Grant,
+        client: Client,
+        *,
+        vmi: str,
+        namespace: str | None = None,
+        subresource: str | None = None,
+        origin: str | None = None,
+    ) -> tuple[str, str, float]:
+        """Issue a one-time ticket for one VMI's subresource.
+
+        :param namespace: None for the token's own.
+        :param subresource: None for the one that a path without one means.
+        :param origin: the page that will redeem it, None for a client that sends no Origin.
+        :returns: the ticket, the path that it opens, and for how many seconds it is valid.
+        :raises Forbidden: if the grant does not allow this, or no ticket can be bound to that page.
+        :raises NotFound: if the subresource is not enabled.
+        :raises LimitExceeded: if the user has too many tickets.
+        :raises Busy: if all users together have too many.
+        """
+        assert self._tickets is not None, "tickets are switched off"
+        grant.authorize(vmi, namespace)
+        if subresource is not None and subresource not in self._config.enabled_subresources:
+            raise NotFound("this subresource is not enabled")
+        page = None if origin is None else Origin.parse(origin)
+        if origin is not None and page is None:
+            raise Forbidden("a ticket cannot be bound to this origin")
+        wanted = subresource or self._config.path_template.subresource
+        ticket, seconds = self._tickets.issue(Ticket(replace(grant, vmis=(vmi,)), wanted, page))
+        logger.info(
+            "ticket issued: client %s user %r vmi %s/%s %s", client, grant.user, grant.namespace, vmi, wanted
+        )
+        path = "/".join(["", *self._config.prefix, ticket, vmi, *([subresource] if subresource else [])])
+        return ticket, path, seconds
+
+
+def _described(
+    head: RequestHead, client: Client, kind: str, grant: Grant, vmi: str, subresource: str
+) -> AccessRequest:
+    return AccessRequest(
+        namespace=grant.namespace,
+        vmi=vmi,
+        subresource=subresource,
+        client=client.address,
+        origin=head.origin,
+        credential=kind,
+        user_agent=next(iter(head.values("user-agent")), None),
+    )

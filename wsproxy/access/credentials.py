@@ -1,0 +1,156 @@
+"""The one credential of a request. No I/O.
+
+A request says who it comes from once. Two credentials are refused whatever they say: which of them counts
+would be a guess. Path, header and subprotocol count for that even where they are switched off, because
+nobody sends them by accident; a query or a cookie of that name may belong to somebody else, and is not
+looked at unless it is switched on.
+
+No text raised here quotes a request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+from ..exceptions import BadRequest, BadToken
+from ..protocol.handshake import RequestHead
+from ..protocol.routing import Route
+
+__all__ = ["GRANT", "TICKET", "Credential", "bearer_token", "find_credential", "looks_like_ticket"]
+
+TICKET = "ticket"
+"""The kind of a one-time ticket, which stands in the path like a token."""
+
+GRANT = "grant"
+"""The kind where the embedding program has authenticated its user by itself: the request needs nothing."""
+
+_TICKET = re.compile(r"[A-Za-z0-9_-]{22}")  # 128 bits; a JWT has dots in it
+_SUBPROTOCOL = "base64url.bearer.authorization.k8s.io."  # Kubernetes' convention for browsers
+_QUERY_NAME = "token"
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a request proves itself with.
+
+    :ivar kind: "path", "header", "subprotocol", "query", "cookie" or "ticket".
+    :ivar token: a JWT or a ticket, not verified yet.
+    """
+
+    kind: str
+    token: str = field(repr=False)
+
+    @property
+    def ambient(self) -> bool:
+        """Whether browsers send it by themselves, whichever page asks."""
+        return self.kind == "cookie"
+
+
+def find_credential(
+    head: RequestHead, route: Route, enabled: Collection[str], cookie_name: str, tickets: bool
+) -> Credential:
+    """Return the one credential of an upgrade request.
+
+    :param route: of the request.
+    :param enabled: the kinds that are switched on.
+    :param cookie_name: the name of the cookie.
+    :param tickets: whether the path may hold a ticket instead of a token.
+    :raises BadRequest: if there is more than one, or it is malformed.
+    :raises BadToken: if there is none, or none of an enabled kind.
+    """
+    found = [Credential("header", token) for token in _authorizations(head)]
+    if route.token is not None:
+        kind = TICKET if tickets and looks_like_ticket(route.token) else "path"
+        found.append(Credential(kind, route.token))
+    found += [Credential("subprotocol", name) for name in _bearer_subprotocols(head)]
+    if "query" in enabled:
+        found += [Credential("query", value) for value in _query_values(head.target)]
+    if "cookie" in enabled:
+        found += [Credential("cookie", value) for value in _cookies(head, cookie_name)]
+    if len(found) > 1:
+        raise BadRequest("more than one credential in one request")
+    if not found:
+        raise BadToken("no token was given")
+    credential = found[0]
+    if credential.kind not in (*enabled, TICKET):
+        raise BadToken(f"no token is taken from the {credential.kind} here")
+    decode = _DECODERS.get(credential.kind)
+    return Credential(credential.kind, decode(credential.token)) if decode else credential
+
+
+def looks_like_ticket(text: str) -> bool:
+    """Whether this part of a path is a ticket, if tickets are switched on, and no token."""
+    return _TICKET.fullmatch(text) is not None
+
+
+def bearer_token(head: RequestHead) -> str:
+    """Return the token of the Authorization header (RFC 6750 section 2.1).
+
+    :raises BadRequest: if there is more than one such header.
+    :raises BadToken: if there is none with a token.
+    """
+    tokens = _authorizations(head)
+    if not tokens:
+        raise BadToken("no token was given")
+    return tokens[0]
+
+
+def _authorizations(head: RequestHead) -> list[str]:
+    """Return the bearer token, if there is one; credentials of other schemes are somebody else's."""
+    values = head.values("authorization")
+    if len(values) > 1:
+        raise BadRequest("more than one Authorization header")
+    return [value[7:].strip() for value in values if value[:7].lower() == "bearer "]
+
+
+def _bearer_subprotocols(head: RequestHead) -> list[str]:
+    return [name for name in head.tokens("sec-websocket-protocol") if name.lower().startswith(_SUBPROTOCOL)]
+
+
+def _query_values(target: str) -> list[str]:
+    """Return the values of ``token``, percent-encoded still."""
+    pairs = [part.partition("=") for part in target.partition("?")[2].split("&")]
+    return [value for name, _, value in pairs if unquote_to_bytes(name) == _QUERY_NAME.encode()]
+
+
+def _cookies(head: RequestHead, wanted: str) -> list[str]:
+    """Return the values of the cookies of that name (RFC 6265 section 4.2.1)."""
+    pairs = [part.partition("=") for part in ";".join(head.values("cookie")).split(";")]
+    return [value.strip() for name, _, value in pairs if name.strip() == wanted]
+
+
+def _from_query(value: str) -> str:
+    decoded = unquote_to_bytes(value)
+    if _BAD_PERCENT.search(value) or not decoded.isascii():
+        raise BadRequest("the token in the query is not percent-encoded text")
+    return decoded.decode("ascii")
+
+
+def _from_subprotocol(name: str) -> str:
+    """Decode base64url without padding (RFC 4648 section 5), in its one canonical form."""
+    encoded = name[len(_SUBPROTOCOL) :]
+    try:
+        decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        if base64.urlsafe_b64encode(decoded).rstrip(b"=") != encoded.encode("ascii"):
+            raise ValueError("another form of it")
+        return decoded.decode("ascii")
+    except (ValueError, binascii.Error):
+        raise BadRequest("the token in the subprotocol is not in base64url without padding") from None
+
+
+def _from_cookie(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return value[1:-1] if quoted else value
+
+
+_DECODERS: dict[str, Callable[[str], str]] = {
+    "query": _from_query,
+    "subprotocol": _from_subprotocol,
+    "cookie": _from_cookie,
+}

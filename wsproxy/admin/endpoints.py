@@ -1,0 +1,92 @@
+"""What the operator's listener answers about sessions: who there is, and ending them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+from ..access.sessions import SessionHandle
+from ..exceptions import BadRequest
+from ..protocol.handshake import http_response
+from ..protocol.strict_json import parse_json
+from ..runtime.logs import rfc3339
+from .auth import Guard
+from .kick import Chosen, Kicked, Kicks
+from .server import AdminEndpoint, AdminRequest, Reply
+
+__all__ = ["session_endpoints"]
+
+_MAX_BRACKETS = 16
+_SEVERAL = (
+    "with several workers sessions can be neither listed nor kicked: each worker knows only its own; "
+    "use one worker, and several replicas instead"
+)
+
+
+def session_endpoints(guard: Guard, kicks: Kicks | None) -> dict[str, AdminEndpoint]:
+    """Return what answers, by path.
+
+    :param guard: who may ask.
+    :param kicks: the sessions; None where another process has them, which is said then.
+    """
+
+    def endpoint(method: str, answer: Any) -> AdminEndpoint:
+        def handle(request: AdminRequest, reply: Reply) -> None:
+            reply(lambda: answer(kicks, request) if kicks else _several_workers())
+
+        return AdminEndpoint(method, handle, guard)
+
+    return {
+        "/sessions": endpoint("GET", _list),
+        "/sessions/": endpoint("DELETE", _end),
+        "/kick": endpoint("POST", _kick),
+    }
+
+
+def _list(kicks: Kicks, request: AdminRequest) -> bytes:
+    sessions = [_described(session) for session in kicks.sessions.all()]
+    return _json(200, {"time": rfc3339(time.time()), "sessions": sessions})
+
+
+def _described(session: SessionHandle) -> dict[str, Any]:
+    expires = session.grant.expires_at
+    return {
+        "id": session.id,
+        "user": session.user,
+        "namespace": session.namespace,
+        "vmi": session.vmi,
+        "subresource": session.subresource,
+        "client": session.client,
+        "token_id": session.grant.token_id,
+        "since": rfc3339(session.opened),
+        "expires": None if expires == math.inf else rfc3339(expires),
+        "last_activity": rfc3339(session.last_activity),
+        "bytes_up": session.bytes_up,
+        "bytes_down": session.bytes_down,
+    }
+
+
+def _end(kicks: Kicks, request: AdminRequest) -> bytes:
+    return _done(kicks.end(request.name))
+
+
+def _kick(kicks: Kicks, request: AdminRequest) -> bytes:
+    try:
+        wanted = parse_json(request.body, _MAX_BRACKETS)
+    except ValueError as exc:
+        raise BadRequest(f"the body is wrong: {exc}") from None
+    return _done(kicks.kick(Chosen.parse(wanted)))
+
+
+def _done(kicked: Kicked) -> bytes:
+    return _json(200, {"sessions": kicked.sessions, "tokens": kicked.tokens})
+
+
+def _several_workers() -> bytes:
+    return _json(501, {"status": 501, "reason": "several-workers", "message": _SEVERAL})
+
+
+def _json(status: int, body: dict[str, Any]) -> bytes:
+    return http_response(status, json.dumps(body).encode() + b"\n", content_type="application/json")

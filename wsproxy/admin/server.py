@@ -1,0 +1,332 @@
+"""The operator's listener: HTTP for few clients, by one thread that never blocks and may do other things.
+
+It is apart from the clients' port, so what is answered here is never within reach of those. A connection
+carries one request.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from ..exceptions import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+from ..protocol.handshake import HeadReader, RequestHead, http_response, refusal_response
+from ..runtime.deadline import Clock
+from ..runtime.forks import in_forked_child
+from ..runtime.logs import get_logger
+from ..runtime.threads import start_thread
+
+__all__ = ["AdminEndpoint", "AdminRequest", "AdminServer", "AdminThread", "Reply"]
+
+logger = get_logger("wsproxy.admin")
+
+_MAX_CONNECTIONS = 16
+_REQUEST_SECONDS = 5.0  # for the whole request
+_ANSWER_SECONDS = 5.0  # for making the answer, and once more for its being taken
+_LINGER_SECONDS = 1.0
+_RECEIVE = 4096
+_MAX_BODY = 16 * 1024
+_BUG = http_response(500, b"a bug; the log has more\n")
+_SLOW = http_response(504, b"the answer was not there in time\n")
+
+Reply = Callable[[Callable[[], bytes]], None]
+"""Takes what makes a whole response or raises :class:`.Refused`, now or later, in the thread that serves.
+
+It is called at once, but only the first time, and not if the client has gone or was told it took too long.
+"""
+
+
+@dataclass(frozen=True)
+class AdminRequest:
+    """A request that may be answered.
+
+    :ivar path: without the query.
+    :ivar name: the last element of a path whose others are one of the endpoints'.
+    :ivar body: of a POST: JSON, as its sender says.
+    """
+
+    head: RequestHead
+    path: str
+    name: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class AdminEndpoint:
+    """What answers at one path.
+
+    :ivar method: the one that it takes.
+    :ivar handle: answers; may raise :class:`.Refused`. Must not block.
+    :ivar guard: raises :class:`.Refused` for who may not ask, before anything else is looked at.
+    """
+
+    method: str
+    handle: Callable[[AdminRequest, Reply], None]
+    guard: Callable[[RequestHead], None] | None = None
+
+
+class AdminServer:
+    """Serves the operator. For one thread.
+
+    It has a descriptor that becomes readable when :meth:`serve` has something to do.
+
+    :param listener: a listening socket, closed by :meth:`close`.
+    :param endpoints: by their paths; one that ends with a slash is for any one name behind it.
+    :param hosts: names that the Host header may have, besides addresses and localhost.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        endpoints: Mapping[str, AdminEndpoint],
+        hosts: Collection[str] = (),
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._listener = listener
+        self._endpoints = endpoints
+        self._hosts = frozenset(name.lower() for name in hosts)
+        self._clock = clock
+        self._exchanges: dict[_Exchange, None] = {}  # the oldest first
+        listener.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        descriptor: int = self._selector.fileno()
+        return descriptor
+
+    def next_due(self) -> float | None:
+        """Return the seconds after which :meth:`serve` has something to do in any case; None for never."""
+        due = [exchange.due for exchange in self._exchanges]
+        return max(0.0, min(due) - self._clock()) if due else None
+
+    def serve(self) -> None:
+        """Do everything that can be done without waiting."""
+        for key, _ in self._selector.select(0):
+            if key.data is None:
+                self._accept()
+            elif key.data in self._exchanges:
+                self._advance(key.data)
+        now = self._clock()
+        for exchange in [one for one in self._exchanges if one.due <= now]:
+            self._run_out(exchange)
+
+    def close(self) -> None:
+        """Close the listener and every connection. Idempotent."""
+        for exchange in self._exchanges:
+            exchange.sock.close()
+        self._exchanges.clear()
+        with suppress(OSError):  # a kqueue does not survive a fork
+            self._selector.close()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # it has gone already, or there are no descriptors, and it stays in the queue
+        if len(self._exchanges) >= _MAX_CONNECTIONS:
+            self._drop(next(iter(self._exchanges)))
+        sock.setblocking(False)
+        exchange = _Exchange(sock, self._clock() + _REQUEST_SECONDS)
+        self._exchanges[exchange] = None
+        self._selector.register(sock, selectors.EVENT_READ, exchange)
+
+    def _advance(self, exchange: _Exchange) -> None:
+        """Send, or receive, what can be without waiting."""
+        try:
+            if exchange.unsent:
+                self._send(exchange)
+            elif not (received := exchange.sock.recv(_RECEIVE)):
+                self._drop(exchange)
+            elif not exchange.asked:
+                self._receive(exchange, received)
+            # What comes behind the request is dropped.
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(exchange)
+
+    def _receive(self, exchange: _Exchange, received: bytes) -> None:
+        try:
+            if exchange.found is None:
+                head = exchange.reader.feed(received)
+                if head is None:
+                    return
+                exchange.found = self._find(head)
+                exchange.body_size = _body_size(head)
+                received = exchange.reader.rest
+            exchange.body += received
+            if len(exchange.body) < exchange.body_size:
+                return
+            exchange.asked, exchange.due = True, self._clock() + _ANSWER_SECONDS
+            endpoint, request = exchange.found
+            request = replace(request, body=bytes(exchange.body[: exchange.body_size]))
+            endpoint.handle(request, lambda make: self._reply(exchange, make))
+        except Refused as refused:
+            exchange.asked = True
+            self._refuse(exchange, refused)
+
+    def _find(self, head: RequestHead) -> tuple[AdminEndpoint, AdminRequest]:
+        """Return what answers a request, if it is one that may be answered.
+
+        :raises Refused: if not.
+        """
+        if not self._is_host(head.values("host")):
+            # A page may have its own name point to our address (DNS rebinding).
+            raise Forbidden("the Host header must be an address, localhost, or a name listed in admin_hosts")
+        if head.values("origin"):
+            raise Forbidden("this is not for pages")
+        path = head.target.partition("?")[0]
+        endpoint, name = self._endpoints.get(path), ""
+        if endpoint is None:
+            parent, slash, name = path.rpartition("/")
+            endpoint = self._endpoints.get(parent + slash)
+        if endpoint is None or path.endswith("/"):
+            raise NotFound("there is no such page")
+        if endpoint.guard:
+            endpoint.guard(head)
+        if head.method != endpoint.method:
+            raise MethodNotAllowed(endpoint.method)
+        return endpoint, AdminRequest(head, path, name)
+
+    def _is_host(self, values: list[str]) -> bool:
+        if len(values) != 1:
+            raise BadRequest("there must be one Host header")
+        value = values[0].strip().lower()
+        host = value[1:].partition("]")[0] if value.startswith("[") else value.partition(":")[0]
+        if host == "localhost" or host in self._hosts:
+            return True
+        try:
+            ip_address(host)
+        except ValueError:
+            return False
+        return True
+
+    def _refuse(self, exchange: _Exchange, refused: Refused) -> None:
+        self._reply(exchange, lambda: refusal_response(refused))
+
+    def _reply(self, exchange: _Exchange, make: Callable[[], bytes]) -> None:
+        """Begin to send a response; nothing if there is one already, or the client has gone."""
+        if exchange not in self._exchanges or exchange.answered:
+            return
+        exchange.answered = True
+        try:
+            response = make()
+        except Refused as refused:
+            response = refusal_response(refused)
+        except Exception:
+            logger.exception("answering the operator failed")
+            response = _BUG
+        exchange.unsent = memoryview(response)
+        exchange.due = self._clock() + _ANSWER_SECONDS
+        self._selector.modify(exchange.sock, selectors.EVENT_WRITE, exchange)
+
+    def _send(self, exchange: _Exchange) -> None:
+        exchange.unsent = exchange.unsent[exchange.sock.send(exchange.unsent) :]
+        if not exchange.unsent:
+            # Closed at once with unread data, it would be reset, and the client lose the answer.
+            exchange.sock.shutdown(socket.SHUT_WR)
+            exchange.due = self._clock() + _LINGER_SECONDS
+            self._selector.modify(exchange.sock, selectors.EVENT_READ, exchange)
+
+    def _run_out(self, exchange: _Exchange) -> None:
+        """Deal with one whose time is over."""
+        if exchange.answered:
+            self._drop(exchange)
+        elif exchange.asked:
+            self._reply(exchange, lambda: _SLOW)
+        else:
+            exchange.asked = True
+            self._refuse(exchange, RequestTimeout("the request did not arrive in time"))
+
+    def _drop(self, exchange: _Exchange) -> None:
+        del self._exchanges[exchange]
+        self._selector.unregister(exchange.sock)
+        exchange.sock.close()
+
+
+def _body_size(head: RequestHead) -> int:
+    """Return how many bytes follow a head that may be answered.
+
+    :raises Refused: if it is not what should follow.
+    """
+    if head.method != "POST":
+        head.refuse_body()
+        return 0
+    # A page can send JSON nowhere without being asked first (CORS); what forms send is of other types.
+    types = [value.partition(";")[0].strip().lower() for value in head.values("content-type")]
+    if types != ["application/json"]:
+        raise UnsupportedMediaType("the body must be application/json")
+    return head.body_size(_MAX_BODY)
+
+
+class _Exchange:
+    """One connection, its request and its response.
+
+    :ivar due: when its time is over, for what it is at.
+    :ivar found: what answers it, and the request without its body, once the head is there.
+    :ivar asked: whether its request is complete, or will never be.
+    :ivar answered: whether it has a response.
+    :ivar unsent: the rest of that.
+    """
+
+    def __init__(self, sock: socket.socket, due: float) -> None:
+        self.sock = sock
+        self.due = due
+        self.reader = HeadReader()
+        self.found: tuple[AdminEndpoint, AdminRequest] | None = None
+        self.body = bytearray()
+        self.body_size = 0
+        self.asked = self.answered = False
+        self.unsent = memoryview(b"")
+
+
+class AdminThread:
+    """A thread that does nothing but serve the operator.
+
+    :param server: closed at the end.
+    """
+
+    def __init__(self, server: AdminServer) -> None:
+        self._server = server
+        self._thread: threading.Thread | None = None
+        self._waker, self._woken = socket.socketpair()
+        for sock in (server._listener, self._waker, self._woken):
+            in_forked_child(sock, socket.socket.close)
+
+    def start(self, owner: object) -> None:
+        """Start the thread, which works for ``owner``. Once only."""
+        self._thread = start_thread("wsproxy-admin", self._run, owner)
+
+    def stop(self) -> None:
+        """End the thread and wait for it, and close the server. Idempotent; does not take long."""
+        if self._thread:
+            self._waker.send(b"\0")
+            self._thread.join()
+            self._thread = None
+        self._server.close()
+        self._waker.close()
+        self._woken.close()
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._server, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while self._woken not in [key.fileobj for key, _ in selector.select(self._server.next_due())]:
+                self._server.serve()

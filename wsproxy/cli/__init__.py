@@ -1,0 +1,7 @@
+"""The program: wsproxy serve, check, token, sessions and demo."""
+
+from __future__ import annotations
+
+from .program import main
+
+__all__ = ["main"]

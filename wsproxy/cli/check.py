@@ -1,0 +1,243 @@
+"""``wsproxy check``: could this proxy serve, and if not, what is to be done."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..config import Config
+from ..exceptions import ConfigError, Refused, TransportClosed
+from ..net.certificates import check_certificate, days_left
+from ..net.resolver import Resolver
+from ..net.tls import ClientTLS, ServerTLS
+from ..protocol.routing import host_and_port
+from ..runtime.deadline import Deadline
+from ..tokens.key_store import LiveKeys
+from ..upstream.dialler import Dialler, read_token
+from ..web.screenshot_cache import leaves_console_alone
+from ..web.screenshots import kubevirt_version
+from ..web.static_files import WebFiles
+
+__all__ = ["Finding", "check", "raise_descriptor_limit"]
+
+_DESCRIPTORS_PER_SESSION = 2
+_FEW_DESCRIPTORS = 1024
+_PROBE = "/version"
+_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    :ivar ok: whether this much is in order.
+    :ivar text: what was found; for a fault, with its remedy.
+    """
+
+    ok: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'ok   ' if self.ok else 'FAULT'} {self.text}"
+
+
+def check(config: Config) -> Iterator[Finding]:
+    """Look at everything that ``config`` depends on. Blocks for at most the dial timeout for each finding."""
+    yield Finding(
+        True,
+        f"settings: API at {config.upstream.url('')}, listening on {host_and_port(config.host, config.port)}",
+    )
+    yield _descriptors()
+    yield _certificate(config)
+    yield _keys(config)
+    if config.web is not None or config.console_page:
+        yield _files(config)
+    files = [_ca(config), _token(config)]
+    yield from files
+    if all(finding.ok for finding in files):
+        yield (api := _api(config))
+        if api.ok:
+            yield from _permissions(config)
+            if config.screenshots:
+                yield _kubevirt(config)
+
+
+def raise_descriptor_limit() -> tuple[int, int]:
+    """Raise the soft limit on open files to the hard limit; return the soft limit before and after."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        return soft, soft  # macOS reports a hard limit that it does not accept
+    return soft, hard
+
+
+def _descriptors() -> Finding:
+    _, limit = raise_descriptor_limit()
+    if limit == resource.RLIM_INFINITY:
+        return Finding(True, "descriptors: no limit")
+    text = f"descriptors: {limit}, enough for {limit // _DESCRIPTORS_PER_SESSION} sessions"
+    if limit < _FEW_DESCRIPTORS:
+        return Finding(False, f"{text}; raise the hard limit on open files (ulimit -n, LimitNOFILE=)")
+    return Finding(True, text)
+
+
+def _certificate(config: Config) -> Finding:
+    if config.tls_cert is None:
+        return Finding(True, "certificate: none, clients come without TLS")
+    what = f"certificate: {config.tls_cert}"
+    try:
+        ServerTLS.from_config(config)
+        days = days_left(check_certificate(config.tls_cert, config.tls_key or config.tls_cert))
+    except ValueError as exc:
+        remedy = "set WSPROXY_TLS_CERT and WSPROXY_TLS_KEY to a valid chain and its key"
+        return Finding(False, f"{what}: {exc}; {remedy}")
+    demanded = "" if config.tls_client_ca is None else f", clients need one of {config.tls_client_ca}"
+    return Finding(True, f"{what}, {days} days left{demanded}")
+
+
+def _files(config: Config) -> Finding:
+    try:
+        files = WebFiles(config)
+    except ConfigError as exc:
+        return Finding(False, f"files for browsers: {exc}")
+    if files.missing:
+        return Finding(False, f"files for browsers: {files.missing}")
+    return Finding(True, f"files for browsers: {files.count} paths")
+
+
+def _keys(config: Config) -> Finding:
+    what = f"keys: {config.jwks_location.text}" if config.jwks_location else "keys"
+    resolver = Resolver()
+    try:
+        keys = LiveKeys(config, resolver)
+        keys.load(Deadline(config.dial_timeout))
+        if count := len(keys.current().keys):
+            return Finding(True, f"{what}: {count} to verify tokens with")
+        return Finding(False, f"{what}: none that tokens can be verified with; ask the issuer of the tokens")
+    except ConfigError as exc:
+        return Finding(False, f"{what}: {exc}; look at SECRET_KEY_FILE and WSPROXY_JWKS")
+    except (TransportClosed, OSError, ValueError) as exc:
+        remedy = "check the URL, and WSPROXY_JWKS_CA_FILE for a TLS error"
+        return Finding(False, f"{what} cannot be fetched: {exc}; {remedy}")
+    finally:
+        resolver.stop()
+
+
+def _ca(config: Config) -> Finding:
+    if not config.upstream.tls:
+        return Finding(True, "CA: none needed, dev mode speaks no TLS")
+    file = config.sslopt.get("ca_certs", "the system's authorities")
+    remedy = "set WSPROXY_CA_FILE to the file with the API's authorities"
+    return _try(lambda: ClientTLS(config.sslopt).context(), f"CA: {file}", remedy)
+
+
+def _token(config: Config) -> Finding:
+    if not config.upstream.tls:
+        return Finding(True, "service-account token: none needed, kubectl proxy has its own")
+    remedy = "give the pod a service account, or set WSPROXY_TOKEN_FILE"
+    return _try(lambda: read_token(config.token_file), f"service-account token: {config.token_file}", remedy)
+
+
+def _try(read: Callable[[], object], what: str, remedy: str) -> Finding:
+    try:
+        read()
+    except (OSError, ValueError) as exc:
+        return Finding(False, f"{what}: {exc}; {remedy}")
+    return Finding(True, what)
+
+
+@contextmanager
+def _dialler(config: Config) -> Iterator[Dialler]:
+    """Yield what reaches the API."""
+    resolver = Resolver()
+    try:
+        yield Dialler(config, resolver)
+    finally:
+        resolver.stop()
+
+
+def _api(config: Config) -> Finding:
+    what = f"API: {config.upstream.url('')}"
+    try:
+        with _dialler(config) as dialler:
+            status, _ = dialler.request(_PROBE, Deadline(config.dial_timeout))
+    except TimeoutError:
+        return Finding(
+            False, f"{what} does not answer within {config.dial_timeout:g} s; is the address right?"
+        )
+    except (TransportClosed, OSError) as exc:
+        return Finding(
+            False, f"{what} cannot be reached: {exc}; check the address, and the CA for a TLS error"
+        )
+    if status == 401:
+        return Finding(False, f"{what} does not take the service-account token (401); is it of this cluster?")
+    if status >= 500:
+        return Finding(False, f"{what} answers {status}; look at the API server")
+    return Finding(True, f"{what} answers")
+
+
+def _permissions(config: Config) -> Iterator[Finding]:
+    """Ask the API whether we may open what is enabled, in each namespace that is served."""
+    if (resource := config.path_template.resource) is None:
+        yield Finding(True, f"permission: cannot be asked for, {config.api_path} is no resource of the API")
+        return
+    wanted = set(config.enabled_subresources)
+    if config.screenshots:
+        wanted |= {"vnc", "vnc/screenshot"}  # the first is what the API server sees in the path of the other
+    for subresource in sorted(wanted):
+        for namespace in config.namespaces or ("",):
+            yield _permission(config, *resource, subresource, namespace)
+
+
+def _permission(config: Config, group: str, resource: str, subresource: str, namespace: str) -> Finding:
+    where = f"in namespace {namespace}" if namespace else "in all namespaces"
+    what = f"permission: get {resource}/{subresource} of {group} {where}"
+    wanted = {
+        "verb": "get",
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": namespace,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": wanted},
+    }
+    try:
+        with _dialler(config) as dialler:
+            status, body = dialler.request(
+                _ACCESS_REVIEWS, Deadline(config.dial_timeout), json.dumps(review).encode()
+            )
+        allowed = status == 201 and json.loads(body)["status"]["allowed"]
+    except (TransportClosed, OSError, ValueError, KeyError, TypeError) as exc:
+        return Finding(True, f"{what}: the API does not say ({type(exc).__name__})")
+    if status != 201:
+        return Finding(True, f"{what}: the API does not say ({status})")
+    if allowed is not True:
+        remedy = "bind a role with it to the service account"
+        if not namespace:
+            remedy += ", or name the namespaces where it is bound in WSPROXY_NAMESPACES"
+        return Finding(False, f"{what}: not allowed; {remedy}")
+    return Finding(True, what)
+
+
+def _kubevirt(config: Config) -> Finding:
+    """Ask KubeVirt whether it takes pictures without throwing anybody out."""
+    try:
+        with _dialler(config) as dialler:
+            version = kubevirt_version(config, dialler.get, Deadline(config.dial_timeout))
+    except Refused as refused:
+        detail = refused.log_detail or refused.message
+        return Finding(False, f"KubeVirt does not say its version, which screenshots need: {detail}")
+    if leaves_console_alone(version):
+        return Finding(True, f"KubeVirt: {version}, takes screenshots without the console")
+    return Finding(
+        False,
+        f"KubeVirt: {version or 'its version is unknown'}; screenshots need 1.7, older ones throw out "
+        "whoever has the console; update it, or switch WSPROXY_SCREENSHOTS off",
+    )

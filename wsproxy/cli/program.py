@@ -1,0 +1,259 @@
+"""The program: ``wsproxy serve``, ``sessions``, ``token``, ``check`` and ``demo``."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import random
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..config import Config
+from ..exceptions import ConfigError
+from ..net.listeners import FD, address_text
+from ..protocol.routing import is_dns_label, is_dns_subdomain
+from ..proxy import WebsocketProxy
+from ..runtime.cpu_affinity import settle
+from ..runtime.logs import JSONFormatter, TextFormatter, get_logger
+from ..runtime.systemd import Notifier, activated_descriptor
+from ..server.supervisor import Supervisor
+from ..settings import SETTINGS, config_from_env
+from ..tokens.key_store import read_key_file
+from ..tokens.keys import load_keys
+from ..tokens.verifier import make_token
+from ..version import __version__
+from .check import check, raise_descriptor_limit
+from .sessions import add_sessions_command
+
+__all__ = ["main"]
+
+logger = get_logger("wsproxy.cli")
+
+_USAGE_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status.
+
+    :param argv: arguments without the program's name; ``sys.argv`` if None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
+        arguments.insert(0, "serve")
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+        return status
+    except ConfigError as exc:
+        faults = "\n".join(f"  - {fault}" for fault in exc.faults)
+        print(f"wsproxy: the settings have faults:\n{faults}", file=sys.stderr)
+        return _USAGE_ERROR
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = _config(options, _activated(options))
+    _log_to_stderr(config)
+    raise_descriptor_limit()
+    _collect_less()
+    try:
+        notifier = Notifier.from_env(os.environ)
+        if config.workers > 1:
+            return _supervise(config, notifier)
+        if config.cpu_affinity == "auto":
+            settle(random.randrange(1024))
+        proxy = WebsocketProxy.from_config(config)
+        proxy.run(
+            config.listen or config.host,
+            config.port,
+            on_ready=lambda proxy: _print_ready(config, proxy.address),
+            reuse_port=config.reuse_port,
+            notifier=notifier,
+        )
+    except OSError as exc:
+        where = config.listen or f"{config.host} port {config.port}"
+        print(f"wsproxy: cannot listen on {where}: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _activated(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the setting that systemd makes by passing a socket, if it does."""
+    descriptor = activated_descriptor(os.environ, os.getpid())
+    if descriptor is None:
+        return {}
+    if options.WSPROXY_LISTEN or os.environ.get("WSPROXY_LISTEN"):
+        raise ConfigError(["WSPROXY_LISTEN is set, but systemd passes a socket to listen on; leave one out"])
+    return {"WSPROXY_LISTEN": f"{FD}{descriptor}"}
+
+
+def _log_to_stderr(config: Config) -> None:
+    """Set the root logger up; what nobody catches is logged, too, so that every line has the same form."""
+    handler = logging.StreamHandler(sys.stderr)
+    if config.log_format == "json":
+        handler.setFormatter(JSONFormatter())
+    else:
+        handler.setFormatter(TextFormatter(with_process=config.workers > 1))
+    logging.basicConfig(level=config.log_level, handlers=[handler])
+    # What no line holds is not looked for either (logging HOWTO, "Optimization").
+    for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks"):
+        setattr(logging, name, False)
+    sys.excepthook = lambda *failure: logger.critical("the program failed", exc_info=failure)
+    threading.excepthook = _log_thread_failure
+
+
+def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_value is not None:
+        name = failure.thread.name if failure.thread else "a thread"
+        logger.critical("%s failed", name, exc_info=failure.exc_value)
+
+
+def _supervise(config: Config, notifier: Notifier) -> int:
+    if Supervisor(config, notifier).run(lambda address: _print_ready(config, address)):
+        return 0
+    print("wsproxy: the workers cannot start; the log says why", file=sys.stderr)
+    return 1
+
+
+def _collect_less() -> None:
+    """Spend less on the collection of garbage: with the default settings it was an eighth of an opening.
+
+    What the imports have made stays for good. What a session leaves is some hundred small objects.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, *gc.get_threshold()[1:])
+
+
+def _print_ready(config: Config, address: tuple[str, int]) -> None:
+    schemes = "" if config.tls_cert is None else " (wss, https)"
+    print(f"wsproxy {__version__} listening on {address_text(*address)}{schemes}", flush=True)
+
+
+def _token(options: argparse.Namespace) -> int:
+    secret = _signing_secret(options)
+    faults = [
+        f"--vmi {name!r} is not a Kubernetes name" for name in options.vmi if not is_dns_subdomain(name)
+    ]
+    if not is_dns_label(options.namespace):
+        faults.append(f"--namespace {options.namespace!r} is not a Kubernetes name")
+    if faults:
+        raise ConfigError(faults)
+    user = int(options.user) if options.user.isdecimal() else options.user
+    print(
+        make_token(
+            secret,
+            namespace=options.namespace,
+            vmis=options.vmi,
+            user=user,
+            expires_in=options.expires_in,
+        )
+    )
+    return 0
+
+
+def _signing_secret(options: argparse.Namespace) -> bytes:
+    """Return the first secret that a proxy with the same settings would verify with."""
+    text: str | bytes = options.SECRET_KEY or os.environ.get("SECRET_KEY", "")
+    source = "SECRET_KEY"
+    files = options.SECRET_KEY_FILE or os.environ.get("SECRET_KEY_FILE")
+    if not text and files:
+        source = files.partition(",")[0].strip()
+        try:
+            text = read_key_file(source)
+        except OSError as exc:
+            raise ConfigError([f"SECRET_KEY_FILE: {exc}"]) from None
+    key = load_keys(text, source=source)[0].key
+    if not isinstance(key, bytes):
+        raise ConfigError([f"{source} holds a public key, which cannot sign; give an HMAC secret"])
+    return key
+
+
+def _check(options: argparse.Namespace) -> int:
+    status = 0
+    for finding in check(_config(options)):
+        print(finding, flush=True)
+        status = status if finding.ok else 1
+    return status
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import run_demo, visit_demo  # brings in wsproxy.testing, which a server does not need
+
+    if options.once:
+        return visit_demo(options.screenshot)
+    return run_demo(options.port, novnc=options.novnc, xterm=options.xterm, browser=options.open)
+
+
+def _config(options: argparse.Namespace, more: Mapping[str, Any] | None = None) -> Config:
+    given: Mapping[str, Any] = vars(options)
+    flags = {setting.env: given[setting.env] for setting in SETTINGS}
+    return config_from_env(os.environ, {**flags, **(more or {})})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wsproxy",
+        description="A console gateway for virtual machines on Kubernetes.",
+        epilog="Without a command, wsproxy serves. wsproxy serve --help lists the settings.",
+    )
+    parser.add_argument("--version", action="version", version=f"wsproxy {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True)
+
+    serve = commands.add_parser(
+        "serve", help="serve until SIGTERM", epilog="A flag wins over the environment."
+    )
+    serve.set_defaults(command=_serve)
+    _add_settings(serve)
+
+    token = commands.add_parser("token", help="print a token, signed with SECRET_KEY")
+    token.set_defaults(command=_token)
+    token.add_argument("--secret-key", dest="SECRET_KEY", metavar="SECRET", help="environment: SECRET_KEY")
+    token.add_argument(
+        "--secret-key-file",
+        dest="SECRET_KEY_FILE",
+        metavar="FILE",
+        help="instead of a secret, a file with it; environment: SECRET_KEY_FILE",
+    )
+    token.add_argument(
+        "--vmi", action="append", required=True, help="VMI that may be opened; may be repeated"
+    )
+    token.add_argument("--namespace", required=True, help="namespace of the VMIs")
+    token.add_argument("--user", default="0", help="id of the user (default: %(default)s)")
+    token.add_argument(
+        "--expires-in", type=float, default=600, metavar="SECONDS", help="validity (default: %(default)s)"
+    )
+
+    check_ = commands.add_parser("check", help="say whether a proxy with these settings could serve")
+    check_.set_defaults(command=_check)
+    _add_settings(check_)
+
+    add_sessions_command(commands)
+
+    demo = commands.add_parser("demo", help="show consoles in a browser, with no cluster")
+    demo.set_defaults(command=_demo)
+    demo.add_argument(
+        "--port", type=int, default=5001, help="port of the proxy, 0 for any (default: %(default)s)"
+    )
+    demo.add_argument("--open", action="store_true", help="open the first console in a browser, too")
+    demo.add_argument("--novnc", metavar="DIR", help="noVNC for the page (default: an installed one)")
+    demo.add_argument("--xterm", metavar="DIR", help="xterm.js for its serial consoles (default: none)")
+    demo.add_argument("--once", action="store_true", help="connect, type, look, say what happened, and exit")
+    demo.add_argument("--screenshot", metavar="FILE.png", help="with --once: save what was seen")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting; it is text here, converted and checked with the environment's."""
+    for setting in SETTINGS:
+        default = "" if setting.default is None else f"; default: {setting.default}"
+        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if setting.is_switch else {}
+        parser.add_argument(
+            setting.flag,
+            dest=setting.env,
+            metavar="VALUE",
+            **alone,
+            help=f"{setting.help} (environment: {setting.env}{default})".replace("%", "%%"),
+        )

@@ -1,0 +1,259 @@
+"""``wsproxy sessions``: asks a running proxy's operator's listener, and shows what it says."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ..admin.auth import default_token_file, read_operator_token
+from ..exceptions import ConfigError
+from ..protocol.routing import ListenAddress
+
+__all__ = ["add_sessions_command"]
+
+_TIMEOUT = 10.0
+_MAX_ANSWER = 64 * 1024 * 1024
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_CHOICES = ("user", "namespace", "vmi", "token_id")
+_HEADINGS = ("ID", "USER", "NAMESPACE", "VMI", "CONSOLE", "CLIENT", "OPEN", "EXPIRES", "IDLE", "UP", "DOWN")
+
+
+class _Failed(Exception):
+    """The proxy did not do what was asked; the text says why."""
+
+
+def add_sessions_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the program's."""
+    parser = commands.add_parser(
+        "sessions",
+        help="list or end the sessions of a running proxy",
+        usage="wsproxy sessions [list | kick [ID ...]] [options]",  # argparse wants IDs before options
+        description="List the sessions of a running proxy, or end some and have their tokens refused.",
+        epilog="kick ends the sessions that all of the options fit, or those whose IDs are given.",
+    )
+    parser.set_defaults(command=_run)
+    parser.add_argument(
+        "action", nargs="?", choices=("list", "kick"), default="list", help="default: %(default)s"
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="kick: a session, as list shows it")
+    parser.add_argument("--user", help="kick: sessions of this user")
+    parser.add_argument("--namespace", help="kick: sessions in this namespace")
+    parser.add_argument("--vmi", help="kick: sessions with this VMI; needs --namespace")
+    parser.add_argument("--token-id", help="kick: sessions that were opened with the token of this id")
+    parser.add_argument("--token-file", metavar="FILE", help="kick: a whole token; - for standard input")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--admin",
+        default=os.environ.get("WSPROXY_ADMIN"),
+        metavar="ADDRESS",
+        help="the operator's listener, HOST:PORT or unix:PATH (environment: WSPROXY_ADMIN)",
+    )
+    parser.add_argument(
+        "--admin-token-file",
+        default=os.environ.get("WSPROXY_ADMIN_TOKEN_FILE"),
+        metavar="FILE",
+        help="file with its token (environment: WSPROXY_ADMIN_TOKEN_FILE; default: where a proxy of the same "
+        "user makes one)",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    client = _Client(*_settings(options))
+    try:
+        if options.action == "list":
+            return _list(client, options.json)
+        return _kick(client, options)
+    except _Failed as exc:
+        print(f"wsproxy sessions: {exc}", file=sys.stderr)
+        return 1
+
+
+def _settings(options: argparse.Namespace) -> tuple[ListenAddress, str | None]:
+    """Return where to ask, and with which token.
+
+    :raises ConfigError: listing every fault.
+    """
+    faults, chosen = [], [options.ids, options.token_file, _criteria(options)]
+    if options.action == "list" and any(chosen):
+        faults.append("list takes no sessions to choose; use kick to end some")
+    if options.action == "kick" and sum(map(bool, chosen)) != 1:
+        faults.append("kick needs IDs, or --token-file, or any of --user, --namespace, --vmi and --token-id")
+    try:
+        address = ListenAddress.parse(options.admin or "")
+    except ValueError as exc:
+        raise ConfigError(
+            [*faults, f"WSPROXY_ADMIN is {options.admin or 'not set'}; {exc}, as for the proxy"]
+        ) from None
+    token, path = None, options.admin_token_file or None
+    if path or not address.path:
+        try:
+            token = read_operator_token(path)
+        except (OSError, ValueError) as exc:
+            fault = getattr(exc, "strerror", None) or exc
+            faults.append(
+                f"the operator's token in {path or default_token_file()}: {fault}; "
+                "WSPROXY_ADMIN_TOKEN_FILE names another file"
+            )
+    if faults:
+        raise ConfigError(faults)
+    return address, token
+
+
+def _criteria(options: argparse.Namespace) -> dict[str, str]:
+    return {name: value for name in _CHOICES if (value := getattr(options, name)) is not None}
+
+
+def _list(client: _Client, as_json: bool) -> int:
+    found = client.ask("GET", "/sessions")
+    try:
+        now = _time(found["time"])
+        rows = [_row(session, now) for session in found["sessions"]]
+    except (KeyError, TypeError, ValueError):
+        raise _Failed(client.stranger) from None
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print_table([_HEADINGS, *rows])
+    return 0
+
+
+def _kick(client: _Client, options: argparse.Namespace) -> int:
+    if options.token_file:
+        wanted = [{"token": _read_token(options.token_file)}]
+    else:
+        wanted = [{"session": id} for id in options.ids] or [_criteria(options)]
+    done: dict[str, list[str]] = {"sessions": [], "tokens": []}
+    missing = []
+    for body in wanted:
+        answer = client.ask("POST", "/kick", body)
+        try:
+            done = {name: ids + answer[name] for name, ids in done.items()}
+        except (KeyError, TypeError):
+            raise _Failed(client.stranger) from None
+        if not any(answer.values()):
+            missing.append(body.get("session", "this"))
+    if options.json:
+        print(json.dumps(done, indent=2))
+    else:
+        print(f"{len(done['sessions'])} sessions ended, {len(done['tokens'])} tokens refused from now on")
+    if missing:
+        raise _Failed(f"there is nothing that fits {', '.join(missing)}")
+    return 0
+
+
+def _read_token(path: str) -> str:
+    try:
+        if path == "-":
+            return sys.stdin.read().strip()
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError as exc:
+        raise _Failed(f"--token-file {path}: {exc.strerror}") from None
+
+
+class _Client:
+    """Asks one proxy.
+
+    :param token: the operator's, None for a listener that needs none.
+    :ivar stranger: what to say if it answers like something else.
+    """
+
+    def __init__(self, address: ListenAddress, token: str | None) -> None:
+        self._address = address
+        self._headers = {"Host": "localhost"}
+        self.stranger = f"{address} is no operator's listener of wsproxy"
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return what the proxy answers. Blocks for seconds at most.
+
+        :raises _Failed: if it cannot be asked, or refuses.
+        """
+        headers = dict(self._headers)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection = _Connection(self._address)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read(_MAX_ANSWER))
+        except OSError as exc:
+            raise _Failed(f"no answer from {self._address}: {exc.strerror or exc}") from None
+        except (http.client.HTTPException, ValueError):
+            raise _Failed(self.stranger) from None
+        finally:
+            connection.close()
+        if not isinstance(answer, dict):
+            raise _Failed(self.stranger)
+        if response.status != 200:
+            raise _Failed(f"{response.status}: {_shown(answer.get('message'))}")
+        return answer
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to an operator's listener, also one at a path."""
+
+    def __init__(self, address: ListenAddress) -> None:
+        super().__init__(_ANYWHERE.get(address.host, address.host), address.port, timeout=_TIMEOUT)
+        self._path = address.path
+
+    def connect(self) -> None:
+        if not self._path:
+            return super().connect()
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _row(session: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    expires = session["expires"]
+    return (
+        *(_shown(session[name]) for name in ("id", "user", "namespace", "vmi", "subresource", "client")),
+        _duration(now - _time(session["since"])),
+        "never" if expires is None else f"in {_duration(_time(expires) - now)}",
+        _duration(now - _time(session["last_activity"])),
+        _size(session["bytes_up"]),
+        _size(session["bytes_down"]),
+    )
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _shown(value: object) -> str:
+    """Return text that does nothing to a terminal, whatever the issuer of a token calls its users."""
+    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in str(value)) or "-"
+
+
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def _duration(seconds: float) -> str:
+    """Return such as 12s, 5m03s, 2h07m or 3d04h."""
+    whole = max(0, int(seconds))
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part:02d}{smaller}"
+    return f"{whole}s"
+
+
+def _size(count: int) -> str:
+    """Return such as 512, 3.4K, 120M."""
+    if count < 1024:
+        return str(count)
+    size, units = count / 1024, "KMGTP"
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.{1 if size < 10 else 0}f}{units[0]}"

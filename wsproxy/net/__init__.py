@@ -1,0 +1,1 @@
+"""Sockets, transports, TLS, name resolution and listeners: moving bytes with a deadline."""

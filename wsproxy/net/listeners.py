@@ -1,0 +1,256 @@
+"""Listening sockets: at a TCP address, at a path, or inherited from whoever started the process."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..protocol.routing import ListenAddress, host_and_port
+
+__all__ = ["BACKLOG", "FD", "UNIX", "Listener", "address_text", "listen", "listen_for_operator"]
+
+UNIX, FD = "unix:", "fd:"
+"""How a host begins that is a path, or the number of a descriptor."""
+
+BACKLOG = 4096
+"""How many clients the kernel queues until they are accepted."""
+
+_UNIX_MODE, _OPERATOR_MODE = 0o660, 0o600
+_HAND_OVER_SECONDS = 0.2  # more than a handshake takes that is under way
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; not in the socket module
+# Classic BPF on the TCP header (linux/filter.h): drop a packet that has SYN and not ACK, keep all others.
+_DROP_NEWCOMERS = struct.pack(
+    "=" + 5 * "HBBI",
+    *(0x30, 0, 0, 13),  # A = the byte with the flags
+    *(0x54, 0, 0, 0x12),  # A &= SYN | ACK
+    *(0x15, 0, 1, 0x02),  # if A is SYN alone:
+    *(0x06, 0, 0, 0),  # drop it
+    *(0x06, 0, 0, 0xFFFF),
+)
+
+
+class Listener(socket.socket):
+    """A listening socket that knows who else may use it, and removes its path when it is closed.
+
+    :ivar inherited: whether it belongs to whoever started the process, and goes on without us.
+    """
+
+    inherited = False
+    _path = ""
+    _identity: tuple[int, int] | None = None  # of what is at the path, if that is ours
+    _pid = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The bound host and port; ``unix:PATH`` and 0 for a path."""
+        if self.family == socket.AF_UNIX:
+            return UNIX + (self._path or os.fsdecode(self.getsockname()).replace("\0", "@")), 0
+        host, port = self.getsockname()[:2]
+        return host, port
+
+    def withdraw(self) -> float:
+        """Let newcomers be another's, as far as that is possible; what is queued can still be accepted.
+
+        A path is removed. With SO_REUSEPORT the kernel would go on queueing clients here, and reset them
+        when the socket is closed: so requests for connections are dropped from now on. The clients' kernels
+        repeat them a second later, when only the others listen. Does not block.
+
+        :returns: for how many seconds clients may still come whose handshake had begun.
+        """
+        self.remove_path()
+        return _HAND_OVER_SECONDS if self._shares_port() and _drop_newcomers(self) else 0.0
+
+    def close(self) -> None:
+        """Close it, and remove its path. Idempotent."""
+        super().close()
+        self.remove_path()
+
+    def close_copy(self) -> None:
+        """Close it, but leave its path, because another process has a copy and goes on accepting."""
+        super().close()
+
+    def remove_path(self) -> None:
+        """Remove the path if it is still ours: made by this process, and not replaced since. Idempotent."""
+        identity, self._identity = self._identity, None
+        if identity is None or self._pid != os.getpid():
+            return
+        try:
+            with _only_one_in(self._path):
+                if _identity_of(self._path) == identity:
+                    os.unlink(self._path)
+        except OSError:
+            pass  # its directory is gone, or ours no more; a stale path harms nobody
+
+    def bind_path(self, path: str, mode: int, replace: bool) -> None:
+        """Listen at a path; see :func:`listen`."""
+        self._path, self._pid = os.path.abspath(path), os.getpid()
+        with _only_one_in(self._path):
+            _check_is_free(self._path, replace)
+            # Under another name first: at every moment whoever asks for the path finds somebody who listens.
+            new = self._path + "~"
+            _remove_socket(new)  # of a process that died in between
+            self.bind(new)
+            try:
+                os.chmod(new, mode)  # nobody can connect before listen()
+                self.listen(BACKLOG)
+                os.rename(new, self._path)
+            except OSError:
+                _remove_socket(new)
+                raise
+            self._identity = _identity_of(self._path)
+
+    def _shares_port(self) -> bool:
+        inet = self.family in (socket.AF_INET, socket.AF_INET6)
+        return inet and bool(self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def address_text(host: str, port: int) -> str:
+    """Return an address as it is written: ``HOST:PORT``, or ``unix:PATH``."""
+    return host if host.startswith(UNIX) else host_and_port(host, port)
+
+
+def listen(host: str, port: int, *, reuse_port: bool = False, mode: int = _UNIX_MODE) -> Listener:
+    """Return a socket that listens; the caller closes it. Resolves a name, and blocks for nothing else.
+
+    :param host: a name or address; "" for every IPv4 address, "::" for every address of both families;
+        ``unix:PATH``; or ``fd:NUMBER`` for a listening socket that this process was started with.
+    :param port: TCP port, 0 for any free one.
+    :param reuse_port: let other sockets listen at the same address, if they say so, too (SO_REUSEPORT); at a
+        path, take the place of whoever listens there.
+    :param mode: permissions of the path. A stale socket is replaced; a live one, and any other file, is not.
+    :raises OSError: if the address cannot be bound, or the descriptor is no listening socket.
+    """
+    if host.startswith(FD):
+        return _inherited(int(host.removeprefix(FD)))
+    if host.startswith(UNIX):
+        listener = Listener(socket.AF_UNIX, socket.SOCK_STREAM)
+        with _closed_on_error(listener):
+            listener.bind_path(host.removeprefix(UNIX), mode, reuse_port)
+        return listener
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # With "" the system may list IPv6 first; the original meant IPv4 there.
+    family, address = next(
+        (family, address)
+        for family, _, _, _, address in found
+        if host or family == socket.AF_INET or len(found) == 1
+    )
+    listener = Listener(family, socket.SOCK_STREAM)
+    with _closed_on_error(listener):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    return listener
+
+
+def listen_for_operator(address: ListenAddress, *, reuse_port: bool = False) -> Listener:
+    """Return a socket that listens for the operator; the caller closes it. A path is for its owner alone.
+
+    :raises OSError: if the address cannot be bound; its text says what it was for.
+    """
+    host = UNIX + address.path if address.path else address.host
+    try:
+        return listen(host, address.port, reuse_port=reuse_port, mode=_OPERATOR_MODE)
+    except OSError as exc:
+        raise OSError(exc.errno, f"the operator's listener {address}: {exc.strerror or exc}") from exc
+
+
+def _inherited(descriptor: int) -> Listener:
+    """Return the listening socket that has this descriptor.
+
+    :raises OSError: if it is none; the descriptor is left alone then.
+    """
+    try:
+        listener = Listener(fileno=descriptor)
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as exc:
+        raise OSError(exc.errno, f"descriptor {descriptor}: {exc.strerror}") from None
+    if not listens or listener.type != socket.SOCK_STREAM:
+        listener.detach()
+        remedy = "systemd needs Accept=no and ListenStream="
+        raise OSError(errno.EINVAL, f"descriptor {descriptor} is no listening stream socket; {remedy}")
+    listener.set_inheritable(False)
+    listener.inherited = True
+    return listener
+
+
+def _drop_newcomers(sock: socket.socket) -> bool:
+    """Have the kernel ignore requests for connections to a TCP listener; return False if it cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    program = ctypes.create_string_buffer(_DROP_NEWCOMERS, len(_DROP_NEWCOMERS))
+    try:
+        # struct sock_fprog
+        prog = struct.pack("@HP", len(_DROP_NEWCOMERS) // 8, ctypes.addressof(program))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, prog)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _closed_on_error(listener: Listener) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        listener.close()
+        raise
+
+
+@contextmanager
+def _only_one_in(path: str) -> Iterator[None]:
+    """Keep others who do the same from the path's directory. Does not block.
+
+    :raises OSError: if somebody else is at it.
+    """
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _check_is_free(path: str, replace: bool) -> None:
+    """Raise OSError if something is at a path that must stay there."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise OSError(errno.EEXIST, "there is a file that is no socket; it is left alone")
+    if replace:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full queue is a live socket's, too
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _remove_socket(path: str) -> None:
+    if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
+        os.unlink(path)

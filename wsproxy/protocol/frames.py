@@ -1,0 +1,275 @@
+"""WebSocket frames: a header-only scanner and a builder for control frames (RFC 6455 section 5).
+
+The relay forwards frames as the bytes they came in. The scanner walks from header to header, says how
+far the bytes may be forwarded, and stops at each control frame and at the first breach of RFC 6455.
+No I/O here, and no payload of a data frame is ever looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..exceptions import ProtocolViolation
+
+__all__ = [
+    "MAX_CLOSE_REASON",
+    "MAX_CONTROL_FRAME",
+    "ControlFrame",
+    "FrameScanner",
+    "Opcode",
+    "build_frame",
+    "close_payload",
+    "may_be_sent",
+    "parse_close_payload",
+]
+
+
+class Opcode(IntEnum):
+    """RFC 6455 section 11.8."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+MAX_CONTROL_FRAME = 2 + 4 + 125
+"""Bytes of the longest control frame: header, mask, payload (RFC 6455 section 5.5)."""
+
+MAX_CLOSE_REASON = 123
+"""Bytes of a close reason: a control frame's payload less the code (RFC 6455 section 5.5)."""
+
+_MAX_LENGTH = 2**63 - 1
+
+# What a first header byte means, by whether a fragmented message is open (RFC 6455 section 5.4).
+_MESSAGE_ENDS, _MESSAGE_GOES_ON, _CONTROL, _INVALID = 0, 1, 2, 3
+
+
+def _first_bytes(fragmented: bool) -> tuple[int, ...]:
+    table = [_INVALID] * 256
+    for opcode in (Opcode.CLOSE, Opcode.PING, Opcode.PONG):
+        table[0x80 | opcode] = _CONTROL
+    for opcode in (Opcode.CONTINUATION,) if fragmented else (Opcode.TEXT, Opcode.BINARY):
+        table[opcode] = _MESSAGE_GOES_ON
+        table[0x80 | opcode] = _MESSAGE_ENDS
+    return tuple(table)
+
+
+_FIRST_BYTES = (_first_bytes(False), _first_bytes(True))
+
+
+@dataclass(frozen=True)
+class ControlFrame:
+    """A whole control frame.
+
+    :ivar raw: the frame as it came, mask included.
+    :ivar payload: its payload without the mask.
+    """
+
+    opcode: Opcode
+    raw: bytes
+    payload: bytes
+
+
+class FrameScanner:
+    """Finds the frame boundaries of one direction of a connection.
+
+    It keeps no bytes: whatever ``scan`` does not consume must be presented again, with more behind it.
+    That rest is shorter than :data:`MAX_CONTROL_FRAME`.
+
+    :param masked: whether this direction must be masked (client to server) or must not be.
+    :param max_frame_size: largest payload of one data frame, bytes.
+    :ivar control: the control frame at which the last scan stopped, or None.
+    :ivar violation: the breach at which the last scan stopped, or None; there is no going on after it.
+    :ivar boundary: the last frame boundary within what the last scan consumed, or -1.
+    :ivar mid_frame: whether what has been consumed ends inside a data frame.
+    """
+
+    __slots__ = (
+        "_fragmented",
+        "_mask_bit",
+        "_mask_size",
+        "_max_frame_size",
+        "_max_short",
+        "_remaining",
+        "boundary",
+        "control",
+        "violation",
+    )
+
+    def __init__(self, masked: bool, max_frame_size: int = _MAX_LENGTH) -> None:
+        self._mask_bit = 0x80 if masked else 0
+        self._mask_size = 4 if masked else 0
+        self._max_frame_size = max_frame_size
+        self._max_short = min(125, max_frame_size)
+        self._remaining = 0
+        self._fragmented = 0
+        self.boundary = -1
+        self.control: ControlFrame | None = None
+        self.violation: ProtocolViolation | None = None
+
+    @property
+    def mid_frame(self) -> bool:
+        return self._remaining > 0
+
+    def scan(self, buffer: bytearray, start: int, end: int) -> int:
+        """Scan ``buffer[start:end]`` and return the index up to which it is data to be forwarded.
+
+        It stops there because the input is used up or goes on with an incomplete header or control
+        frame (then neither ``control`` nor ``violation`` is set), or because of one of those two. A
+        control frame stands at the returned index and is ``len(control.raw)`` bytes long.
+        """
+        self.control = None
+        self.boundary = -1
+        pos = start
+        if remaining := self._remaining:
+            if remaining > end - start:
+                self._remaining = remaining - (end - start)
+                return end
+            pos += remaining
+            self._remaining = 0
+        short_header, max_short, mask_bit = 2 + self._mask_size, self._max_short, self._mask_bit
+        fragmented = self._fragmented
+        first_bytes = _FIRST_BYTES[fragmented]
+        try:
+            while end - pos >= 2:
+                # Short data frames, in line: a chunk may hold thousands.
+                state, length = first_bytes[buffer[pos]], buffer[pos + 1] ^ mask_bit
+                stop = pos + short_header + length
+                if state > _MESSAGE_GOES_ON or length > max_short or stop > end:
+                    stop = self._frame(buffer, pos, end)
+                    if stop == pos:
+                        break
+                    if stop > end:
+                        self.boundary = pos
+                        self._remaining = stop - end
+                        return end
+                    state = self._fragmented
+                if state != fragmented:
+                    fragmented = self._fragmented = state
+                    first_bytes = _FIRST_BYTES[state]
+                pos = stop
+        except ProtocolViolation as violation:
+            self.violation = violation
+        self.boundary = pos
+        return pos
+
+    def _frame(self, buffer: bytearray, pos: int, end: int) -> int:
+        """Return where the data frame at ``pos`` ends; ``pos`` itself if it cannot be passed yet."""
+        state = _FIRST_BYTES[self._fragmented][buffer[pos]]
+        if state == _INVALID:
+            raise self._invalid_first_byte(buffer[pos])
+        second = buffer[pos + 1]
+        if second & 0x80 != self._mask_bit:
+            raise ProtocolViolation("frame is masked" if self._mask_bit == 0 else "frame is not masked")
+        length = second & 0x7F
+        header = 2 + self._mask_size
+        if state == _CONTROL:
+            return self._control(buffer, pos, end, header + length)
+        if length >= 126:
+            extended = 2 if length == 126 else 8
+            if end - pos < 2 + extended:
+                return pos
+            length = self._extended_length(buffer, pos + 2, extended)
+            header += extended
+        if length > self._max_frame_size:
+            raise ProtocolViolation(f"frame of {length} bytes is larger than the limit", 1009)
+        if end - pos < header:
+            return pos
+        self._fragmented = state
+        return pos + header + length
+
+    @staticmethod
+    def _extended_length(buffer: bytearray, pos: int, size: int) -> int:
+        length = int.from_bytes(buffer[pos : pos + size], "big")
+        if length <= (125 if size == 2 else 0xFFFF):
+            raise ProtocolViolation("payload length is not minimally encoded")
+        if length > _MAX_LENGTH:
+            raise ProtocolViolation("payload length has its highest bit set")
+        return length
+
+    def _control(self, buffer: bytearray, pos: int, end: int, size: int) -> int:
+        if size > 2 + self._mask_size + 125:
+            raise ProtocolViolation("control frame is longer than 125 bytes")
+        if end - pos >= size:
+            raw = bytes(buffer[pos : pos + size])
+            payload = raw[2 + self._mask_size :]
+            if self._mask_size:
+                payload = _masked(payload, raw[2:6])
+            opcode = Opcode(raw[0] & 0x0F)
+            if opcode is Opcode.CLOSE:
+                parse_close_payload(payload)
+            self.control = ControlFrame(opcode, raw, payload)
+        return pos
+
+    def _invalid_first_byte(self, first: int) -> ProtocolViolation:
+        opcode = first & 0x0F
+        if first & 0x70:
+            return ProtocolViolation("reserved bits are set, no extension was agreed")
+        if opcode not in list(Opcode):
+            return ProtocolViolation(f"unknown opcode {opcode}")
+        if opcode >= Opcode.CLOSE:
+            return ProtocolViolation("control frame is fragmented")
+        if opcode == Opcode.CONTINUATION:
+            return ProtocolViolation("continuation without a message to continue")
+        return ProtocolViolation("new message inside a fragmented one")
+
+
+def _masked(payload: bytes, mask: bytes) -> bytes:
+    """Apply ``mask`` (RFC 6455 section 5.3); the same operation takes it off again."""
+    size = len(payload)
+    if not size:
+        return b""
+    pattern = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(pattern, "big")).to_bytes(size, "big")
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether a Close frame may carry ``code`` (RFC 6455 section 7.4 and the IANA registry)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def parse_close_payload(payload: bytes) -> tuple[int | None, str]:
+    """Return the close code and reason, ``(None, "")`` for an empty payload (RFC 6455 section 5.5.1).
+
+    :raises ProtocolViolation: if the payload is one byte, the code may not be sent, or the reason is
+        not UTF-8.
+    """
+    if not payload:
+        return None, ""
+    if len(payload) == 1:
+        raise ProtocolViolation("Close payload is one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not may_be_sent(code):
+        raise ProtocolViolation(f"close code {code} may not be sent")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError as exc:
+        raise ProtocolViolation("close reason is not UTF-8") from exc
+
+
+def close_payload(code: int | None, reason: str = "") -> bytes:
+    """Return a Close payload; the reason is cut to 123 bytes at a character. None gives an empty one."""
+    if code is None:
+        return b""
+    if not may_be_sent(code):
+        raise ValueError(f"close code {code} may not be sent")
+    cut = reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore").encode()
+    return code.to_bytes(2, "big") + cut
+
+
+def build_frame(opcode: Opcode, payload: bytes, mask: bytes | None = None) -> bytes:
+    """Return an unfragmented frame with a payload of at most 65535 bytes.
+
+    :param mask: four bytes for a frame from client to server (RFC 6455 section 5.3), else None.
+    """
+    masked = 0x80 if mask else 0
+    size = len(payload)
+    if size < 126:
+        header = bytes((0x80 | opcode, masked | size))
+    else:
+        header = bytes((0x80 | opcode, masked | 126)) + size.to_bytes(2, "big")
+    return header + (mask + _masked(payload, mask) if mask else payload)

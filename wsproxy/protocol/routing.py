@@ -1,0 +1,289 @@
+"""From a request target to a route. No I/O.
+
+The path prefix is removed first; repeated slashes count as one and a query is dropped. Names are
+checked against Kubernetes' rules before anything is built from them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from ..exceptions import BadRequest, ConfigError, NotFound, Refused
+
+__all__ = [
+    "ApiPath",
+    "Endpoint",
+    "Route",
+    "endpoint_of",
+    "file_path",
+    "granted_route",
+    "host_and_port",
+    "is_dns_label",
+    "is_dns_subdomain",
+    "named_subresource",
+    "prefix_segments",
+    "screenshot_route",
+    "session_route",
+]
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_DNS_LABEL = re.compile(_LABEL)
+_MAX_LABEL = 63
+_DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_MAX_SUBDOMAIN = 253
+_TARGET = re.compile(r"/[!-~]*")
+_NO_TOKEN = "-"
+_PICTURE = "screenshot.png"
+_SCREENSHOT = "vnc/screenshot"  # KubeVirt's subresource
+
+
+def host_and_port(host: str, port: int | str) -> str:
+    """Join both as in a URL, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_dns_label(name: str) -> bool:
+    """Whether ``name`` may be a Kubernetes namespace (DNS-1123 label)."""
+    return len(name) <= _MAX_LABEL and _DNS_LABEL.fullmatch(name) is not None
+
+
+def is_dns_subdomain(name: str) -> bool:
+    """Whether ``name`` may be a virtual machine instance (DNS-1123 subdomain as Kubernetes checks it)."""
+    return len(name) <= _MAX_SUBDOMAIN and _DNS_SUBDOMAIN.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a client asks to open.
+
+    :ivar token: the token in the path, None under ``/-/``, where it comes by other means.
+    :ivar namespace: as given in the path, None where the token alone says it.
+    :ivar subresource: as given in the path, None for the default.
+    """
+
+    token: str | None = field(repr=False)
+    namespace: str | None
+    vmi: str
+    subresource: str | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A named HTTP endpoint.
+
+    :ivar name: its path without a slash in front, such as "healthz".
+    """
+
+    name: str
+
+
+def prefix_segments(prefix: str | None) -> tuple[str, ...]:
+    """Return the path segments of a configured prefix; none for None, "" and "/".
+
+    :raises ConfigError: if the prefix has characters that no request path can match.
+    """
+    segments = _segments(prefix or "")
+    if any(re.fullmatch(r"(?!\.\.?\Z)[\w.~-]+", segment, re.ASCII) is None for segment in segments):
+        raise ConfigError(
+            [f"HOST_PATH_PREFIX is {prefix!r}; use letters, digits and - . _ ~ between slashes"]
+        )
+    return segments
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where to listen: at a host and port, or at the path of a Unix socket.
+
+    :ivar path: of the socket, "" for none.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ListenAddress:
+        """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``.
+
+        :raises ValueError: if it is none of these.
+        """
+        kind, _, path = text.partition(":")
+        if kind == "unix" and path:
+            return cls(path=path)
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", text)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError("it must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+        return cls(match[1] or match[2], int(match[3]))
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else host_and_port(self.host, self.port)
+
+
+def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint | None:
+    """Find the HTTP endpoint of a request that is no upgrade; None if there is no such endpoint.
+
+    Kubelet probes know no prefix, so an endpoint answers with it and without it.
+
+    :raises BadRequest: if the target is malformed.
+    """
+    segments = _path_of(target)
+    for name in names:
+        if segments in (_segments(name), (*prefix, *_segments(name))):
+            return Endpoint(name)
+    return None
+
+
+def file_path(target: str, prefix: tuple[str, ...]) -> str | None:
+    """Return the path of a file below the prefix, slash by slash as it was sent; None if it lies elsewhere.
+
+    :raises BadRequest: if the target is malformed.
+    """
+    _path_of(target)
+    path, base = target.partition("?")[0], "".join(f"/{segment}" for segment in prefix)
+    return path[len(base) :] if path == base or path.startswith(f"{base}/") else None
+
+
+def session_route(target: str, prefix: tuple[str, ...], subresources: Collection[str]) -> Route:
+    """Find what an upgrade request asks to open.
+
+    :param prefix: from :func:`prefix_segments`.
+    :param subresources: the subresources that may be named in the path.
+    :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
+    :raises NotFound: if it is no session route, or the prefix is wrong.
+    """
+    route = _unchecked_route(target, prefix)
+    _check_subresource(route.subresource, subresources)
+    _check_names(route)
+    return route
+
+
+def named_subresource(target: str, prefix: tuple[str, ...]) -> str | None:
+    """Return the subresource that the path of an upgrade request names, enabled or not; None if none.
+
+    For refusals: what its client is about to speak depends on it, whatever else is wrong with the request.
+    """
+    try:
+        return _unchecked_route(target, prefix).subresource
+    except Refused:
+        return None
+
+
+def _unchecked_route(target: str, prefix: tuple[str, ...]) -> Route:
+    """Return the parts of the path, which may still be any text."""
+    segments = _path_of(target)
+    if segments[: len(prefix)] != prefix:
+        raise NotFound("wrong path prefix")
+    first, *rest = segments[len(prefix) :] or ("",)
+    if first == _NO_TOKEN:
+        if len(rest) not in (1, 2, 3):
+            raise NotFound("the path must be /-/VMI, /-/NAMESPACE/VMI or /-/NAMESPACE/VMI/SUBRESOURCE")
+        return Route(None, None, *rest) if len(rest) == 1 else Route(None, *rest)
+    if len(rest) not in (1, 2):
+        raise NotFound("the path must be /TOKEN/VMI or /TOKEN/VMI/SUBRESOURCE")
+    return Route(first, None, *rest)
+
+
+def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
+    """Find whose picture a request that is no upgrade asks for; None if it asks for something else.
+
+    :param prefix: from :func:`prefix_segments`.
+    :returns: a route with the subresource that pictures are made by.
+    :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
+    """
+    segments = _path_of(target)
+    if segments[: len(prefix)] != prefix or segments[-1:] != (_PICTURE,):
+        return None
+    first, *names = segments[len(prefix) : -1] or ("",)
+    token = None if first == _NO_TOKEN else first
+    if len(names) not in ((1,) if token else (1, 2)):
+        return None
+    *namespace, vmi = names
+    route = Route(token, namespace[0] if namespace else None, vmi, _SCREENSHOT)
+    _check_names(route)
+    return route
+
+
+def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
+    """Return the route that the embedding program has found by itself.
+
+    :param subresources: the subresources that may be named.
+    :raises BadRequest: if the VMI's name is not a Kubernetes name.
+    :raises NotFound: if the subresource is not enabled.
+    """
+    _check_subresource(subresource, subresources)
+    _check_vmi(vmi)
+    return Route(None, None, vmi, subresource)
+
+
+def _path_of(target: str) -> tuple[str, ...]:
+    """Split an origin-form target (RFC 9112 section 3.2.1) into segments, without its query."""
+    path = target.partition("?")[0]
+    if _TARGET.fullmatch(target) is None or "#" in target:
+        raise BadRequest("the request target must be a path of printable ASCII characters")
+    if "%" in path:
+        raise BadRequest("the path must not contain percent-encoded characters")
+    segments = _segments(path)
+    if "." in segments or ".." in segments:
+        raise BadRequest("the path must not contain dot segments")
+    return segments
+
+
+def _segments(path: str) -> tuple[str, ...]:
+    return tuple(segment for segment in path.split("/") if segment)
+
+
+def _check_names(route: Route) -> None:
+    if route.namespace is not None and not is_dns_label(route.namespace):
+        raise BadRequest("the namespace in the path is not a Kubernetes name (DNS-1123 label)")
+    _check_vmi(route.vmi)
+
+
+def _check_subresource(name: str | None, enabled: Collection[str]) -> None:
+    if name is not None and name not in enabled:
+        raise NotFound("this subresource is not enabled")
+
+
+def _check_vmi(name: str) -> None:
+    if not is_dns_subdomain(name):
+        raise BadRequest("the VMI in the path is not a Kubernetes name (DNS-1123 subdomain)")
+
+
+class ApiPath:
+    """The API path template, with ``{namespace}`` and ``{vmi_name}`` and a subresource at its end.
+
+    :raises ConfigError: if the template is malformed.
+    """
+
+    _PLACEHOLDERS = frozenset({"namespace", "vmi_name"})
+
+    def __init__(self, template: str) -> None:
+        found = re.findall(r"\{([^{}]*)\}", template)
+        braces = re.sub(r"\{[^{}]*\}", "", template)
+        if set(found) != self._PLACEHOLDERS or "{" in braces or "}" in braces:
+            raise ConfigError(
+                [f"api_path is {template!r}; it must hold {{namespace}} and {{vmi_name}} and no other braces"]
+            )
+        if not re.fullmatch(r"/[!-~]+", template) or any(mark in template for mark in "?#%;\\"):
+            raise ConfigError([f"api_path is {template!r}; it must be a plain path that begins with /"])
+        self._base, _, self.subresource = template.rpartition("/")
+        if not re.fullmatch(r"[a-z]+", self.subresource):
+            raise ConfigError([f"api_path is {template!r}; it must end in a subresource such as /vnc"])
+
+    @property
+    def resource(self) -> tuple[str, str] | None:
+        """API group and resource that the path names, as Kubernetes' authorization has them; None if none."""
+        form = r"/apis/([a-z0-9.-]+)/[a-z0-9]+/namespaces/\{namespace\}/([a-z]+)/\{vmi_name\}"
+        found = re.fullmatch(form, self._base)
+        return (found[1], found[2]) if found else None
+
+    @property
+    def version_path(self) -> str | None:
+        """Where KubeVirt says its version, if the path is one of its API group; None if it is none."""
+        return self._base.partition("/namespaces/")[0] + "/version" if self.resource else None
+
+    def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
+        """Return the path of one VMI's subresource; the names must have been checked."""
+        filled = self._base.replace("{namespace}", namespace).replace("{vmi_name}", vmi)
+        return f"{filled}/{subresource or self.subresource}"

@@ -1,0 +1,1 @@
+"""One open session's bytes: pumps, writers, the poller, liveness and lifetime."""

@@ -1,0 +1,150 @@
+"""The one thread of a server that carries the small messages of all its sessions.
+
+With a thread for each direction of each session, every small message costs a switch between threads,
+and with many sessions these fight for the interpreter's lock: docs/performance.md has the figures. So a
+direction has a thread of its own only while it carries much, or has to wait.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+import threading
+from typing import Protocol
+
+from ..runtime.forks import in_forked_child
+from ..runtime.threads import start_thread
+
+__all__ = ["Poller", "Watched"]
+
+_BUFFER_SIZE = 64 * 1024
+_LOOK_SECONDS = 1.0
+_HELD_LOOKS = 2  # in a row; one alone may come right after the whole process was stopped
+
+
+class Watched(Protocol):
+    """Something to be read by the poller's thread."""
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable."""
+        ...
+
+    def ready(self, buffer: bytearray, view: memoryview) -> bool:
+        """Deal with what has come. Must not block.
+
+        :param buffer: to work in; its content is of no use, before or after.
+        :param view: of the buffer.
+        :returns: whether to go on watching.
+        """
+        ...
+
+    def let_go(self) -> None:
+        """Take note that it is not watched any more. Must not block."""
+        ...
+
+    def failed(self, exc: Exception) -> None:
+        """Take note of what :meth:`ready` raised, a bug. Must not block."""
+        ...
+
+    def abort(self) -> None:
+        """Make a :meth:`ready` return that does not by itself. Any thread; must not block."""
+        ...
+
+
+class Poller:
+    """Calls ``ready`` of everything watched, whenever its descriptor is readable.
+
+    Only where the system has epoll, see :attr:`available`: there a descriptor can be added by one thread
+    while another waits.
+    """
+
+    available = sys.platform == "linux"
+
+    def __init__(self) -> None:
+        # An entry is added before its descriptor is registered, and removed by the poller's thread only.
+        self._watched: dict[int, Watched] = {}
+        self._thread: threading.Thread | None = None
+        # What is being read, another tuple for each time. Assigned by the poller's thread only.
+        self._serving: tuple[Watched] | None = None
+        self._held: tuple[Watched] | None = None  # the same, as of the look before
+        self._looks = 0
+
+    def start(self, owner: object) -> None:
+        """Start the thread, which works for ``owner``. Once only."""
+        self._epoll = select.epoll()
+        self._waker, self._woken = socket.socketpair()
+        self._epoll.register(self._woken.fileno(), select.EPOLLIN)
+        in_forked_child(self, Poller._close)
+        self._thread = start_thread("wsproxy-poller", self._run, owner)
+
+    def stop(self) -> None:
+        """End the thread and wait for it; nothing may be watched any more. Idempotent."""
+        if self._thread is None:
+            return
+        self._waker.send(b"\0")
+        self._thread.join()
+        self._thread = None
+        self._close()
+
+    def _close(self) -> None:
+        for resource in (self._waker, self._woken, self._epoll):
+            resource.close()
+
+    def watch(self, watched: Watched) -> None:
+        """Watch from now on, until its ``ready`` returns False. Any thread; does not block.
+
+        :raises OSError: if the system watches no more descriptors for this user.
+        """
+        descriptor = watched.fileno()
+        self._watched[descriptor] = watched
+        try:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        except OSError:
+            del self._watched[descriptor]
+            raise
+
+    def tick(self, now: float) -> float:
+        """Housekeeping: end whatever has held the thread for seconds, so that all the others go on.
+
+        Nothing of ours does, but OpenSSL returns from a read only once there is data, or nothing more in the
+        kernel: a peer that sends key updates (RFC 8446 section 4.6.3) without end keeps it there.
+        """
+        serving = self._serving
+        self._looks = self._looks + 1 if serving is not None and serving is self._held else 0
+        self._held = serving
+        if serving is not None and self._looks >= _HELD_LOOKS:
+            serving[0].abort()
+        return now + _LOOK_SECONDS
+
+    def _run(self) -> None:
+        buffer = bytearray(_BUFFER_SIZE)
+        view = memoryview(buffer)
+        poll, watched = self._epoll.poll, self._watched
+        stopping = self._woken.fileno()
+        while True:
+            for descriptor, _ in poll():
+                if descriptor == stopping:
+                    return
+                one = watched.get(descriptor)
+                if one is None:
+                    continue
+                self._serving = (one,)
+                stays = self._is_to_stay(one, buffer, view)
+                self._serving = None
+                if not stays:
+                    self._let_go(descriptor, one)
+            one = None  # not to be kept alive, and a session with it, while nothing else comes
+
+    @staticmethod
+    def _is_to_stay(one: Watched, buffer: bytearray, view: memoryview) -> bool:
+        try:
+            return one.ready(buffer, view)
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not end every session
+            one.failed(exc)
+            return False
+
+    def _let_go(self, descriptor: int, one: Watched) -> None:
+        self._epoll.unregister(descriptor)
+        del self._watched[descriptor]
+        one.let_go()

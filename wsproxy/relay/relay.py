@@ -1,0 +1,364 @@
+"""Two pumps that copy WebSocket frames between a client and an upstream until the session ends.
+
+Each pump reads one leg and writes the other; nothing else reads a leg. A pump that finds the other
+leg broken only wakes that leg's own reader, so each leg's loss is reported exactly once, after all that
+had arrived before it was read. What to do at an end is decided by :mod:`wsproxy.protocol.closing`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..exceptions import ProtocolViolation
+from ..net.transport import Transport
+from ..protocol import rfb
+from ..protocol.closing import Action, Closing, Ending, Finish, ForwardClose, Leg, SendClose
+from ..protocol.frames import (
+    ControlFrame,
+    FrameScanner,
+    Opcode,
+    build_frame,
+    close_payload,
+    parse_close_payload,
+)
+from ..runtime.deadline import Clock
+from ..runtime.logs import SessionLogger, get_logger
+from ..telemetry.counters import Counters
+from .liveness import Liveness, Look
+from .poller import Poller
+from .pump import Pump
+from .scheduler import PumpThreads, StartThread
+from .writer import Writer
+
+__all__ = ["Relay", "RelayLimits"]
+
+logger = get_logger("wsproxy.relay")
+
+_FLUSH_INTERVAL = 0.02
+_TOO_BIG = 1009  # RFC 6455 section 7.4.1
+_PING = struct.Struct(">4sI")
+
+
+@dataclass(frozen=True)
+class RelayLimits:
+    """The relay's timing and sizes.
+
+    :param close_timeout: seconds an end may take, from its first cause to both sockets shut down.
+    :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
+    :param max_frame_size: largest payload of one data frame, bytes.
+    """
+
+    close_timeout: float = 5.0
+    ping_interval: float = 25.0
+    max_frame_size: int = 16 * 1024 * 1024
+
+
+class _Side:
+    """One leg, and the pump that reads it."""
+
+    def __init__(self, relay: Relay, leg: Leg, transport: Transport) -> None:
+        self._relay = relay
+        self.leg = leg
+        self.transport = transport
+        self.writer = Writer(transport, lambda: relay._close_written(leg))
+        self.pump: Pump
+        self.pings = 0  # sent so far
+        self._nonce = b""  # of our pings
+        self._pinged: float | None = None  # when the last one was sent, while it is not answered
+        self._began = False
+        # Touched by the housekeeping only.
+        self.liveness = Liveness(relay._limits.ping_interval, relay._clock())
+
+    def own(self, opcode: Opcode, payload: bytes) -> bytes:
+        """Build a frame of our own for this leg; to a server with a fresh mask (RFC 6455 section 5.3)."""
+        return build_frame(opcode, payload, os.urandom(4) if self.leg is Leg.UPSTREAM else None)
+
+    def ping(self) -> None:
+        """Send a ping of our own."""
+        self._nonce = self._nonce or os.urandom(4)
+        self.pings = (self.pings + 1) & 0xFFFFFFFF
+        self._pinged = self._relay._clock()
+        self.writer.inject(self.own(Opcode.PING, _PING.pack(self._nonce, self.pings)))
+
+    # What the pump tells, see PumpEvents
+
+    def answers_our_ping(self, payload: bytes) -> bool:
+        if len(payload) != _PING.size:
+            return False
+        nonce, number = _PING.unpack(payload)
+        answers = bool(nonce == self._nonce and 1 <= number <= self.pings)
+        pinged = self._pinged
+        if answers and number == self.pings and pinged is not None:
+            self._pinged = None
+            self._relay._counters.ping(self.leg, self._relay._clock() - pinged)
+        return answers
+
+    def began(self) -> None:
+        if self.leg is Leg.UPSTREAM and not self._began:
+            self._relay._counters.first_byte(self._relay._clock() - self._relay._started)
+        self._began = True
+
+    def close_received(self, close: ControlFrame) -> None:
+        code, reason = parse_close_payload(close.payload)
+        self._relay._act(lambda closing: closing.close_received(self.leg, code, reason), close.raw)
+
+    def violated(self, violation: ProtocolViolation) -> None:
+        self._relay.frame_too_big |= violation.code == _TOO_BIG
+        self._relay._act(lambda closing: closing.violated(self.leg, violation.code, str(violation)))
+
+    def let_go(self) -> None:
+        self._relay._threads.let_go(self.pump)
+
+    def failed(self, exc: Exception) -> None:
+        self._relay._threads.fail(exc)
+
+
+class Relay:
+    """The open phase of one session.
+
+    :param client: transport to the client, after the 101.
+    :param upstream: transport to the upstream, after its 101.
+    :param limits: timing and sizes.
+    :param wake: called when the housekeeping should call :meth:`tick` earlier than it was asked to: in how
+        many seconds.
+    :param clock: seconds for intervals and the close timeout.
+    :param poller: carries small messages; without one each direction has a thread all the time.
+    :param counters: told how long the upstream's first byte and the answers to our pings take.
+    :param session: the session's id, for the log.
+    :param tells_by_rfb: whether a client that is ended before it has got anything is told why by RFB, too.
+    :ivar frame_too_big: whether a side was ended for a frame above the limit.
+    """
+
+    def __init__(
+        self,
+        client: Transport,
+        upstream: Transport,
+        limits: RelayLimits,
+        wake: Callable[[float], None] = lambda delay: None,
+        clock: Clock = time.monotonic,
+        poller: Poller | None = None,
+        counters: Counters | None = None,
+        session: str = "",
+        tells_by_rfb: bool = False,
+    ) -> None:
+        self._limits = limits
+        self._wake = wake
+        self._clock = clock
+        self._poller = poller
+        self._counters = counters or Counters()
+        self._session = session
+        self._tells_by_rfb = tells_by_rfb
+        self._started = clock()
+        self.frame_too_big = False
+        # Weak where what it holds has it, so that what a session leaves is freed at once: the collector
+        # would take a tenth of an opening's time. Nobody runs a pump after run() has returned.
+        self._self: Relay = weakref.proxy(self)
+        self._client = _Side(self._self, Leg.CLIENT, client)
+        self._upstream = _Side(self._self, Leg.UPSTREAM, upstream)
+        self._sides = {Leg.CLIENT: self._client, Leg.UPSTREAM: self._upstream}
+        # Guards _closing and _close_at; never held while a socket is touched.
+        self._lock = threading.Lock()
+        self._closing = Closing()
+        self._close_at: float | None = None
+        self._close_not_sent: tuple[str, ...] = ()
+        self._next_ping = clock() + limits.ping_interval
+
+        for side in self._sides.values():
+            side.pump = self._pump(side, self._sides[side.leg.other])
+
+    def _pump(self, source: _Side, sink: _Side) -> Pump:
+        scanner = FrameScanner(source.leg is Leg.CLIENT, self._limits.max_frame_size)
+        return Pump(
+            source.transport,
+            sink.writer,
+            sink.transport,
+            scanner,
+            self._closing,
+            weakref.proxy(source),
+            self._session,
+        )
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the session ended; None while it is open."""
+        return self._closing.ending
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes received from the client."""
+        return self._client.pump.received
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes received from the upstream."""
+        return self._upstream.pump.received
+
+    @property
+    def data_up(self) -> int:
+        """Bytes of data frames that the client sent: no pings, no pongs."""
+        return self._client.pump.data
+
+    @property
+    def close_not_sent(self) -> tuple[str, ...]:
+        """After the end: the legs that were to get a Close but were inside a frame or took nothing."""
+        return self._close_not_sent
+
+    def run(self, start_thread: StartThread) -> None:
+        """Copy both ways until the session has ended; both transports are shut down then, not closed.
+
+        Blocks for the whole session. Ends within ``close_timeout`` of the first cause, provided somebody
+        calls :meth:`tick` as it asks.
+
+        :param start_thread: starts a second thread if one is needed; it is joined here.
+        :raises RuntimeError: if that thread cannot be started.
+        """
+        relay = self._self
+        self._threads = PumpThreads(
+            self._poller,
+            start_thread,
+            on_end=lambda pump: relay._lost(pump),
+            on_failure=lambda: relay.abort(),
+        )
+        self._threads.run([self._client.pump, self._upstream.pump])
+
+    def _lost(self, pump: Pump) -> None:
+        """Nothing more comes from a leg."""
+        side = self._client if pump is self._client.pump else self._upstream
+        heard, stranded = side.pump.received > 0, self._sides[side.leg.other].writer.mid_frame
+        self._act(lambda closing: closing.lost(side.leg, heard=heard, stranded=stranded))
+
+    def end(self, code: int, reason: str) -> None:
+        """End the session with a Close of ours. Any thread; returns at once, idempotent.
+
+        :param code: close code for the client, one that RFC 6455 lets be sent.
+        :param reason: what the client reads, at most 123 bytes, beginning with a slug.
+        """
+        self._act(lambda closing: closing.end(code, reason))
+
+    def expect_takeover(self, ending: tuple[int, str] | None) -> None:
+        """Take a loss of the upstream, from now on, for a takeover of the console. Any thread, never blocks.
+
+        :param ending: close code and reason for the client then; None takes this back.
+        """
+        with self._lock:
+            self._closing.taken_over = ending
+
+    def abort(self) -> None:
+        """Shut both transports down without a Close. Any thread; never blocks, idempotent."""
+        self._act(lambda closing: closing.abort())
+
+    def _shut_down(self) -> None:
+        for side in self._sides.values():
+            side.transport.shut_down()
+
+    def tick(self, now: float) -> float:
+        """Do what is due and return when to call again. The housekeeping thread only; never blocks.
+
+        :param now: the clock's reading.
+        """
+        due = now + self._limits.close_timeout
+        dead: list[_Side] = []
+        if self._close_at is None:
+            dead = self._look_and_ping(now)
+            due = min(self._next_ping, *(side.liveness.due for side in self._sides.values()))
+        elif now >= self._close_at:
+            self._act(lambda closing: closing.deadline())
+        else:
+            due = self._close_at
+        if self._flush():
+            due = min(due, now + _FLUSH_INTERVAL)
+        for side in dead:  # last: the other leg's Close goes out only if nothing else is being sent there
+            side.transport.abort()
+        return due
+
+    def _look_and_ping(self, now: float) -> list[_Side]:
+        """Do what is due of both, and return the legs that are dead."""
+        pinging = now >= self._next_ping
+        sides = self._sides.values()
+        dead = [side for side in sides if (pinging or now >= side.liveness.due) and self._is_dead(side, now)]
+        if pinging:
+            self._next_ping = now + self._limits.ping_interval
+            for side in sides:
+                side.ping()
+                side.liveness.asked(now)
+        return dead
+
+    # The ends
+
+    def _act(self, event: Callable[[Closing], list[Action]], close: bytes = b"") -> None:
+        """Tell the state machine and do what it says, outside the lock. Never blocks.
+
+        :param close: the Close frame that the event is about.
+        """
+        with self._lock:
+            actions = event(self._closing)
+            started = self._close_at is None and self._closing.ending is not None
+            if started:
+                self._close_at = self._clock() + self._limits.close_timeout
+        if started:  # first: whoever is told of the end may count on what others do at its beginning
+            self._wake(self._limits.close_timeout)
+        for action in actions:
+            if isinstance(action, SendClose):
+                side = self._sides[action.leg]
+                frame = side.own(Opcode.CLOSE, close_payload(action.code, action.reason))
+                side.writer.inject(self._failure(action) + frame, close=True)
+            elif isinstance(action, ForwardClose):
+                self._sides[action.leg].writer.inject(close, close=True)
+            elif isinstance(action, Finish):
+                self._close_not_sent = tuple(leg.value for leg in self._closing.unsent)
+                self._shut_down()
+        if self._client.writer.waiting or self._upstream.writer.waiting:
+            self._wake(0.0)
+
+    def _failure(self, close: SendClose) -> bytes:
+        """What goes ahead of a Close: RFB's failure message, for a browser that has not got anything yet.
+
+        noVNC shows that, and no close reason; it need not have answered the first of the two messages. Should
+        the console speak at this very moment, it understands neither, and shows what it does without them.
+        """
+        ending = self._closing.ending
+        wanted = self._tells_by_rfb and close.leg is Leg.CLIENT and not self._upstream.pump.data
+        if not wanted or (ending and ending.by == Leg.CLIENT.value):
+            return b""
+        slug, _, words = close.reason.partition(": ")
+        return b"".join(build_frame(Opcode.BINARY, message) for message in rfb.refusal(words or slug))
+
+    def _close_written(self, leg: Leg) -> None:
+        self._act(lambda closing: closing.close_written(leg))
+
+    def _flush(self) -> bool:
+        """Retry injected frames; return whether one still waits that a later retry may bring out."""
+        again = False
+        for side in self._sides.values():
+            writer = side.writer
+            if writer.waiting:
+                writer.flush()
+                again = again or (writer.waiting and not writer.busy and not writer.mid_frame)
+        return again
+
+    # Liveness
+
+    def _is_dead(self, side: _Side, now: float) -> bool:
+        """Judge one leg."""
+        writer, other = side.writer, self._sides[side.leg.other]
+        traffic = side.transport.traffic()
+        seen = Look(
+            received=side.pump.received,
+            taken=traffic.taken if traffic else other.pump.sent,
+            reading=not other.writer.busy,
+            blocked=writer.busy or (writer.waiting and not writer.mid_frame),
+            waiting=writer.waiting,
+            in_flight=side.transport.bytes_waiting() > 0,
+            heard_ago=traffic.heard_ago if traffic else None,
+            sent_ago=traffic.sent_ago if traffic else None,
+        )
+        verdict = side.liveness.look(now, seen)
+        if verdict:
+            SessionLogger(logger, self._session).info("%s leg is dead: %s", side.leg.value, verdict)
+        return bool(verdict)

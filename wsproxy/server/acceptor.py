@@ -1,0 +1,239 @@
+"""The listening socket: accepts connections and gives each a thread of its own.
+
+:mod:`socketserver`'s defaults do not survive the Internet, so most of them are replaced: the backlog of
+5, the list of threads searched at each accept, ``serve_forever`` that polls and hangs when stopped from
+where it runs, an accept loop that spins when descriptors run out, and errors printed to stderr.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import socketserver
+import struct
+import threading
+from typing import Any
+
+from ..access.pending import network_of
+from ..access.sessions import SessionHandle
+from ..net.listeners import BACKLOG, Listener
+from ..net.sockets import AcceptTurns, readable_by, tune, wake
+from ..protocol.client import UNIX_PEER
+from ..protocol.routing import host_and_port
+from ..runtime.deadline import Deadline
+from ..runtime.forks import in_forked_child
+from ..runtime.logs import get_logger
+from ..runtime.threads import ThreadPool, current_owner, start_thread
+from ..telemetry.counters import Numbers
+from .connection import ClientConnection
+from .connections import Registry
+from .gateway import Gateway
+from .refusal import Refuser
+
+__all__ = ["ConsoleServer"]
+
+logger = get_logger("wsproxy.server")
+
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE_SECONDS = 0.05
+_JOIN_SECONDS = 1.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
+
+
+class ConsoleServer(socketserver.ThreadingTCPServer):
+    """Accepts clients from one listening socket.
+
+    :param listener: see :func:`.listen`; closed by :meth:`stop`, or here on an error.
+    :param gateway: what all sessions share; started and stopped with the server.
+    :param shared: whether other processes accept from the listener, too.
+    """
+
+    def __init__(self, listener: Listener, gateway: Gateway, *, shared: bool = False) -> None:
+        socketserver.BaseServer.__init__(self, listener.getsockname(), socketserver.BaseRequestHandler)
+        self.socket = self._listener = listener
+        self._gateway = gateway
+        self._shared = shared or listener.inherited
+        self._refuser = Refuser(gateway.config.reject)
+        self._registry = Registry()
+        self._pool = ThreadPool(gateway)
+        self._stop_requested = threading.Event()
+        self._hurry = threading.Event()
+        self._complained = self._out_of_threads = False
+        self._accept_thread: threading.Thread | None = None
+        try:
+            self._waker, self._woken = socket.socketpair()
+        except BaseException:
+            listener.close()
+            raise
+        for sock in (listener, self._waker, self._woken):
+            in_forked_child(sock, socket.socket.close)
+        listener.setblocking(False)  # a client may be gone between its connect and our accept
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The bound host and port; ``unix:PATH`` and 0 for a path."""
+        return self._listener.address
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are now, in whatever phase."""
+        return len(self._registry)
+
+    def numbers(self) -> Numbers:
+        """Return what was counted, at this moment."""
+        return self._gateway.counters.numbers(self.connections)
+
+    def sessions(self) -> list[SessionHandle]:
+        """Return the sessions that are open at this moment."""
+        return self._gateway.sessions.all()
+
+    @property
+    def serves_current_thread(self) -> bool:
+        """Whether the calling thread is one of this server's."""
+        return current_owner() is self._gateway
+
+    def start(self) -> None:
+        """Serve in threads of the server's own until :meth:`stop`. Once only; does not block."""
+        self._gateway.start()
+        self._accept_thread = start_thread(
+            f"wsproxy-accept-{self.address[1]}", self.serve_forever, self._gateway
+        )
+
+    def stop(self, drain: float = 0.0, grace: float = 0.0) -> None:
+        """Stop accepting, let sessions end or end them with 1012, and return when all is closed.
+
+        Blocks for ``grace`` and ``drain`` seconds at most, unless :meth:`hurry` is called, and then for the
+        close timeout and a few seconds at most. Not from one of the server's own threads. Idempotent.
+
+        :param drain: how long sessions may go on, once nobody is let in any more.
+        :param grace: how long everybody is let in as before; only ``/readyz`` says already that we stop.
+        """
+        self._gateway.readiness.drain()
+        self._hurry.wait(grace)
+        self.shutdown()
+        if self._accept_thread:
+            self._accept_thread.join()
+        self._gateway.admits = False
+        self.server_close()
+        self._registry.drain(drain)
+        self._gateway.stop_resolving()
+        if left := self._registry.stop_all(self._gateway.config.close_timeout + 1):
+            logger.error("%d connections did not end", left)
+        self._pool.stop(_JOIN_SECONDS)
+        self._gateway.stop()
+
+    def hurry(self) -> None:
+        """Make a :meth:`stop`, under way or yet to come, wait for no session. Any thread; does not block."""
+        self._hurry.set()
+        self._registry.stop_draining()
+
+    def reload(self) -> None:
+        """See :meth:`.Gateway.reload`."""
+        self._gateway.reload()
+
+    # What socketserver calls
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Accept until :meth:`shutdown`; ``poll_interval`` is not used, nothing is polled."""
+        with AcceptTurns(self.socket, self._woken, self._shared) as turns:
+            while not self._stop_requested.is_set():
+                turns.wait()
+                self._handle_request_noblock()  # type: ignore[attr-defined]
+        if not self._listener.inherited:  # else whoever else has it goes on accepting
+            self._accept_queued()
+
+    def _accept_queued(self) -> None:
+        """Take in whom the kernel has queued: closing the listener would reset them without a word."""
+        deadline = Deadline(self._listener.withdraw())
+        for _ in range(BACKLOG):
+            if self._complained or not readable_by(self.socket, deadline):
+                return
+            self._handle_request_noblock()  # type: ignore[attr-defined]
+
+    def shutdown(self) -> None:
+        """Make :meth:`serve_forever` return. Any thread, does not block, idempotent."""
+        self._stop_requested.set()
+        try:
+            self._waker.send(b"\0")
+        except OSError:
+            pass  # closed already
+
+    def server_close(self) -> None:
+        if not self._shared:
+            wake(self.socket)  # where a child has a copy that it does not know of, the port is free even so
+        super(socketserver.ThreadingMixIn, self).server_close()  # its threads are joined by the registry
+        self._waker.close()
+        self._woken.close()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            sock, address = self.socket.accept()
+        except OSError as exc:
+            if exc.errno in _OUT_OF_RESOURCES:
+                self._pause(exc)
+            raise
+        self._complained = False
+        return sock, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        network = network_of(client_address)
+        if not self._gateway.admission.admits(network):
+            _reset(request)
+            return
+        tune(request)
+        peer = _peer(client_address)
+        connection = ClientConnection(self._gateway, self._refuser, request, peer)
+        if not self._registry.add(connection):
+            request.close()
+            return
+        self._gateway.admission.add(connection, network)
+        try:
+            self._pool.run(f"wsproxy-{connection.session.id}", lambda: self._run(connection))
+        except RuntimeError as exc:
+            self._forget(connection)
+            connection.session.close()
+            if not self._out_of_threads:
+                logger.error("connection from %s dropped: %s", peer, exc)
+            self._out_of_threads = True
+            request.close()
+        else:
+            self._out_of_threads = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logger.exception("accepting a connection from %s failed", _peer(client_address))
+
+    def _run(self, connection: ClientConnection) -> None:
+        try:
+            connection.run()
+        finally:
+            self._forget(connection)
+
+    def _forget(self, connection: ClientConnection) -> None:
+        self._gateway.admission.remove(connection)
+        self._registry.remove(connection)
+
+    def _pause(self, exc: OSError) -> None:
+        """Wait a little instead of spinning on a connection that cannot be accepted; complain once."""
+        if not self._complained:
+            logger.error("cannot accept connections: %s; raise the limit on open files", exc)
+            self._complained = True
+        self._stop_requested.wait(_PAUSE_SECONDS)
+
+
+def _reset(sock: socket.socket) -> None:
+    """Close a connection so that the kernel keeps nothing of it either."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError:
+        pass  # macOS: the peer has gone already
+    sock.close()
+
+
+def _peer(address: Any) -> str:
+    if isinstance(address, str | bytes):
+        return UNIX_PEER
+    try:
+        host, port = address[:2]
+    except (TypeError, ValueError):
+        return "unknown"
+    return host_and_port(str(host).removeprefix("::ffff:"), port)

@@ -1,0 +1,139 @@
+"""One client's connection to the listening socket: TLS if need be, then the request and what comes of it."""
+
+from __future__ import annotations
+
+import socket
+
+from ..exceptions import RequestTimeout, TransportClosed
+from ..net.transport import PlainTransport
+from ..protocol.client import Client
+from ..protocol.closing import Leg
+from ..protocol.handshake import HeadReader, RequestHead, Upgrade
+from ..runtime.deadline import Deadline
+from ..runtime.logs import get_logger
+from ..web import endpoints
+from .exchange import LAST_WORD_SECONDS, Exchange
+from .gateway import Gateway
+from .refusal import Refuser
+
+__all__ = ["ClientConnection"]
+
+logger = get_logger("wsproxy.connection")
+
+_RECEIVE = 4096
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class ClientConnection(Exchange):
+    """Serves one accepted connection.
+
+    :param gateway: what all sessions of the server share.
+    :param refuser: how to refuse.
+    :param sock: the client's; owned and closed here.
+    :param peer: the client's address, for the log.
+    """
+
+    def __init__(self, gateway: Gateway, refuser: Refuser, sock: socket.socket, peer: str) -> None:
+        super().__init__(gateway, refuser, PlainTransport(sock), peer, tls=gateway.tls is not None)
+        self._sock = sock
+        self._heard = False  # the client has said something
+        # Guarded by the lock, too: whether it has had its answer, and whether stop() has left it a second.
+        self._told = self._last_second = False
+
+    def _open(self, deadline: Deadline) -> bool:
+        return self._secure(deadline) and super()._open(deadline)
+
+    def _note_told(self) -> None:
+        with self._lock:
+            self._told = True
+            if self._last_second:  # to read it
+                self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+
+    def _stop_waiting(self) -> None:
+        """A request that has begun to come has a second more, to be answered; the rest is shut down."""
+        with self._lock:
+            self._last_second = not self._told
+            if self._last_second:
+                self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
+                if not self._heard and not self._transport.has_arrived():
+                    # Nothing has come, or it is just being received by our thread, which answers it then.
+                    self._transport.end_reading()
+                return
+        self.abort()
+
+    def _secure(self, deadline: Deadline) -> bool:
+        """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
+        tls = self._gateway.tls
+        if tls is None:
+            return True
+        try:
+            if not self._transport.starts(deadline):
+                return False  # a probe of the port, for instance; neither costs a TLS object nor a line
+            self._heard = True
+            transport = tls.wrap(self._sock)
+            with self._lock:
+                self._transport, aborted = transport, self._aborted
+                if not self._last_second:
+                    self._allow(self._gateway.config.request_timeout)
+            if aborted:
+                transport.abort()
+            transport.handshake(deadline)
+            return True
+        except (TransportClosed, TimeoutError) as exc:
+            session = self.session
+            self._gateway.counters.fail_handshake(Leg.CLIENT)
+            level = self._gateway.admission.refusal_level()
+            logger.log(level, "connection %s from %s: no TLS handshake: %s", session.id, session.peer, exc)
+            self._transport.linger(Deadline(LAST_WORD_SECONDS))  # so that the reason arrives, an alert
+            return False
+
+    def _read_head(self, deadline: Deadline) -> RequestHead:
+        reader = HeadReader()
+        while (head := reader.feed(self._receive(_RECEIVE, deadline))) is None:
+            pass
+        self._transport.unread(reader.rest)  # WebSocket data already, or a body
+        return head
+
+    def _receive(self, most: int, deadline: Deadline) -> bytes:
+        """Receive 1 to ``most`` bytes of the request."""
+        try:
+            received = self._transport.recv_sparingly(most, deadline)
+        except TimeoutError:
+            raise RequestTimeout("the request did not arrive in time") from None
+        if not received:
+            raise TransportClosed("the client left before its request was complete")
+        self._heard = True
+        return received
+
+    def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
+        about, gateway = self.session.about, self._gateway
+        request = endpoints.HTTPRequest(
+            head, client, deadline, lambda most: self._read_body(head, most, deadline), about.update
+        )
+        response = endpoints.answer(
+            request, gateway.config, gateway.access, gateway.readiness, gateway.files, gateway.pictures
+        )
+        if "vmi" in about:  # the time until now was the API's
+            deadline = Deadline(gateway.config.request_timeout)
+        self._transport.send(response, deadline)
+        self._note_told()
+        self._transport.linger(Deadline(LAST_WORD_SECONDS))
+
+    def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:
+        size, body = head.body_size(most), b""
+        if "100-continue" in (token.lower() for token in head.tokens("expect")):
+            self._transport.send(_CONTINUE, deadline)  # RFC 9110 section 10.1.1
+        while len(body) < size:
+            body += self._receive(size - len(body), deadline)
+        return body
+
+    def _prove(self) -> None:
+        if not self._gateway.admission.prove(self):
+            raise TransportClosed("shut down to make room for others")
+        super()._prove()
+
+    def _accept(self, upgrade: Upgrade, deadline: Deadline) -> None:
+        self._transport.send(upgrade.accept(self.session.subprotocol), deadline)
+
+    def _close(self) -> None:
+        self._transport.close()

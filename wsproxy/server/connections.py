@@ -1,0 +1,93 @@
+"""The live connections of one server."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from ..runtime.deadline import Deadline
+
+__all__ = ["Connection", "Registry"]
+
+_ABORT_SECONDS = 1.0
+
+
+class Connection(Protocol):
+    """One client's connection, in whatever phase."""
+
+    def stop(self) -> None:
+        """Make it end in good order, soon. Any thread, never blocks, idempotent."""
+        ...
+
+    def abort(self) -> None:
+        """Shut its sockets down. Any thread, never blocks, idempotent."""
+        ...
+
+
+class Registry:
+    """Knows every connection from before its thread starts until it is closed. Safe from every thread."""
+
+    def __init__(self) -> None:
+        # Guards the set and the flag; connections are called outside it.
+        self._changed = threading.Condition()
+        self._connections: set[Connection] = set()
+        self._stopping = self._draining_over = False
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: Connection) -> bool:
+        """Take a connection in; return False, and do not, once :meth:`stop_all` has begun."""
+        with self._changed:
+            if not self._stopping:
+                self._connections.add(connection)
+            return not self._stopping
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection, once its sockets are closed."""
+        with self._changed:
+            self._connections.discard(connection)
+            self._changed.notify_all()
+
+    def drain(self, timeout: float) -> None:
+        """Wait until every connection has ended by itself. Blocks for at most ``timeout`` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._draining_over or not self._connections, timeout)
+
+    def stop_draining(self) -> None:
+        """Let nobody wait in :meth:`drain`, now and later. Does not block. Idempotent."""
+        with self._changed:
+            self._draining_over = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Tell every connection to stop, and take nothing in any more. Does not block; idempotent."""
+        with self._changed:
+            self._stopping = True
+            connections = list(self._connections)
+        for connection in connections:
+            connection.stop()
+
+    def stop_all(self, timeout: float) -> int:
+        """Tell every connection to stop, and shut down those that did not within ``timeout`` seconds.
+
+        Blocks for at most a second longer than that. Takes nothing in any more.
+
+        :returns: how many are left even so; a bug if any.
+        """
+        self.stop()
+        self._wait_until_empty(Deadline(timeout))
+        with self._changed:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.abort()
+        self._wait_until_empty(Deadline(_ABORT_SECONDS))
+        return len(self)
+
+    def _wait_until_empty(self, deadline: Deadline) -> None:
+        with self._changed:
+            while self._connections:
+                try:
+                    self._changed.wait(deadline.remaining())
+                except TimeoutError:
+                    return

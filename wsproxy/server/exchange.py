@@ -1,0 +1,206 @@
+"""One client's request and what comes of it: an answer, a refusal, or a session. What all servers share."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from ..exceptions import Refused, TransportClosed
+from ..net.transport import Transport
+from ..protocol.client import Client, client_of
+from ..protocol.handshake import RequestHead, Upgrade
+from ..protocol.routing import Route
+from ..runtime.deadline import Deadline
+from ..runtime.logs import get_logger, in_session
+from ..tokens.claims import Grant
+from .gateway import Gateway
+from .refusal import Refuser
+from .session import Session, rfb_expected
+
+__all__ = ["LAST_WORD_SECONDS", "Exchange"]
+
+logger = get_logger("wsproxy.connection")
+
+LAST_WORD_SECONDS = 1.0
+"""How long a client may take to read what it is told last."""
+
+_REFUSAL_SECONDS = 10.0  # more than a refusal takes, whatever the client does
+
+
+class Exchange:
+    """Serves one request, and the session that comes of it.
+
+    A server says how it reads, answers and accepts, in the methods at the end.
+
+    :param gateway: what all sessions of the server share.
+    :param refuser: how to refuse.
+    :param transport: to the client.
+    :param peer: the client's address, for the log.
+    :param tls: whether the client comes by TLS.
+    :param granted: what to open and the grant for it, where the embedding program has authenticated the
+        client by itself; None if a token has to say so.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        refuser: Refuser,
+        transport: Transport,
+        peer: str,
+        *,
+        tls: bool,
+        granted: tuple[Route, Grant] | None = None,
+    ) -> None:
+        self.session = Session(gateway, peer)
+        self._gateway = gateway
+        self._refuser = refuser
+        self._tls = tls
+        self._granted = granted
+        # Guards the attributes below.
+        self._lock = threading.Lock()
+        self._transport = transport
+        self._aborted = False
+        self._in_session = False  # the session answers for how the connection ends
+        self._proved = False
+
+    def run(self) -> None:
+        """Serve the request and end the connection. Blocks until its end; never raises."""
+        with in_session(self.session.id):
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            if self._open(Deadline(self._gateway.config.request_timeout)):
+                self.session.relay(self._transport)
+        except (TransportClosed, TimeoutError) as exc:
+            logger.debug("connection %s from %s: %s", self.session.id, self.session.peer, exc)
+        except Exception:  # a bug of ours
+            logger.exception("connection %s failed", self.session.id)
+        finally:
+            self._gateway.housekeeping.remove(self)
+            self.session.close()
+            self._close()
+
+    def stop(self) -> None:
+        """See :class:`.Connection`: a session gets its Close."""
+        self.session.stop()
+        with self._lock:
+            in_session = self._in_session
+        if not in_session:
+            self._stop_waiting()
+
+    def abort(self) -> None:
+        """See :class:`.Connection`."""
+        with self._lock:
+            self._aborted, transport = True, self._transport  # which may be about to be replaced
+        transport.abort()
+        self.session.abort()
+
+    def tick(self, now: float) -> float:
+        """Housekeeping: end a client whose time is over, but which keeps our thread inside OpenSSL.
+
+        A read returns when there is data, or nothing more in the kernel. Until then OpenSSL takes in key
+        updates (RFC 8446 section 4.6.3) and the like, as fast as they come.
+        """
+        self.abort()
+        return now + LAST_WORD_SECONDS
+
+    def _allow(self, seconds: float) -> None:
+        """See to it that nothing is read any more in so many seconds and one, where clients come by TLS."""
+        if self._tls:
+            self._gateway.housekeeping.add(self, seconds + LAST_WORD_SECONDS)
+
+    def _open(self, deadline: Deadline) -> bool:
+        """Do everything up to the 101; return False if the request has been answered otherwise."""
+        head: RequestHead | None = None
+        upgrade: Upgrade | None = None
+        try:
+            head = self._read_head(deadline)
+            self._gateway.housekeeping.remove(self)
+            client = self._identify(head)
+            if not head.asks_for_websocket:
+                self._answer(head, client, deadline)
+                return False
+            upgrade = Upgrade(head)
+            self._set_in_session(True)
+            self._enter()
+            self.session.open(head, upgrade, client, deadline, self._prove, self._granted)
+        except Refused as refused:
+            self._set_in_session(False)
+            self._refuse(refused, head, upgrade, deadline)
+            return False
+        self._accept(upgrade, Deadline(self._gateway.config.request_timeout))
+        return True
+
+    def _identify(self, head: RequestHead) -> Client:
+        """Find out who sent the request; the log names that client from now on."""
+        config = self._gateway.config
+        client = client_of(
+            head, self.session.peer, self._tls, config.trusted_networks, trust_unix=config.trusts_unix
+        )
+        self.session.identify(client)
+        return client
+
+    def _set_in_session(self, value: bool) -> None:
+        with self._lock:
+            self._in_session = value
+
+    def _refuse(
+        self, refused: Refused, head: RequestHead | None, upgrade: Upgrade | None, deadline: Deadline
+    ) -> None:
+        if upgrade is None and "vmi" in self.session.about:
+            level = logging.DEBUG  # a picture: pages ask for those of every machine again and again
+        else:
+            level = logging.INFO if self._proved else self._gateway.admission.refusal_level()
+        self._gateway.reports.refused(self.session.about, refused, level)
+        self._gateway.housekeeping.remove(self)  # where stop() has given it less time than that takes
+        self._allow(_REFUSAL_SECONDS)
+        if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
+            deadline = Deadline(LAST_WORD_SECONDS)
+        self._refuser.refuse(
+            self._transport,
+            refused,
+            upgrade,
+            deadline,
+            on_told=self._note_told,
+            rfb_route=bool(head and upgrade and self._expects_rfb(head)),
+            head_only=bool(head and head.method == "HEAD"),
+        )
+
+    def _expects_rfb(self, head: RequestHead) -> bool:
+        config = self._gateway.config
+        if self._granted:
+            return (self._granted[0].subresource or config.path_template.subresource) == "vnc"
+        return rfb_expected(head, config)
+
+    # What a server does in its own way
+
+    def _note_told(self) -> None:
+        """Called when the client has been told all that there is to say to it."""
+
+    def _stop_waiting(self) -> None:
+        """End what is no session, as the server stops. Any thread, never blocks, idempotent."""
+        self.abort()
+
+    def _read_head(self, deadline: Deadline) -> RequestHead:
+        """Return the request's head."""
+        raise NotImplementedError
+
+    def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
+        """Answer a request that is no upgrade."""
+        raise NotImplementedError
+
+    def _enter(self) -> None:
+        """Called with a well-formed upgrade request, before anything is decided; may refuse it."""
+
+    def _prove(self) -> None:
+        """Called once the client may come in, before the dial."""
+        self._proved = True
+
+    def _accept(self, upgrade: Upgrade, deadline: Deadline) -> None:
+        """Answer 101, with the session's subprotocol."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """End the connection."""
+        raise NotImplementedError

@@ -1,0 +1,154 @@
+"""What all sessions of one server share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from ..access.admission import Admission
+from ..access.control import AccessControl
+from ..access.hooks import Hooks
+from ..access.sessions import LiveSessions
+from ..config import Config
+from ..net.resolver import Resolver
+from ..net.tls import ServerTLS
+from ..relay.poller import Poller
+from ..relay.relay import RelayLimits
+from ..runtime.deadline import Clock
+from ..runtime.logs import get_logger
+from ..runtime.timers import Housekeeping
+from ..state.arbitration import Arbitration
+from ..state.denylist import Denylist
+from ..state.limits import Limits
+from ..state.tickets import Tickets
+from ..telemetry.audit import AuditLog
+from ..telemetry.counters import Counters
+from ..telemetry.reports import Reports
+from ..tokens.key_store import LiveKeys
+from ..tokens.verifier import TokenVerifier
+from ..upstream.dialler import Dialler
+from ..upstream.readiness import Readiness
+from ..web.screenshot_cache import Screenshots
+from ..web.screenshots import ScreenshotSource
+from ..web.static_files import WebFiles
+
+__all__ = ["Gateway", "examine"]
+
+logger = get_logger("wsproxy.gateway")
+
+_NO_HOOKS = Hooks()
+
+
+def examine(config: Config) -> Gateway:
+    """Find the faults that the settings alone do not show, and say in the log what is missing.
+
+    Blocks on the file system.
+
+    :returns: a gateway that is not started.
+    :raises ConfigError: as :class:`Gateway`.
+    """
+    gateway = Gateway(config)
+    if missing := gateway.files.missing:
+        logger.warning("%s", missing)
+    return gateway
+
+
+class Gateway:
+    """What all sessions of one server share.
+
+    :param config: the settings.
+    :param hooks: what the embedding program is asked and told.
+    :param clock: seconds, for all that housekeeping looks after.
+    :ivar tls: TLS towards clients, None if they come without.
+    :ivar files: what is served to browsers.
+    :ivar pictures: answers requests for pictures of screens.
+    :ivar sessions: the sessions that are open.
+    :ivar admits: whether new sessions may be opened.
+    :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
+    :raises ConfigError: if the TLS options of either side are wrong, or a key file or a directory of files
+        cannot be used.
+    """
+
+    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
+        self.config = config
+        self.hooks = hooks
+        self.admits = True
+        self.sessions = LiveSessions()
+        self.tls = ServerTLS.from_config(config)
+        self.files = WebFiles(config)
+        self.resolver = Resolver()
+        self.keys = LiveKeys(config, self.resolver)
+        self.verifier = TokenVerifier(self.keys, config.claim_rules)
+        self.tickets = Tickets(threading.Lock()) if config.tickets else None
+        self.limits = Limits(config.limit_rules, threading.Lock(), clock)
+        self.denylist = Denylist(threading.Lock())
+        self.access = AccessControl(
+            config, self.verifier, self.tickets, hooks.authorize, self.limits, self.denylist
+        )
+        self.arbitration = Arbitration(
+            config.console_policies, config.show_user, threading.Condition(), clock
+        )
+        self.dialler = Dialler(config, self.resolver)
+        self.clock = clock
+        self.housekeeping = Housekeeping(clock)
+        self.poller = Poller() if Poller.available else None
+        self.counters = Counters(self.limits.hits)
+        self.audit = AuditLog(config.audit_log)
+        self.reports = Reports(self.counters, self.audit)
+        self._screenshots = Screenshots(threading.Condition(), clock)
+        self.pictures = ScreenshotSource(
+            config, self.access, self.dialler, self._screenshots, self.counters, clock
+        )
+        self.readiness = Readiness(self.dialler)
+        self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
+        self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
+
+        self.on_reload: list[Callable[[], None]] = [
+            self.keys.reload,
+            self.dialler.reload,
+            self.audit.open,
+            self.files.reload,
+        ]
+        if self.tls:
+            self.on_reload.append(self.tls.reload)
+
+    def reload(self) -> None:
+        """Read keys and certificates again, and open log files anew; open sessions go on.
+
+        What cannot be used stays as it was, with one error in the log. Not for a signal handler; any thread.
+        Blocks on the file system only.
+        """
+        for step in self.on_reload:
+            try:
+                step()
+            except Exception:  # a bug of ours, which must not keep the others from what they do
+                logger.exception("reloading failed")
+
+    def start(self) -> None:
+        """Start the threads that all sessions share. Once only."""
+        self.audit.open()
+        self.housekeeping.start(self)
+        self.keys.start(self)
+        if self.poller:
+            self.poller.start(self)
+            self.housekeeping.add(self.poller)
+        if self.config.screenshots:
+            self.housekeeping.add(self._screenshots)
+
+    def stop(self) -> None:
+        """End the threads that all sessions share. After the last session."""
+        if self.poller:
+            self.poller.stop()
+        self.keys.stop()
+        self.housekeeping.stop()
+        self.audit.close()
+
+    def stop_resolving(self) -> None:
+        """Fail whoever waits for a name, a key or a picture, now and later. Idempotent.
+
+        Waits at most a second.
+        """
+        self.pictures.stop()
+        self.keys.stop_waiting()
+        self.resolver.stop()

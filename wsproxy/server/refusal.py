@@ -1,0 +1,155 @@
+"""Telling a client why it is not let in: by HTTP, or where a browser's user can read it.
+
+A page cannot see the HTTP status of a refused WebSocket. A browser is therefore let through the opening
+handshake and then told: noVNC by RFB's own failure message, which it shows to the person in front of it,
+and every page by the close code and reason.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+from wsproto import WSConnection
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.utilities import LocalProtocolError
+
+from ..exceptions import Refused, TransportClosed
+from ..net.transport import Transport
+from ..protocol import rfb
+from ..protocol.handshake import PLAIN_KUBEVIRT, Upgrade, answered_subprotocol, refusal_response
+from ..runtime.deadline import Deadline
+
+__all__ = ["Refuser", "by_websocket"]
+
+_CONVERSATION_SECONDS = 5.0
+_MAX_CONVERSATIONS = 64
+_RFB_VERSION_SIZE = 12
+_LINGER_SECONDS = 1.0
+_MOST_RECEIVED = 4096
+
+
+def by_websocket(mode: str, upgrade: Upgrade) -> bool:
+    """Whether the sender of an upgrade request is told by WebSocket why it is not let in.
+
+    :param mode: see :class:`Refuser`.
+    """
+    return mode == "close" or (mode == "auto" and upgrade.origin is not None)
+
+
+class Refuser:
+    """Refuses clients in one of three ways. Safe from every thread.
+
+    :param mode: "http" or "close" for everybody, or "auto": a browser gets a Close frame, and
+        everybody else HTTP.
+    :param most: how many clients may get a Close frame at a time; to others it is said by HTTP.
+    """
+
+    def __init__(self, mode: str, most: int = _MAX_CONVERSATIONS) -> None:
+        self._mode = mode
+        # A conversation holds a thread for up to 5 s, for a client that has proved nothing.
+        self._conversations = threading.BoundedSemaphore(most)
+
+    def refuse(
+        self,
+        transport: Transport,
+        refused: Refused,
+        upgrade: Upgrade | None,
+        deadline: Deadline,
+        *,
+        on_told: Callable[[], None] = lambda: None,
+        rfb_route: bool = False,
+        head_only: bool = False,
+    ) -> None:
+        """Tell the client and wait until it has had its chance to read it.
+
+        Blocks until ``deadline`` for HTTP, and for at most 5 s for a WebSocket.
+
+        :param upgrade: the client's well-formed upgrade request, None if it made none.
+        :param on_told: called when all is said, and only the client's reading is waited for.
+        :param rfb_route: whether the client is about to speak RFB.
+        :param head_only: whether the request was HEAD.
+        :raises TransportClosed: if the client is gone.
+        :raises TimeoutError: if it does not take the answer in time.
+        """
+        websocket = upgrade is not None and by_websocket(self._mode, upgrade)
+        if upgrade and websocket and refused.close_code and self._conversations.acquire(blocking=False):
+            try:
+                whole = Deadline(_CONVERSATION_SECONDS)
+                _refuse_by_close(transport, refused, upgrade, whole, on_told, rfb_route)
+            finally:
+                self._conversations.release()
+        else:
+            transport.send(refusal_response(refused, head_only=head_only), deadline)
+            on_told()
+            transport.linger(Deadline(_LINGER_SECONDS))
+
+
+def _refuse_by_close(
+    transport: Transport,
+    refused: Refused,
+    upgrade: Upgrade,
+    deadline: Deadline,
+    on_told: Callable[[], None],
+    rfb_route: bool,
+) -> None:
+    # As the upstream would: a browser that offered something and is given nothing shows no reason at all.
+    subprotocol = answered_subprotocol(upgrade.subprotocols, PLAIN_KUBEVIRT)
+    transport.send(upgrade.accept(subprotocol), deadline)
+    connection = upgrade.connection
+    reason = f"{refused.slug}: {refused.message}"
+    try:
+        if rfb_route:
+            version, failure = rfb.refusal(refused.message)
+            transport.send(connection.send(BytesMessage(version)), deadline)
+            if _version_came(transport, connection, deadline):
+                transport.send(connection.send(BytesMessage(failure)), deadline)
+        transport.send(connection.send(CloseConnection(refused.close_code or 1008, reason)), deadline)
+        on_told()
+        for _ in _messages(transport, connection, deadline):
+            pass
+    except LocalProtocolError:
+        pass  # the client closed first
+    transport.linger(Deadline(_LINGER_SECONDS))
+
+
+def _version_came(transport: Transport, connection: WSConnection, deadline: Deadline) -> bool:
+    """Wait for the client's ProtocolVersion message, in however many pieces (RFC 6143 section 7.1.1)."""
+    missing = _RFB_VERSION_SIZE
+    for size in _messages(transport, connection, deadline):
+        missing -= size
+        if missing <= 0:
+            return True
+    return False
+
+
+def _messages(transport: Transport, connection: WSConnection, deadline: Deadline) -> Iterator[int]:
+    """Yield the sizes of the pieces of data that come, until a Close, the end, or the deadline.
+
+    Also until the client has sent 4 KiB, which is more than it has to say: its every ping is answered.
+    """
+    left = _MOST_RECEIVED
+    while left:
+        try:
+            received = transport.recv_sparingly(left, deadline)
+        except (TimeoutError, TransportClosed):
+            return
+        left -= len(received)
+        connection.receive_data(received or None)
+        for event in connection.events():
+            if isinstance(event, BytesMessage | TextMessage):
+                yield len(event.data)
+            elif isinstance(event, Ping):
+                transport.send(connection.send(event.response()), deadline)
+            elif isinstance(event, CloseConnection):
+                _answer_close(transport, connection, event, deadline)
+                return
+
+
+def _answer_close(
+    transport: Transport, connection: WSConnection, event: CloseConnection, deadline: Deadline
+) -> None:
+    try:
+        transport.send(connection.send(event.response()), deadline)
+    except (LocalProtocolError, TransportClosed):
+        pass  # it answered ours, or is gone

@@ -1,0 +1,385 @@
+"""Several processes on one listening socket, and the one that looks after them.
+
+The supervisor binds the socket, forks the workers, and from then on only waits: for signals, for its
+workers' messages and for their ends. It has one thread, so it may fork at any time. Each worker has a
+socket pair with it; the end of that tells the worker that the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from ..admin.admin_api import admin_endpoints
+from ..admin.auth import operator_guard
+from ..admin.endpoints import session_endpoints
+from ..admin.server import AdminServer
+from ..config import Config
+from ..net.listeners import Listener, address_text, listen, listen_for_operator
+from ..protocol.routing import ListenAddress
+from ..runtime.cpu_affinity import settle
+from ..runtime.deadline import Deadline
+from ..runtime.logs import get_logger
+from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
+from ..runtime.systemd import Notifier
+from ..telemetry.counters import Numbers
+from .channel import Channel
+from .gateway import examine
+from .worker import WORKER_SIGNALS, work
+
+__all__ = ["Supervisor"]
+
+logger = get_logger("wsproxy.supervisor")
+
+_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGCHLD, signal.SIGUSR1)
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds before a worker that died is replaced
+_GOOD_LIFE = 10.0  # seconds after which a worker's death is not one of a series
+_START_TRIES = 3  # for each worker, until all have served
+_STOP_SLACK = 5.0  # seconds on top of the close timeout
+_KILL_SECONDS = 5.0
+_TELL_SECONDS = 1.0
+
+
+@dataclass
+class _Worker:
+    """A process that was forked and not yet waited for."""
+
+    number: int
+    pid: int
+    channel: Channel
+    started: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    asked: bool = False
+    numbers: Numbers = field(default_factory=Numbers)
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (pid {self.pid})"
+
+
+@dataclass
+class _Place:
+    """What one of the workers is, was, or will be.
+
+    :ivar deaths: how many died in a row, soon after their start.
+    :ivar due: when the next is to be started, if there is none.
+    """
+
+    number: int
+    worker: _Worker | None = None
+    deaths: int = 0
+    due: float = 0.0
+
+    def delay(self) -> float:
+        """Note a death, and return the seconds until the next start."""
+        seconds = min(_FIRST_DELAY * 2.0 ** min(self.deaths, 10), _LONGEST_DELAY)
+        self.deaths += 1
+        self.due = time.monotonic() + seconds
+        return seconds
+
+
+class Supervisor:
+    """Serves with ``config.workers`` processes. For a process's main thread, and with no other thread.
+
+    :param config: the settings, with the address to listen on.
+    :param notifier: is told when the workers serve, are to reload, and stop.
+    :raises ConfigError: listing every fault.
+    """
+
+    _listener: Listener
+
+    def __init__(self, config: Config, notifier: Notifier | None = None) -> None:
+        examine(config)
+        self._config = config
+        self._notifier = notifier or Notifier()
+        self._places = [_Place(number) for number in range(1, config.workers + 1)]
+        self._first_cpu = random.randrange(1024)
+        self._stop_signals: list[int] = []
+        self._ended = Numbers()  # of the workers that are no more
+        self._told: list[Callable[[Numbers], None]] = []  # once the workers' numbers are there
+        self._told_due = 0.0
+        self._admin: AdminServer | None = None
+        self._stopping = False
+
+    def run(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
+        """Serve until SIGINT or SIGTERM; then stop every worker in good order.
+
+        Blocks. Sessions may go on after the signal as the settings say, until a second one; then stopping
+        takes at most the close timeout and a few seconds, and a further signal kills the workers. SIGHUP
+        has them read keys and certificates again. SIGUSR1 logs how many sessions there are. Once only.
+
+        :param on_ready: called with the bound host and port, once every worker serves.
+        :returns: False if a worker could not be brought to serve at all; the log says why.
+        :raises OSError: if the address cannot be bound.
+        """
+        waker, woken = socket.socketpair()
+        with waker, woken, signals_to(waker, _SIGNALS), self._listen() as listener:
+            self._waker, self._woken, self._listener = waker, woken, listener
+            if self._config.admin_address:
+                self._admin = self._serve_operator(self._config.admin_address)
+            try:
+                return self._serve(on_ready)
+            finally:
+                self._stop()
+                if self._admin:
+                    self._admin.close()
+
+    def _serve_operator(self, address: ListenAddress) -> AdminServer:
+        guard = operator_guard(self._config.admin_token_file, address)
+        answers = admin_endpoints(self._ask) | session_endpoints(guard, None)
+        listener = listen_for_operator(address, reuse_port=self._config.reuse_port)
+        logger.info("the operator's listener is at %s", address_text(*listener.address))
+        return AdminServer(listener, answers, self._config.admin_hosts)
+
+    def _listen(self) -> Listener:
+        config = self._config
+        return listen(config.listen or config.host, config.port, reuse_port=config.reuse_port)
+
+    def _serve(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
+        announced = False
+        while not self._stop_signals:
+            for place in self._places:
+                if place.worker is None and time.monotonic() >= place.due:
+                    self._start(place)
+            if not announced and all(place.worker and place.worker.ready for place in self._places):
+                on_ready(self._listener.address)
+                self._notifier.ready()
+                announced = True
+            if not announced and any(place.deaths >= _START_TRIES for place in self._places):
+                logger.error("a worker failed to start %d times: giving up", _START_TRIES)
+                return False
+            self._wait()
+        logger.info("%s: stopping", _signal_name(self._stop_signals[0]))
+        return True
+
+    def _stop(self) -> None:
+        self._stopping = True
+        config = self._config
+        self._notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
+        self._listener.close_copy()  # so that clients are turned away as soon as no worker accepts
+        self._signal(signal.SIGTERM)
+        if not self._hurried:
+            self._wait_for_ends(config.drain_grace)
+        self._listener.remove_path()
+        if not self._hurried:
+            self._wait_for_ends(config.drain_timeout)
+        if self._hurried:
+            self._signal(signal.SIGTERM)  # the second for them, too: no session is waited for any more
+        self._wait_for_ends(config.close_timeout + _STOP_SLACK)
+        for worker in self._workers():
+            logger.error("%s is killed", worker)
+        self._signal(signal.SIGKILL)
+        self._wait_for_ends(_KILL_SECONDS)
+        logger.info("stopped")
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether there was a second signal."""
+        return len(self._stop_signals) > 1
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal every worker; a process that was not waited for keeps its id, even if it has ended."""
+        for worker in self._workers():
+            os.kill(worker.pid, number)
+
+    def _wait_for_ends(self, seconds: float) -> None:
+        """Wait until no worker is left, but no longer than that, nor beyond a further signal."""
+        deadline, heard = Deadline(seconds), len(self._stop_signals)
+        with suppress(TimeoutError):
+            while any(self._workers()) and len(self._stop_signals) == heard:
+                self._wait(deadline.remaining())
+
+    def _workers(self) -> Iterator[_Worker]:
+        return (place.worker for place in self._places if place.worker)
+
+    # Starting a worker
+
+    def _start(self, place: _Place) -> None:
+        try:
+            pid, channel = self._fork(place.number)
+        except OSError as exc:
+            logger.error(
+                "worker %d cannot be started: %s; next try in %g s", place.number, exc, place.delay()
+            )
+            return
+        place.worker = _Worker(place.number, pid, channel)
+        logger.info("%s started", place.worker)
+
+    def _fork(self, number: int) -> tuple[int, Channel]:
+        """Fork a worker, and return its process id and the channel to it."""
+        ours, theirs = socket.socketpair()
+        # A signal for the child waits until the child can handle it. It would be taken for ours otherwise.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
+        try:
+            pid = os.fork()
+            if not pid:
+                self._become_worker(ours, theirs, number)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        return pid, Channel(ours)
+
+    def _become_worker(self, ours: socket.socket, theirs: socket.socket, number: int) -> NoReturn:
+        """Be the worker, in the child. No worker may keep the supervisor's end of a channel open."""
+        status = 1
+        try:
+            for sock in (ours, self._waker, self._woken):
+                sock.close()
+            for worker in self._workers():
+                worker.channel.close()
+            if self._admin:
+                self._admin.close()
+            if self._config.cpu_affinity == "auto":
+                settle(self._first_cpu + number)
+            work(self._config, self._listener, Channel(theirs))
+            status = 0
+        except BaseException:
+            logger.exception("the worker failed")
+        finally:
+            os._exit(status)
+
+    # Waiting
+
+    def _next_due(self) -> float | None:
+        """Return the seconds until something is to be done unasked, None for never."""
+        due = [] if self._stopping else [place.due for place in self._places if place.worker is None]
+        if self._told:
+            due.append(self._told_due)
+        found = max(0.0, min(due) - time.monotonic()) if due else None
+        return _sooner(found, self._admin.next_due() if self._admin else None)
+
+    def _wait(self, seconds: float | None = None) -> None:
+        """Wait for a signal, a message, or the end of the time, and do what that asks for."""
+        seconds = _sooner(seconds, self._next_due())
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            for worker in self._workers():
+                if not worker.channel.closed:
+                    selector.register(worker.channel, selectors.EVENT_READ, worker)
+            if self._admin:
+                selector.register(self._admin, selectors.EVENT_READ, self._admin)
+            ready = [key.data for key, _ in selector.select(seconds)]
+        for worker in ready:
+            if worker is None:
+                self._take_signals()
+            elif worker is not self._admin:
+                self._hear(worker)
+        for place in self._places:
+            self._reap(place)
+        if self._admin:
+            self._admin.serve()
+        self._tell()
+
+    def _take_signals(self) -> None:
+        for number in self._woken.recv(4096):
+            if number in STOP_SIGNALS:
+                self._stop_signals.append(number)
+            elif number == RELOAD_SIGNAL:
+                self._reload()
+            elif number == signal.SIGUSR1 and not self._stopping:
+                self._ask(self._log_numbers)
+
+    def _reload(self) -> None:
+        """Have every worker read its files again; one that has just been started gets the signal, too."""
+        logger.info("%s: the workers read their files again", RELOAD_SIGNAL.name)
+        self._notifier.reloading()
+        self._signal(RELOAD_SIGNAL)
+        self._notifier.ready()
+
+    def _hear(self, worker: _Worker) -> bool:
+        """Take a worker's messages; return whether there were any."""
+        messages = worker.channel.receive()
+        if messages is None:  # it has ended, or should
+            worker.channel.close()
+        for message in messages or ():
+            if not worker.channel.closed:  # by what came before
+                self._take(worker, message)
+        return bool(messages)
+
+    def _take(self, worker: _Worker, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            worker.ready = True
+            return
+        try:
+            worker.numbers, worker.asked = Numbers.from_json(message.get("numbers")), False
+        except ValueError as exc:
+            logger.error("%s is dropped: %s", worker, exc)
+            worker.channel.close()
+
+    # The end of a worker
+
+    def _reap(self, place: _Place) -> None:
+        worker = place.worker
+        if worker is None:
+            return
+        pid, status = os.waitpid(worker.pid, os.WNOHANG)
+        if not pid:
+            return
+        while not worker.channel.closed and self._hear(worker):
+            pass
+        worker.channel.close()
+        self._ended += worker.numbers.totals()
+        place.worker = None
+        self._log_end(place, worker, os.waitstatus_to_exitcode(status))
+
+    def _log_end(self, place: _Place, worker: _Worker, code: int) -> None:
+        how = f"ended with status {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
+        level = logging.ERROR if code else logging.WARNING
+        if self._stopping:
+            logger.log(level if code else logging.INFO, "%s %s", worker, how)
+            return
+        if worker.ready and time.monotonic() - worker.started >= _GOOD_LIFE:
+            place.deaths = 0
+        logger.log(level, "%s %s; the next is started in %g s", worker, how, place.delay())
+
+    # The numbers
+
+    def _ask(self, then: Callable[[Numbers], None]) -> None:
+        """Have ``then`` called with the sum of all numbers, once every worker has answered, or in a second.
+
+        Whoever does not answer in time counts with what it said before.
+        """
+        for worker in self._workers():
+            if worker.ready and not worker.asked and not worker.channel.closed:
+                worker.asked = True
+                worker.channel.send({"ask": "numbers"})
+        if not self._told:
+            self._told_due = time.monotonic() + _TELL_SECONDS
+        self._told.append(then)
+
+    def _tell(self) -> None:
+        """Tell the numbers to those that wait for them, if it is time."""
+        asked = any(worker.asked for worker in self._workers())
+        if not self._told or (asked and time.monotonic() < self._told_due):
+            return
+        waiting, self._told = self._told, []
+        total = sum((worker.numbers for worker in self._workers()), self._ended)
+        for then in waiting:
+            then(total)
+
+    def _log_numbers(self, total: Numbers) -> None:
+        parts = [f"{worker}: {'no answer' if worker.asked else worker.numbers}" for worker in self._workers()]
+        logger.info("%s", "; ".join([f"in all {total}", *parts]))
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    """Return the shorter of two times, None for none."""
+    return min((seconds for seconds in (one, other) if seconds is not None), default=None)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,107 @@
+"""One worker: a process that serves next to others on one listening socket, under a supervisor."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+
+from ..config import Config
+from ..net.listeners import Listener
+from ..runtime.logs import get_logger
+from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
+from ..runtime.threads import start_thread
+from .acceptor import ConsoleServer
+from .channel import Channel
+from .gateway import Gateway
+
+__all__ = ["WORKER_SIGNALS", "work"]
+
+logger = get_logger("wsproxy.worker")
+
+WORKER_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGUSR1)
+"""What a worker handles. SIGUSR1 is meant for the supervisor: one for the whole group must end no worker."""
+
+_STOPPED = 0  # no signal has that number
+
+
+def work(config: Config, listener: Listener, channel: Channel) -> None:
+    """Serve until SIGINT or SIGTERM, or until the supervisor is gone, and then stop in good order.
+
+    For the main thread of a process that has no other thread, and ends after this. After a signal sessions
+    may go on as the settings say, until a second one; then stopping takes at most the close timeout and a few
+    seconds. Signals that were held back over the fork come in here.
+
+    :param listener: what to accept from; closed here.
+    :param channel: leads to the supervisor, which is told when clients are served, answered when it asks
+        for numbers, and gone when the channel ends.
+    """
+    waker, woken = socket.socketpair()
+    with waker, woken, signals_to(waker, WORKER_SIGNALS):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
+        gateway = Gateway(config)
+        server = ConsoleServer(listener, gateway, shared=True)
+        try:
+            server.start()
+            channel.send({"ready": True})
+            number = _attend(server, gateway, channel, woken)
+            logger.info("%s: stopping", _name(number))
+            if number is not None:
+                _drain(server, gateway, channel, waker, woken)
+        finally:
+            server.stop()
+        _send_numbers(server, channel)
+        logger.info("stopped")
+        signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # one more would end us as if we had failed
+
+
+def _drain(
+    server: ConsoleServer, gateway: Gateway, channel: Channel, waker: socket.socket, woken: socket.socket
+) -> None:
+    """Stop as the settings say, or at once if there is one more reason to."""
+    config = gateway.config
+
+    def stop() -> None:
+        server.stop(config.drain_timeout, config.drain_grace)
+        waker.send(bytes([_STOPPED]))
+
+    stopper = start_thread("wsproxy-stop", stop, channel)
+    try:
+        if (number := _attend(server, gateway, channel, woken)) != _STOPPED:
+            logger.info("%s: stopping now", _name(number))
+    finally:
+        server.hurry()
+        stopper.join()
+
+
+def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket) -> int | None:
+    """Answer the supervisor and reload, until there is something else to do.
+
+    :returns: the signal to stop on, :data:`_STOPPED`, or None if the supervisor is gone.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(woken, selectors.EVENT_READ)
+        selector.register(channel, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is woken:
+                    number = woken.recv(1)[0]
+                    if number in (*STOP_SIGNALS, _STOPPED):
+                        return number
+                    if number == RELOAD_SIGNAL:
+                        gateway.reload()
+                        logger.info(
+                            "%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name
+                        )
+                elif (messages := channel.receive()) is None:
+                    return None
+                elif messages:
+                    _send_numbers(server, channel)
+
+
+def _name(number: int | None) -> str:
+    return "the supervisor is gone" if number is None else signal.Signals(number).name
+
+
+def _send_numbers(server: ConsoleServer, channel: Channel) -> None:
+    channel.send({"numbers": server.numbers().to_json()})

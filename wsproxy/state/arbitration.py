@@ -1,0 +1,315 @@
+"""Who keeps a console that several clients want at a time. No I/O.
+
+KubeVirt serves one client of a console: whoever comes last throws the one before out, without a word, and
+two viewers that reconnect by themselves do so to each other for ever. What is done about that is configured
+for each console: nothing; or the one who has it keeps it; or the newcomer gets it, and the one before is
+told, and is not let in again for as long as it only reconnects. A client that is leaving is waited for: the
+page that is loaded anew must find its console free.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from ..exceptions import ConfigError, ConsoleBusy
+from ..runtime.deadline import Clock, Deadline
+from ..tokens.claims import Grant, matches
+
+__all__ = [
+    "HOLD_OFF",
+    "TAKEN_OVER",
+    "Arbitration",
+    "Claim",
+    "Claimant",
+    "Console",
+    "ConsolePolicies",
+    "Policy",
+]
+
+logger = logging.getLogger("wsproxy.arbitration")
+
+TAKEN_OVER = 4410
+"""Close code for a client whose console another one took over."""
+
+HOLD_OFF = 30.0
+"""Seconds for which a client that lost a console has to be quiet before it may take it back."""
+
+
+class Policy(Enum):
+    """What becomes of the second client of a console."""
+
+    PASSTHROUGH = "passthrough"
+    TAKEOVER = "takeover"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class Console:
+    """One subresource of one virtual machine instance."""
+
+    namespace: str
+    vmi: str
+    subresource: str
+
+
+class ConsolePolicies:
+    """Which policy is for which console.
+
+    :param texts: each a policy for all consoles, or ``NAMESPACE/VMI=POLICY`` or
+        ``NAMESPACE/VMI/SUBRESOURCE=POLICY`` with ``*`` for any characters. The first that fits counts; where
+        none does, KubeVirt decides.
+    :raises ConfigError: listing every fault.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        found = [(text, _rule(text)) for text in texts]
+        faults = [
+            f"the console rule {text!r} is wrong; it must be passthrough, takeover or refuse, "
+            "or such as NAMESPACE/VMI=refuse or NAMESPACE/VMI/vnc=refuse, where * stands for any characters"
+            for text, rule in found
+            if rule is None
+        ]
+        if faults:
+            raise ConfigError(faults)
+        self._rules = [rule for _, rule in found if rule is not None]
+
+    def of(self, console: Console) -> Policy:
+        """Return the policy for one console."""
+        names = (console.namespace, console.vmi, console.subresource)
+        for patterns, policy in self._rules:
+            if all(map(matches, patterns, names)):
+                return policy
+        return Policy.PASSTHROUGH
+
+    @property
+    def arbitrate(self) -> bool:
+        """Whether there is a console for which KubeVirt does not decide alone."""
+        return any(policy is not Policy.PASSTHROUGH for _, policy in self._rules)
+
+
+def _rule(text: str) -> tuple[tuple[str, ...], Policy] | None:
+    console, equals, name = text.strip().rpartition("=")
+    patterns = console.split("/") if equals else ["*", "*", "*"]
+    if len(patterns) == 2:
+        patterns.append("*")
+    if len(patterns) != 3 or not all(patterns) or name not in [policy.value for policy in Policy]:
+        return None
+    return tuple(patterns), Policy(name)
+
+
+@dataclass(frozen=True)
+class Claimant:
+    """Who wants a console.
+
+    :ivar grant: what allows it.
+    :ivar address: of the client; "" if it is not known.
+    """
+
+    grant: Grant
+    address: str
+
+    @property
+    def identity(self) -> tuple[str, str | int, str]:
+        """What a client that reconnects by itself has in common with what it was."""
+        return self.grant.token_id, self.grant.user, self.address
+
+
+class Changed(AbstractContextManager[object], Protocol):
+    """What guards the arbitration and tells of its changes: a condition."""
+
+    def wait(self, timeout: float) -> object: ...
+
+    def notify_all(self) -> None: ...
+
+
+class Contender(Protocol):
+    """A session that has a console, or is about to get it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is about to give the console up."""
+        ...
+
+    def expect_takeover(self, reason: str | None) -> None:
+        """If the upstream is lost from now on, that is because the console was taken over.
+
+        Any thread, never blocks.
+
+        :param reason: what the client is told then; None takes this back.
+        """
+        ...
+
+    def end(self, code: int, reason: str) -> None:
+        """End the session with a Close of ours. Any thread, never blocks."""
+        ...
+
+
+class Claim:
+    """A console that a session has, or reaches for, until it gives it up."""
+
+    def __init__(
+        self,
+        arbitration: Arbitration | None,
+        policy: Policy,
+        console: Console,
+        who: Claimant,
+        session: Contender,
+    ) -> None:
+        self.policy = policy
+        self.console = console
+        self.who = who
+        self.session = session
+        self._arbitration = arbitration  # None where nobody is asked
+        self.previous: Claim | None = None  # what it takes over, while it is reached for
+
+    @property
+    def preserves_session(self) -> bool:
+        """Whether KubeVirt, too, is to leave the console to a client that has it already."""
+        return self.policy is Policy.REFUSE
+
+    def won(self) -> None:
+        """The console is open: who had it before is told. Once only, never blocks."""
+        if self._arbitration:
+            self._arbitration._won(self)
+
+    def give_up(self) -> None:
+        """The console is not wanted any more, or could not be had. Idempotent, never blocks."""
+        if self._arbitration:
+            self._arbitration._given_up(self)
+
+
+@dataclass
+class _Contest:
+    """One console, while somebody has it or reaches for it.
+
+    :ivar losers: until when who lost the console to its holder is not let in, by identity.
+    """
+
+    holder: Claim | None = None
+    challenger: Claim | None = None
+    losers: dict[tuple[str, str | int, str], float] = field(default_factory=dict)
+
+
+class Arbitration:
+    """Who has which console, in one process. Safe from every thread.
+
+    :param show_user: whether clients may learn each other's users.
+    :param changed: held for each change, never while a session is told anything.
+    :param clock: seconds that never go backwards.
+    """
+
+    def __init__(
+        self,
+        policies: ConsolePolicies,
+        show_user: bool,
+        changed: Changed,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._policies = policies
+        self._show_user = show_user
+        self._clock = clock
+        self._changed = changed  # guards the attribute below, and what is in it
+        self._contests: dict[Console, _Contest] = {}
+
+    def __len__(self) -> int:
+        return len(self._contests)
+
+    def claim(self, console: Console, who: Claimant, session: Contender, deadline: Deadline) -> Claim:
+        """Reach for a console; afterwards it may be dialled.
+
+        Blocks while the session that has it is ending, until the deadline at most.
+
+        :raises ConsoleBusy: if the session may not have it.
+        """
+        policy = self._policies.of(console)
+        if policy is Policy.PASSTHROUGH:
+            return Claim(None, policy, console, who, session)
+        claim = Claim(self, policy, console, who, session)
+        with self._changed:
+            self._wait_while_ending(console, deadline)
+            contest = self._contests.setdefault(console, _Contest())
+            if contest.holder or contest.challenger:
+                self._check(contest, claim)
+            contest.challenger = claim
+            claim.previous = contest.holder
+        if claim.previous:
+            claim.previous.session.expect_takeover(self._reason(claim))
+        return claim
+
+    def _wait_while_ending(self, console: Console, deadline: Deadline) -> None:
+        """Wait until nobody has a console who is about to give it up. Needs the lock."""
+        while (
+            (contest := self._contests.get(console)) and contest.holder and contest.holder.session.is_ending
+        ):
+            try:
+                self._changed.wait(deadline.remaining())
+            except TimeoutError:
+                return
+
+    def _check(self, contest: _Contest, claim: Claim) -> None:
+        """Raise ConsoleBusy unless a claim may take the console over. Needs the lock."""
+        if claim.policy is Policy.REFUSE or contest.holder is None or not claim.who.grant.may_take_over:
+            other = contest.holder or contest.challenger
+            assert other is not None
+            raise ConsoleBusy(f"the console is in use{self._by(other)}")
+        if contest.challenger:
+            raise ConsoleBusy("another client is just taking this console over")
+        now = self._clock()
+        contest.losers = {who: until for who, until in contest.losers.items() if until > now}
+        if claim.who.identity in contest.losers:
+            contest.losers[claim.who.identity] = now + HOLD_OFF
+            raise ConsoleBusy(
+                f"the console was taken over{self._by(contest.holder)}; "
+                f"to take it back, wait {HOLD_OFF:.0f} seconds and then open it again"
+            )
+
+    def _won(self, claim: Claim) -> None:
+        with self._changed:
+            contest = self._contests[claim.console]
+            contest.challenger, contest.holder = None, claim
+            self._changed.notify_all()
+            previous, claim.previous = claim.previous, None
+            if previous:
+                contest.losers.pop(claim.who.identity, None)
+                contest.losers[previous.who.identity] = self._clock() + HOLD_OFF
+        if previous:
+            logger.info(
+                "session %s took the %s console of %s/%s over from session %s",
+                claim.session.id,
+                claim.console.subresource,
+                claim.console.namespace,
+                claim.console.vmi,
+                previous.session.id,
+            )
+            previous.session.end(TAKEN_OVER, self._reason(claim))
+
+    def _given_up(self, claim: Claim) -> None:
+        with self._changed:
+            contest = self._contests.get(claim.console)
+            if contest is None or claim not in (contest.holder, contest.challenger):
+                return
+            spared = None
+            if contest.challenger is claim:
+                contest.challenger, spared = None, contest.holder
+            else:
+                contest.holder = None
+            if contest.holder is contest.challenger is None:
+                del self._contests[claim.console]
+            self._changed.notify_all()
+        if spared:
+            spared.session.expect_takeover(None)
+
+    def _reason(self, winner: Claim) -> str:
+        return f"taken-over{':' if self._show_user else ''}{self._by(winner)}"
+
+    def _by(self, claim: Claim) -> str:
+        return f" by {claim.who.grant.user}" if self._show_user else ""

@@ -1,0 +1,64 @@
+"""Tokens that are refused though they are valid. No I/O."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from ..exceptions import Busy
+from ..runtime.deadline import Clock
+
+__all__ = ["MAX_DENIED", "Denylist", "TokenKey"]
+
+MAX_DENIED = 100_000
+"""How many tokens are remembered at once; some 20 MB."""
+
+
+class TokenKey(NamedTuple):
+    """By what a token is known, without giving it away.
+
+    :ivar digest: SHA-256 of its issuer and ``jti``, or else of what is signed.
+    :ivar expires_at: UNIX time from which on it is void; ``math.inf`` for never.
+    """
+
+    digest: bytes
+    expires_at: float
+
+
+class Denylist:
+    """The tokens that an operator has revoked, in one process. Safe from every thread; never blocks.
+
+    It knows them only for as long as they would be valid. None is forgotten for another's sake.
+
+    :param lock: held for each change.
+    :param clock: UNIX time, seconds.
+    """
+
+    def __init__(self, lock: AbstractContextManager[object], clock: Clock = time.time) -> None:
+        self._lock = lock  # guards the attribute below; reading is one operation of the dict
+        self._clock = clock
+        self._until: dict[bytes, float] = {}
+
+    def deny(self, tokens: Iterable[TokenKey]) -> None:
+        """Refuse some tokens from now on.
+
+        :raises Busy: if there would be too many; then none of them is refused.
+        """
+        with self._lock:
+            now = self._clock()
+            self._until = {key: until for key, until in self._until.items() if until > now}
+            until = dict(self._until)
+            for digest, expires_at in tokens:  # of two tokens with one jti the later counts
+                until[digest] = max(expires_at, until.get(digest, expires_at))
+            if len(until) > MAX_DENIED:
+                raise Busy(f"more than {MAX_DENIED} tokens would have to be remembered")
+            self._until = until
+
+    def denies(self, token: TokenKey | None) -> bool:
+        """Whether a token is refused; None is no token."""
+        return token is not None and token.digest in self._until
+
+    def __len__(self) -> int:
+        return len(self._until)

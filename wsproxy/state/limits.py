@@ -1,0 +1,211 @@
+"""How many sessions and connections there may be, and how many failed attempts. No I/O.
+
+A limit of 0 is none, and costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from ..exceptions import BadToken, Busy, LimitExceeded, Refused
+from ..runtime.deadline import Clock
+
+__all__ = ["LIMITS", "LimitRules", "Limits", "Place"]
+
+LIMITS = ("sessions", "user", "vmi", "address", "failures", "frame")
+"""Names of all limits that are counted; ``limit-NAME`` is the slug of most."""
+
+_MINUTE = 60.0
+_ROUNDING = 1e-6  # seconds
+_MOST_ADDRESSES = 65536  # whose failed attempts are remembered
+
+_UNLIMITED = nullcontext()
+
+_Key = tuple[str, Hashable]
+
+
+@dataclass(frozen=True)
+class LimitRules:
+    """How many there may be at a time; 0 for any number.
+
+    :ivar sessions: sessions in all.
+    :ivar user: sessions of one user.
+    :ivar vmi: sessions with one subresource of one VMI.
+    :ivar address: connections from one address that have not authenticated.
+    :ivar failures: failed attempts to authenticate, from one address in a minute.
+    """
+
+    sessions: int = 0
+    user: int = 0
+    vmi: int = 0
+    address: int = 0
+    failures: int = 0
+
+
+class Place:
+    """What counts until it is given back; nothing, where there is no limit or none was left."""
+
+    def __init__(self, limits: Limits, keys: tuple[_Key, ...] = (), full: str = "") -> None:
+        self._limits = limits
+        self._keys = keys
+        self._full = full
+
+    def check(self) -> None:
+        """Make sure that there was one left.
+
+        :raises Busy: if there are as many sessions as there may be.
+        :raises LimitExceeded: if another limit is reached.
+        """
+        if self._full:
+            raise self._limits._refusal(self._full)
+
+    def give_back(self, *limits: str) -> None:
+        """Count it no more. Any thread, never blocks; once only, however often it is called.
+
+        :param limits: for which limits; without one, for all.
+        """
+        if self._keys:
+            self._limits._give_back(self, limits)
+
+
+class Limits:
+    """Counts what is limited, and refuses what is too much. Safe from every thread, never blocks.
+
+    :param lock: guards what is counted; held for moments only.
+    :param clock: seconds.
+    """
+
+    def __init__(
+        self, rules: LimitRules, lock: AbstractContextManager[object], clock: Clock = time.monotonic
+    ) -> None:
+        self._rules = rules
+        self._clock = clock
+        # Guards the attributes below, and what places hold.
+        self._lock = lock
+        self._taken: Counter[_Key] = Counter()
+        self._hits: Counter[str] = Counter()
+        # By network: when its bucket will be full again. Who failed last stands last.
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    def hits(self) -> Mapping[str, int]:
+        """Return how often each limit was hit so far, by all names of :data:`LIMITS`."""
+        with self._lock:
+            return {name: self._hits[name] for name in LIMITS}
+
+    def hit(self, name: str) -> None:
+        """Count that a limit was hit which is enforced elsewhere."""
+        assert name in LIMITS
+        with self._lock:
+            self._hits[name] += 1
+
+    def take_session(self, user: str | int, namespace: str, vmi: str, subresource: str) -> Place:
+        """Take a place for a session of ``user`` with a console.
+
+        :raises Busy: if there are as many sessions as there may be.
+        :raises LimitExceeded: if the user or the console has as many.
+        """
+        rules, console = self._rules, (namespace, vmi, subresource)
+        place = self._take(
+            ("sessions", None, rules.sessions), ("user", user, rules.user), ("vmi", console, rules.vmi)
+        )
+        place.check()
+        return place
+
+    def take_connection(self, network: str) -> Place:
+        """Take a place for a connection that has not authenticated, and may not do so if there is none left.
+
+        :param network: where it comes from: see :func:`.network_of`.
+        """
+        return self._take(("address", network, self._rules.address))
+
+    def _take(self, *wanted: tuple[str, Hashable, int]) -> Place:
+        limited = [((name, whose), most) for name, whose, most in wanted if most]
+        if not limited:
+            return Place(self)
+        with self._lock:
+            for key, most in limited:
+                if self._taken[key] >= most:
+                    return Place(self, full=key[0])
+            keys = tuple(key for key, _ in limited)
+            self._taken.update(keys)
+            return Place(self, keys)
+
+    def _give_back(self, place: Place, limits: tuple[str, ...]) -> None:
+        with self._lock:
+            keys = tuple(key for key in place._keys if not limits or key[0] in limits)
+            place._keys = tuple(key for key in place._keys if key not in keys)
+            self._taken.subtract(keys)
+            for key in keys:
+                if not self._taken[key]:
+                    del self._taken[key]
+
+    # Failed attempts: a bucket for each network, which holds a minute's worth and fills evenly.
+
+    def attempt(self, network: str) -> AbstractContextManager[object]:
+        """``with`` it, a client tries to authenticate, and has failed if that raises :class:`.BadToken`.
+
+        :raises LimitExceeded: if too many attempts from its network have failed, whatever it brings now.
+        """
+        return self._attempt(network) if self._rules.failures else _UNLIMITED
+
+    @contextmanager
+    def _attempt(self, network: str) -> Iterator[None]:
+        self._may_try(network)
+        try:
+            yield
+        except BadToken:
+            self._failed(network)
+            raise
+
+    def _may_try(self, network: str) -> None:
+        most = self._rules.failures
+        with self._lock:
+            full_in = self._full_at.get(network, -math.inf) - self._clock()
+        wait = full_in - _MINUTE * (most - 1) / most  # until there is one attempt in it
+        if wait > _ROUNDING:
+            raise self._refusal("failures", math.ceil(wait - _ROUNDING))
+
+    def _failed(self, network: str) -> None:
+        """Take note of an attempt that failed.
+
+        Of several at once all may fail that were let in before; the debt that is left, a bucketful at most,
+        is paid by time.
+        """
+        most = self._rules.failures
+        with self._lock:
+            now = self._clock()
+            full_at = max(self._full_at.get(network, now), now) + _MINUTE / most
+            self._full_at[network] = min(full_at, now + 2 * _MINUTE)
+            self._full_at.move_to_end(network)
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        """Forget the networks whose buckets are full again, and the oldest if there are too many.
+
+        Needs the lock. There is always one that stays.
+        """
+        while True:
+            network, full_at = next(iter(self._full_at.items()))
+            if full_at > now and len(self._full_at) <= _MOST_ADDRESSES:
+                return
+            del self._full_at[network]
+
+    def _refusal(self, name: str, retry_after: int = 5) -> Refused:
+        """Count that a limit was hit, and return how to say so."""
+        self.hit(name)
+        if name == "sessions":
+            return Busy("the proxy has as many sessions as it may", retry_after=retry_after)
+        return LimitExceeded(name, _MESSAGES[name], retry_after=retry_after)
+
+
+_MESSAGES = {
+    "user": "you have as many sessions as you may",
+    "vmi": "this console has as many sessions as it may",
+    "address": "too many connections from your address have not authenticated yet",
+    "failures": "too many attempts from your address have failed",
+}

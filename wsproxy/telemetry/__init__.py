@@ -1,0 +1,1 @@
+"""What happened: counters, causes, the audit log and metrics."""

@@ -1,0 +1,83 @@
+"""Closed sets of words for why a client was refused and why a session ended, for whoever counts by them.
+
+A peer's own words and codes are unbounded, and an embedder's may be anything, so they are mapped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .. import exceptions
+from ..protocol.closing import Ending
+from ..state import limits
+
+__all__ = ["ALL_LIMITS", "ENDINGS", "OTHER", "REFUSALS", "ending_cause", "refusal_cause"]
+
+OTHER = "other"
+"""What stands for every word that is not ours."""
+
+ALL_LIMITS = frozenset({*limits.LIMITS, "pending", "tickets", "screenshots"})
+"""The names of all limits."""
+
+_NEVER_SAID = {"sessions", "frame", "pending"}  # limits that do not refuse as ``limit-NAME``
+
+_BY_PROXY = {
+    1012: "restarting",
+    4408: "idle",
+    4410: "taken-over",
+    4411: "expired",
+    4412: "max-age",
+    4499: "kicked",
+}
+_BY_PEER = ("client-gone", "upstream-closed", "upstream-refused", "protocol-error", "message-too-big")
+_FAILED = ("aborted", "failed")
+_CODES = range(1000, 1015)  # RFC 6455 section 7.4.1 and what was registered since
+
+
+def _slugs(kind: type[exceptions.Refused]) -> Iterator[str]:
+    """Yield the slug of a kind of refusal, and of all its kinds."""
+    yield kind.slug
+    for leaf in kind.__subclasses__():
+        if leaf.__module__ == exceptions.__name__ and leaf is not exceptions.LimitExceeded:
+            yield from _slugs(leaf)
+
+
+REFUSALS = frozenset(
+    {*_slugs(exceptions.Refused), *(f"limit-{name}" for name in ALL_LIMITS - _NEVER_SAID), OTHER}
+)
+"""Every cause of a refusal."""
+
+ENDINGS = frozenset(
+    {
+        *_BY_PROXY.values(),
+        *_BY_PEER,
+        *_FAILED,
+        *(f"close-{code}" for code in (*_CODES, "3xxx", "4xxx", "none")),
+        OTHER,
+    }
+)
+"""Every cause of a session's end."""
+
+
+def refusal_cause(slug: str) -> str:
+    """Return a refusal's slug if it is one of ours."""
+    return slug if slug in REFUSALS else OTHER
+
+
+def ending_cause(ending: Ending) -> str:
+    """Return why a session ended, one of :data:`ENDINGS`.
+
+    A peer's own Close counts by its code: ``close-1000``, ``close-4xxx``, ``close-none``.
+    """
+    code, slug = ending.code, ending.reason.partition(":")[0]
+    if ending.by == "proxy":
+        if code is None:
+            return slug if slug in _FAILED else OTHER
+        return _BY_PROXY.get(code, OTHER)
+    if slug in _BY_PEER:
+        return slug
+    if code is None:
+        return "close-none"
+    if code in _CODES:
+        return f"close-{code}"
+    return f"close-{code // 1000}xxx" if 3000 <= code < 5000 else OTHER

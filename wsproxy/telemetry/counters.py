@@ -1,0 +1,228 @@
+"""How many sessions one server has and had, how they went, and how much they carried."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+from ..protocol.closing import Ending, Leg
+from .causes import ALL_LIMITS, ENDINGS, REFUSALS, ending_cause, refusal_cause
+from .histogram import Histogram, Observations
+
+__all__ = ["Counted", "Counters", "Numbers", "Tally"]
+
+_SESSION_SECONDS = Histogram.empty(1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+_QUICK_SECONDS = Histogram.empty(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LEGS = frozenset(leg.value for leg in Leg)
+_ENDED_BY = (*_LEGS, "proxy")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often what happened, by one word of a closed set.
+
+    :ivar words: the set.
+    :ivar counts: what is missing has not happened.
+    """
+
+    words: frozenset[str]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.words, dict(Counter(self.counts) + Counter(other.counts)))
+
+    def to_json(self) -> dict[str, int]:
+        """Return what :meth:`from_json` takes."""
+        return dict(self.counts)
+
+    def from_json(self, found: object) -> Tally:
+        """Read another one of the same words.
+
+        :raises ValueError: if it is something else.
+        """
+        if not isinstance(found, Mapping) or not found.keys() <= self.words:
+            raise ValueError("this is no tally")
+        if not all(type(count) is int and count >= 0 for count in found.values()):
+            raise ValueError("this is no tally")
+        return Tally(self.words, dict(found))
+
+
+_REFUSED = Tally(REFUSALS)
+_ENDED = Tally(frozenset(f"{by} {cause}" for by in _ENDED_BY for cause in ENDINGS))
+_LIMITS = Tally(ALL_LIMITS)
+_HANDSHAKES = Tally(_LEGS)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What was counted, at one moment.
+
+    :ivar connections: clients that are connected, in whatever phase.
+    :ivar sessions: sessions that are open.
+    :ivar opened: sessions that were opened so far.
+    :ivar bytes_up: bytes received from clients so far, in sessions.
+    :ivar bytes_down: bytes received from upstreams so far, in sessions.
+    :ivar turned_away: connections closed so far because too many had not proved themselves.
+    :ivar refused: clients refused so far, by :data:`.REFUSALS`.
+    :ivar ended: sessions that ended so far, by who ended them and :data:`.ENDINGS`.
+    :ivar limits: how often each limit was hit so far, by :data:`.ALL_LIMITS`.
+    :ivar handshakes: handshakes that failed so far, by leg.
+    :ivar session_seconds: how long the sessions were that have ended.
+    :ivar dial_seconds: how long it took to open the upstreams of those that opened.
+    :ivar first_byte_seconds: how long it then took until the first byte came from them.
+    :ivar screenshot_seconds: how long it took to get the pictures of screens.
+    :ivar client_ping_seconds: how long clients took to answer our pings.
+    :ivar upstream_ping_seconds: how long upstreams did.
+    """
+
+    connections: int = 0
+    sessions: int = 0
+    opened: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    turned_away: int = 0
+    refused: Tally = _REFUSED
+    ended: Tally = _ENDED
+    limits: Tally = _LIMITS
+    handshakes: Tally = _HANDSHAKES
+    session_seconds: Histogram = _SESSION_SECONDS
+    dial_seconds: Histogram = _QUICK_SECONDS
+    first_byte_seconds: Histogram = _QUICK_SECONDS
+    screenshot_seconds: Histogram = _QUICK_SECONDS
+    client_ping_seconds: Histogram = _QUICK_SECONDS
+    upstream_ping_seconds: Histogram = _QUICK_SECONDS
+
+    def __add__(self, other: Numbers) -> Numbers:
+        return Numbers(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.connections} connections, {self.sessions} sessions, {self.opened} opened so far, "
+            f"{self.bytes_up} bytes up, {self.bytes_down} bytes down, "
+            f"{self.turned_away} closed before authentication"
+        )
+
+    def totals(self) -> Numbers:
+        """Return what remains true when all that is open has ended."""
+        return replace(self, connections=0, sessions=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value if type(value) is int else value.to_json() for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, found: object) -> Numbers:
+        """Read what another process sent.
+
+        :raises ValueError: if it is something else.
+        """
+        if not isinstance(found, Mapping) or found.keys() != {item.name for item in fields(cls)}:
+            raise ValueError("these are no numbers")
+        return cls(**{item.name: _read(item.default, found[item.name]) for item in fields(cls)})
+
+
+def _read(kind: Any, found: object) -> Any:
+    """Read a number, or a value of the same kind as ``kind``."""
+    if type(kind) is not int:
+        return kind.from_json(found)
+    if type(found) is not int or found < 0:
+        raise ValueError("these are no numbers")
+    return found
+
+
+class Counted(Protocol):
+    """A session that is being relayed."""
+
+    @property
+    def bytes_up(self) -> int: ...
+
+    @property
+    def bytes_down(self) -> int: ...
+
+
+class Counters:
+    """Counts the sessions of one server. Safe from every thread; waits for nothing but others that count.
+
+    :param hits: returns how often each limit was hit that is counted elsewhere.
+    """
+
+    def __init__(self, hits: Callable[[], Mapping[str, int]] = dict) -> None:
+        self._hits = hits
+        # Guards the attributes below.
+        self._lock = threading.Lock()
+        self._open: set[Counted] = set()
+        # By the names in Numbers; without what the open sessions have carried so far.
+        self._values: dict[str, Any] = {item.name: item.default for item in fields(Numbers)}
+        self._observed = {
+            name: Observations(value) for name, value in self._values.items() if isinstance(value, Histogram)
+        }
+        self._tallies = {name: Counter[str]() for name in ("refused", "ended", "handshakes")}
+
+    def add(self, session: Counted, dial_seconds: float) -> None:
+        """Count a session from now on.
+
+        :param dial_seconds: how long it took to open its upstream.
+        """
+        with self._lock:
+            self._open.add(session)
+            self._values["opened"] += 1
+            self._observed["dial_seconds"].observe(dial_seconds)
+
+    def remove(self, session: Counted, ending: Ending, seconds: float) -> None:
+        """Count a session as ended, with what it carried and how long it was."""
+        with self._lock:
+            self._open.remove(session)
+            self._values["bytes_up"] += session.bytes_up
+            self._values["bytes_down"] += session.bytes_down
+            self._tallies["ended"][f"{ending.by} {ending_cause(ending)}"] += 1
+            self._observed["session_seconds"].observe(seconds)
+
+    def turn_away(self) -> None:
+        """Count a connection that was closed because too many had not proved themselves."""
+        with self._lock:
+            self._values["turned_away"] += 1
+
+    def refuse(self, slug: str) -> None:
+        """Count a client that was refused."""
+        with self._lock:
+            self._tallies["refused"][refusal_cause(slug)] += 1
+
+    def fail_handshake(self, leg: Leg) -> None:
+        """Count a handshake that failed: TLS with a client, or anything up to the 101 of an upstream."""
+        with self._lock:
+            self._tallies["handshakes"][leg.value] += 1
+
+    def first_byte(self, seconds: float) -> None:
+        """Count the time from the client's 101 to the first byte of its upstream."""
+        with self._lock:
+            self._observed["first_byte_seconds"].observe(seconds)
+
+    def take_screenshot(self, seconds: float) -> None:
+        """Count a picture that the API was asked for, and how long that took."""
+        with self._lock:
+            self._observed["screenshot_seconds"].observe(seconds)
+
+    def ping(self, leg: Leg, seconds: float) -> None:
+        """Count the time from a ping of ours to its answer."""
+        with self._lock:
+            self._observed[f"{leg.value}_ping_seconds"].observe(seconds)
+
+    def numbers(self, connections: int) -> Numbers:
+        """Return everything at this moment; ``connections`` is counted elsewhere."""
+        with self._lock:
+            values, sessions = dict(self._values), list(self._open)
+            for name, tally in self._tallies.items():
+                values[name] = Tally(values[name].words, dict(tally))
+            for name, observed in self._observed.items():
+                values[name] = observed.histogram()
+        hits = {name: values["refused"].counts.get(f"limit-{name}", 0) for name in ("tickets", "screenshots")}
+        hits["pending"] = values["turned_away"]
+        values["limits"] = Tally(ALL_LIMITS, {**self._hits(), **hits})
+        values["connections"], values["sessions"] = connections, len(sessions)
+        values["bytes_up"] += sum(session.bytes_up for session in sessions)
+        values["bytes_down"] += sum(session.bytes_down for session in sessions)
+        return Numbers(**values)

@@ -1,0 +1,221 @@
+"""The numbers as Prometheus metrics. The only module that needs prometheus-client, the extra ``metrics``.
+
+That is imported when it is first used, and its global registry is left alone: each proxy has one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import ConfigError
+from ..protocol.closing import Leg
+from ..version import __version__
+from .causes import ALL_LIMITS, REFUSALS
+from .counters import Numbers
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry as CollectorRegistry  # for others to name
+    from prometheus_client.metrics_core import Metric as Family
+
+__all__ = ["METRICS", "Metric", "check_metrics", "exposition", "registry"]
+
+_REMEDY = "metrics need the package prometheus-client; pip install 'lab-orchestrator-ws-proxy-lib[metrics]'"
+
+
+Samples = Iterator[tuple[tuple[str, ...], Any]]
+"""The values of a metric's labels, each with the value, or the histogram, that they have."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    :ivar name: by which it is scraped; a counter's ends in ``_total``.
+    :ivar kind: "counter", "gauge" or "histogram".
+    :ivar help: what it says.
+    :ivar labels: names of its labels.
+    :ivar samples: makes its samples from numbers.
+    """
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...]
+    samples: Callable[[Numbers], Samples]
+
+
+def _one(name: str) -> Callable[[Numbers], Samples]:
+    """Return what yields one attribute of the numbers, without labels."""
+
+    def samples(numbers: Numbers) -> Samples:
+        yield (), getattr(numbers, name)
+
+    return samples
+
+
+def _ended(numbers: Numbers) -> Samples:
+    """Only what has happened: most ends of most sides never do."""
+    for word, count in sorted(numbers.ended.counts.items()):
+        by, _, cause = word.partition(" ")
+        yield (by, cause), count
+
+
+def _refused(numbers: Numbers) -> Samples:
+    for slug in sorted(REFUSALS):
+        yield (slug,), numbers.refused.counts.get(slug, 0)
+
+
+def _bytes(numbers: Numbers) -> Samples:
+    yield ("up",), numbers.bytes_up
+    yield ("down",), numbers.bytes_down
+
+
+def _pings(numbers: Numbers) -> Samples:
+    for leg in Leg:
+        yield (leg.value,), getattr(numbers, f"{leg.value}_ping_seconds")
+
+
+def _handshakes(numbers: Numbers) -> Samples:
+    for leg in Leg:
+        yield (leg.value,), numbers.handshakes.counts.get(leg.value, 0)
+
+
+def _limits(numbers: Numbers) -> Samples:
+    for name in sorted(ALL_LIMITS):
+        yield (name,), numbers.limits.counts.get(name, 0)
+
+
+def _version(numbers: Numbers) -> Samples:
+    yield (__version__,), 1
+
+
+METRICS = (
+    Metric("wsproxy_build_info", "gauge", "The version; always 1.", ("version",), _version),
+    Metric(
+        "wsproxy_connections", "gauge", "Connections of clients, in whatever phase.", (), _one("connections")
+    ),
+    Metric("wsproxy_sessions", "gauge", "Sessions that are open.", (), _one("sessions")),
+    Metric("wsproxy_sessions_opened_total", "counter", "Sessions that were opened.", (), _one("opened")),
+    Metric("wsproxy_sessions_ended_total", "counter", "Sessions that ended.", ("by", "cause"), _ended),
+    Metric("wsproxy_refused_total", "counter", "Clients that were refused.", ("reason",), _refused),
+    Metric(
+        "wsproxy_limits_hit_total", "counter", "Clients or frames that a limit was for.", ("limit",), _limits
+    ),
+    Metric(
+        "wsproxy_handshake_failures_total",
+        "counter",
+        "TLS handshakes with clients, and dials of the API, that failed.",
+        ("leg",),
+        _handshakes,
+    ),
+    Metric(
+        "wsproxy_received_bytes_total",
+        "counter",
+        "Bytes received in sessions: up from clients, down from the API.",
+        ("direction",),
+        _bytes,
+    ),
+    Metric(
+        "wsproxy_session_duration_seconds",
+        "histogram",
+        "How long sessions were.",
+        (),
+        _one("session_seconds"),
+    ),
+    Metric(
+        "wsproxy_dial_duration_seconds",
+        "histogram",
+        "How long it took to open the console at the API.",
+        (),
+        _one("dial_seconds"),
+    ),
+    Metric(
+        "wsproxy_first_byte_seconds",
+        "histogram",
+        "From the client's 101 to the first byte of the VM.",
+        (),
+        _one("first_byte_seconds"),
+    ),
+    Metric(
+        "wsproxy_screenshot_duration_seconds",
+        "histogram",
+        "How long it took to get the picture of a screen from the API.",
+        (),
+        _one("screenshot_seconds"),
+    ),
+    Metric(
+        "wsproxy_ping_round_trip_seconds",
+        "histogram",
+        "From a ping of the proxy to its answer.",
+        ("leg",),
+        _pings,
+    ),
+)
+"""Every metric."""
+
+
+def check_metrics() -> None:
+    """Check that metrics can be made.
+
+    :raises ConfigError: if prometheus-client is not installed.
+    """
+    try:
+        import prometheus_client  # noqa: F401
+    except ImportError:
+        raise ConfigError([_REMEDY]) from None
+
+
+def registry(read: Callable[[], Numbers]) -> CollectorRegistry:
+    """Return a registry of its own with every metric, for whatever prometheus-client does with registries.
+
+    :param read: returns the numbers; called for each scrape, by whichever thread that is in.
+    :raises ConfigError: if prometheus-client is not installed.
+    """
+    check_metrics()
+    from prometheus_client import CollectorRegistry
+
+    made = CollectorRegistry(auto_describe=False)
+    made.register(_Collector(read))
+    return made
+
+
+def exposition(numbers: Numbers, accept: str) -> tuple[str, bytes]:
+    """Return content type and body of an answer to a scrape.
+
+    :param accept: the Accept header of the request, "" without one.
+    :raises ConfigError: if prometheus-client is not installed.
+    """
+    made = registry(lambda: numbers)
+    from prometheus_client.exposition import choose_encoder
+
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(made)
+
+
+class _Collector:
+    """Makes the metrics from the numbers of the moment; nothing is counted twice."""
+
+    def __init__(self, read: Callable[[], Numbers]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Family]:
+        numbers = self._read()
+        for metric in METRICS:
+            yield _family(metric, numbers)
+
+
+def _family(metric: Metric, numbers: Numbers) -> Family:
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    if metric.kind == "histogram":
+        histograms = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for labels, value in metric.samples(numbers):
+            histograms.add_metric(labels, value.cumulative(), value.total)
+        return histograms
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = kind(metric.name, metric.help, labels=metric.labels)
+    for labels, value in metric.samples(numbers):
+        family.add_metric(labels, value)
+    return family

@@ -1,0 +1,142 @@
+"""What happens to sessions, told to the log, the audit log and the counters in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ..exceptions import Refused
+from ..protocol.closing import Ending
+from ..runtime.logs import get_logger
+from ..tokens.claims import Grant
+from .audit import AuditLog
+from .causes import ending_cause, refusal_cause
+from .counters import Counted, Counters
+
+__all__ = ["Reports", "admitted"]
+
+_connection = get_logger("wsproxy.connection")
+_session = get_logger("wsproxy.session")
+_operator = get_logger("wsproxy.admin")
+
+
+def admitted(grant: Grant, vmi: str, subresource: str) -> dict[str, Any]:
+    """Return what is known of a client, see :class:`Reports`, once its token was accepted."""
+    return {
+        "user": grant.user,
+        "namespace": grant.namespace,
+        "vmi": vmi,
+        "subresource": subresource,
+        "token_id": grant.token_id,
+    }
+
+
+class Reports:
+    """Reports on the sessions of one server. Safe from every thread; blocks for a line written to a file.
+
+    What is known of a session or client is a mapping: ``session`` and ``peer``; ``client``, an IP address,
+    once its request was read; ``user``, ``namespace``, ``vmi``, ``subresource`` and ``token_id`` once its
+    token was accepted.
+    """
+
+    def __init__(self, counters: Counters, audit: AuditLog) -> None:
+        self._counters = counters
+        self._audit = audit
+
+    def opened(self, about: Mapping[str, Any], session: Counted, dial_seconds: float) -> None:
+        """A session was opened, after so many seconds of dialling."""
+        self._counters.add(session, dial_seconds)
+        _session.info("session %s opened: %s", about["session"], _who(about), extra={"fields": about})
+        self._audit.write("open", about)
+
+    def ended(
+        self,
+        about: Mapping[str, Any],
+        session: Counted,
+        ending: Ending,
+        seconds: float,
+        close_not_sent: Collection[str],
+    ) -> None:
+        """A session ended.
+
+        :param close_not_sent: the legs that were to get a Close and did not.
+        """
+        self._counters.remove(session, ending, seconds)
+        fields = {
+            **about,
+            "seconds": round(seconds, 3),
+            "bytes_up": session.bytes_up,
+            "bytes_down": session.bytes_down,
+            "by": ending.by,
+            "cause": ending_cause(ending),
+            "code": ending.code,
+            "reason": ending.reason,
+            "close_not_sent": list(close_not_sent),
+        }
+        _session.info(
+            "session %s ended: by %s code %s %r after %.1f s, %d bytes up, %d bytes down%s: %s",
+            about["session"],
+            ending.by,
+            ending.code,
+            ending.reason,
+            seconds,
+            session.bytes_up,
+            session.bytes_down,
+            f", close not sent to {' and '.join(close_not_sent)}" if close_not_sent else "",
+            _who(about),
+            extra={"fields": fields},
+        )
+        self._audit.write("end", fields)
+
+    def refused(self, about: Mapping[str, Any], refused: Refused, level: int) -> None:
+        """A client was refused.
+
+        :param level: of the log line; the audit log has those of INFO, so that a flood fills no disk.
+        """
+        self._counters.refuse(refused.slug)
+        fields = {
+            **about,
+            "status": refused.status,
+            "cause": refusal_cause(refused.slug),
+            "reason": refused.slug,
+            "text": refused.message,
+            "detail": refused.log_detail,
+        }
+        _connection.log(
+            level,
+            "connection %s refused: %s: %d %s: %s%s",
+            about["session"],
+            _who(about),
+            refused.status,
+            refused.slug,
+            refused.message,
+            f" ({refused.log_detail})" if refused.log_detail else "",
+            extra={"fields": fields},
+        )
+        if level >= logging.INFO:
+            self._audit.write("refused", fields)
+
+    def kicked(self, by: Mapping[str, str], sessions: Sequence[str], tokens: Sequence[str]) -> None:
+        """The operator ended sessions.
+
+        :param by: what they, or the token, were chosen by; never a token.
+        :param sessions: their ids; each has its own report of its end.
+        :param tokens: ids of the tokens that are refused from now on.
+        """
+        fields = {"by": dict(by), "sessions": list(sessions), "tokens": list(tokens)}
+        _operator.info(
+            "kicked %d sessions by %s; %d tokens are refused from now on",
+            len(sessions),
+            ", ".join(f"{name} {value!r}" for name, value in by.items()),
+            len(tokens),
+            extra={"fields": fields},
+        )
+        self._audit.write("kicked", fields)
+
+
+def _who(about: Mapping[str, Any]) -> str:
+    text = f"client {about['peer']}"
+    if "vmi" in about:
+        text += f" user {about['user']!r} vmi {about['namespace']}/{about['vmi']}"
+    return text

@@ -1,0 +1,1 @@
+"""A simulated Kubernetes API with KubeVirt: its VMs, their consoles and its faults."""

@@ -1,0 +1,399 @@
+"""A stand-in for kube-apiserver, virt-api and virt-handler: a real server for tests and the demo."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from ...exceptions import TransportClosed
+from ...net.tls import accept_tls, server_context
+from ...net.transport import PlainTransport, Transport
+from ...runtime.deadline import Deadline
+from .backends import Backend
+from .certificates import CertificateAuthority
+from .cluster import Cluster, Upgrade
+from .connections import ConnectionServer
+from .console import FakeConsole, Wire
+from .http import (
+    Answer,
+    BadRequest,
+    Behaviour,
+    RecordedRequest,
+    parse_request,
+    read_body,
+    read_head,
+    send_answer,
+    send_bytes,
+    text_answer,
+    upgrade_head,
+)
+from .service_account import ServiceAccountDirectory
+from .vmi import FakeVMI
+
+__all__ = ["FakeKubeVirtAPI"]
+
+_SUBPROTOCOL = "plain.kubevirt.io"
+_HANDSHAKE_TIMEOUT = 10.0
+_STOP_TIMEOUT = 10.0
+_PLAIN = Behaviour()
+_OK = Answer(200, b"ok")
+
+
+def _random_token() -> str:
+    return f"sa-{secrets.token_urlsafe(32)}"
+
+
+class FakeKubeVirtAPI(Cluster):
+    """The part of a cluster that a console gateway talks to.
+
+    Serves from :meth:`start` (or ``with``) to :meth:`stop`, once; every public method and attribute may
+    be used from every thread. With TLS a bearer token is demanded, without (as behind ``kubectl proxy``)
+    none is.
+
+    :param host: what to listen on; port 0 is asked for unless ``port`` says otherwise.
+    :param tls: whether to speak TLS.
+    :param token: the bearer token; a random one if None.
+    :param names: further names in the server's certificate.
+    :param socket_buffer: bytes of the kernel's buffers, small ones make back-pressure come early.
+    :ivar requests: every request, appended before it is answered.
+    :ivar consoles: every session ever, in the order of their start.
+    :ivar errors: exceptions that no peer can cause: bugs of the stand-in or of a test's backend.
+    :ivar tls_failures: why TLS handshakes failed, one text each.
+    :ivar authority: with TLS and from the start on, what issued the certificate, and may issue others.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        *,
+        port: int = 0,
+        tls: bool = True,
+        token: str | None = None,
+        names: tuple[str, ...] = (),
+        socket_buffer: int | None = None,
+    ) -> None:
+        super().__init__(token if token is not None else _random_token(), demand_token=tls)
+        self.tls = tls
+        self.requests: list[RecordedRequest] = []
+        self.consoles: list[FakeConsole] = []
+        self.errors: list[BaseException] = []
+        self.tls_failures: list[str] = []
+        self._host, self._port, self._names, self._socket_buffer = host, port, names, socket_buffer
+        self._stopping = threading.Event()
+        # Guarded by _changed, as the lists above.
+        self._live: list[FakeConsole] = []
+        # Held by start, stop and the rotations, so that they do not overlap; guards what they assign.
+        self._lifecycle = threading.Lock()
+        self._server: ConnectionServer | None = None
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._account = ServiceAccountDirectory("")
+        self.authority: CertificateAuthority | None = None
+        self._context: ssl.SSLContext | None = None
+        self._ca_pem = b""
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def start(self) -> FakeKubeVirtAPI:
+        """Listen, write the service-account files, serve. Returns itself.
+
+        :raises OSError: if it cannot listen.
+        :raises RuntimeError: if it was started before.
+        """
+        with self._lifecycle:
+            if self._server is not None:
+                raise RuntimeError("a FakeKubeVirtAPI is started once")
+            server = ConnectionServer(
+                self._host, self._port, self._connection, self._fail, self._socket_buffer
+            )
+            self._server = server
+            self._directory = tempfile.TemporaryDirectory(prefix="fake-kubevirt-")
+            account = os.path.join(self._directory.name, "serviceaccount")
+            os.mkdir(account)
+            self._account = ServiceAccountDirectory(account)
+            self._account.write(token=self.token.encode(), namespace=b"wsproxy")
+            if self.tls:
+                self._new_authority()
+            server.start()
+        return self
+
+    def stop(self) -> None:
+        """End every session, join every thread, close every socket, remove the files.
+
+        Idempotent; a no-op before a start. Blocks at most ten seconds; a backend's thread that has not
+        ended by then is recorded in ``errors``.
+        """
+        with self._lifecycle:
+            if self._server is None or self._directory is None:
+                return
+            self._stopping.set()
+            alive = self._server.stop(Deadline(_STOP_TIMEOUT), self._kill_sessions)
+            for thread in alive:
+                self._fail(RuntimeError(f"thread {thread.name} did not end"))
+            self._directory.cleanup()
+            self._directory = None
+
+    def __enter__(self) -> FakeKubeVirtAPI:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _kill_sessions(self) -> None:
+        with self._changed:
+            live = list(self._live)
+        for console in live:
+            console.kill()
+
+    # -- what a client has to know ----------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        if self._server is None:
+            raise RuntimeError("not started")
+        port: int = self._server.address[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """``wss://HOST:PORT`` or ``ws://HOST:PORT``."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'wss' if self.tls else 'ws'}://{host}:{self.port}"
+
+    @property
+    def service_account(self) -> str:
+        """The directory that holds ``token``, ``ca.crt`` and ``namespace``, as in a pod."""
+        return self._account.path("")
+
+    @property
+    def token_file(self) -> str:
+        """The file that holds the bearer token."""
+        return self._account.path("token")
+
+    @property
+    def ca_file(self) -> str:
+        """The file that holds the authority's certificate; does not exist without TLS."""
+        return self._account.path("ca.crt")
+
+    def rotate_token(
+        self,
+        token: str | None = None,
+        *,
+        write_file: bool = True,
+        overlap: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Accept another token, and only that, from now on; return it.
+
+        :param token: a random one if None.
+        :param write_file: swap the token file too; without it the file holds the old one.
+        :param overlap: called while the old one is still accepted, as kubelet swaps it long before its end.
+        """
+        with self._lifecycle:
+            self.old_token, self.token = self.token, token if token is not None else _random_token()
+            if write_file and self._directory is not None:
+                self._account.write(token=self.token.encode())
+            overlap()
+            self.old_token = None
+            return self.token
+
+    def rotate_ca(self, overlap: Callable[[], None] | None = None) -> None:
+        """Make a new authority and server certificate for later connections, and swap ``ca_file``.
+
+        :param overlap: called twice while that file holds both authorities, as a cluster does it: before the
+            server changes its certificate, and after. Without it there is no such time.
+        :raises RuntimeError: without TLS, or if it does not serve.
+        """
+        with self._lifecycle:
+            if not self.tls or self._directory is None:
+                raise RuntimeError("there is no authority to rotate")
+            self._new_authority(overlap)
+
+    def show_certificate(self, certfile: str, keyfile: str) -> None:
+        """Show another certificate to later connections, expired perhaps, or of an authority nobody knows.
+
+        :param certfile: PEM; ``keyfile`` alike. :meth:`.CertificateAuthority.issue` returns both.
+        :raises OSError: if they cannot be read, or do not fit together.
+        :raises RuntimeError: without TLS, or if it does not serve.
+        """
+        with self._lifecycle:
+            if self._context is None:
+                raise RuntimeError("there is no certificate to change")
+            self._context = server_context(certfile, keyfile)
+
+    def _new_authority(self, overlap: Callable[[], None] | None = None) -> None:
+        assert self._lifecycle.locked() and self._directory is not None
+        authority = CertificateAuthority(self._directory.name)
+        certfile, keyfile = authority.issue((*self._names, self._host))
+        if overlap:
+            self._account.write(ca_crt=self._ca_pem + authority.ca_pem)
+            overlap()
+        self.authority, self._context = authority, server_context(certfile, keyfile)
+        if overlap:
+            overlap()
+        self._ca_pem = authority.ca_pem
+        self._account.write(ca_crt=self._ca_pem)
+
+    # -- what it saw ------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """How many TCP connections were accepted."""
+        return 0 if self._server is None else self._server.accepted
+
+    @property
+    def live(self) -> int:
+        """How many sessions have their socket open."""
+        with self._changed:
+            return len(self._live)
+
+    @property
+    def bytes_sent(self) -> int:
+        """The sum of every session's ``bytes_sent``."""
+        with self._changed:
+            return sum(console.bytes_sent for console in self.consoles)
+
+    @property
+    def bytes_received(self) -> int:
+        """The sum of every session's ``bytes_received``."""
+        with self._changed:
+            return sum(console.bytes_received for console in self.consoles)
+
+    def wait_for_requests(self, count: int, timeout: float = 10.0) -> list[RecordedRequest]:
+        """Wait until that many requests came in all, and return them.
+
+        :raises TimeoutError: if they do not come in time.
+        """
+        deadline = Deadline(timeout)
+        with self._changed:
+            while len(self.requests) < count:
+                self._changed.wait(deadline.remaining())
+            return list(self.requests)
+
+    def wait_until_idle(self, timeout: float = 10.0) -> bool:
+        """Wait until no session has its socket open; False if that takes longer than ``timeout``."""
+        return self.wait_for(lambda: not self._live, timeout)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 10.0) -> bool:
+        """Wait until ``condition`` holds; False if that takes longer than ``timeout``.
+
+        :param condition: about requests, sessions, ``errors`` or ``tls_failures``; is asked again when one
+            of them changed. It must not block.
+        """
+        with self._changed:
+            return self._changed.wait_for(condition, timeout)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self.errors.append(error)
+            self._changed.notify_all()
+
+    # -- one connection ---------------------------------------------------------------------------
+
+    def _connection(self, sock: socket.socket, wire: Wire, peer: Any) -> None:
+        try:
+            transport = self._transport(sock)
+        except (TransportClosed, TimeoutError) as exc:
+            with self._changed:
+                self.tls_failures.append(str(exc))
+                self._changed.notify_all()
+            return
+        try:
+            self._request(transport, wire, peer)
+        except (TransportClosed, TimeoutError, EOFError):
+            pass  # a client that left, or did not ask in time
+        finally:
+            transport.close()
+
+    def _transport(self, sock: socket.socket) -> Transport:
+        if self._context is None:
+            return PlainTransport(sock)
+        return accept_tls(sock, self._context, Deadline(_HANDSHAKE_TIMEOUT))
+
+    def _request(self, transport: Transport, wire: Wire, peer: Any) -> None:
+        deadline = Deadline(_HANDSHAKE_TIMEOUT)
+        try:
+            request = parse_request(read_head(transport, deadline), peer)
+            body = read_body(transport, request, deadline)
+        except BadRequest:
+            bad = text_answer(400, "400 Bad Request", (("Connection", "close"),))
+            return send_answer(transport, bad, _PLAIN, self._stopping)
+        vmi, outcome = self.decide(request, body)
+        behaviour = (vmi.behaviour if vmi is not None else None) or self.behaviour or _PLAIN
+        if isinstance(outcome, Upgrade) and not behaviour.replaces_upgrade:
+            return self._session(transport, wire, request, outcome, behaviour)
+        answer = behaviour.answer or (outcome if isinstance(outcome, Answer) else _OK)
+        silent = behaviour.hang or behaviour.raw is not None
+        self._record(request, None if silent else answer.status)
+        send_answer(transport, answer, behaviour, self._stopping)
+
+    def _record(self, request: RecordedRequest, status: int | None) -> None:
+        request.status = status
+        with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+
+    # -- one session ------------------------------------------------------------------------------
+
+    def _session(
+        self,
+        transport: Transport,
+        wire: Wire,
+        request: RecordedRequest,
+        upgrade: Upgrade,
+        behaviour: Behaviour,
+    ) -> None:
+        vmi = upgrade.vmi
+        offered = _SUBPROTOCOL in request.tokens("sec-websocket-protocol")
+        subprotocol = behaviour.subprotocol or (_SUBPROTOCOL if offered else None)
+        target = (vmi.namespace, vmi.name, upgrade.subresource)
+        console = FakeConsole(transport, wire, request, target, subprotocol)
+        self._begin(vmi, console)
+        try:
+            self._record(request, 101)
+            head = upgrade_head(request, subprotocol, behaviour)
+            if behaviour.coalesce:
+                console.hold_back(head)
+            else:
+                send_bytes(transport, head + behaviour.early, behaviour, self._stopping)
+            if not behaviour.eof:
+                self._serve(vmi.backend_for(upgrade.subresource), console)
+            console.finish()
+        finally:
+            console.close()
+            self._end(vmi, console)
+
+    def _serve(self, backend: Backend, console: FakeConsole) -> None:
+        try:
+            backend.serve(console)
+        except (TransportClosed, EOFError):
+            pass  # the connection's end
+        except Exception as exc:  # noqa: BLE001 - recorded
+            console.error = exc
+            # What a killed session runs into is no fault of its backend.
+            if not (console.killed.is_set() and isinstance(exc, OSError)):
+                self._fail(exc)
+
+    def _begin(self, vmi: FakeVMI, console: FakeConsole) -> None:
+        with self._changed:
+            self.consoles.append(console)
+            self._live.append(console)
+            taken_over = vmi.begin(console)
+            stopping = self._stopping.is_set()
+        for other in taken_over:
+            other.kill()
+        if stopping:  # stop() may have looked at the live sessions before this one was among them
+            console.kill()
+
+    def _end(self, vmi: FakeVMI, console: FakeConsole) -> None:
+        with self._changed:
+            self._live.remove(console)
+            vmi.end(console)

@@ -1,0 +1,214 @@
+"""What the stand-in API knows, and which answer a request deserves. No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote
+
+from .backends import Backend, Echo
+from .http import (
+    Answer,
+    Behaviour,
+    RecordedRequest,
+    json_answer,
+    status_answer,
+    text_answer,
+    upgrade_fault,
+)
+from .vmi import FakeVMI, vmi_not_found
+
+__all__ = ["Cluster", "Upgrade"]
+
+_GROUP = "subresources.kubevirt.io"
+_USER = "system:serviceaccount:wsproxy:wsproxy"
+_ROUTE = re.compile(
+    r"/apis/subresources\.kubevirt\.io/(?:v1|v1alpha3)/namespaces/([^/]+)/virtualmachineinstances/([^/]+)/"
+    r"(vnc/screenshot|vnc|console|usbredir|vsock|portforward/[0-9]+(?:/tcp|/udp)?)"
+)
+_SCREENSHOT = "vnc/screenshot"
+_KUBEVIRT_VERSIONS = tuple(f"/apis/{_GROUP}/{version}/version" for version in ("v1", "v1alpha3"))
+_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_UNAUTHORIZED = status_answer(401, "Unauthorized", "Unauthorized")
+_NO_RESOURCE = status_answer(404, "NotFound", "the server could not find the requested resource", {})
+_NO_METHOD = status_answer(
+    405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {}
+)
+_DOWN = text_answer(503, "service unavailable")
+_OK = Answer(200, b"ok", (("Content-Type", "text/plain; charset=utf-8"),))
+_VERSION = json_answer(200, {"major": "1", "minor": "33", "gitVersion": "v1.33.0", "platform": "linux/amd64"})
+_PUBLIC = {"/readyz": _OK, "/livez": _OK, "/healthz": _OK, "/version": _VERSION}
+# strconv.ParseBool, by which virt-api reads preserveSession.
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+
+
+class Upgrade(NamedTuple):
+    """The outcome of a request that is answered with 101."""
+
+    vmi: FakeVMI
+    subresource: str
+
+
+def _forbidden(namespace: str, name: str, subresource: str) -> Answer:
+    """Return kube-apiserver's answer to a service account without the role."""
+    resource = f"virtualmachineinstances/{subresource.partition('/')[0]}"
+    message = (
+        f'virtualmachineinstances.{_GROUP} "{name}" is forbidden: User "{_USER}" cannot get resource '
+        f'"{resource}" in API group "{_GROUP}" in the namespace "{namespace}"'
+    )
+    details = {"name": name, "group": _GROUP, "kind": "virtualmachineinstances"}
+    return status_answer(403, "Forbidden", message, details)
+
+
+class Cluster:
+    """Machines and permissions.
+
+    :ivar token: the bearer token that is accepted.
+    :ivar old_token: another one that is accepted, None for none.
+    :ivar behaviour: how requests are mistreated, unless their VMI has a behaviour of its own.
+    :ivar kubevirt_version: what KubeVirt says its version is; before 1.7 it throws out whoever has the
+        display when a screenshot is taken.
+    :ivar forbid: answer 403 to everything about VMIs, as without the role.
+    :ivar down: answer 503 to everything, as without virt-api.
+    """
+
+    def __init__(self, token: str, *, demand_token: bool) -> None:
+        self.token = token
+        self.old_token: str | None = None
+        self.behaviour: Behaviour | None = None
+        self.kubevirt_version = "v1.7.0"
+        self.forbid = False
+        self.down = False
+        self._demand_token = demand_token
+        # Guards what threads share and tests wait for: _vmis, every VMI's sessions, and in subclasses
+        # the attributes that say so.
+        self._changed = threading.Condition()
+        self._vmis: dict[tuple[str, str], FakeVMI] = {}
+
+    def add_vmi(
+        self,
+        name: str,
+        namespace: str = "default",
+        *,
+        backend: Backend | None = None,
+        console_backend: Backend | None = None,
+        screen: Callable[[], bytes] | None = None,
+        phase: str = "Running",
+        display: bool = True,
+        serial: bool = True,
+        behaviour: Behaviour | None = None,
+    ) -> FakeVMI:
+        """Add a VMI, or replace the one of that name; its sessions go on then.
+
+        :param backend: what serves its sessions; :class:`Echo` if None.
+        :param console_backend: what serves its serial console, if that is something else.
+        :param screen: returns its screen as the bytes of a PNG file, for each screenshot; it may block.
+            Without one the screen is small and grey.
+        """
+        vmi = FakeVMI(
+            name,
+            namespace,
+            backend or Echo(),
+            self._changed,
+            console_backend=console_backend,
+            screen=screen,
+            phase=phase,
+            display=display,
+            serial=serial,
+            behaviour=behaviour,
+        )
+        with self._changed:
+            self._vmis[namespace, name] = vmi
+        return vmi
+
+    def remove_vmi(self, name: str, namespace: str = "default") -> None:
+        """Remove a VMI and drop its sessions; later requests for it get 404.
+
+        :raises KeyError: if there is none of that name.
+        """
+        with self._changed:
+            vmi = self._vmis.pop((namespace, name))
+        vmi.drop_sessions()
+
+    def decide(self, request: RecordedRequest, body: bytes) -> tuple[FakeVMI | None, Answer | Upgrade]:
+        """Return the VMI that a request names, if it exists, and what the request deserves."""
+        path, _, query = request.target.partition("?")
+        # The aggregator decodes and encodes the path again: an escaped slash is a slash to virt-api.
+        path = unquote(path)
+        route = _ROUTE.fullmatch(path)
+        if route is None:
+            return None, self._refusal(request) or self._other(request.method, path, body)
+        namespace, name, subresource = route.groups()
+        with self._changed:
+            vmi = self._vmis.get((namespace, name))
+        refusal = self._refusal(request)
+        if refusal is None and self.forbid:
+            refusal = _forbidden(namespace, name, subresource)
+        if refusal is None and request.method != "GET":
+            refusal = _NO_METHOD
+        if refusal is not None:
+            return vmi, refusal
+        return vmi, self._open(request, vmi, name, subresource, query)
+
+    def _open(
+        self, request: RecordedRequest, vmi: FakeVMI | None, name: str, subresource: str, query: str
+    ) -> Answer | Upgrade:
+        if subresource == _SCREENSHOT:
+            return self._screenshot(vmi, name)
+        if vmi is None:
+            return vmi_not_found(name)
+        preserve = parse_qs(query).get("preserveSession", [""])[0] in _TRUE
+        if (refusal := vmi.refusal(subresource, preserve)) is not None:
+            return refusal
+        if upgrade_fault(request) is not None:
+            return text_answer(400, "Bad Request\n", (("Sec-Websocket-Version", "13"),))
+        return Upgrade(vmi, subresource)
+
+    def _screenshot(self, vmi: FakeVMI | None, name: str) -> Answer:
+        """Return a VMI's screen. All that keeps virt-api from that is a 500, in words of its own."""
+        refusal = vmi.refusal("vnc", preserve=False) if vmi else vmi_not_found(name)
+        if vmi is None or refusal is not None:
+            assert refusal is not None
+            return text_answer(500, json.loads(refusal.body)["message"])
+        if self._takes_pictures_by_vnc():
+            for console in vmi.sessions:
+                if console.subresource == "vnc":
+                    console.kill()
+        return Answer(200, vmi.screen(), (("Content-Type", "image/png"),))
+
+    def _takes_pictures_by_vnc(self) -> bool:
+        release = re.match(r"v(\d+)\.(\d+)\.", self.kubevirt_version)
+        return release is not None and (int(release[1]), int(release[2])) < (1, 7)
+
+    def _refusal(self, request: RecordedRequest) -> Answer | None:
+        """Return what is wrong with everything that this client asks."""
+        if self.down:
+            return _DOWN
+        if not self._demand_token:
+            return None
+        given = request.values("authorization")
+        if not given and request.target.partition("?")[0] in _PUBLIC:
+            return None
+        accepted = [[f"Bearer {token}"] for token in (self.token, self.old_token) if token is not None]
+        return None if given in accepted else _UNAUTHORIZED
+
+    def _other(self, method: str, path: str, body: bytes) -> Answer:
+        if path == _ACCESS_REVIEWS and method == "POST":
+            return self._access_review(body)
+        if path in _KUBEVIRT_VERSIONS and method == "GET":
+            return json_answer(200, {"gitVersion": self.kubevirt_version, "platform": "linux/amd64"})
+        return _PUBLIC.get(path, _NO_RESOURCE) if method == "GET" else _NO_RESOURCE
+
+    def _access_review(self, body: bytes) -> Answer:
+        """Return whether the service account may do what the review asks about; ``forbid`` decides."""
+        try:
+            review: Any = json.loads(body)
+            spec = review["spec"]
+        except (ValueError, KeyError, TypeError):
+            return status_answer(400, "BadRequest", "the object provided is unrecognized")
+        status = {"allowed": not self.forbid}
+        kind = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
+        return json_answer(201, {**kind, "metadata": {}, "spec": spec, "status": status})

@@ -1,0 +1,1 @@
+"""Clients of a console: raw bytes, RFB messages, a viewer that knows the picture."""

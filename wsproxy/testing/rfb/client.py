@@ -1,0 +1,149 @@
+"""A viewer of a console: RFB over a WebSocket, as a browser has it, but for tests.
+
+The errors are those of :mod:`.console_errors` and :mod:`.rfb_viewer`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Sequence
+from typing import Any, final
+
+from ...protocol.routing import host_and_port
+from ...proxy import WebsocketProxy
+from ..kubevirt.websocket_stream import WebSocketStream, open_websocket
+from .errors import ConsoleClosed, ConsoleRefused, RFBRefused, UpgradeRefused
+from .raw_client import client_context
+from .viewer import PictureTimeout, RFBViewer
+
+__all__ = [
+    "ConsoleClosed",
+    "ConsoleRefused",
+    "PictureTimeout",
+    "RFBClient",
+    "RFBRefused",
+    "UpgradeRefused",
+    "WebSocketStream",
+    "open_websocket",
+    "viewer_url",
+]
+
+
+@final
+class RFBClient(RFBViewer):
+    """A console that is open: look with :meth:`screenshot`, act with :meth:`type` and :meth:`click`.
+
+    ::
+
+        with RFBClient(proxy, token, "ubuntu") as vm:
+            vm.type("uname -a\\n")
+            vm.wait_until(lambda image: image.find((166, 226, 160)) is not None)
+
+    Everything is as in :class:`.RFBViewer`. The constructor blocks until the RFB handshake is over, and
+    leaves no connection behind when it raises.
+
+    :param console: the console's whole URL, ``ws://`` or ``wss://``; or where the proxy is: its host and
+        port, or a :class:`.WebsocketProxy` that runs. The latter two want a token and a VMI.
+    :param token: see :func:`~wsproxy.tokens.make_token`.
+    :param vmi: the VMI's name; ``NAME/SUBRESOURCE`` for another subresource.
+    :param timeout: seconds that each operation may take that is not given its own: this one, too.
+    :param header: further lines ``Name: value`` of the opening handshake.
+    :param origin: the page's origin, as a browser sends it; by default none, and refusals come by HTTP.
+    :param subprotocols: what to offer.
+    :param ca_file: authorities (PEM) of the certificate behind a ``wss://`` URL; by default the system's.
+        With it, host and port are taken to be those of a proxy that speaks TLS.
+    :param tls: the same as an :class:`ssl.SSLContext`.
+    :raises ConsoleRefused: with HTTP status or close code, slug and message, if the console is not opened.
+    :raises ConsoleClosed: if the connection ends before.
+    :raises OSError: if the server cannot be reached, or its certificate is not trusted.
+    :raises TimeoutError: if that takes too long.
+    :raises RFBError: if what answers is no RFB server without a password.
+    :raises ValueError: for a URL or arguments that mean nothing.
+    """
+
+    def __init__(
+        self,
+        console: str | tuple[str, int] | WebsocketProxy,
+        token: str | None = None,
+        vmi: str | None = None,
+        *,
+        timeout: float = 10.0,
+        header: Iterable[str] = (),
+        origin: str | None = None,
+        subprotocols: Sequence[str] = (),
+        ca_file: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        context = client_context(ca_file) if ca_file is not None else tls
+        url = viewer_url(console, token, vmi, context is not None)
+        self._open(url, timeout, header=header, origin=origin, subprotocols=subprotocols, tls=context)
+        try:
+            self.handshake()
+        except RFBRefused as refused:
+            raise self._with_close(refused) from None
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        timeout: float = 10.0,
+        *,
+        header: Iterable[str] = (),
+        origin: str | None = None,
+        subprotocols: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> RFBClient:
+        """Open a URL and return a client before its RFB handshake: for tests that look at this itself.
+
+        Otherwise as the constructor.
+        """
+        client = cls.__new__(cls)
+        client._open(url, timeout, header=header, origin=origin, subprotocols=subprotocols, tls=tls)
+        return client
+
+    def _open(self, url: str, timeout: float, **options: Any) -> None:
+        super().__init__(WebSocketStream(open_websocket(url, timeout, **options), timeout), timeout)
+
+    def close(self, code: int = 1000) -> None:
+        """Send Close with a code, wait for the answer, and end the connection.
+
+        Idempotent, never raises. Blocks for the client's timeout at most.
+        """
+        assert isinstance(self.stream, WebSocketStream)
+        self.stream.close(code)
+
+    def _with_close(self, refused: RFBRefused) -> RFBRefused:
+        """Return a refusal with what the Close frame behind it says, if one comes."""
+        try:
+            return RFBRefused(refused.reason, self.wait_closed())
+        except TimeoutError:
+            return refused
+        finally:
+            self.close()
+
+
+def viewer_url(
+    console: str | tuple[str, int] | WebsocketProxy, token: str | None, vmi: str | None, secure: bool = False
+) -> str:
+    """Return the URL that a :class:`RFBClient` opens, of arguments as it takes them.
+
+    Unlike :meth:`.WebsocketProxy.console_url` it lets everything pass that a test may want to see refused.
+
+    :param secure: whether an address is that of a proxy that speaks TLS.
+    :raises ValueError: if too few or too many are given.
+    """
+    if isinstance(console, str):
+        if token is not None or vmi is not None:
+            raise ValueError("a URL holds token and VMI: give them with the proxy or its address")
+        return console
+    if token is None or vmi is None:
+        raise ValueError("a token and the name of a VMI are needed, unless the console's whole URL is given")
+    prefix = ""
+    if isinstance(console, WebsocketProxy):
+        secure, prefix = console.config.tls_cert is not None, console.config.host_path_prefix or ""
+        console = console.address
+    path = "/".join(part for part in (prefix.strip("/"), token, vmi) if part)
+    return f"{'wss' if secure else 'ws'}://{host_and_port(*console)}/{path}"

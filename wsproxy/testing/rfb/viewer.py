@@ -1,0 +1,338 @@
+"""A viewer for tests: RFB 3.8 (RFC 6143) over any byte stream.
+
+Errors of a viewer, besides those of :mod:`.console_errors`::
+
+    TimeoutError
+    └── PictureTimeout    the picture that was waited for did not come
+    RFBError              the server sent something that is not RFB
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from ...protocol.rfb import SECURITY_NONE, VERSION_3_8, RFBError, parse_version
+from ...runtime.deadline import Deadline
+from ..screen.canvas import Rectangle
+from ..screen.image import Image
+from .errors import ABNORMAL, ConsoleClosed, RFBRefused
+from .keysyms import chord, strokes
+from .messages import (
+    RGBX,
+    SECURITY_OK,
+    Encoding,
+    FramebufferUpdateRequest,
+    PointerEvent,
+    ServerInit,
+    SetEncodings,
+    SetPixelFormat,
+)
+from .updates import (
+    Bell,
+    CopyRectangle,
+    CutText,
+    Framebuffer,
+    NewSize,
+    RawRectangle,
+    ServerMessage,
+    ServerParser,
+    UpdateEnd,
+)
+
+__all__ = ["ByteStream", "PictureTimeout", "RFBViewer"]
+
+_CHUNK = 65536
+_MAX_REASON = 65536  # bytes of a refusal's reason; a name is bounded by it as well
+_GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
+
+_Self = TypeVar("_Self", bound="RFBViewer")
+
+
+class PictureTimeout(TimeoutError):
+    """The picture that was waited for did not come in time.
+
+    :ivar image: the last picture that did, to look at: ``image.save("seen.png")``.
+    """
+
+    def __init__(self, seconds: float, image: Image) -> None:
+        super().__init__(f"the screen did not become what was waited for within {seconds:g} s")
+        self.image = image
+
+
+class ByteStream(Protocol):
+    """What a viewer speaks over; a :class:`socket.socket` is one.
+
+    ``recv`` blocks and returns at least one byte, or ``b""`` at the end. It may raise TimeoutError after a
+    while of its own: the viewer then asks again until its operation's timeout is over. A ``recv`` that never
+    does cannot be bounded by the viewer.
+    """
+
+    def recv(self, max_bytes: int, /) -> bytes: ...
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class RFBViewer:
+    """A viewer without a window. Owns the stream: :meth:`close`, or leaving the context, closes it.
+
+    Every method may raise :class:`.ConsoleClosed`, RFBError, or TimeoutError; after one of them the viewer
+    can only be closed, but after TimeoutError from :meth:`screenshot` or a ``wait`` method it goes on. One
+    thread at a time.
+
+    :param stream: connected, and nothing read of it; see :class:`.ByteStream`.
+    :param timeout: seconds that an operation may take without its own, as far as the stream lets it.
+    :ivar name: what the server calls its desktop; "" before the handshake.
+    :ivar bells: how often the server rang, as far as was read.
+    :ivar cut_text: the server's clipboard, Latin-1; ``b""`` before it was set.
+    """
+
+    def __init__(self, stream: ByteStream, timeout: float = 10.0) -> None:
+        self.stream = stream
+        self.name = ""
+        self.bells = 0
+        self.cut_text = b""
+        self._timeout = timeout
+        self._pending = bytearray()  # bytes of the handshake not looked at yet
+        self._parser = ServerParser()
+        self._ready: Iterator[ServerMessage] = iter(())
+        self._framebuffer = Framebuffer(1, 1)
+        self._requested = False
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The screen's width and height in pixels; (1, 1) before the handshake."""
+        return self._framebuffer.size
+
+    def handshake(self, timeout: float | None = None) -> None:
+        """Go through the RFB handshake with security type None (RFC 6143 section 7.1); blocks.
+
+        :raises RFBRefused: if the server refuses; the reason is the server's.
+        """
+        deadline = self._deadline(timeout)
+        if parse_version(self._take(12, deadline)) < (3, 8):
+            raise RFBError("the server does not speak RFB 3.8")
+        self._send(VERSION_3_8)
+        self._agree_on_security(deadline)
+        self._send(b"\x01")  # ClientInit: other viewers may stay
+        head = self._take(ServerInit.HEAD, deadline)
+        self._start(ServerInit.parse(head + self._take_counted(ServerInit.name_length(head), deadline)))
+
+    # --- looking ---
+
+    def screenshot(self, timeout: float | None = None) -> Image:
+        """Ask for the whole screen and return it once every pixel has come; blocks."""
+        deadline = self._deadline(timeout)
+        missing = self._ask_for_all()
+        # Not "the next update": that one may answer an earlier request.
+        while missing:
+            message = self._next_message(deadline)
+            if isinstance(message, NewSize):
+                missing = self._ask_for_all()
+            elif isinstance(message, RawRectangle | CopyRectangle):
+                missing = [rest for area in missing for rest in area.difference(message.area)]
+        return self._framebuffer.image()
+
+    def wait_until(self, predicate: Callable[[Image], bool], timeout: float | None = None) -> Image:
+        """Watch the screen until a picture of it satisfies a condition, and return that picture; blocks.
+
+        The server says when something changes; nothing is polled.
+
+        :param predicate: is shown each picture, the present one first.
+        :raises PictureTimeout: if there is no such picture in time; it has the last one.
+        """
+        seconds = self._timeout if timeout is None else timeout
+        deadline = Deadline(seconds)
+        image = self.screenshot(deadline.remaining())
+        while not predicate(image):
+            try:
+                self._await_update(deadline)
+            except TimeoutError as exc:
+                raise PictureTimeout(seconds, image) from exc
+            image = self._framebuffer.image()
+        return image
+
+    def wait_for_change(
+        self, before: Image, *, area: tuple[int, int, int, int] | None = None, timeout: float | None = None
+    ) -> Image:
+        """Watch the screen until it differs from an earlier picture, and return it; as :meth:`wait_until`.
+
+        :param area: look at this part only: x, y, width and height in pixels. Clocks and cursors change too.
+        """
+        if area is None:
+            return self.wait_until(lambda image: image != before, timeout)
+        part = before.crop(*area)
+        return self.wait_until(lambda image: image.size != before.size or image.crop(*area) != part, timeout)
+
+    def wait_closed(self, timeout: float | None = None) -> ConsoleClosed:
+        """Drop what still comes until the connection ends, and return how it ended; blocks."""
+        deadline = self._deadline(timeout)
+        try:
+            while True:
+                self._receive(deadline)
+        except ConsoleClosed as end:
+            return end
+
+    # --- doing ---
+
+    def type(self, text: str) -> None:
+        """Press and release the key of each character, with Shift where a US keyboard needs it.
+
+        A newline is Return, a backspace BackSpace. Blocks only if the server does not read; the machine need
+        not have taken notice when it returns.
+
+        :raises ValueError: if a character has no key.
+        """
+        self._send(strokes(text))
+
+    def key(self, *keys: int | str) -> None:
+        """Press keys in this order and release them in the opposite one: ``key("Control_L", "c")``.
+
+        :param keys: X names such as "Return" (see :data:`.KEYSYMS`), characters, or keysyms.
+        :raises ValueError: if there is no such key.
+        """
+        self._send(chord(keys))
+
+    def move(self, x: int, y: int) -> None:
+        """Move the pointer, no button down, to a place in pixels.
+
+        :raises ValueError: if that is outside of the screen.
+        """
+        self._send(self._pointer(0, x, y))
+
+    def click(self, x: int, y: int, button: int = 1) -> None:
+        """Press and release a button of the pointer at a place in pixels.
+
+        :param button: 1 is the left one, 2 the middle, 3 the right; 4 and 5 turn the wheel up and down.
+        :raises ValueError: if that is outside of the screen, or there is no such button.
+        """
+        self._send(self._pointer(_bit(button), x, y) + self._pointer(0, x, y))
+
+    def drag(self, start: tuple[int, int], end: tuple[int, int], button: int = 1) -> None:
+        """Press a button at one place, move the pointer to another, and release it there.
+
+        :param start: x and y in pixels; ``end`` alike.
+        :param button: as for :meth:`click`.
+        :raises ValueError: as :meth:`click` does.
+        """
+        down = _bit(button)
+        events = ((0, start), (down, start), (down, end), (0, end))
+        self._send(b"".join(self._pointer(buttons, *place) for buttons, place in events))
+
+    def close(self) -> None:
+        """End the connection. Idempotent."""
+        self.stream.close()
+
+    def _pointer(self, buttons: int, x: int, y: int) -> bytes:
+        width, height = self.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"({x}, {y}) is outside of the screen, which has {width} x {height} pixels")
+        return PointerEvent(buttons, x, y).encode()
+
+    # --- handshake ---
+
+    def _agree_on_security(self, deadline: Deadline) -> None:
+        offered = self._take(self._take(1, deadline)[0], deadline)
+        if not offered:
+            raise RFBRefused(self._take_reason(deadline))
+        if SECURITY_NONE not in offered:
+            raise RFBError(f"the server offers security types {list(offered)}, not None")
+        self._send(bytes((SECURITY_NONE,)))
+        if self._take(4, deadline) != SECURITY_OK:
+            raise RFBRefused(self._take_reason(deadline))
+
+    def _start(self, init: ServerInit) -> None:
+        self.name = init.name
+        self._framebuffer = Framebuffer(init.width, init.height)
+        encodings = SetEncodings((Encoding.COPY_RECT, Encoding.RAW, Encoding.DESKTOP_SIZE))
+        self._send(SetPixelFormat(RGBX).encode() + encodings.encode())
+        self._ready = self._parser.receive(bytes(self._pending))
+        self._pending.clear()
+
+    def _take_reason(self, deadline: Deadline) -> str:
+        length = int.from_bytes(self._take(4, deadline), "big")
+        return self._take_counted(length, deadline).decode("utf-8", "replace")
+
+    def _take_counted(self, length: int, deadline: Deadline) -> bytes:
+        if length > _MAX_REASON:
+            raise RFBError(f"a text of {length} bytes: at most {_MAX_REASON}")
+        return self._take(length, deadline)
+
+    def _take(self, length: int, deadline: Deadline) -> bytes:
+        while len(self._pending) < length:
+            self._pending += self._receive(deadline)
+        data = bytes(self._pending[:length])
+        del self._pending[:length]
+        return data
+
+    # --- updates ---
+
+    def _ask_for_all(self) -> list[Rectangle]:
+        """Ask for the whole screen and return it as what is missing."""
+        self._request(incremental=False)
+        return [Rectangle(0, 0, *self.size)]
+
+    def _await_update(self, deadline: Deadline) -> None:
+        if not self._requested:
+            self._request(incremental=True)
+        while not isinstance(self._next_message(deadline), UpdateEnd):
+            pass
+
+    def _request(self, *, incremental: bool) -> None:
+        self._send(FramebufferUpdateRequest(incremental, 0, 0, *self.size).encode())
+        self._requested = True
+
+    def _next_message(self, deadline: Deadline) -> ServerMessage:
+        """Return the next message, already applied."""
+        while (message := next(self._ready, None)) is None:
+            self._ready = self._parser.receive(self._receive(deadline))
+        self._framebuffer.apply(message)
+        if isinstance(message, UpdateEnd):
+            self._requested = False
+        elif isinstance(message, Bell):
+            self.bells += 1
+        elif isinstance(message, CutText):
+            self.cut_text = message.text
+        return message
+
+    def _receive(self, deadline: Deadline) -> bytes:
+        while True:
+            if deadline.passed:
+                raise TimeoutError("the server did not send in time what was waited for")
+            with suppress(TimeoutError):
+                try:
+                    data = self.stream.recv(_CHUNK)
+                except _GONE as exc:
+                    raise ConsoleClosed(ABNORMAL, str(exc)) from exc
+                if not data:
+                    raise ConsoleClosed(ABNORMAL, "the connection ended without a Close frame")
+                return data
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.stream.sendall(data)
+        except _GONE as exc:
+            # What the server said before it went, a Close perhaps, is still to be read.
+            raise self.wait_closed() from exc
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(self._timeout if timeout is None else timeout)
+
+
+def _bit(button: int) -> int:
+    """Return a button's bit in a PointerEvent (RFC 6143 section 7.5.5)."""
+    if not 1 <= button <= 8:
+        raise ValueError(f"there is no button {button}: they are 1 to 8")
+    return 1 << button - 1

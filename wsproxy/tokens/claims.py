@@ -1,0 +1,274 @@
+"""From a token's claims (RFC 7519) to what its holder may open. No I/O.
+
+Where a claim stands is configured, by JSON pointers (RFC 6901) through objects. By default it is the layout
+of LabOrchestrator's tokens::
+
+    {"id": 5, "exp": 1700000000.5, "lab_instance": {"lab_id": 1, "lab_instance_id": 2,
+     "namespace_name": "lab-1", "allowed_vmi_names": ["ubuntu"], "additional_data": {}}}
+
+Every claim that is used is checked for its type first, and names are compared as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..exceptions import BadToken, ConfigError, Forbidden, TokenExpired
+from ..protocol.routing import is_dns_label
+from ..state.denylist import TokenKey
+
+__all__ = ["ClaimRules", "Grant", "Pointer", "matches"]
+
+_MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z; a time in milliseconds lies beyond it
+_MAX_ID = 2**63
+_MAX_USER = 255  # OpenID Connect Core 1.0 section 2: sub
+_SHORT_WORD = re.compile(r"[!-~]{1,64}")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What the holder of a token may open.
+
+    :ivar user: who it is.
+    :ivar namespace: the one namespace.
+    :ivar vmis: names of virtual machine instances in it.
+    :ivar expires_at: UNIX time from which on it is void, leeway included; ``math.inf`` for never.
+    :ivar token_id: names the token in logs and lists, without giving it away: its ``jti`` claim if that is a
+        short word, else made from its hash.
+    :ivar patterns: whether ``*`` in ``vmis`` stands for any characters; otherwise it matches nothing.
+    :ivar may_take_over: whether it may take a console from who has it, where consoles can be taken over.
+    :ivar token_key: by what its token is known when that is revoked; None if there is none.
+    """
+
+    user: str | int
+    namespace: str
+    vmis: tuple[str, ...]
+    expires_at: float
+    token_id: str
+    patterns: bool = False
+    may_take_over: bool = True
+    token_key: TokenKey | None = field(default=None, repr=False, compare=False)
+
+    def seconds_left(self) -> float:
+        """Return how long the token is still valid; negative once it is not."""
+        return self.expires_at - time.time()
+
+    def authorize(self, vmi: str, namespace: str | None = None) -> None:
+        """Check that ``vmi`` may be opened, and that ``namespace``, if given, is the granted one.
+
+        :raises Forbidden: if not.
+        """
+        if namespace not in (None, self.namespace) or not self._allows(vmi):
+            raise Forbidden("the token does not allow this VMI")
+
+    def _allows(self, vmi: str) -> bool:
+        return vmi in self.vmis or (self.patterns and any(matches(name, vmi) for name in self.vmis))
+
+
+class Pointer:
+    """Where a claim stands.
+
+    :param text: a JSON pointer such as ``/lab_instance/namespace_name``; in a name ``~1`` stands for ``/``
+        and ``~0`` for ``~``.
+    """
+
+    def __init__(self, text: str) -> None:
+        assert self.is_one(text)
+        self._text = text
+        names = text.split("/")[1:]
+        self._names = tuple(name.replace("~1", "/").replace("~0", "~") for name in names)
+
+    @staticmethod
+    def is_one(text: str) -> bool:
+        """Whether this is a pointer to something below the whole."""
+        return re.fullmatch(r"(/([^~/]|~[01])*)+", text) is not None
+
+    def find(self, claims: object) -> Any:
+        """Return what stands there, None if there is nothing; an array is not gone through."""
+        for name in self._names:
+            if not isinstance(claims, dict) or name not in claims:
+                return None
+            claims = claims[name]
+        return claims
+
+    def __str__(self) -> str:
+        return self._text
+
+
+_USER = (Pointer("/id"), Pointer("/sub"))
+_NAMESPACE = Pointer("/lab_instance/namespace_name")
+_VMIS = Pointer("/lab_instance/allowed_vmi_names")
+_TAKEOVER = Pointer("/may_take_over")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRules:
+    """What a token must say, and where it says what its holder may open.
+
+    :ivar issuers: the ``iss`` that are taken; empty for any and none.
+    :ivar audiences: what ``aud`` must hold one of; empty means that a token for any audience is refused.
+    :ivar leeway: seconds by which other clocks may be wrong.
+    :ivar eternal: whether a token without ``exp`` is taken.
+    :ivar user: where the user is; the first that is there counts.
+    :ivar takeover: where it says, by false, that consoles may not be taken over with it.
+    :ivar patterns: whether ``*`` in the name of a VMI stands for any characters.
+    :ivar namespaces: the only namespaces that are served; empty for all.
+    """
+
+    issuers: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    leeway: float = 0.0
+    eternal: bool = False
+    user: tuple[Pointer, ...] = _USER
+    namespace: Pointer = _NAMESPACE
+    vmis: Pointer = _VMIS
+    takeover: Pointer = _TAKEOVER
+    patterns: bool = False
+    namespaces: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls, *, user: Sequence[str], namespace: str, vmis: str, takeover: str = str(_TAKEOVER), **rest: Any
+    ) -> ClaimRules:
+        """Make rules of settings, which have text where the rules have pointers.
+
+        :raises ConfigError: listing every fault.
+        """
+        pointers = (
+            ("claim_user", tuple(user)),
+            ("claim_namespace", (namespace,)),
+            ("claim_vmis", (vmis,)),
+            ("claim_takeover", (takeover,)),
+        )
+        faults = [
+            f"{name} is {text!r}; it must be a JSON pointer such as /sub or /a/b"
+            for name, texts in pointers
+            for text in texts or ("",)
+            if not Pointer.is_one(text)
+        ]
+        if faults:
+            raise ConfigError(faults)
+        return cls(
+            user=tuple(map(Pointer, user)),
+            namespace=Pointer(namespace),
+            vmis=Pointer(vmis),
+            takeover=Pointer(takeover),
+            **rest,
+        )
+
+    def grant(self, claims: object, token_id: str, digest: bytes = b"") -> Grant:
+        """Return what the claims of a token with a right signature grant.
+
+        :param token_id: what names it if it has no ``jti`` that does.
+        :param digest: what it is revoked by if it has no ``jti``.
+        :raises TokenExpired: if its time is over.
+        :raises Forbidden: if its namespace is not served here.
+        :raises BadToken: for every other fault.
+        """
+        if not isinstance(claims, dict):
+            raise BadToken("the token's claims are not a JSON object")
+        self._check_parties(claims)
+        jti = claims.get("jti", "")
+        if not isinstance(jti, str):
+            raise BadToken("the token's jti claim must be a string")
+        expires_at = self._check_times(claims)
+        namespace = self.namespace.find(claims)
+        if not isinstance(namespace, str) or not is_dns_label(namespace):
+            raise BadToken(f"the token's claim {self.namespace} must be a Kubernetes namespace")
+        if self.namespaces and namespace not in self.namespaces:
+            raise Forbidden("the token's namespace is not served here")
+        vmis = self.vmis.find(claims)
+        if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):
+            raise BadToken(f"the token's claim {self.vmis} must be a list of strings")
+        takeover = self.takeover.find(claims)
+        if not isinstance(takeover, bool | None):
+            raise BadToken(f"the token's claim {self.takeover} must be true or false")
+        return Grant(
+            user=self._user(claims),
+            namespace=namespace,
+            vmis=tuple(vmis),
+            expires_at=expires_at,
+            token_id=jti if _SHORT_WORD.fullmatch(jti) else token_id,
+            patterns=self.patterns,
+            may_take_over=takeover is not False,
+            token_key=TokenKey(_digest(claims.get("iss"), jti) if jti else digest, expires_at),
+        )
+
+    def _check_parties(self, claims: Mapping[str, Any]) -> None:
+        if self.issuers and not _is_one_of(claims.get("iss"), self.issuers):
+            raise BadToken("the token is of another issuer")
+        if "aud" in claims or self.audiences:  # RFC 7519 section 4.1.3: whoever is not meant refuses
+            audience = claims.get("aud")
+            named = audience if isinstance(audience, list) else [audience]
+            if not any(_is_one_of(name, self.audiences) for name in named):
+                raise BadToken("the token is for another audience")
+
+    def _check_times(self, claims: Mapping[str, Any]) -> float:
+        now = time.time()
+        if (expires_at := _time(claims, "exp")) is None:
+            if not self.eternal:
+                raise BadToken("the token has no exp claim")
+            expires_at = math.inf
+        for name in ("nbf", "iat"):
+            begin = _time(claims, name)
+            if begin is not None and begin > now + self.leeway:
+                raise BadToken(f"the token is not valid yet, by its {name} claim")
+        if expires_at + self.leeway <= now:
+            raise TokenExpired("the token has expired")
+        return expires_at + self.leeway
+
+    def _user(self, claims: Mapping[str, Any]) -> str | int:
+        for pointer in self.user:
+            user = pointer.find(claims)
+            if user is not None:
+                break
+        if isinstance(user, int) and not isinstance(user, bool) and abs(user) < _MAX_ID:
+            return user
+        if isinstance(user, str) and len(user) <= _MAX_USER and user.isprintable():
+            return user
+        places = " or ".join(map(str, self.user))
+        raise BadToken(f"the token's claim {places} must be a short string or a whole number")
+
+
+def _is_one_of(name: object, expected: tuple[str, ...]) -> bool:
+    return isinstance(name, str) and name in expected
+
+
+def _digest(issuer: object, jti: str) -> bytes:
+    """Return what stands for a token: a ``jti`` is its issuer's (RFC 7519 section 4.1.7)."""
+    issuer = issuer if isinstance(issuer, str) else None
+    return hashlib.sha256(json.dumps([issuer, jti]).encode("ascii")).digest()
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    """Return a NumericDate (RFC 7519 section 2), None if there is none."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_TIME:
+        raise BadToken(f"the token's {name} claim must be a time in seconds")
+    return float(value)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether ``name`` fits, where ``*`` stands for any characters. Linear in both, whatever they are."""
+    first, *between = pattern.split("*")
+    if not between:
+        return pattern == name
+    last = between.pop()
+    if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in between:
+        at = name.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True

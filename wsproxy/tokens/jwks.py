@@ -1,0 +1,115 @@
+"""JWK Sets (RFC 7517): where one is, and the keys in it. No I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ..exceptions import ConfigError
+from ..protocol.routing import host_and_port
+from ..protocol.strict_json import parse_json
+from ..runtime.logs import get_logger
+from .keys import VerificationKey, key_of_jwk
+
+__all__ = ["JWKSLocation", "WebURL", "parse_jwks"]
+
+logger = get_logger("wsproxy.jwks")
+
+_MAX_BRACKETS = 500
+_MAX_KEYS = 100  # each of an algorithm is tried for a token that names none
+
+
+@dataclass(frozen=True)
+class WebURL:
+    """An http or https URL.
+
+    :ivar host: a name or an IP address, without brackets.
+    :ivar target: path and query.
+    """
+
+    host: str
+    port: int
+    target: str
+    tls: bool
+
+    @property
+    def authority(self) -> str:
+        """What stands in a Host header (RFC 9110 section 7.2)."""
+        if self.port != (443 if self.tls else 80):
+            return host_and_port(self.host, self.port)
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+@dataclass(frozen=True)
+class JWKSLocation:
+    """Where a key set is: either of the two.
+
+    :ivar text: as it was given, but for a query, which may hold a key to the server.
+    """
+
+    text: str
+    path: str | None = None
+    url: WebURL | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> JWKSLocation:
+        """Parse a path, or a URL: https, or http to this very machine.
+
+        :raises ConfigError: if it is another URL.
+        """
+        if "://" not in text:
+            return cls(text, path=text)
+        if "@" in text:  # not quoted: it holds a password
+            raise ConfigError(["jwks has a user name in it, which is not supported"])
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname, parts.port
+        except ValueError as exc:
+            raise ConfigError([f"jwks is {text!r}: {exc}"]) from exc
+        if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-\"$-~]+", text):
+            raise ConfigError([f"jwks is {text!r}; it must be a file, or look like https://HOST/PATH"])
+        tls = parts.scheme == "https"
+        if not tls and not _is_loopback(host):
+            raise ConfigError([f"jwks is {text!r}; whoever is on the way could replace the keys: use https"])
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return cls(text.partition("?")[0], url=WebURL(host, port or (443 if tls else 80), target, tls))
+
+
+def parse_jwks(
+    raw: bytes, algorithms: Sequence[str] | None, *, symmetric: bool
+) -> tuple[VerificationKey, ...]:
+    """Return the keys of a set that tokens can be verified with.
+
+    Keys for other purposes are passed over; for those that must not be used there is one warning.
+
+    :param algorithms: as for :func:`.load_keys`.
+    :param symmetric: whether secrets are taken.
+    :raises ValueError: if it is no key set, or has too many keys; the text quotes nothing.
+    """
+    found = parse_json(raw, _MAX_BRACKETS)
+    members = found.get("keys") if isinstance(found, dict) else None
+    if not isinstance(members, list) or not all(isinstance(jwk, dict) for jwk in members):
+        raise ValueError("it is no JWK Set")
+    if len(members) > _MAX_KEYS:
+        raise ValueError(f"it has {len(members)} keys; {_MAX_KEYS} is the most")
+    keys, faults = [], []
+    for jwk in members:
+        try:
+            key = key_of_jwk(jwk, algorithms, symmetric=symmetric)
+        except ValueError as exc:
+            faults.append(str(exc))
+        else:
+            keys += [key] if key else []
+    if faults:
+        logger.warning("%d keys of the JWK Set are not used: %s", len(faults), "; ".join(faults)[:500])
+    return tuple(keys)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,137 @@
+"""The keys of a running proxy: those of its settings, of files that may change, and of a JWK Set."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+
+from ..config import Config
+from ..exceptions import ConfigError
+from ..net.resolver import Resolver
+from ..net.tls import ClientTLS
+from ..runtime.deadline import Deadline
+from ..runtime.reloading import Reloaded
+from .jwks import parse_jwks
+from .jwks_client import JWKSSource, fetch_jwks
+from .keyring import Keyring
+from .keys import VerificationKey, load_keys
+
+__all__ = ["LiveKeys", "read_key_file"]
+
+Keys = tuple[VerificationKey, ...]
+
+
+class LiveKeys:
+    """A :class:`.KeySource`. Safe from every thread.
+
+    Key files are looked at for each token, so that a key that was taken out is refused from then on. One that
+    cannot be read leaves its keys as they were.
+
+    :param config: the settings; their files are read at once.
+    :param resolver: for the host of a JWK Set.
+    :raises ConfigError: if a file cannot be used, or none has a key and there is no URL.
+    """
+
+    def __init__(self, config: Config, resolver: Resolver) -> None:
+        algorithms, location = config.algorithms, config.jwks_location
+        self._files = [
+            Reloaded(f"the key file {path}", [path], partial(_read_keys, path, algorithms))
+            for path in config.secret_key_files
+        ]
+        self._url: JWKSSource | None = None
+        if location and location.path:
+            read = partial(_read_jwks, location.path, algorithms)
+            self._files.append(Reloaded(f"the JWK Set {location.path}", [location.path], read))
+        elif location:
+            fetch = fetch_jwks(location, resolver, ClientTLS({"ca_certs": config.jwks_ca_file}))
+            self._url = JWKSSource(location.text, fetch, algorithms, config.jwks_interval)
+        # Guards the attributes below.
+        self._lock = threading.Lock()
+        self._fixed = config.keyring.keys
+        self._parts: list[Keys] = [self._fixed]
+        self._ring = config.keyring
+        self._check_files()
+
+    def start(self, owner: object) -> None:
+        """Start what fetches keys, if there is anything to fetch. Once only; does not block."""
+        if self._url:
+            self._url.start(owner)
+
+    def load(self, deadline: Deadline) -> None:
+        """Fetch what is at a URL, instead of starting what does. Blocks until the deadline.
+
+        :raises OSError, TransportClosed, ValueError: as :func:`.fetch`, if there are no keys to be had.
+        """
+        if self._url:
+            self._url.load(deadline)
+
+    def reload(self) -> None:
+        """Read all files again, and have a set at a URL fetched. Blocks on the file system only."""
+        for file in self._files:
+            file.reload()
+        if self._url:
+            self._url.refresh()
+
+    def stop_waiting(self) -> None:
+        """Let nobody wait for a key, now and later. Does not block. Idempotent."""
+        if self._url:
+            self._url.stop_waiting()
+
+    def stop(self) -> None:
+        """End what fetches keys. Idempotent."""
+        if self._url:
+            self._url.stop()
+
+    def current(self) -> Keyring:
+        """See :class:`.KeySource`. Blocks on the file system only."""
+        if not self._files and not self._url:
+            return self._ring
+        parts = [self._fixed, *(file.get() for file in self._files)]
+        if self._url:
+            parts.append(self._url.keys)
+        with self._lock:
+            if list(map(id, parts)) != list(map(id, self._parts)):
+                self._parts, self._ring = parts, Keyring(key for part in parts for key in part)
+            return self._ring
+
+    def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
+        """See :class:`.KeySource`: only what is at a URL may come yet."""
+        if self._url:
+            self._url.await_key(kid, deadline)
+
+    def _check_files(self) -> None:
+        faults: list[str] = []
+        for file in self._files:
+            try:
+                file.get()
+            except ConfigError as exc:
+                faults += exc.faults
+            except (OSError, ValueError) as exc:
+                faults.append(str(exc))
+        if not faults and not self._url and not self.current().keys:
+            faults.append("WSPROXY_JWKS has no key that tokens can be verified with")
+        if faults:
+            raise ConfigError(faults)
+
+
+def read_key_file(path: str) -> bytes:
+    """Return a key file's content without the line break at its end, which an editor has put there.
+
+    :raises OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return file.read().rstrip(b"\r\n")
+
+
+def _read_keys(path: str, algorithms: Sequence[str] | None) -> Keys:
+    return load_keys(read_key_file(path), algorithms, f"the key file {path}")
+
+
+def _read_jwks(path: str, algorithms: Sequence[str] | None) -> Keys:
+    with open(path, "rb") as file:
+        raw = file.read()
+    try:
+        return parse_jwks(raw, algorithms, symmetric=True)
+    except ValueError as exc:
+        raise ValueError(f"the JWK Set {path}: {exc}") from None

@@ -1,0 +1,1 @@
+"""The Kubernetes API as a client sees it: where it is, dialling a console, its refusals in our words."""

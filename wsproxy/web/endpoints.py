@@ -1,0 +1,235 @@
+"""Everything that is answered without an upgrade: the named HTTP endpoints, and files. No I/O of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..access.control import AccessControl
+from ..config import Config
+from ..exceptions import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    UnsupportedMediaType,
+    VMINoConsole,
+    VMINotFound,
+    VMINotRunning,
+)
+from ..protocol.client import Client
+from ..protocol.handshake import RequestHead, http_response, refusal_response
+from ..protocol.representation import Redirect, Representation
+from ..protocol.routing import endpoint_of, file_path, is_dns_label, is_dns_subdomain, screenshot_route
+from ..protocol.strict_json import parse_json
+from ..runtime.deadline import Deadline
+
+__all__ = ["HTTPRequest", "answer", "endpoint_names"]
+
+_JSON = "application/json"
+_MAX_TICKET_BODY = 4096
+_MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
+_TICKET_METHODS = "POST, OPTIONS"
+_PREFLIGHT = (
+    ("Access-Control-Allow-Methods", "POST"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
+    ("Access-Control-Max-Age", "600"),  # seconds
+)
+# What KubeVirt calls a picture must do nothing else, wherever it is opened.
+_NOTHING_BUT_A_PICTURE = ("Content-Security-Policy", "default-src 'none'; sandbox")
+
+
+class Ready(Protocol):
+    """Knows whether the proxy is ready."""
+
+    def is_ready(self, deadline: Deadline) -> bool: ...
+
+
+class Files(Protocol):
+    """Knows what is served to browsers, by the path below the prefix."""
+
+    def find(self, path: str) -> Representation | Redirect | None: ...
+
+
+class Pictures(Protocol):
+    """Knows what is on the screens; see :class:`.ScreenshotSource`."""
+
+    def picture(
+        self,
+        head: RequestHead,
+        client: Client,
+        deadline: Deadline,
+        on_admitted: Callable[[Mapping[str, Any]], None],
+    ) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class HTTPRequest:
+    """A request that is no upgrade.
+
+    :ivar client: who sent it.
+    :ivar deadline: bounds all of it, the answer included, but for what is asked of the Kubernetes API.
+    :ivar read_body: returns the whole body, which must not have more bytes than it is given. An endpoint
+        calls it at most once, and only for a request that it would answer otherwise.
+    :ivar on_admitted: told who sent it, where that is asked, once it is known; see :class:`.Reports`.
+    :ivar root: the path that everything here is mounted under by others, "" for none.
+    """
+
+    head: RequestHead
+    client: Client
+    deadline: Deadline
+    read_body: Callable[[int], bytes]
+    on_admitted: Callable[[Mapping[str, Any]], None] = lambda about: None
+    root: str = ""
+
+
+def answer(
+    request: HTTPRequest,
+    config: Config,
+    access: AccessControl,
+    readiness: Ready,
+    files: Files,
+    pictures: Pictures,
+) -> bytes:
+    """Return the whole response to a request that is no upgrade.
+
+    Blocks while it reads the body, probes, or has a picture taken.
+
+    :param readiness: what ``/readyz`` says.
+    :param files: what there is besides the endpoints.
+    :param pictures: of screens.
+    :raises Refused: if there is no such endpoint or file, or not for this method, or it refuses the request.
+    """
+    endpoints: dict[str, Callable[[], bytes]] = {
+        "healthz": lambda: _health(request, lambda deadline: True),
+        "readyz": lambda: _health(request, readiness.is_ready),
+        "ticket": lambda: _ticket(request, access),
+        "console/grant": lambda: _grant(request, config, access),
+    }
+    head = request.head
+    if endpoint := endpoint_of(head.target, config.prefix, endpoint_names(config)):
+        return endpoints[endpoint.name]()
+    if config.screenshots and screenshot_route(head.target, config.prefix):
+        return _screenshot(request, pictures)
+    path = file_path(head.target, config.prefix)
+    if file := files.find(path) if path is not None else None:
+        return file.answer(head)
+    raise NotFound("there is no such page; a console is opened by a WebSocket client at /TOKEN/VMI")
+
+
+def endpoint_names(config: Config) -> tuple[str, ...]:
+    """Return the names of the endpoints that are switched on."""
+    switched = {"ticket": config.tickets, "console/grant": config.console_page}
+    return ("healthz", "readyz", *(name for name, on in switched.items() if on))
+
+
+def _health(request: HTTPRequest, is_good: Callable[[Deadline], bool]) -> bytes:
+    head = request.head
+    _check_reading(head)
+    status, body = (200, b"ok\n") if is_good(request.deadline) else (503, b"not ready\n")
+    return http_response(status, body, head_only=head.method == "HEAD")
+
+
+def _check_reading(head: RequestHead) -> None:
+    if head.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("GET, HEAD")
+    head.refuse_body()
+
+
+def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
+    head = request.head
+    _check_reading(head)
+    head_only = head.method == "HEAD"
+    try:
+        picture = pictures.picture(head, request.client, request.deadline, request.on_admitted)
+    except (VMINotFound, VMINotRunning, VMINoConsole) as refused:
+        accepted = {value.partition(";")[0].strip().lower() for value in head.tokens("accept")}
+        if _JSON not in accepted:
+            raise
+        # That there is nothing to see is no error to a page, but browsers log every other status as one.
+        return refusal_response(refused, status=200, head_only=head_only)
+    return http_response(
+        200, picture, content_type="image/png", headers=[_NOTHING_BUT_A_PICTURE], head_only=head_only
+    )
+
+
+def _grant(request: HTTPRequest, config: Config, access: AccessControl) -> bytes:
+    """Tell the console page what its token is good for."""
+    head = request.head
+    _check_reading(head)
+    grant = access.authenticate_bearer(head, request.client, request.deadline)
+    default = config.path_template.subresource
+    body = {
+        "user": grant.user,
+        "namespace": grant.namespace,
+        "vmis": grant.vmis,
+        "expires_in": _seconds(grant.seconds_left()),
+        "grace": _seconds(config.grace),
+        "subresources": [default, *sorted(config.enabled_subresources - {default})],
+        "screenshots": config.screenshots,
+    }
+    return http_response(
+        200,
+        json.dumps(body).encode() + b"\n",
+        content_type=_JSON,
+        head_only=head.method == "HEAD",
+    )
+
+
+def _seconds(seconds: float) -> float | None:
+    """JSON knows no infinity."""
+    return round(seconds, 3) if seconds < math.inf else None
+
+
+def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
+    """Exchange a token for a one-time ticket, for scripts of the pages that are allowed (Fetch, "CORS")."""
+    head, cors = request.head, [("Vary", "Origin")]
+    origin, allowed = head.origin, access.allows_page(head, request.client)
+    if origin is not None and allowed:
+        cors.append(("Access-Control-Allow-Origin", origin))
+    try:
+        if head.method == "POST":
+            return _issue(request, access, cors)
+        if head.method != "OPTIONS":
+            raise MethodNotAllowed(_TICKET_METHODS)
+        if origin is not None and not allowed:
+            raise Forbidden("the page's origin is not allowed here")
+        preflight = _PREFLIGHT if allowed else ()
+        return http_response(200, b"", headers=[("Allow", _TICKET_METHODS), *cors, *preflight])
+    except Refused as refused:
+        refused.headers += tuple(cors)  # without them the page would not learn why
+        raise
+
+
+def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, str]]) -> bytes:
+    head = request.head
+    grant = access.authenticate_bearer(head, request.client, request.deadline)
+    types = [value.partition(";")[0].strip().lower() for value in head.values("content-type")]
+    if types != [_JSON]:
+        raise UnsupportedMediaType("the body must be application/json")
+    wanted = _wanted(request.read_body(_MAX_TICKET_BODY))
+    page = wanted.pop("origin", head.origin)
+    if head.origin not in (None, page):
+        raise BadRequest("the body names another origin than the Origin header")
+    ticket, path, seconds = access.issue_ticket(grant, request.client, origin=page, **wanted)
+    body = {"ticket": ticket, "path": request.root + path, "expires_in": int(seconds)}
+    return http_response(201, json.dumps(body).encode() + b"\n", content_type=_JSON, headers=cors)
+
+
+def _wanted(body: bytes) -> dict[str, str]:
+    """Return the members of a request for a ticket: ``vmi``, and perhaps those that narrow it further."""
+    try:
+        wanted = parse_json(body, _MAX_TICKET_BRACKETS)
+    except ValueError:
+        raise BadRequest("the body must be a JSON object, no member of which comes twice") from None
+    if not isinstance(wanted, dict) or not all(isinstance(value, str) for value in wanted.values()):
+        raise BadRequest("the body must be a JSON object of strings")
+    if "vmi" not in wanted or not wanted.keys() <= {"vmi", "namespace", "subresource", "origin"}:
+        raise BadRequest("the body must name a vmi, and may name a namespace, a subresource and an origin")
+    if not is_dns_subdomain(wanted["vmi"]) or not is_dns_label(wanted.get("namespace", "x")):
+        raise BadRequest("the vmi or the namespace in the body is not a Kubernetes name")
+    return wanted

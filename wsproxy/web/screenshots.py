@@ -1,0 +1,161 @@
+"""Pictures of screens, for those that may see them: authorised first, and taken by KubeVirt then."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..access.control import AccessControl
+from ..config import Config
+from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused
+from ..net.sockets import wake
+from ..protocol.client import Client
+from ..protocol.handshake import RequestHead
+from ..protocol.strict_json import parse_json
+from ..runtime.deadline import Clock, Deadline
+from ..runtime.logs import get_logger
+from ..telemetry.counters import Counters
+from ..telemetry.reports import admitted
+from ..upstream.dialler import Dialler
+from .screenshot_cache import MAX_SIZE, Screenshots, leaves_console_alone, picture_fault
+
+__all__ = ["ScreenshotSource", "kubevirt_version"]
+
+logger = get_logger("wsproxy.screenshots")
+
+_VERSION_SIZE = 64 * 1024
+_VERSION_BRACKETS = 8
+_VERSION_SECONDS = 600.0  # for so long KubeVirt is taken for what it was
+
+
+class ScreenshotSource:
+    """Answers requests for pictures. Safe from every thread.
+
+    :param access: asked before anything else.
+    :param dialler: reaches KubeVirt.
+    :param screenshots: the pictures that are good for others, too.
+    :param counters: told how long each picture took.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        access: AccessControl,
+        dialler: Dialler,
+        screenshots: Screenshots,
+        counters: Counters,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._access = access
+        self._dialler = dialler
+        self._screenshots = screenshots
+        self._counters = counters
+        self._clock = clock
+        # Assigned as a whole: until when KubeVirt need not be asked again whether it leaves consoles alone.
+        self._trusted_until = -math.inf
+        self._complained = False
+        # Guards the attributes below.
+        self._lock = threading.Lock()
+        self._blocked: dict[object, socket.socket] = {}  # what each request to the API blocks on
+        self._stopped = False
+
+    def picture(
+        self,
+        head: RequestHead,
+        client: Client,
+        deadline: Deadline,
+        on_admitted: Callable[[Mapping[str, Any]], None],
+    ) -> bytes:
+        """Return the picture that a request asks for, as a PNG.
+
+        Blocks for at most the dial timeout after ``deadline``, and while the embedder's hook decides. Besides
+        :meth:`.Session.open` the only path that can reach the upstream for a client.
+
+        :param client: who sent the request.
+        :param deadline: how long the token's key may be waited for.
+        :param on_admitted: told who it is, and what is asked for, as :class:`.Reports` wants it.
+        :raises Refused: if there is no picture for this client, for whatever reason.
+        """
+        route, grant = self._access.admit_screenshot(head, client, deadline)
+        namespace, vmi, subresource = grant.namespace, route.vmi, route.subresource
+        assert subresource is not None, "the route of a picture has one"
+        on_admitted(admitted(grant, vmi, subresource))
+        path = self._config.path_template.path(namespace, vmi, subresource)
+        timeout = self._config.dial_timeout
+        return self._screenshots.get(
+            (namespace, vmi), grant.user, lambda: self._take(path, Deadline(timeout)), Deadline(timeout)
+        )
+
+    def stop(self) -> None:
+        """Refuse whoever waits for a picture, now and later. Any thread, never blocks, idempotent."""
+        with self._lock:
+            self._stopped = True
+            blocked = list(self._blocked.values())
+        for sock in blocked:
+            wake(sock)
+
+    def _take(self, path: str, deadline: Deadline) -> bytes:
+        started = self._clock()
+        if started >= self._trusted_until:
+            self._check_version(deadline)
+        picture = self._get(path, MAX_SIZE, deadline)
+        if fault := picture_fault(picture):
+            raise UpstreamRefused("the Kubernetes API sent no picture", log_detail=fault)
+        self._counters.take_screenshot(self._clock() - started)
+        return picture
+
+    def _check_version(self, deadline: Deadline) -> None:
+        """Make sure that KubeVirt does not throw somebody out to take the picture."""
+        version = kubevirt_version(self._config, self._get, deadline)
+        if leaves_console_alone(version):
+            self._trusted_until = self._clock() + _VERSION_SECONDS
+            return
+        if not self._complained:
+            self._complained = True
+            logger.warning(
+                "screenshots are refused: they need KubeVirt 1.7 or newer, because older ones throw out "
+                "whoever has the console; this is %r",
+                version,
+            )
+        raise UpstreamRefused("screenshots need KubeVirt 1.7 or newer", log_detail=f"this is {version!r}")
+
+    def _get(self, path: str, max_size: int, deadline: Deadline) -> bytes:
+        request = object()
+
+        def watch(sock: socket.socket) -> None:
+            with self._lock:
+                self._blocked[request] = sock
+                stopped = self._stopped
+            if stopped:
+                raise TransportClosed("the proxy is stopping")
+
+        try:
+            return self._dialler.get(path, max_size, deadline, watch)
+        except Refused:
+            if self._stopped:
+                raise Draining("the proxy is stopping") from None
+            raise
+        finally:
+            with self._lock:
+                self._blocked.pop(request, None)
+
+
+def kubevirt_version(config: Config, get: Callable[[str, int, Deadline], bytes], deadline: Deadline) -> str:
+    """Return what KubeVirt says its version is; "" if it says something else.
+
+    :param get: as :meth:`.Dialler.get`.
+    :raises Refused: if it cannot be asked.
+    """
+    path = config.path_template.version_path
+    assert path is not None, "the settings have been checked"
+    try:
+        found = parse_json(get(path, _VERSION_SIZE, deadline), _VERSION_BRACKETS)
+    except ValueError:
+        return ""
+    version = found.get("gitVersion") if isinstance(found, dict) else None
+    return version[:64] if isinstance(version, str) else ""

@@ -1,0 +1,357 @@
+"""The WSGI application that stands in front of another one, and answers what is for consoles."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from ..access.authorization import Authorize
+from ..access.credentials import looks_like_ticket
+from ..access.hooks import Hooks, OnClose, OnOpen
+from ..access.sessions import SessionHandle
+from ..config import Config
+from ..exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
+from ..protocol.client import client_of
+from ..protocol.handshake import RequestHead, refusal_response
+from ..protocol.routing import Route, granted_route
+from ..runtime.deadline import Deadline
+from ..runtime.logs import get_logger
+from ..runtime.threads import current_owner
+from ..server.gateway import examine
+from ..server.session import new_session_id
+from ..telemetry.audit import AuditLog
+from ..telemetry.counters import Counters, Numbers
+from ..telemetry.metrics import registry
+from ..telemetry.reports import Reports
+from ..tokens.claims import Grant
+from ..web import endpoints
+from .environ import Environ, head_of, path_of, path_segments, peer_of
+from .exchange import Around
+from .process import WSGIProcess
+from .servers import WSGIServer, client_socket
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from ..telemetry.metrics import CollectorRegistry
+
+__all__ = ["ConsoleApp", "Wanted"]
+
+logger = get_logger("wsproxy.wsgi")
+
+Wanted = tuple[Grant, str, str | None]
+"""What an application that has authenticated its user by itself wants: a grant, a VMI, a subresource."""
+
+_HOP_BY_HOP = ("connection", "upgrade")  # PEP 3333: these are the server's
+
+
+class ConsoleApp:
+    """A WSGI application that serves consoles, or a middleware in front of another application.
+
+    As a middleware it takes what is under the configured ``host_path_prefix``. Without a prefix it takes
+    upgrade requests for ``/TOKEN/VMI`` and the like, the named endpoints such as ``/healthz``, pictures of
+    screens, and the paths of the files that are served. Everything else goes to ``app``. A path is what is
+    below the place where others have mounted this application.
+
+    Nothing is started before the first request that is taken, and then in the process that got it: a server
+    may load the application and fork afterwards. :meth:`close`, or the exit of the process, ends it.
+
+    :param config: the settings; ``host``, ``port`` and others of the program are not used.
+    :param app: the application behind, None for none.
+    :param authorize: as for :class:`.WebsocketProxy`, as are ``on_open`` and ``on_close``.
+    :param threads: how many requests a process of the server serves at a time; None if the server says it.
+    :param reserve: how many of them are kept for requests that are no consoles.
+    :raises ConfigError: listing every fault.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        app: WSGIApplication | None = None,
+        *,
+        authorize: Authorize | None = None,
+        on_open: OnOpen | None = None,
+        on_close: OnClose | None = None,
+        threads: int | None = None,
+        reserve: int = 2,
+    ) -> None:
+        if faults := _faults(config, threads, reserve):
+            raise ConfigError(faults)
+        self._files = examine(config).files
+        self.config = config
+        self.app = app
+        self._hooks = Hooks(authorize, on_open, on_close)
+        self._threads = threads
+        self._reserve = reserve
+        # One for each process: a lock that a thread held during a fork would stay locked in the child.
+        self._locks: dict[int, threading.Lock] = {}
+        self._process: WSGIProcess | None = None
+        self._closed = False
+        self._complained = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve a request, or hand it on. A console is served while the server iterates over the result."""
+        if self.app is not None and not self._takes(environ):
+            return self.app(environ, start_response)
+        return self.respond(environ, start_response)
+
+    def connect(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        grant: Grant,
+        vmi: str,
+        *,
+        subresource: str | None = None,
+    ) -> Iterable[bytes]:
+        """Open a console for a user whom the application has authenticated by itself.
+
+        No token is looked at. A page that asks must be of the host that the request went to, or be allowed
+        by ``allow_origin``, since browsers send a login's cookie for every page. Return the result to the
+        server: the console is served while it iterates over it.
+
+        :param grant: what the user may open.
+        :param vmi: what the user wants to open.
+        :param subresource: such as "console"; None for the one of ``api_path``.
+        :raises TypeError: if the grant is none, or its ``vmis`` are no tuple.
+        """
+        return self.respond(environ, start_response, wanted=(grant, vmi, subresource))
+
+    def sessions(self) -> list[SessionHandle]:
+        """Return the sessions that are open in this process, the oldest first. Any thread; does not block."""
+        process = self._own_process()
+        return process.gateway.sessions.all() if process else []
+
+    def numbers(self) -> Numbers:
+        """Return what was counted in this process, at this moment. Any thread; does not block."""
+        process = self._own_process()
+        return process.numbers() if process else Numbers()
+
+    def metrics_registry(self) -> CollectorRegistry:
+        """Return a registry of prometheus-client with the metrics of this process, see docs/metrics.md.
+
+        They are of the moment of each scrape. Several processes each have their own: have each scraped, or
+        add them up with what prometheus-client has for that. Any thread may scrape.
+
+        :raises ConfigError: if prometheus-client is not installed.
+        """
+        return registry(self.numbers)
+
+    def close(self, timeout: float | None = None) -> None:
+        """End every console of this process with Close 1012, and all threads; later requests are refused.
+
+        Blocks for at most ``timeout`` and a few seconds. Idempotent. Any thread but a session's own.
+
+        :param timeout: seconds for the consoles' end; None for the close timeout and one.
+        :raises RuntimeError: if called from within a session.
+        """
+        with self._lock():
+            process = self._own_process()
+            if process and current_owner() is process.gateway:
+                raise RuntimeError("a session cannot close the application that it is part of")
+            self._closed = True
+        if process:
+            process.stop(timeout)
+            atexit.unregister(self.close)
+
+    def respond(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        *,
+        wanted: Wanted | None = None,
+        around: Around | None = None,
+    ) -> Iterable[bytes]:
+        """Serve a request that is ours. For adapters, which see :meth:`connect` for ``wanted``.
+
+        :param around: called for all that comes before a console's 101.
+        """
+        if wanted and not (isinstance(wanted[0], Grant) and isinstance(wanted[0].vmis, tuple)):
+            raise TypeError("a Grant is needed, the vmis of which are a tuple")
+        head: RequestHead | None = None
+        about: dict[str, Any] = {"session": new_session_id(), "peer": peer_of(environ)}
+        try:
+            head = head_of(environ)
+            if head.asks_for_websocket:
+                return self._console(environ, start_response, head, wanted, around)
+            if wanted:
+                raise UpgradeRequired()
+            response = self._answer(environ, head, about)
+        except Refused as refused:
+            self._log_refusal(about, refused)
+            response = refusal_response(refused, head_only=bool(head and head.method == "HEAD"))
+        return _respond(response, start_response)
+
+    def _console(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        head: RequestHead,
+        wanted: Wanted | None,
+        around: Around | None,
+    ) -> Iterable[bytes]:
+        sock = client_socket(environ)
+        process = self._started(environ)
+        process.server.check()
+        granted: tuple[Route, Grant] | None = None
+        refused: Refused | None = None
+        if wanted:
+            grant, vmi, subresource = wanted
+            try:
+                granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
+            except Refused as exc:
+                refused = exc
+
+        def serve() -> int:
+            return process.serve(environ, head, sock, granted=granted, refused=refused, around=around)
+
+        return _Console(serve, environ, start_response)
+
+    def _answer(self, environ: WSGIEnvironment, head: RequestHead, about: dict[str, Any]) -> bytes:
+        """Return the whole response to a request that is no upgrade."""
+        process = self._started(environ)
+        gateway = process.gateway
+        tls = environ.get("wsgi.url_scheme") == "https"
+        client = client_of(head, peer_of(environ), tls, self.config.trusted_networks)
+        root = environ.get("SCRIPT_NAME", "").rstrip("/")
+        deadline = Deadline(self.config.request_timeout)
+        request = endpoints.HTTPRequest(
+            head, client, deadline, lambda most: _body(environ, head, most), about.update, root
+        )
+        return endpoints.answer(
+            request, self.config, gateway.access, gateway.readiness, gateway.files, process
+        )
+
+    def _takes(self, environ: Environ) -> bool:
+        """Whether a request is ours, where there is an application behind."""
+        segments, prefix = path_segments(environ), self.config.prefix
+        if prefix:
+            return segments[: len(prefix)] == prefix
+        if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
+            return _is_console(segments, self.config.tickets)
+        names = endpoints.endpoint_names(self.config)
+        return (
+            "/".join(segments) in names
+            or (self.config.screenshots and _is_screenshot(segments))
+            or self._files.find(path_of(environ)) is not None
+        )
+
+    def _started(self, environ: Environ) -> WSGIProcess:
+        """Return what serves the consoles of this process; start it if this is the first request."""
+        if self.config.tickets and environ.get("wsgi.multiprocess"):
+            raise UnsupportedServer(
+                "tickets are on, but the server has several processes, and a ticket is known only to the one "
+                "that issued it; use one process with more threads, or switch tickets off"
+            )
+        process = self._own_process()
+        if process is None or self._closed:
+            with self._lock():
+                if self._closed:
+                    raise Draining("the proxy is stopping")
+                process = self._own_process() or self._start(environ)
+        return process
+
+    def _start(self, environ: Environ) -> WSGIProcess:
+        server = WSGIServer.around(environ, self._threads)
+        process = WSGIProcess(self.config, self._hooks, server, self._reserve)
+        process.start()
+        self._process = process
+        atexit.register(self.close)
+        return process
+
+    def _own_process(self) -> WSGIProcess | None:
+        process = self._process
+        return process if process and process.pid == os.getpid() else None
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def _log_refusal(self, about: Mapping[str, Any], refused: Refused) -> None:
+        if isinstance(refused, UnsupportedServer) and not self._complained:
+            self._complained = True
+            logger.error("%s", refused.message)
+        process = self._own_process()
+        if "vmi" in about:
+            level = logging.DEBUG  # as for :class:`.Exchange`
+        else:
+            level = process.gateway.admission.refusal_level() if process else logging.INFO
+        reports = process.gateway.reports if process else Reports(Counters(), AuditLog(None))
+        reports.refused(about, refused, level)
+
+
+class _Console(Iterator[bytes]):
+    """Serves a console when the server asks for the first piece of the response.
+
+    Not before, so that whatever the application holds for a request, such as a connection to its database,
+    has been given back by then.
+
+    :param serve: does it, and returns the HTTP status.
+    """
+
+    def __init__(self, serve: Callable[[], int], environ: Environ, start_response: StartResponse) -> None:
+        self._serve: Callable[[], int] | None = serve
+        self._environ = environ
+        self._start_response = start_response
+
+    def __next__(self) -> bytes:
+        serve, self._serve = self._serve, None
+        if serve is None:
+            raise StopIteration
+        status = serve()
+        if "werkzeug.socket" in self._environ and "werkzeug.debug.preserve_context" not in self._environ:
+            # Or it would log the path, which may hold a token; its debugger, though, shows every error.
+            raise BrokenPipeError(errno.EPIPE, "the connection was a WebSocket, which has been closed")
+        # The server finds a connection that takes nothing any more, and closes it.
+        self._start_response(f"{status} {HTTPStatus(status).phrase}", [])
+        raise StopIteration
+
+
+def _faults(config: Config, threads: int | None, reserve: int) -> list[str]:
+    faults = []
+    if config.tls_cert is not None:
+        faults.append("tls_cert is set, but here the WSGI server speaks TLS; give the certificate to that")
+    if threads is not None and threads < 1:
+        faults.append(f"threads is {threads}; it must be 1 or more")
+    if reserve < 0:
+        faults.append(f"reserve is {reserve}; it must be 0 or more")
+    return faults
+
+
+def _is_console(segments: tuple[str, ...], tickets: bool) -> bool:
+    """Whether a path that has no prefix is a console's, and not the one of somebody else's WebSocket."""
+    if len(segments) not in (2, 3):
+        return False
+    first = segments[0]
+    return first == "-" or first.count(".") == 2 or (tickets and looks_like_ticket(first))
+
+
+def _is_screenshot(segments: tuple[str, ...]) -> bool:
+    """Whether a path that has no prefix is that of a picture, and not of somebody else's."""
+    first = segments[0] if segments else ""
+    return segments[-1:] == ("screenshot.png",) and (first == "-" or first.count(".") == 2)
+
+
+def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:
+    """Read the body of a request, in the server's own time."""
+    size = head.body_size(most)
+    body: Any = environ["wsgi.input"].read(size)
+    if len(body) < size:
+        raise BadRequest("the body is shorter than its Content-Length")
+    return bytes(body)
+
+
+def _respond(response: bytes, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer by WSGI's own means."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    status, *lines = head.decode("ascii").split("\r\n")
+    fields = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    start_response(
+        status.partition(" ")[2], [field for field in fields if field[0].lower() not in _HOP_BY_HOP]
+    )
+    return [body] if body else []

@@ -1,0 +1,86 @@
+"""From a WSGI environ (PEP 3333) to a request, as strictly as the environ still shows it. No I/O.
+
+A WSGI server has parsed the request already: it decodes the path, and joins header lines of one name by
+commas. Where that matters it is undone here, so that whoever reads the head finds the same faults as always.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..exceptions import BadRequest
+from ..protocol.handshake import RequestHead
+from ..protocol.routing import host_and_port
+
+__all__ = ["Environ", "head_of", "path_of", "path_segments", "peer_of"]
+
+Environ = Mapping[str, Any]
+
+_RAW_TARGETS = ("RAW_URI", "REQUEST_URI")  # as sent, where the server shows it
+_WITHOUT_PREFIX = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
+# Of these there may be one line, without commas in it.
+_ONE_LINE = ("host", "origin", "sec-websocket-key", "sec-websocket-version")
+_BEARER = re.compile(r"(?:\A|,) *bearer ", re.IGNORECASE)  # credentials of other schemes may have commas
+
+
+def head_of(environ: Environ) -> RequestHead:
+    """Return the request's head; its target is the path below the application's own, and the query.
+
+    :raises BadRequest: if a header is nothing that HTTP can carry.
+    """
+    try:
+        headers = _headers(environ)
+    except UnicodeEncodeError:
+        raise BadRequest("the request head is malformed") from None
+    version = str(environ.get("SERVER_PROTOCOL", "")).rpartition("/")[2]
+    return RequestHead(str(environ["REQUEST_METHOD"]), _target(environ), version, headers)
+
+
+def path_of(environ: Environ) -> str:
+    """Return the path below the application's own, as it is."""
+    return str(environ.get("PATH_INFO", "")) or "/"
+
+
+def path_segments(environ: Environ) -> tuple[str, ...]:
+    """Return the path below the application's own; repeated slashes count as one."""
+    return tuple(segment for segment in path_of(environ).split("/") if segment)
+
+
+def peer_of(environ: Environ) -> str:
+    """Return who the server, or a middleware that knows better, says the client is, for the log."""
+    address = str(environ.get("REMOTE_ADDR") or "")
+    return host_and_port(address, str(environ.get("REMOTE_PORT") or 0)) if address else "unknown"
+
+
+def _target(environ: Environ) -> str:
+    """Return the target, as it was sent where that is what is wrong with it."""
+    for name in _RAW_TARGETS:
+        raw = str(environ.get(name, ""))
+        if raw and (not raw.startswith("/") or "#" in raw or "%" in raw.partition("?")[0]):
+            return raw
+    # These two were encoded, since they would have ended the path.
+    path = path_of(environ).replace("?", "%3F").replace("#", "%23")
+    query = str(environ.get("QUERY_STRING", ""))
+    return f"{path}?{query}" if query else path
+
+
+def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
+    headers = []
+    for key, value in environ.items():
+        if key.startswith("HTTP_") and key != "HTTP_VERSION":  # that one is gunicorn's word for HTTP/2
+            name = key[5:].replace("_", "-").lower()
+        elif key in _WITHOUT_PREFIX and value:
+            name = _WITHOUT_PREFIX[key]
+        else:
+            continue
+        headers += [(name.encode("ascii"), line.encode("latin-1")) for line in _lines(name, value)]
+    return headers
+
+
+def _lines(name: str, value: str) -> list[str]:
+    """Return the header lines that a value was joined from, where more than one is a fault."""
+    if name in _ONE_LINE or (name == "authorization" and _BEARER.search(value)):
+        return value.split(",")
+    return [value]
