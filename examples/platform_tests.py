@@ -3,7 +3,7 @@
 import unittest
 
 from wsproxy.testing import SECRET, ConsoleRefused, ProxyTestCase, RFBClient, assert_same_picture
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 
 
 def lab_token(student: str, machine: str) -> str:

@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from unittest import mock
 
-from wsproxy.access.authorization import AccessRequest
+from wsproxy.access.hooks import AccessRequest
 from wsproxy.access.sessions import SessionHandle
 from wsproxy.cli import program
 from wsproxy.config import Config

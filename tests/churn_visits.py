@@ -19,7 +19,7 @@ from wsproxy.testing.kubevirt.console import FakeConsole
 from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG, encode_frame, parse_close
 from wsproxy.testing.kubevirt.http import Answer, Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 
 __all__ = ["LARGEST_FRAME", "NAMESPACE", "SETTINGS", "Visit", "add_shared_consoles"]
 

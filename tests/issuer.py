@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
 
 from wsproxy.exceptions import TransportClosed
-from wsproxy.net.tls import accept_tls, server_context
+from wsproxy.net.tls import accept_tls
+from wsproxy.net.tls_context import server_context
 from wsproxy.net.transport import PlainTransport, Transport
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority

@@ -43,7 +43,7 @@ from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt.console import FakeConsole
 from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG, Frame, close_payload, encode_frame
 from wsproxy.testing.rfb.raw_client import RawClient, client_context
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 
 __all__ = ["main"]
 

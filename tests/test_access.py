@@ -17,7 +17,8 @@ from wsproxy import AccessRequest, Forbidden, Grant, WebsocketProxy
 from wsproxy.config import Config
 from wsproxy.exceptions import Refused
 from wsproxy.protocol.client import Client
-from wsproxy.protocol.handshake import HeadReader, RequestHead, Upgrade
+from wsproxy.protocol.handshake import Upgrade
+from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.gateway import Gateway
 from wsproxy.server.session import Session

@@ -8,12 +8,13 @@ import sys
 import tempfile
 from unittest import mock
 
-from wsproxy.admin.admin_api import admin_endpoints
+from wsproxy.admin.endpoints import admin_endpoints
 from wsproxy.admin.server import AdminEndpoint, AdminRequest, AdminServer, AdminThread, Reply
 from wsproxy.exceptions import BadToken, Busy, ConfigError
+from wsproxy.net.addresses import ListenAddress
 from wsproxy.net.listeners import listen, listen_for_operator
-from wsproxy.protocol.handshake import HeadReader, RequestHead, http_response
-from wsproxy.protocol.routing import ListenAddress
+from wsproxy.protocol.request import HeadReader, RequestHead
+from wsproxy.protocol.response import http_response
 from wsproxy.telemetry.counters import Numbers
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
 
@@ -336,7 +337,7 @@ class InAProxy(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         patcher = mock.patch(
-            "wsproxy.admin.admin_api.check_metrics"
+            "wsproxy.admin.endpoints.check_metrics"
         )  # else it would warn where that is missing
         patcher.start()
         self.addCleanup(patcher.stop)

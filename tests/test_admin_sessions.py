@@ -37,7 +37,7 @@ class OperatorCase(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         patcher = mock.patch(
-            "wsproxy.admin.admin_api.check_metrics"
+            "wsproxy.admin.endpoints.check_metrics"
         )  # else it would warn where that is missing
         patcher.start()
         self.addCleanup(patcher.stop)

@@ -7,10 +7,9 @@ import unittest
 from dataclasses import replace
 from typing import Any, cast
 
-from wsproxy.access.authorization import AccessRequest, Authorize, authorized
+from wsproxy.access.hooks import AccessRequest, Authorize, authorized
 from wsproxy.exceptions import Forbidden, LimitExceeded
-from wsproxy.state.denylist import TokenKey
-from wsproxy.tokens.claims import Grant
+from wsproxy.tokens.claims import Grant, TokenKey
 
 GRANT = Grant(5, "lab-1", ("vm", "other"), 1e12, "id-5")
 REQUEST = AccessRequest("lab-1", "vm", "vnc", "192.0.2.1", None, "path", None)

@@ -27,8 +27,7 @@ from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt.http import Behaviour
-from wsproxy.tokens.keyring import Keyring
-from wsproxy.tokens.keys import load_keys
+from wsproxy.tokens.keys import Keyring, load_keys
 from wsproxy.tokens.verifier import TokenVerifier
 from wsproxy.version import __version__
 

@@ -18,7 +18,8 @@ from unittest import mock
 from tests.proxy_process import ProxyProcess, needs_proc
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
-from wsproxy.net.tls import ServerTLS, TLSTransport
+from wsproxy.net.tls import TLSTransport
+from wsproxy.net.tls_context import ServerTLS
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.connection import ClientConnection

@@ -8,7 +8,7 @@ import unittest
 from wsproxy.access.credentials import Credential, bearer_token, find_credential
 from wsproxy.config import CREDENTIALS, Config
 from wsproxy.exceptions import BadRequest, BadToken
-from wsproxy.protocol.handshake import HeadReader, RequestHead
+from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.protocol.routing import session_route
 from wsproxy.testing.rfb.raw_client import RawClient
 

@@ -8,8 +8,7 @@ from wsproxy.cli.demo_guide import Guide
 from wsproxy.cli.demo_machines import MAIN, machines
 from wsproxy.exceptions import BadToken
 from wsproxy.testing.case import SECRET, LeakTestCase
-from wsproxy.tokens.keyring import Keyring
-from wsproxy.tokens.keys import load_keys
+from wsproxy.tokens.keys import Keyring, load_keys
 from wsproxy.tokens.verifier import TokenVerifier
 
 _ADDRESS = ("127.0.0.1", 5001)

@@ -9,7 +9,8 @@ from unittest import mock
 
 from wsproxy.exceptions import Busy
 from wsproxy.state import denylist
-from wsproxy.state.denylist import Denylist, TokenKey
+from wsproxy.state.denylist import Denylist
+from wsproxy.tokens.claims import TokenKey
 
 
 class DenylistTest(unittest.TestCase):

@@ -13,7 +13,7 @@ from wsproxy.exceptions import TransportClosed
 from wsproxy.net.http_client import fetch
 from wsproxy.net.resolver import Resolver
 from wsproxy.net.sockets import wake
-from wsproxy.net.tls import ClientTLS
+from wsproxy.net.tls_context import ClientTLS
 from wsproxy.net.transport import Transport
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 
 from wsproxy.exceptions import BadRequest
 from wsproxy.protocol.client import UNIX_PEER, Client, client_of
-from wsproxy.protocol.handshake import HeadReader, RequestHead
 from wsproxy.protocol.origin import Origin
+from wsproxy.protocol.request import HeadReader, RequestHead
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 PROXY = "10.0.0.1:40000"

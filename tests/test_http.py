@@ -28,11 +28,11 @@ from wsproxy.exceptions import (
     UnsupportedMediaType,
 )
 from wsproxy.protocol.client import Client
-from wsproxy.protocol.handshake import HeadReader, RequestHead
+from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.gateway import Gateway
 from wsproxy.testing.case import SECRET
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 from wsproxy.web.endpoints import HTTPRequest, answer
 
 PAGE = "https://console.example"

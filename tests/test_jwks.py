@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.issuer import SigningKey
 from wsproxy.exceptions import ConfigError
-from wsproxy.tokens.jwks import JWKSLocation, WebURL, parse_jwks
+from wsproxy.net.addresses import WebURL
+from wsproxy.tokens.jwks import JWKSLocation, parse_jwks
 from wsproxy.tokens.keys import VerificationKey
 
 

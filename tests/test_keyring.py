@@ -6,8 +6,7 @@ import unittest
 from unittest import mock
 
 from wsproxy.runtime.deadline import Deadline
-from wsproxy.tokens.keyring import Keyring
-from wsproxy.tokens.keys import VerificationKey
+from wsproxy.tokens.keys import Keyring, VerificationKey
 
 
 def key(kid: str | None, *algorithms: str, good: bool = False) -> mock.Mock:

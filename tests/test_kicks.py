@@ -11,8 +11,8 @@ from tests.test_live_sessions import FakeRelay
 from wsproxy.access.sessions import LiveSessions, SessionHandle
 from wsproxy.admin.kick import Chosen, Kicked, Kicks
 from wsproxy.exceptions import BadRequest, BadToken, Busy, Forbidden, NotFound, TokenExpired
-from wsproxy.state.denylist import Denylist, TokenKey
-from wsproxy.tokens.claims import Grant
+from wsproxy.state.denylist import Denylist
+from wsproxy.tokens.claims import Grant, TokenKey
 
 
 def grant_of(name: str, user: str | int = 5, expires_at: float = 2e9) -> Grant:

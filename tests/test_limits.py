@@ -9,7 +9,8 @@ import unittest.mock
 
 from wsproxy.exceptions import BadToken, Busy, Forbidden, LimitExceeded, Refused
 from wsproxy.state import limits
-from wsproxy.state.limits import LIMITS, LimitRules, Limits, Place
+from wsproxy.state.limits import LimitRules, Limits, Place
+from wsproxy.telemetry.causes import LIMITS
 
 _CONSOLE = ("lab-1", "vm", "vnc")
 

@@ -10,12 +10,12 @@ from typing import Any
 from unittest import mock
 
 from tests.proxy_process import wait_until
-from wsproxy.access.authorization import AccessRequest
+from wsproxy.access.hooks import AccessRequest
 from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.exceptions import Forbidden
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.server.gateway import Gateway
-from wsproxy.state.limits import LIMITS
+from wsproxy.telemetry.causes import LIMITS
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.console import FakeConsole

@@ -9,7 +9,7 @@ from wsproxy.config import Config
 from wsproxy.protocol.routing import Route, session_route
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 from wsproxy.web.urls import console_url, page_url
 
 TOKEN = make_token(SECRET, namespace="lab-1", vmis=["ubuntu"])

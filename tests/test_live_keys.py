@@ -13,8 +13,9 @@ from wsproxy.exceptions import BadToken, ConfigError
 from wsproxy.net.resolver import Resolver
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET, LeakTestCase
+from wsproxy.tokens.issue import make_token
 from wsproxy.tokens.key_store import LiveKeys, read_key_file
-from wsproxy.tokens.verifier import TokenVerifier, make_token
+from wsproxy.tokens.verifier import TokenVerifier
 
 _OTHER = "another secret of thirty-two bytes.."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.protocol.nesting import nested_deeper_than
+from wsproxy.protocol.strict_json import nested_deeper_than
 
 
 class NestingTest(unittest.TestCase):

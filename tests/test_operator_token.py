@@ -10,8 +10,8 @@ from unittest import mock
 
 from wsproxy.admin.auth import Guard, default_token_file, operator_guard, read_operator_token
 from wsproxy.exceptions import BadToken, ConfigError
-from wsproxy.protocol.handshake import RequestHead
-from wsproxy.protocol.routing import ListenAddress
+from wsproxy.net.addresses import ListenAddress
+from wsproxy.protocol.request import RequestHead
 
 PORT, PATH = ListenAddress("127.0.0.1", 9100), ListenAddress(path="/run/x")
 

@@ -6,7 +6,8 @@ import random
 import time
 import unittest
 
-from wsproxy.access.pending import PATIENCE, Pending, network_of
+from wsproxy.access.pending import PATIENCE, Pending
+from wsproxy.protocol.client import network_of
 
 
 class Model:

@@ -15,7 +15,8 @@ from unittest import mock
 from tests.conformance.fronts import ConformanceTestCase, RunningProxy
 from wsproxy.exceptions import Busy, Draining, LimitExceeded, Refused
 from wsproxy.net.transport import PlainTransport
-from wsproxy.protocol.handshake import HeadReader, Upgrade
+from wsproxy.protocol.handshake import Upgrade
+from wsproxy.protocol.request import HeadReader
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server import refusal
 from wsproxy.server.refusal import Refuser

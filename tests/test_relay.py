@@ -16,7 +16,8 @@ from unittest import mock
 
 from tests.transports import in_thread
 from wsproxy.net.sockets import tune
-from wsproxy.net.tls import accept_tls, server_context
+from wsproxy.net.tls import accept_tls
+from wsproxy.net.tls_context import server_context
 from wsproxy.net.transport import PlainTransport, Traffic, Transport
 from wsproxy.protocol import rfb
 from wsproxy.protocol.closing import Ending, Leg

@@ -5,8 +5,8 @@ from __future__ import annotations
 import unittest
 
 from wsproxy.exceptions import BadRequest, MethodNotAllowed
-from wsproxy.protocol.handshake import HeadReader, RequestHead
 from wsproxy.protocol.representation import Redirect, Representation, media_type
+from wsproxy.protocol.request import HeadReader, RequestHead
 
 CONTENT = b"<p>page</p>\n"
 MODIFIED = 784111777.9  # RFC 9110 section 5.6.7's example, and a bit

@@ -20,7 +20,7 @@ from wsproxy.testing.kubevirt.console import FakeConsole
 from wsproxy.testing.kubevirt.frames import BINARY, CLOSE
 from wsproxy.testing.kubevirt.service_account import ServiceAccountDirectory
 from wsproxy.testing.rfb.raw_client import RawClient
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 
 _CLIENTS = 4
 _ROUNDS = 5

@@ -6,20 +6,19 @@ import unittest
 
 from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.exceptions import BadRequest, ConfigError, NotFound, Refused
+from wsproxy.net.addresses import host_and_port
+from wsproxy.protocol.names import is_dns_label, is_dns_subdomain
 from wsproxy.protocol.routing import (
-    ApiPath,
     Endpoint,
     Route,
     endpoint_of,
     file_path,
     granted_route,
-    host_and_port,
-    is_dns_label,
-    is_dns_subdomain,
     named_subresource,
     prefix_segments,
     session_route,
 )
+from wsproxy.upstream.location import ApiPath
 
 SUBRESOURCES = frozenset({"vnc", "console"})
 TOKEN = "aaa.bbb.ccc"

@@ -13,8 +13,9 @@ from wsproxy.exceptions import LimitExceeded, UpstreamTimeout, VMINotRunning
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.testing.screen.png import encode_png
+from wsproxy.upstream.kubevirt import leaves_console_alone
 from wsproxy.web import screenshot_cache
-from wsproxy.web.screenshot_cache import MAX_SIZE, Screenshots, leaves_console_alone, picture_fault
+from wsproxy.web.screenshot_cache import MAX_SIZE, Screenshots, picture_fault
 
 from .transports import in_thread
 

@@ -19,7 +19,8 @@ from tests.proxy_process import wait_until
 from wsproxy.config import Config
 from wsproxy.exceptions import Draining, Refused, TransportClosed
 from wsproxy.protocol.client import Client
-from wsproxy.protocol.handshake import HeadReader, RequestHead, Upgrade
+from wsproxy.protocol.handshake import Upgrade
+from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.relay.relay import Relay
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.timers import Housekeeping

@@ -15,7 +15,7 @@ from unittest import mock
 
 from wsproxy.cli import main
 from wsproxy.cli.sessions import _duration, _shown, _size
-from wsproxy.protocol.handshake import http_response
+from wsproxy.protocol.response import http_response
 from wsproxy.testing.case import LeakTestCase
 
 _SESSION = {

@@ -25,16 +25,8 @@ from tests import transports
 from tests.transports import SHORT, WAIT, TransportCase, ignore, in_thread
 from wsproxy.exceptions import ConfigError, TransportClosed
 from wsproxy.net.sockets import wake
-from wsproxy.net.tls import (
-    ClientTLS,
-    ServerTLS,
-    TLSSession,
-    TLSTransport,
-    accept_tls,
-    connect_tls,
-    server_context,
-    transport_of,
-)
+from wsproxy.net.tls import TLSSession, TLSTransport, accept_tls, connect_tls, transport_of
+from wsproxy.net.tls_context import ClientTLS, ServerTLS, server_context
 from wsproxy.net.transport import PlainTransport, Transport
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority

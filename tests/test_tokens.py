@@ -27,9 +27,9 @@ from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.threads import start_thread
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.tokens.claims import ClaimRules, Grant
-from wsproxy.tokens.keyring import Keyring
-from wsproxy.tokens.keys import VerificationKey, load_keys
-from wsproxy.tokens.verifier import MAX_TOKEN_SIZE, TokenVerifier, make_token
+from wsproxy.tokens.issue import make_token
+from wsproxy.tokens.keys import Keyring, VerificationKey, load_keys
+from wsproxy.tokens.verifier import MAX_TOKEN_SIZE, TokenVerifier
 
 SECRET = "a secret of at least thirty-two bytes"
 MISSING = object()
@@ -130,7 +130,7 @@ class VerifyTest(TokensCase):
         """A token that comes again is not verified again, until it expires; another one is."""
         token, other = token_of(claims()), token_of(claims(id=6))
         grant = self.verifier.verify(token)
-        with mock.patch("wsproxy.tokens.keyring.Keyring.verifies", return_value=False):
+        with mock.patch("wsproxy.tokens.keys.Keyring.verifies", return_value=False):
             self.assertEqual(self.verifier.verify(token), grant)
             self.refuse(other)
         with mock.patch("wsproxy.tokens.claims.time.time", return_value=now() + 10_000):

@@ -22,16 +22,9 @@ from wsproxy.exceptions import (
     Refused,
     UpgradeRequired,
 )
-from wsproxy.protocol.handshake import (
-    MAX_HEAD_SIZE,
-    HeadReader,
-    RequestHead,
-    Upgrade,
-    answered_subprotocol,
-    http_response,
-    offered_upstream,
-    refusal_response,
-)
+from wsproxy.protocol.handshake import Upgrade, answered_subprotocol, offered_upstream
+from wsproxy.protocol.request import MAX_HEAD_SIZE, HeadReader, RequestHead
+from wsproxy.protocol.response import http_response, refusal_response
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 SECRET_PATH = b"/eyJhbGciOi.c2VjcmV0.signature/ubuntu"

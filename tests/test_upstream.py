@@ -41,7 +41,8 @@ from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt.console import FakeConsole
 from wsproxy.testing.kubevirt.frames import BINARY, encode_frame
 from wsproxy.testing.kubevirt.http import Answer, Behaviour, status_answer, text_answer
-from wsproxy.upstream.dialler import Dialler, Upstream, read_token, refusal_of
+from wsproxy.upstream.dialler import Dialler, Upstream, read_token
+from wsproxy.upstream.errors import refusal_of
 
 _NAMESPACE = "lab-1"
 _OFFER = ("plain.kubevirt.io",)

@@ -11,8 +11,8 @@ from unittest import mock
 
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
-from wsproxy.protocol.handshake import HeadReader
 from wsproxy.protocol.representation import Redirect
+from wsproxy.protocol.request import HeadReader
 from wsproxy.server.gateway import examine
 from wsproxy.testing.case import SECRET
 from wsproxy.web.static_files import WebFiles

@@ -17,7 +17,7 @@ from wsgiref.validate import validator
 
 from tests.wsgi_host import Host, gunicorn_worker
 from wsproxy import AccessRequest, Config, ConfigError, Ending, Grant, SessionHandle
-from wsproxy.net.tls import server_context
+from wsproxy.net.tls_context import server_context
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY

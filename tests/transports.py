@@ -14,7 +14,8 @@ from unittest import mock
 
 from wsproxy.exceptions import TransportClosed
 from wsproxy.net.sockets import READABLE, wait
-from wsproxy.net.tls import ClientTLS, accept_tls, connect_tls, server_context
+from wsproxy.net.tls import accept_tls, connect_tls
+from wsproxy.net.tls_context import ClientTLS, server_context
 from wsproxy.net.transport import PlainTransport, Transport
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase

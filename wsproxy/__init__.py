@@ -12,8 +12,7 @@ if sys.platform == "win32":
     raise ImportError("wsproxy needs Linux or macOS; on Windows run it in WSL")
 
 if TYPE_CHECKING:
-    from .access.authorization import AccessRequest, Authorize
-    from .access.hooks import OnClose, OnOpen
+    from .access.hooks import AccessRequest, Authorize, OnClose, OnOpen
     from .access.sessions import SessionHandle
     from .config import Config
     from .exceptions import ConfigError, Forbidden, WSProxyError
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
     from .proxy import WebsocketProxy
     from .settings import config_from_env, config_from_mapping
     from .tokens.claims import Grant
-    from .tokens.verifier import make_token
+    from .tokens.issue import make_token
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "AccessRequest": ".access.authorization",
-            "Authorize": ".access.authorization",
+            "AccessRequest": ".access.hooks",
+            "Authorize": ".access.hooks",
             "Config": ".config",
             "ConfigError": ".exceptions",
             "Ending": ".protocol.closing",

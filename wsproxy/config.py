@@ -10,16 +10,17 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 
 from .exceptions import ConfigError
+from .net.addresses import ListenAddress
+from .protocol.names import is_dns_label
 from .protocol.origin import OriginPolicy
-from .protocol.routing import ApiPath, ListenAddress, is_dns_label, prefix_segments
+from .protocol.routing import prefix_segments
 from .relay.lifetime import LifetimeRules
 from .state.arbitration import ConsolePolicies
 from .state.limits import LimitRules
 from .tokens.claims import ClaimRules
 from .tokens.jwks import JWKSLocation
-from .tokens.keyring import Keyring
-from .tokens.keys import check_algorithms, load_keys
-from .upstream.location import UpstreamURL
+from .tokens.keys import Keyring, check_algorithms, load_keys
+from .upstream.location import ApiPath, UpstreamURL
 from .web.csp import frame_ancestors
 
 __all__ = [

@@ -29,8 +29,7 @@ from flask import Blueprint, Flask, Response, copy_current_request_context, curr
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from .access.authorization import AccessRequest, Authorize
-from .access.hooks import OnClose, OnOpen
+from .access.hooks import AccessRequest, Authorize, OnClose, OnOpen
 from .access.sessions import SessionHandle
 from .config import Config
 from .exceptions import ConfigError

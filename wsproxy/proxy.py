@@ -10,17 +10,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .access.authorization import Authorize
-from .access.hooks import Hooks, OnClose, OnOpen
+from .access.hooks import Authorize, Hooks, OnClose, OnOpen
 from .access.sessions import SessionHandle
-from .admin.admin_api import admin_endpoints
 from .admin.auth import operator_guard
-from .admin.endpoints import session_endpoints
+from .admin.endpoints import admin_endpoints, session_endpoints
 from .admin.kick import Kicks
 from .admin.server import AdminServer, AdminThread
 from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .net.addresses import host_and_port
 from .net.listeners import UNIX, address_text, listen, listen_for_operator
-from .protocol.routing import host_and_port
 from .runtime.forks import in_forked_child
 from .runtime.logs import get_logger
 from .runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to

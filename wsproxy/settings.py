@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from .config import SERVICE_ACCOUNT_CA, Config, collect
 from .exceptions import ConfigError
-from .protocol.routing import host_and_port
+from .net.addresses import host_and_port
 
 __all__ = ["SETTINGS", "Setting", "config_from_env", "config_from_mapping"]
 

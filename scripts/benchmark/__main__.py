@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 
 from .measures import IDLE_2000, MEASURES, Measure, Pace
 from .opening import measure_opening, opening_table

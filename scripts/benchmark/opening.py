@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 
 from wsproxy.config import Config
 from wsproxy.net.resolver import Resolver
-from wsproxy.protocol.handshake import PLAIN_KUBEVIRT, HeadReader, RequestHead, Upgrade
+from wsproxy.protocol.handshake import PLAIN_KUBEVIRT, Upgrade
+from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.threads import start_thread
-from wsproxy.tokens.keyring import Keyring
-from wsproxy.tokens.keys import load_keys
-from wsproxy.tokens.verifier import TokenVerifier, make_token
+from wsproxy.tokens.issue import make_token
+from wsproxy.tokens.keys import Keyring, load_keys
+from wsproxy.tokens.verifier import TokenVerifier
 from wsproxy.upstream.dialler import Dialler
 
 from .peers import Surroundings

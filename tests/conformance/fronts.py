@@ -11,7 +11,7 @@ from unittest import TestCase, mock
 
 from tests.proxy_process import ProxyProcess, wait_until
 from wsproxy.access.sessions import SessionHandle
-from wsproxy.protocol.routing import host_and_port
+from wsproxy.net.addresses import host_and_port
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient

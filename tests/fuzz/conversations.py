@@ -11,7 +11,8 @@ import socket
 from wsproxy.exceptions import BadToken, TransportClosed
 from wsproxy.net.transport import Transport
 from wsproxy.protocol.frames import FrameScanner, Opcode
-from wsproxy.protocol.handshake import HeadReader, Upgrade
+from wsproxy.protocol.handshake import Upgrade
+from wsproxy.protocol.request import HeadReader
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.refusal import Refuser
 from wsproxy.testing.rfb.raw_client import RawClient

@@ -7,7 +7,8 @@ import hashlib
 import random
 
 from wsproxy.exceptions import Refused
-from wsproxy.protocol.handshake import MAX_HEAD_SIZE, HeadReader, RequestHead, Upgrade
+from wsproxy.protocol.handshake import Upgrade
+from wsproxy.protocol.request import MAX_HEAD_SIZE, HeadReader, RequestHead
 
 from ..frame_streams import bytewise, random_cuts
 from .texts import assert_own_text

@@ -6,7 +6,6 @@ import re
 
 from wsproxy.exceptions import ConfigError, Refused
 from wsproxy.protocol.routing import (
-    ApiPath,
     Route,
     endpoint_of,
     file_path,
@@ -14,6 +13,7 @@ from wsproxy.protocol.routing import (
     screenshot_route,
     session_route,
 )
+from wsproxy.upstream.location import ApiPath
 
 from .texts import assert_own_text
 

@@ -14,7 +14,8 @@ from wsproxy.config import DEFAULT_API_PATH, Config
 from wsproxy.exceptions import BadToken, TokenExpired
 from wsproxy.server.gateway import Gateway
 from wsproxy.tokens.claims import Grant
-from wsproxy.tokens.verifier import MAX_TOKEN_SIZE, make_token
+from wsproxy.tokens.issue import make_token
+from wsproxy.tokens.verifier import MAX_TOKEN_SIZE
 
 from .texts import assert_own_text
 

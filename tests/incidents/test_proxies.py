@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from wsproxy.protocol.routing import host_and_port
+from wsproxy.net.addresses import host_and_port
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 from wsproxy.testing.kubevirt.http import Answer, Behaviour, status_answer
 from wsproxy.testing.rfb.raw_client import RawClient
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 
 _TUNNELLED = b"GET /api/v1/namespaces/kube-system/secrets HTTP/1.1\r\nHost: api\r\n\r\n"
 

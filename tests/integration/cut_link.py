@@ -17,11 +17,11 @@ from tests.integration.frozen import INTERVAL, Peer, Told, Verdict
 from tests.integration.peers import NAMESPACE, VMI
 from wsproxy import WebsocketProxy
 from wsproxy.config import DEFAULT_API_PATH
-from wsproxy.protocol.routing import host_and_port
+from wsproxy.net.addresses import host_and_port
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 from wsproxy.testing.rfb.raw_client import RawClient
-from wsproxy.tokens.verifier import make_token
+from wsproxy.tokens.issue import make_token
 
 _NEAR, _FAR = "10.77.0.1", "10.77.0.2"
 

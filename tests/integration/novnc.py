@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from tests.integration.chromium import Browser, BrowserTestCase
-from wsproxy.protocol.routing import host_and_port
+from wsproxy.net.addresses import host_and_port
 from wsproxy.proxy import WebsocketProxy
 
 __all__ = ["FileServer", "NoVNCTestCase"]

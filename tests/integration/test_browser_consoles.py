@@ -13,7 +13,7 @@ from tests.integration.person import click, screen_of, type_text
 from tests.integration.programs import needs
 from tests.integration.qemu import start_screen_echo
 from tests.integration.web_clients import CLIENTS, NOVNC_INSTALLED, WebClient
-from wsproxy.protocol.routing import host_and_port
+from wsproxy.net.addresses import host_and_port
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.kubevirt.backends import UnixBackend
 from wsproxy.testing.screen.image import Image

@@ -19,7 +19,7 @@ from werkzeug.security import generate_password_hash
 from tests.integration.chromium import BrowserTestCase
 from tests.integration.programs import needs
 from tests.integration.wsgi_servers import Gunicorn
-from wsproxy.protocol.routing import host_and_port
+from wsproxy.net.addresses import host_and_port
 from wsproxy.testing.rfb.client import RFBClient
 from wsproxy.testing.rfb.errors import ConsoleRefused
 from wsproxy.testing.screen.desktop import Desktop

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.integration.console_page import CANVAS, CONNECTED
 from tests.integration.web_packages import web_package
-from wsproxy.protocol.routing import host_and_port
+from wsproxy.net.addresses import host_and_port
 
 __all__ = ["CLIENTS", "CONSOLE_PAGE", "NOVNC_INSTALLED", "NOVNC_RELEASE", "WebClient"]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsproxy.exceptions import Refused
-from wsproxy.protocol.handshake import MAX_HEAD_SIZE, HeadReader, RequestHead
+from wsproxy.protocol.request import MAX_HEAD_SIZE, HeadReader, RequestHead
 
 from .profile import few, many
 

@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsproxy.exceptions import Refused
-from wsproxy.protocol.routing import (
-    ApiPath,
-    Route,
-    is_dns_label,
-    is_dns_subdomain,
-    prefix_segments,
-    session_route,
-)
+from wsproxy.protocol.names import is_dns_label, is_dns_subdomain
+from wsproxy.protocol.routing import Route, prefix_segments, session_route
+from wsproxy.upstream.location import ApiPath
 
 from .profile import few, many
 

@@ -22,8 +22,7 @@ from jwt.algorithms import get_default_algorithms
 
 from tests.issuer import SigningKey, wall_clock
 from wsproxy.exceptions import BadToken
-from wsproxy.tokens.keyring import Keyring
-from wsproxy.tokens.keys import load_keys
+from wsproxy.tokens.keys import Keyring, load_keys
 from wsproxy.tokens.verifier import TokenVerifier
 
 _SECRET = b"a secret of at least thirty-two bytes"

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from ..config import Config
 from ..exceptions import BadRequest, BadToken, Forbidden, NotFound, TokenExpired
-from ..protocol.client import Client
-from ..protocol.handshake import RequestHead
+from ..protocol.client import Client, network_of
+from ..protocol.names import is_dns_label
 from ..protocol.origin import Origin
-from ..protocol.routing import Route, is_dns_label, screenshot_route, session_route
+from ..protocol.request import RequestHead
+from ..protocol.routing import Route, screenshot_route, session_route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..state.denylist import Denylist
@@ -20,9 +21,8 @@ from ..state.limits import Limits
 from ..state.tickets import Ticket, Tickets
 from ..tokens.claims import Grant
 from ..tokens.verifier import TokenVerifier
-from .authorization import AccessRequest, Authorize, authorized
 from .credentials import GRANT, TICKET, Credential, bearer_token, find_credential
-from .pending import network_of
+from .hooks import AccessRequest, Authorize, authorized
 
 __all__ = ["AccessControl"]
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from ..exceptions import BadRequest, BadToken
-from ..protocol.handshake import RequestHead
+from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 
 __all__ = ["GRANT", "TICKET", "Credential", "bearer_token", "find_credential", "looks_like_ticket"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections import OrderedDict
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ..runtime.deadline import Clock
 
-__all__ = ["PATIENCE", "Pending", "network_of"]
+__all__ = ["PATIENCE", "Pending"]
 
 PATIENCE = 1.0
 """Seconds for which a client keeps its place against newcomers whose network has as many clients as its own.
@@ -97,22 +96,3 @@ class Pending(Generic[C]):
             del self._clients[network]
         if now > self._most or self._most not in self._by_size:
             self._most = now
-
-
-def network_of(address: Any) -> str:
-    """Return what clients are counted by: the IPv4 address, or the /64 of an IPv6 one.
-
-    Whoever has one IPv6 address usually has all of its /64.
-
-    :param address: as ``accept`` returned it.
-    """
-    try:
-        host = str(address[0])
-        if ":" not in host:
-            return host
-        found = ipaddress.IPv6Address(host)
-    except (IndexError, TypeError, ValueError):
-        return "unknown"
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
-    return f"{ipaddress.IPv6Address(found.packed[:8] + bytes(8))}/64"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..exceptions import BadToken, ConfigError
-from ..protocol.handshake import RequestHead
-from ..protocol.routing import ListenAddress
+from ..net.addresses import ListenAddress
+from ..protocol.request import RequestHead
 from ..runtime.logs import get_logger
 from ..runtime.reloading import Reloaded
 

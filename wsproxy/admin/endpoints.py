@@ -1,22 +1,27 @@
-"""What the operator's listener answers about sessions: who there is, and ending them."""
+"""What the operator's listener answers: metrics, who there is, and ending sessions."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..access.sessions import SessionHandle
-from ..exceptions import BadRequest
-from ..protocol.handshake import http_response
+from ..exceptions import BadRequest, ConfigError
+from ..protocol.response import http_response
 from ..protocol.strict_json import parse_json
-from ..runtime.logs import rfc3339
+from ..runtime.logs import get_logger, rfc3339
+from ..telemetry.counters import Numbers
+from ..telemetry.metrics import check_metrics, exposition
 from .auth import Guard
 from .kick import Chosen, Kicked, Kicks
 from .server import AdminEndpoint, AdminRequest, Reply
 
-__all__ = ["session_endpoints"]
+__all__ = ["Gather", "admin_endpoints", "session_endpoints"]
+
+logger = get_logger("wsproxy.admin")
 
 _MAX_BRACKETS = 16
 _SEVERAL = (
@@ -90,3 +95,32 @@ def _several_workers() -> bytes:
 
 def _json(status: int, body: dict[str, Any]) -> bytes:
     return http_response(status, json.dumps(body).encode() + b"\n", content_type="application/json")
+
+
+Gather = Callable[[Callable[[Numbers], None]], None]
+"""Has a function called with the numbers of the whole proxy, now or later, in the same thread."""
+
+
+def admin_endpoints(gather: Gather) -> dict[str, AdminEndpoint]:
+    """Return what answers, by path.
+
+    :param gather: where the numbers come from.
+    """
+    try:
+        check_metrics()
+    except ConfigError as exc:
+        logger.warning("%s", exc)
+
+    def metrics(request: AdminRequest, reply: Reply) -> None:
+        accept = ", ".join(request.head.values("accept"))
+        gather(lambda numbers: reply(lambda: _metrics(numbers, accept)))
+
+    return {"/metrics": AdminEndpoint("GET", metrics)}
+
+
+def _metrics(numbers: Numbers, accept: str) -> bytes:
+    try:
+        content_type, body = exposition(numbers, accept)
+    except ConfigError as exc:
+        return http_response(501, f"{exc}\n".encode())
+    return http_response(200, body, content_type=content_type)

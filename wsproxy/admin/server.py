@@ -24,7 +24,8 @@ from ..exceptions import (
     RequestTimeout,
     UnsupportedMediaType,
 )
-from ..protocol.handshake import HeadReader, RequestHead, http_response, refusal_response
+from ..protocol.request import HeadReader, RequestHead
+from ..protocol.response import http_response, refusal_response
 from ..runtime.deadline import Clock
 from ..runtime.forks import in_forked_child
 from ..runtime.logs import get_logger

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 from ..config import Config
 from ..exceptions import ConfigError, Refused, TransportClosed
+from ..net.addresses import host_and_port
 from ..net.certificates import check_certificate, days_left
 from ..net.resolver import Resolver
-from ..net.tls import ClientTLS, ServerTLS
-from ..protocol.routing import host_and_port
+from ..net.tls_context import ClientTLS, ServerTLS
 from ..runtime.deadline import Deadline
 from ..tokens.key_store import LiveKeys
 from ..upstream.dialler import Dialler, read_token
-from ..web.screenshot_cache import leaves_console_alone
-from ..web.screenshots import kubevirt_version
+from ..upstream.kubevirt import kubevirt_version, leaves_console_alone
 from ..web.static_files import WebFiles
 
 __all__ = ["Finding", "check", "raise_descriptor_limit"]

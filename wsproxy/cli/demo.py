@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..access.authorization import AccessRequest
+from ..access.hooks import AccessRequest
 from ..access.sessions import SessionHandle
 from ..config import DEFAULT_API_PATH
 from ..proxy import WebsocketProxy

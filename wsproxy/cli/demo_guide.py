@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..tokens.verifier import make_token
+from ..tokens.issue import make_token
 from .demo_machines import EXAM, LOGIN, MAIN, NAMESPACE, SECOND, SERIAL, SLEEPER, Machines
 
 __all__ = ["Guide"]

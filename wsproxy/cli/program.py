@@ -15,16 +15,16 @@ from typing import Any
 from ..config import Config
 from ..exceptions import ConfigError
 from ..net.listeners import FD, address_text
-from ..protocol.routing import is_dns_label, is_dns_subdomain
+from ..protocol.names import is_dns_label, is_dns_subdomain
 from ..proxy import WebsocketProxy
 from ..runtime.cpu_affinity import settle
 from ..runtime.logs import JSONFormatter, TextFormatter, get_logger
 from ..runtime.systemd import Notifier, activated_descriptor
 from ..server.supervisor import Supervisor
 from ..settings import SETTINGS, config_from_env
+from ..tokens.issue import make_token
 from ..tokens.key_store import read_key_file
 from ..tokens.keys import load_keys
-from ..tokens.verifier import make_token
 from ..version import __version__
 from .check import check, raise_descriptor_limit
 from .sessions import add_sessions_command

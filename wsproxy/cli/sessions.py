@@ -14,7 +14,7 @@ from typing import Any
 
 from ..admin.auth import default_token_file, read_operator_token
 from ..exceptions import ConfigError
-from ..protocol.routing import ListenAddress
+from ..net.addresses import ListenAddress
 
 __all__ = ["add_sessions_command"]
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..protocol.routing import ListenAddress, host_and_port
+from .addresses import ListenAddress, host_and_port
 
 __all__ = ["BACKLOG", "FD", "UNIX", "Listener", "address_text", "listen", "listen_for_operator"]
 

@@ -1,6 +1,4 @@
-"""TLS: the transport, and every SSLContext.
-
-This is the only module that touches :mod:`ssl`.
+"""The TLS transport, its handshakes, and the sessions that they resume.
 
 One OpenSSL object must never be entered by two threads, so the transport keeps its socket non-blocking
 and holds a lock around each single call, and waits outside that lock.
@@ -12,35 +10,19 @@ import datetime
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from ..config import Config
-from ..exceptions import ConfigError, TransportClosed
+from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
-from ..runtime.reloading import Reloaded
-from .certificates import check_authorities, check_certificate
 from .sockets import READABLE, WRITABLE, closed_on_error, wait
 from .transport import PlainTransport, Transport
 
-__all__ = [
-    "ClientTLS",
-    "ServerTLS",
-    "TLSSession",
-    "TLSTransport",
-    "accept_tls",
-    "connect_tls",
-    "server_context",
-    "transport_of",
-]
+__all__ = ["TLSSession", "TLSTransport", "accept_tls", "connect_tls", "transport_of"]
 
-_SSLOPT_KEYS = frozenset(
-    {"ca_certs", "cert_reqs", "certfile", "check_hostname", "ciphers", "keyfile", "server_hostname"}
-)
 _RECORD = 16384  # RFC 8446 section 5.1: the most that a record carries
 _MAX_SESSION_SECONDS = 3600.0
 _NEW_SESSION_SECONDS = 1.0
-_ALPN = ["http/1.1"]  # RFC 7301 section 6; a WebSocket over HTTP/2 would be RFC 8441
 _REMEDIES = {"HTTP_REQUEST": "http on a TLS port; the client has to use wss:// or https://"}
 
 
@@ -294,175 +276,3 @@ def _handshake(
     except BaseException:
         transport.close()
         raise
-
-
-def server_context(certfile: str, keyfile: str, client_ca: str | None = None) -> ssl.SSLContext:
-    """Return a context for the server side, with the given certificate chain and key.
-
-    :param client_ca: authorities one of which has to have signed each client's certificate; None if clients
-        need none.
-    """
-    context = _context(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols(_ALPN)
-    _load_chain(context, certfile, keyfile)
-    if client_ca is not None:
-        context.load_verify_locations(cafile=client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def _context(protocol: int) -> ssl.SSLContext:
-    """Return a context as all of ours are: TLS 1.2 or newer, neither compression nor renegotiation.
-
-    A peer that ends TCP without close_notify has just ended: WebSocket has a Close of its own, and OpenSSL
-    would answer with an alert in place of what we still have to say.
-    """
-    # Not create_default_context: that one writes TLS keys to the file named by SSLKEYLOGFILE.
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # new in OpenSSL 3, which needs it
-    return context
-
-
-def _load_chain(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
-    context.load_cert_chain(certfile, keyfile, password="")  # without one OpenSSL asks on the terminal
-
-
-class ServerTLS:
-    """TLS towards clients: the server-side SSLContext, built again when one of its files changes.
-
-    A context in use is never altered: connections keep the one they were made with, and its tickets are of
-    no use with another. While changed files cannot be used, the context from before goes on, with a warning
-    in the log. Safe from every thread.
-
-    :param certfile: the certificate chain (PEM), the server's own first.
-    :param keyfile: its private key (PEM), without a password.
-    :param client_ca: authorities (PEM) one of which has to have signed each client's certificate; None if
-        clients need none.
-    :raises ConfigError: if the files cannot be read, or do not belong together.
-    """
-
-    def __init__(self, certfile: str, keyfile: str, client_ca: str | None = None) -> None:
-        self._files = certfile, keyfile, client_ca
-        paths = dict.fromkeys(file for file in self._files if file is not None)
-        self._context = Reloaded("the TLS certificate", list(paths), self._build)
-        try:
-            self._context.get()
-        except (OSError, ValueError) as exc:
-            remedy = "tls_cert, tls_key and tls_client_ca have to name PEM files"
-            raise ConfigError([f"TLS for clients: {exc}; {remedy}"]) from exc
-
-    @classmethod
-    def from_config(cls, config: Config) -> ServerTLS | None:
-        """Return what a proxy's settings ask for, None if clients come without TLS; raises as the class."""
-        if config.tls_cert is None:
-            return None
-        return cls(config.tls_cert, config.tls_key or config.tls_cert, config.tls_client_ca)
-
-    def reload(self) -> None:
-        """Read the files again at once. Any thread; blocks on the file system only."""
-        self._context.reload()
-
-    def wrap(self, sock: socket.socket) -> TLSTransport:
-        """Return a transport before its handshake. It owns the connection; ``sock`` is of no use any more.
-
-        Blocks on the file system only.
-
-        :raises TransportClosed: if the client is gone.
-        """
-        context = self._context.get()
-        with closed_on_error():
-            sock.getpeername()  # or wrap_socket would fail, and leave the socket open
-            return TLSTransport(context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False))
-
-    def _build(self) -> ssl.SSLContext:
-        certfile, keyfile, client_ca = self._files
-        check_certificate(certfile, keyfile)
-        if client_ca is not None:
-            check_authorities(client_ca)
-        try:
-            return server_context(certfile, keyfile, client_ca)
-        except ssl.SSLError as exc:
-            raise ValueError(f"OpenSSL does not take {certfile}: {exc}") from exc
-
-
-class ClientTLS:
-    """The client-side SSLContext described by ``sslopt``, built again when one of its files changes.
-
-    A context in use is never altered: connections keep the one they were made with. The session of the last
-    full handshake is resumed, which spares both sides the certificate. Safe from every thread.
-
-    :param sslopt: websocket-client's vocabulary, limited to ``ca_certs``, ``certfile``, ``keyfile``,
-        ``ciphers``, ``server_hostname``, ``check_hostname`` and ``cert_reqs``. Without ``ca_certs`` the
-        system's authorities are trusted.
-    :raises ConfigError: if ``sslopt`` has another key.
-    """
-
-    def __init__(self, sslopt: Mapping[str, Any]) -> None:
-        if unknown := sorted(set(sslopt) - _SSLOPT_KEYS):
-            known = ", ".join(sorted(_SSLOPT_KEYS))
-            raise ConfigError([f"sslopt has no {', '.join(unknown)}; it takes {known}"])
-        self._sslopt = dict(sslopt)
-        files = [self._sslopt[key] for key in ("ca_certs", "certfile", "keyfile") if self._sslopt.get(key)]
-        self._context = Reloaded("the upstream TLS configuration", files, self._build)
-        # Assigned as a whole and never altered, so it needs no lock: whichever thread was last is right.
-        self._session: TLSSession | None = None
-
-    def connect(
-        self,
-        sock: socket.socket,
-        host: str,
-        deadline: Deadline,
-        on_socket: Callable[[socket.socket], None],
-    ) -> TLSTransport:
-        """Do the TLS handshake with ``host`` as :func:`connect_tls` does, resuming a session if possible.
-
-        :raises OSError: as :meth:`context`; everything else as :func:`connect_tls`.
-        """
-        context, name = self.context(), self.server_hostname(host)
-        kept = self._session
-        session = kept.fitting(context, name) if kept else None
-        try:
-            return connect_tls(sock, context, name, deadline, on_socket, session)
-        except TransportClosed:
-            self._session = None  # should it be to blame, it is not so again
-            raise
-
-    def keep_session(self, transport: TLSTransport) -> None:
-        """Let later connections resume this one's session. Does not block.
-
-        :param transport: made by :meth:`connect`; something must have been received from it.
-        """
-        self._session = transport.session(self._session)
-
-    def context(self) -> ssl.SSLContext:
-        """Return the context; safe from every thread, blocks on the file system only.
-
-        :raises OSError: if a file cannot be read, or holds no certificate or key (``ssl.SSLError``).
-        """
-        return self._context.get()
-
-    def reload(self) -> None:
-        """Read the files again at once. Any thread; blocks on the file system only."""
-        self._context.reload()
-
-    def server_hostname(self, host: str) -> str:
-        """Return the name the server's certificate must carry, ``host`` unless ``sslopt`` says otherwise."""
-        name: str = self._sslopt.get("server_hostname") or host
-        return name
-
-    def _build(self) -> ssl.SSLContext:
-        context = _context(ssl.PROTOCOL_TLS_CLIENT)
-        cert_reqs = self._sslopt.get("cert_reqs", ssl.CERT_REQUIRED)
-        context.check_hostname = self._sslopt.get("check_hostname", True) and cert_reqs != ssl.CERT_NONE
-        context.verify_mode = cert_reqs
-        if ca_certs := self._sslopt.get("ca_certs"):
-            context.load_verify_locations(cafile=ca_certs)
-        else:
-            context.load_default_certs()
-        if certfile := self._sslopt.get("certfile"):
-            _load_chain(context, certfile, self._sslopt.get("keyfile"))
-        if ciphers := self._sslopt.get("ciphers"):
-            context.set_ciphers(ciphers)
-        return context

@@ -6,23 +6,24 @@ only if the peer of the connection is a trusted proxy, and then only what truste
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
 
 from ..exceptions import BadRequest
-from .handshake import RequestHead
 from .origin import Origin
+from .request import RequestHead
 
-__all__ = ["UNIX_PEER", "Client", "Network", "client_of", "host_of"]
+__all__ = ["UNIX_PEER", "Client", "Network", "client_of", "host_of", "network_of"]
 
 UNIX_PEER = "unix"
 """The other end of a connection over a Unix socket, which has no address."""
 
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
-
 _X_FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
 # RFC 7239 section 4: pairs between semicolons, elements between commas.
 _PAIR = r'[!#$%&\'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&\'*+.^_`|~0-9A-Za-z-]+|"(?:[^"\\]|\\.)*")'
@@ -142,3 +143,22 @@ def _address(text: str) -> _Address | None:
 
 def _is_in(address: _Address, networks: Collection[Network]) -> bool:
     return any(address in network for network in networks)
+
+
+def network_of(address: Any) -> str:
+    """Return what clients are counted by: the IPv4 address, or the /64 of an IPv6 one.
+
+    Whoever has one IPv6 address usually has all of its /64.
+
+    :param address: as ``accept`` returned it.
+    """
+    try:
+        host = str(address[0])
+        if ":" not in host:
+            return host
+        found = ipaddress.IPv6Address(host)
+    except (IndexError, TypeError, ValueError):
+        return "unknown"
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(found.packed[:8] + bytes(8))}/64"

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from email.utils import formatdate, parsedate_to_datetime
 
 from ..exceptions import MethodNotAllowed
-from .handshake import RequestHead, http_response
+from .request import RequestHead
+from .response import http_response
 
 __all__ = ["Redirect", "Representation", "media_type"]
 

@@ -11,47 +11,24 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ..exceptions import BadRequest, ConfigError, NotFound, Refused
+from .names import is_dns_label, is_dns_subdomain
 
 __all__ = [
-    "ApiPath",
     "Endpoint",
     "Route",
     "endpoint_of",
     "file_path",
     "granted_route",
-    "host_and_port",
-    "is_dns_label",
-    "is_dns_subdomain",
     "named_subresource",
     "prefix_segments",
     "screenshot_route",
     "session_route",
 ]
 
-_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_DNS_LABEL = re.compile(_LABEL)
-_MAX_LABEL = 63
-_DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_MAX_SUBDOMAIN = 253
 _TARGET = re.compile(r"/[!-~]*")
 _NO_TOKEN = "-"
 _PICTURE = "screenshot.png"
 _SCREENSHOT = "vnc/screenshot"  # KubeVirt's subresource
-
-
-def host_and_port(host: str, port: int | str) -> str:
-    """Join both as in a URL, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_dns_label(name: str) -> bool:
-    """Whether ``name`` may be a Kubernetes namespace (DNS-1123 label)."""
-    return len(name) <= _MAX_LABEL and _DNS_LABEL.fullmatch(name) is not None
-
-
-def is_dns_subdomain(name: str) -> bool:
-    """Whether ``name`` may be a virtual machine instance (DNS-1123 subdomain as Kubernetes checks it)."""
-    return len(name) <= _MAX_SUBDOMAIN and _DNS_SUBDOMAIN.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -90,35 +67,6 @@ def prefix_segments(prefix: str | None) -> tuple[str, ...]:
             [f"HOST_PATH_PREFIX is {prefix!r}; use letters, digits and - . _ ~ between slashes"]
         )
     return segments
-
-
-@dataclass(frozen=True)
-class ListenAddress:
-    """Where to listen: at a host and port, or at the path of a Unix socket.
-
-    :ivar path: of the socket, "" for none.
-    """
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> ListenAddress:
-        """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``.
-
-        :raises ValueError: if it is none of these.
-        """
-        kind, _, path = text.partition(":")
-        if kind == "unix" and path:
-            return cls(path=path)
-        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", text)
-        if match is None or int(match[3]) > 65535:
-            raise ValueError("it must be HOST:PORT, [IPV6]:PORT or unix:PATH")
-        return cls(match[1] or match[2], int(match[3]))
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}" if self.path else host_and_port(self.host, self.port)
 
 
 def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint | None:
@@ -248,42 +196,3 @@ def _check_subresource(name: str | None, enabled: Collection[str]) -> None:
 def _check_vmi(name: str) -> None:
     if not is_dns_subdomain(name):
         raise BadRequest("the VMI in the path is not a Kubernetes name (DNS-1123 subdomain)")
-
-
-class ApiPath:
-    """The API path template, with ``{namespace}`` and ``{vmi_name}`` and a subresource at its end.
-
-    :raises ConfigError: if the template is malformed.
-    """
-
-    _PLACEHOLDERS = frozenset({"namespace", "vmi_name"})
-
-    def __init__(self, template: str) -> None:
-        found = re.findall(r"\{([^{}]*)\}", template)
-        braces = re.sub(r"\{[^{}]*\}", "", template)
-        if set(found) != self._PLACEHOLDERS or "{" in braces or "}" in braces:
-            raise ConfigError(
-                [f"api_path is {template!r}; it must hold {{namespace}} and {{vmi_name}} and no other braces"]
-            )
-        if not re.fullmatch(r"/[!-~]+", template) or any(mark in template for mark in "?#%;\\"):
-            raise ConfigError([f"api_path is {template!r}; it must be a plain path that begins with /"])
-        self._base, _, self.subresource = template.rpartition("/")
-        if not re.fullmatch(r"[a-z]+", self.subresource):
-            raise ConfigError([f"api_path is {template!r}; it must end in a subresource such as /vnc"])
-
-    @property
-    def resource(self) -> tuple[str, str] | None:
-        """API group and resource that the path names, as Kubernetes' authorization has them; None if none."""
-        form = r"/apis/([a-z0-9.-]+)/[a-z0-9]+/namespaces/\{namespace\}/([a-z]+)/\{vmi_name\}"
-        found = re.fullmatch(form, self._base)
-        return (found[1], found[2]) if found else None
-
-    @property
-    def version_path(self) -> str | None:
-        """Where KubeVirt says its version, if the path is one of its API group; None if it is none."""
-        return self._base.partition("/namespaces/")[0] + "/version" if self.resource else None
-
-    def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
-        """Return the path of one VMI's subresource; the names must have been checked."""
-        filled = self._base.replace("{namespace}", namespace).replace("{vmi_name}", vmi)
-        return f"{filled}/{subresource or self.subresource}"

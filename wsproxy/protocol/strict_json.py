@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from .nesting import nested_deeper_than
-
-__all__ = ["parse_json"]
+__all__ = ["nested_deeper_than", "parse_json"]
 
 
 def parse_json(raw: bytes, most_brackets: int) -> Any:
@@ -43,3 +41,8 @@ def _refuse(constant: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
+
+
+def nested_deeper_than(most: int, json: bytes) -> bool:
+    """Whether ``json`` could nest deeper than ``most``: counted as opening brackets, which is quick."""
+    return json.count(b"[") + json.count(b"{") > most

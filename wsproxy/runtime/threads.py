@@ -13,7 +13,7 @@ from contextlib import contextmanager
 __all__ = ["ThreadPool", "current_owner", "replaced_by", "start_thread", "working_for"]
 
 STACK_SIZE = 512 * 1024
-"""Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.protocol.nesting`."""
+"""Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.protocol.strict_json`."""
 
 _IDLE_SECONDS = 2.0
 _MAX_IDLE = 8

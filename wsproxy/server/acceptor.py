@@ -14,12 +14,11 @@ import struct
 import threading
 from typing import Any
 
-from ..access.pending import network_of
 from ..access.sessions import SessionHandle
+from ..net.addresses import host_and_port
 from ..net.listeners import BACKLOG, Listener
 from ..net.sockets import AcceptTurns, readable_by, tune, wake
-from ..protocol.client import UNIX_PEER
-from ..protocol.routing import host_and_port
+from ..protocol.client import UNIX_PEER, network_of
 from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
 from ..runtime.logs import get_logger

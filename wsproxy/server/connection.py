@@ -8,7 +8,8 @@ from ..exceptions import RequestTimeout, TransportClosed
 from ..net.transport import PlainTransport
 from ..protocol.client import Client
 from ..protocol.closing import Leg
-from ..protocol.handshake import HeadReader, RequestHead, Upgrade
+from ..protocol.handshake import Upgrade
+from ..protocol.request import HeadReader, RequestHead
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..web import endpoints

@@ -8,7 +8,8 @@ import threading
 from ..exceptions import Refused, TransportClosed
 from ..net.transport import Transport
 from ..protocol.client import Client, client_of
-from ..protocol.handshake import RequestHead, Upgrade
+from ..protocol.handshake import Upgrade
+from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger, in_session

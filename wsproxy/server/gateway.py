@@ -12,7 +12,7 @@ from ..access.hooks import Hooks
 from ..access.sessions import LiveSessions
 from ..config import Config
 from ..net.resolver import Resolver
-from ..net.tls import ServerTLS
+from ..net.tls_context import ServerTLS
 from ..relay.poller import Poller
 from ..relay.relay import RelayLimits
 from ..runtime.deadline import Clock

@@ -17,7 +17,8 @@ from wsproto.utilities import LocalProtocolError
 from ..exceptions import Refused, TransportClosed
 from ..net.transport import Transport
 from ..protocol import rfb
-from ..protocol.handshake import PLAIN_KUBEVIRT, Upgrade, answered_subprotocol, refusal_response
+from ..protocol.handshake import PLAIN_KUBEVIRT, Upgrade, answered_subprotocol
+from ..protocol.response import refusal_response
 from ..runtime.deadline import Deadline
 
 __all__ = ["Refuser", "by_websocket"]

@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NewType
 
-from ..access.pending import network_of
 from ..access.sessions import SessionHandle
 from ..config import Config
 from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused, UpstreamTimeout
 from ..net.sockets import wake
 from ..net.transport import Transport
-from ..protocol.client import Client, host_of
+from ..protocol.client import Client, host_of, network_of
 from ..protocol.closing import Ending, Leg
-from ..protocol.handshake import RequestHead, Upgrade, answered_subprotocol, offered_upstream
+from ..protocol.handshake import Upgrade, answered_subprotocol, offered_upstream
+from ..protocol.request import RequestHead
 from ..protocol.routing import Route, named_subresource
 from ..relay.lifetime import Lifetime
 from ..relay.relay import Relay

@@ -19,13 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ..admin.admin_api import admin_endpoints
 from ..admin.auth import operator_guard
-from ..admin.endpoints import session_endpoints
+from ..admin.endpoints import admin_endpoints, session_endpoints
 from ..admin.server import AdminServer
 from ..config import Config
+from ..net.addresses import ListenAddress
 from ..net.listeners import Listener, address_text, listen, listen_for_operator
-from ..protocol.routing import ListenAddress
 from ..runtime.cpu_affinity import settle
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger

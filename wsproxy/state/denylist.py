@@ -5,26 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 from ..exceptions import Busy
 from ..runtime.deadline import Clock
+from ..tokens.claims import TokenKey
 
-__all__ = ["MAX_DENIED", "Denylist", "TokenKey"]
+__all__ = ["MAX_DENIED", "Denylist"]
 
 MAX_DENIED = 100_000
 """How many tokens are remembered at once; some 20 MB."""
-
-
-class TokenKey(NamedTuple):
-    """By what a token is known, without giving it away.
-
-    :ivar digest: SHA-256 of its issuer and ``jti``, or else of what is signed.
-    :ivar expires_at: UNIX time from which on it is void; ``math.inf`` for never.
-    """
-
-    digest: bytes
-    expires_at: float
 
 
 class Denylist:

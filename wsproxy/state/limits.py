@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 from ..exceptions import BadToken, Busy, LimitExceeded, Refused
 from ..runtime.deadline import Clock
+from ..telemetry.causes import LIMITS
 
-__all__ = ["LIMITS", "LimitRules", "Limits", "Place"]
+__all__ = ["LimitRules", "Limits", "Place"]
 
-LIMITS = ("sessions", "user", "vmi", "address", "failures", "frame")
-"""Names of all limits that are counted; ``limit-NAME`` is the slug of most."""
 
 _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 
 from .. import exceptions
 from ..protocol.closing import Ending
-from ..state import limits
 
-__all__ = ["ALL_LIMITS", "ENDINGS", "OTHER", "REFUSALS", "ending_cause", "refusal_cause"]
+__all__ = ["ALL_LIMITS", "ENDINGS", "LIMITS", "OTHER", "REFUSALS", "ending_cause", "refusal_cause"]
 
 OTHER = "other"
 """What stands for every word that is not ours."""
 
-ALL_LIMITS = frozenset({*limits.LIMITS, "pending", "tickets", "screenshots"})
+LIMITS = ("sessions", "user", "vmi", "address", "failures", "frame")
+"""Names of all limits that are counted; ``limit-NAME`` is the slug of most."""
+
+ALL_LIMITS = frozenset({*LIMITS, "pending", "tickets", "screenshots"})
 """The names of all limits."""
 
 _NEVER_SAID = {"sessions", "frame", "pending"}  # limits that do not refuse as ``limit-NAME``

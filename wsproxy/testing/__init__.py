@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from ..tokens.verifier import make_token
+    from ..tokens.issue import make_token
     from .case import SECRET, LeakTestCase, ProxyTestCase, proxy_options
     from .kubevirt.api import FakeKubeVirtAPI
     from .kubevirt.backends import Backend, Echo, Script, SocketBackend, Stream, TCPBackend, UnixBackend

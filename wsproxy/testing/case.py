@@ -13,7 +13,7 @@ from unittest import mock
 
 from ..config import DEFAULT_API_PATH
 from ..proxy import WebsocketProxy
-from ..tokens.verifier import make_token
+from ..tokens.issue import make_token
 from .kubevirt.api import FakeKubeVirtAPI
 from .kubevirt.backends import SocketBackend
 from .kubevirt.certificates import CertificateAuthority

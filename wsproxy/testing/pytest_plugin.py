@@ -100,7 +100,7 @@ def console_proxy(
 @pytest.fixture
 def console_token() -> ConsoleToken:
     """A function that makes tokens for console_proxy: ``console_token("ubuntu", user=5)``."""
-    from ..tokens.verifier import make_token
+    from ..tokens.issue import make_token
     from .case import SECRET
 
     def token(*vmis: str, namespace: str = _NAMESPACE, **claims: Any) -> str:

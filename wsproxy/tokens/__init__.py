@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .verifier import MAX_TOKEN_SIZE, TokenVerifier, make_token
+from .issue import make_token
+from .verifier import MAX_TOKEN_SIZE, TokenVerifier
 
 __all__ = ["MAX_TOKEN_SIZE", "TokenVerifier", "make_token"]

@@ -18,18 +18,28 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..exceptions import BadToken, ConfigError, Forbidden, TokenExpired
-from ..protocol.routing import is_dns_label
-from ..state.denylist import TokenKey
+from ..protocol.names import is_dns_label
 
-__all__ = ["ClaimRules", "Grant", "Pointer", "matches"]
+__all__ = ["ClaimRules", "Grant", "Pointer", "TokenKey", "matches"]
 
 _MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z; a time in milliseconds lies beyond it
 _MAX_ID = 2**63
 _MAX_USER = 255  # OpenID Connect Core 1.0 section 2: sub
 _SHORT_WORD = re.compile(r"[!-~]{1,64}")
+
+
+class TokenKey(NamedTuple):
+    """By what a token is known, without giving it away.
+
+    :ivar digest: SHA-256 of its issuer and ``jti``, or else of what is signed.
+    :ivar expires_at: UNIX time from which on it is void; ``math.inf`` for never.
+    """
+
+    digest: bytes
+    expires_at: float
 
 
 @dataclass(frozen=True)

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..exceptions import ConfigError
-from ..protocol.routing import host_and_port
+from ..net.addresses import WebURL, is_loopback
 from ..protocol.strict_json import parse_json
 from ..runtime.logs import get_logger
 from .keys import VerificationKey, key_of_jwk
 
-__all__ = ["JWKSLocation", "WebURL", "parse_jwks"]
+__all__ = ["JWKSLocation", "parse_jwks"]
 
 logger = get_logger("wsproxy.jwks")
 
 _MAX_BRACKETS = 500
 _MAX_KEYS = 100  # each of an algorithm is tried for a token that names none
-
-
-@dataclass(frozen=True)
-class WebURL:
-    """An http or https URL.
-
-    :ivar host: a name or an IP address, without brackets.
-    :ivar target: path and query.
-    """
-
-    host: str
-    port: int
-    target: str
-    tls: bool
-
-    @property
-    def authority(self) -> str:
-        """What stands in a Host header (RFC 9110 section 7.2)."""
-        if self.port != (443 if self.tls else 80):
-            return host_and_port(self.host, self.port)
-        return f"[{self.host}]" if ":" in self.host else self.host
 
 
 @dataclass(frozen=True)
@@ -72,7 +50,7 @@ class JWKSLocation:
         if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-\"$-~]+", text):
             raise ConfigError([f"jwks is {text!r}; it must be a file, or look like https://HOST/PATH"])
         tls = parts.scheme == "https"
-        if not tls and not _is_loopback(host):
+        if not tls and not is_loopback(host):
             raise ConfigError([f"jwks is {text!r}; whoever is on the way could replace the keys: use https"])
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return cls(text.partition("?")[0], url=WebURL(host, port or (443 if tls else 80), target, tls))
@@ -106,10 +84,3 @@ def parse_jwks(
     if faults:
         logger.warning("%d keys of the JWK Set are not used: %s", len(faults), "; ".join(faults)[:500])
     return tuple(keys)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

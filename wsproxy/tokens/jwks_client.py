@@ -11,7 +11,7 @@ from ..exceptions import Draining, TransportClosed
 from ..net.http_client import fetch
 from ..net.resolver import Resolver
 from ..net.sockets import wake
-from ..net.tls import ClientTLS
+from ..net.tls_context import ClientTLS
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..runtime.threads import start_thread

@@ -9,13 +9,12 @@ from functools import partial
 from ..config import Config
 from ..exceptions import ConfigError
 from ..net.resolver import Resolver
-from ..net.tls import ClientTLS
+from ..net.tls_context import ClientTLS
 from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded
 from .jwks import parse_jwks
 from .jwks_client import JWKSSource, fetch_jwks
-from .keyring import Keyring
-from .keys import VerificationKey, load_keys
+from .keys import Keyring, VerificationKey, load_keys
 
 __all__ = ["LiveKeys", "read_key_file"]
 

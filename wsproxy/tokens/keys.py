@@ -1,4 +1,4 @@
-"""One key that tokens are verified with, however it is given: as a secret, as PEM, or as a JWK.
+"""The keys that tokens are verified with, however they are given: as a secret, as PEM, or as a JWK.
 
 The algorithms follow from the key and the configuration, never from the token (RFC 8725 section 3.1). A key
 serves one family of them, so that a public key never verifies an HMAC.
@@ -7,9 +7,9 @@ serves one family of them, so that a public key never verifies an HMAC.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -26,9 +26,18 @@ from jwt.algorithms import (
 from jwt.exceptions import InvalidKeyError
 
 from ..exceptions import ConfigError
+from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 
-__all__ = ["PUBLIC_KEY_ALGORITHMS", "VerificationKey", "check_algorithms", "key_of_jwk", "load_keys"]
+__all__ = [
+    "PUBLIC_KEY_ALGORITHMS",
+    "KeySource",
+    "Keyring",
+    "VerificationKey",
+    "check_algorithms",
+    "key_of_jwk",
+    "load_keys",
+]
 
 logger = get_logger("wsproxy.keys")
 
@@ -210,3 +219,59 @@ def _pem(block: bytes, source: str) -> PublicKey:
 def _check_size(key: bytes | PublicKey, source: str) -> None:
     if isinstance(key, RSAPublicKey) and key.key_size < _SHORT_RSA:
         raise ConfigError([f"{source} holds an RSA key of {key.key_size} bits; it must have {_SHORT_RSA}"])
+
+
+class Keyring:
+    """The keys of one moment. Immutable, so that whoever has one can tell whether the keys are others now.
+
+    :param keys: tried in this order.
+    """
+
+    def __init__(self, keys: Iterable[VerificationKey]) -> None:
+        self.keys = tuple(keys)
+        self._by_algorithm: dict[str, list[VerificationKey]] = {}
+        for key in self.keys:
+            for algorithm in key.algorithms:
+                self._by_algorithm.setdefault(algorithm, []).append(key)
+        self._names = frozenset(key.kid for key in self.keys if key.kid is not None)
+
+    def verifies(self, algorithm: str, kid: str | None, signed: bytes, signature: bytes) -> bool:
+        """Whether a key made ``signature``.
+
+        :param algorithm: what the token says; a key that is not for it is not tried.
+        :param kid: what the token says. It rules out keys of other names, and is only compared.
+        """
+        return any(
+            (kid is None or key.kid is None or key.kid == kid) and key.verifies(algorithm, signed, signature)
+            for key in self._by_algorithm.get(algorithm, ())
+        )
+
+    def has(self, kid: str | None) -> bool:
+        """Whether there is a key of this name; None is no name."""
+        return kid in self._names
+
+    # A keyring is its own source: keys that never change.
+
+    def current(self) -> Keyring:
+        """See :class:`KeySource`."""
+        return self
+
+    def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
+        """See :class:`KeySource`: there will be no others."""
+
+
+class KeySource(Protocol):
+    """Where the keys come from."""
+
+    def current(self) -> Keyring:
+        """Return the keys as they are now, the same object as long as they are the same. Any thread."""
+        ...
+
+    def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
+        """Look for a public key that :meth:`current` has not; return when it has it, or it is not to be had.
+
+        :param kid: its name, None for any key at all.
+        :param deadline: how long to block at most; None for not at all.
+        :raises Draining: if the proxy stops meanwhile.
+        """
+        ...

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import jwt
 
 from ..exceptions import BadToken
 from ..protocol.strict_json import parse_json
 from ..runtime.deadline import Deadline
 from .claims import ClaimRules, Grant
-from .keyring import Keyring, KeySource
-from .keys import PUBLIC_KEY_ALGORITHMS
+from .keys import PUBLIC_KEY_ALGORITHMS, Keyring, KeySource
 
-__all__ = ["MAX_TOKEN_SIZE", "TokenVerifier", "make_token"]
+__all__ = ["MAX_TOKEN_SIZE", "TokenVerifier"]
 
 MAX_TOKEN_SIZE = 8192
 """Bytes; also less than the request head may hold."""
@@ -159,38 +155,3 @@ def _decoded(part: str) -> bytes:
     if urlsafe_b64encode(raw).rstrip(b"=") != part.encode("ascii"):
         raise BadToken("the token is not a JWT", log_detail="it is not canonical base64url")
     return raw
-
-
-def make_token(
-    secret: str | bytes,
-    *,
-    namespace: str,
-    vmis: Sequence[str],
-    user: str | int = 0,
-    expires_in: float = 600,
-    lab_id: str | int = 0,
-    lab_instance_id: str | int = 0,
-    algorithm: str = "HS256",
-    additional_data: Mapping[str, Any] | None = None,
-) -> str:
-    """Return a signed token with LabOrchestrator's claims, for a user that the caller has authenticated.
-
-    Any thread; does not block. What it says is checked by the proxy that gets it.
-
-    :param secret: HMAC secret, or a PEM private key for the other algorithms.
-    :param namespace: of the VMIs.
-    :param vmis: names of the VMIs that may be opened; a single text means that one.
-    :param user: who it is, for logs, limits and hooks.
-    :param expires_in: seconds from now; negative makes an expired one. A session ends when its token expires.
-    :param algorithm: JWS algorithm; that of the key.
-    :param additional_data: further data of the platform's own; not looked at.
-    """
-    lab = {
-        "lab_id": lab_id,
-        "lab_instance_id": lab_instance_id,
-        "namespace_name": namespace,
-        "allowed_vmi_names": [vmis] if isinstance(vmis, str) else list(vmis),
-        "additional_data": dict(additional_data) if additional_data is not None else None,
-    }
-    claims = {"id": user, "exp": time.time() + expires_in, "lab_instance": lab}
-    return jwt.encode(claims, secret, algorithm=algorithm)

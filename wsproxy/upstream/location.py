@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..exceptions import ConfigError
-from ..protocol.routing import host_and_port
+from ..net.addresses import host_and_port
 
-__all__ = ["UpstreamURL"]
+__all__ = ["ApiPath", "UpstreamURL"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,42 @@ class UpstreamURL:
         """Return the whole URL of an API path."""
         scheme = "wss" if self.tls else "ws"
         return f"{scheme}://{host_and_port(self.host, self.port)}{self.path}{path}"
+
+
+class ApiPath:
+    """The API path template, with ``{namespace}`` and ``{vmi_name}`` and a subresource at its end.
+
+    :raises ConfigError: if the template is malformed.
+    """
+
+    _PLACEHOLDERS = frozenset({"namespace", "vmi_name"})
+
+    def __init__(self, template: str) -> None:
+        found = re.findall(r"\{([^{}]*)\}", template)
+        braces = re.sub(r"\{[^{}]*\}", "", template)
+        if set(found) != self._PLACEHOLDERS or "{" in braces or "}" in braces:
+            raise ConfigError(
+                [f"api_path is {template!r}; it must hold {{namespace}} and {{vmi_name}} and no other braces"]
+            )
+        if not re.fullmatch(r"/[!-~]+", template) or any(mark in template for mark in "?#%;\\"):
+            raise ConfigError([f"api_path is {template!r}; it must be a plain path that begins with /"])
+        self._base, _, self.subresource = template.rpartition("/")
+        if not re.fullmatch(r"[a-z]+", self.subresource):
+            raise ConfigError([f"api_path is {template!r}; it must end in a subresource such as /vnc"])
+
+    @property
+    def resource(self) -> tuple[str, str] | None:
+        """API group and resource that the path names, as Kubernetes' authorization has them; None if none."""
+        form = r"/apis/([a-z0-9.-]+)/[a-z0-9]+/namespaces/\{namespace\}/([a-z]+)/\{vmi_name\}"
+        found = re.fullmatch(form, self._base)
+        return (found[1], found[2]) if found else None
+
+    @property
+    def version_path(self) -> str | None:
+        """Where KubeVirt says its version, if the path is one of its API group; None if it is none."""
+        return self._base.partition("/namespaces/")[0] + "/version" if self.resource else None
+
+    def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
+        """Return the path of one VMI's subresource; the names must have been checked."""
+        filled = self._base.replace("{namespace}", namespace).replace("{vmi_name}", vmi)
+        return f"{filled}/{subresource or self.subresource}"

@@ -22,9 +22,11 @@ from ..exceptions import (
     VMINotRunning,
 )
 from ..protocol.client import Client
-from ..protocol.handshake import RequestHead, http_response, refusal_response
+from ..protocol.names import is_dns_label, is_dns_subdomain
 from ..protocol.representation import Redirect, Representation
-from ..protocol.routing import endpoint_of, file_path, is_dns_label, is_dns_subdomain, screenshot_route
+from ..protocol.request import RequestHead
+from ..protocol.response import http_response, refusal_response
+from ..protocol.routing import endpoint_of, file_path, screenshot_route
 from ..protocol.strict_json import parse_json
 from ..runtime.deadline import Deadline
 

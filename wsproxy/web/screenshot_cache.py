@@ -7,7 +7,6 @@ much as one student. What may be seen by whom is decided before, by :class:`.Acc
 
 from __future__ import annotations
 
-import re
 import struct
 import time
 from collections import Counter, OrderedDict
@@ -20,7 +19,7 @@ from typing import Protocol
 from ..exceptions import LimitExceeded, Refused, UpstreamTimeout
 from ..runtime.deadline import Clock, Deadline
 
-__all__ = ["MAX_SIZE", "Screenshots", "leaves_console_alone", "picture_fault"]
+__all__ = ["MAX_SIZE", "Screenshots", "picture_fault"]
 
 MAX_SIZE = 8 * 1024 * 1024
 """Bytes of a picture, at most; one of 4K, of noise, has more, and no screen shows that."""
@@ -38,9 +37,6 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
 _MOST_PIXELS = 1 << 26  # what a browser has to unpack
 
-_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.\d{1,4}(-(?:alpha|beta|rc)\b)?")
-_SINCE = (1, 7)
-
 
 def picture_fault(data: bytes) -> str | None:
     """Return what makes ``data`` no whole picture (W3C PNG, sections 5.2 and 11.2.2); None if nothing does.
@@ -55,20 +51,6 @@ def picture_fault(data: bytes) -> str | None:
     if methods not in ([0, 0, 0], [0, 0, 1]) or not 0 < width * height <= _MOST_PIXELS:
         return "its header is none of PNG"
     return None if data.endswith(_END) else "it is cut short"
-
-
-def leaves_console_alone(version: str) -> bool:
-    """Whether a KubeVirt of this version takes pictures without the console.
-
-    Until 1.6 it connects to the machine's VNC server for each, and throws out whoever is there.
-
-    :param version: such as ``v1.7.0``.
-    """
-    match = _VERSION.match(version)
-    if match is None:
-        return False
-    release = int(match[1]), int(match[2])
-    return release > _SINCE or (release == _SINCE and match[3] is None)
 
 
 class Changed(AbstractContextManager[object], Protocol):

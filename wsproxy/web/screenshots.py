@@ -14,21 +14,19 @@ from ..config import Config
 from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused
 from ..net.sockets import wake
 from ..protocol.client import Client
-from ..protocol.handshake import RequestHead
-from ..protocol.strict_json import parse_json
+from ..protocol.request import RequestHead
 from ..runtime.deadline import Clock, Deadline
 from ..runtime.logs import get_logger
 from ..telemetry.counters import Counters
 from ..telemetry.reports import admitted
 from ..upstream.dialler import Dialler
-from .screenshot_cache import MAX_SIZE, Screenshots, leaves_console_alone, picture_fault
+from ..upstream.kubevirt import kubevirt_version, leaves_console_alone
+from .screenshot_cache import MAX_SIZE, Screenshots, picture_fault
 
-__all__ = ["ScreenshotSource", "kubevirt_version"]
+__all__ = ["ScreenshotSource"]
 
 logger = get_logger("wsproxy.screenshots")
 
-_VERSION_SIZE = 64 * 1024
-_VERSION_BRACKETS = 8
 _VERSION_SECONDS = 600.0  # for so long KubeVirt is taken for what it was
 
 
@@ -143,19 +141,3 @@ class ScreenshotSource:
         finally:
             with self._lock:
                 self._blocked.pop(request, None)
-
-
-def kubevirt_version(config: Config, get: Callable[[str, int, Deadline], bytes], deadline: Deadline) -> str:
-    """Return what KubeVirt says its version is; "" if it says something else.
-
-    :param get: as :meth:`.Dialler.get`.
-    :raises Refused: if it cannot be asked.
-    """
-    path = config.path_template.version_path
-    assert path is not None, "the settings have been checked"
-    try:
-        found = parse_json(get(path, _VERSION_SIZE, deadline), _VERSION_BRACKETS)
-    except ValueError:
-        return ""
-    version = found.get("gitVersion") if isinstance(found, dict) else None
-    return version[:64] if isinstance(version, str) else ""

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from ..access.credentials import looks_like_ticket
 from ..config import Config
-from ..protocol.routing import is_dns_subdomain
+from ..protocol.names import is_dns_subdomain
 from ..tokens.verifier import MAX_TOKEN_SIZE
 
 __all__ = ["console_url", "page_url"]

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from ..access.authorization import Authorize
 from ..access.credentials import looks_like_ticket
-from ..access.hooks import Hooks, OnClose, OnOpen
+from ..access.hooks import Authorize, Hooks, OnClose, OnOpen
 from ..access.sessions import SessionHandle
 from ..config import Config
 from ..exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
 from ..protocol.client import client_of
-from ..protocol.handshake import RequestHead, refusal_response
+from ..protocol.request import RequestHead
+from ..protocol.response import refusal_response
 from ..protocol.routing import Route, granted_route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exceptions import BadRequest
-from ..protocol.handshake import RequestHead
-from ..protocol.routing import host_and_port
+from ..net.addresses import host_and_port
+from ..protocol.request import RequestHead
 
 __all__ = ["Environ", "head_of", "path_of", "path_segments", "peer_of"]
 

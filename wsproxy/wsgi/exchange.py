@@ -12,7 +12,8 @@ from ..exceptions import Refused
 from ..net.sockets import tune
 from ..net.tls import transport_of
 from ..net.transport import Transport
-from ..protocol.handshake import RequestHead, Upgrade
+from ..protocol.handshake import Upgrade
+from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..server.exchange import Exchange

@@ -12,7 +12,7 @@ from ..access.hooks import Hooks
 from ..config import Config
 from ..exceptions import Busy, Draining, Refused
 from ..protocol.client import Client
-from ..protocol.handshake import RequestHead
+from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from ...exceptions import TransportClosed
-from ...net.tls import accept_tls, server_context
+from ...net.tls import accept_tls
+from ...net.tls_context import server_context
 from ...net.transport import PlainTransport, Transport
 from ...runtime.deadline import Deadline
 from .backends import Backend

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, final
 
-from ...protocol.routing import host_and_port
+from ...net.addresses import host_and_port
 from ...proxy import WebsocketProxy
 from ..kubevirt.websocket_stream import WebSocketStream, open_websocket
 from .errors import ConsoleClosed, ConsoleRefused, RFBRefused, UpgradeRefused

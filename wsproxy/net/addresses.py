@@ -1,0 +1,72 @@
+"""Addresses as they are written in settings: where to listen, and where a web resource is."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+__all__ = ["ListenAddress", "WebURL", "host_and_port", "is_loopback"]
+
+
+def host_and_port(host: str, port: int | str) -> str:
+    """Join both as in a URL, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where to listen: at a host and port, or at the path of a Unix socket.
+
+    :ivar path: of the socket, "" for none.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ListenAddress:
+        """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``.
+
+        :raises ValueError: if it is none of these.
+        """
+        kind, _, path = text.partition(":")
+        if kind == "unix" and path:
+            return cls(path=path)
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", text)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError("it must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+        return cls(match[1] or match[2], int(match[3]))
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else host_and_port(self.host, self.port)
+
+
+@dataclass(frozen=True)
+class WebURL:
+    """An http or https URL.
+
+    :ivar host: a name or an IP address, without brackets.
+    :ivar target: path and query.
+    """
+
+    host: str
+    port: int
+    target: str
+    tls: bool
+
+    @property
+    def authority(self) -> str:
+        """What stands in a Host header (RFC 9110 section 7.2)."""
+        if self.port != (443 if self.tls else 80):
+            return host_and_port(self.host, self.port)
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its address or as ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,63 @@
+"""What a refusal of the Kubernetes API means to a client. No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from ..exceptions import ConsoleBusy, Refused, UpstreamRefused, VMINoConsole, VMINotFound, VMINotRunning
+from ..protocol.strict_json import nested_deeper_than
+
+__all__ = ["refusal_of"]
+
+_MAX_API_TEXT = 120
+_MAX_STATUS_BRACKETS = 500
+
+# virt-api's own texts, where they come with a 500 because nobody said otherwise, and what they mean.
+_MEANT = {
+    400: re.compile(r"VMI is not running|No graphics devices are present\."),
+    404: re.compile(r'virtualmachineinstance\.kubevirt\.io "[a-z0-9.-]+" not found'),
+}
+
+
+def refusal_of(status: int, body: bytes) -> Refused:
+    """Translate a refusal of the Kubernetes API or of KubeVirt into one of ours.
+
+    Only texts about the VMI itself are passed on. Those of a 401, 403 or 5xx name our service account
+    or the cluster's inside, and go to the log.
+
+    :param status: the response's HTTP status, not 101.
+    :param body: its body, mostly a ``Status`` object (Kubernetes API conventions).
+    """
+    text, answered = _text_of(body), status
+    if status == 500:
+        status = next((meant for meant, known in _MEANT.items() if known.fullmatch(text)), status)
+    low = text.lower()
+    shown = text.encode()[:_MAX_API_TEXT].decode(errors="ignore")
+    detail = f"HTTP {answered} from the API: {text[:500]}"
+    if status == 404 and "virtualmachineinstance" in low and "not found" in low:
+        return VMINotFound(shown, log_detail=detail)
+    if status in (400, 409):
+        if "no graphics devices" in low or "no serial consoles" in low:
+            return VMINoConsole(shown, log_detail=detail)
+        if "not running" in low or "failed status" in low or "paused" in low or "phase is" in low:
+            return VMINotRunning(shown, log_detail=detail)
+        return UpstreamRefused(f"the Kubernetes API refused: {shown}", log_detail=detail)
+    if "active vnc connection" in low:
+        return ConsoleBusy("Active VNC connection. Request denied.", log_detail=detail)
+    if status == 404:
+        return UpstreamRefused(f"the Kubernetes API refused: {shown}", log_detail=detail)
+    return UpstreamRefused("the Kubernetes API refused", log_detail=detail)
+
+
+def _text_of(body: bytes) -> str:
+    """Return the message of a Status object, or the body itself, as one line without control characters."""
+    text = body.decode(errors="replace")
+    try:
+        status = None if nested_deeper_than(_MAX_STATUS_BRACKETS, body) else json.loads(text)
+        if isinstance(status, dict) and isinstance(status.get("message"), str):
+            text = status["message"].encode(errors="replace").decode()  # "\\ud800" is JSON, but not UTF-8
+    except ValueError:
+        pass
+    # Not printable are controls, line breaks, and marks that turn the direction of what follows.
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
