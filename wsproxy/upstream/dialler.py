@@ -1,7 +1,7 @@
 """Opens the stream of one VMI at the Kubernetes API.
 
-TCP and TLS are connected here, under one deadline, and not by websocket-client, which would follow redirects
-with our credentials, obey proxies named in the environment and take a timeout for each call instead of one for all.
+TCP and TLS are connected here, under one deadline, and not by websocket-client: it would follow redirects
+with our credentials, obey proxies named in the environment and take a timeout for each call.
 """
 
 from __future__ import annotations
