@@ -6,11 +6,12 @@ import unittest
 from ipaddress import ip_network
 from typing import Any
 
-from wsproxy.config import DEFAULT_API_PATH, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
+from wsproxy.protocol.client import TrustedProxies
 from wsproxy.relay.lifetime import LifetimeRules
 from wsproxy.state.limits import LimitRules
-from wsproxy.upstream.location import UpstreamURL
+from wsproxy.upstream.location import DEFAULT_API_PATH, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, UpstreamURL
 
 SECRET = "the-very-secret-of-at-least-32-bytes"
 
@@ -60,16 +61,16 @@ class FieldsTest(ConfigCase):
         (key,) = found.keyring.keys
         self.assertEqual((key.key, key.algorithms), (SECRET.encode(), ("HS256",)))
         self.assertIsNone(found.jwks_location)
-        self.assertEqual(found.prefix, ("a", "b"))
+        self.assertEqual((found.routes.prefix, found.routes.default), (("a", "b"), "vnc"))
         self.assertTrue(
             found.path_template.path("n", "v").endswith("/namespaces/n/virtualmachineinstances/v/vnc")
         )
-        self.assertEqual(found.enabled_subresources, {"vnc", "console"})
-        networks = config(trusted_proxies=("10.0.0.0/8", "::1")).trusted_networks
+        self.assertEqual(found.routes.enabled, {"vnc", "console"})
+        networks = config(trusted_proxies=("10.0.0.0/8", "::1")).trusted.networks
         self.assertEqual(networks, (ip_network("10.0.0.0/8"), ip_network("::1/128")))
         found = config(trusted_proxies=("unix", "10.0.0.0/8"))
-        self.assertEqual((found.trusted_networks, found.trusts_unix), ((ip_network("10.0.0.0/8"),), True))
-        self.assertFalse(config(trusted_proxies=("10.0.0.0/8",)).trusts_unix)
+        self.assertEqual(found.trusted, TrustedProxies((ip_network("10.0.0.0/8"),), unix=True))
+        self.assertFalse(config(trusted_proxies=("10.0.0.0/8",)).trusted.unix)
 
     def test_several_secrets(self) -> None:
         """Several secrets are several keys, in their order; any that is empty is a fault."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import unittest
 
-from wsproxy.access.credentials import Credential, bearer_token, find_credential
-from wsproxy.config import CREDENTIALS, Config
+from wsproxy.access.credentials import CREDENTIALS, Credential, bearer_token, find_credential
+from wsproxy.config import Config
 from wsproxy.exceptions import BadRequest, BadToken
 from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.protocol.routing import session_route

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import unittest
+from dataclasses import replace
 from ipaddress import ip_network
 
 from wsproxy.exceptions import BadRequest
-from wsproxy.protocol.client import UNIX_PEER, Client, client_of
+from wsproxy.protocol.client import UNIX_PEER, Client, TrustedProxies, client_of
 from wsproxy.protocol.origin import Origin
 from wsproxy.protocol.request import HeadReader, RequestHead
 
-TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+TRUSTED = TrustedProxies((ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
+NOBODY = TrustedProxies()
 PROXY = "10.0.0.1:40000"
 
 
@@ -29,7 +31,7 @@ class UnixSocket(unittest.TestCase):
     """Whoever comes over a Unix socket has no address, and is believed if the settings say so."""
 
     def seen(self, *headers: str, trust_unix: bool = True) -> Client:
-        return client_of(parsed(*headers), UNIX_PEER, False, TRUSTED, trust_unix=trust_unix)
+        return client_of(parsed(*headers), UNIX_PEER, False, replace(TRUSTED, unix=trust_unix))
 
     def test_trusted(self) -> None:
         """The first address that no trusted proxy has is the client's; the rest is the proxy's word."""
@@ -55,26 +57,28 @@ class UnixSocket(unittest.TestCase):
 
     def test_others(self) -> None:
         """The setting is about Unix sockets alone."""
-        client = client_of(parsed("X-Forwarded-For: 1.2.3.4"), "192.0.2.1:1", False, (), trust_unix=True)
+        client = client_of(
+            parsed("X-Forwarded-For: 1.2.3.4"), "192.0.2.1:1", False, TrustedProxies(unix=True)
+        )
         self.assertEqual(client.address, "192.0.2.1")
-        unknown = client_of(parsed("X-Forwarded-For: 1.2.3.4"), "unknown", False, (), trust_unix=True)
+        unknown = client_of(parsed("X-Forwarded-For: 1.2.3.4"), "unknown", False, TrustedProxies(unix=True))
         self.assertEqual(unknown.address, "")
 
 
 class Direct(unittest.TestCase):
     def test_peer(self) -> None:
         """A client that comes by itself is the peer, and asked the host that it names."""
-        client = client_of(parsed(host="Proxy.example"), "192.0.2.1:1234", False, ())
+        client = client_of(parsed(host="Proxy.example"), "192.0.2.1:1234", False, NOBODY)
         self.assertEqual(client, Client("192.0.2.1:1234", "192.0.2.1", "http://Proxy.example"))
         self.assertEqual(client.own, Origin("http", "proxy.example", 80))
         self.assertEqual(str(client), "192.0.2.1:1234")
 
     def test_tls(self) -> None:
         """Over TLS it asked for https."""
-        client = client_of(parsed(host="proxy.example"), "[2001:db8::1]:1234", True, ())
+        client = client_of(parsed(host="proxy.example"), "[2001:db8::1]:1234", True, NOBODY)
         self.assertEqual((client.address, client.own), ("2001:db8::1", Origin("https", "proxy.example", 443)))
         self.assertEqual(str(client), "[2001:db8::1]:1234")
-        scoped = client_of(parsed(), "[fe80::1%eth0]:1234", False, ())
+        scoped = client_of(parsed(), "[fe80::1%eth0]:1234", False, NOBODY)
         self.assertEqual((scoped.address, str(scoped)), ("fe80::1", "[fe80::1%eth0]:1234"))
 
     def test_odd_peers_and_hosts(self) -> None:
@@ -83,7 +87,7 @@ class Direct(unittest.TestCase):
         self.assertEqual(str(client_of(parsed(), "unknown", False, TRUSTED)), "unknown")
         for host in ("", "a b", "a/b", "a@b", "a,b", "b\xe4r"):
             with self.subTest(host):
-                self.assertIsNone(client_of(parsed(host=host), PROXY, False, ()).own)
+                self.assertIsNone(client_of(parsed(host=host), PROXY, False, NOBODY).own)
 
     def test_nobody_is_believed(self) -> None:
         """Headers of a peer that is not trusted are not looked at, well-formed or not."""
@@ -96,7 +100,7 @@ class Direct(unittest.TestCase):
         ):
             with self.subTest(headers):
                 self.assertEqual(seen(*headers, peer="192.0.2.1:1234"), expected)
-        spoofed = client_of(parsed("X-Forwarded-For: 1.2.3.4"), PROXY, False, ())
+        spoofed = client_of(parsed("X-Forwarded-For: 1.2.3.4"), PROXY, False, NOBODY)
         self.assertEqual(spoofed.address, "10.0.0.1")
 
 

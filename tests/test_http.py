@@ -72,7 +72,12 @@ def ask(
     request = HTTPRequest(parsed(line, *headers), Client("192.0.2.1:1"), Deadline(10), unread)
     gateway = gateway or made_gateway(host_path_prefix="/".join(prefix))
     return answer(
-        request, gateway.config, gateway.access, ready or ReadyStub(), gateway.files, gateway.pictures
+        request,
+        gateway.config.endpoint_rules,
+        gateway.access,
+        ready or ReadyStub(),
+        gateway.files,
+        gateway.pictures,
     )
 
 
@@ -316,7 +321,7 @@ class TicketCase(unittest.TestCase):
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), read_body)
         return answer(
             request,
-            self.gateway.config,
+            self.gateway.config.endpoint_rules,
             self.gateway.access,
             ReadyStub(),
             self.gateway.files,
@@ -499,7 +504,14 @@ class CORS(TicketCase):
         request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), unread)
         gateway = made_gateway(**self.options)
         first, lines, body = split(
-            answer(request, gateway.config, gateway.access, ReadyStub(), gateway.files, gateway.pictures)
+            answer(
+                request,
+                gateway.config.endpoint_rules,
+                gateway.access,
+                ReadyStub(),
+                gateway.files,
+                gateway.pictures,
+            )
         )
         self.assertEqual((first, body), ("HTTP/1.1 200 OK", b""))
         self.assertIn("Vary: Origin", lines)

@@ -11,7 +11,6 @@ from unittest import mock
 
 from tests.proxy_process import wait_until
 from wsproxy.access.hooks import AccessRequest
-from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.exceptions import Forbidden
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.server.gateway import Gateway
@@ -23,6 +22,7 @@ from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.tokens.claims import Grant
+from wsproxy.upstream.location import DEFAULT_API_PATH
 
 _BROWSER = "Origin: http://console.example"
 _FROM = "X-Forwarded-For: {}".format

@@ -10,14 +10,15 @@ from wsproxy.protocol.routing import Route, session_route
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.tokens.issue import make_token
-from wsproxy.web.urls import console_url, page_url
+from wsproxy.web.urls import URLRules, console_url, page_url
 
 TOKEN = make_token(SECRET, namespace="lab-1", vmis=["ubuntu"])
 TICKET = "A" * 20 + "-_"
 
 
-def config(**options: Any) -> Config:
-    return Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options)
+def rules(**options: Any) -> URLRules:
+    config = Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options)
+    return config.url_rules
 
 
 class ConsoleURL(unittest.TestCase):
@@ -37,16 +38,16 @@ class ConsoleURL(unittest.TestCase):
             ('wss://lab.example/<"a">:@!', None, "wss://lab.example/%3C%22a%22%3E:@!"),
         ):
             with self.subTest(base=base, prefix=prefix):
-                found = console_url(config(host_path_prefix=prefix), base, TOKEN, "ubuntu")
+                found = console_url(rules(host_path_prefix=prefix), base, TOKEN, "ubuntu")
                 self.assertEqual(found, f"{expected}/{TOKEN}/ubuntu")
 
     def test_route(self) -> None:
         """The path of a URL is a session route that means just what was asked for."""
-        given = config(host_path_prefix="a/b", subresources=("console",), tickets=True)
+        given = rules(host_path_prefix="a/b", subresources=("console",), tickets=True)
         for token in (TOKEN, TICKET):
             for subresource in (None, "vnc", "console"):
                 found = console_url(given, "ws://x", token, "a.b", subresource)
-                route = session_route(found.removeprefix("ws://x"), given.prefix, given.enabled_subresources)
+                route = session_route(found.removeprefix("ws://x"), given.routes.prefix, given.routes.enabled)
                 self.assertEqual(route, Route(token, None, "a.b", subresource))
 
     def test_bases_that_are_none(self) -> None:
@@ -76,25 +77,25 @@ class ConsoleURL(unittest.TestCase):
             "wss://lab.example/a/%2e%2E",
         ):
             with self.subTest(base), self.assertRaisesRegex(ValueError, "the base must look like wss://"):
-                console_url(config(), base, TOKEN, "ubuntu")
+                console_url(rules(), base, TOKEN, "ubuntu")
 
     def test_tokens_that_no_path_may_hold(self) -> None:
         """A token that the proxy would not look at there is refused, and not quoted."""
-        no_path = config(credentials=("header",), tickets=True)
+        no_path = rules(credentials=("header",), tickets=True)
         for given, token, reason in (
-            (config(), "", "no JWT"),
-            (config(), "-", "no JWT"),
-            (config(), "secret", "no JWT"),
-            (config(), "a/b.c.d", "no JWT"),
-            (config(), "a.b.c?d", "no JWT"),
-            (config(), "a.b.c\n", "no JWT"),
-            (config(), "..", "no JWT"),
-            (config(), "a.b.ü", "no JWT"),
-            (config(), "Bearer " + TOKEN, "no JWT"),
-            (config(), "a.b.c.d.e", "no JWT"),
-            (config(), TICKET, "no JWT"),
-            (config(tickets=True), TICKET + "A", "neither a JWT nor a ticket"),
-            (config(), f"a.b.{'c' * 8189}", "8193 bytes"),
+            (rules(), "", "no JWT"),
+            (rules(), "-", "no JWT"),
+            (rules(), "secret", "no JWT"),
+            (rules(), "a/b.c.d", "no JWT"),
+            (rules(), "a.b.c?d", "no JWT"),
+            (rules(), "a.b.c\n", "no JWT"),
+            (rules(), "..", "no JWT"),
+            (rules(), "a.b.ü", "no JWT"),
+            (rules(), "Bearer " + TOKEN, "no JWT"),
+            (rules(), "a.b.c.d.e", "no JWT"),
+            (rules(), TICKET, "no JWT"),
+            (rules(tickets=True), TICKET + "A", "neither a JWT nor a ticket"),
+            (rules(), f"a.b.{'c' * 8189}", "8193 bytes"),
             (no_path, TOKEN, "takes no token from a path"),
         ):
             with self.subTest(token[:20]), self.assertRaisesRegex(ValueError, reason) as caught:
@@ -107,17 +108,17 @@ class ConsoleURL(unittest.TestCase):
         """A VMI that Kubernetes would not name so, and a subresource that is not enabled, are refused."""
         for vmi in ("", "Ubuntu", "a/b", "-", "..", "ü", "a" * 254, TOKEN):
             with self.subTest(vmi[:20]), self.assertRaisesRegex(ValueError, "no Kubernetes name") as caught:
-                console_url(config(), "ws://x", TOKEN, vmi)
+                console_url(rules(), "ws://x", TOKEN, vmi)
             self.assertNotIn(TOKEN, str(caught.exception))
         for subresource in ("console", "", "vnc/x"):
             with self.subTest(subresource), self.assertRaisesRegex(ValueError, "is not enabled"):
-                console_url(config(), "ws://x", TOKEN, "ubuntu", subresource)
+                console_url(rules(), "ws://x", TOKEN, "ubuntu", subresource)
 
 
 class PageURL(unittest.TestCase):
     def test_links(self) -> None:
         """The token stands in the fragment of the page's URL, below the base's path or the prefix."""
-        given = config(console_page=True, host_path_prefix="a/b", subresources=("console",))
+        given = rules(console_page=True, host_path_prefix="a/b", subresources=("console",))
         for base, vmi, subresource, expected in (
             ("https://lab.example", "ubuntu", None, f"https://lab.example/a/b/console/#{TOKEN}/ubuntu"),
             ("wss://lab.example/ws/", None, None, f"https://lab.example/ws/console/#{TOKEN}"),
@@ -128,9 +129,9 @@ class PageURL(unittest.TestCase):
 
     def test_links_that_would_not_work(self) -> None:
         """What the page would not take is refused, and no token is quoted."""
-        given = config(console_page=True, tickets=True)
+        given = rules(console_page=True, tickets=True)
         for settings, base, token, vmi, subresource, reason in (
-            (config(), "https://x", TOKEN, "ubuntu", None, "set console_page"),
+            (rules(), "https://x", TOKEN, "ubuntu", None, "set console_page"),
             (given, "https://x", TICKET, "ubuntu", None, "no JWT"),
             (given, "https://x", f"a.b.{'c' * 8189}", "ubuntu", None, "no JWT"),
             (given, "https://x", TOKEN, "Ubuntu", None, "no Kubernetes name"),

@@ -43,7 +43,7 @@ class LiveKeysCase(LeakTestCase):
 
     def keys(self, **options: Any) -> LiveKeys:
         given: dict[str, Any] = {"remote_url": "ws://127.0.0.1:9", "local_dev_mode": True, "secret_key": ""}
-        keys = LiveKeys(Config(**given | options), self.resolver)
+        keys = LiveKeys(Config(**given | options).key_rules, self.resolver)
         self.addCleanup(keys.stop)
         return keys
 

@@ -19,10 +19,10 @@ from unittest import mock
 
 from tests.processes import python
 from wsproxy import Config, ConfigError, WebsocketProxy
-from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.upstream.location import DEFAULT_API_PATH
 
 _TIMEOUT = 10.0
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

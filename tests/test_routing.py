@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.exceptions import BadRequest, ConfigError, NotFound, Refused
 from wsproxy.net.addresses import host_and_port
 from wsproxy.protocol.names import is_dns_label, is_dns_subdomain
@@ -18,7 +17,7 @@ from wsproxy.protocol.routing import (
     prefix_segments,
     session_route,
 )
-from wsproxy.upstream.location import ApiPath
+from wsproxy.upstream.location import DEFAULT_API_PATH, ApiPath
 
 SUBRESOURCES = frozenset({"vnc", "console"})
 TOKEN = "aaa.bbb.ccc"

@@ -19,7 +19,7 @@ from unittest import mock
 import websocket
 
 from tests.proxy_process import ProxyProcess
-from wsproxy.config import CREDENTIALS
+from wsproxy.access.credentials import CREDENTIALS
 from wsproxy.runtime.logs import TextFormatter
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script

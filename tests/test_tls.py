@@ -26,7 +26,7 @@ from tests.transports import SHORT, WAIT, TransportCase, ignore, in_thread
 from wsproxy.exceptions import ConfigError, TransportClosed
 from wsproxy.net.sockets import wake
 from wsproxy.net.tls import TLSSession, TLSTransport, accept_tls, connect_tls, transport_of
-from wsproxy.net.tls_context import ClientTLS, ServerTLS, server_context
+from wsproxy.net.tls_context import ClientTLS, ServerTLS, ServerTLSFiles, server_context
 from wsproxy.net.transport import PlainTransport, Transport
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
@@ -385,7 +385,7 @@ class ServerTLSTest(TransportCase):
 
     def test_versions(self) -> None:
         """TLS 1.2 and 1.3 are spoken, 1.1 is not."""
-        tls = ServerTLS(*self.certificate)
+        tls = ServerTLS(ServerTLSFiles(*self.certificate))
         context = client_context(self.authority.ca_file)
         for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
             context.minimum_version = context.maximum_version = version
@@ -400,7 +400,7 @@ class ServerTLSTest(TransportCase):
         """HTTP/1.1 is agreed on with a client that speaks others, too."""
         context = client_context(self.authority.ca_file)
         context.set_alpn_protocols(["h2", "http/1.1"])
-        client = self.connect(ServerTLS(*self.certificate), context)
+        client = self.connect(ServerTLS(ServerTLSFiles(*self.certificate)), context)
         self.assertEqual(client.selected_alpn_protocol(), "http/1.1")
         self.assertIsNone(client.compression())
 
@@ -425,7 +425,7 @@ class ServerTLSTest(TransportCase):
             ((certfile, keyfile, keyfile), f"{keyfile} holds no certificate"),
         ):
             with self.subTest(text=text), self.assertRaises(ConfigError) as caught:
-                ServerTLS(*files)
+                ServerTLS(ServerTLSFiles(*files))
             (fault,) = caught.exception.faults
             self.assertIn(text, fault)
             self.assertIn("tls_cert, tls_key and tls_client_ca", fault)
@@ -438,7 +438,7 @@ class ServerTLSTest(TransportCase):
             ),
             self.assertRaisesRegex(ConfigError, "ee key too small"),
         ):
-            ServerTLS(*self.certificate)
+            ServerTLS(ServerTLSFiles(*self.certificate))
 
     def test_encrypted_key(self) -> None:
         """Nobody is asked for a password; neither for the certificate that the API is shown."""
@@ -448,7 +448,9 @@ class ServerTLSTest(TransportCase):
         with open(path, "wb") as file:
             encryption = BestAvailableEncryption(b"word")
             file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-        self.assertRaisesRegex(ConfigError, "without a password", ServerTLS, self.certificate[0], path)
+        self.assertRaisesRegex(
+            ConfigError, "without a password", ServerTLS, ServerTLSFiles(self.certificate[0], path)
+        )
         sslopt = {"certfile": self.certificate[0], "keyfile": path}
         self.assertRaises(OSError, ClientTLS(sslopt).context)
 
@@ -456,7 +458,7 @@ class ServerTLSTest(TransportCase):
         """A new certificate is shown from the next handshake on, once it fits its key."""
         first, second = self.authority.issue(), self.authority.issue()
         certfile, keyfile = self.file("reloaded.crt", first[0]), self.file("reloaded.key", first[1])
-        tls = ServerTLS(certfile, keyfile)
+        tls = ServerTLS(ServerTLSFiles(certfile, keyfile))
         before = self.shown(tls)
         self.file("reloaded.crt", second[0])
         with self.assertLogs("wsproxy.reloaded", "WARNING") as logs:
@@ -476,7 +478,7 @@ class ServerTLSTest(TransportCase):
 
     def test_session_ids(self) -> None:
         """Clients with certificates can resume their sessions, in either version of TLS."""
-        tls = ServerTLS(*self.certificate, self.authority.ca_file)
+        tls = ServerTLS(ServerTLSFiles(*self.certificate, self.authority.ca_file))
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             with self.subTest(version=version):
                 context = client_context(self.authority.ca_file, self.authority.issue_client("someone"))
@@ -486,7 +488,7 @@ class ServerTLSTest(TransportCase):
 
     def test_session_of_an_expired_certificate(self) -> None:
         """A session is not resumed once the client's certificate has expired."""
-        tls = ServerTLS(*self.certificate, self.authority.ca_file)
+        tls = ServerTLS(ServerTLSFiles(*self.certificate, self.authority.ca_file))
         context = client_context(self.authority.ca_file, self.authority.issue_client("someone", seconds=30))
         session = self.connect(tls, context).session
         later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=31)
@@ -500,7 +502,7 @@ class ServerTLSTest(TransportCase):
         """With other authorities for clients no session from before is resumed."""
         ours, theirs = CertificateAuthority(self.directory), CertificateAuthority(self.directory)
         path = self.file("clients.crt", ours.ca_file)
-        tls = ServerTLS(*self.certificate, path)
+        tls = ServerTLS(ServerTLSFiles(*self.certificate, path))
         context = client_context(self.authority.ca_file, ours.issue_client("someone"))
         session = self.connect(tls, context).session
         self.file("clients.crt", theirs.ca_file)
@@ -512,7 +514,7 @@ class ServerTLSTest(TransportCase):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         one.close()
         with self.assertRaises(TransportClosed):
-            transport = ServerTLS(*self.certificate).wrap(two)
+            transport = ServerTLS(ServerTLSFiles(*self.certificate)).wrap(two)
             self.addCleanup(transport.close)
             transport.handshake(Deadline(WAIT))
 

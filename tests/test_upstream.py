@@ -19,7 +19,7 @@ from unittest import mock
 import websocket
 from websocket._handshake import CookieJar
 
-from wsproxy.config import DEFAULT_API_PATH, Config
+from wsproxy.config import Config
 from wsproxy.exceptions import (
     ConsoleBusy,
     Refused,
@@ -43,6 +43,7 @@ from wsproxy.testing.kubevirt.frames import BINARY, encode_frame
 from wsproxy.testing.kubevirt.http import Answer, Behaviour, status_answer, text_answer
 from wsproxy.upstream.dialler import Dialler, Upstream, read_token
 from wsproxy.upstream.errors import refusal_of
+from wsproxy.upstream.location import DEFAULT_API_PATH
 
 _NAMESPACE = "lab-1"
 _OFFER = ("plain.kubevirt.io",)
@@ -115,7 +116,7 @@ class DiallerTestCase(LeakTestCase):
         }
         resolver = resolver or Resolver()
         self.addCleanup(resolver.stop)
-        return Dialler(Config(**{**given, **options}), resolver)
+        return Dialler(Config(**{**given, **options}).upstream_rules, resolver)
 
     def dial(
         self,

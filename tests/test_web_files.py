@@ -45,7 +45,7 @@ class WebFilesCase(unittest.TestCase):
         return Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options)
 
     def files(self, **options: Any) -> WebFiles:
-        return WebFiles(self.config(**(options or {"web": str(self.web)})))
+        return WebFiles(self.config(**(options or {"web": str(self.web)})).file_rules)
 
     def content(self, files: WebFiles, path: str) -> bytes | None:
         """Return what is served at a path, None for nothing; a redirect is its place."""
@@ -235,7 +235,7 @@ class Faults(WebFilesCase):
 class Page(WebFilesCase):
     def test_off(self) -> None:
         """Without a setting nothing is served."""
-        files = WebFiles(self.config())
+        files = WebFiles(self.config().file_rules)
         self.assertEqual(dict(files._map), {})
         self.assertIsNone(files.missing)
 

@@ -6,41 +6,40 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 
+from .access.control import AccessRules
+from .access.credentials import CREDENTIALS
 from .exceptions import ConfigError
-from .net.addresses import ListenAddress
+from .net.addresses import ListenAddress, listen_fault
+from .net.tls_context import ServerTLSFiles
+from .protocol.client import TrustedProxies
 from .protocol.names import is_dns_label
 from .protocol.origin import OriginPolicy
-from .protocol.routing import prefix_segments
+from .protocol.routing import RouteRules, prefix_segments
 from .relay.lifetime import LifetimeRules
 from .state.arbitration import ConsolePolicies
 from .state.limits import LimitRules
 from .tokens.claims import ClaimRules
 from .tokens.jwks import JWKSLocation
-from .tokens.keys import Keyring, check_algorithms, load_keys
-from .upstream.location import ApiPath, UpstreamURL
-from .web.csp import frame_ancestors
-
-__all__ = [
-    "CREDENTIALS",
-    "DEFAULT_API_PATH",
-    "SERVICE_ACCOUNT_CA",
-    "SERVICE_ACCOUNT_TOKEN",
-    "Config",
-    "collect",
-]
-
-DEFAULT_API_PATH = (
-    "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
+from .tokens.key_store import KeyRules
+from .tokens.keys import Keyring, load_keyring
+from .upstream.dialler import UpstreamRules
+from .upstream.location import (
+    DEFAULT_API_PATH,
+    SERVICE_ACCOUNT_CA,
+    SERVICE_ACCOUNT_TOKEN,
+    ApiPath,
+    UpstreamURL,
 )
-_SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-SERVICE_ACCOUNT_CA = f"{_SERVICE_ACCOUNT}/ca.crt"
-SERVICE_ACCOUNT_TOKEN = f"{_SERVICE_ACCOUNT}/token"
+from .web.csp import frame_ancestors
+from .web.endpoints import EndpointRules
+from .web.screenshots import PictureRules
+from .web.static_files import FileRules
+from .web.urls import URLRules
 
-CREDENTIALS = ("path", "header", "subprotocol", "query", "cookie")
-"""Where a token may stand."""
+__all__ = ["Config", "collect"]
+
 
 CPU_AFFINITIES = ("auto", "off")
 LOG_FORMATS = ("text", "json")
@@ -50,8 +49,6 @@ _MIN_FRAME_SIZE = 65536
 _MAX_WORKERS = 64
 _MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
 _MIN_PENDING = 8
-_MAX_UNIX_PATH = 100  # less than sockaddr_un has room for on Linux and macOS, as it is bound by a longer name
-_UNIX_PEERS = "unix"  # among the trusted proxies
 
 _LIMITS = (
     "max_sessions",
@@ -228,37 +225,38 @@ class Config:
     lifetime_rules: LifetimeRules = field(init=False, repr=False, compare=False)
     limit_rules: LimitRules = field(init=False, repr=False, compare=False)
     path_template: ApiPath = field(init=False, repr=False, compare=False)
-    prefix: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    routes: RouteRules = field(init=False, repr=False, compare=False)
     origin_policy: OriginPolicy = field(init=False, repr=False, compare=False)
     ancestors: str = field(init=False, repr=False, compare=False)
     admin_address: ListenAddress | None = field(init=False, repr=False, compare=False)
-    trusted_networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
-    trusts_unix: bool = field(init=False, repr=False, compare=False)
+    trusted: TrustedProxies = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         faults: list[str] = []
         upstream = collect(faults, lambda: UpstreamURL.parse(self.remote_url))
         policies = collect(faults, lambda: ConsolePolicies(self.console))
         path = collect(faults, lambda: ApiPath(self.api_path))
+        prefix = collect(faults, lambda: prefix_segments(self.host_path_prefix))
+        default = path.subresource if path else ""
+        elsewhere = bool(self.secret_key_files or self.jwks)
         if self.screenshots and path and path.version_path is None:
             faults.append(
                 "screenshots is set, but api_path is no path of the Kubernetes API; KubeVirt takes them"
             )
         made = {
             "upstream": upstream,
-            "keyring": collect(faults, self._keyring),
+            "keyring": collect(faults, lambda: load_keyring(self.secret_key, self.algorithms, elsewhere)),
             "jwks_location": collect(faults, lambda: JWKSLocation.parse(self.jwks) if self.jwks else None),
             "claim_rules": collect(faults, self._claim_rules),
             "console_policies": policies,
             "lifetime_rules": LifetimeRules(self.grace, self.idle_timeout, self.max_age),
             "limit_rules": LimitRules(*(getattr(self, name) for name in _LIMITS)),
             "path_template": path,
-            "prefix": collect(faults, lambda: prefix_segments(self.host_path_prefix)),
+            "routes": RouteRules(prefix or (), default, frozenset({default, *self.subresources})),
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
             "ancestors": collect(faults, lambda: frame_ancestors(self.frame_ancestors)),
             "admin_address": collect(faults, self._admin_address),
-            "trusted_networks": collect(faults, lambda: _networks(self.trusted_proxies)),
-            "trusts_unix": _UNIX_PEERS in self.trusted_proxies,
+            "trusted": collect(faults, lambda: TrustedProxies.parse(self.trusted_proxies)),
         }
         faults += self._faults(upstream)
         faults += self._limit_faults(policies)
@@ -267,15 +265,6 @@ class Config:
             raise ConfigError(faults)
         for name, value in made.items():
             object.__setattr__(self, name, value)
-
-    def _keyring(self) -> Keyring:
-        if self.algorithms is not None:
-            check_algorithms(self.algorithms)
-        given = self.secret_key
-        secrets = [given] if isinstance(given, str | bytes) else given
-        if not any(secrets) and (self.secret_key_files or self.jwks):
-            return Keyring(())
-        return Keyring(key for secret in secrets or [""] for key in load_keys(secret, self.algorithms))
 
     def _admin_address(self) -> ListenAddress | None:
         try:
@@ -331,8 +320,8 @@ class Config:
                 faults.append(
                     f"{name} is {getattr(self, name)}; it must be seconds, 0 or more and below a day"
                 )
-        if self.listen is not None:
-            faults += self._listen_faults(self.listen)
+        if self.listen is not None and (fault := listen_fault(self.listen, self.reuse_port)):
+            faults.append(fault)
         if not 1 <= self.workers <= _MAX_WORKERS:
             faults.append(f"workers is {self.workers}; it must be 1 to {_MAX_WORKERS}")
         for name in ("tls_key", "tls_client_ca"):
@@ -358,17 +347,6 @@ class Config:
         if bad := [name for name in self.namespaces if not is_dns_label(name)]:
             faults.append(f"namespaces has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)")
         return faults
-
-    def _listen_faults(self, listen: str) -> list[str]:
-        if not re.fullmatch(r"unix:[^\0@][^\0]*|fd:[0-9]{1,6}", listen):
-            return [
-                f"listen is {listen!r}; it must be unix:PATH or fd:NUMBER; a TCP address is HOST and PORT"
-            ]
-        if len(listen.encode()) > _MAX_UNIX_PATH + len("unix:"):
-            return [f"listen is {listen!r}; a socket's path has at most {_MAX_UNIX_PATH} bytes"]
-        if listen.startswith("fd:") and self.reuse_port:
-            return ["reuse_port is on, but listen is an inherited descriptor, which is bound; leave it out"]
-        return []
 
     def _limit_faults(self, policies: ConsolePolicies | None) -> list[str]:
         faults = [
@@ -412,10 +390,54 @@ class Config:
             )
         return faults
 
+    # What each part of the proxy goes by.
+
     @property
-    def enabled_subresources(self) -> frozenset[str]:
-        """The subresources that a path may name."""
-        return frozenset({self.path_template.subresource, *self.subresources})
+    def access_rules(self) -> AccessRules:
+        """Who may come in."""
+        certificates = self.tls_client_ca is not None
+        return AccessRules(
+            self.routes, self.credentials, self.cookie_name, self.origin_policy, certificates, self.namespaces
+        )
+
+    @property
+    def key_rules(self) -> KeyRules:
+        """Where the keys of tokens are."""
+        files, url = self.secret_key_files, self.jwks_location
+        return KeyRules(self.keyring, self.algorithms, files, url, self.jwks_interval, self.jwks_ca_file)
+
+    @property
+    def upstream_rules(self) -> UpstreamRules:
+        """Where the Kubernetes API is and how to get in."""
+        return UpstreamRules(self.upstream, self.sslopt, self.token_file)
+
+    @property
+    def server_tls(self) -> ServerTLSFiles | None:
+        """What TLS towards clients is made of, None if they come without."""
+        if self.tls_cert is None:
+            return None
+        return ServerTLSFiles(self.tls_cert, self.tls_key or self.tls_cert, self.tls_client_ca)
+
+    @property
+    def file_rules(self) -> FileRules:
+        """Which files are served to browsers."""
+        mount = self.routes.prefix[-1:]
+        return FileRules(self.ancestors, mount, self.web, self.console_page, self.novnc, self.xterm)
+
+    @property
+    def endpoint_rules(self) -> EndpointRules:
+        """Which endpoints there are besides consoles."""
+        return EndpointRules(self.routes, self.tickets, self.console_page, self.screenshots, self.grace)
+
+    @property
+    def url_rules(self) -> URLRules:
+        """What URLs of consoles may hold."""
+        return URLRules(self.routes, self.credentials, self.tickets, self.console_page)
+
+    @property
+    def picture_rules(self) -> PictureRules:
+        """How pictures of screens are asked for."""
+        return PictureRules(self.path_template, self.dial_timeout)
 
 
 def collect(faults: list[str], make: Callable[[], T]) -> T | None:
@@ -425,11 +447,3 @@ def collect(faults: list[str], make: Callable[[], T]) -> T | None:
     except ConfigError as exc:
         faults.extend(exc.faults)
         return None
-
-
-def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    try:
-        return tuple(ip_network(text) for text in texts if text != _UNIX_PEERS)
-    except ValueError as exc:
-        remedy = "write addresses and networks, as 10.0.0.0/8, or unix"
-        raise ConfigError([f"trusted_proxies: {exc}; {remedy}"]) from None

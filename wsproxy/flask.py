@@ -114,7 +114,7 @@ class Console:
             threads=self._threads,
             reserve=self._reserve,
         )
-        app.register_blueprint(self.blueprint, url_prefix="/" + "/".join(config.prefix))
+        app.register_blueprint(self.blueprint, url_prefix="/" + "/".join(config.routes.prefix))
         app.extensions[_EXTENSION] = console_app
         self._console_apps.add(console_app)
 

@@ -16,7 +16,7 @@ from .admin.auth import operator_guard
 from .admin.endpoints import admin_endpoints, session_endpoints
 from .admin.kick import Kicks
 from .admin.server import AdminServer, AdminThread
-from .config import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, Config
+from .config import Config
 from .net.addresses import host_and_port
 from .net.listeners import UNIX, address_text, listen, listen_for_operator
 from .runtime.forks import in_forked_child
@@ -28,6 +28,7 @@ from .server.acceptor import ConsoleServer
 from .server.gateway import Gateway, examine
 from .telemetry.counters import Numbers
 from .telemetry.metrics import registry
+from .upstream.location import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN
 from .web.urls import console_url, page_url
 
 if TYPE_CHECKING:
@@ -370,7 +371,7 @@ class WebsocketProxy:
             such URL; and without a base if the proxy listens at every address, for that is no browser's.
         :raises RuntimeError: without a base, if the proxy does not run, or was inherited over a fork.
         """
-        return console_url(self.config, base or self._own_base(), token, vmi, subresource)
+        return console_url(self.config.url_rules, base or self._own_base(), token, vmi, subresource)
 
     def page_url(
         self, token: str, vmi: str | None = None, *, subresource: str | None = None, base: str | None = None
@@ -386,7 +387,7 @@ class WebsocketProxy:
         :raises ValueError: as there, and if ``console_page`` is not set.
         :raises RuntimeError: as there.
         """
-        return page_url(self.config, base or self._own_base(), token, vmi, subresource)
+        return page_url(self.config.url_rules, base or self._own_base(), token, vmi, subresource)
 
     def _own_base(self) -> str:
         host, port = self.address

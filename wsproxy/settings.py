@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from .config import SERVICE_ACCOUNT_CA, Config, collect
+from .config import Config, collect
 from .exceptions import ConfigError
 from .net.addresses import host_and_port
+from .upstream.location import SERVICE_ACCOUNT_CA
 
 __all__ = ["SETTINGS", "Setting", "config_from_env", "config_from_mapping"]
 

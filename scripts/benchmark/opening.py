@@ -100,7 +100,7 @@ def _dial(around: Surroundings, *, tls: bool, resume: bool = True) -> Callable[[
         sslopt={"ca_certs": around.ca_file},
         token_file=around.token_file,
     )
-    dialler = Dialler(config, Resolver())
+    dialler = Dialler(config.upstream_rules, Resolver())
 
     def dial() -> None:
         if not resume and dialler._tls:

@@ -10,12 +10,13 @@ import re
 import time
 from typing import Any
 
-from wsproxy.config import DEFAULT_API_PATH, Config
+from wsproxy.config import Config
 from wsproxy.exceptions import BadToken, TokenExpired
 from wsproxy.server.gateway import Gateway
 from wsproxy.tokens.claims import Grant
 from wsproxy.tokens.issue import make_token
 from wsproxy.tokens.verifier import MAX_TOKEN_SIZE
+from wsproxy.upstream.location import DEFAULT_API_PATH
 
 from .texts import assert_own_text
 

@@ -16,12 +16,12 @@ from contextlib import ExitStack, contextmanager
 from tests.integration.frozen import INTERVAL, Peer, Told, Verdict
 from tests.integration.peers import NAMESPACE, VMI
 from wsproxy import WebsocketProxy
-from wsproxy.config import DEFAULT_API_PATH
 from wsproxy.net.addresses import host_and_port
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.tokens.issue import make_token
+from wsproxy.upstream.location import DEFAULT_API_PATH
 
 _NEAR, _FAR = "10.77.0.1", "10.77.0.2"
 

@@ -5,15 +5,15 @@ Nothing here reaches the upstream; nobody reaches the upstream without it.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
-from ..config import Config
 from ..exceptions import BadRequest, BadToken, Forbidden, NotFound, TokenExpired
 from ..protocol.client import Client, network_of
 from ..protocol.names import is_dns_label
-from ..protocol.origin import Origin
+from ..protocol.origin import Origin, OriginPolicy
 from ..protocol.request import RequestHead
-from ..protocol.routing import Route, screenshot_route, session_route
+from ..protocol.routing import Route, RouteRules, screenshot_route, session_route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..state.denylist import Denylist
@@ -24,16 +24,37 @@ from ..tokens.verifier import TokenVerifier
 from .credentials import GRANT, TICKET, Credential, bearer_token, find_credential
 from .hooks import AccessRequest, Authorize, authorized
 
-__all__ = ["AccessControl"]
+__all__ = ["AccessControl", "AccessRules"]
 
 logger = get_logger("wsproxy.access")
 
 _OWN_PAGE, _ADDRESS_BAR = "same-origin", "none"  # of Sec-Fetch-Site (Fetch Metadata Request Headers)
 
 
+@dataclass(frozen=True)
+class AccessRules:
+    """Who may come in, as the settings say.
+
+    :ivar routes: what request targets mean.
+    :ivar credentials: where a token may stand, of :data:`.CREDENTIALS`.
+    :ivar cookie_name: name of the cookie that may hold one.
+    :ivar origins: the pages that may use the proxy.
+    :ivar client_certificates: whether clients show a certificate, which browsers do for every page.
+    :ivar namespaces: the only namespaces that are served, empty for all.
+    """
+
+    routes: RouteRules
+    credentials: Collection[str]
+    cookie_name: str
+    origins: OriginPolicy
+    client_certificates: bool
+    namespaces: Collection[str]
+
+
 class AccessControl:
     """Decides who may come in. Safe from every thread; waits for keys and the embedder's hook at most.
 
+    :param rules: what the settings say.
     :param verifier: of the tokens.
     :param tickets: None where tickets are switched off.
     :param authorize: the embedder's hook, None without one.
@@ -43,14 +64,15 @@ class AccessControl:
 
     def __init__(
         self,
-        config: Config,
+        rules: AccessRules,
         verifier: TokenVerifier,
         tickets: Tickets | None,
         authorize: Authorize | None,
         limits: Limits,
         denylist: Denylist,
     ) -> None:
-        self._config = config
+        self._rules = rules
+        self._routes = rules.routes
         self._verifier = verifier
         self._tickets = tickets
         self._authorize = authorize
@@ -66,8 +88,7 @@ class AccessControl:
         :raises Refused: if it is not let in, for whatever reason.
         """
         with self._limits.attempt(network_of((client.address,))):
-            config = self._config
-            route = session_route(head.target, config.prefix, config.enabled_subresources)
+            route = session_route(head.target, self._routes.prefix, self._routes.enabled)
             return route, self._admit(head, client, deadline, route, tickets=self._tickets is not None)
 
     def admit_screenshot(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
@@ -76,16 +97,15 @@ class AccessControl:
         :raises NotFound: if the request asks for something else.
         """
         with self._limits.attempt(network_of((client.address,))):
-            if (route := screenshot_route(head.target, self._config.prefix)) is None:
+            if (route := screenshot_route(head.target, self._routes.prefix)) is None:
                 raise NotFound("the path must be /TOKEN/VMI/screenshot.png")
             return route, self._admit(head, client, deadline, route, tickets=False)
 
     def _admit(
         self, head: RequestHead, client: Client, deadline: Deadline, route: Route, *, tickets: bool
     ) -> Grant:
-        config = self._config
-        subresource = route.subresource or config.path_template.subresource
-        credential = find_credential(head, route, config.credentials, config.cookie_name, tickets)
+        rules, subresource = self._rules, route.subresource or self._routes.default
+        credential = find_credential(head, route, rules.credentials, rules.cookie_name, tickets)
         if credential.kind == TICKET:
             grant = self._redeem(credential, subresource, head, client)
         else:
@@ -106,7 +126,7 @@ class AccessControl:
         self._check_origin(head, client, ambient=True)
         if not is_dns_label(grant.namespace):
             raise BadRequest("the namespace is not a Kubernetes name (DNS-1123 label)")
-        if self._config.namespaces and grant.namespace not in self._config.namespaces:
+        if self._rules.namespaces and grant.namespace not in self._rules.namespaces:
             raise Forbidden("this namespace is not served here")
         return self._authorized(head, client, GRANT, route, grant)
 
@@ -115,7 +135,7 @@ class AccessControl:
         self._check_revoked(grant)
         grant.authorize(route.vmi, route.namespace)
         if self._authorize is not None:
-            subresource = route.subresource or self._config.path_template.subresource
+            subresource = route.subresource or self._routes.default
             request = _described(head, client, kind, grant, route.vmi, subresource)
             grant = authorized(self._authorize, grant, request)
             grant.authorize(route.vmi, route.namespace)
@@ -136,13 +156,13 @@ class AccessControl:
 
     def _check_origin(self, head: RequestHead, client: Client, ambient: bool) -> None:
         """Check the page; a client certificate, where they are asked for, goes along with every request."""
-        ambient = ambient or self._config.tls_client_ca is not None
+        ambient = ambient or self._rules.client_certificates
         site = (
             [value.strip().lower() for value in head.values("sec-fetch-site")] if head.origin is None else []
         )
         if site == [_OWN_PAGE]:
             return  # a GET of our own page's, which has no Origin; no page can forge this one
-        self._config.origin_policy.check(head.origin, client.own, ambient=ambient)
+        self._rules.origins.check(head.origin, client.own, ambient=ambient)
         if ambient and site not in ([], [_ADDRESS_BAR]):  # another page's picture, say
             raise Forbidden("the page's origin is not allowed here")
 
@@ -150,7 +170,7 @@ class AccessControl:
 
     def allows_page(self, head: RequestHead, client: Client) -> bool:
         """Whether a page's script may read our answers: its origin is in the list, or is our own."""
-        return head.origin is not None and self._config.origin_policy.allows(head.origin, client.own)
+        return head.origin is not None and self._rules.origins.allows(head.origin, client.own)
 
     def authenticate_bearer(self, head: RequestHead, client: Client, deadline: Deadline) -> Grant:
         """Verify the token in the Authorization header of a request that is no upgrade.
@@ -187,17 +207,17 @@ class AccessControl:
         """
         assert self._tickets is not None, "tickets are switched off"
         grant.authorize(vmi, namespace)
-        if subresource is not None and subresource not in self._config.enabled_subresources:
+        if subresource is not None and subresource not in self._routes.enabled:
             raise NotFound("this subresource is not enabled")
         page = None if origin is None else Origin.parse(origin)
         if origin is not None and page is None:
             raise Forbidden("a ticket cannot be bound to this origin")
-        wanted = subresource or self._config.path_template.subresource
+        wanted = subresource or self._routes.default
         ticket, seconds = self._tickets.issue(Ticket(replace(grant, vmis=(vmi,)), wanted, page))
         logger.info(
             "ticket issued: client %s user %r vmi %s/%s %s", client, grant.user, grant.namespace, vmi, wanted
         )
-        path = "/".join(["", *self._config.prefix, ticket, vmi, *([subresource] if subresource else [])])
+        path = "/".join(["", *self._routes.prefix, ticket, vmi, *([subresource] if subresource else [])])
         return ticket, path, seconds
 
 

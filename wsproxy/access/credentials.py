@@ -21,7 +21,18 @@ from ..exceptions import BadRequest, BadToken
 from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 
-__all__ = ["GRANT", "TICKET", "Credential", "bearer_token", "find_credential", "looks_like_ticket"]
+__all__ = [
+    "CREDENTIALS",
+    "GRANT",
+    "TICKET",
+    "Credential",
+    "bearer_token",
+    "find_credential",
+    "looks_like_ticket",
+]
+
+CREDENTIALS = ("path", "header", "subprotocol", "query", "cookie")
+"""Where a token may stand."""
 
 TICKET = "ticket"
 """The kind of a one-time ticket, which stands in the path like a token."""

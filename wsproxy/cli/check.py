@@ -85,22 +85,23 @@ def _descriptors() -> Finding:
 
 
 def _certificate(config: Config) -> Finding:
-    if config.tls_cert is None:
+    files = config.server_tls
+    if files is None:
         return Finding(True, "certificate: none, clients come without TLS")
-    what = f"certificate: {config.tls_cert}"
+    what = f"certificate: {files.certfile}"
     try:
-        ServerTLS.from_config(config)
-        days = days_left(check_certificate(config.tls_cert, config.tls_key or config.tls_cert))
+        ServerTLS(files)
+        days = days_left(check_certificate(files.certfile, files.keyfile))
     except ValueError as exc:
         remedy = "set WSPROXY_TLS_CERT and WSPROXY_TLS_KEY to a valid chain and its key"
         return Finding(False, f"{what}: {exc}; {remedy}")
-    demanded = "" if config.tls_client_ca is None else f", clients need one of {config.tls_client_ca}"
+    demanded = "" if files.client_ca is None else f", clients need one of {files.client_ca}"
     return Finding(True, f"{what}, {days} days left{demanded}")
 
 
 def _files(config: Config) -> Finding:
     try:
-        files = WebFiles(config)
+        files = WebFiles(config.file_rules)
     except ConfigError as exc:
         return Finding(False, f"files for browsers: {exc}")
     if files.missing:
@@ -112,7 +113,7 @@ def _keys(config: Config) -> Finding:
     what = f"keys: {config.jwks_location.text}" if config.jwks_location else "keys"
     resolver = Resolver()
     try:
-        keys = LiveKeys(config, resolver)
+        keys = LiveKeys(config.key_rules, resolver)
         keys.load(Deadline(config.dial_timeout))
         if count := len(keys.current().keys):
             return Finding(True, f"{what}: {count} to verify tokens with")
@@ -154,7 +155,7 @@ def _dialler(config: Config) -> Iterator[Dialler]:
     """Yield what reaches the API."""
     resolver = Resolver()
     try:
-        yield Dialler(config, resolver)
+        yield Dialler(config.upstream_rules, resolver)
     finally:
         resolver.stop()
 
@@ -184,7 +185,7 @@ def _permissions(config: Config) -> Iterator[Finding]:
     if (resource := config.path_template.resource) is None:
         yield Finding(True, f"permission: cannot be asked for, {config.api_path} is no resource of the API")
         return
-    wanted = set(config.enabled_subresources)
+    wanted = set(config.routes.enabled)
     if config.screenshots:
         wanted |= {"vnc", "vnc/screenshot"}  # the first is what the API server sees in the path of the other
     for subresource in sorted(wanted):
@@ -227,9 +228,11 @@ def _permission(config: Config, group: str, resource: str, subresource: str, nam
 
 def _kubevirt(config: Config) -> Finding:
     """Ask KubeVirt whether it takes pictures without throwing anybody out."""
+    path = config.path_template.version_path
+    assert path is not None, "the settings have been checked"
     try:
         with _dialler(config) as dialler:
-            version = kubevirt_version(config, dialler.get, Deadline(config.dial_timeout))
+            version = kubevirt_version(path, dialler.get, Deadline(config.dial_timeout))
     except Refused as refused:
         detail = refused.log_detail or refused.message
         return Finding(False, f"KubeVirt does not say its version, which screenshots need: {detail}")

@@ -17,11 +17,11 @@ from typing import Any
 
 from ..access.hooks import AccessRequest
 from ..access.sessions import SessionHandle
-from ..config import DEFAULT_API_PATH
 from ..proxy import WebsocketProxy
 from ..runtime.threads import start_thread
 from ..testing import Desktop, Image, RFBClient
 from ..tokens.claims import Grant
+from ..upstream.location import DEFAULT_API_PATH
 from .demo_guide import Guide
 from .demo_machines import MAIN, SLEEPER, Machines, machines
 

@@ -6,7 +6,9 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-__all__ = ["ListenAddress", "WebURL", "host_and_port", "is_loopback"]
+__all__ = ["ListenAddress", "WebURL", "host_and_port", "is_loopback", "listen_fault"]
+
+_MAX_UNIX_PATH = 100  # less than sockaddr_un has room for on Linux and macOS, as it is bound by a longer name
 
 
 def host_and_port(host: str, port: int | str) -> str:
@@ -41,6 +43,21 @@ class ListenAddress:
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else host_and_port(self.host, self.port)
+
+
+def listen_fault(listen: str, reuse_port: bool) -> str | None:
+    """Return what is wrong with where to listen instead of a TCP address, None for nothing.
+
+    :param listen: what a setting says: ``unix:PATH``, or ``fd:NUMBER`` for an inherited descriptor.
+    :param reuse_port: whether other processes may listen there, too.
+    """
+    if not re.fullmatch(r"unix:[^\0@][^\0]*|fd:[0-9]{1,6}", listen):
+        return f"listen is {listen!r}; it must be unix:PATH or fd:NUMBER; a TCP address is HOST and PORT"
+    if len(listen.encode()) > _MAX_UNIX_PATH + len("unix:"):
+        return f"listen is {listen!r}; a socket's path has at most {_MAX_UNIX_PATH} bytes"
+    if listen.startswith("fd:") and reuse_port:
+        return "reuse_port is on, but listen is an inherited descriptor, which is bound; leave it out"
+    return None
 
 
 @dataclass(frozen=True)

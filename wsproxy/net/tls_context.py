@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
 from typing import Any
 
-from ..config import Config
 from ..exceptions import ConfigError, TransportClosed
 from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded
@@ -18,7 +18,7 @@ from .certificates import check_authorities, check_certificate
 from .sockets import closed_on_error
 from .tls import TLSSession, TLSTransport, connect_tls
 
-__all__ = ["ClientTLS", "ServerTLS", "server_context"]
+__all__ = ["ClientTLS", "ServerTLS", "ServerTLSFiles", "server_context"]
 
 _SSLOPT_KEYS = frozenset(
     {"ca_certs", "cert_reqs", "certfile", "check_hostname", "ciphers", "keyfile", "server_hostname"}
@@ -59,6 +59,21 @@ def _load_chain(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> 
     context.load_cert_chain(certfile, keyfile, password="")  # without one OpenSSL asks on the terminal
 
 
+@dataclass(frozen=True)
+class ServerTLSFiles:
+    """What TLS towards clients is made of, as the settings say.
+
+    :ivar certfile: the certificate chain (PEM), the server's own first.
+    :ivar keyfile: its private key (PEM), without a password.
+    :ivar client_ca: authorities (PEM) one of which has to have signed each client's certificate; None if
+        clients need none.
+    """
+
+    certfile: str
+    keyfile: str
+    client_ca: str | None = None
+
+
 class ServerTLS:
     """TLS towards clients: the server-side SSLContext, built again when one of its files changes.
 
@@ -66,29 +81,19 @@ class ServerTLS:
     no use with another. While changed files cannot be used, the context from before goes on, with a warning
     in the log. Safe from every thread.
 
-    :param certfile: the certificate chain (PEM), the server's own first.
-    :param keyfile: its private key (PEM), without a password.
-    :param client_ca: authorities (PEM) one of which has to have signed each client's certificate; None if
-        clients need none.
+    :param files: see :class:`ServerTLSFiles`.
     :raises ConfigError: if the files cannot be read, or do not belong together.
     """
 
-    def __init__(self, certfile: str, keyfile: str, client_ca: str | None = None) -> None:
-        self._files = certfile, keyfile, client_ca
-        paths = dict.fromkeys(file for file in self._files if file is not None)
+    def __init__(self, files: ServerTLSFiles) -> None:
+        self._files = files
+        paths = dict.fromkeys(path for path in astuple(files) if path is not None)
         self._context = Reloaded("the TLS certificate", list(paths), self._build)
         try:
             self._context.get()
         except (OSError, ValueError) as exc:
             remedy = "tls_cert, tls_key and tls_client_ca have to name PEM files"
             raise ConfigError([f"TLS for clients: {exc}; {remedy}"]) from exc
-
-    @classmethod
-    def from_config(cls, config: Config) -> ServerTLS | None:
-        """Return what a proxy's settings ask for, None if clients come without TLS; raises as the class."""
-        if config.tls_cert is None:
-            return None
-        return cls(config.tls_cert, config.tls_key or config.tls_cert, config.tls_client_ca)
 
     def reload(self) -> None:
         """Read the files again at once. Any thread; blocks on the file system only."""
@@ -107,7 +112,7 @@ class ServerTLS:
             return TLSTransport(context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False))
 
     def _build(self) -> ssl.SSLContext:
-        certfile, keyfile, client_ca = self._files
+        certfile, keyfile, client_ca = astuple(self._files)
         check_certificate(certfile, keyfile)
         if client_ca is not None:
             check_authorities(client_ca)

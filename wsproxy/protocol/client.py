@@ -10,14 +10,14 @@ import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from ..exceptions import BadRequest
+from ..exceptions import BadRequest, ConfigError
 from .origin import Origin
 from .request import RequestHead
 
-__all__ = ["UNIX_PEER", "Client", "Network", "client_of", "host_of", "network_of"]
+__all__ = ["UNIX_PEER", "Client", "Network", "TrustedProxies", "client_of", "host_of", "network_of"]
 
 UNIX_PEER = "unix"
 """The other end of a connection over a Unix socket, which has no address."""
@@ -30,6 +30,35 @@ _PAIR = r'[!#$%&\'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&\'*+.^_`|~0-9A-Za-z-]+|"(?:[^"\\
 _ELEMENT = re.compile(rf"\s*({_PAIR}(?:\s*;\s*{_PAIR})*)\s*(?:,|\Z)")
 _AS_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # some proxies name the latter
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+
+
+@dataclass(frozen=True)
+class TrustedProxies:
+    """The proxies whose headers are believed.
+
+    :ivar networks: where they are.
+    :ivar unix: whether whoever comes over a Unix socket is one, too.
+    """
+
+    networks: tuple[Network, ...] = ()
+    unix: bool = False
+
+    @classmethod
+    def parse(cls, texts: Collection[str]) -> TrustedProxies:
+        """Parse addresses, networks and :data:`UNIX_PEER`.
+
+        :raises ConfigError: if one of them is none of these.
+        """
+        try:
+            networks = tuple(ip_network(text) for text in texts if text != UNIX_PEER)
+        except ValueError as exc:
+            remedy = "write addresses and networks, as 10.0.0.0/8, or unix"
+            raise ConfigError([f"trusted_proxies: {exc}; {remedy}"]) from None
+        return cls(networks, UNIX_PEER in texts)
+
+    def trusts(self, peer: str, address: _Address | None) -> bool:
+        """Whether the other end of a connection is one of them."""
+        return _is_in(address, self.networks) if address else self.unix and peer == UNIX_PEER
 
 
 @dataclass(frozen=True)
@@ -54,24 +83,21 @@ class Client:
         return self.peer if self.address in ("", host_of(self.peer)) else f"{self.address} via {self.peer}"
 
 
-def client_of(
-    head: RequestHead, peer: str, tls: bool, trusted: Collection[Network], *, trust_unix: bool = False
-) -> Client:
+def client_of(head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies) -> Client:
     """Find out who sent a request, and where to.
 
     :param peer: the other end of the connection, ``HOST:PORT`` or :data:`UNIX_PEER`.
     :param tls: whether the connection is TLS.
-    :param trusted: networks of the proxies whose headers are believed.
-    :param trust_unix: whether the headers of whoever comes over a Unix socket are believed, too.
+    :param trusted: the proxies whose headers are believed.
     :raises BadRequest: if a trusted proxy's headers contradict each other, or are malformed.
     """
     address = host_of(peer)
     scheme, host = "https" if tls else "http", next(iter(head.values("host")), "")
-    nearest = _address(address) if trusted else None
-    if _is_in(nearest, trusted) if nearest else trust_unix and peer == UNIX_PEER:
+    nearest = _address(address) if trusted.networks else None
+    if trusted.trusts(peer, nearest):
         hops, said = _forwarded(head)
         scheme, host = _AS_HTTP.get(said.get("proto", scheme).lower(), ""), said.get("host", host)
-        address = str(_first_untrusted(nearest, hops, trusted) or "")
+        address = str(_first_untrusted(nearest, hops, trusted.networks) or "")
     return Client(peer, address, f"{scheme}://{host}")
 
 

@@ -16,6 +16,7 @@ from .names import is_dns_label, is_dns_subdomain
 __all__ = [
     "Endpoint",
     "Route",
+    "RouteRules",
     "endpoint_of",
     "file_path",
     "granted_route",
@@ -44,6 +45,20 @@ class Route:
     namespace: str | None
     vmi: str
     subresource: str | None = None
+
+
+@dataclass(frozen=True)
+class RouteRules:
+    """What request targets mean.
+
+    :ivar prefix: path segments in front of every route.
+    :ivar default: the subresource that a path without one means.
+    :ivar enabled: the subresources that a path may name, the default one included.
+    """
+
+    prefix: tuple[str, ...]
+    default: str
+    enabled: frozenset[str]
 
 
 @dataclass(frozen=True)

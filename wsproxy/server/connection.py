@@ -112,7 +112,12 @@ class ClientConnection(Exchange):
             head, client, deadline, lambda most: self._read_body(head, most, deadline), about.update
         )
         response = endpoints.answer(
-            request, gateway.config, gateway.access, gateway.readiness, gateway.files, gateway.pictures
+            request,
+            gateway.config.endpoint_rules,
+            gateway.access,
+            gateway.readiness,
+            gateway.files,
+            gateway.pictures,
         )
         if "vmi" in about:  # the time until now was the API's
             deadline = Deadline(gateway.config.request_timeout)

@@ -136,9 +136,7 @@ class Exchange:
     def _identify(self, head: RequestHead) -> Client:
         """Find out who sent the request; the log names that client from now on."""
         config = self._gateway.config
-        client = client_of(
-            head, self.session.peer, self._tls, config.trusted_networks, trust_unix=config.trusts_unix
-        )
+        client = client_of(head, self.session.peer, self._tls, config.trusted)
         self.session.identify(client)
         return client
 
@@ -171,7 +169,7 @@ class Exchange:
     def _expects_rfb(self, head: RequestHead) -> bool:
         config = self._gateway.config
         if self._granted:
-            return (self._granted[0].subresource or config.path_template.subresource) == "vnc"
+            return (self._granted[0].subresource or config.routes.default) == "vnc"
         return rfb_expected(head, config)
 
     # What a server does in its own way

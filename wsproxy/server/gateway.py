@@ -75,21 +75,21 @@ class Gateway:
         self.hooks = hooks
         self.admits = True
         self.sessions = LiveSessions()
-        self.tls = ServerTLS.from_config(config)
-        self.files = WebFiles(config)
+        self.tls = ServerTLS(config.server_tls) if config.server_tls else None
+        self.files = WebFiles(config.file_rules)
         self.resolver = Resolver()
-        self.keys = LiveKeys(config, self.resolver)
+        self.keys = LiveKeys(config.key_rules, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets(threading.Lock()) if config.tickets else None
         self.limits = Limits(config.limit_rules, threading.Lock(), clock)
         self.denylist = Denylist(threading.Lock())
         self.access = AccessControl(
-            config, self.verifier, self.tickets, hooks.authorize, self.limits, self.denylist
+            config.access_rules, self.verifier, self.tickets, hooks.authorize, self.limits, self.denylist
         )
         self.arbitration = Arbitration(
             config.console_policies, config.show_user, threading.Condition(), clock
         )
-        self.dialler = Dialler(config, self.resolver)
+        self.dialler = Dialler(config.upstream_rules, self.resolver)
         self.clock = clock
         self.housekeeping = Housekeeping(clock)
         self.poller = Poller() if Poller.available else None
@@ -98,7 +98,7 @@ class Gateway:
         self.reports = Reports(self.counters, self.audit)
         self._screenshots = Screenshots(threading.Condition(), clock)
         self.pictures = ScreenshotSource(
-            config, self.access, self.dialler, self._screenshots, self.counters, clock
+            config.picture_rules, self.access, self.dialler, self._screenshots, self.counters, clock
         )
         self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)

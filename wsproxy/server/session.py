@@ -44,7 +44,7 @@ _RESTARTING = (1012, "restarting")
 
 def rfb_expected(head: RequestHead, config: Config) -> bool:
     """Whether the client of a well-formed upgrade request is about to speak RFB."""
-    return (named_subresource(head.target, config.prefix) or config.path_template.subresource) == "vnc"
+    return (named_subresource(head.target, config.routes.prefix) or config.routes.default) == "vnc"
 
 
 def new_session_id() -> SessionId:
@@ -138,7 +138,7 @@ class Session:
             grant = access.admit_granted(head, client, route, granted[1])
         else:
             route, grant = access.admit(head, client, before_dial)
-        subresource = route.subresource or config.path_template.subresource
+        subresource = route.subresource or config.routes.default
         self.about |= admitted(grant, route.vmi, subresource)
         console = Console(grant.namespace, route.vmi, subresource)
         place = self._gateway.limits.take_session(grant.user, grant.namespace, route.vmi, subresource)

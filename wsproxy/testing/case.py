@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 from unittest import mock
 
-from ..config import DEFAULT_API_PATH
 from ..proxy import WebsocketProxy
 from ..tokens.issue import make_token
+from ..upstream.location import DEFAULT_API_PATH
 from .kubevirt.api import FakeKubeVirtAPI
 from .kubevirt.backends import SocketBackend
 from .kubevirt.certificates import CertificateAuthority

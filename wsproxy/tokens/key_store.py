@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from ..config import Config
 from ..exceptions import ConfigError
 from ..net.resolver import Resolver
 from ..net.tls_context import ClientTLS
 from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded
-from .jwks import parse_jwks
+from .jwks import JWKSLocation, parse_jwks
 from .jwks_client import JWKSSource, fetch_jwks
 from .keys import Keyring, VerificationKey, load_keys
 
-__all__ = ["LiveKeys", "read_key_file"]
+__all__ = ["KeyRules", "LiveKeys", "read_key_file"]
 
 Keys = tuple[VerificationKey, ...]
+
+
+@dataclass(frozen=True)
+class KeyRules:
+    """Where the keys are, as the settings say.
+
+    :ivar keyring: the keys that stand in the settings themselves.
+    :ivar algorithms: JWS algorithms that keys may be used for at most; None for HS256 with secrets, and for
+        all that a public key is for.
+    :ivar files: files that each hold an HMAC secret or PEM public keys.
+    :ivar jwks: where a JWK Set is, None for none.
+    :ivar jwks_interval: seconds from one fetch of it to the next.
+    :ivar jwks_ca_file: authorities for its URL, None for the system's.
+    """
+
+    keyring: Keyring
+    algorithms: Sequence[str] | None = None
+    files: Sequence[str] = ()
+    jwks: JWKSLocation | None = None
+    jwks_interval: float = 300.0
+    jwks_ca_file: str | None = None
 
 
 class LiveKeys:
@@ -27,29 +48,29 @@ class LiveKeys:
     Key files are looked at for each token, so that a key that was taken out is refused from then on. One that
     cannot be read leaves its keys as they were.
 
-    :param config: the settings; their files are read at once.
+    :param rules: where the keys are; files are read at once.
     :param resolver: for the host of a JWK Set.
     :raises ConfigError: if a file cannot be used, or none has a key and there is no URL.
     """
 
-    def __init__(self, config: Config, resolver: Resolver) -> None:
-        algorithms, location = config.algorithms, config.jwks_location
+    def __init__(self, rules: KeyRules, resolver: Resolver) -> None:
+        algorithms, location = rules.algorithms, rules.jwks
         self._files = [
             Reloaded(f"the key file {path}", [path], partial(_read_keys, path, algorithms))
-            for path in config.secret_key_files
+            for path in rules.files
         ]
         self._url: JWKSSource | None = None
         if location and location.path:
             read = partial(_read_jwks, location.path, algorithms)
             self._files.append(Reloaded(f"the JWK Set {location.path}", [location.path], read))
         elif location:
-            fetch = fetch_jwks(location, resolver, ClientTLS({"ca_certs": config.jwks_ca_file}))
-            self._url = JWKSSource(location.text, fetch, algorithms, config.jwks_interval)
+            fetch = fetch_jwks(location, resolver, ClientTLS({"ca_certs": rules.jwks_ca_file}))
+            self._url = JWKSSource(location.text, fetch, algorithms, rules.jwks_interval)
         # Guards the attributes below.
         self._lock = threading.Lock()
-        self._fixed = config.keyring.keys
+        self._fixed = rules.keyring.keys
         self._parts: list[Keys] = [self._fixed]
-        self._ring = config.keyring
+        self._ring = rules.keyring
         self._check_files()
 
     def start(self, owner: object) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "VerificationKey",
     "check_algorithms",
     "key_of_jwk",
+    "load_keyring",
     "load_keys",
 ]
 
@@ -258,6 +259,24 @@ class Keyring:
 
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
         """See :class:`KeySource`: there will be no others."""
+
+
+def load_keyring(
+    secrets: str | bytes | Sequence[str | bytes], algorithms: Sequence[str] | None, others: bool
+) -> Keyring:
+    """Return the keys that stand in the settings themselves.
+
+    :param secrets: HMAC secrets or PEM public keys; "" for none.
+    :param algorithms: as :func:`load_keys` takes them.
+    :param others: whether there are keys elsewhere, so that there may be none here.
+    :raises ConfigError: if one of them cannot be used, or there must be one and is none.
+    """
+    if algorithms is not None:
+        check_algorithms(algorithms)
+    given = [secrets] if isinstance(secrets, str | bytes) else secrets
+    if not any(given) and others:
+        return Keyring(())
+    return Keyring(key for secret in given or [""] for key in load_keys(secret, algorithms))
 
 
 class KeySource(Protocol):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from ..config import Config
 from ..exceptions import (
     TransportClosed,
     UpstreamRefused,
@@ -27,8 +26,9 @@ from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded
 from .errors import refusal_of
 from .handshake import HandshakeStream, Unauthorized, chosen_subprotocol, shake_hands
+from .location import UpstreamURL
 
-__all__ = ["Dialler", "Upstream", "read_token"]
+__all__ = ["Dialler", "Upstream", "UpstreamRules", "read_token"]
 
 OnSocket = Callable[[socket.socket], None]
 
@@ -47,21 +47,35 @@ class Upstream:
     subprotocol: str | None
 
 
+@dataclass(frozen=True)
+class UpstreamRules:
+    """Where the API is and how to get in, as the settings say.
+
+    :ivar url: where it is; with TLS it is sent the service account's token, without it is not.
+    :ivar sslopt: TLS in websocket-client's vocabulary; see :class:`.ClientTLS`.
+    :ivar token_file: file with the service account's bearer token.
+    """
+
+    url: UpstreamURL
+    sslopt: Mapping[str, Any] = field(repr=False)
+    token_file: str
+
+
 class Dialler:
     """Connects to the Kubernetes API. Safe from every thread.
 
-    :param config: where the API is and how to get in.
+    :param rules: where the API is and how to get in.
     :param resolver: for a host that is no literal address.
     """
 
-    def __init__(self, config: Config, resolver: Resolver) -> None:
-        self._url = config.upstream
+    def __init__(self, rules: UpstreamRules, resolver: Resolver) -> None:
+        self._url = rules.url
         self._resolver = resolver
         self._tls: ClientTLS | None = None
         self._token: Reloaded[str] | None = None
-        if config.upstream.tls:
-            self._tls = ClientTLS(config.sslopt)
-            path = config.token_file
+        if rules.url.tls:
+            self._tls = ClientTLS(rules.sslopt)
+            path = rules.token_file
             self._token = Reloaded("the service-account token", [path], lambda: read_token(path))
 
     def dial(

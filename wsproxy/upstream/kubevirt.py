@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ..config import Config
 from ..protocol.strict_json import parse_json
 from ..runtime.deadline import Deadline
 
@@ -17,14 +16,13 @@ _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.\d{1,4}(-(?:alpha|beta|rc)\b)?")
 _SINCE = (1, 7)
 
 
-def kubevirt_version(config: Config, get: Callable[[str, int, Deadline], bytes], deadline: Deadline) -> str:
+def kubevirt_version(path: str, get: Callable[[str, int, Deadline], bytes], deadline: Deadline) -> str:
     """Return what KubeVirt says its version is; "" if it says something else.
 
+    :param path: where the API says it; see :class:`.ApiPath`.
     :param get: as :meth:`.Dialler.get`.
     :raises Refused: if it cannot be asked.
     """
-    path = config.path_template.version_path
-    assert path is not None, "the settings have been checked"
     try:
         found = parse_json(get(path, _VERSION_SIZE, deadline), _VERSION_BRACKETS)
     except ValueError:

@@ -9,7 +9,15 @@ from urllib.parse import urlsplit
 from ..exceptions import ConfigError
 from ..net.addresses import host_and_port
 
-__all__ = ["ApiPath", "UpstreamURL"]
+__all__ = ["DEFAULT_API_PATH", "SERVICE_ACCOUNT_CA", "SERVICE_ACCOUNT_TOKEN", "ApiPath", "UpstreamURL"]
+
+
+DEFAULT_API_PATH = (
+    "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
+)
+_SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+SERVICE_ACCOUNT_CA = f"{_SERVICE_ACCOUNT}/ca.crt"
+SERVICE_ACCOUNT_TOKEN = f"{_SERVICE_ACCOUNT}/token"
 
 
 @dataclass(frozen=True)

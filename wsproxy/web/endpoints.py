@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..access.control import AccessControl
-from ..config import Config
 from ..exceptions import (
     BadRequest,
     Forbidden,
@@ -26,11 +25,11 @@ from ..protocol.names import is_dns_label, is_dns_subdomain
 from ..protocol.representation import Redirect, Representation
 from ..protocol.request import RequestHead
 from ..protocol.response import http_response, refusal_response
-from ..protocol.routing import endpoint_of, file_path, screenshot_route
+from ..protocol.routing import RouteRules, endpoint_of, file_path, screenshot_route
 from ..protocol.strict_json import parse_json
 from ..runtime.deadline import Deadline
 
-__all__ = ["HTTPRequest", "answer", "endpoint_names"]
+__all__ = ["EndpointRules", "HTTPRequest", "answer", "endpoint_names"]
 
 _JSON = "application/json"
 _MAX_TICKET_BODY = 4096
@@ -43,6 +42,24 @@ _PREFLIGHT = (
 )
 # What KubeVirt calls a picture must do nothing else, wherever it is opened.
 _NOTHING_BUT_A_PICTURE = ("Content-Security-Policy", "default-src 'none'; sandbox")
+
+
+@dataclass(frozen=True)
+class EndpointRules:
+    """Which endpoints there are, as the settings say.
+
+    :ivar routes: what request targets mean.
+    :ivar tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
+    :ivar console_page: whether there is what the console page asks.
+    :ivar screenshots: whether pictures of screens are served.
+    :ivar grace: seconds for which a session outlives its token.
+    """
+
+    routes: RouteRules
+    tickets: bool
+    console_page: bool
+    screenshots: bool
+    grace: float
 
 
 class Ready(Protocol):
@@ -91,7 +108,7 @@ class HTTPRequest:
 
 def answer(
     request: HTTPRequest,
-    config: Config,
+    rules: EndpointRules,
     access: AccessControl,
     readiness: Ready,
     files: Files,
@@ -101,6 +118,7 @@ def answer(
 
     Blocks while it reads the body, probes, or has a picture taken.
 
+    :param rules: which endpoints there are.
     :param readiness: what ``/readyz`` says.
     :param files: what there is besides the endpoints.
     :param pictures: of screens.
@@ -110,22 +128,22 @@ def answer(
         "healthz": lambda: _health(request, lambda deadline: True),
         "readyz": lambda: _health(request, readiness.is_ready),
         "ticket": lambda: _ticket(request, access),
-        "console/grant": lambda: _grant(request, config, access),
+        "console/grant": lambda: _grant(request, rules, access),
     }
     head = request.head
-    if endpoint := endpoint_of(head.target, config.prefix, endpoint_names(config)):
+    if endpoint := endpoint_of(head.target, rules.routes.prefix, endpoint_names(rules)):
         return endpoints[endpoint.name]()
-    if config.screenshots and screenshot_route(head.target, config.prefix):
+    if rules.screenshots and screenshot_route(head.target, rules.routes.prefix):
         return _screenshot(request, pictures)
-    path = file_path(head.target, config.prefix)
+    path = file_path(head.target, rules.routes.prefix)
     if file := files.find(path) if path is not None else None:
         return file.answer(head)
     raise NotFound("there is no such page; a console is opened by a WebSocket client at /TOKEN/VMI")
 
 
-def endpoint_names(config: Config) -> tuple[str, ...]:
+def endpoint_names(rules: EndpointRules) -> tuple[str, ...]:
     """Return the names of the endpoints that are switched on."""
-    switched = {"ticket": config.tickets, "console/grant": config.console_page}
+    switched = {"ticket": rules.tickets, "console/grant": rules.console_page}
     return ("healthz", "readyz", *(name for name, on in switched.items() if on))
 
 
@@ -159,20 +177,20 @@ def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
     )
 
 
-def _grant(request: HTTPRequest, config: Config, access: AccessControl) -> bytes:
+def _grant(request: HTTPRequest, rules: EndpointRules, access: AccessControl) -> bytes:
     """Tell the console page what its token is good for."""
     head = request.head
     _check_reading(head)
     grant = access.authenticate_bearer(head, request.client, request.deadline)
-    default = config.path_template.subresource
+    routes = rules.routes
     body = {
         "user": grant.user,
         "namespace": grant.namespace,
         "vmis": grant.vmis,
         "expires_in": _seconds(grant.seconds_left()),
-        "grace": _seconds(config.grace),
-        "subresources": [default, *sorted(config.enabled_subresources - {default})],
-        "screenshots": config.screenshots,
+        "grace": _seconds(rules.grace),
+        "subresources": [routes.default, *sorted(routes.enabled - {routes.default})],
+        "screenshots": rules.screenshots,
     }
     return http_response(
         200,

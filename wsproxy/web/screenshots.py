@@ -7,10 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..access.control import AccessControl
-from ..config import Config
 from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused
 from ..net.sockets import wake
 from ..protocol.client import Client
@@ -21,18 +21,32 @@ from ..telemetry.counters import Counters
 from ..telemetry.reports import admitted
 from ..upstream.dialler import Dialler
 from ..upstream.kubevirt import kubevirt_version, leaves_console_alone
+from ..upstream.location import ApiPath
 from .screenshot_cache import MAX_SIZE, Screenshots, picture_fault
 
-__all__ = ["ScreenshotSource"]
+__all__ = ["PictureRules", "ScreenshotSource"]
 
 logger = get_logger("wsproxy.screenshots")
 
 _VERSION_SECONDS = 600.0  # for so long KubeVirt is taken for what it was
 
 
+@dataclass(frozen=True)
+class PictureRules:
+    """How pictures are asked for, as the settings say.
+
+    :ivar api_path: path of a VMI's subresource at the API.
+    :ivar timeout: seconds for one picture.
+    """
+
+    api_path: ApiPath
+    timeout: float
+
+
 class ScreenshotSource:
     """Answers requests for pictures. Safe from every thread.
 
+    :param rules: how they are asked for.
     :param access: asked before anything else.
     :param dialler: reaches KubeVirt.
     :param screenshots: the pictures that are good for others, too.
@@ -41,14 +55,14 @@ class ScreenshotSource:
 
     def __init__(
         self,
-        config: Config,
+        rules: PictureRules,
         access: AccessControl,
         dialler: Dialler,
         screenshots: Screenshots,
         counters: Counters,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._config = config
+        self._rules = rules
         self._access = access
         self._dialler = dialler
         self._screenshots = screenshots
@@ -83,8 +97,8 @@ class ScreenshotSource:
         namespace, vmi, subresource = grant.namespace, route.vmi, route.subresource
         assert subresource is not None, "the route of a picture has one"
         on_admitted(admitted(grant, vmi, subresource))
-        path = self._config.path_template.path(namespace, vmi, subresource)
-        timeout = self._config.dial_timeout
+        path = self._rules.api_path.path(namespace, vmi, subresource)
+        timeout = self._rules.timeout
         return self._screenshots.get(
             (namespace, vmi), grant.user, lambda: self._take(path, Deadline(timeout)), Deadline(timeout)
         )
@@ -109,7 +123,9 @@ class ScreenshotSource:
 
     def _check_version(self, deadline: Deadline) -> None:
         """Make sure that KubeVirt does not throw somebody out to take the picture."""
-        version = kubevirt_version(self._config, self._get, deadline)
+        path = self._rules.api_path.version_path
+        assert path is not None, "the settings have been checked"
+        version = kubevirt_version(path, self._get, deadline)
         if leaves_console_alone(version):
             self._trusted_until = self._clock() + _VERSION_SECONDS
             return

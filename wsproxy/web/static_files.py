@@ -11,16 +11,16 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from ..config import Config
 from ..exceptions import ConfigError
 from ..protocol.representation import Redirect, Representation, media_type
 from ..runtime.logs import get_logger
 from .csp import page_policy, web_policy
 
-__all__ = ["WebFiles"]
+__all__ = ["FileRules", "WebFiles"]
 
 logger = get_logger("wsproxy.web_files")
 
@@ -43,15 +43,35 @@ _MAX_IN_ALL = 64 * 1024 * 1024
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._~@+=,-]+")
 
 
+@dataclass(frozen=True)
+class FileRules:
+    """Which files are served, as the settings say.
+
+    :ivar ancestors: the directive of a Content-Security-Policy that says who may show pages in a frame.
+    :ivar mount: the last segment of the path that everything is below, or none.
+    :ivar web: directory of a web client, None for none.
+    :ivar console_page: whether the console page is served.
+    :ivar novnc: directory with noVNC for that page; None for an installed one, if there is one.
+    :ivar xterm: directory with xterm.js for it, None for none.
+    """
+
+    ancestors: str
+    mount: tuple[str, ...] = ()
+    web: str | None = None
+    console_page: bool = False
+    novnc: str | None = None
+    xterm: str | None = None
+
+
 class WebFiles:
     """The files of one server. Safe from every thread.
 
     :raises ConfigError: if a directory is not what the settings say it is.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._map = _read(config)
+    def __init__(self, rules: FileRules) -> None:
+        self._rules = rules
+        self._map = _read(rules)
 
     def find(self, path: str) -> _Page | None:
         """Return what there is at a path below the prefix, such as ``/console/``; None for nothing.
@@ -69,7 +89,7 @@ class WebFiles:
     def missing(self) -> str | None:
         """What the console page lacks, and what to do about it; None if it has all that it needs."""
         lacks_novnc = f"/console/novnc/{_NOVNC_HAS[0]}" not in self._map
-        return _NO_NOVNC if self._config.console_page and lacks_novnc else None
+        return _NO_NOVNC if self._rules.console_page and lacks_novnc else None
 
     def reload(self) -> None:
         """Read all files again; what cannot be used stays as it was, with an error in the log.
@@ -77,26 +97,26 @@ class WebFiles:
         Blocks on the file system. One thread at a time.
         """
         try:
-            self._map = _read(self._config)
+            self._map = _read(self._rules)
         except ConfigError as exc:
             for fault in exc.faults:
                 logger.error("%s; the files stay as they were", fault)
 
 
-def _read(config: Config) -> Mapping[str, _Page]:
+def _read(rules: FileRules) -> Mapping[str, _Page]:
     found: dict[str, _Page] = {}
-    if config.web is not None:
-        web = _Directory("web", Path(config.web))
-        found |= web.pages("/", lambda html: web_policy(config.ancestors, html), config.prefix[-1:])
-    if config.console_page:
-        policy = page_policy(config.ancestors)
+    if rules.web is not None:
+        web = _Directory("web", Path(rules.web))
+        found |= web.pages("/", lambda html: web_policy(rules.ancestors, html), rules.mount)
+    if rules.console_page:
+        policy = page_policy(rules.ancestors)
         page = _Directory("console_page", _PAGE)
         found |= page.pages("/console/", lambda html: policy, ("console",))
         installed = all((_INSTALLED_NOVNC / name).is_file() for name in _NOVNC_HAS)
-        novnc = config.novnc or (str(_INSTALLED_NOVNC) if installed else None)
+        novnc = rules.novnc or (str(_INSTALLED_NOVNC) if installed else None)
         for name, directory, needed, parts in (
             ("novnc", novnc, _NOVNC_HAS, ("core", "vendor")),
-            ("xterm", config.xterm, _XTERM_HAS, ("lib", "css")),
+            ("xterm", rules.xterm, _XTERM_HAS, ("lib", "css")),
         ):
             if directory is not None:
                 library = _Directory(name, Path(directory), needed, parts)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from ..access.credentials import looks_like_ticket
-from ..config import Config
 from ..protocol.names import is_dns_subdomain
+from ..protocol.routing import RouteRules
 from ..tokens.verifier import MAX_TOKEN_SIZE
 
-__all__ = ["console_url", "page_url"]
+__all__ = ["URLRules", "console_url", "page_url"]
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")  # RFC 3986 section 3.2
@@ -19,10 +21,26 @@ _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _JWT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")  # RFC 7515 section 7.1
 
 
-def console_url(config: Config, base: str, token: str, vmi: str, subresource: str | None = None) -> str:
+@dataclass(frozen=True)
+class URLRules:
+    """What the URLs of a proxy may hold, as its settings say.
+
+    :ivar routes: what request targets mean there.
+    :ivar credentials: where a token may stand.
+    :ivar tickets: whether a ticket may stand there, too.
+    :ivar console_page: whether there is a console page.
+    """
+
+    routes: RouteRules
+    credentials: Collection[str]
+    tickets: bool
+    console_page: bool
+
+
+def console_url(rules: URLRules, base: str, token: str, vmi: str, subresource: str | None = None) -> str:
     """Return the URL of a console: ``BASE/TOKEN/VMI``, or ``BASE/TOKEN/VMI/SUBRESOURCE``.
 
-    :param config: of the proxy that will be asked.
+    :param rules: of the proxy that will be asked.
     :param base: where the browser finds that proxy: ``wss://HOST[:PORT][/PATH]``; http and https are taken
         for ws and wss. A path takes the place of the configured prefix, for a server in front may have
         another one; without one the prefix is added.
@@ -31,18 +49,20 @@ def console_url(config: Config, base: str, token: str, vmi: str, subresource: st
     :param subresource: None for the default one.
     :raises ValueError: if any of these cannot be part of a console's URL. The text does not quote the token.
     """
-    _check_token(config, token)
-    _check_console(config, vmi, subresource)
+    _check_token(rules, token)
+    _check_console(rules, vmi, subresource)
     root, path = _parsed(base)
-    return "/".join([root, *(path or config.prefix), token, vmi, *([subresource] if subresource else [])])
+    return "/".join(
+        [root, *(path or rules.routes.prefix), token, vmi, *([subresource] if subresource else [])]
+    )
 
 
 def page_url(
-    config: Config, base: str, token: str, vmi: str | None = None, subresource: str | None = None
+    rules: URLRules, base: str, token: str, vmi: str | None = None, subresource: str | None = None
 ) -> str:
     """Return the link to a console on the console page: ``BASE/console/#TOKEN/VMI``.
 
-    :param config: of the proxy that will be asked.
+    :param rules: of the proxy that will be asked.
     :param base: as for :func:`console_url`, but the link has http or https.
     :param token: a token. It is not verified, but must be one that the page would look at.
     :param vmi: name of the virtual machine instance; None to let the person choose.
@@ -50,35 +70,35 @@ def page_url(
     :raises ValueError: if any of these cannot be part of such a link, or if the proxy has no such page. The
         text does not quote the token.
     """
-    if not config.console_page:
+    if not rules.console_page:
         raise ValueError("the proxy has no console page; set console_page")
     if not _JWT.fullmatch(token) or len(token) > MAX_TOKEN_SIZE:
         raise ValueError("the token is no JWT that the console page would take")
     if vmi is None and subresource is not None:
         raise ValueError("a subresource needs a VMI")
     if vmi is not None:
-        _check_console(config, vmi, subresource)
+        _check_console(rules, vmi, subresource)
     root, path = _parsed(base)
-    page = "/".join([root.replace("ws", "http", 1), *(path or config.prefix), "console/"])
+    page = "/".join([root.replace("ws", "http", 1), *(path or rules.routes.prefix), "console/"])
     return f"{page}#{'/'.join(part for part in (token, vmi, subresource) if part is not None)}"
 
 
-def _check_console(config: Config, vmi: str, subresource: str | None) -> None:
+def _check_console(rules: URLRules, vmi: str, subresource: str | None) -> None:
     if not is_dns_subdomain(vmi):
         raise ValueError("the VMI's name is no Kubernetes name (DNS-1123 subdomain)")
-    if subresource is not None and subresource not in config.enabled_subresources:
+    if subresource is not None and subresource not in rules.routes.enabled:
         raise ValueError(f"the subresource {subresource!r} is not enabled")
 
 
-def _check_token(config: Config, token: str) -> None:
-    if config.tickets and looks_like_ticket(token):
+def _check_token(rules: URLRules, token: str) -> None:
+    if rules.tickets and looks_like_ticket(token):
         return
     if not _JWT.fullmatch(token):
-        kinds = "neither a JWT nor a ticket" if config.tickets else "no JWT"
+        kinds = "neither a JWT nor a ticket" if rules.tickets else "no JWT"
         raise ValueError(f"the token is {kinds}, so no path may hold it")
     if len(token) > MAX_TOKEN_SIZE:
         raise ValueError(f"the token is {len(token)} bytes; the proxy takes {MAX_TOKEN_SIZE} at most")
-    if "path" not in config.credentials:
+    if "path" not in rules.credentials:
         raise ValueError(
             "the proxy takes no token from a path; set credentials so that it does, or use a ticket"
         )

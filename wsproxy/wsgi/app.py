@@ -204,7 +204,7 @@ class ConsoleApp:
         if wanted:
             grant, vmi, subresource = wanted
             try:
-                granted = granted_route(vmi, subresource, self.config.enabled_subresources), grant
+                granted = granted_route(vmi, subresource, self.config.routes.enabled), grant
             except Refused as exc:
                 refused = exc
 
@@ -218,24 +218,24 @@ class ConsoleApp:
         process = self._started(environ)
         gateway = process.gateway
         tls = environ.get("wsgi.url_scheme") == "https"
-        client = client_of(head, peer_of(environ), tls, self.config.trusted_networks)
+        client = client_of(head, peer_of(environ), tls, self.config.trusted)
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         deadline = Deadline(self.config.request_timeout)
         request = endpoints.HTTPRequest(
             head, client, deadline, lambda most: _body(environ, head, most), about.update, root
         )
         return endpoints.answer(
-            request, self.config, gateway.access, gateway.readiness, gateway.files, process
+            request, self.config.endpoint_rules, gateway.access, gateway.readiness, gateway.files, process
         )
 
     def _takes(self, environ: Environ) -> bool:
         """Whether a request is ours, where there is an application behind."""
-        segments, prefix = path_segments(environ), self.config.prefix
+        segments, prefix = path_segments(environ), self.config.routes.prefix
         if prefix:
             return segments[: len(prefix)] == prefix
         if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
             return _is_console(segments, self.config.tickets)
-        names = endpoints.endpoint_names(self.config)
+        names = endpoints.endpoint_names(self.config.endpoint_rules)
         return (
             "/".join(segments) in names
             or (self.config.screenshots and _is_screenshot(segments))
