@@ -91,9 +91,7 @@ class ArbitrationTestCase(unittest.TestCase):
 
     def setUp(self) -> None:
         self.now = 1000.0
-        self.arbitration = Arbitration(
-            ConsolePolicies([self.policy]), self.show_user, threading.Condition(), lambda: self.now
-        )
+        self.arbitration = Arbitration(ConsolePolicies([self.policy]), self.show_user, lambda: self.now)
 
     def claim(self, who: Claimant, console: Console = CONSOLE) -> tuple[Claim, Session]:
         """Reach for a console."""
@@ -174,7 +172,8 @@ class Leaving(ArbitrationTestCase):
         for policy in ("refuse", "takeover"):
             with self.subTest(policy=policy):
                 condition = _Watched()
-                self.arbitration = Arbitration(ConsolePolicies([policy]), False, condition)
+                self.arbitration = Arbitration(ConsolePolicies([policy]), False)
+                self.arbitration._changed = condition
                 leaving, session = self.get(claimant("a"))
                 session.is_ending = True
                 got: list[Claim] = []

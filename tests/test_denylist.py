@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import unittest
 from unittest import mock
 
@@ -16,7 +15,7 @@ from wsproxy.tokens.claims import TokenKey
 class DenylistTest(unittest.TestCase):
     def setUp(self) -> None:
         self.now = 1000.0
-        self.denied = Denylist(threading.Lock(), lambda: self.now)
+        self.denied = Denylist(lambda: self.now)
 
     def deny(self, **tokens: float) -> None:
         self.denied.deny(TokenKey(name.encode(), until) for name, until in tokens.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import unittest
 from typing import Any, cast
 from unittest import mock
@@ -46,7 +45,7 @@ class KicksTest(unittest.TestCase):
     def setUp(self) -> None:
         self.now = 1e9
         self.sessions = LiveSessions()
-        self.denylist = Denylist(threading.Lock(), lambda: self.now)
+        self.denylist = Denylist(lambda: self.now)
         self.verifier, self.reports = FakeVerifier(), FakeReports()
         self.kicks = Kicks(self.sessions, self.denylist, cast(Any, self.verifier), cast(Any, self.reports))
         self.relays: dict[str, FakeRelay] = {}

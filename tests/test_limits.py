@@ -20,7 +20,7 @@ class LimitsCase(unittest.TestCase):
         self.now = 100.0
 
     def limits(self, **rules: int) -> Limits:
-        return Limits(LimitRules(**rules), threading.Lock(), lambda: self.now)
+        return Limits(LimitRules(**rules), lambda: self.now)
 
     def assert_refused(self, slug: str, status: int, retry_after: int, refused: Refused) -> None:
         self.assertEqual((refused.slug, refused.status, refused.close_code), (slug, status, 4000 + status))

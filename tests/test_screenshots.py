@@ -98,8 +98,7 @@ class ScreenshotsCase(LeakTestCase):
         super().setUp()
         self.now = 1000.0
         self.taken = 0
-        self.condition = threading.Condition()
-        self.screenshots = Screenshots(self.condition, lambda: self.now)
+        self.screenshots = Screenshots(lambda: self.now)
 
     def take(self) -> bytes:
         self.taken += 1
@@ -138,8 +137,8 @@ class ScreenshotsCase(LeakTestCase):
         deadline = Deadline(_WAIT)
         while sum(self.screenshots._asked.values()) < count:
             deadline.remaining()
-            with self.condition:
-                self.condition.wait(0.01)
+            with self.screenshots._changed:
+                self.screenshots._changed.wait(0.01)
 
 
 class ReuseTest(ScreenshotsCase):

@@ -21,7 +21,7 @@ class TicketCase(LeakTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.now = 1000.0
-        self.tickets = Tickets(threading.Lock(), lambda: self.now)
+        self.tickets = Tickets(lambda: self.now)
         self.grant = Grant(5, "lab-1", ("vm",), 1e12, "id-5")
 
     def issue(self, user: str | int = 5, origin: str | None = PAGE) -> str:
@@ -99,7 +99,7 @@ class Once(TicketCase):
         """Every change is made with the lock held once, and leaves it free, also if it is refused."""
         lock = mock.MagicMock()
         lock.__exit__.return_value = None
-        self.tickets = Tickets(lock, lambda: self.now)
+        self.tickets._lock = lock
         text = self.issue()
         self.redeem(text)
         self.assertRaises(BadToken, self.redeem, text)

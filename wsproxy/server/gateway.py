@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -80,15 +79,13 @@ class Gateway:
         self.resolver = Resolver()
         self.keys = LiveKeys(config.key_rules, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
-        self.tickets = Tickets(threading.Lock()) if config.tickets else None
-        self.limits = Limits(config.limit_rules, threading.Lock(), clock)
-        self.denylist = Denylist(threading.Lock())
+        self.tickets = Tickets() if config.tickets else None
+        self.limits = Limits(config.limit_rules, clock)
+        self.denylist = Denylist()
         self.access = AccessControl(
             config.access_rules, self.verifier, self.tickets, hooks.authorize, self.limits, self.denylist
         )
-        self.arbitration = Arbitration(
-            config.console_policies, config.show_user, threading.Condition(), clock
-        )
+        self.arbitration = Arbitration(config.console_policies, config.show_user, clock)
         self.dialler = Dialler(config.upstream_rules, self.resolver)
         self.clock = clock
         self.housekeeping = Housekeeping(clock)
@@ -96,7 +93,7 @@ class Gateway:
         self.counters = Counters(self.limits.hits)
         self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
-        self._screenshots = Screenshots(threading.Condition(), clock)
+        self._screenshots = Screenshots(clock)
         self.pictures = ScreenshotSource(
             config.picture_rules, self.access, self.dialler, self._screenshots, self.counters, clock
         )

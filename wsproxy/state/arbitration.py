@@ -10,9 +10,9 @@ page that is loaded anew must find its console free.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -120,14 +120,6 @@ class Claimant:
         return self.grant.token_id, self.grant.user, self.address
 
 
-class Changed(AbstractContextManager[object], Protocol):
-    """What guards the arbitration and tells of its changes: a condition."""
-
-    def wait(self, timeout: float) -> object: ...
-
-    def notify_all(self) -> None: ...
-
-
 class Contender(Protocol):
     """A session that has a console, or is about to get it."""
 
@@ -203,7 +195,6 @@ class Arbitration:
     """Who has which console, in one process. Safe from every thread.
 
     :param show_user: whether clients may learn each other's users.
-    :param changed: held for each change, never while a session is told anything.
     :param clock: seconds that never go backwards.
     """
 
@@ -211,13 +202,13 @@ class Arbitration:
         self,
         policies: ConsolePolicies,
         show_user: bool,
-        changed: Changed,
         clock: Clock = time.monotonic,
     ) -> None:
         self._policies = policies
         self._show_user = show_user
         self._clock = clock
-        self._changed = changed  # guards the attribute below, and what is in it
+        # Guards the attribute below, and what is in it. Never held while a session is told anything.
+        self._changed = threading.Condition()
         self._contests: dict[Console, _Contest] = {}
 
     def __len__(self) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 
 from ..exceptions import Busy
 from ..runtime.deadline import Clock
@@ -21,12 +21,11 @@ class Denylist:
 
     It knows them only for as long as they would be valid. None is forgotten for another's sake.
 
-    :param lock: held for each change.
     :param clock: UNIX time, seconds.
     """
 
-    def __init__(self, lock: AbstractContextManager[object], clock: Clock = time.time) -> None:
-        self._lock = lock  # guards the attribute below; reading is one operation of the dict
+    def __init__(self, clock: Clock = time.time) -> None:
+        self._lock = threading.Lock()  # guards the attribute below; reading is one operation of the dict
         self._clock = clock
         self._until: dict[bytes, float] = {}
 

@@ -6,6 +6,7 @@ A limit of 0 is none, and costs nothing.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
@@ -75,17 +76,14 @@ class Place:
 class Limits:
     """Counts what is limited, and refuses what is too much. Safe from every thread, never blocks.
 
-    :param lock: guards what is counted; held for moments only.
     :param clock: seconds.
     """
 
-    def __init__(
-        self, rules: LimitRules, lock: AbstractContextManager[object], clock: Clock = time.monotonic
-    ) -> None:
+    def __init__(self, rules: LimitRules, clock: Clock = time.monotonic) -> None:
         self._rules = rules
         self._clock = clock
-        # Guards the attributes below, and what places hold.
-        self._lock = lock
+        # Guards the attributes below, and what places hold. Held for moments only.
+        self._lock = threading.Lock()
         self._taken: Counter[_Key] = Counter()
         self._hits: Counter[str] = Counter()
         # By network: when its bucket will be full again. Who failed last stands last.

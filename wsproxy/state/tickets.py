@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 import time
 from collections import Counter, OrderedDict
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..exceptions import BadToken, Busy, Forbidden, LimitExceeded
@@ -44,12 +44,11 @@ class Tickets:
 
     It holds their SHA-256 only, and finds one by it: what a search by hash takes tells nobody anything.
 
-    :param lock: held for each change, never while waiting.
     :param clock: seconds that never go backwards.
     """
 
-    def __init__(self, lock: AbstractContextManager[object], clock: Clock = time.monotonic) -> None:
-        self._lock = lock  # guards the attributes below
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._lock = threading.Lock()  # guards the attributes below
         self._clock = clock
         # The oldest first, with its time of issue. A plain dict would be slow to say which that is.
         self._tickets: OrderedDict[bytes, tuple[float, Ticket]] = OrderedDict()

@@ -8,13 +8,12 @@ much as one student. What may be seen by whom is decided before, by :class:`.Acc
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..exceptions import LimitExceeded, Refused, UpstreamTimeout
 from ..runtime.deadline import Clock, Deadline
@@ -53,14 +52,6 @@ def picture_fault(data: bytes) -> str | None:
     return None if data.endswith(_END) else "it is cut short"
 
 
-class Changed(AbstractContextManager[object], Protocol):
-    """What guards the pictures and tells of new ones: a condition."""
-
-    def wait(self, timeout: float) -> object: ...
-
-    def notify_all(self) -> None: ...
-
-
 @dataclass(frozen=True)
 class _Outcome:
     """What came of taking a picture.
@@ -81,13 +72,13 @@ class _Outcome:
 class Screenshots:
     """The pictures of one process. Safe from every thread.
 
-    :param changed: held for each change, never while a picture is taken.
     :param clock: seconds that never go backwards.
     """
 
-    def __init__(self, changed: Changed, clock: Clock = time.monotonic) -> None:
+    def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._changed = changed  # guards the attributes below
+        # Guards the attributes below. Never held while a picture is taken.
+        self._changed = threading.Condition()
         self._outcomes: OrderedDict[Hashable, _Outcome] = OrderedDict()  # the oldest first
         self._taken: set[Hashable] = set()  # of which a picture is being taken
         self._asked: Counter[Hashable] = Counter()  # by user: how many wait, or take one
