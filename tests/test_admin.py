@@ -15,7 +15,7 @@ from wsproxy.net.addresses import ListenAddress
 from wsproxy.net.listeners import listen, listen_for_operator
 from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.protocol.response import http_response
-from wsproxy.telemetry.counters import Numbers
+from wsproxy.telemetry.counters import Snapshot
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
 
 _TIMEOUT = 20.0
@@ -320,7 +320,7 @@ class WithoutPrometheus(LeakTestCase):
         answers: list[bytes] = []
         with mock.patch.dict(sys.modules, {"prometheus_client": None}):
             with self.assertLogs("wsproxy.admin", "WARNING") as logged:
-                endpoint = admin_endpoints(lambda then: then(Numbers()))["/metrics"]
+                endpoint = admin_endpoints(lambda then: then(Snapshot()))["/metrics"]
             head = HeadReader().feed(_GOOD)
             assert head
             endpoint.handle(AdminRequest(head, "/metrics"), lambda make: answers.append(make()))

@@ -15,10 +15,10 @@ from wsproxy.state.arbitration import (
     HOLD_OFF,
     Arbitration,
     Claim,
-    Claimant,
     Console,
     ConsolePolicies,
     Policy,
+    Requester,
 )
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
@@ -30,10 +30,10 @@ from wsproxy.tokens.claims import Grant
 CONSOLE = Console("lab-1", "ubuntu", "vnc")
 
 
-def claimant(user: str, address: str = "198.51.100.7", may_take_over: bool = True) -> Claimant:
+def claimant(user: str, address: str = "198.51.100.7", may_take_over: bool = True) -> Requester:
     """Return somebody with a token of their own."""
     grant = Grant(user, "lab-1", ("ubuntu",), math.inf, f"token-{user}", may_take_over=may_take_over)
-    return Claimant(grant, address)
+    return Requester(grant, address)
 
 
 class Session:
@@ -93,18 +93,18 @@ class ArbitrationTestCase(unittest.TestCase):
         self.now = 1000.0
         self.arbitration = Arbitration(ConsolePolicies([self.policy]), self.show_user, lambda: self.now)
 
-    def claim(self, who: Claimant, console: Console = CONSOLE) -> tuple[Claim, Session]:
+    def claim(self, who: Requester, console: Console = CONSOLE) -> tuple[Claim, Session]:
         """Reach for a console."""
         session = Session(f"of-{who.grant.user}")
         return self.arbitration.claim(console, who, session, Deadline(10)), session
 
-    def get(self, who: Claimant) -> tuple[Claim, Session]:
+    def get(self, who: Requester) -> tuple[Claim, Session]:
         """Reach for the console, and get it."""
         claim, session = self.claim(who)
         claim.won()
         return claim, session
 
-    def assert_busy(self, who: Claimant, message: str = "the console is in use") -> None:
+    def assert_busy(self, who: Requester, message: str = "the console is in use") -> None:
         with self.assertRaises(ConsoleBusy) as caught:
             self.claim(who)
         self.assertIn(message, caught.exception.message)
@@ -120,7 +120,7 @@ class Passthrough(ArbitrationTestCase):
         self.assertEqual(len(self.arbitration), 0)
         for claim, session in claims:
             self.assertFalse(claim.preserves_session)
-            claim.give_up()
+            claim.release()
             self.assertEqual((session.expected, session.ended), ([], []))
 
 
@@ -144,12 +144,12 @@ class Refuse(ArbitrationTestCase):
                 first, _ = self.claim(claimant("a"))
                 if won:
                     first.won()
-                first.give_up()
+                first.release()
                 self.assertEqual(len(self.arbitration), 0)
                 second, _ = self.get(claimant("b"))
-                first.give_up()
+                first.release()
                 self.assert_busy(claimant("c"))
-                second.give_up()
+                second.release()
 
     def test_other_consoles(self) -> None:
         """Another subresource, VMI or namespace is another console."""
@@ -184,11 +184,11 @@ class Leaving(ArbitrationTestCase):
                 thread = threading.Thread(target=get)
                 thread.start()
                 self.assertTrue(condition.waited.wait(10))
-                leaving.give_up()
+                leaving.release()
                 thread.join(10)
                 self.assertEqual(len(got), 1)
                 self.assertEqual(session.expected, [])
-                got[0].give_up()
+                got[0].release()
                 self.assertEqual(len(self.arbitration), 0)
 
     def test_not_for_ever(self) -> None:
@@ -228,8 +228,8 @@ class Takeover(ArbitrationTestCase):
         """If the newcomer cannot have the console, who has it keeps it, and expects nothing any more."""
         _, first = self.get(claimant("a"))
         claim, _ = self.claim(claimant("b"))
-        claim.give_up()
-        claim.give_up()
+        claim.release()
+        claim.release()
         self.assertEqual((first.expected, first.ended), (["taken-over", None], []))
         self.get(claimant("c"))
         self.assertEqual(first.ended, [(4410, "taken-over")])
@@ -248,14 +248,14 @@ class Takeover(ArbitrationTestCase):
         first, session = self.get(claimant("a"))
         self.assert_busy(meek)
         self.assertEqual(session.expected, [])
-        first.give_up()
+        first.release()
         self.get(meek)
 
     def test_reconnecting_loser_is_held_off(self) -> None:
         """Who lost the console and only reconnects is refused; each attempt begins the time anew."""
         first, _ = self.get(claimant("a"))
         _, second = self.get(claimant("b"))
-        first.give_up()
+        first.release()
         for _ in range(10):
             self.assert_busy(claimant("a"), "the console was taken over; to take it back, wait 30 seconds")
             self.now += HOLD_OFF - 1
@@ -275,8 +275,8 @@ class Takeover(ArbitrationTestCase):
         """When the winner leaves, the loser gets the console at once."""
         first, _ = self.get(claimant("a"))
         second, _ = self.get(claimant("b"))
-        first.give_up()
-        second.give_up()
+        first.release()
+        second.release()
         self.assertEqual(len(self.arbitration), 0)
         self.get(claimant("a"))
 
@@ -284,7 +284,7 @@ class Takeover(ArbitrationTestCase):
         """KubeVirt may drop who had the console before the newcomer's dial is done: still it is the loser."""
         first, session = self.get(claimant("a"))
         claim, _ = self.claim(claimant("b"))
-        first.give_up()
+        first.release()
         self.assert_busy(claimant("a"))
         claim.won()
         self.assertEqual(session.expected, ["taken-over"])

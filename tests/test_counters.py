@@ -9,7 +9,7 @@ from typing import Any
 
 from wsproxy.protocol.closing import Ending, Leg
 from wsproxy.server.channel import MAX_MESSAGE
-from wsproxy.telemetry.counters import Counters, Numbers, Tally
+from wsproxy.telemetry.counters import Counters, LabelledCount, Snapshot
 from wsproxy.telemetry.histogram import Histogram
 
 
@@ -19,23 +19,23 @@ class SessionStub:
     bytes_down: int = 0
 
 
-def scalars(numbers: Numbers) -> list[int]:
+def scalars(numbers: Snapshot) -> list[int]:
     """Return the numbers that are one number."""
     return [value for value in vars(numbers).values() if isinstance(value, int)]
 
 
-def filled(count: int = 3) -> Numbers:
+def filled(count: int = 3) -> Snapshot:
     """Return numbers in which everything has happened so many times."""
-    empty, seconds = Numbers(), 0.3
+    empty, seconds = Snapshot(), 0.3
     values: dict[str, Any] = {}
     for name, value in vars(empty).items():
         if isinstance(value, int):
             values[name] = count
-        elif isinstance(value, Tally):
-            values[name] = Tally(value.words, dict.fromkeys(value.words, count))
+        elif isinstance(value, LabelledCount):
+            values[name] = LabelledCount(value.words, dict.fromkeys(value.words, count))
         else:
             values[name] = Histogram(value.bounds, (count,) * len(value.counts), count * seconds)
-    return Numbers(**values)
+    return Snapshot(**values)
 
 
 class CountersTest(unittest.TestCase):
@@ -80,20 +80,20 @@ class CountersTest(unittest.TestCase):
 
 class NumbersTest(unittest.TestCase):
     def test_sum(self) -> None:
-        """Numbers are added one by one; what is open does not count among what has ended."""
-        self.assertEqual(Numbers(1, 2, 3, 4, 5) + Numbers(10, 20, 30, 40, 50), Numbers(11, 22, 33, 44, 55))
-        self.assertEqual(Numbers(1, 2, 3, 4, 5).totals(), Numbers(0, 0, 3, 4, 5))
+        """Snapshot are added one by one; what is open does not count among what has ended."""
+        self.assertEqual(Snapshot(1, 2, 3, 4, 5) + Snapshot(10, 20, 30, 40, 50), Snapshot(11, 22, 33, 44, 55))
+        self.assertEqual(Snapshot(1, 2, 3, 4, 5).totals(), Snapshot(0, 0, 3, 4, 5))
         one, two = filled(), filled()
         both = one + two
         self.assertEqual(both.refused.counts, {slug: 2 * count for slug, count in one.refused.counts.items()})
         self.assertEqual(sum(both.dial_seconds.counts), 2 * sum(one.dial_seconds.counts))
         self.assertEqual(both, two + one)
-        self.assertEqual(one + Numbers(), one)
+        self.assertEqual(one + Snapshot(), one)
 
     def test_json(self) -> None:
-        """Numbers pass through JSON; what is something else is refused."""
-        for numbers in (Numbers(1, 2, 3, 4, 5), filled()):
-            self.assertEqual(Numbers.from_json(json.loads(json.dumps(numbers.to_json()))), numbers)
+        """Snapshot pass through JSON; what is something else is refused."""
+        for numbers in (Snapshot(1, 2, 3, 4, 5), filled()):
+            self.assertEqual(Snapshot.from_json(json.loads(json.dumps(numbers.to_json()))), numbers)
         good = numbers.to_json()
         counts, histogram = good["refused"], good["dial_seconds"]
         wrong: list[object] = [
@@ -119,7 +119,7 @@ class NumbersTest(unittest.TestCase):
         ]
         for bad in wrong:
             with self.subTest(bad=bad), self.assertRaises(ValueError):
-                Numbers.from_json(bad)
+                Snapshot.from_json(bad)
 
     def test_fits_into_a_message(self) -> None:
         """All that can be counted, in numbers as large as can be, fits into one message between processes."""

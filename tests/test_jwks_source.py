@@ -16,7 +16,7 @@ from wsproxy.exceptions import Draining, TransportClosed
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.threads import current_owner
 from wsproxy.testing.case import LeakTestCase
-from wsproxy.tokens.jwks_client import JWKSSource, OnSocket
+from wsproxy.tokens.jwks_client import JWKSClient, OnSocket
 
 _NEVER = 80_000.0
 _TIMEOUT = 10.0
@@ -64,15 +64,15 @@ class JWKSSourceTest(LeakTestCase):
         super().setUp()
         self.script = Script()
 
-    def source(self, interval: float = _NEVER, pause: float = 0.02, *, start: bool = True) -> JWKSSource:
-        made = JWKSSource("https://a.example/", self.script.fetch, None, interval, pause)
+    def source(self, interval: float = _NEVER, pause: float = 0.02, *, start: bool = True) -> JWKSClient:
+        made = JWKSClient("https://a.example/", self.script.fetch, None, interval, pause)
         self.addCleanup(made.stop)
         if start:
             made.start(self)
         return made
 
     @staticmethod
-    def names(source: JWKSSource) -> list[str | None]:
+    def names(source: JWKSClient) -> list[str | None]:
         return [key.kid for key in source.keys]
 
     def test_start(self) -> None:
@@ -286,15 +286,15 @@ class JWKSSourceTest(LeakTestCase):
 
 
 class StopTest(LeakTestCase):
-    def started(self, fetch: Callable[[Deadline, OnSocket], bytes]) -> JWKSSource:
-        source = JWKSSource("https://a.example/", fetch, None, _NEVER)
+    def started(self, fetch: Callable[[Deadline, OnSocket], bytes]) -> JWKSClient:
+        source = JWKSClient("https://a.example/", fetch, None, _NEVER)
         self.addCleanup(source.stop)
         source.start(self)
         return source
 
     def test_never_started(self) -> None:
         """What was never started can be stopped, any number of times."""
-        source = JWKSSource("https://a.example/", Script().fetch, None, _NEVER)
+        source = JWKSClient("https://a.example/", Script().fetch, None, _NEVER)
         source.stop()
         source.stop()
 

@@ -9,7 +9,7 @@ import unittest.mock
 
 from wsproxy.exceptions import BadToken, Busy, Forbidden, LimitExceeded, Refused
 from wsproxy.state import limits
-from wsproxy.state.limits import LimitRules, Limits, Place
+from wsproxy.state.limits import LimitRules, Limits, Slot
 from wsproxy.telemetry.causes import LIMITS
 
 _CONSOLE = ("lab-1", "vm", "vnc")
@@ -37,12 +37,12 @@ class PlacesTest(LimitsCase):
         """Without limits anybody may do anything, and nothing is remembered."""
         limits = self.limits()
         for _ in range(100):
-            place = limits.take_session(5, *_CONSOLE)
-            place.check()
+            slot = limits.take_session(5, *_CONSOLE)
+            slot.check()
             limits.take_connection("10.0.0.1").check()
             with self.assertRaises(BadToken), limits.attempt("10.0.0.1"):
                 raise BadToken("bad")
-        place.give_back()
+        slot.release()
         self.assert_hits(limits)
         self.assertEqual((limits._taken, limits._full_at), ({}, {}))
 
@@ -55,7 +55,7 @@ class PlacesTest(LimitsCase):
             limits.take_session(3, "c", "z", "vnc")
         self.assert_refused("busy", 503, 5, caught.exception)
         self.assert_hits(limits, sessions=1)
-        first.give_back()
+        first.release()
         limits.take_session(3, "c", "z", "vnc")
 
     def test_user(self) -> None:
@@ -67,11 +67,11 @@ class PlacesTest(LimitsCase):
         self.assert_refused("limit-user", 429, 5, caught.exception)
         limits.take_session("5", "a", "x", "vnc")  # somebody else
         self.assert_hits(limits, user=1)
-        first.give_back()
+        first.release()
         limits.take_session(5, "b", "y", "console")
 
     def test_vmi(self) -> None:
-        """A console is a subresource of a VMI in a namespace; each has its own places."""
+        """A console is a subresource of a VMI in a namespace; each has its own slots."""
         limits = self.limits(vmi=1)
         first = limits.take_session(1, *_CONSOLE)
         with self.assertRaises(LimitExceeded) as caught:
@@ -80,19 +80,19 @@ class PlacesTest(LimitsCase):
         for other in (("lab-2", "vm", "vnc"), ("lab-1", "vm2", "vnc"), ("lab-1", "vm", "console")):
             limits.take_session(2, *other)
         self.assert_hits(limits, vmi=1)
-        first.give_back()
+        first.release()
         limits.take_session(2, *_CONSOLE)
 
     def test_given_back_in_parts(self) -> None:
-        """A place may be given back for some of the limits first."""
+        """A slot may be released for some of the limits first."""
         limits = self.limits(sessions=2, user=1, vmi=1)
-        place = limits.take_session(1, *_CONSOLE)
-        place.give_back("user", "vmi")
+        slot = limits.take_session(1, *_CONSOLE)
+        slot.release("user", "vmi")
         limits.take_session(1, *_CONSOLE)
         with self.assertRaises(Busy):
             limits.take_session(2, "lab-1", "other", "vnc")
-        place.give_back()
-        place.give_back()
+        slot.release()
+        slot.release()
         limits.take_session(2, "lab-1", "other", "vnc")
         self.assert_hits(limits, sessions=1)
 
@@ -107,9 +107,9 @@ class PlacesTest(LimitsCase):
         self.assert_refused("limit-address", 429, 5, caught.exception)
         self.assert_hits(limits, address=1)
         limits.take_connection("10.0.0.2").check()
-        second.give_back()
+        second.release()
         first.check()
-        first.give_back()
+        first.release()
         limits.take_connection("10.0.0.1").check()
 
     def test_refused_by_one_counts_for_none(self) -> None:
@@ -124,18 +124,18 @@ class PlacesTest(LimitsCase):
             limits.take_session(2, "lab-1", "third", "vnc")
 
     def test_given_back_once(self) -> None:
-        """A place is given back once, however often and by however many threads at once."""
+        """A slot is released once, however often and by however many threads at once."""
         limits = self.limits(sessions=3)
         kept = [limits.take_session(1, *_CONSOLE) for _ in range(2)]
-        place = limits.take_session(1, *_CONSOLE)
+        slot = limits.take_session(1, *_CONSOLE)
         together = threading.Barrier(8)
 
-        def give_back() -> None:
+        def release() -> None:
             together.wait(10)
             for _ in range(100):
-                place.give_back()
+                slot.release()
 
-        threads = [threading.Thread(target=give_back) for _ in range(8)]
+        threads = [threading.Thread(target=release) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -148,20 +148,20 @@ class PlacesTest(LimitsCase):
     def test_nothing_is_left(self) -> None:
         """After any coming and going nothing is remembered."""
         limits, rng = self.limits(sessions=20, user=5, vmi=5, address=5), random.Random(1)
-        places: list[Place] = []
+        slots: list[Slot] = []
         for _ in range(5000):
-            if rng.random() < 0.5 and places:
-                places.pop(rng.randrange(len(places))).give_back()
+            if rng.random() < 0.5 and slots:
+                slots.pop(rng.randrange(len(slots))).release()
             try:
                 if rng.random() < 0.5:
-                    places.append(limits.take_session(rng.randrange(5), "n", str(rng.randrange(5)), "vnc"))
+                    slots.append(limits.take_session(rng.randrange(5), "n", str(rng.randrange(5)), "vnc"))
                 else:
-                    places.append(limits.take_connection(str(rng.randrange(5))))
+                    slots.append(limits.take_connection(str(rng.randrange(5))))
             except Refused:
                 pass
         self.assertGreater(sum(limits.hits().values()), 100)
-        for place in places:
-            place.give_back()
+        for slot in slots:
+            slot.release()
         self.assertEqual(limits._taken, {})
 
 

@@ -14,7 +14,7 @@ from wsproxy.net.resolver import Resolver
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET, LeakTestCase
 from wsproxy.tokens.issue import make_token
-from wsproxy.tokens.key_store import LiveKeys, read_key_file
+from wsproxy.tokens.key_store import KeyStore, read_key_file
 from wsproxy.tokens.verifier import TokenVerifier
 
 _OTHER = "another secret of thirty-two bytes.."
@@ -41,9 +41,9 @@ class LiveKeysCase(LeakTestCase):
         os.replace(f"{path}.new", path)
         return path
 
-    def keys(self, **options: Any) -> LiveKeys:
+    def keys(self, **options: Any) -> KeyStore:
         given: dict[str, Any] = {"remote_url": "ws://127.0.0.1:9", "local_dev_mode": True, "secret_key": ""}
-        keys = LiveKeys(Config(**given | options).key_rules, self.resolver)
+        keys = KeyStore(Config(**given | options).key_rules, self.resolver)
         self.addCleanup(keys.stop)
         return keys
 
@@ -175,7 +175,7 @@ class URLTest(LiveKeysCase):
         self.issuer = Issuer()
         self.addCleanup(self.issuer.stop)
 
-    def started(self, **options: Any) -> LiveKeys:
+    def started(self, **options: Any) -> KeyStore:
         keys = self.keys(jwks=self.issuer.url, **options)
         keys.start(self)
         return keys

@@ -12,7 +12,7 @@ from tests.test_counters import filled
 from wsproxy import WebsocketProxy
 from wsproxy.exceptions import ConfigError
 from wsproxy.telemetry.causes import ENDINGS
-from wsproxy.telemetry.counters import Numbers
+from wsproxy.telemetry.counters import Snapshot
 from wsproxy.telemetry.metrics import METRICS, exposition
 from wsproxy.testing.case import SECRET
 
@@ -44,7 +44,7 @@ class Names(unittest.TestCase):
         tallied = sum(
             len(getattr(filled(), name).words) for name in ("refused", "ended", "limits", "handshakes")
         )
-        others = len(vars(Numbers())) - 4
+        others = len(vars(Snapshot())) - 4
         # turned_away is a limit; the version is no number.
         self.assertEqual(told, tallied + others - 1 + 1)
 
@@ -78,7 +78,7 @@ class WithoutTheExtra(unittest.TestCase):
         """Without prometheus-client only those who ask for metrics are told what they need."""
         proxy = WebsocketProxy("ws://127.0.0.1:9", "/{namespace}/{vmi_name}/vnc", True, SECRET)
         with mock.patch.dict(sys.modules, {"prometheus_client": None}):
-            for ask in (lambda: exposition(Numbers(), ""), proxy.metrics_registry):
+            for ask in (lambda: exposition(Snapshot(), ""), proxy.metrics_registry):
                 with self.assertRaisesRegex(ConfigError, r"pip install '.*\[metrics\]'"):
                     ask()
 

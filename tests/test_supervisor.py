@@ -221,7 +221,7 @@ class Serving(WorkersTestCase):
         self.assertEqual(int(last[2]), opened)
 
     def test_worker_that_does_not_answer(self) -> None:
-        """Numbers are not waited for longer than a second."""
+        """Snapshot are not waited for longer than a second."""
         proxy = self.program()
         _, second = self.pids(proxy)
         os.kill(second, signal.SIGSTOP)

@@ -15,7 +15,7 @@ from wsproxy.protocol.representation import Redirect
 from wsproxy.protocol.request import HeadReader
 from wsproxy.server.gateway import examine
 from wsproxy.testing.case import SECRET
-from wsproxy.web.static_files import WebFiles
+from wsproxy.web.static_files import StaticFiles
 
 HEAD = HeadReader().feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 assert HEAD is not None
@@ -44,10 +44,10 @@ class WebFilesCase(unittest.TestCase):
     def config(self, **options: Any) -> Config:
         return Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options)
 
-    def files(self, **options: Any) -> WebFiles:
-        return WebFiles(self.config(**(options or {"web": str(self.web)})).file_rules)
+    def files(self, **options: Any) -> StaticFiles:
+        return StaticFiles(self.config(**(options or {"web": str(self.web)})).file_rules)
 
-    def content(self, files: WebFiles, path: str) -> bytes | None:
+    def content(self, files: StaticFiles, path: str) -> bytes | None:
         """Return what is served at a path, None for nothing; a redirect is its place."""
         page = files.find(path)
         if page is None:
@@ -56,7 +56,7 @@ class WebFilesCase(unittest.TestCase):
         head, _, body = page.answer(HEAD).partition(b"\r\n\r\n")
         return head.partition(b"Location: ")[2] if isinstance(page, Redirect) else body
 
-    def fields(self, files: WebFiles, path: str) -> list[str]:
+    def fields(self, files: StaticFiles, path: str) -> list[str]:
         page = files.find(path)
         assert page is not None and HEAD is not None
         return page.answer(HEAD).partition(b"\r\n\r\n")[0].decode().split("\r\n")
@@ -235,7 +235,7 @@ class Faults(WebFilesCase):
 class Page(WebFilesCase):
     def test_off(self) -> None:
         """Without a setting nothing is served."""
-        files = WebFiles(self.config().file_rules)
+        files = StaticFiles(self.config().file_rules)
         self.assertEqual(dict(files._map), {})
         self.assertIsNone(files.missing)
 

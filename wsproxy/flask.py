@@ -35,7 +35,7 @@ from .config import Config
 from .exceptions import ConfigError
 from .protocol.closing import Ending
 from .settings import SETTINGS, config_from_env
-from .telemetry.counters import Numbers
+from .telemetry.counters import Snapshot
 from .telemetry.metrics import registry
 from .tokens.claims import Grant
 from .wsgi.app import ConsoleApp, Wanted
@@ -157,7 +157,7 @@ class Console:
 
     def metrics_registry(self) -> CollectorRegistry:
         """Return the metrics of this process, see :meth:`.ConsoleApp.metrics_registry`."""
-        return registry(lambda: sum((app.numbers() for app in self._console_apps), Numbers()))
+        return registry(lambda: sum((app.numbers() for app in self._console_apps), Snapshot()))
 
     def close(self, timeout: float | None = None) -> None:
         """End all consoles of this process, and all threads; see :meth:`.ConsoleApp.close`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,10 +22,11 @@ from .runtime.forks import in_forked_child
 from .runtime.logs import get_logger
 from .runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
 from .runtime.systemd import Notifier
-from .runtime.threads import replaced_by, start_thread
+from .runtime.threads import replaced_by
 from .server.acceptor import ConsoleServer
 from .server.gateway import Gateway, examine
-from .telemetry.counters import Numbers
+from .server.lifecycle import STOPPED, log_reload, name_of, next_event, stop_in_good_order
+from .telemetry.counters import Snapshot
 from .telemetry.metrics import registry
 from .upstream.location import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN
 from .web.urls import console_url, page_url
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["WebsocketProxy"]
 
 logger = get_logger("wsproxy.proxy")
-
-_STOPPED = b"\0"  # no signal has that number
 
 
 class WebsocketProxy:
@@ -339,9 +337,9 @@ class WebsocketProxy:
         """
         return registry(self._numbers)
 
-    def _numbers(self) -> Numbers:
+    def _numbers(self) -> Snapshot:
         server = self._server
-        return server.numbers() if server else Numbers()
+        return server.numbers() if server else Snapshot()
 
     def sessions(self) -> list[SessionHandle]:
         """Return a handle of each session that is open at this moment, the oldest first.
@@ -427,17 +425,17 @@ class WebsocketProxy:
                 on_ready(self)
                 notifier.ready()
                 if number := self._attend(woken, numbers, notifier):
-                    logger.info("%s: stopping", signal.Signals(number).name)
+                    logger.info("%s: stopping", name_of(number))
                     self._drain(woken, notifier)
             finally:
                 self.stop_thread()
 
     def _attend(self, woken: socket.socket, numbers: Collection[int], notifier: Notifier) -> int:
         """Reload until the proxy is to stop; return the signal, 0 if another thread has stopped it."""
-        while (number := _next_event(woken, numbers)) == RELOAD_SIGNAL:
+        while (number := next_event(woken, numbers)) == RELOAD_SIGNAL:
             notifier.reloading()
             self.reload()
-            logger.info("%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name)
+            log_reload(logger)
             notifier.ready()
         return number
 
@@ -445,18 +443,13 @@ class WebsocketProxy:
         """Stop as the settings say, or at once on a second signal."""
         config = self.config
         notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
-        # In another thread, because a thread that waits for a lock may sleep through a signal.
-        stopper = start_thread(
-            "wsproxy-stop",
+        stop_in_good_order(
             lambda: self.stop_thread(drain=config.drain_timeout, grace=config.drain_grace),
-            owner=self,
+            self.stop_thread,
+            lambda: next_event(woken, STOP_SIGNALS),
+            self,
+            logger,
         )
-        try:
-            if number := _next_event(woken, STOP_SIGNALS):
-                logger.info("%s: stopping now", signal.Signals(number).name)
-        finally:
-            self.stop_thread()
-            stopper.join()
 
     def run_in_thread(self, host: str, port: int, *, reuse_port: bool = False) -> WebsocketProxy:
         """Serve in threads of the proxy's own and return the proxy. Does not block.
@@ -550,7 +543,7 @@ class WebsocketProxy:
             self._stop_admin()
             self._server = None
             if self._waker:
-                self._waker.send(_STOPPED)
+                self._waker.send(bytes([STOPPED]))
         logger.info("stopped")
 
     @property
@@ -587,11 +580,3 @@ class WebsocketProxy:
 def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
     """A single string means that one, and not its characters."""
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _next_event(woken: socket.socket, numbers: Collection[int]) -> int:
-    """Wait for one of these signals, or stop_thread, and return the signal's number, 0 for the last."""
-    while True:
-        number = woken.recv(1)[0]
-        if number in (*numbers, *_STOPPED):  # others are of the program's own handlers
-            return number

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.proxy_process import ProxyProcess, wait_until
 from tests.test_counters import filled
-from wsproxy.telemetry.counters import Numbers
+from wsproxy.telemetry.counters import Snapshot
 from wsproxy.telemetry.metrics import METRICS, exposition, registry
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY, PING, PONG
@@ -44,7 +44,7 @@ class Exposition(ProxyTestCase):
 
     def test_linter(self) -> None:
         """promtool finds nothing to say, neither when all has happened nor when nothing has."""
-        for numbers in (Numbers(), filled()):
+        for numbers in (Snapshot(), filled()):
             content_type, body = exposition(numbers, "")
             self.assertTrue(content_type.startswith("text/plain"), content_type)
             done = subprocess.run(
@@ -80,7 +80,7 @@ class Exposition(ProxyTestCase):
             self.assertEqual(registries[0].get_sample_value("wsproxy_sessions"), 1)
             self.assertEqual(registries[0].get_sample_value("wsproxy_first_byte_seconds_count"), 1)
         self.assertEqual(set(REGISTRY._names_to_collectors), before)
-        self.assertEqual(registry(Numbers).get_sample_value("wsproxy_sessions"), 0)
+        self.assertEqual(registry(Snapshot).get_sample_value("wsproxy_sessions"), 0)
 
 
 class Scraped(ProxyTestCase):

@@ -13,7 +13,7 @@ from ..exceptions import BadRequest, ConfigError
 from ..protocol.response import http_response
 from ..protocol.strict_json import parse_json
 from ..runtime.logs import get_logger, rfc3339
-from ..telemetry.counters import Numbers
+from ..telemetry.counters import Snapshot
 from ..telemetry.metrics import check_metrics, exposition
 from .auth import Guard
 from .kick import Chosen, Kicked, Kicks
@@ -97,7 +97,7 @@ def _json(status: int, body: dict[str, Any]) -> bytes:
     return http_response(status, json.dumps(body).encode() + b"\n", content_type="application/json")
 
 
-Gather = Callable[[Callable[[Numbers], None]], None]
+Gather = Callable[[Callable[[Snapshot], None]], None]
 """Has a function called with the numbers of the whole proxy, now or later, in the same thread."""
 
 
@@ -118,7 +118,7 @@ def admin_endpoints(gather: Gather) -> dict[str, AdminEndpoint]:
     return {"/metrics": AdminEndpoint("GET", metrics)}
 
 
-def _metrics(numbers: Numbers, accept: str) -> bytes:
+def _metrics(numbers: Snapshot, accept: str) -> bytes:
     try:
         content_type, body = exposition(numbers, accept)
     except ConfigError as exc:

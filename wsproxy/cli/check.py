@@ -15,10 +15,10 @@ from ..net.certificates import check_certificate, days_left
 from ..net.resolver import Resolver
 from ..net.tls_context import ClientTLS, ServerTLS
 from ..runtime.deadline import Deadline
-from ..tokens.key_store import LiveKeys
+from ..tokens.key_store import KeyStore
 from ..upstream.dialler import Dialler, read_token
 from ..upstream.kubevirt import kubevirt_version, leaves_console_alone
-from ..web.static_files import WebFiles
+from ..web.static_files import StaticFiles
 
 __all__ = ["Finding", "check", "raise_descriptor_limit"]
 
@@ -101,7 +101,7 @@ def _certificate(config: Config) -> Finding:
 
 def _files(config: Config) -> Finding:
     try:
-        files = WebFiles(config.file_rules)
+        files = StaticFiles(config.file_rules)
     except ConfigError as exc:
         return Finding(False, f"files for browsers: {exc}")
     if files.missing:
@@ -113,7 +113,7 @@ def _keys(config: Config) -> Finding:
     what = f"keys: {config.jwks_location.text}" if config.jwks_location else "keys"
     resolver = Resolver()
     try:
-        keys = LiveKeys(config.key_rules, resolver)
+        keys = KeyStore(config.key_rules, resolver)
         keys.load(Deadline(config.dial_timeout))
         if count := len(keys.current().keys):
             return Finding(True, f"{what}: {count} to verify tokens with")

@@ -23,7 +23,7 @@ from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
 from ..runtime.logs import get_logger
 from ..runtime.threads import ThreadPool, current_owner, start_thread
-from ..telemetry.counters import Numbers
+from ..telemetry.counters import Snapshot
 from .connection import ClientConnection
 from .connections import Registry
 from .gateway import Gateway
@@ -78,7 +78,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         """How many connections there are now, in whatever phase."""
         return len(self._registry)
 
-    def numbers(self) -> Numbers:
+    def numbers(self) -> Snapshot:
         """Return what was counted, at this moment."""
         return self._gateway.counters.numbers(self.connections)
 

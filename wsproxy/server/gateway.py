@@ -24,13 +24,13 @@ from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
 from ..telemetry.reports import Reports
-from ..tokens.key_store import LiveKeys
+from ..tokens.key_store import KeyStore
 from ..tokens.verifier import TokenVerifier
 from ..upstream.dialler import Dialler
 from ..upstream.readiness import Readiness
 from ..web.screenshot_cache import Screenshots
 from ..web.screenshots import ScreenshotSource
-from ..web.static_files import WebFiles
+from ..web.static_files import StaticFiles
 
 __all__ = ["Gateway", "examine"]
 
@@ -75,9 +75,9 @@ class Gateway:
         self.admits = True
         self.sessions = LiveSessions()
         self.tls = ServerTLS(config.server_tls) if config.server_tls else None
-        self.files = WebFiles(config.file_rules)
+        self.files = StaticFiles(config.file_rules)
         self.resolver = Resolver()
-        self.keys = LiveKeys(config.key_rules, self.resolver)
+        self.keys = KeyStore(config.key_rules, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules)
         self.tickets = Tickets() if config.tickets else None
         self.limits = Limits(config.limit_rules, clock)

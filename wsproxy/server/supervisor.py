@@ -30,7 +30,7 @@ from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
 from ..runtime.systemd import Notifier
-from ..telemetry.counters import Numbers
+from ..telemetry.counters import Snapshot
 from .channel import Channel
 from .gateway import examine
 from .worker import WORKER_SIGNALS, work
@@ -58,7 +58,7 @@ class _Worker:
     started: float = field(default_factory=time.monotonic)
     ready: bool = False
     asked: bool = False
-    numbers: Numbers = field(default_factory=Numbers)
+    numbers: Snapshot = field(default_factory=Snapshot)
 
     def __str__(self) -> str:
         return f"worker {self.number} (pid {self.pid})"
@@ -102,8 +102,8 @@ class Supervisor:
         self._places = [_Place(number) for number in range(1, config.workers + 1)]
         self._first_cpu = random.randrange(1024)
         self._stop_signals: list[int] = []
-        self._ended = Numbers()  # of the workers that are no more
-        self._told: list[Callable[[Numbers], None]] = []  # once the workers' numbers are there
+        self._ended = Snapshot()  # of the workers that are no more
+        self._told: list[Callable[[Snapshot], None]] = []  # once the workers' numbers are there
         self._told_due = 0.0
         self._admin: AdminServer | None = None
         self._stopping = False
@@ -311,7 +311,7 @@ class Supervisor:
             worker.ready = True
             return
         try:
-            worker.numbers, worker.asked = Numbers.from_json(message.get("numbers")), False
+            worker.numbers, worker.asked = Snapshot.from_json(message.get("numbers")), False
         except ValueError as exc:
             logger.error("%s is dropped: %s", worker, exc)
             worker.channel.close()
@@ -344,7 +344,7 @@ class Supervisor:
 
     # The numbers
 
-    def _ask(self, then: Callable[[Numbers], None]) -> None:
+    def _ask(self, then: Callable[[Snapshot], None]) -> None:
         """Have ``then`` called with the sum of all numbers, once every worker has answered, or in a second.
 
         Whoever does not answer in time counts with what it said before.
@@ -367,7 +367,7 @@ class Supervisor:
         for then in waiting:
             then(total)
 
-    def _log_numbers(self, total: Numbers) -> None:
+    def _log_numbers(self, total: Snapshot) -> None:
         parts = [f"{worker}: {'no answer' if worker.asked else worker.numbers}" for worker in self._workers()]
         logger.info("%s", "; ".join([f"in all {total}", *parts]))
 

@@ -10,10 +10,10 @@ from ..config import Config
 from ..net.listeners import Listener
 from ..runtime.logs import get_logger
 from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
-from ..runtime.threads import start_thread
 from .acceptor import ConsoleServer
 from .channel import Channel
 from .gateway import Gateway
+from .lifecycle import STOPPED, log_reload, name_of, stop_in_good_order
 
 __all__ = ["WORKER_SIGNALS", "work"]
 
@@ -21,8 +21,6 @@ logger = get_logger("wsproxy.worker")
 
 WORKER_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGUSR1)
 """What a worker handles. SIGUSR1 is meant for the supervisor: one for the whole group must end no worker."""
-
-_STOPPED = 0  # no signal has that number
 
 
 def work(config: Config, listener: Listener, channel: Channel) -> None:
@@ -45,7 +43,7 @@ def work(config: Config, listener: Listener, channel: Channel) -> None:
             server.start()
             channel.send({"ready": True})
             number = _attend(server, gateway, channel, woken)
-            logger.info("%s: stopping", _name(number))
+            logger.info("%s: stopping", name_of(number))
             if number is not None:
                 _drain(server, gateway, channel, waker, woken)
         finally:
@@ -63,21 +61,15 @@ def _drain(
 
     def stop() -> None:
         server.stop(config.drain_timeout, config.drain_grace)
-        waker.send(bytes([_STOPPED]))
+        waker.send(bytes([STOPPED]))
 
-    stopper = start_thread("wsproxy-stop", stop, channel)
-    try:
-        if (number := _attend(server, gateway, channel, woken)) != _STOPPED:
-            logger.info("%s: stopping now", _name(number))
-    finally:
-        server.hurry()
-        stopper.join()
+    stop_in_good_order(stop, server.hurry, lambda: _attend(server, gateway, channel, woken), channel, logger)
 
 
 def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket) -> int | None:
     """Answer the supervisor and reload, until there is something else to do.
 
-    :returns: the signal to stop on, :data:`_STOPPED`, or None if the supervisor is gone.
+    :returns: the signal to stop on, :data:`.STOPPED`, or None if the supervisor is gone.
     """
     with selectors.DefaultSelector() as selector:
         selector.register(woken, selectors.EVENT_READ)
@@ -86,21 +78,15 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
             for key, _ in selector.select():
                 if key.fileobj is woken:
                     number = woken.recv(1)[0]
-                    if number in (*STOP_SIGNALS, _STOPPED):
+                    if number in (*STOP_SIGNALS, STOPPED):
                         return number
                     if number == RELOAD_SIGNAL:
                         gateway.reload()
-                        logger.info(
-                            "%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name
-                        )
+                        log_reload(logger)
                 elif (messages := channel.receive()) is None:
                     return None
                 elif messages:
                     _send_numbers(server, channel)
-
-
-def _name(number: int | None) -> str:
-    return "the supervisor is gone" if number is None else signal.Signals(number).name
 
 
 def _send_numbers(server: ConsoleServer, channel: Channel) -> None:

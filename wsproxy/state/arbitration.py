@@ -26,10 +26,10 @@ __all__ = [
     "TAKEN_OVER",
     "Arbitration",
     "Claim",
-    "Claimant",
     "Console",
     "ConsolePolicies",
     "Policy",
+    "Requester",
 ]
 
 logger = logging.getLogger("wsproxy.arbitration")
@@ -104,7 +104,7 @@ def _rule(text: str) -> tuple[tuple[str, ...], Policy] | None:
 
 
 @dataclass(frozen=True)
-class Claimant:
+class Requester:
     """Who wants a console.
 
     :ivar grant: what allows it.
@@ -120,7 +120,7 @@ class Claimant:
         return self.grant.token_id, self.grant.user, self.address
 
 
-class Contender(Protocol):
+class ConsoleHolder(Protocol):
     """A session that has a console, or is about to get it."""
 
     @property
@@ -153,8 +153,8 @@ class Claim:
         arbitration: Arbitration | None,
         policy: Policy,
         console: Console,
-        who: Claimant,
-        session: Contender,
+        who: Requester,
+        session: ConsoleHolder,
     ) -> None:
         self.policy = policy
         self.console = console
@@ -173,7 +173,7 @@ class Claim:
         if self._arbitration:
             self._arbitration._won(self)
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """The console is not wanted any more, or could not be had. Idempotent, never blocks."""
         if self._arbitration:
             self._arbitration._given_up(self)
@@ -214,7 +214,7 @@ class Arbitration:
     def __len__(self) -> int:
         return len(self._contests)
 
-    def claim(self, console: Console, who: Claimant, session: Contender, deadline: Deadline) -> Claim:
+    def claim(self, console: Console, who: Requester, session: ConsoleHolder, deadline: Deadline) -> Claim:
         """Reach for a console; afterwards it may be dialled.
 
         Blocks while the session that has it is ending, until the deadline at most.

@@ -17,7 +17,7 @@ from ..exceptions import BadToken, Busy, LimitExceeded, Refused
 from ..runtime.deadline import Clock
 from ..telemetry.causes import LIMITS
 
-__all__ = ["LimitRules", "Limits", "Place"]
+__all__ = ["LimitRules", "Limits", "Slot"]
 
 
 _MINUTE = 60.0
@@ -47,7 +47,7 @@ class LimitRules:
     failures: int = 0
 
 
-class Place:
+class Slot:
     """What counts until it is given back; nothing, where there is no limit or none was left."""
 
     def __init__(self, limits: Limits, keys: tuple[_Key, ...] = (), full: str = "") -> None:
@@ -64,13 +64,13 @@ class Place:
         if self._full:
             raise self._limits._refusal(self._full)
 
-    def give_back(self, *limits: str) -> None:
+    def release(self, *limits: str) -> None:
         """Count it no more. Any thread, never blocks; once only, however often it is called.
 
         :param limits: for which limits; without one, for all.
         """
         if self._keys:
-            self._limits._give_back(self, limits)
+            self._limits._release(self, limits)
 
 
 class Limits:
@@ -82,7 +82,7 @@ class Limits:
     def __init__(self, rules: LimitRules, clock: Clock = time.monotonic) -> None:
         self._rules = rules
         self._clock = clock
-        # Guards the attributes below, and what places hold. Held for moments only.
+        # Guards the attributes below, and what slots hold. Held for moments only.
         self._lock = threading.Lock()
         self._taken: Counter[_Key] = Counter()
         self._hits: Counter[str] = Counter()
@@ -100,42 +100,42 @@ class Limits:
         with self._lock:
             self._hits[name] += 1
 
-    def take_session(self, user: str | int, namespace: str, vmi: str, subresource: str) -> Place:
-        """Take a place for a session of ``user`` with a console.
+    def take_session(self, user: str | int, namespace: str, vmi: str, subresource: str) -> Slot:
+        """Take a slot for a session of ``user`` with a console.
 
         :raises Busy: if there are as many sessions as there may be.
         :raises LimitExceeded: if the user or the console has as many.
         """
         rules, console = self._rules, (namespace, vmi, subresource)
-        place = self._take(
+        slot = self._take(
             ("sessions", None, rules.sessions), ("user", user, rules.user), ("vmi", console, rules.vmi)
         )
-        place.check()
-        return place
+        slot.check()
+        return slot
 
-    def take_connection(self, network: str) -> Place:
-        """Take a place for a connection that has not authenticated, and may not do so if there is none left.
+    def take_connection(self, network: str) -> Slot:
+        """Take a slot for a connection that has not authenticated, and may not do so if there is none left.
 
         :param network: where it comes from: see :func:`.network_of`.
         """
         return self._take(("address", network, self._rules.address))
 
-    def _take(self, *wanted: tuple[str, Hashable, int]) -> Place:
+    def _take(self, *wanted: tuple[str, Hashable, int]) -> Slot:
         limited = [((name, whose), most) for name, whose, most in wanted if most]
         if not limited:
-            return Place(self)
+            return Slot(self)
         with self._lock:
             for key, most in limited:
                 if self._taken[key] >= most:
-                    return Place(self, full=key[0])
+                    return Slot(self, full=key[0])
             keys = tuple(key for key, _ in limited)
             self._taken.update(keys)
-            return Place(self, keys)
+            return Slot(self, keys)
 
-    def _give_back(self, place: Place, limits: tuple[str, ...]) -> None:
+    def _release(self, slot: Slot, limits: tuple[str, ...]) -> None:
         with self._lock:
-            keys = tuple(key for key in place._keys if not limits or key[0] in limits)
-            place._keys = tuple(key for key in place._keys if key not in keys)
+            keys = tuple(key for key in slot._keys if not limits or key[0] in limits)
+            slot._keys = tuple(key for key in slot._keys if key not in keys)
             self._taken.subtract(keys)
             for key in keys:
                 if not self._taken[key]:

@@ -12,7 +12,7 @@ from ..protocol.closing import Ending, Leg
 from .causes import ALL_LIMITS, ENDINGS, REFUSALS, ending_cause, refusal_cause
 from .histogram import Histogram, Observations
 
-__all__ = ["Counted", "Counters", "Numbers", "Tally"]
+__all__ = ["Counters", "LabelledCount", "SessionCounts", "Snapshot"]
 
 _SESSION_SECONDS = Histogram.empty(1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 _QUICK_SECONDS = Histogram.empty(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -21,7 +21,7 @@ _ENDED_BY = (*_LEGS, "proxy")
 
 
 @dataclass(frozen=True)
-class Tally:
+class LabelledCount:
     """How often what happened, by one word of a closed set.
 
     :ivar words: the set.
@@ -31,14 +31,14 @@ class Tally:
     words: frozenset[str]
     counts: Mapping[str, int] = field(default_factory=dict)
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.words, dict(Counter(self.counts) + Counter(other.counts)))
+    def __add__(self, other: LabelledCount) -> LabelledCount:
+        return LabelledCount(self.words, dict(Counter(self.counts) + Counter(other.counts)))
 
     def to_json(self) -> dict[str, int]:
         """Return what :meth:`from_json` takes."""
         return dict(self.counts)
 
-    def from_json(self, found: object) -> Tally:
+    def from_json(self, found: object) -> LabelledCount:
         """Read another one of the same words.
 
         :raises ValueError: if it is something else.
@@ -47,17 +47,17 @@ class Tally:
             raise ValueError("this is no tally")
         if not all(type(count) is int and count >= 0 for count in found.values()):
             raise ValueError("this is no tally")
-        return Tally(self.words, dict(found))
+        return LabelledCount(self.words, dict(found))
 
 
-_REFUSED = Tally(REFUSALS)
-_ENDED = Tally(frozenset(f"{by} {cause}" for by in _ENDED_BY for cause in ENDINGS))
-_LIMITS = Tally(ALL_LIMITS)
-_HANDSHAKES = Tally(_LEGS)
+_REFUSED = LabelledCount(REFUSALS)
+_ENDED = LabelledCount(frozenset(f"{by} {cause}" for by in _ENDED_BY for cause in ENDINGS))
+_LIMITS = LabelledCount(ALL_LIMITS)
+_HANDSHAKES = LabelledCount(_LEGS)
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Snapshot:
     """What was counted, at one moment.
 
     :ivar connections: clients that are connected, in whatever phase.
@@ -84,10 +84,10 @@ class Numbers:
     bytes_up: int = 0
     bytes_down: int = 0
     turned_away: int = 0
-    refused: Tally = _REFUSED
-    ended: Tally = _ENDED
-    limits: Tally = _LIMITS
-    handshakes: Tally = _HANDSHAKES
+    refused: LabelledCount = _REFUSED
+    ended: LabelledCount = _ENDED
+    limits: LabelledCount = _LIMITS
+    handshakes: LabelledCount = _HANDSHAKES
     session_seconds: Histogram = _SESSION_SECONDS
     dial_seconds: Histogram = _QUICK_SECONDS
     first_byte_seconds: Histogram = _QUICK_SECONDS
@@ -95,8 +95,8 @@ class Numbers:
     client_ping_seconds: Histogram = _QUICK_SECONDS
     upstream_ping_seconds: Histogram = _QUICK_SECONDS
 
-    def __add__(self, other: Numbers) -> Numbers:
-        return Numbers(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
+    def __add__(self, other: Snapshot) -> Snapshot:
+        return Snapshot(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
 
     def __str__(self) -> str:
         return (
@@ -105,7 +105,7 @@ class Numbers:
             f"{self.turned_away} closed before authentication"
         )
 
-    def totals(self) -> Numbers:
+    def totals(self) -> Snapshot:
         """Return what remains true when all that is open has ended."""
         return replace(self, connections=0, sessions=0)
 
@@ -115,7 +115,7 @@ class Numbers:
         return {name: value if type(value) is int else value.to_json() for name, value in values.items()}
 
     @classmethod
-    def from_json(cls, found: object) -> Numbers:
+    def from_json(cls, found: object) -> Snapshot:
         """Read what another process sent.
 
         :raises ValueError: if it is something else.
@@ -134,7 +134,7 @@ def _read(kind: Any, found: object) -> Any:
     return found
 
 
-class Counted(Protocol):
+class SessionCounts(Protocol):
     """A session that is being relayed."""
 
     @property
@@ -154,15 +154,15 @@ class Counters:
         self._hits = hits
         # Guards the attributes below.
         self._lock = threading.Lock()
-        self._open: set[Counted] = set()
-        # By the names in Numbers; without what the open sessions have carried so far.
-        self._values: dict[str, Any] = {item.name: item.default for item in fields(Numbers)}
+        self._open: set[SessionCounts] = set()
+        # By the names in Snapshot; without what the open sessions have carried so far.
+        self._values: dict[str, Any] = {item.name: item.default for item in fields(Snapshot)}
         self._observed = {
             name: Observations(value) for name, value in self._values.items() if isinstance(value, Histogram)
         }
         self._tallies = {name: Counter[str]() for name in ("refused", "ended", "handshakes")}
 
-    def add(self, session: Counted, dial_seconds: float) -> None:
+    def add(self, session: SessionCounts, dial_seconds: float) -> None:
         """Count a session from now on.
 
         :param dial_seconds: how long it took to open its upstream.
@@ -172,7 +172,7 @@ class Counters:
             self._values["opened"] += 1
             self._observed["dial_seconds"].observe(dial_seconds)
 
-    def remove(self, session: Counted, ending: Ending, seconds: float) -> None:
+    def remove(self, session: SessionCounts, ending: Ending, seconds: float) -> None:
         """Count a session as ended, with what it carried and how long it was."""
         with self._lock:
             self._open.remove(session)
@@ -211,18 +211,18 @@ class Counters:
         with self._lock:
             self._observed[f"{leg.value}_ping_seconds"].observe(seconds)
 
-    def numbers(self, connections: int) -> Numbers:
+    def numbers(self, connections: int) -> Snapshot:
         """Return everything at this moment; ``connections`` is counted elsewhere."""
         with self._lock:
             values, sessions = dict(self._values), list(self._open)
             for name, tally in self._tallies.items():
-                values[name] = Tally(values[name].words, dict(tally))
+                values[name] = LabelledCount(values[name].words, dict(tally))
             for name, observed in self._observed.items():
                 values[name] = observed.histogram()
         hits = {name: values["refused"].counts.get(f"limit-{name}", 0) for name in ("tickets", "screenshots")}
         hits["pending"] = values["turned_away"]
-        values["limits"] = Tally(ALL_LIMITS, {**self._hits(), **hits})
+        values["limits"] = LabelledCount(ALL_LIMITS, {**self._hits(), **hits})
         values["connections"], values["sessions"] = connections, len(sessions)
         values["bytes_up"] += sum(session.bytes_up for session in sessions)
         values["bytes_down"] += sum(session.bytes_down for session in sessions)
-        return Numbers(**values)
+        return Snapshot(**values)

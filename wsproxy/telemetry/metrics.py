@@ -13,7 +13,7 @@ from ..exceptions import ConfigError
 from ..protocol.closing import Leg
 from ..version import __version__
 from .causes import ALL_LIMITS, REFUSALS
-from .counters import Numbers
+from .counters import Snapshot
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry as CollectorRegistry  # for others to name
@@ -43,51 +43,51 @@ class Metric:
     kind: str
     help: str
     labels: tuple[str, ...]
-    samples: Callable[[Numbers], Samples]
+    samples: Callable[[Snapshot], Samples]
 
 
-def _one(name: str) -> Callable[[Numbers], Samples]:
+def _one(name: str) -> Callable[[Snapshot], Samples]:
     """Return what yields one attribute of the numbers, without labels."""
 
-    def samples(numbers: Numbers) -> Samples:
+    def samples(numbers: Snapshot) -> Samples:
         yield (), getattr(numbers, name)
 
     return samples
 
 
-def _ended(numbers: Numbers) -> Samples:
+def _ended(numbers: Snapshot) -> Samples:
     """Only what has happened: most ends of most sides never do."""
     for word, count in sorted(numbers.ended.counts.items()):
         by, _, cause = word.partition(" ")
         yield (by, cause), count
 
 
-def _refused(numbers: Numbers) -> Samples:
+def _refused(numbers: Snapshot) -> Samples:
     for slug in sorted(REFUSALS):
         yield (slug,), numbers.refused.counts.get(slug, 0)
 
 
-def _bytes(numbers: Numbers) -> Samples:
+def _bytes(numbers: Snapshot) -> Samples:
     yield ("up",), numbers.bytes_up
     yield ("down",), numbers.bytes_down
 
 
-def _pings(numbers: Numbers) -> Samples:
+def _pings(numbers: Snapshot) -> Samples:
     for leg in Leg:
         yield (leg.value,), getattr(numbers, f"{leg.value}_ping_seconds")
 
 
-def _handshakes(numbers: Numbers) -> Samples:
+def _handshakes(numbers: Snapshot) -> Samples:
     for leg in Leg:
         yield (leg.value,), numbers.handshakes.counts.get(leg.value, 0)
 
 
-def _limits(numbers: Numbers) -> Samples:
+def _limits(numbers: Snapshot) -> Samples:
     for name in sorted(ALL_LIMITS):
         yield (name,), numbers.limits.counts.get(name, 0)
 
 
-def _version(numbers: Numbers) -> Samples:
+def _version(numbers: Snapshot) -> Samples:
     yield (__version__,), 1
 
 
@@ -167,7 +167,7 @@ def check_metrics() -> None:
         raise ConfigError([_REMEDY]) from None
 
 
-def registry(read: Callable[[], Numbers]) -> CollectorRegistry:
+def registry(read: Callable[[], Snapshot]) -> CollectorRegistry:
     """Return a registry of its own with every metric, for whatever prometheus-client does with registries.
 
     :param read: returns the numbers; called for each scrape, by whichever thread that is in.
@@ -181,7 +181,7 @@ def registry(read: Callable[[], Numbers]) -> CollectorRegistry:
     return made
 
 
-def exposition(numbers: Numbers, accept: str) -> tuple[str, bytes]:
+def exposition(numbers: Snapshot, accept: str) -> tuple[str, bytes]:
     """Return content type and body of an answer to a scrape.
 
     :param accept: the Accept header of the request, "" without one.
@@ -197,7 +197,7 @@ def exposition(numbers: Numbers, accept: str) -> tuple[str, bytes]:
 class _Collector:
     """Makes the metrics from the numbers of the moment; nothing is counted twice."""
 
-    def __init__(self, read: Callable[[], Numbers]) -> None:
+    def __init__(self, read: Callable[[], Snapshot]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Family]:
@@ -206,7 +206,7 @@ class _Collector:
             yield _family(metric, numbers)
 
 
-def _family(metric: Metric, numbers: Numbers) -> Family:
+def _family(metric: Metric, numbers: Snapshot) -> Family:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
     if metric.kind == "histogram":

@@ -12,7 +12,7 @@ from ..runtime.logs import get_logger
 from ..tokens.claims import Grant
 from .audit import AuditLog
 from .causes import ending_cause, refusal_cause
-from .counters import Counted, Counters
+from .counters import Counters, SessionCounts
 
 __all__ = ["Reports", "admitted"]
 
@@ -44,7 +44,7 @@ class Reports:
         self._counters = counters
         self._audit = audit
 
-    def opened(self, about: Mapping[str, Any], session: Counted, dial_seconds: float) -> None:
+    def opened(self, about: Mapping[str, Any], session: SessionCounts, dial_seconds: float) -> None:
         """A session was opened, after so many seconds of dialling."""
         self._counters.add(session, dial_seconds)
         _session.info("session %s opened: %s", about["session"], _who(about), extra={"fields": about})
@@ -53,7 +53,7 @@ class Reports:
     def ended(
         self,
         about: Mapping[str, Any],
-        session: Counted,
+        session: SessionCounts,
         ending: Ending,
         seconds: float,
         close_not_sent: Collection[str],

@@ -18,7 +18,7 @@ from ..runtime.threads import start_thread
 from .jwks import JWKSLocation, parse_jwks
 from .keys import VerificationKey
 
-__all__ = ["JWKSSource", "fetch_jwks"]
+__all__ = ["JWKSClient", "fetch_jwks"]
 
 logger = get_logger("wsproxy.jwks_source")
 
@@ -37,7 +37,7 @@ def fetch_jwks(location: JWKSLocation, resolver: Resolver, tls: ClientTLS) -> Fe
     return lambda deadline, on_socket: fetch(url, resolver, tls, _MAX_SIZE, deadline, on_socket)
 
 
-class JWKSSource:
+class JWKSClient:
     """Keeps the keys of one URL. Safe from every thread; only :meth:`await_key` and :meth:`stop` block.
 
     They are fetched at the start, in every interval, and for a key that is not among them, then with a pause

@@ -13,10 +13,10 @@ from ..net.tls_context import ClientTLS
 from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded
 from .jwks import JWKSLocation, parse_jwks
-from .jwks_client import JWKSSource, fetch_jwks
+from .jwks_client import JWKSClient, fetch_jwks
 from .keys import Keyring, VerificationKey, load_keys
 
-__all__ = ["KeyRules", "LiveKeys", "read_key_file"]
+__all__ = ["KeyRules", "KeyStore", "read_key_file"]
 
 Keys = tuple[VerificationKey, ...]
 
@@ -42,7 +42,7 @@ class KeyRules:
     jwks_ca_file: str | None = None
 
 
-class LiveKeys:
+class KeyStore:
     """A :class:`.KeySource`. Safe from every thread.
 
     Key files are looked at for each token, so that a key that was taken out is refused from then on. One that
@@ -59,13 +59,13 @@ class LiveKeys:
             Reloaded(f"the key file {path}", [path], partial(_read_keys, path, algorithms))
             for path in rules.files
         ]
-        self._url: JWKSSource | None = None
+        self._url: JWKSClient | None = None
         if location and location.path:
             read = partial(_read_jwks, location.path, algorithms)
             self._files.append(Reloaded(f"the JWK Set {location.path}", [location.path], read))
         elif location:
             fetch = fetch_jwks(location, resolver, ClientTLS({"ca_certs": rules.jwks_ca_file}))
-            self._url = JWKSSource(location.text, fetch, algorithms, rules.jwks_interval)
+            self._url = JWKSClient(location.text, fetch, algorithms, rules.jwks_interval)
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._fixed = rules.keyring.keys

@@ -20,7 +20,7 @@ from ..protocol.representation import Redirect, Representation, media_type
 from ..runtime.logs import get_logger
 from .csp import page_policy, web_policy
 
-__all__ = ["FileRules", "WebFiles"]
+__all__ = ["FileRules", "StaticFiles"]
 
 logger = get_logger("wsproxy.web_files")
 
@@ -63,7 +63,7 @@ class FileRules:
     xterm: str | None = None
 
 
-class WebFiles:
+class StaticFiles:
     """The files of one server. Safe from every thread.
 
     :raises ConfigError: if a directory is not what the settings say it is.

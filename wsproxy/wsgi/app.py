@@ -26,7 +26,7 @@ from ..runtime.threads import current_owner
 from ..server.gateway import examine
 from ..server.session import new_session_id
 from ..telemetry.audit import AuditLog
-from ..telemetry.counters import Counters, Numbers
+from ..telemetry.counters import Counters, Snapshot
 from ..telemetry.metrics import registry
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
@@ -128,10 +128,10 @@ class ConsoleApp:
         process = self._own_process()
         return process.gateway.sessions.all() if process else []
 
-    def numbers(self) -> Numbers:
+    def numbers(self) -> Snapshot:
         """Return what was counted in this process, at this moment. Any thread; does not block."""
         process = self._own_process()
-        return process.numbers() if process else Numbers()
+        return process.numbers() if process else Snapshot()
 
     def metrics_registry(self) -> CollectorRegistry:
         """Return a registry of prometheus-client with the metrics of this process, see docs/metrics.md.

@@ -20,7 +20,7 @@ from ..runtime.threads import working_for
 from ..server.connections import Registry
 from ..server.gateway import Gateway
 from ..server.refusal import Refuser
-from ..telemetry.counters import Numbers
+from ..telemetry.counters import Snapshot
 from ..tokens.claims import Grant
 from .environ import Environ
 from .exchange import Around, WSGIExchange
@@ -90,7 +90,7 @@ class WSGIProcess:
             gateway.stop()
             self._stopped = True
 
-    def numbers(self) -> Numbers:
+    def numbers(self) -> Snapshot:
         """Return what was counted in this process, at this moment. Any thread; does not block."""
         return self.gateway.counters.numbers(len(self._registry))
 

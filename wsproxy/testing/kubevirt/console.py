@@ -156,7 +156,7 @@ class FakeConsole:
 
     def _write(self, data: bytes) -> None:
         head, self._prefix = self._prefix, b""
-        # Counted first: a test that has seen the bytes must not find them missing in the count.
+        # SessionCounts first: a test that has seen the bytes must not find them missing in the count.
         self.bytes_sent += len(data)
         self._transport.sendall(head + data if head else data)
 

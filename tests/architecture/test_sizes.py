@@ -1,0 +1,43 @@
+"""How large things are: folders that a glance takes in, and files that are read at one go."""
+
+from __future__ import annotations
+
+import unittest
+from collections import Counter
+
+from .sources import PACKAGE, sources
+
+MOST_FILES_AT_THE_TOP = 10
+MOST_FOLDERS_AT_THE_TOP = 17
+MOST_FILES = 14
+"""Python files of one folder."""
+
+MOST_LINES = 450
+"""Of one file."""
+
+LONGER = {"proxy"}
+"""Has a parameter, its text and its hand-over for each setting."""
+
+
+class SizesTest(unittest.TestCase):
+    def test_top(self) -> None:
+        """The top of the package shows the architecture: a few files, and folders with names."""
+        folders = [path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"]
+        self.assertLessEqual(len(folders), MOST_FOLDERS_AT_THE_TOP)
+        self.assertLessEqual(len(list(PACKAGE.glob("*.py"))), MOST_FILES_AT_THE_TOP)
+
+    def test_folders(self) -> None:
+        """No folder has more files than somebody looks through."""
+        for folder, count in Counter(source.path.parent for source in sources()).items():
+            with self.subTest(folder.relative_to(PACKAGE).as_posix()):
+                self.assertLessEqual(count, MOST_FILES)
+
+    def test_files(self) -> None:
+        """No file is longer than somebody reads at one go."""
+        for source in sources():
+            with self.subTest(source.name):
+                lines = source.text.count("\n")
+                if source.name in LONGER:
+                    self.assertGreater(lines, MOST_LINES, "it needs no exception any more")
+                else:
+                    self.assertLessEqual(lines, MOST_LINES)
