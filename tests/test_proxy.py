@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from tests.processes import python
+from tests.support.processes import python
 from wsproxy import Config, ConfigError, WebsocketProxy
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase

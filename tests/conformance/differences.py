@@ -32,7 +32,7 @@ _MALFORMED_HEADERS = ("X : y", "no colon", "X: a\x00b", "X: a\rb", "X: a\nY: b",
 
 
 def _heads(test: str, values: Iterable[str], name: str = "new") -> tuple[str, ...]:
-    """Return the sub-tests of :class:`tests.test_refusals.HostileHeads` for some values."""
+    """Return the sub-tests of :class:`tests.behaviour.test_refusals.HostileHeads` for some values."""
     return tuple(f"HostileHeads.{test}[{name}={value!r}]" for value in values)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 from unittest import TestCase, mock
 
-from tests.proxy_process import ProxyProcess, wait_until
+from tests.support.proxy_process import ProxyProcess, wait_until
 from wsproxy.access.sessions import SessionHandle
 from wsproxy.net.addresses import host_and_port
 from wsproxy.proxy import WebsocketProxy
@@ -236,7 +236,7 @@ class ConformanceTestCase(ProxyTestCase):
     @property
     def _test(self) -> str:
         """The test's name in :mod:`.differences`: that of the socket server's class."""
-        own = (cls for cls in type(self).__mro__ if cls.__module__.startswith("tests.test_"))
+        own = (cls for cls in type(self).__mro__ if cls.__module__.startswith("tests.behaviour."))
         owner = next(own, type(self))
         return f"{owner.__name__}.{self._testMethodName}"
 

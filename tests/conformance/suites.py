@@ -7,7 +7,13 @@ import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests import test_back_pressure, test_byte_identity, test_leaks, test_refusals, test_session_ends
+from tests.behaviour import (
+    test_back_pressure,
+    test_byte_identity,
+    test_leaks,
+    test_refusals,
+    test_session_ends,
+)
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.fronts import ConformanceTestCase, impatience
 from tests.conformance.wsgi_servers import WSGIServer

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from unittest import TestCase, mock
 
 from tests.conformance.fronts import ConformanceTestCase, Front, Logs, ProxyApart, RunningProxy
-from tests.proxy_process import ProcessFigures, wait_until
+from tests.support.proxy_process import ProcessFigures, wait_until
 from wsproxy.testing.kubevirt.backends import Echo
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.rfb.raw_client import RawClient, client_context

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import socket
 
+from tests.support.frame_streams import passed, random_cuts
 from wsproxy.exceptions import BadToken, TransportClosed
 from wsproxy.net.transport import Transport
 from wsproxy.protocol.frames import FrameScanner, Opcode
@@ -16,8 +17,6 @@ from wsproxy.protocol.request import HeadReader
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.refusal import Refuser
 from wsproxy.testing.rfb.raw_client import RawClient
-
-from ..frame_streams import passed, random_cuts
 
 __all__ = ["check"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
+from tests.support.frame_streams import Passed, bytewise, passed, random_cuts
 from wsproxy.exceptions import ProtocolViolation
 from wsproxy.protocol.frames import FrameScanner, Opcode, close_payload, parse_close_payload
 
-from ..frame_streams import Passed, bytewise, passed, random_cuts
 from .texts import assert_own_text
 
 __all__ = ["check"]

@@ -6,11 +6,11 @@ import base64
 import hashlib
 import random
 
+from tests.support.frame_streams import bytewise, random_cuts
 from wsproxy.exceptions import Refused
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.protocol.request import MAX_HEAD_SIZE, HeadReader, RequestHead
 
-from ..frame_streams import bytewise, random_cuts
 from .texts import assert_own_text
 
 __all__ = ["check"]

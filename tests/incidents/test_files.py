@@ -10,8 +10,8 @@ import logging
 import tempfile
 from pathlib import Path
 
-from tests.proxy_process import wait_until
-from tests.wsgi_host import Host
+from tests.support.proxy_process import wait_until
+from tests.support.wsgi_host import Host
 from wsproxy import Config
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient

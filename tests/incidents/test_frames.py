@@ -8,13 +8,12 @@ from __future__ import annotations
 import struct
 import threading
 
+from tests.support.frame_streams import frame
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.console import FakeConsole
 from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG
 from wsproxy.testing.rfb.raw_client import RawClient
-
-from ..frame_streams import frame
 
 _MANY = 20_000
 _WAIT = 20.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from unittest import mock
 
+from tests.support.frame_streams import frame
 from wsproxy.exceptions import BadToken, Forbidden
 from wsproxy.server import refusal
 from wsproxy.testing.case import ProxyTestCase
@@ -15,7 +16,6 @@ from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.tokens.claims import Grant
 from wsproxy.tokens.verifier import TokenVerifier
 
-from ..frame_streams import frame
 from .attacks import ATTACKS, Attack
 
 _ORIGIN = "Origin: http://console.example"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ..named import loader_when_named
+from tests.support.named import loader_when_named
 
 __all__ = ["load_tests"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from tests.integration.console_visits import USER, VMI, Visit
 from tests.integration.person import click
 from tests.integration.web_clients import CONSOLE_PAGE, NOVNC_INSTALLED, WebClient
-from tests.proxy_process import wait_until
+from tests.support.proxy_process import wait_until
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from tests.integration.chromium import Browser, BrowserTestCase
 from tests.integration.person import click, screen_of
 from tests.integration.web_packages import web_package
-from tests.proxy_process import wait_until
+from tests.support.proxy_process import wait_until
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.screen.desktop import Desktop
 

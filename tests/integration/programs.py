@@ -11,7 +11,7 @@ import unittest
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TypeVar
 
-from tests.proxy_process import wait_until
+from tests.support.proxy_process import wait_until
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.rfb.client import RFBClient

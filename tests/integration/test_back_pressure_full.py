@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from tests import test_back_pressure
+from tests.behaviour import test_back_pressure
 
 _TOTAL = 100_000_000
 _RATE = 2_000_000.0

@@ -10,7 +10,7 @@ import sys
 from unittest import mock
 
 from tests.integration.programs import ProgramTestCase
-from tests.proxy_process import needs_proc
+from tests.support.proxy_process import needs_proc
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient

@@ -12,13 +12,13 @@ from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
 
+from tests.behaviour.test_secrets import leaks
 from tests.integration.chromium import Browser
 from tests.integration.console_page import CANVAS, CONNECTED, ConsolePageTestCase, press
 from tests.integration.person import click, type_text
 from tests.integration.programs import needs
 from tests.integration.web_packages import web_package
-from tests.proxy_process import wait_until
-from tests.test_secrets import leaks
+from tests.support.proxy_process import wait_until
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.runtime.logs import TextFormatter
 from wsproxy.testing.screen.desktop import Desktop

@@ -9,7 +9,7 @@ from tests.integration.chromium import Browser
 from tests.integration.console_page import CONNECTED, ConsolePageTestCase
 from tests.integration.person import type_text
 from tests.integration.programs import needs
-from tests.proxy_process import wait_until
+from tests.support.proxy_process import wait_until
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.kubevirt.backends import SocketBackend
 from wsproxy.testing.kubevirt.vmi import FakeVMI

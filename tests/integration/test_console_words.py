@@ -12,7 +12,7 @@ from tests.integration.console_visits import ConsoleVisits
 from tests.integration.person import screen_of
 from tests.integration.programs import needs
 from tests.integration.web_clients import CLIENTS, CONSOLE_PAGE, WebClient
-from tests.proxy_process import wait_until
+from tests.support.proxy_process import wait_until
 
 _WITHIN = 30.0
 

@@ -11,7 +11,7 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
-from tests.proxy_process import ProxyProcess, needs_proc, wait_until
+from tests.support.proxy_process import ProxyProcess, needs_proc, wait_until
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script

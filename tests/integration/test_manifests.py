@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.programs import needs
-from tests.proxy_process import ProxyProcess
+from tests.support.proxy_process import ProxyProcess
 from wsproxy.settings import config_from_env
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY

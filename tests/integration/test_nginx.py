@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from tests.integration.programs import ProgramTestCase, needs
-from tests.proxy_process import ProxyProcess
+from tests.support.proxy_process import ProxyProcess
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt.frames import BINARY, PING, PONG
 from wsproxy.testing.rfb.raw_client import RawClient, client_context

@@ -16,8 +16,8 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.proxy_process import ProxyProcess, wait_until
-from tests.test_counters import filled
+from tests.support.proxy_process import ProxyProcess, wait_until
+from tests.telemetry.test_counters import filled
 from wsproxy.telemetry.counters import Snapshot
 from wsproxy.telemetry.metrics import METRICS, exposition, registry
 from wsproxy.testing.case import ProxyTestCase

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from tests.proxy_process import ProxyProcess, wait_until
+from tests.support.proxy_process import ProxyProcess, wait_until
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY, CLOSE

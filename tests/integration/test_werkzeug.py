@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.integration.wsgi_case import WSGIServerTestCase
 from tests.integration.wsgi_servers import Werkzeug, WSGIServerProcess, get
-from tests.proxy_process import wait_until
+from tests.support.proxy_process import wait_until
 
 
 class WerkzeugTest(WSGIServerTestCase):

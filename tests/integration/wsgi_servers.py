@@ -13,7 +13,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from types import TracebackType
 
-from tests.proxy_process import environment_for, wait_until
+from tests.support.proxy_process import environment_for, wait_until
 from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 from wsproxy.testing.rfb.raw_client import RawClient
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason
 
+from tests.support.frame_streams import Passed, as_judged, bytewise, frame, judged, passed
 from wsproxy.exceptions import ProtocolViolation
 from wsproxy.protocol.frames import (
     FrameScanner,
@@ -21,7 +22,6 @@ from wsproxy.protocol.frames import (
     parse_close_payload,
 )
 
-from ..frame_streams import Passed, as_judged, bytewise, frame, judged, passed
 from .profile import few, many
 
 _MORE = bytes(300)

@@ -20,7 +20,7 @@ from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from jwt.algorithms import get_default_algorithms
 
-from tests.issuer import SigningKey, wall_clock
+from tests.support.issuer import SigningKey, wall_clock
 from wsproxy.exceptions import BadToken
 from wsproxy.tokens.keys import Keyring, load_keys
 from wsproxy.tokens.verifier import TokenVerifier

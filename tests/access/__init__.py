@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.access`, one file for each module."""

@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.admin`, one file for each module."""

@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.cli`, one file for each module."""

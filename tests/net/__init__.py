@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.net`, one file for each module."""

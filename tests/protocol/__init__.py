@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.protocol`, one file for each module."""

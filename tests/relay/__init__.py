@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.relay`, one file for each module."""

@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.runtime`, one file for each module."""

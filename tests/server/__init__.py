@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.server`, one file for each module."""

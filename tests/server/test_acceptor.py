@@ -1,0 +1,508 @@
+"""The listening socket: addresses, the queue, and what happens when resources run out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import subprocess
+import threading
+import time
+import unittest
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+from tests.support.processes import python
+from wsproxy.config import Config
+from wsproxy.net.listeners import BACKLOG, Listener, listen
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.server.acceptor import ConsoleServer
+from wsproxy.server.gateway import Gateway
+from wsproxy.testing.case import SECRET, LeakTestCase
+from wsproxy.testing.rfb.raw_client import RawClient
+
+_HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+_TIMEOUT = 10.0
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+class ExhaustedSocket(Listener):
+    """A listening socket that cannot accept for a while."""
+
+    failures = 0
+    error = errno.EMFILE
+    asked = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        type(self).asked += 1
+        if self.failures:
+            self.failures -= 1
+            raise OSError(self.error, os.strerror(self.error))
+        return super().accept()
+
+
+class ServerTestCase(LeakTestCase):
+    """Makes servers in front of nothing: only their HTTP endpoint answers."""
+
+    def server(self, host: str = "127.0.0.1", *, shared: bool = False, **options: Any) -> ConsoleServer:
+        """Make a server that listens and does not accept yet."""
+        config = Config(
+            remote_url="ws://127.0.0.1:9",
+            local_dev_mode=True,
+            secret_key=SECRET,
+            close_timeout=0.5,
+            **options,
+        )
+        server = ConsoleServer(listen(host, 0), Gateway(config), shared=shared)
+        self.addCleanup(server.stop)
+        return server
+
+    def started(self, host: str = "127.0.0.1", **options: Any) -> ConsoleServer:
+        server = self.server(host, **options)
+        server.start()
+        return server
+
+    def assert_answers(self, address: tuple[str, int]) -> None:
+        with RawClient(address) as client:
+            client.send_raw(_HEALTHZ)
+            client.read_head()
+            self.assertEqual(client.status, 200)
+
+    def assert_empty(self, server: ConsoleServer) -> None:
+        deadline, pause = Deadline(_TIMEOUT), threading.Event()
+        while server.connections:
+            deadline.remaining()
+            pause.wait(0.005)
+
+
+class Addresses(ServerTestCase):
+    """What to listen on."""
+
+    @unittest.skipUnless(_has_ipv6(), "this machine has no IPv6")
+    def test_dual_stack(self) -> None:
+        """``::`` answers on both families, and clients over IPv4 are named as such in the log."""
+        server = self.started("::")
+        port = server.address[1]
+        self.assertEqual(server.address, ("::", port))
+        self.assert_answers(("::1", port))
+        self.assert_answers(("127.0.0.1", port))
+        with self.assertLogs("wsproxy.connection", "INFO") as logs, RawClient(("127.0.0.1", port)) as client:
+            client.send_raw(b"\0")
+            client.read_head()
+        self.assertIn("client 127.0.0.1:", logs.output[0])
+
+    @unittest.skipUnless(_has_ipv6(), "this machine has no IPv6")
+    def test_ipv6(self) -> None:
+        """An IPv6 address answers on that family alone; a client's address has brackets in the log."""
+        server = self.started("::1")
+        self.assert_answers(server.address)
+        with self.assertRaises(OSError):
+            socket.create_connection(("127.0.0.1", server.address[1]))
+        with self.assertLogs("wsproxy.connection", "INFO") as logs, RawClient(server.address) as client:
+            client.send_raw(b"\0")
+            client.read_head()
+        self.assertIn("client [::1]:", logs.output[0])
+
+    def test_ipv4(self) -> None:
+        """An IPv4 address answers on it."""
+        server = self.started("127.0.0.1")
+        self.assertEqual(server.address[0], "127.0.0.1")
+        self.assert_answers(server.address)
+
+    def test_all_of_ipv4(self) -> None:
+        """``0.0.0.0`` and the empty host, as in the original, are every IPv4 address."""
+        for host in ("0.0.0.0", ""):
+            with self.subTest(host=host):
+                server = self.started(host)
+                self.assertEqual(server.address[0], "0.0.0.0")
+                self.assert_answers(("127.0.0.1", server.address[1]))
+
+    def test_name(self) -> None:
+        """A name is resolved."""
+        server = self.started("localhost")
+        self.assertIn(server.address[0], ("127.0.0.1", "::1"))
+        self.assert_answers(server.address)
+
+    def test_port_is_taken(self) -> None:
+        """A port that is taken is an OSError, and leaves nothing."""
+        server = self.started()
+        with self.assertRaises(OSError) as caught:
+            listen(*server.address)
+        self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
+
+    def test_host_is_none(self) -> None:
+        """A host that is no address here, or no name, is an OSError."""
+        for host in ("192.0.2.1", "no such name"):
+            with self.subTest(host=host), self.assertRaises(OSError):
+                listen(host, 0)
+
+
+class Life(ServerTestCase):
+    """Start and stop."""
+
+    def test_stop_is_idempotent(self) -> None:
+        """A server may be stopped twice, and without a start."""
+        self.server().stop()
+        server = self.started()
+        server.stop()
+        server.stop()
+
+    def test_stop_wakes_the_accept_thread(self) -> None:
+        """Stopping an idle server takes no time: nothing is polled."""
+        server = self.started()
+        self.assert_answers(server.address)
+        self.assert_empty(server)
+        started = time.monotonic()
+        server.stop()
+        self.assertLess(time.monotonic() - started, 0.4)
+
+    def test_port_is_free_after_stop(self) -> None:
+        """The port can be bound again right after a stop, connections or not."""
+        server = self.started()
+        with RawClient(server.address) as client:
+            address = server.address
+            server.stop()
+            client.wait_for_end()
+            again = ConsoleServer(listen(*address), Gateway(server._gateway.config))
+            self.addCleanup(again.stop)
+            again.start()
+            self.assert_answers(address)
+
+    def test_serves_current_thread(self) -> None:
+        """A server knows its own threads, and no others."""
+        server, other = self.started(), self.started()
+        seen: list[bool] = []
+
+        def answer(*arguments: object) -> bytes:
+            seen.extend((server.serves_current_thread, other.serves_current_thread))
+            return b"HTTP/1.1 200 OK\r\n\r\n"
+
+        with mock.patch("wsproxy.web.endpoints.answer", answer):
+            self.assert_answers(server.address)
+        self.assertEqual(seen, [True, False])
+        self.assertFalse(server.serves_current_thread)
+
+    def test_connections_are_counted(self) -> None:
+        """A client counts from its accept until its connection is closed."""
+        server = self.started()
+        with RawClient(server.address) as client:
+            client.send_raw(b"GET")
+            deadline, pause = Deadline(_TIMEOUT), threading.Event()
+            while not server.connections:
+                deadline.remaining()
+                pause.wait(0.005)
+            self.assertEqual(server.connections, 1)
+        self.assert_empty(server)
+
+
+class Shared(ServerTestCase):
+    """Several servers on one listening socket, as in several processes."""
+
+    def pair(self) -> list[ConsoleServer]:
+        """Start two servers on one socket."""
+        first = self.server(shared=True)
+        second = ConsoleServer(first._listener.dup(), self.server()._gateway, shared=True)
+        self.addCleanup(second.stop)
+        for server in (first, second):
+            server.start()
+        return [first, second]
+
+    def hold(self, servers: list[ConsoleServer], count: int) -> list[int]:
+        """Connect one client after the other, and return how many each server has."""
+        with ExitStack() as stack:
+            for number in range(1, count + 1):
+                stack.enter_context(RawClient(servers[0].address))
+                deadline, pause = Deadline(_TIMEOUT), threading.Event()
+                while sum(server.connections for server in servers) < number:
+                    deadline.remaining()
+                    pause.wait(0.001)
+            return [server.connections for server in servers]
+
+    @unittest.skipUnless(hasattr(select, "EPOLLEXCLUSIVE"), "this system wakes all of them")
+    def test_turns(self) -> None:
+        """Clients that come one by one are spread evenly."""
+        self.assertGreaterEqual(min(self.hold(self.pair(), 20)), 5)
+
+    def test_elsewhere(self) -> None:
+        """Where the system wakes every server, each client is served by one."""
+        with mock.patch("select.EPOLLEXCLUSIVE", create=True):
+            del select.EPOLLEXCLUSIVE
+            self.assertEqual(sum(self.hold(self.pair(), 20)), 20)
+
+    def test_one_stops(self) -> None:
+        """When one server stops, the other goes on."""
+        first, second = self.pair()
+        address = first.address
+        first.stop()
+        for _ in range(3):
+            self.assert_answers(address)
+        self.assertFalse(second.socket.getblocking())
+
+
+class Queue(ServerTestCase):
+    """Clients that are not accepted yet."""
+
+    def test_backlog(self) -> None:
+        """Hundreds of clients that come at once are queued by the kernel, not turned away."""
+        server = self.server()
+        self.assertGreaterEqual(BACKLOG, 1024)
+        with ExitStack() as stack:
+            clients = []
+            deadline = Deadline(5)
+            for _ in range(300):
+                client = stack.enter_context(socket.socket())
+                client.settimeout(deadline.remaining())
+                client.connect(server.address)
+                clients.append(client)
+            server.start()
+            for client in clients:
+                client.sendall(_HEALTHZ)
+            for client in clients:
+                self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 200 "))
+
+    def test_client_that_is_gone_before_accept(self) -> None:
+        """A client that is gone before it is accepted is no event, and the next one is served."""
+        server = self.server()
+        for _ in range(3):
+            RawClient(server.address).reset()
+            RawClient(server.address).close()
+        with self.assertNoLogs("wsproxy", "WARNING"):
+            server.start()
+            self.assert_answers(server.address)
+        self.assert_empty(server)
+
+    def test_accept_that_finds_nobody(self) -> None:
+        """An accept that finds nobody (the client is gone) does not block the server."""
+        server = self.server()
+        self.replace_socket(server, failures=3, error=errno.ECONNABORTED)
+        with self.assertNoLogs("wsproxy", "WARNING"):
+            server.start()
+            self.assert_answers(server.address)
+
+    def replace_socket(
+        self, server: ConsoleServer, failures: int, error: int = errno.EMFILE
+    ) -> ExhaustedSocket:
+        exhausted = ExhaustedSocket(fileno=server.socket.detach())
+        exhausted.setblocking(False)
+        exhausted.failures, exhausted.error = failures, error
+        ExhaustedSocket.asked = 0
+        server.socket = server._listener = exhausted
+        return exhausted
+
+    def test_out_of_descriptors(self) -> None:
+        """Without a free descriptor accepting pauses instead of spinning, complains once, and goes on."""
+        for error in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            with self.subTest(error=errno.errorcode[error]):
+                server = self.server()
+                exhausted = self.replace_socket(server, failures=4, error=error)
+                started = time.monotonic()
+                with self.assertLogs("wsproxy.server", "WARNING") as logs:
+                    server.start()
+                    self.assert_answers(server.address)
+                    self.assertGreaterEqual(time.monotonic() - started, 4 * 0.05)
+                    self.assertEqual(ExhaustedSocket.asked, 5)
+                    self.assertEqual(len(logs.output), 1, logs.output)
+                    self.assertIn(os.strerror(error), logs.output[0])
+                    exhausted.failures = 1  # and once more after it went well
+                    self.assert_answers(server.address)
+                    self.assertEqual(len(logs.output), 2, logs.output)
+
+    def test_stop_during_the_pause(self) -> None:
+        """A server that cannot accept can be stopped."""
+        server = self.server()
+        self.replace_socket(server, failures=1 << 30)
+        with self.assertLogs("wsproxy.server", "ERROR"), RawClient(server.address):
+            server.start()
+            deadline, pause = Deadline(_TIMEOUT), threading.Event()
+            while ExhaustedSocket.asked < 2:  # it has paused once, and logged that
+                deadline.remaining()
+                pause.wait(0.005)
+            started = time.monotonic()
+            server.stop()
+            self.assertLess(time.monotonic() - started, 2)
+
+    def test_thread_that_cannot_start(self) -> None:
+        """A client for whom no thread can be started is closed and logged, and the next one served."""
+        server = self.started()
+        failure = RuntimeError("can't start new thread")
+        with (
+            mock.patch("wsproxy.runtime.threads.start_thread", side_effect=failure),
+            self.assertLogs("wsproxy.server", "ERROR") as logs,
+            RawClient(server.address) as client,
+        ):
+            client.wait_for_end()
+        self.assertIn("can't start new thread", logs.output[0])
+        self.assertIn("127.0.0.1:", logs.output[0])
+        self.assertEqual(server.connections, 0)
+        self.assert_answers(server.address)
+
+    def test_threads_run_out(self) -> None:
+        """That no thread can be started is logged once, not for each client, until one could be started."""
+        server = self.started()
+        for _ in range(2):
+            with (
+                mock.patch(
+                    "wsproxy.runtime.threads.start_thread", side_effect=RuntimeError("can't start new thread")
+                ),
+                mock.patch("wsproxy.runtime.threads._MAX_IDLE", 0),
+                self.assertLogs("wsproxy.server", "ERROR") as logs,
+            ):
+                for _ in range(3):
+                    with RawClient(server.address) as client:
+                        client.wait_for_end()
+            self.assertEqual(len(logs.output), 1, logs.output)
+            with mock.patch("wsproxy.runtime.threads._MAX_IDLE", 0):
+                self.assert_answers(server.address)
+                self.assert_empty(server)
+
+    def test_bug_is_logged(self) -> None:
+        """An error of our own while accepting goes to the log, and the server goes on."""
+        server = self.started()
+        with (
+            mock.patch("wsproxy.server.acceptor.tune", side_effect=ZeroDivisionError("a bug of ours")),
+            self.assertLogs("wsproxy.server", "ERROR") as logs,
+            mock.patch("sys.stderr") as stderr,
+            RawClient(server.address) as client,
+        ):
+            client.wait_for_end()
+        self.assertIn("ZeroDivisionError", logs.output[0])
+        stderr.write.assert_not_called()
+        self.assert_answers(server.address)
+        self.assert_empty(server)
+
+
+_PENDING = 8
+
+
+class Admitted(ServerTestCase):
+    """Slowloris / resource exhaustion: what clients cost that have not authenticated is bounded."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.besieged = self.started(max_pending=_PENDING)
+
+    def come(self, source: str = "127.0.0.1") -> socket.socket:
+        """Connect from an address, and say nothing."""
+        client = socket.create_connection(self.besieged.address, _TIMEOUT, (source, 0))
+        self.addCleanup(client.close)
+        return client
+
+    def fill(self, source: str = "127.0.0.1") -> list[socket.socket]:
+        """Take every place."""
+        clients = [self.come(source) for _ in range(_PENDING)]
+        self.wait_for(lambda: self.besieged.connections == _PENDING)
+        return clients
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline, pause = Deadline(_TIMEOUT), threading.Event()
+        while not condition():
+            deadline.remaining()
+            pause.wait(0.005)
+
+    def assert_turned_away(self) -> None:
+        with self.assertRaises(ConnectionResetError):
+            self.come().recv(1)
+
+    def assert_served(self, client: socket.socket) -> None:
+        client.sendall(_HEALTHZ)
+        self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 200 "))
+
+    def test_slowloris_from_one_address(self) -> None:
+        """An address that takes every place gets no more; another one is let in, for the oldest of it."""
+        first, *others = self.fill()
+        self.assert_turned_away()
+        self.assert_served(self.come("127.0.0.2"))
+        self.assertEqual(first.recv(1), b"")
+        self.assertEqual(self.besieged._gateway.counters.numbers(0).turned_away, 2)
+        for client in others:
+            self.assert_served(client)
+
+    def test_no_thread_and_no_byte(self) -> None:
+        """A newcomer that has to go costs no thread."""
+        self.fill()
+        with mock.patch("wsproxy.runtime.threads.start_thread") as start:
+            for _ in range(20):
+                self.assert_turned_away()
+        start.assert_not_called()
+        self.assertEqual(self.besieged.connections, _PENDING)
+
+    def test_place_is_free_again(self) -> None:
+        """A connection that has ended takes no place."""
+        for client in self.fill():
+            client.close()
+        self.assert_empty(self.besieged)
+        self.assert_served(self.fill()[0])
+
+    def test_refused_is_still_pending(self) -> None:
+        """A browser that is being told why it is refused still takes a place."""
+        browser = RawClient.request("/no-token/vm", ["Origin: http://console.example"])
+        for client in self.fill():
+            client.sendall(browser)
+            self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 101 "))
+        self.assert_turned_away()
+
+    def test_refusals_are_few_lines(self) -> None:
+        """So many refusals a second are logged, and no more."""
+        with (
+            mock.patch("wsproxy.access.admission._LINES_A_SECOND", 3),
+            mock.patch("wsproxy.access.admission._SECOND", 3600.0),
+            self.assertLogs("wsproxy.connection", "INFO") as logs,
+        ):
+            for _ in range(10):
+                client = self.come()
+                client.sendall(b"\0")
+                self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 400 "))
+                client.close()
+        self.assertEqual(len(logs.output), 3, logs.output)
+
+
+_LIMITED = """
+import logging, resource, sys
+from wsproxy import WebsocketProxy
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+proxy = WebsocketProxy("ws://127.0.0.1:9", "/{namespace}/{vmi_name}/vnc", True, "x" * 32)
+proxy.run_in_thread("127.0.0.1", 0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+print("port", proxy.address[1], flush=True)
+sys.stdin.readline()
+proxy.stop_thread()
+print("cpu", sum(__import__("os").times()[:2]), flush=True)
+"""
+
+
+class DescriptorLimit(LeakTestCase):
+    """The real limit, in a process of its own."""
+
+    def test_more_clients_than_descriptors(self) -> None:
+        """More clients than descriptors are waited for, with one line in the log, and served later."""
+        limited = python("-c", _LIMITED, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        with limited as process, ExitStack() as stack:
+            assert process.stdout and process.stdin
+            port = int(process.stdout.readline().split()[1])
+            clients = [stack.enter_context(RawClient(("127.0.0.1", port))) for _ in range(30)]
+            self.assertIn("cannot accept connections", process.stdout.readline())
+            for client in clients[:25]:
+                client.close()
+            for client in clients[25:]:
+                client.send_raw(_HEALTHZ)
+                client.read_head()
+                self.assertEqual(client.status, 200)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            rest = process.stdout.read()
+        self.assertRegex(rest, r"\A(ERROR cannot accept connections.*\n)?cpu ")
+        self.assertEqual(process.returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

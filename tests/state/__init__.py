@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.state`, one file for each module."""

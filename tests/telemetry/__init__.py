@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.telemetry`, one file for each module."""

@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.testing.kubevirt`, one file for each module."""

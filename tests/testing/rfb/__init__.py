@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.testing.rfb`, one file for each module."""

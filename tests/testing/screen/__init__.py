@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.testing.screen`, one file for each module."""

@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.tokens`, one file for each module."""

@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.upstream`, one file for each module."""

@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.web`, one file for each module."""

@@ -1,0 +1,1 @@
+"""Tests of :mod:`wsproxy.wsgi`, one file for each module."""
