@@ -36,9 +36,12 @@ _STANDARD = "|".join(map(re.escape, sorted(sys.stdlib_module_names)))
 nitpick_ignore_regex = [
     ("py:.*", rf"({_STANDARD}|flask)\..+"),
     ("py:class", "StartResponse|WSGIApplication|WSGIEnvironment"),
-    ("py:class", r"CollectorRegistry|wsproxy\.(systemd\.Notifier|counters\.Numbers|denylist\.TokenKey)"),
+    (
+        "py:class",
+        r"CollectorRegistry|wsproxy\.(runtime\.systemd\.Notifier|telemetry\.counters\.Snapshot|tokens\.claims\.TokenKey)",
+    ),
     ("py:class", r"wsproxy\.flask\.\w+T"),  # the type variables of decorators
-    ("py:class", r"wsproxy\.testing\.kubevirt_cluster\.(Cluster|Upgrade)"),  # what a stand-in is made of
+    ("py:class", r"wsproxy\.testing\.kubevirt\.cluster\.(Cluster|Upgrade)"),  # what a stand-in is made of
 ]
 
 # Classes whose objects are handed out: how they are made is no concern of whoever gets one.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unittest
 from collections.abc import Iterator
 
-from .sources import Source, sources
+from .sources import PACKAGE, Source, sources
 
 ORDER = (
     "exceptions",
@@ -138,6 +139,15 @@ class OrderTest(unittest.TestCase):
             source.name for source in product() if any(name.startswith("testing/") for name in source.product)
         }
         self.assertLessEqual(users, {"cli/demo", "cli/demo_machines"})
+
+
+class PageTest(unittest.TestCase):
+    def test_tree(self) -> None:
+        """The page on architecture names the same folders and files in the same order."""
+        page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+        table = page.partition("## The tree")[2].partition("\n\nFour rules")[0]
+        first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        self.assertEqual(tuple(re.findall(r"`([a-z_]+)/?`", " ".join(first))), ORDER)
 
 
 class OutsideTest(unittest.TestCase):
