@@ -8,6 +8,7 @@ import pkgutil
 import unittest
 from collections.abc import Iterator
 from types import GenericAlias, ModuleType
+from typing import ClassVar
 
 import wsproxy
 
@@ -105,3 +106,37 @@ class ExportsTest(unittest.TestCase):
                         self.assertTrue(value.__doc__, "it has no docstring")
                         if inspect.isclass(value):  # a dataclass gets one made of its fields otherwise
                             self.assertFalse((value.__doc__ or "").startswith(f"{name}("))
+
+
+class PublicPathsTest(unittest.TestCase):
+    """Where programs import names from, whatever folders are called inside."""
+
+    PATHS: ClassVar[dict[str, str]] = {
+        "wsproxy": (
+            "AccessRequest Authorize Config ConfigError Ending Forbidden Grant OnClose OnOpen SessionHandle "
+            "WSProxyError WebsocketProxy __version__ config_from_env config_from_mapping make_token"
+        ),
+        "wsproxy.cli": "main",
+        "wsproxy.config": "Config",
+        "wsproxy.exceptions": "BadToken Busy ConfigError Forbidden LimitExceeded Refused WSProxyError",
+        "wsproxy.testing": (
+            "Answer Backend Behaviour CertificateAuthority ConsoleClosed ConsoleRefused Desktop Echo "
+            "FakeConsole FakeKubeVirtAPI FakeVMI Image KEYSYMS LeakCheck LeakTestCase LoginShell "
+            "PictureTimeout ProxyTestCase RFBClient RFBRefused RFBViewer RawClient RecordedRequest SECRET "
+            "Script SocketBackend Stream TCPBackend UnixBackend UpgradeRefused assert_same_picture "
+            "assert_shows assert_shows_colour client_context make_token proxy_options status_answer"
+        ),
+        "wsproxy.tokens": "make_token",
+        "wsproxy.wsgi": "ConsoleApp",
+        "lab_orchestrator_ws_proxy": "__version__",
+        "lab_orchestrator_ws_proxy.__main__": "main",
+        "lab_orchestrator_ws_proxy_lib": "__version__",
+        "lab_orchestrator_ws_proxy_lib.ws_proxy_lib": "WebsocketProxy",
+    }
+
+    def test_paths(self) -> None:
+        """Each public name can be imported from where it always could."""
+        for module, names in self.PATHS.items():
+            for name in names.split():
+                with self.subTest(module=module, name=name):
+                    self.assertTrue(hasattr(importlib.import_module(module), name))

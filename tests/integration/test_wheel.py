@@ -38,6 +38,44 @@ class Suite(ProxyTestCase):
 """
 
 
+# Prints the modules that cannot be imported, each with what is missing.
+_IMPORT_ALL = """\
+import importlib, pkgutil
+import lab_orchestrator_ws_proxy, lab_orchestrator_ws_proxy_lib, wsproxy
+
+for package in (wsproxy, lab_orchestrator_ws_proxy, lab_orchestrator_ws_proxy_lib):
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not found.name.endswith("wsproxy.__main__"):
+            try:
+                importlib.import_module(found.name)
+            except ModuleNotFoundError as exc:
+                print(f"{found.name}:{exc.name}")
+"""
+
+
+def build_wheel(directory: Path) -> Path:
+    """Build the wheel from a copy of the sources, for a build leaves files beside them."""
+    source = directory / "source"
+    source.mkdir()
+    for name in _SOURCES:
+        copy = shutil.copytree if (_ROOT / name).is_dir() else shutil.copy2
+        copy(_ROOT / name, source / name)
+    command = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory), str(source)]
+    subprocess.run([sys.executable, *command], check=True, timeout=_SECONDS)
+    [wheel] = directory.glob("*.whl")
+    return wheel
+
+
+def call(python: Path, directory: Path, *arguments: str, check: bool = True) -> str:
+    """Run an environment's Python outside of the project, and return all that it prints."""
+    done = subprocess.run(
+        [str(python), *arguments], cwd=directory, capture_output=True, text=True, timeout=_SECONDS
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{arguments[:3]} exited with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
 class WheelTest(unittest.TestCase):
     """One wheel, and one virtual environment with it and what checks it, for all tests."""
 
@@ -50,42 +88,14 @@ class WheelTest(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         cls.addClassCleanup(directory.cleanup)
         cls.directory = Path(directory.name)
-        cls.wheel = cls.build()
+        cls.wheel = build_wheel(cls.directory)
         venv.create(cls.directory / "venv", with_pip=True)
         cls.python = cls.directory / "venv" / "bin" / "python"
         cls.call("-m", "pip", "install", "--quiet", f"{cls.wheel}[flask]", "mypy", "pytest")
 
     @classmethod
-    def build(cls) -> Path:
-        """Build the wheel from a copy of the sources, for a build leaves files beside them."""
-        source = cls.directory / "source"
-        source.mkdir()
-        for name in _SOURCES:
-            copy = shutil.copytree if (_ROOT / name).is_dir() else shutil.copy2
-            copy(_ROOT / name, source / name)
-        command = [
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--wheel-dir",
-            str(cls.directory),
-            str(source),
-        ]
-        subprocess.run([sys.executable, *command], check=True, timeout=_SECONDS)
-        [wheel] = cls.directory.glob("*.whl")
-        return wheel
-
-    @classmethod
     def call(cls, *arguments: str, check: bool = True) -> str:
-        """Run the environment's Python outside of the project, and return all that it prints."""
-        done = subprocess.run(
-            [str(cls.python), *arguments], cwd=cls.directory, capture_output=True, text=True, timeout=_SECONDS
-        )
-        if check and done.returncode:
-            raise AssertionError(f"{arguments[:3]} exited with {done.returncode}: {done.stdout}{done.stderr}")
-        return done.stdout + done.stderr
+        return call(cls.python, cls.directory, *arguments, check=check)
 
     def test_contents(self) -> None:
         """It has the packages whole, each with its types, and nothing of the tests."""
@@ -139,3 +149,35 @@ class WheelTest(unittest.TestCase):
         for module in ("wsproxy", "lab_orchestrator_ws_proxy"):
             self.assertIn("serve", self.call("-m", module, "--help"))
         self.assertIn(version, self.wheel.name)
+
+
+class EmptyEnvironmentTest(unittest.TestCase):
+    """The wheel where nothing else was installed: no extras, and nothing of the project's directory."""
+
+    python: ClassVar[Path]
+    directory: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        cls.directory = Path(directory.name)
+        venv.create(cls.directory / "venv", with_pip=True)
+        cls.python = cls.directory / "venv" / "bin" / "python"
+        cls.call("-m", "pip", "install", "--quiet", str(build_wheel(cls.directory)))
+
+    @classmethod
+    def call(cls, *arguments: str) -> str:
+        return call(cls.python, cls.directory, *arguments)
+
+    def test_every_module(self) -> None:
+        """Every module can be imported, but the two that name the package that they need."""
+        told = self.call("-W", "error", "-c", _IMPORT_ALL)
+        self.assertEqual(told.split(), ["wsproxy.flask:flask", "wsproxy.testing.pytest_plugin:pytest"])
+
+    def test_demo(self) -> None:
+        """The demo runs."""
+        told = self.call(
+            "-m", "wsproxy", "demo", "--once", "--screenshot", str(self.directory / "screen.png")
+        )
+        self.assertTrue((self.directory / "screen.png").stat().st_size > 1000, told)
