@@ -9,7 +9,9 @@ import json
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from tests.support.novnc import stand_in_novnc
 from tests.support.proxy_process import wait_until
 from tests.support.wsgi_host import Host
 from wsproxy import Config
@@ -64,7 +66,11 @@ class Files(ProxyTestCase):
 
     def serve(self) -> tuple[str, int]:
         """Serve the files until the end of the test."""
-        return self.start_proxy(web=str(self.web), console_page=True, request_timeout=5.0).address
+        return self.start_proxy(**self.files(), request_timeout=5.0).address
+
+    def files(self) -> dict[str, Any]:
+        """Return the settings that serve the files."""
+        return {"web": str(self.web), "console_page": True, "novnc": stand_in_novnc(self)}
 
     def send(self, request: bytes) -> Answer:
         with RawClient(self.address) as client:
@@ -324,7 +330,7 @@ class FilesOfAnApplication(Files):
     """The same through the WSGI application, which is mounted somewhere."""
 
     def serve(self) -> tuple[str, int]:
-        config = Config(**self.proxy_options(web=str(self.web), console_page=True))
+        config = Config(**self.proxy_options(**self.files()))
         app = ConsoleApp(config)
         self.addCleanup(app.close)
         host = Host(app)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 from unittest import mock
 
+from tests.support.novnc import stand_in_novnc
 from tests.support.proxy_process import ProxyProcess
 from tests.support.transports import in_thread
 from tests.support.wsgi_host import Host
@@ -166,7 +167,7 @@ class AnswersTest(ScreenshotCase):
     def test_grant(self) -> None:
         """The page learns whether there are pictures."""
         for switched in (False, True):
-            proxy = self.start_proxy(console_page=True, screenshots=switched)
+            proxy = self.start_proxy(console_page=True, novnc=stand_in_novnc(self), screenshots=switched)
             with self.at(proxy):
                 status, _, body = self.ask("/console/grant", self.bearer())
             self.assertEqual((status, json.loads(body)["screenshots"]), (200, switched))
@@ -256,7 +257,7 @@ class AuthorisationTest(ScreenshotCase):
 
     def test_origin_required(self) -> None:
         """Where clients without Origin are refused, the proxy's own page is none: its GETs have no Origin."""
-        proxy = self.start_proxy(require_origin=True, console_page=True)
+        proxy = self.start_proxy(require_origin=True, console_page=True, novnc=stand_in_novnc(self))
         with self.at(proxy):
             self.assert_kept_out(403, "forbidden", "/-/vm/screenshot.png", self.bearer())
             for site in ("cross-site", "same-site", "none", "same-origin\r\nSec-Fetch-Site: same-origin"):

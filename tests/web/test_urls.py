@@ -5,6 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
+from tests.support.novnc import stand_in_novnc
 from wsproxy.config import Config
 from wsproxy.protocol.routing import Route, session_route
 from wsproxy.testing.case import SECRET, ProxyTestCase
@@ -173,7 +174,7 @@ class OfAProxy(ProxyTestCase):
 
     def test_page(self) -> None:
         """The link to the page leads to the proxy itself."""
-        proxy = self.start_proxy(console_page=True)
+        proxy = self.start_proxy(console_page=True, novnc=stand_in_novnc(self))
         scheme = "https" if self.client_tls else "http"
         expected = "{}://{}:{}/console/#{}/vm".format(scheme, *proxy.address, TOKEN)
         self.assertEqual(proxy.page_url(TOKEN, "vm"), expected)

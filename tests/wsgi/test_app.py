@@ -15,6 +15,7 @@ from unittest import mock
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
+from tests.support.novnc import stand_in_novnc
 from tests.support.wsgi_host import Host, gunicorn_worker
 from wsproxy import AccessRequest, Config, ConfigError, Ending, Grant, SessionHandle
 from wsproxy.net.tls_context import server_context
@@ -269,7 +270,7 @@ class HTTPTest(WSGITestCase):
         web = tempfile.TemporaryDirectory()
         self.addCleanup(web.cleanup)
         Path(web.name, "vnc.html").write_text("noVNC", encoding="ascii")
-        host = self.serve(self.make_app(behind, web=web.name, console_page=True))
+        host = self.serve(self.make_app(behind, web=web.name, console_page=True, novnc=stand_in_novnc(self)))
         self.assertEqual(self.get(host, "/vnc.html?path=x"), (200, b"noVNC"))
         self.assertEqual(self.get(host, "/vnc.html", "PUT")[0], 405)
         self.assertEqual(self.get(host, "/console")[0], 307)
@@ -281,7 +282,7 @@ class HTTPTest(WSGITestCase):
 
     def test_page_of_a_mounted_application(self) -> None:
         """The page works wherever others have mounted the application: no path in it is absolute."""
-        app = self.make_app(console_page=True, host_path_prefix="p")
+        app = self.make_app(console_page=True, novnc=stand_in_novnc(self), host_path_prefix="p")
         host = self.serve(app, SCRIPT_NAME="/mounted")
         status, headers, _ = self.request(app, "/p/console")
         self.assertEqual((status, headers["Location"]), ("307 Temporary Redirect", "console/"))
