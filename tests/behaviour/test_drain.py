@@ -252,6 +252,20 @@ class Program(DrainTestCase):
                 self.assert_ended(proxy)
                 self.assertIn(b": stopping now", proxy.output)
 
+    def test_second_signal_overtakes(self) -> None:
+        """A worker that does not run at the first signal does not take it and the second for one."""
+        proxy = ProxyProcess(self.api, WSPROXY_WORKERS="2", WSPROXY_DRAIN_GRACE=str(_LONG))
+        self.addCleanup(proxy.close)
+        started = re.search(rb"worker 1 \(pid (\d+)\) started\n", proxy.output)
+        assert started
+        os.kill(int(started[1]), signal.SIGSTOP)
+        proxy.process.send_signal(signal.SIGTERM)
+        self.wait_for(proxy, rb"wsproxy\.worker: SIGTERM: stopping\n")
+        proxy.process.send_signal(signal.SIGINT)
+        self.wait_for(proxy, rb": stopping now\n")  # the second worker, which is signalled after the first
+        os.kill(int(started[1]), signal.SIGCONT)
+        self.assert_ended(proxy)
+
     def test_supervisor_is_killed_meanwhile(self) -> None:
         """Workers whose supervisor is gone wait for no session."""
         _, proxy = self.programs(WSPROXY_DRAIN_TIMEOUT=str(_LONG))

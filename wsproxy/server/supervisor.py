@@ -171,7 +171,9 @@ class Supervisor:
         if not self._hurried:
             self._wait_for_ends(config.drain_timeout)
         if self._hurried:
-            self._signal(signal.SIGTERM)  # the second for them, too: no session is waited for any more
+            # The second for them, too: no session is waited for any more. Not a second SIGTERM, which is lost
+            # while a worker has not taken the first.
+            self._signal(signal.SIGINT)
         self._wait_for_ends(config.close_timeout + _STOP_SLACK)
         for worker in self._workers():
             logger.error("%s is killed", worker)
