@@ -43,6 +43,7 @@ def call(*arguments: str, **environment: str) -> tuple[int, str, str]:
         mock.patch.dict(os.environ, environment, clear=True),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        mock.patch("wsproxy.cli.program.settle"),  # this process uses every CPU afterwards, too
     ):
         try:
             status = main(arguments)
