@@ -211,11 +211,11 @@ class TLSScriptTest(SessionTestCase):
     """Ends that differ under TLS."""
 
     tls = True
+    strict = True
 
     def test_drop_has_no_close_notify(self) -> None:
         """A dropped TLS connection ends without close_notify, as KubeVirt's does."""
         client, _ = self.script(lambda console: console.send_message(b"x"))
-        client.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         self.assertEqual(b"x", client.frame().payload)
         with self.assertRaisesRegex(OSError, "(?i)eof"):
             client.sock.recv(1)
@@ -228,7 +228,6 @@ class TLSScriptTest(SessionTestCase):
             console.hold()
 
         client, console = self.script(run)
-        client.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         self.assertEqual(b"", client.sock.recv(1))
         client.sock.setblocking(False)
         with self.assertRaises(BlockingIOError):  # nothing under the TLS layer, not even FIN

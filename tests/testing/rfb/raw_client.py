@@ -14,6 +14,7 @@ from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 from wsproxy.testing.kubevirt.backends import Backend, Script
 from wsproxy.testing.kubevirt.console import FakeConsole
 from wsproxy.testing.kubevirt.frames import BINARY, Frame, FrameBuffer, encode_frame
+from wsproxy.testing.rfb.raw_client import client_context
 
 __all__ = ["KEY", "MASK", "WAIT", "APITestCase", "RawClient", "SessionTestCase", "path"]
 
@@ -31,15 +32,22 @@ def path(name: str = "vm", subresource: str = "vnc", version: str = "v1", namesp
 
 
 class RawClient:
-    """One connection to the API; every receive has a timeout."""
+    """One connection to the API; every receive has a timeout.
 
-    def __init__(self, api: FakeKubeVirtAPI, *, connect_to: str = "127.0.0.1") -> None:
+    :param strict: whether an end without close_notify is an error.
+    """
+
+    def __init__(self, api: FakeKubeVirtAPI, *, connect_to: str = "127.0.0.1", strict: bool = False) -> None:
         self.api = api
         self.sock: socket.socket = socket.create_connection((connect_to, api.port), WAIT)
         if api.tls:
             try:
-                context = ssl.create_default_context(cafile=api.ca_file)
-                self.sock = context.wrap_socket(self.sock, server_hostname=connect_to)
+                context = client_context(api.ca_file)
+                if not strict:  # Python's own default differs between its releases
+                    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+                self.sock = context.wrap_socket(
+                    self.sock, server_hostname=connect_to, suppress_ragged_eofs=not strict
+                )
             except BaseException:
                 self.sock.close()
                 raise
@@ -124,6 +132,8 @@ class APITestCase(unittest.TestCase):
     """Starts an API, and fails a test in which the stand-in itself had an error."""
 
     tls = False
+    strict = False
+    """Whether clients take an end of TCP without close_notify for an error."""
 
     def setUp(self) -> None:
         self.api = FakeKubeVirtAPI(tls=self.tls)
@@ -132,7 +142,7 @@ class APITestCase(unittest.TestCase):
         self.api.start()
 
     def client(self, **options: Any) -> RawClient:
-        client = RawClient(self.api, **options)
+        client = RawClient(self.api, strict=self.strict, **options)
         self.addCleanup(client.sock.close)
         return client
 
