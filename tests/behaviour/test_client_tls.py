@@ -16,11 +16,13 @@ from typing import Any
 from unittest import mock
 
 from tests.support.proxy_process import ProxyProcess, needs_proc
+from wsproxy.access.sessions import SessionHandle
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
 from wsproxy.net.tls import TLSTransport
 from wsproxy.net.tls_context import ServerTLS
 from wsproxy.proxy import WebsocketProxy
+from wsproxy.relay.poller import Poller
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.connection import ClientConnection
 from wsproxy.server.gateway import Gateway
@@ -326,6 +328,27 @@ class Phases(ClientTLSTestCase):
         self.assertEqual(client.recv_close(), (1000, ""))
         self.assertTrue(client.wait_for_end())
         self.assertTrue(vmi.wait_for_session().ended.wait(_TIMEOUT))
+
+    def test_hook_whose_connection_breaks(self) -> None:
+        """The session's TLS does not notice that of a hook, which ran in the same thread."""
+        broken: list[OSError] = []
+
+        def on_open(session: SessionHandle) -> None:
+            assert self.client_context is not None
+            with self.client_context.wrap_socket(self.connect(proxy), server_hostname="localhost") as tls:
+                socket.socket.shutdown(tls, socket.SHUT_WR)
+                try:
+                    tls.send(b"x")
+                except OSError as exc:
+                    broken.append(exc)
+
+        with mock.patch.object(Poller, "available", False):  # or another thread waits for the client
+            proxy = self.start_proxy(on_open=on_open)
+        client, _ = self.open(proxy)
+        for _ in range(2):
+            client.send_frame(BINARY, b"hello")
+            self.assertEqual(client.recv_frame().payload, b"hello")
+        self.assertEqual(len(broken), 1)
 
 
 class NothingGetsLost(ClientTLSTestCase):

@@ -2,6 +2,9 @@
 
 One OpenSSL object must never be entered by two threads, so the transport keeps its socket non-blocking
 and holds a lock around each single call, and waits outside that lock.
+
+OpenSSL keeps errors in a queue of each thread, and takes one that is left there for that of the thread's next
+call, on whatever connection. So every call that fails empties the queue (:func:`forget_errors`).
 """
 
 from __future__ import annotations
@@ -18,12 +21,32 @@ from ..runtime.deadline import Deadline
 from .sockets import READABLE, WRITABLE, closed_on_error, wait
 from .transport import PlainTransport, Transport
 
-__all__ = ["TLSSession", "TLSTransport", "accept_tls", "connect_tls", "transport_of"]
+__all__ = ["TLSSession", "TLSTransport", "accept_tls", "connect_tls", "forget_errors", "transport_of"]
 
 _RECORD = 16384  # RFC 8446 section 5.1: the most that a record carries
 _MAX_SESSION_SECONDS = 3600.0
 _NEW_SESSION_SECONDS = 1.0
 _REMEDIES = {"HTTP_REQUEST": "http on a TLS port; the client has to use wss:// or https://"}
+_NO_CONNECTION = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+def forget_errors() -> None:
+    """Empty the queue of OpenSSL's errors that the calling thread has. Any thread, never blocks.
+
+    To be called when code of others has run in a thread that goes on to use TLS. Newer Pythons leave system
+    errors of OpenSSL 3.4 or later in the queue (gh-148594). Then every read that finds nothing fails.
+    """
+    try:
+        # The module ssl cannot do it by itself, but OpenSSL does at the start of each handshake.
+        _NO_CONNECTION.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+
+
+def _broken(exc: OSError | ValueError) -> TransportClosed:
+    """Return what a failed call on a TLS connection means; it was the calling thread's last one."""
+    forget_errors()
+    return TransportClosed(_REMEDIES.get(getattr(exc, "reason", ""), str(exc)))
 
 
 class TLSTransport(Transport):
@@ -55,8 +78,8 @@ class TLSTransport(Transport):
                     wait(self._fd, READABLE, deadline)
                 except ssl.SSLWantWriteError:
                     wait(self._fd, WRITABLE, deadline)
-                except ssl.SSLError as exc:
-                    raise TransportClosed(_REMEDIES.get(exc.reason, str(exc))) from exc
+                except (OSError, ValueError) as exc:
+                    raise _broken(exc) from exc
         if self._tls.server_side and self._tls.session_reused:
             self._refuse_expired()
 
@@ -86,7 +109,7 @@ class TLSTransport(Transport):
             except ssl.SSLWantWriteError:
                 event = WRITABLE
             except (OSError, ValueError) as exc:
-                raise TransportClosed(str(exc)) from exc
+                raise _broken(exc) from exc
             wait(self._fd, event, None)
 
     def try_recv_into(self, buffer: memoryview) -> int | None:
@@ -99,7 +122,7 @@ class TLSTransport(Transport):
         except ssl.SSLWantWriteError:
             return -1
         except (OSError, ValueError) as exc:
-            raise TransportClosed(str(exc)) from exc
+            raise _broken(exc) from exc
 
     def _recv_records(self, buffer: memoryview) -> int:
         """Receive one record, or several, if the first ones are of the largest size."""
@@ -111,7 +134,10 @@ class TLSTransport(Transport):
             while received == _RECORD and len(buffer) - total >= _RECORD:
                 try:
                     received = self._tls.read(len(buffer) - total, buffer[total:])  # type: ignore[assignment]
-                except OSError:  # nothing yet, or the end, which the next call reports
+                except ssl.SSLWantReadError:
+                    break
+                except OSError:  # the end, which the next call reports
+                    forget_errors()
                     break
                 total += received
             return total
@@ -131,7 +157,7 @@ class TLSTransport(Transport):
             except ssl.SSLWantReadError:
                 event = READABLE
             except (OSError, ValueError) as exc:
-                raise TransportClosed(str(exc)) from exc
+                raise _broken(exc) from exc
             wait(self._fd, event, None)
 
     def try_send(self, data: memoryview | bytes) -> int:
@@ -141,7 +167,7 @@ class TLSTransport(Transport):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
         except (OSError, ValueError) as exc:
-            raise TransportClosed(str(exc)) from exc
+            raise _broken(exc) from exc
 
     def _try_recv(self, size: int) -> bytes | None:
         try:
@@ -149,6 +175,8 @@ class TLSTransport(Transport):
                 return self._tls.recv(size)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
+        except (OSError, ValueError) as exc:
+            raise _broken(exc) from exc
 
     def shut_down(self) -> None:
         self._notify_close()
@@ -181,8 +209,10 @@ class TLSTransport(Transport):
             if (tls := self._tls._sslobj) is not None:  # type: ignore[attr-defined]
                 try:
                     tls.shutdown()
-                except (OSError, ValueError):
-                    pass  # the peer has not said it yet, or is gone, or a record is half sent
+                except ssl.SSLWantReadError:
+                    pass  # the peer has not said it yet
+                except (OSError, ValueError):  # the peer is gone, or a record is half sent
+                    forget_errors()
 
     def session(self, known: TLSSession | None) -> TLSSession | None:
         """Return what later connections may resume, once something was received.
@@ -198,8 +228,14 @@ class TLSTransport(Transport):
 
 
 def transport_of(sock: socket.socket) -> Transport:
-    """Return the transport for a connected socket, the TLS handshake of which has been done if it has TLS."""
-    return TLSTransport(sock) if isinstance(sock, ssl.SSLSocket) else PlainTransport(sock)
+    """Return the transport for a connected socket, the TLS handshake of which has been done if it has TLS.
+
+    The server that has done it may have used the calling thread for other connections.
+    """
+    if not isinstance(sock, ssl.SSLSocket):
+        return PlainTransport(sock)
+    forget_errors()
+    return TLSTransport(sock)
 
 
 class TLSSession:

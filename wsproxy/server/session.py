@@ -10,6 +10,7 @@ from typing import Any, NewType
 
 from ..access.sessions import SessionHandle
 from ..config import Config
+from ..net.tls import forget_errors
 from ..net.transport import Transport
 from ..protocol.client import Client
 from ..protocol.closing import Ending
@@ -136,6 +137,8 @@ class Session:
             handle.close()
         try:
             gateway.hooks.opened(handle)
+            if gateway.hooks.authorize or gateway.hooks.on_open:
+                forget_errors()  # they may have used TLS in this thread
             now = gateway.clock()
             self._lifetime = Lifetime(gateway.config.lifetime_rules, now, grant.seconds_left())
             # Not called before something is due: waking one more thread would make each opening slower.

@@ -9,9 +9,12 @@ import struct
 import threading
 import unittest
 from collections.abc import Callable
+from typing import cast
 
 import websocket
 
+from tests.support.transports import TransportCase
+from wsproxy.net.tls import TLSTransport
 from wsproxy.protocol.rfb import refusal
 from wsproxy.testing.rfb.client import (
     ConsoleClosed,
@@ -121,6 +124,21 @@ class WebSocketStreamTest(unittest.TestCase):
         self.peer.sendall(b"\xf2\x01x")
         with self.assertRaisesRegex(ConnectionError, "RFC 6455"):
             self.stream.recv(9)
+
+
+class BrokenTLSTest(TransportCase):
+    def test_other_connections(self) -> None:
+        """A stream whose TLS breaks is no error of the next call on another connection of the thread."""
+        other = self.tls_pair()[1]
+        one, two = self.tls_pair()
+        two.abort()
+        connection = websocket.WebSocket(enable_multithread=False)
+        connection.sock = cast(TLSTransport, one)._tls
+        connection.connected = True
+        stream = WebSocketStream(connection, timeout=0.2)
+        self.addCleanup(stream.close)
+        self.assertRaises(OSError, stream.sendall, b"x")
+        self.assertIsNone(other.try_recv_into(memoryview(bytearray(1))))
 
 
 class ClosedWhileSendingTest(unittest.TestCase):

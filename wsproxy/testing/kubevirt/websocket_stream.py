@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import websocket
 
+from ...net.tls import forget_errors
 from ...runtime.deadline import Deadline
 from ..rfb.errors import ABNORMAL, ConsoleClosed, UpgradeRefused
 
@@ -20,6 +21,16 @@ _NO_STATUS = 1005  # a Close frame without a code; never on the wire
 _CHUNK = 65536
 _RECV_SECONDS = 0.25  # how late the stream lets its reader look at a timeout of its own
 _DATA = (websocket.ABNF.OPCODE_CONT, websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY)
+
+
+@contextmanager
+def _leaves_no_error() -> Iterator[None]:
+    """What fails within is no error of the thread's other connections: see :func:`.forget_errors`."""
+    try:
+        yield
+    except BaseException:
+        forget_errors()
+        raise
 
 
 def open_websocket(
@@ -72,17 +83,18 @@ def _upgrade(
     subprotocols: list[str],
 ) -> websocket.WebSocket:
     try:
-        return websocket.create_connection(
-            url,
-            timeout,
-            socket=connection,
-            header=header,
-            origin=origin,
-            suppress_origin=origin is None,
-            subprotocols=subprotocols or None,
-            redirect_limit=0,
-            enable_multithread=False,
-        )
+        with _leaves_no_error():
+            return websocket.create_connection(
+                url,
+                timeout,
+                socket=connection,
+                header=header,
+                origin=origin,
+                suppress_origin=origin is None,
+                subprotocols=subprotocols or None,
+                redirect_limit=0,
+                enable_multithread=False,
+            )
     except websocket.WebSocketBadStatusException as exc:
         raise UpgradeRefused(exc.status_code, exc.resp_headers or {}, exc.resp_body or b"") from exc
     except websocket.WebSocketTimeoutException as exc:
@@ -149,7 +161,8 @@ class WebSocketStream:
         """Return one frame; not by recv_data, which answers every Close with 1000 whatever its code was."""
         try:
             self.connection.settimeout(_RECV_SECONDS)
-            frame: websocket.ABNF = self.connection.recv_frame()  # type: ignore[no-untyped-call]
+            with _leaves_no_error():
+                frame: websocket.ABNF = self.connection.recv_frame()  # type: ignore[no-untyped-call]
         except websocket.WebSocketTimeoutException as exc:
             raise TimeoutError("nothing to read yet") from exc
         except websocket.WebSocketConnectionClosedException as exc:
@@ -178,7 +191,8 @@ class WebSocketStream:
     def _send(self, data: bytes, opcode: int) -> None:
         try:
             self.connection.settimeout(self._timeout)
-            self.connection.send(data, opcode)
+            with _leaves_no_error():
+                self.connection.send(data, opcode)
         except websocket.WebSocketTimeoutException as exc:
             raise TimeoutError("the server does not read") from exc
         except websocket.WebSocketException as exc:
