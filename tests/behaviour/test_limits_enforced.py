@@ -21,6 +21,7 @@ from wsproxy.testing.kubevirt.console import FakeConsole
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient
+from wsproxy.testing.screen.png import encode_png
 from wsproxy.tokens.claims import Grant
 from wsproxy.upstream.location import DEFAULT_API_PATH
 
@@ -38,6 +39,7 @@ class LimitsTestCase(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.now = 1000.0
+        self.clients: list[RawClient] = []
         for name in ("vm", "other"):
             self.api.add_vmi(name, self.namespace)
 
@@ -57,7 +59,14 @@ class LimitsTestCase(ProxyTestCase):
         token = token or self.token(vmi, **claims)
         client = RawClient.open(self.url(self.proxy, vmi, token), headers=headers)
         self.addCleanup(client.close)
+        self.clients.append(client)
         return client
+
+    def leave(self) -> None:
+        """Let all clients leave, as they do once they have been told."""
+        for client in self.clients:
+            client.close()
+        self.wait_until_free()
 
     def assert_open(self, client: RawClient) -> None:
         """Assert that a session is open, and relayed."""
@@ -174,7 +183,9 @@ class GivenBack(LimitsTestCase):
         """A refused dial has given its place back when the client learns of it."""
         self.start(**_SESSION_LIMITS)
         for _ in range(5):
-            self.assert_refused(self.open("missing"), 4404, "vmi-not-found")
+            for _ in range(2):
+                self.assert_refused(self.open("missing"), 4404, "vmi-not-found")
+            self.leave()
         self.assert_free()
 
     def test_dial_timed_out(self) -> None:
@@ -184,6 +195,7 @@ class GivenBack(LimitsTestCase):
         for _ in range(2):
             self.assert_refused(self.open(), 4504, "upstream-timeout")
         self.api.behaviour = Behaviour()
+        self.leave()
         self.assert_free()
 
     def test_hook_refuses_or_fails(self) -> None:
@@ -303,6 +315,7 @@ class PendingOfAnAddress(LimitsTestCase):
         clients = [RawClient(self.proxy.address) for _ in range(count)]
         for client in clients:
             self.addCleanup(client.close)
+        self.clients += clients
         self.assertTrue(wait_until(lambda: self.taken("127.0.0.1") == count))
         return clients
 
@@ -334,6 +347,59 @@ class PendingOfAnAddress(LimitsTestCase):
             probe.send_raw(b"GET /healthz HTTP/1.1\r\nHost: proxy\r\n\r\n")
             probe.read_head()
             self.assertEqual(probe.status, 200)
+
+    def test_no_upgrade(self) -> None:
+        """A request for a page, a ticket or a picture counts and is refused as one for a console is."""
+        self.start(max_pending_per_address=2, console_page=True, tickets=True, screenshots=True)
+        self.connect(2)
+        paths = ("/console/", "/nothing", "/console/grant", f"/{self.token('vm')}/vm/screenshot.png")
+        for path in paths:
+            with self.subTest(path=path[:9]), self.ask(path) as client:
+                self.assertEqual(client.status, 429)
+                self.assertEqual(json.loads(client.body())["reason"], "limit-address")
+        self.assert_hits(address=len(paths))
+        self.assertEqual(self.ask("/readyz").status, 200)
+        self.assertEqual(self.ask("/nothing", _FROM("192.0.2.1")).status, 404)  # by its own address
+        self.leave()
+        self.assertEqual(self.ask("/nothing").status, 404)
+
+    def test_unread_requests_that_are_no_upgrade(self) -> None:
+        """Clients that take their time over such requests keep others out, as silent ones do."""
+        self.start(max_pending_per_address=2, tickets=True)
+        for _ in range(2):
+            self.ask("/ticket", "Content-Length: 9", method="POST", answered=False)
+        self.assertTrue(wait_until(lambda: self.taken("127.0.0.1") == 2))
+        self.assert_refused(self.open(), 4429, "limit-address")
+
+    def test_picture(self) -> None:
+        """A client that waits for a picture has authenticated, and counts no more."""
+        taking, go_on = threading.Event(), threading.Event()
+        self.addCleanup(go_on.set)
+
+        def screen() -> bytes:
+            taking.set()
+            go_on.wait(20)
+            return encode_png(1, 1, bytes(3))
+
+        self.api.add_vmi("vm", self.namespace, screen=screen)
+        self.start(max_pending_per_address=1, screenshots=True)
+        client = self.ask(f"/{self.token('vm')}/vm/screenshot.png", answered=False)
+        self.assertTrue(taking.wait(10))
+        self.assert_open(self.open("other"))
+        go_on.set()
+        client.read_head()
+        self.assertEqual(client.status, 200)
+
+    def ask(self, path: str, *headers: str, method: str = "GET", answered: bool = True) -> RawClient:
+        """Send a request that is no upgrade."""
+        client = RawClient(self.proxy.address)
+        self.addCleanup(client.close)
+        self.clients.append(client)
+        lines = [f"{method} {path} HTTP/1.1", "Host: proxy", *headers]
+        client.send_raw("\r\n".join([*lines, "", ""]).encode())
+        if answered:
+            client.read_head()
+        return client
 
     def test_forwarded(self) -> None:
         """Behind a trusted proxy the address counts that it names, and not its own."""

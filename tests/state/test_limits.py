@@ -83,18 +83,36 @@ class PlacesTest(LimitsCase):
         first.release()
         limits.take_session(2, *_CONSOLE)
 
-    def test_given_back_in_parts(self) -> None:
-        """A slot may be released for some of the limits first."""
+    def test_ending(self) -> None:
+        """A session that is ending is in nobody's way, but for those limits that it does not say so of."""
         limits = self.limits(sessions=2, user=1, vmi=1)
         slot = limits.take_session(1, *_CONSOLE)
-        slot.release("user", "vmi")
+        for _ in range(3):
+            slot.end("user", "vmi")
         limits.take_session(1, *_CONSOLE)
         with self.assertRaises(Busy):
             limits.take_session(2, "lab-1", "other", "vnc")
         slot.release()
         slot.release()
+        slot.end()
         limits.take_session(2, "lab-1", "other", "vnc")
         self.assert_hits(limits, sessions=1)
+
+    def test_as_many_may_be_ending(self) -> None:
+        """No more are in nobody's way than the limit; one more counts until one of the others is over."""
+        limits = self.limits(user=2)
+        ending = []
+        for _ in range(4):
+            ending.append(limits.take_session(1, *_CONSOLE))
+            ending[-1].end()
+        for left in ending[:2]:
+            with self.assertRaises(LimitExceeded):
+                limits.take_session(1, *_CONSOLE)
+            left.release()
+            limits.take_session(1, *_CONSOLE)
+        with self.assertRaises(LimitExceeded):
+            limits.take_session(1, *_CONSOLE)
+        limits.take_session(2, *_CONSOLE)  # somebody else
 
     def test_address(self) -> None:
         """A connection beyond the limit is refused when it asks, and counts neither before nor after."""
@@ -152,6 +170,8 @@ class PlacesTest(LimitsCase):
         for _ in range(5000):
             if rng.random() < 0.5 and slots:
                 slots.pop(rng.randrange(len(slots))).release()
+            if rng.random() < 0.3 and slots:
+                slots[rng.randrange(len(slots))].end(*rng.choice(((), ("user",), ("user", "vmi"))))
             try:
                 if rng.random() < 0.5:
                     slots.append(limits.take_session(rng.randrange(5), "n", str(rng.randrange(5)), "vnc"))
@@ -162,7 +182,7 @@ class PlacesTest(LimitsCase):
         self.assertGreater(sum(limits.hits().values()), 100)
         for slot in slots:
             slot.release()
-        self.assertEqual(limits._taken, {})
+        self.assertEqual((limits._taken, limits._ending), ({}, {}))
 
 
 class AttemptsTest(LimitsCase):

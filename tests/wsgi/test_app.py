@@ -16,6 +16,7 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 from tests.support.novnc import stand_in_novnc
+from tests.support.proxy_process import wait_until
 from tests.support.wsgi_host import Host, gunicorn_worker
 from wsproxy import AccessRequest, Config, ConfigError, Ending, Grant, SessionHandle
 from wsproxy.net.tls_context import server_context
@@ -304,6 +305,21 @@ class HTTPTest(WSGITestCase):
             path = json.loads(self.body(client))["path"]
         self.assertTrue(path.startswith("/mounted/p/"))
         self.assert_echoes(self.open(host, path.removeprefix("/mounted")))
+
+    def test_pending_per_address(self) -> None:
+        """Clients that take their time over a request count, and keep others out, but no probe."""
+        host = self.serve(self.make_app(tickets=True, max_pending_per_address=1))
+        with RawClient(host.address) as slow:
+            slow.send_raw(
+                b"POST /ticket HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n"
+                + f"Authorization: Bearer {self.token('echo')}\r\nContent-Length: 12\r\n\r\n".encode()
+            )
+            self.assertTrue(wait_until(lambda: self.get(host, "/nothing")[0] == 429))
+            self.assertEqual(self.get(host, "/healthz")[0], 200)
+            slow.send_raw(b'{"vmi":"echo"}'[:12])
+            slow.read_head()
+            self.body(slow)
+        self.assertTrue(wait_until(lambda: self.get(host, "/nothing")[0] == 404))
 
     def test_tickets_of_several_processes(self) -> None:
         """Tickets under a server with several processes are refused as a whole: most would be unknown."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 from ..exceptions import RequestTimeout, TransportClosed
 from ..net.transport import PlainTransport
@@ -108,8 +110,10 @@ class ClientConnection(Exchange):
 
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
         about, gateway = self.session.about, self._gateway
+        if not endpoints.is_probe(head, gateway.config.endpoint_rules):
+            self.session.check_address(client)
         request = endpoints.HTTPRequest(
-            head, client, deadline, lambda most: self._read_body(head, most, deadline), about.update
+            head, client, deadline, lambda most: self._read_body(head, most, deadline), self._note_admitted
         )
         response = endpoints.answer(
             request,
@@ -124,6 +128,10 @@ class ClientConnection(Exchange):
         self._transport.send(response, deadline)
         self._note_told()
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
+
+    def _note_admitted(self, about: Mapping[str, Any]) -> None:
+        self.session.about.update(about)
+        self.session.release_connection()
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:
         size, body = head.body_size(most), b""

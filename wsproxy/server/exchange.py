@@ -72,15 +72,15 @@ class Exchange:
     def _run(self) -> None:
         try:
             if self._open(Deadline(self._gateway.config.request_timeout)):
-                self.session.relay(self._transport)
+                self.session.relay(self._transport, self._close)
         except (TransportClosed, TimeoutError) as exc:
             logger.debug("connection %s from %s: %s", self.session.id, self.session.peer, exc)
         except Exception:  # a bug of ours
             logger.exception("connection %s failed", self.session.id)
         finally:
             self._gateway.housekeeping.remove(self)
-            self.session.close()
             self._close()
+            self.session.close()
 
     def stop(self) -> None:
         """See :class:`.Connection`: a session gets its Close."""
@@ -201,5 +201,5 @@ class Exchange:
         raise NotImplementedError
 
     def _close(self) -> None:
-        """End the connection."""
+        """End the connection. Idempotent."""
         raise NotImplementedError

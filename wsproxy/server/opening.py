@@ -18,6 +18,7 @@ from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..state.arbitration import Claim, Console, ConsoleHolder, Requester
+from ..state.limits import Slot
 from ..telemetry.reports import admitted
 from ..tokens.claims import Grant
 from ..upstream.dialler import Upstream
@@ -64,9 +65,10 @@ class Opening:
         self._dialling: socket.socket | None = None
         self._interrupted = False
         self._claim: Claim | None = None
-        # Touched by the session's own thread only, but for the first, by who makes the session.
+        # Touched by the session's own thread only, but for the first two, by who makes the session.
         self._network = network_of((host_of(peer),))
-        self._slots = [gateway.limits.take_connection(self._network)]
+        self._connection_slot = gateway.limits.take_connection(self._network)
+        self._session_slot: Slot | None = None
 
     def open(
         self,
@@ -87,21 +89,22 @@ class Opening:
         subresource = route.subresource or config.routes.default
         self._about |= admitted(grant, route.vmi, subresource)
         console = Console(grant.namespace, route.vmi, subresource)
-        slot = self._gateway.limits.take_session(grant.user, grant.namespace, route.vmi, subresource)
+        self._session_slot = self._gateway.limits.take_session(
+            grant.user, grant.namespace, route.vmi, subresource
+        )
         try:
             requester = Requester(grant, client.address)
             claim = self._claim = self._gateway.arbitration.claim(console, requester, holder, before_dial)
             on_authorised()
-            self.release_slots()
+            self.release_connection()
             path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
             if claim.preserves_session and subresource == "vnc":  # which alone can be asked to
                 path += "?preserveSession=true"
             upstream, seconds = self._dial(path, offered_upstream(upgrade.subprotocols))
         except BaseException:
-            slot.release()  # before the client is told, and comes again
+            self._session_slot.end()  # before the client is told, and comes again
             self.release_console()
             raise
-        self._slots = [slot]
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
         tells_by_rfb = subresource == "vnc" and by_websocket(config.reject, upgrade)
         self.opened = Opened(grant, route.vmi, subresource, upstream, agreed, seconds, tells_by_rfb)
@@ -114,20 +117,27 @@ class Opening:
         access = self._gateway.access
         if not self._gateway.admits:
             raise Draining("the proxy is stopping")
-        self._check_address(client)
+        self.check_address(client)
         if granted:
             route, grant = granted
             return route, access.admit_granted(head, client, route, grant)
         return access.admit(head, client, deadline)
 
-    def _check_address(self, client: Client) -> None:
-        """Refuse a client from whose address, perhaps not the peer's, too many have not authenticated."""
+    def check_address(self, client: Client) -> None:
+        """Refuse a client from whose address, perhaps not the peer's, too many have not authenticated.
+
+        :raises LimitExceeded: if so.
+        """
         network = network_of((client.address,))
         if network != self._network:
-            self.release_slots()
-            self._slots = [self._gateway.limits.take_connection(network)]
-        for slot in self._slots:
-            slot.check()
+            self.release_connection()
+            self._network = network
+            self._connection_slot = self._gateway.limits.take_connection(network)
+        self._connection_slot.check()
+
+    def release_connection(self) -> None:
+        """Count the client's address no more for it, since it has authenticated. Idempotent."""
+        self._connection_slot.release()
 
     def _dial(self, path: str, offered: Sequence[str]) -> tuple[Upstream, float]:
         """Open the upstream, and return it with how many seconds that took."""
@@ -172,13 +182,13 @@ class Opening:
         if dialling:
             wake(dialling)
 
-    def release_slots(self, *limits: str) -> None:
-        """Count the client no more. Idempotent.
+    def note_ending(self) -> None:
+        """Let a further session of the same user, or with the same console, in beside this one.
 
-        :param limits: for which limits; without one, for all.
+        Any thread, never blocks, idempotent.
         """
-        for slot in self._slots:
-            slot.release(*limits)
+        if self._session_slot:
+            self._session_slot.end("user", "vmi")
 
     def release_console(self) -> None:
         """Let others have the console. Idempotent."""
@@ -187,8 +197,13 @@ class Opening:
             claim.release()
 
     def close(self) -> None:
-        """Close the upstream, and release what is held. Idempotent."""
-        self.release_slots()
+        """Close the upstream, and release what is held, as nothing costs anything any more. Idempotent.
+
+        The client's connection has been closed before.
+        """
         if self.opened:
             self.opened.upstream.transport.close()
         self.release_console()
+        self.release_connection()
+        if self._session_slot:
+            self._session_slot.release()

@@ -66,8 +66,10 @@ class Session:
         self._relay: Relay | None = None
         self._end: tuple[int, str] | None = None
         self._takeover: tuple[int, str] | None = None
-        # Touched by the session's own thread only.
+        # Held while the housekeeping looks after the session; guards the attribute below.
+        self._ticking = threading.Lock()
         self._lifetime: Lifetime | None = None
+        # Touched by the session's own thread only.
         self._handle: SessionHandle | None = None
 
     @property
@@ -108,10 +110,11 @@ class Session:
         """
         self._opening.open(self, head, upgrade, client, before_dial, on_authorised, granted)
 
-    def relay(self, client: Transport) -> None:
+    def relay(self, client: Transport, close_client: Callable[[], None]) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
 
-        :param client: the client's transport, after the 101; shut down afterwards, not closed.
+        :param client: the client's transport, after the 101.
+        :param close_client: closes it, once nothing uses it any more.
         """
         opened, gateway = self._opening.opened, self._gateway
         assert opened is not None, "open() comes first"
@@ -147,10 +150,12 @@ class Session:
                 housekeeping.wake(self)
             relay.run(self._start_second_thread)
         finally:
-            # Before anything that may take long: the client may come again at once.
-            self._opening.release_slots()
-            self._opening.release_console()  # the upstream has been shut down
             housekeeping.remove(self)
+            with self._ticking:  # a call under way is waited for; a later one finds nothing to do
+                self._lifetime = None
+            # Before anything that may take long: the client may come again at once.
+            close_client()
+            self._opening.close()
             if relay.frame_too_big:
                 gateway.limits.hit("frame")
             ending = relay.ending or Ending("proxy", None, "failed")
@@ -173,8 +178,22 @@ class Session:
             tells_by_rfb=opened.tells_by_rfb,
         )
 
+    def check_address(self, client: Client) -> None:
+        """Refuse a client that wants no session, if too many of its address have not authenticated.
+
+        :raises LimitExceeded: if so.
+        """
+        self._opening.check_address(client)
+
+    def release_connection(self) -> None:
+        """Take note that a client which wants no session has authenticated. Idempotent."""
+        self._opening.release_connection()
+
     def close(self) -> None:
-        """Close the upstream, and give back what is held. By the session's own thread, last. Idempotent."""
+        """Close the upstream, and give back what is held. By the session's own thread. Idempotent.
+
+        The client's connection is closed before, so that nothing is given back that still costs something.
+        """
         with self._lock:
             self._relay = None  # which holds us
         self._opening.close()
@@ -217,6 +236,10 @@ class Session:
 
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`."""
+        with self._ticking:
+            return self._tick(now)
+
+    def _tick(self, now: float) -> float:
         relay, lifetime, handle = self._relay, self._lifetime, self._handle
         if relay is None or lifetime is None or handle is None:
             return math.inf  # it is over, and has been removed
@@ -230,10 +253,11 @@ class Session:
         """See :class:`.Relay`, which calls this also when the session begins to end.
 
         From then on it is in nobody's way: the page that is loaded anew must not find that its user, or its
-        console, has as many sessions as may be. What it still costs is counted up to its very end.
+        console, has as many sessions as may be. What it still costs is counted up to its very end, and so
+        many of one user, or with one console, may be ending, as may be open.
         """
         if self.is_ending:
-            self._opening.release_slots("user", "vmi")
+            self._opening.note_ending()
         self._gateway.housekeeping.wake(self, delay)
 
     def _start_second_thread(self, target: Callable[[], None]) -> threading.Thread:

@@ -53,6 +53,7 @@ class Slot:
     def __init__(self, limits: Limits, keys: tuple[_Key, ...] = (), full: str = "") -> None:
         self._limits = limits
         self._keys = keys
+        self._ending: tuple[_Key, ...] = ()  # those of them that are in nobody's way
         self._full = full
 
     def check(self) -> None:
@@ -64,13 +65,21 @@ class Slot:
         if self._full:
             raise self._limits._refusal(self._full)
 
-    def release(self, *limits: str) -> None:
-        """Count it no more. Any thread, never blocks; once only, however often it is called.
+    def end(self, *limits: str) -> None:
+        """Let somebody else in beside it: what has it is ending, but still costs what it did.
+
+        As many as the limit may be ending and stand in nobody's way; further ones count as before, until
+        others have been released. Any thread, never blocks, idempotent.
 
         :param limits: for which limits; without one, for all.
         """
         if self._keys:
-            self._limits._release(self, limits)
+            self._limits._end(self, limits)
+
+    def release(self) -> None:
+        """Count it no more. Any thread, never blocks; once only, however often it is called."""
+        if self._keys:
+            self._limits._release(self)
 
 
 class Limits:
@@ -85,6 +94,7 @@ class Limits:
         # Guards the attributes below, and what slots hold. Held for moments only.
         self._lock = threading.Lock()
         self._taken: Counter[_Key] = Counter()
+        self._ending: Counter[_Key] = Counter()  # how many of these are ending
         self._hits: Counter[str] = Counter()
         # By network: when its bucket will be full again. Who failed last stands last.
         self._full_at: OrderedDict[str, float] = OrderedDict()
@@ -126,20 +136,24 @@ class Limits:
             return Slot(self)
         with self._lock:
             for key, most in limited:
-                if self._taken[key] >= most:
+                if self._taken[key] - min(self._ending[key], most) >= most:
                     return Slot(self, full=key[0])
             keys = tuple(key for key, _ in limited)
             self._taken.update(keys)
             return Slot(self, keys)
 
-    def _release(self, slot: Slot, limits: tuple[str, ...]) -> None:
+    def _end(self, slot: Slot, limits: tuple[str, ...]) -> None:
         with self._lock:
-            keys = tuple(key for key in slot._keys if not limits or key[0] in limits)
-            slot._keys = tuple(key for key in slot._keys if key not in keys)
-            self._taken.subtract(keys)
-            for key in keys:
-                if not self._taken[key]:
-                    del self._taken[key]
+            meant = [key for key in slot._keys if not limits or key[0] in limits]
+            fresh = tuple(key for key in meant if key not in slot._ending)
+            slot._ending += fresh
+            self._ending.update(fresh)
+
+    def _release(self, slot: Slot) -> None:
+        with self._lock:
+            _subtract(self._taken, slot._keys)
+            _subtract(self._ending, slot._ending)
+            slot._keys = slot._ending = ()
 
     # Failed attempts: a bucket for each network, which holds a minute's worth and fills evenly.
 
@@ -198,6 +212,13 @@ class Limits:
         if name == "sessions":
             return Busy("the proxy has as many sessions as it may", retry_after=retry_after)
         return LimitExceeded(name, _MESSAGES[name], retry_after=retry_after)
+
+
+def _subtract(counter: Counter[_Key], keys: tuple[_Key, ...]) -> None:
+    counter.subtract(keys)
+    for key in keys:
+        if not counter[key]:
+            del counter[key]
 
 
 _MESSAGES = {

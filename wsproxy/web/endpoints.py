@@ -29,9 +29,10 @@ from ..protocol.routing import RouteRules, endpoint_of, file_path, screenshot_ro
 from ..protocol.strict_json import parse_json
 from ..runtime.deadline import Deadline
 
-__all__ = ["EndpointRules", "HTTPRequest", "answer", "endpoint_names"]
+__all__ = ["EndpointRules", "HTTPRequest", "answer", "endpoint_names", "is_probe"]
 
 _JSON = "application/json"
+_PROBES = ("healthz", "readyz")
 _MAX_TICKET_BODY = 4096
 _MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
 _TICKET_METHODS = "POST, OPTIONS"
@@ -144,7 +145,15 @@ def answer(
 def endpoint_names(rules: EndpointRules) -> tuple[str, ...]:
     """Return the names of the endpoints that are switched on."""
     switched = {"ticket": rules.tickets, "console/grant": rules.console_page}
-    return ("healthz", "readyz", *(name for name, on in switched.items() if on))
+    return (*_PROBES, *(name for name, on in switched.items() if on))
+
+
+def is_probe(head: RequestHead, rules: EndpointRules) -> bool:
+    """Whether a request is a kubelet's or a load balancer's, and has to be answered whatever else goes on.
+
+    :raises Refused: if its target is malformed.
+    """
+    return endpoint_of(head.target, rules.routes.prefix, _PROBES) is not None
 
 
 def _health(request: HTTPRequest, is_good: Callable[[Deadline], bool]) -> bytes:

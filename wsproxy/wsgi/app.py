@@ -16,7 +16,7 @@ from ..access.hooks import Authorize, Hooks, OnClose, OnOpen
 from ..access.sessions import SessionHandle
 from ..config import Config
 from ..exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
-from ..protocol.client import client_of
+from ..protocol.client import client_of, network_of
 from ..protocol.request import RequestHead
 from ..protocol.response import refusal_response
 from ..protocol.routing import Route, granted_route
@@ -221,12 +221,22 @@ class ConsoleApp:
         client = client_of(head, peer_of(environ), tls, self.config.trusted)
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         deadline = Deadline(self.config.request_timeout)
-        request = endpoints.HTTPRequest(
-            head, client, deadline, lambda most: _body(environ, head, most), about.update, root
-        )
-        return endpoints.answer(
-            request, self.config.endpoint_rules, gateway.access, gateway.readiness, gateway.files, process
-        )
+        rules = self.config.endpoint_rules
+        slot = gateway.limits.take_connection(network_of((client.address,)))
+
+        def note_admitted(who: Mapping[str, Any]) -> None:
+            about.update(who)
+            slot.release()
+
+        try:
+            if not endpoints.is_probe(head, rules):
+                slot.check()
+            request = endpoints.HTTPRequest(
+                head, client, deadline, lambda most: _body(environ, head, most), note_admitted, root
+            )
+            return endpoints.answer(request, rules, gateway.access, gateway.readiness, gateway.files, process)
+        finally:
+            slot.release()
 
     def _takes(self, environ: Environ) -> bool:
         """Whether a request is ours, where there is an application behind."""
