@@ -16,6 +16,7 @@ from wsproxy.exceptions import (
     Draining,
     Forbidden,
     HeadTooLarge,
+    InternalError,
     LengthRequired,
     LimitExceeded,
     MethodNotAllowed,
@@ -47,6 +48,7 @@ TABLE: list[tuple[Refused, int, int | None, str]] = [
     (UnsupportedMediaType("x"), 415, None, "unsupported-media-type"),
     (UpgradeRequired(), 426, None, "upgrade-required"),
     (HeadTooLarge("x"), 431, None, "head-too-large"),
+    (InternalError(), 500, 4500, "internal-error"),
     (UnsupportedServer("x"), 501, None, "unsupported-server"),
     (BadToken("x"), 401, 4401, "bad-token"),
     (TokenExpired("x"), 401, 4401, "token-expired"),
@@ -107,6 +109,39 @@ class TableTest(unittest.TestCase):
         """No two causes share a slug."""
         slugs = [slug for _, _, _, slug in TABLE]
         self.assertEqual(len(slugs), len(set(slugs)))
+
+
+class MessagesTest(unittest.TestCase):
+    """What is told is one line of bounded length, whatever an embedding program gives."""
+
+    def test_no_message(self) -> None:
+        """A refusal without a text has one all the same."""
+        for refused in (Forbidden(), Forbidden(""), Forbidden(" \n"), NotFound(), Busy(), LimitExceeded("x")):
+            with self.subTest(type(refused).__name__):
+                self.assertRegex(refused.message, r"^[a-z ]{10,}$")
+
+    def test_one_line(self) -> None:
+        """What would begin a line, or speak to a terminal, is a space; what is too long is cut off."""
+        nasty = "a\nb\r\x00\x1b[2J\x85\u2028\u202e\ud800z"
+        refused = LimitExceeded(nasty, nasty)
+        busy = UpstreamRefused(nasty * 1000, log_detail=nasty * 1000)
+        for text in (refused.message, refused.slug, busy.message, busy.log_detail):
+            assert text is not None
+            with self.subTest(text[:20]):
+                self.assertTrue(text.isprintable())
+                self.assertLessEqual(len(text), 1000)
+        self.assertEqual(refused.message, "a b   [2J    z")
+        self.assertEqual(Forbidden("J\xfcrgen \u4f60\u597d").message, "J\xfcrgen \u4f60\u597d")
+
+    def test_lazy_texts(self) -> None:
+        """A text may be an object that becomes one, as translations are."""
+
+        class Lazy:
+            def __str__(self) -> str:
+                return "translated"
+
+        self.assertEqual(Forbidden(Lazy()).message, "translated")  # type: ignore[arg-type]
+        self.assertEqual(Forbidden(None).message, Forbidden().message)  # type: ignore[arg-type]
 
 
 class HeadersTest(unittest.TestCase):

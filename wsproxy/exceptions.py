@@ -19,6 +19,7 @@
         ├── UnsupportedMediaType 415, HTTP only
         ├── UpgradeRequired     426, HTTP only
         ├── HeadTooLarge        431, HTTP only
+        ├── InternalError       500 / 4500
         ├── UnsupportedServer   501, HTTP only
         ├── VMINotFound         404 / 4404
         ├── ConsoleBusy         409 / 4409
@@ -48,6 +49,7 @@ __all__ = [
     "Draining",
     "Forbidden",
     "HeadTooLarge",
+    "InternalError",
     "LengthRequired",
     "LimitExceeded",
     "MethodNotAllowed",
@@ -67,6 +69,15 @@ __all__ = [
     "VMINotRunning",
     "WSProxyError",
 ]
+
+
+_MOST_TEXT = 1000
+
+
+def _one_line(text: object) -> str:
+    """Return a text of bounded length that begins no line of a log and does nothing to a terminal."""
+    # Not printable are controls, line breaks, and marks that turn the direction of what follows.
+    return "".join(char if char.isprintable() else " " for char in str(text)[:_MOST_TEXT])
 
 
 class WSProxyError(Exception):
@@ -103,11 +114,14 @@ class Refused(WSProxyError):
     """A client is not let in. Each leaf knows what to tell it.
 
     The text of the exception is shown to the client, so it never holds a token, a path or a
-    credential. What only the operator may read goes into ``log_detail``.
+    credential. What only the operator may read goes into ``log_detail``. Both are one line of 1000
+    characters at most: others in what is given become spaces, or are cut off.
 
+    :param message: the text; "" for what :attr:`default_message` says.
     :ivar status: HTTP status (RFC 9110).
     :ivar close_code: WebSocket close code, or None where only HTTP can say it.
     :ivar slug: the reason in one word; it starts the close reason and is what logs count by.
+    :ivar default_message: what is said where nothing else is.
     :ivar headers: further HTTP response headers.
     :ivar log_detail: what the log says in addition; never sent to the client.
     """
@@ -115,13 +129,14 @@ class Refused(WSProxyError):
     status: int = 400
     close_code: int | None = 4400
     slug: str = "bad-request"
+    default_message: str = "the request is refused"
 
     def __init__(
-        self, message: str, *, headers: Iterable[tuple[str, str]] = (), log_detail: str | None = None
+        self, message: str = "", *, headers: Iterable[tuple[str, str]] = (), log_detail: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(_one_line(message or "").strip() or self.default_message)
         self.headers = tuple(headers)
-        self.log_detail = log_detail
+        self.log_detail = None if log_detail is None else _one_line(log_detail)
 
     @property
     def message(self) -> str:
@@ -188,6 +203,13 @@ class HeadTooLarge(Refused):
     status, close_code, slug = 431, None, "head-too-large"
 
 
+class InternalError(Refused):
+    """A bug of the proxy's, which the log has more of."""
+
+    status, close_code, slug = 500, 4500, "internal-error"
+    default_message = "the proxy failed; its log says why"
+
+
 class UnsupportedServer(Refused):
     """The WSGI server cannot carry a WebSocket (RFC 9110 section 15.6.2)."""
 
@@ -199,7 +221,7 @@ class BadToken(Refused):
 
     status, close_code, slug = 401, 4401, "bad-token"
 
-    def __init__(self, message: str, *, log_detail: str | None = None) -> None:
+    def __init__(self, message: str = "", *, log_detail: str | None = None) -> None:
         # RFC 9110 section 11.6.1: a 401 names the scheme that would work.
         super().__init__(message, headers=[("WWW-Authenticate", "Bearer")], log_detail=log_detail)
 
@@ -214,6 +236,7 @@ class Forbidden(Refused):
     """The token is valid, but not for this VMI, or the page that uses it is not allowed."""
 
     status, close_code, slug = 403, 4403, "forbidden"
+    default_message = "this is not allowed"
 
 
 class VMINotFound(Refused):
@@ -248,10 +271,11 @@ class LimitExceeded(Refused):
     """
 
     status, close_code = 429, 4429
+    default_message = "a limit is reached"
 
-    def __init__(self, limit: str, message: str, *, retry_after: int = 5) -> None:
+    def __init__(self, limit: str, message: str = "", *, retry_after: int = 5) -> None:
         super().__init__(message, headers=[("Retry-After", str(retry_after))])
-        self.slug = f"limit-{limit}"
+        self.slug = _one_line(f"limit-{limit}")
 
 
 class Busy(Refused):
@@ -261,8 +285,9 @@ class Busy(Refused):
     """
 
     status, close_code, slug = 503, 4503, "busy"
+    default_message = "the proxy is full"
 
-    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+    def __init__(self, message: str = "", *, retry_after: int = 5) -> None:
         super().__init__(message, headers=[("Retry-After", str(retry_after))])
 
 

@@ -147,7 +147,7 @@ class Console:
 
         The view's route needs ``websocket=True``. See :meth:`.ConsoleApp.connect`.
 
-        :raises TypeError: if the grant is none, or its ``vmis`` are no tuple.
+        :raises TypeError: if the grant is none, or one of its fields is none of its kind.
         """
         return self._response((grant, vmi, subresource))
 

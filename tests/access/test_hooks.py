@@ -220,7 +220,7 @@ class Failing(HooksCase):
 
     def test_logged(self) -> None:
         """What a hook raises is logged with its traceback, and the session goes on as if it had not."""
-        for exception in (ZeroDivisionError, SystemExit):
+        for exception in (ZeroDivisionError, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException):
             with self.subTest(exception), self.assertLogs("wsproxy.hooks", "ERROR") as logs:
 
                 def fail(*told: object, exception: type[BaseException] = exception) -> None:
@@ -236,7 +236,11 @@ class Failing(HooksCase):
                 client.recv_close()
                 self.next("close")
                 client.wait_for_end()
+                server = self.proxy._server
+                assert server is not None
+                failures = server._gateway.counters
                 self.proxy.stop_thread()
+                self.assertEqual(failures.numbers(0).failures, 2)
                 for line, name in zip(logs.output, ("on_open", "on_close"), strict=True):
                     self.assertIn(f"the {name} hook failed for session {session.id}", line)
                     self.assertIn("Traceback", line)

@@ -12,13 +12,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import jwt
 
 from tests.support.proxy_process import ProxyProcess, wait_until
 from wsproxy import Grant, WebsocketProxy
+from wsproxy.cli.sessions import _row
 from wsproxy.exceptions import ConfigError
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
@@ -156,6 +157,37 @@ class Listing(OperatorCase):
         del claims["exp"]
         self.client("vm", jwt.encode(claims, SECRET))
         self.assertIsNone(self.ask("GET", "/sessions")[1]["sessions"][0]["expires"])
+
+
+class RowsThatBreakAList(OperatorCase):
+    def test_end_of_time(self) -> None:
+        """The latest time that a token may have, with a leeway behind it, is in the list like any other."""
+        self.start(leeway=300.0)
+        claims = jwt.decode(self.token("vm"), options={"verify_signature": False})
+        self.client("vm", jwt.encode({**claims, "exp": 253402300799}, SECRET))
+        self.client("vm-2", user="eve")
+        status, found = self.ask("GET", "/sessions")
+        self.assertEqual(status, 200, found)
+        first, second = found["sessions"]
+        self.assertTrue(first["expires"].startswith("9999-12-31T23:59:59."))
+        self.assertEqual(second["user"], "eve")
+
+    def test_session_that_cannot_be_described(self) -> None:
+        """Of a session that cannot be described there is the id, in the command's table, too."""
+        self.start()
+        self.client("vm")
+        self.client("vm-2", user="eve")
+        broken, whole = self.proxy.sessions()
+        broken.opened = cast(Any, None)
+        with self.assertLogs("wsproxy.admin", "ERROR"):
+            status, found = self.ask("GET", "/sessions")
+        self.assertEqual(status, 200, found)
+        first, second = found["sessions"]
+        self.assertEqual(first, {**dict.fromkeys(second), "id": broken.id})
+        self.assertEqual((second["id"], second["user"]), (whole.id, "eve"))
+        shown = _row(first, 0.0)
+        self.assertEqual(shown, (broken.id, *"-" * 10))
+        self.assertEqual(len(shown), len(_row(second, 0.0)))
 
 
 class Ending(OperatorCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 from tests.integration.console_visits import USER, VMI, Visit
 from tests.integration.person import click
@@ -100,6 +101,13 @@ def _from_elsewhere(visit: Visit) -> None:
 
 def _forbidden_account(visit: Visit) -> None:
     visit.case.api.forbid = True
+    visit.open(visit.start_proxy())
+
+
+def _bug(visit: Visit) -> None:
+    patcher = mock.patch("wsproxy.server.opening.Console", side_effect=ZeroDivisionError)
+    patcher.start()
+    visit.on_exit(patcher.stop)
     visit.open(visit.start_proxy())
 
 
@@ -316,6 +324,15 @@ REFUSALS = (
         "the proxy is stopping",
         ("The proxy is restarting", "It will be back in a moment."),
         _stop_while_dialling,
+    ),
+    Cause(
+        "internal-error",
+        "a bug of the proxy",
+        500,
+        "4500 `internal-error`",
+        "the proxy failed; its log says why",
+        ("The proxy failed", "If this goes on, tell whoever runs it."),
+        _bug,
     ),
     Cause(
         "upstream-refused",

@@ -88,6 +88,7 @@ class ModulesTest(ConsolePageTestCase):
             (1012, "restarting: the proxy stops", 99, 1),
             (4503, "draining: the proxy stops", None, 1),
             (4503, "busy: full", None, 5),
+            (4500, "internal-error: the proxy failed", None, 3),
             (4429, "limit-user: too many", None, 5),
             (4420, "vmi-not-running: VMI is not running", None, 3),
             (4404, "vmi-not-found: not found", None, 3),

@@ -151,11 +151,76 @@ class JSON(LogsTestCase):
         self.assertIn(sys._getframe().f_code.co_name, line["stack"])
 
 
+class Tracebacks(LogsTestCase):
+    """A bug that a peer's bytes lead to costs a bounded part of a log, and forges no line of it."""
+
+    def logged(self, exception: BaseException) -> str:
+        try:
+            raise exception
+        except BaseException:
+            self.logger.exception("oh")
+        return TextFormatter().format(self.last)
+
+    def test_deep(self) -> None:
+        """Of a deep recursion the innermost frames are shown."""
+
+        def forth(depth: int) -> None:
+            back(depth + 1)
+
+        def back(depth: int) -> None:
+            forth(depth)
+
+        try:
+            forth(0)
+        except RecursionError:
+            self.logger.exception("oh")
+        line = TextFormatter().format(self.last)
+        self.assertLess(len(line.splitlines()), 40)
+        self.assertIn("RecursionError", line)
+
+    def test_long(self) -> None:
+        """A long text is cut, in length and in lines; frames and the end are still there."""
+        for text in ("x" * 1_000_000, "\n".join("x" * 1000)):
+            line = self.logged(RuntimeError(text))
+            self.assertLess(len(line), 20_000)
+            self.assertIn("in logged", line)
+            self.assertIn("RuntimeError: x", line)
+
+    def test_chain(self) -> None:
+        """A chain of causes is bounded, too."""
+        exception = RuntimeError("0")
+        for number in range(1, 200):
+            following = RuntimeError(str(number))
+            following.__cause__ = exception
+            exception = following
+        line = self.logged(exception)
+        self.assertLess(len(line.splitlines()), 80)
+        self.assertIn("RuntimeError: 199", line)
+
+    def test_forged_lines(self) -> None:
+        """No line begins with what an exception says, and none speaks to a terminal."""
+        line = self.logged(RuntimeError("a\n2026-01-01 INFO wsproxy: forged\x1b[2J\u20282026"))
+        self.assertNotIn("\n2026", line)
+        self.assertIn("2026-01-01 INFO wsproxy: forged\\x1b[2J\\u2028", line)
+
+    def test_without_exception(self) -> None:
+        """A record that was to have a traceback, where nothing is being handled, has none."""
+        self.logger.error("oh", exc_info=True)
+        self.assertTrue(self.last.exc_text is None)
+
+
 class RFC3339(unittest.TestCase):
     def test_time(self) -> None:
         """UTC, with milliseconds, also where there are none."""
         self.assertEqual(rfc3339(0), "1970-01-01T00:00:00.000Z")
         self.assertEqual(rfc3339(1700000000.1239), "2023-11-14T22:13:20.123Z")
+
+    def test_times_out_of_range(self) -> None:
+        """A time that it cannot express is the nearest one."""
+        for late in (253402300800, 253402300799 + 300, 1e300, float("inf")):
+            self.assertTrue(rfc3339(late).startswith("9999-12-31T23:59:59."), late)
+        self.assertEqual(rfc3339(253402300799), "9999-12-31T23:59:59.000Z")
+        self.assertEqual(rfc3339(-1e300), "1970-01-01T00:00:00.000Z")
 
 
 if __name__ == "__main__":

@@ -130,16 +130,28 @@ class BeforeASession(LeakTestCase):
         self.connection.abort()
 
     def test_bug(self) -> None:
-        """A bug of ours is logged with its traceback and closes the connection."""
+        """A bug of ours is logged with its traceback, told to the client, and closes the connection."""
         with (
             mock.patch("wsproxy.web.endpoints.answer", side_effect=ZeroDivisionError("a bug of ours")),
             self.assertLogs("wsproxy.connection", "ERROR") as logs,
         ):
             self.thread.start()
             self.peer.sendall(_HEALTHZ)
-            self.assertEqual(self.assert_closed(), b"")
+            self.peer.shutdown(socket.SHUT_WR)
+            self.assertTrue(self.assert_closed().startswith(b"HTTP/1.1 500 "))
         self.assertIn("ZeroDivisionError", logs.output[0])
+        self.assertIn("Traceback", logs.output[0])
         self.assertIn(self.connection.session.id, logs.output[0])
+
+    def test_bug_while_an_answer_is_sent(self) -> None:
+        """Nothing is said after an answer that has begun."""
+        with (
+            mock.patch.object(self.connection._transport, "send", side_effect=ZeroDivisionError),
+            self.assertLogs("wsproxy.connection", "ERROR"),
+        ):
+            self.thread.start()
+            self.peer.sendall(_HEALTHZ)
+            self.assertEqual(self.assert_closed(), b"")
 
     def test_refusal_is_one_line(self) -> None:
         """A refusal is one line at INFO, with the client's address, the status and the slug."""

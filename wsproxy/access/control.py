@@ -22,7 +22,7 @@ from ..state.tickets import Ticket, Tickets
 from ..tokens.claims import Grant
 from ..tokens.verifier import TokenVerifier
 from .credentials import GRANT, TICKET, Credential, bearer_token, find_credential
-from .hooks import AccessRequest, Authorize, authorized
+from .hooks import AccessRequest, Authorize, Report, authorized
 
 __all__ = ["AccessControl", "AccessRules"]
 
@@ -60,6 +60,7 @@ class AccessControl:
     :param authorize: the embedder's hook, None without one.
     :param limits: told of failed attempts, which may end further ones.
     :param denylist: the tokens that are refused though they are valid.
+    :param report: told of what the hook raises.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class AccessControl:
         authorize: Authorize | None,
         limits: Limits,
         denylist: Denylist,
+        report: Report,
     ) -> None:
         self._rules = rules
         self._routes = rules.routes
@@ -78,6 +80,7 @@ class AccessControl:
         self._authorize = authorize
         self._limits = limits
         self._denylist = denylist
+        self._report = report
 
     def admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
         """Authenticate and authorise an upgrade request.
@@ -137,7 +140,7 @@ class AccessControl:
         if self._authorize is not None:
             subresource = route.subresource or self._routes.default
             request = _described(head, client, kind, grant, route.vmi, subresource)
-            grant = authorized(self._authorize, grant, request)
+            grant = authorized(self._authorize, grant, request, self._report)
             grant.authorize(route.vmi, route.namespace)
         if grant.seconds_left() <= 0:  # the ticket's, or the hook's
             raise TokenExpired("the token has expired")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..exceptions import Forbidden, Refused
 from ..protocol.closing import Ending
+from ..protocol.frames import may_be_sent
+from ..protocol.response import refusal_response
 from ..runtime.logs import get_logger
 from ..tokens.claims import Grant
 from .sessions import SessionHandle
 
-__all__ = ["AccessRequest", "Authorize", "Hooks", "OnClose", "OnOpen", "authorized"]
+__all__ = ["AccessRequest", "Authorize", "Hooks", "OnClose", "OnOpen", "Report", "authorized"]
 
 logger = get_logger("wsproxy.hooks")
 authorization_logger = get_logger("wsproxy.authorization")
@@ -64,6 +67,14 @@ As :data:`OnOpen`; nobody is connected any more, and the handle's numbers are fi
 """
 
 
+Report = Callable[[logging.Logger, str], None]
+"""Told of an exception that is being handled: the logger that it belongs to, and one line."""
+
+
+def _log(logger: logging.Logger, message: str) -> None:
+    logger.error("%s", message, exc_info=True)
+
+
 @dataclass(frozen=True)
 class Hooks:
     """The functions of the embedding program, None where there is none.
@@ -77,45 +88,82 @@ class Hooks:
     on_open: OnOpen | None = None
     on_close: OnClose | None = None
 
-    def opened(self, session: SessionHandle) -> None:
-        """Call ``on_open``. Blocks as long as that does; raises nothing."""
+    def opened(self, session: SessionHandle, report: Report = _log) -> None:
+        """Call ``on_open``. Blocks as long as that does; raises nothing.
+
+        :param report: told of what it raises.
+        """
         if on_open := self.on_open:
-            _call("on_open", session, lambda: on_open(session))
+            _call("on_open", session, lambda: on_open(session), report)
 
-    def closed(self, session: SessionHandle, ending: Ending) -> None:
-        """Call ``on_close``. Blocks as long as that does; raises nothing."""
+    def closed(self, session: SessionHandle, ending: Ending, report: Report = _log) -> None:
+        """Call ``on_close``. Blocks as long as that does; raises nothing.
+
+        :param report: told of what it raises.
+        """
         if on_close := self.on_close:
-            _call("on_close", session, lambda: on_close(session, ending))
+            _call("on_close", session, lambda: on_close(session, ending), report)
 
 
-def _call(name: str, session: SessionHandle, hook: Callable[[], None]) -> None:
+def _call(name: str, session: SessionHandle, hook: Callable[[], None], report: Report) -> None:
     try:
         hook()
-    except (Exception, SystemExit):  # SystemExit: it would end the session's thread, and nothing else
-        logger.exception("the %s hook failed for session %s", name, session.id)
+    except BaseException:  # noqa: BLE001 - SystemExit, for one, would end the session's thread and nothing else
+        report(logger, f"the {name} hook failed for session {session.id}")
 
 
-def authorized(authorize: Authorize, grant: Grant, request: AccessRequest) -> Grant:
+def authorized(authorize: Authorize, grant: Grant, request: AccessRequest, report: Report = _log) -> Grant:
     """Ask the embedding program, and return what it leaves of a grant. Blocks as long as it does.
 
+    :param report: told of what it raises, unless it refuses.
     :raises Refused: if it refuses, or fails, or answers with anything but None or a lesser grant.
     """
     try:
         answer: object = authorize(grant, request)
-    except Refused:
-        raise
-    except (Exception, SystemExit):
-        authorization_logger.exception("the authorize hook failed")
+    except Refused as refused:
+        if not (fault := _refusal_fault(refused)):
+            raise
+        authorization_logger.error(
+            "the authorize hook raised %s, which no client can be told: %s", type(refused).__name__, fault
+        )
+        raise Forbidden("the authorize hook failed") from None
+    except BaseException:  # noqa: BLE001 - whatever it is, the client gets an answer
+        report(authorization_logger, "the authorize hook failed")
         raise Forbidden("the authorize hook failed") from None
     if answer is None:
         return grant
-    if not isinstance(answer, Grant) or not _is_within(answer, grant):
-        what = "more than the token does" if isinstance(answer, Grant) else type(answer).__name__
+    if fault := _fault(answer, grant):
         authorization_logger.error(
-            "the authorize hook granted %s; it must return None or a grant of less", what
+            "the authorize hook granted %s; it must return None or a grant of less", fault
         )
         raise Forbidden("the authorize hook failed")
+    assert isinstance(answer, Grant)
     return replace(answer, token_key=grant.token_key)
+
+
+def _refusal_fault(refused: Refused) -> str | None:
+    """Return what keeps a refusal, which may be of the embedding program's own class, from being told."""
+    code = refused.close_code
+    if type(refused.status) is not int or not 400 <= refused.status < 600:
+        return f"its status is {refused.status!r}"
+    if code is not None and (type(code) is not int or not may_be_sent(code)):
+        return f"its close code is {code!r}"
+    if not isinstance(refused.slug, str):
+        return f"its slug is {refused.slug!r}"
+    try:
+        refusal_response(refused)
+    except (TypeError, ValueError) as exc:
+        return str(exc)
+    return None
+
+
+def _fault(answer: object, grant: Grant) -> str | None:
+    """Return what an answer is, if it is no lesser grant."""
+    if not isinstance(answer, Grant):
+        return type(answer).__name__
+    if fault := answer.fault:
+        return f"what may be more than the token does: {fault}"
+    return None if _is_within(answer, grant) else "more than the token does"
 
 
 def _is_within(narrowed: Grant, grant: Grant) -> bool:
@@ -123,7 +171,7 @@ def _is_within(narrowed: Grant, grant: Grant) -> bool:
     same = replace(narrowed, vmis=grant.vmis, expires_at=grant.expires_at, may_take_over=grant.may_take_over)
     if same != grant or (narrowed.may_take_over and not grant.may_take_over):
         return False
-    fewer = isinstance(narrowed.vmis, tuple) and all(_allows(grant, name) for name in narrowed.vmis)
+    fewer = all(_allows(grant, name) for name in narrowed.vmis)
     return fewer and narrowed.expires_at <= grant.expires_at
 
 

@@ -24,6 +24,19 @@ __all__ = ["Gather", "admin_endpoints", "session_endpoints"]
 logger = get_logger("wsproxy.admin")
 
 _MAX_BRACKETS = 16
+_FIELDS = (
+    "user",
+    "namespace",
+    "vmi",
+    "subresource",
+    "client",
+    "token_id",
+    "since",
+    "expires",
+    "last_activity",
+    "bytes_up",
+    "bytes_down",
+)
 _SEVERAL = (
     "with several workers sessions can be neither listed nor kicked: each worker knows only its own; "
     "use one worker, and several replicas instead"
@@ -51,8 +64,19 @@ def session_endpoints(guard: Guard, kicks: Kicks | None) -> dict[str, AdminEndpo
 
 
 def _list(kicks: Kicks, request: AdminRequest) -> bytes:
-    sessions = [_described(session) for session in kicks.sessions.all()]
+    sessions = [_row(session) for session in kicks.sessions.all()]
     return _json(200, {"time": rfc3339(time.time()), "sessions": sessions})
+
+
+def _row(session: SessionHandle) -> dict[str, Any]:
+    """Return what a list says of a session; of one that cannot be described its id, and null for the rest."""
+    try:
+        described = _described(session)
+        json.dumps(described, allow_nan=False)
+        return described
+    except Exception:
+        logger.exception("session %s cannot be described", session.id)
+        return {"id": session.id, **dict.fromkeys(_FIELDS)}
 
 
 def _described(session: SessionHandle) -> dict[str, Any]:

@@ -215,6 +215,8 @@ class _Connection(http.client.HTTPConnection):
 
 def _row(session: Mapping[str, Any], now: float) -> tuple[str, ...]:
     expires = session["expires"]
+    if session["since"] is None:  # the proxy could not describe it, and its log says why
+        return (_shown(session["id"]), *("-" for _ in _HEADINGS[1:]))
     return (
         *(_shown(session[name]) for name in ("id", "user", "namespace", "vmi", "subresource", "client")),
         _duration(now - _time(session["since"])),

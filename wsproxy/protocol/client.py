@@ -158,9 +158,10 @@ def host_of(peer: str) -> str:
 def _address(text: str) -> _Address | None:
     """Parse an IP address, with or without brackets and a port; None for anything else."""
     match = _WITH_PORT.fullmatch(text)
+    host: str = match[match.lastindex or 0] if match else text
     try:
         # Without a scope, which could be any text.
-        found = ip_address((match[1] or match[2] if match else text).partition("%")[0])
+        found = ip_address(host.partition("%")[0])
     except ValueError:
         return None
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None

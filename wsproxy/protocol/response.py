@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 
 from ..exceptions import Refused
 
-__all__ = ["http_response", "refusal_response"]
+__all__ = ["http_response", "reason_phrase", "refusal_response"]
+
+
+# RFC 9110 sections 5.1 and 5.5, but for what is not ASCII.
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t -~]*")
 
 
 def http_response(
@@ -24,8 +30,9 @@ def http_response(
 
     :param cache_control: who may keep it.
     :param head_only: leave the body out, as the answer to HEAD.
+    :raises ValueError: if a header is nothing that HTTP can carry.
     """
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines = [f"HTTP/1.1 {status} {reason_phrase(status)}"]
     fields = [
         ("Content-Type", content_type),
         ("Content-Length", str(len(body))),
@@ -35,14 +42,26 @@ def http_response(
         ("Connection", "close"),
         *headers,
     ]
-    lines += [f"{name}: {value}" for name, value in fields]
+    for name, value in fields:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError(f"{name!r} with {value!r} is no header of HTTP")
+        lines.append(f"{name}: {value}")
     return "\r\n".join([*lines, "", ""]).encode("ascii") + (b"" if head_only else body)
+
+
+def reason_phrase(status: int) -> str:
+    """Return what stands behind a status; "Refused" for one that is not registered."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Refused"
 
 
 def refusal_response(refused: Refused, *, status: int | None = None, head_only: bool = False) -> bytes:
     """Return the HTTP response that refuses a request, with the reason as JSON.
 
     :param status: of the response, where that is not the refusal's own.
+    :raises ValueError: if a header of the refusal is nothing that HTTP can carry.
     """
     body = {
         "status": refused.status,

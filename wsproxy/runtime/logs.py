@@ -10,9 +10,11 @@ import json
 import logging
 import re
 import time
+import traceback
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from datetime import datetime, timezone
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["JSONFormatter", "SessionLogger", "TextFormatter", "get_logger", "in_session", "rfc3339"]
@@ -24,18 +26,37 @@ else:  # which Python 3.10 does not subscript
 
 _session: ContextVar[str] = ContextVar("wsproxy_session", default="")
 _BREAKS_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LAST_TIME = 253402300799.999  # 9999-12-31T23:59:59.999Z
+_MOST_FRAMES = 12  # of a traceback, the innermost
+_MOST_OF_A_LINE = 300
+_MOST_LINES = 60
+
+_Failure = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
-class _SessionFilter(logging.Filter):
-    """Puts the id of the session that the thread works for on each record, as ``session``."""
+class _RecordFilter(logging.Filter):
+    """Puts on each record the session that the thread works for, as ``session``, and bounds its traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "session"):
             record.session = _session.get()
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+            record.exc_text = _bounded_traceback(record.exc_info)  # which formatters take
         return True
 
 
-_filter = _SessionFilter()
+_filter = _RecordFilter()
+
+
+def _bounded_traceback(failure: _Failure) -> str:
+    """Return a traceback of bounded length, in which the text of an exception begins no line."""
+    lines: list[str] = []
+    for part in traceback.TracebackException(*failure, limit=-_MOST_FRAMES, compact=True).format():
+        first, *further = part.rstrip("\n").split("\n")
+        lines += [first, *(line if line.startswith(" ") else f"  {line}" for line in further)]
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES // 2 : -_MOST_LINES // 2] = ["..."]
+    return "\n".join(_BREAKS_LINES.sub(_escaped, line[:_MOST_OF_A_LINE]) for line in lines)
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -77,7 +98,11 @@ class SessionLogger(_LoggerAdapter):
 
 
 def rfc3339(seconds: float) -> str:
-    """Return a UNIX time as RFC 3339 writes it, in UTC, with milliseconds."""
+    """Return a UNIX time as RFC 3339 writes it, in UTC, with milliseconds.
+
+    A time before 1970 or after 9999, which that cannot express, is the first or the last one that it can.
+    """
+    seconds = min(max(seconds, 0.0), _LAST_TIME)
     text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 

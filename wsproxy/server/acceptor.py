@@ -199,7 +199,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             self._out_of_threads = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        logger.exception("accepting a connection from %s failed", _peer(client_address))
+        self._gateway.failures.report(logger, "accepting a connection from %s failed", _peer(client_address))
 
     def _run(self, connection: ClientConnection) -> None:
         try:

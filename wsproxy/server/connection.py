@@ -108,14 +108,18 @@ class ClientConnection(Exchange):
         self._heard = True
         return received
 
-    def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
-        about, gateway = self.session.about, self._gateway
+    def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> bytes:
+        gateway = self._gateway
         if not endpoints.is_probe(head, gateway.config.endpoint_rules):
             self.session.check_address(client)
         request = endpoints.HTTPRequest(
-            head, client, deadline, lambda most: self._read_body(head, most, deadline), self._note_admitted
+            head,
+            client,
+            deadline,
+            lambda most: self._read_body(head, most, deadline),
+            self._note_admitted,
         )
-        response = endpoints.answer(
+        return endpoints.answer(
             request,
             gateway.config.endpoint_rules,
             gateway.access,
@@ -123,9 +127,11 @@ class ClientConnection(Exchange):
             gateway.files,
             gateway.pictures,
         )
-        if "vmi" in about:  # the time until now was the API's
-            deadline = Deadline(gateway.config.request_timeout)
-        self._transport.send(response, deadline)
+
+    def _send_answer(self, answer: bytes, deadline: Deadline) -> None:
+        if "vmi" in self.session.about:  # the time until now was the API's
+            deadline = Deadline(self._gateway.config.request_timeout)
+        self._transport.send(answer, deadline)
         self._note_told()
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
 

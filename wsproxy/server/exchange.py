@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from ..exceptions import Refused, TransportClosed
+from ..exceptions import InternalError, Refused, TransportClosed
 from ..net.transport import Transport
 from ..protocol.client import Client, client_of
 from ..protocol.handshake import Upgrade
@@ -75,8 +75,8 @@ class Exchange:
                 self.session.relay(self._transport, self._close)
         except (TransportClosed, TimeoutError) as exc:
             logger.debug("connection %s from %s: %s", self.session.id, self.session.peer, exc)
-        except Exception:  # a bug of ours
-            logger.exception("connection %s failed", self.session.id)
+        except Exception:  # noqa: BLE001 - a bug of ours, reported
+            self._report_failure()
         finally:
             self._gateway.housekeeping.remove(self)
             self._close()
@@ -119,19 +119,34 @@ class Exchange:
             head = self._read_head(deadline)
             self._gateway.housekeeping.remove(self)
             client = self._identify(head)
-            if not head.asks_for_websocket:
-                self._answer(head, client, deadline)
-                return False
-            upgrade = Upgrade(head)
-            self._set_in_session(True)
-            self._enter()
-            self.session.open(head, upgrade, client, deadline, self._prove, self._granted)
-        except Refused as refused:
+            if head.asks_for_websocket:
+                upgrade = Upgrade(head)
+                self._set_in_session(True)
+                self._enter()
+                self.session.open(head, upgrade, client, deadline, self._prove, self._granted)
+            else:
+                answer = self._answer(head, client, deadline)
+        except (TransportClosed, TimeoutError):
+            raise
+        except Exception as exc:  # noqa: BLE001 - a refusal, or a bug of ours, reported
             self._set_in_session(False)
-            self._refuse(refused, head, upgrade, deadline)
+            self._refuse(self._refusal_of(exc), head, upgrade, deadline)
+            return False
+        if upgrade is None:
+            self._send_answer(answer, deadline)
             return False
         self._accept(upgrade, Deadline(self._gateway.config.request_timeout))
         return True
+
+    def _refusal_of(self, exc: Exception) -> Refused:
+        """Return what to tell the client of what was raised; a bug of ours is reported."""
+        if isinstance(exc, Refused):
+            return exc
+        self._report_failure()
+        return InternalError()
+
+    def _report_failure(self) -> None:
+        self._gateway.failures.report(logger, "connection %s failed", self.session.id)
 
     def _identify(self, head: RequestHead) -> Client:
         """Find out who sent the request; the log names that client from now on."""
@@ -147,8 +162,9 @@ class Exchange:
     def _refuse(
         self, refused: Refused, head: RequestHead | None, upgrade: Upgrade | None, deadline: Deadline
     ) -> None:
-        if upgrade is None and "vmi" in self.session.about:
-            level = logging.DEBUG  # a picture: pages ask for those of every machine again and again
+        if isinstance(refused, InternalError) or (upgrade is None and "vmi" in self.session.about):
+            # That has its line already; pages ask for the pictures of every machine again and again.
+            level = logging.DEBUG
         else:
             level = logging.INFO if self._proved else self._gateway.admission.refusal_level()
         self._gateway.reports.refused(self.session.about, refused, level)
@@ -185,8 +201,12 @@ class Exchange:
         """Return the request's head."""
         raise NotImplementedError
 
-    def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> None:
-        """Answer a request that is no upgrade."""
+    def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> bytes:
+        """Return the whole answer to a request that is no upgrade."""
+        raise NotImplementedError
+
+    def _send_answer(self, answer: bytes, deadline: Deadline) -> None:
+        """Send what :meth:`_answer` has returned."""
         raise NotImplementedError
 
     def _enter(self) -> None:

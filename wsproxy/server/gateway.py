@@ -23,6 +23,7 @@ from ..state.limits import Limits
 from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
+from ..telemetry.failures import Failures
 from ..telemetry.reports import Reports
 from ..tokens.key_store import KeyStore
 from ..tokens.verifier import TokenVerifier
@@ -63,6 +64,7 @@ class Gateway:
     :ivar files: what is served to browsers.
     :ivar pictures: answers requests for pictures of screens.
     :ivar sessions: the sessions that are open.
+    :ivar failures: told of every exception that nobody expected.
     :ivar admits: whether new sessions may be opened.
     :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file or a directory of files
@@ -82,15 +84,22 @@ class Gateway:
         self.tickets = Tickets() if config.tickets else None
         self.limits = Limits(config.limit_rules, clock)
         self.denylist = Denylist()
+        self.counters = Counters(self.limits.hits)
+        self.failures = Failures(self.counters, clock)
         self.access = AccessControl(
-            config.access_rules, self.verifier, self.tickets, hooks.authorize, self.limits, self.denylist
+            config.access_rules,
+            self.verifier,
+            self.tickets,
+            hooks.authorize,
+            self.limits,
+            self.denylist,
+            self.failures.report,
         )
         self.arbitration = Arbitration(config.console_policies, config.show_user, clock)
         self.dialler = Dialler(config.upstream_rules, self.resolver)
         self.clock = clock
         self.housekeeping = Housekeeping(clock)
         self.poller = Poller() if Poller.available else None
-        self.counters = Counters(self.limits.hits)
         self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
         self._screenshots = Screenshots(clock)
@@ -119,8 +128,8 @@ class Gateway:
         for step in self.on_reload:
             try:
                 step()
-            except Exception:  # a bug of ours, which must not keep the others from what they do
-                logger.exception("reloading failed")
+            except Exception:  # noqa: BLE001 - a bug of ours, which must not keep the others from what they do
+                self.failures.report(logger, "reloading failed")
 
     def start(self) -> None:
         """Start the threads that all sessions share. Once only."""

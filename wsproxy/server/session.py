@@ -139,7 +139,7 @@ class Session:
         if gateway.denylist.denies(grant.token_key):  # since it was looked at; who revokes one now, finds us
             handle.close()
         try:
-            gateway.hooks.opened(handle)
+            gateway.hooks.opened(handle, gateway.failures.report)
             if gateway.hooks.authorize or gateway.hooks.on_open:
                 forget_errors()  # they may have used TLS in this thread
             now = gateway.clock()
@@ -162,7 +162,7 @@ class Session:
             gateway.sessions.remove(handle, ending)
             seconds = gateway.clock() - started
             gateway.reports.ended(self.about, relay, ending, seconds, relay.close_not_sent)
-            gateway.hooks.closed(handle, ending)
+            gateway.hooks.closed(handle, ending, gateway.failures.report)
 
     def _make_relay(self, client: Transport, opened: Opened) -> Relay:
         gateway = self._gateway

@@ -66,6 +66,7 @@ class Snapshot:
     :ivar bytes_up: bytes received from clients so far, in sessions.
     :ivar bytes_down: bytes received from upstreams so far, in sessions.
     :ivar turned_away: connections closed so far because too many had not proved themselves.
+    :ivar failures: exceptions so far that nobody expected.
     :ivar refused: clients refused so far, by :data:`.REFUSALS`.
     :ivar ended: sessions that ended so far, by who ended them and :data:`.ENDINGS`.
     :ivar limits: how often each limit was hit so far, by :data:`.ALL_LIMITS`.
@@ -84,6 +85,7 @@ class Snapshot:
     bytes_up: int = 0
     bytes_down: int = 0
     turned_away: int = 0
+    failures: int = 0
     refused: LabelledCount = _REFUSED
     ended: LabelledCount = _ENDED
     limits: LabelledCount = _LIMITS
@@ -185,6 +187,11 @@ class Counters:
         """Count a connection that was closed because too many had not proved themselves."""
         with self._lock:
             self._values["turned_away"] += 1
+
+    def fail(self) -> None:
+        """Count an exception that nobody expected."""
+        with self._lock:
+            self._values["failures"] += 1
 
     def refuse(self, slug: str) -> None:
         """Count a client that was refused."""

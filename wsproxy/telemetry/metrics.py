@@ -5,6 +5,7 @@ That is imported when it is first used, and its global registry is left alone: e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS", "Metric", "check_metrics", "exposition", "registry"]
 
+_VERSION = re.compile(r"version=[0-9]{1,3}(\.[0-9]{1,3}){0,2}")
 _REMEDY = "metrics need the package prometheus-client; pip install 'lab-orchestrator-ws-proxy-lib[metrics]'"
 
 
@@ -104,6 +106,13 @@ METRICS = (
         "wsproxy_limits_hit_total", "counter", "Clients or frames that a limit was for.", ("limit",), _limits
     ),
     Metric(
+        "wsproxy_failures_total",
+        "counter",
+        "Exceptions that nobody expected, of the proxy or of a hook.",
+        (),
+        _one("failures"),
+    ),
+    Metric(
         "wsproxy_handshake_failures_total",
         "counter",
         "TLS handshakes with clients, and dials of the API, that failed.",
@@ -184,14 +193,27 @@ def registry(read: Callable[[], Snapshot]) -> CollectorRegistry:
 def exposition(numbers: Snapshot, accept: str) -> tuple[str, bytes]:
     """Return content type and body of an answer to a scrape.
 
-    :param accept: the Accept header of the request, "" without one.
+    :param accept: the Accept header of the request, "" without one; what is not understood is ignored.
     :raises ConfigError: if prometheus-client is not installed.
     """
     made = registry(lambda: numbers)
     from prometheus_client.exposition import choose_encoder
 
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = choose_encoder(_understood(accept))
     return content_type, encode(made)
+
+
+def _understood(accept: str) -> str:
+    """Return the elements of an Accept header with versions that are some.
+
+    prometheus-client raises TypeError for another one, or hands it on to the Content-Type of the answer.
+    """
+
+    def is_one(element: str) -> bool:
+        versions = [part.strip() for part in element.split(";") if "version" in part]
+        return element.isascii() and all(map(_VERSION.fullmatch, versions))
+
+    return ",".join(filter(is_one, accept.split(",")))
 
 
 class _Collector:

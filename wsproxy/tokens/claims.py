@@ -66,6 +66,24 @@ class Grant:
     may_take_over: bool = True
     token_key: TokenKey | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with its own form, None if nothing is; for those that an embedding program makes."""
+        times = type(self.expires_at) in (int, float) and not math.isnan(self.expires_at)
+        vmis = isinstance(self.vmis, tuple) and all(isinstance(name, str) for name in self.vmis)
+        for good, what in (
+            (isinstance(self.user, str) or type(self.user) is int, "user must be text or a whole number"),
+            (isinstance(self.namespace, str), "namespace must be text"),
+            (vmis, "vmis must be a tuple of texts"),
+            (times, "expires_at must be a UNIX time, a number of seconds, or math.inf"),
+            (isinstance(self.token_id, str), "token_id must be text"),
+            (isinstance(self.patterns, bool), "patterns must be true or false"),
+            (isinstance(self.may_take_over, bool), "may_take_over must be true or false"),
+        ):
+            if not good:
+                return f"the grant's {what}"
+        return None
+
     def seconds_left(self) -> float:
         """Return how long the token is still valid; negative once it is not."""
         return self.expires_at - time.time()

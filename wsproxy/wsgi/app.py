@@ -8,17 +8,24 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ..access.credentials import looks_like_ticket
 from ..access.hooks import Authorize, Hooks, OnClose, OnOpen
 from ..access.sessions import SessionHandle
 from ..config import Config
-from ..exceptions import BadRequest, ConfigError, Draining, Refused, UnsupportedServer, UpgradeRequired
+from ..exceptions import (
+    BadRequest,
+    ConfigError,
+    Draining,
+    InternalError,
+    Refused,
+    UnsupportedServer,
+    UpgradeRequired,
+)
 from ..protocol.client import client_of, network_of
 from ..protocol.request import RequestHead
-from ..protocol.response import refusal_response
+from ..protocol.response import reason_phrase, refusal_response
 from ..protocol.routing import Route, granted_route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
@@ -27,6 +34,7 @@ from ..server.gateway import examine
 from ..server.session import new_session_id
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters, Snapshot
+from ..telemetry.failures import Failures
 from ..telemetry.metrics import registry
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
@@ -94,6 +102,7 @@ class ConsoleApp:
         self._process: WSGIProcess | None = None
         self._closed = False
         self._complained = False
+        self._failures = Failures(Counters())  # while there is no process
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request, or hand it on. A console is served while the server iterates over the result."""
@@ -119,7 +128,7 @@ class ConsoleApp:
         :param grant: what the user may open.
         :param vmi: what the user wants to open.
         :param subresource: such as "console"; None for the one of ``api_path``.
-        :raises TypeError: if the grant is none, or its ``vmis`` are no tuple.
+        :raises TypeError: if the grant is none, or one of its fields is none of its kind.
         """
         return self.respond(environ, start_response, wanted=(grant, vmi, subresource))
 
@@ -172,8 +181,10 @@ class ConsoleApp:
 
         :param around: called for all that comes before a console's 101.
         """
-        if wanted and not (isinstance(wanted[0], Grant) and isinstance(wanted[0].vmis, tuple)):
-            raise TypeError("a Grant is needed, the vmis of which are a tuple")
+        if wanted and not isinstance(wanted[0], Grant):
+            raise TypeError(f"a Grant is needed, and not {type(wanted[0]).__name__}")
+        if wanted and (fault := wanted[0].fault):
+            raise TypeError(fault)
         head: RequestHead | None = None
         about: dict[str, Any] = {"session": new_session_id(), "peer": peer_of(environ)}
         try:
@@ -183,7 +194,8 @@ class ConsoleApp:
             if wanted:
                 raise UpgradeRequired()
             response = self._answer(environ, head, about)
-        except Refused as refused:
+        except Exception as exc:  # noqa: BLE001 - a refusal, or a bug of ours, reported
+            refused = exc if isinstance(exc, Refused) else self._report_failure(about)
             self._log_refusal(about, refused)
             response = refusal_response(refused, head_only=bool(head and head.method == "HEAD"))
         return _respond(response, start_response)
@@ -282,12 +294,19 @@ class ConsoleApp:
     def _lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
+    def _report_failure(self, about: Mapping[str, Any]) -> Refused:
+        """Report a bug of ours that is being handled, and return what to tell the client."""
+        process = self._own_process()
+        failures = process.gateway.failures if process else self._failures
+        failures.report(logger, "connection %s failed", about["session"])
+        return InternalError()
+
     def _log_refusal(self, about: Mapping[str, Any], refused: Refused) -> None:
         if isinstance(refused, UnsupportedServer) and not self._complained:
             self._complained = True
             logger.error("%s", refused.message)
         process = self._own_process()
-        if "vmi" in about:
+        if isinstance(refused, InternalError) or "vmi" in about:
             level = logging.DEBUG  # as for :class:`.Exchange`
         else:
             level = process.gateway.admission.refusal_level() if process else logging.INFO
@@ -318,7 +337,7 @@ class _Console(Iterator[bytes]):
             # Or it would log the path, which may hold a token; its debugger, though, shows every error.
             raise BrokenPipeError(errno.EPIPE, "the connection was a WebSocket, which has been closed")
         # The server finds a connection that takes nothing any more, and closes it.
-        self._start_response(f"{status} {HTTPStatus(status).phrase}", [])
+        self._start_response(f"{status} {reason_phrase(status)}", [])
         raise StopIteration
 
 
@@ -350,7 +369,10 @@ def _is_screenshot(segments: tuple[str, ...]) -> bool:
 def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:
     """Read the body of a request, in the server's own time."""
     size = head.body_size(most)
-    body: Any = environ["wsgi.input"].read(size)
+    try:
+        body: Any = environ["wsgi.input"].read(size)
+    except Exception:  # noqa: BLE001 - each server has its own for a client that has gone
+        raise BadRequest("the body could not be read") from None
     if len(body) < size:
         raise BadRequest("the body is shorter than its Content-Length")
     return bytes(body)

@@ -76,6 +76,7 @@ const BY_CODE = {
     4421: "vmi-no-console",
     4429: "limit",
     4499: "kicked",
+    4500: "failed",
     4502: "upstream-refused",
     4503: "busy",
     4504: "upstream-timeout",
