@@ -239,6 +239,16 @@ class ProxyEndsTest(unittest.TestCase):
         closing.close_received(UPSTREAM, 1000, "bye")
         self.assertEqual(closing.end(1012, "restarting"), [SendClose(UPSTREAM, 1000, "")])
 
+    def test_cut(self) -> None:
+        """An upstream that is inside a frame is not waited for, and is told of as one that got no Close."""
+        closing = Closing()
+        closing.end(4411, "expired")
+        self.assertEqual(closing.cut(UPSTREAM), [])
+        self.assertEqual(closing.lost(UPSTREAM), [])
+        closing.close_written(CLIENT)
+        self.assertEqual(closing.close_received(CLIENT, 4411, ""), [Finish()])
+        self.assertEqual(closing.unsent, [UPSTREAM])
+
     def test_deadline_with_unsent_closes(self) -> None:
         """At the deadline both are shut down, and the legs that took no Close are told to the log."""
         closing = Closing()
@@ -318,6 +328,7 @@ for _leg in BOTH:
         _event("violated", _leg, lambda closing, leg=_leg: closing.violated(leg, 1002, "why")),  # type: ignore[misc]
         _event("written", _leg, lambda closing, leg=_leg: closing.close_written(leg)),  # type: ignore[misc]
     ]
+EVENTS.append(_event("cut", UPSTREAM, lambda closing: closing.cut(UPSTREAM)))
 MORE_EVENTS: list[Event] = [*EVENTS, _event("abort", None, lambda closing: closing.abort())]
 for _leg in BOTH:
     MORE_EVENTS += [
@@ -344,11 +355,11 @@ class Walk:
         name, leg, _ = event
         if name == "deadline":
             return self.closing.ending is not None
-        if name == "written":
+        if name in ("written", "cut"):
             return (
                 leg in self.told
-                and ("written", leg) not in self.happened
-                and ("lost", leg) not in self.happened
+                and (name == "written" or isinstance(self.told[leg], SendClose))
+                and not any((word, leg) in self.happened for word in ("written", "cut", "lost"))
             )
         if leg is None:
             return True
@@ -402,7 +413,12 @@ class Walk:
         """Whether it is finished exactly if nothing can be waited for, and nobody is left without a word."""
         lost = [leg for leg in BOTH if ("lost", leg) in self.happened]
         closed = [leg for leg in BOTH if ("close", leg) in self.happened]
-        done = [leg for leg in BOTH if leg in lost or (leg in closed and ("written", leg) in self.happened)]
+        cut = [leg for leg in BOTH if ("cut", leg) in self.happened]
+        done = [
+            leg
+            for leg in BOTH
+            if leg in lost or leg in cut or (leg in closed and ("written", leg) in self.happened)
+        ]
         if len(done) == 2 or ("deadline", None) in self.happened:
             self.check(self.closing.finished, "there is nothing to wait for")
         if ("abort", None) in self.happened:
@@ -415,7 +431,7 @@ class Walk:
         expected = [
             leg
             for leg in BOTH
-            if leg in self.told and ("written", leg) not in self.happened and leg not in lost
+            if leg in self.told and ("written", leg) not in self.happened and (leg in cut or leg not in lost)
         ]
         self.check(self.closing.unsent == expected, "unsent is wrong")
 

@@ -627,6 +627,68 @@ class Ends(RelayTestCase):
         self.assert_over()
         self.assertEqual(self.relay.close_not_sent, ("client",))
 
+    def test_nothing_more_goes_up(self) -> None:
+        """After an end of ours nothing more of the client's goes up, whatever it has begun to send."""
+        for begun in (0, 500):
+            with self.subTest(begun=begun):
+                self.setUp()
+                self.start()
+                frame = encode_frame(BINARY, bytes(1000), mask=b"mask")
+                self.client.sock.sendall(frame[:begun])
+                got = self.upstream.take(begun)
+                self.relay.end(4411, "expired")
+                self.client.sock.sendall(frame[begun:] + frame)
+                self.client.send(PING, b"hello")
+                self.assertEqual(self.client.recv_close(), (4411, "expired"))
+                self.client.send(CLOSE, close_payload(4411, ""))
+                if begun:
+                    self.assertEqual((got, self.upstream.take(5000)), (frame[:begun], b""))
+                else:
+                    self.assertEqual(parse_close(self.upstream.recv().payload), (1000, ""))
+                    self.upstream.send(CLOSE, close_payload(1000, ""))
+                self.assert_over()
+                self.assertEqual(self.relay.close_not_sent, ("upstream",) if begun else ())
+
+    def test_upstream_that_takes_nothing(self) -> None:
+        """A client whose bytes are just being taken, or are not, is cut off in the middle of them."""
+        self.start()
+        self.client.sock.settimeout(0.3)
+        frame = encode_frame(BINARY, bytes(65536), mask=b"mask")
+        with self.assertRaises(TimeoutError):
+            while True:
+                self.client.sock.sendall(frame)
+        self.relay.end(4499, "kicked")
+        self.assertEqual(self.client.recv_close(), (4499, "kicked"))
+        self.client.sock.shutdown(socket.SHUT_WR)
+        self.assert_over()
+        self.assertEqual(self.relay.close_not_sent, ("upstream",))
+
+    def test_frame_of_the_upstream_is_completed(self) -> None:
+        """The client gets its Close even if both sides are inside frames: the upstream's is completed."""
+        frame, theirs = encode_frame(BINARY, bytes(1000)), encode_frame(BINARY, bytes(65536), mask=b"mask")
+        for stuck in (False, True):
+            with self.subTest(stuck=stuck):
+                self.setUp()
+                self.start()
+                self.client.sock.sendall(theirs[:500])
+                self.upstream.take(500)
+                if stuck:
+                    self.client.sock.settimeout(0.3)
+                    with self.assertRaises(TimeoutError):
+                        self.client.sock.sendall(theirs[500:] + 100 * theirs)
+                    self.client.sock.settimeout(_TIMEOUT)
+                self.upstream.sock.sendall(frame[:500])
+                got = self.client.take(500)
+                self.relay.end(4499, "kicked")
+                self.upstream.sock.sendall(frame[500:])
+                self.client._frames.feed(got)
+                self.assertEqual(self.client.recv().raw, frame)
+                self.assertEqual(self.client.recv_close(), (4499, "kicked"))
+                self.eventually(lambda: self.relay._closing._legs[Leg.CLIENT].written)
+                self.tick(5)
+                self.assert_over()
+                self.assertEqual(self.relay.close_not_sent, ("upstream",))
+
     def fill(self, sock: socket.socket) -> int:
         """Fill the kernel's send buffer with whole frames and return their bytes."""
         total, frame = 0, encode_frame(BINARY, bytes(60))
@@ -882,6 +944,59 @@ class EndsBeforeTheFirstByteOverTLS(WithClientTLS, EndsBeforeTheFirstByte):
 
 
 class EndsOverTLS(WithClientTLS, Ends):
+    def test_nothing_more_goes_up(self) -> None:
+        """After an end of ours nothing more of the client's goes up, whatever it has begun to send."""
+        for begun in (0, 500):
+            with self.subTest(begun=begun):
+                self.setUp()
+                self.start()
+                frame = encode_frame(BINARY, bytes(1000), mask=b"mask")
+                self.client.sock.sendall(frame[:begun])
+                got = self.upstream.take(begun)
+                self.relay.end(4411, "expired")
+                self.client.sock.sendall(frame[begun:] + frame)
+                self.client.send(PING, b"hello")
+                self.assertEqual(self.client.recv_close(), (4411, "expired"))
+                self.client.send(CLOSE, close_payload(4411, ""))
+                if begun:
+                    self.assertEqual((got, self.upstream.take(5000)), (frame[:begun], b""))
+                else:
+                    self.assertEqual(parse_close(self.upstream.recv().payload), (1000, ""))
+                    self.upstream.send(CLOSE, close_payload(1000, ""))
+                self.assert_over()
+                self.assertEqual(self.relay.close_not_sent, ("upstream",) if begun else ())
+
+    def test_upstream_that_takes_nothing(self) -> None:
+        """A client whose bytes are just being taken, or are not, is cut off in the middle of them."""
+        self.start()
+        self.client.sock.settimeout(0.3)
+        frame = encode_frame(BINARY, bytes(65536), mask=b"mask")
+        with self.assertRaises(TimeoutError):
+            while True:
+                self.client.sock.sendall(frame)
+        self.relay.end(4499, "kicked")
+        self.assertEqual(self.client.recv_close(), (4499, "kicked"))
+        self.client.sock.shutdown(socket.SHUT_WR)
+        self.assert_over()
+        self.assertEqual(self.relay.close_not_sent, ("upstream",))
+
+    def test_frame_of_the_upstream_is_completed(self) -> None:
+        """The client gets its Close even if both sides are inside frames: the upstream's is completed."""
+        self.start()
+        frame = encode_frame(BINARY, bytes(1000))
+        self.client.sock.sendall(encode_frame(BINARY, bytes(1000), mask=b"mask")[:500])
+        self.upstream.take(500)
+        self.upstream.sock.sendall(frame[:500])
+        got = self.client.take(500)
+        self.relay.end(4499, "kicked")
+        self.upstream.sock.sendall(frame[500:])
+        self.client._frames.feed(got)
+        self.assertEqual(self.client.recv().raw, frame)
+        self.assertEqual(self.client.recv_close(), (4499, "kicked"))
+        self.tick(5)
+        self.assert_over()
+        self.assertEqual(self.relay.close_not_sent, ("upstream",))
+
     def fill(self, sock: socket.socket) -> int:
         """Fill the send buffer by frames that the writer itself brings: TLS wants the last one again."""
         writer, frame, total = self.relay._sides[Leg.CLIENT].writer, encode_frame(BINARY, bytes(60)), 0

@@ -283,6 +283,90 @@ class CloseTest(WriterCase):
         self.assertTrue(self.writer.mid_frame)
 
 
+class StopTest(WriterCase):
+    """Nothing of the pump's goes out any more, from one moment on."""
+
+    def assert_silent(self, sent: bytes) -> None:
+        """Assert that this has been sent, and nothing follows."""
+        self.write(b"frame", 5)
+        self.assertTrue(self.writer.try_write(memoryview(b"ha"), 0, True))
+        self.writer.resume()
+        self.writer.inject(PING)
+        self.writer.inject(CLOSE_2, close=True)
+        self.writer.flush()
+        self.assertEqual((self.transport.sent, self.writer.busy), (sent, False))
+
+    def test_at_a_boundary(self) -> None:
+        """The Close goes out at once."""
+        self.write(b"frame", 5)
+        self.assertTrue(self.writer.stop(CLOSE))
+        self.assertEqual(self.closes, 1)
+        self.assertTrue(self.writer.stop(CLOSE_2))
+        self.assert_silent(b"frame" + CLOSE)
+
+    def test_inside_a_frame(self) -> None:
+        """There is no place for a Close, and what would complete the frame is dropped."""
+        self.write(b"he", 0, True)
+        self.assertFalse(self.writer.stop(CLOSE))
+        self.assertFalse(self.writer.waiting)
+        self.write(b"llo", 3)
+        self.assert_silent(b"he")
+        self.assertEqual(self.closes, 0)
+
+    def test_while_the_pump_sends(self) -> None:
+        """Nor is there one while the pump may be inside a frame; what it is sending is all that goes out."""
+        stopped: list[bool] = []
+        self.blocked(b"frame|more", 6, True, lambda: stopped.append(self.writer.stop(CLOSE)))
+        self.assertEqual(stopped, [False])
+        self.assert_silent(b"frame|more")
+
+    def test_while_the_pump_makes_room_for_a_ping(self) -> None:
+        """What stands behind the boundary that a ping goes to is not sent then."""
+        self.write(b"he", 0, True)
+        self.writer.inject(PING)
+        self.blocked(b"llo|more", 4, False, lambda: self.assertFalse(self.writer.stop(CLOSE)))
+        self.assert_silent(b"hello|")
+
+    def test_rest_that_was_left(self) -> None:
+        """What ``try_write`` could not send is not sent later either."""
+        self.transport.room = 2
+        self.assertFalse(self.writer.try_write(memoryview(b"frame"), 5, False))
+        self.transport.room = None
+        self.assertFalse(self.writer.stop(CLOSE))
+        self.writer.resume()
+        self.assert_silent(b"fr")
+
+    def test_behind_a_remainder(self) -> None:
+        """The Close follows the rest of a ping; what the pump brings meanwhile is dropped."""
+        self.transport.room = 3
+        self.writer.inject(PING)
+        self.assertFalse(self.writer.try_write(memoryview(b"frame"), 5, False))
+        self.assertTrue(self.writer.stop(CLOSE))
+        self.transport.room = None
+        self.writer.resume()
+        self.write(b"frame", 5)
+        self.assertEqual((self.transport.sent, self.closes), (PING[:3], 0))
+        self.writer.flush()
+        self.assertEqual((self.transport.sent, self.closes), (PING + CLOSE, 1))
+        self.assert_silent(PING + CLOSE)
+
+    def test_behind_a_close(self) -> None:
+        """A Close that waits already is not replaced."""
+        self.transport.room = 3
+        self.writer.inject(CLOSE, close=True)
+        self.assertTrue(self.writer.stop(CLOSE_2))
+        self.transport.room = None
+        self.writer.flush()
+        self.assert_silent(CLOSE)
+
+    def test_broken(self) -> None:
+        """Of a transport that breaks meanwhile nothing is raised, and its own reader reports it."""
+        self.transport.broken = True
+        self.assertTrue(self.writer.stop(CLOSE))
+        self.assertFalse(self.writer.busy)
+        self.assertTrue(self.writer.stop(CLOSE))
+
+
 class BrokenTest(WriterCase):
     def test_pump(self) -> None:
         """A broken transport is told to the pump, which is not busy any more; later writes are dropped."""

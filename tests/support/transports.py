@@ -334,6 +334,20 @@ class CommonTests(TransportCase):
         one.abort()
         one.close()
 
+    def test_broken_off(self) -> None:
+        """A sender is woken and nothing is sent any more, but what comes can still be received."""
+        one, two = self.pair()
+        self.fill(one)
+        sender = in_thread(lambda: self.assertRaises(TransportClosed, one.sendall, bytes(1 << 24)))
+        one.break_off()
+        one.break_off()
+        sender()
+        self.assertRaises(TransportClosed, one.try_send, b"x")
+        two.sendall(b"hello")
+        self.assertEqual(one.recv(5, Deadline(WAIT)), b"hello")
+        one.close()
+        one.break_off()
+
     def test_given_back(self) -> None:
         """A socket that is somebody else's is ended, not closed, and left blocking and without TLS."""
         one, two = self.pair()

@@ -146,6 +146,7 @@ class TLSTransport(Transport):
         view = memoryview(data)
         while view:
             event = WRITABLE
+            self._check_sending()
             try:
                 # After a want, OpenSSL must be given the same bytes again: the view stays where it is.
                 with self._lock:
@@ -161,6 +162,7 @@ class TLSTransport(Transport):
             wait(self._fd, event, None)
 
     def try_send(self, data: memoryview | bytes) -> int:
+        self._check_sending()
         try:
             with self._lock:
                 return self._tls.send(data)
@@ -168,6 +170,11 @@ class TLSTransport(Transport):
             return 0
         except (OSError, ValueError) as exc:
             raise _broken(exc) from exc
+
+    def _check_sending(self) -> None:
+        """Make sure that OpenSSL meets no error in sending: it would receive nothing either, then."""
+        if self._broken_off:
+            raise TransportClosed("nothing is sent any more")
 
     def _try_recv(self, size: int) -> bytes | None:
         try:

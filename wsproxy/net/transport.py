@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
-from .sockets import READABLE, WRITABLE, closed_on_error, wait, wake
+from .sockets import READABLE, WRITABLE, closed_on_error, reset_on_close, wait, wake
 
 __all__ = ["PlainTransport", "Traffic", "Transport"]
 
@@ -53,6 +53,7 @@ class Transport:
         self._sock = in_forked_child(sock, socket.socket.close)
         self._fd = sock.fileno()
         self._unread = memoryview(b"")
+        self._broken_off = False
         self._pieces = 0  # of less than _SMALL_PIECE bytes, received by recv_sparingly
 
     def fileno(self) -> int:
@@ -205,6 +206,15 @@ class Transport:
     def end_reading(self) -> None:
         """Have whoever reads find the end, behind all that has come. Any thread, any number of times."""
         wake(self._sock, socket.SHUT_RD)
+
+    def break_off(self) -> None:
+        """Send nothing more, whoever is about to; what the kernel still has is dropped at the close.
+
+        What the peer sends can still be received. Any thread, any number of times; never blocks.
+        """
+        self._broken_off = True
+        wake(self._sock, socket.SHUT_WR)
+        reset_on_close(self._sock)
 
     def shut_down(self) -> None:
         """Do as ``abort``, in such order as is possible without waiting. Any thread, any number of times."""

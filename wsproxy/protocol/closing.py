@@ -1,10 +1,10 @@
 """How a session ends: one small state machine without I/O.
 
 It is told what happens (:meth:`Closing.close_received`, :meth:`~Closing.lost`,
-:meth:`~Closing.violated`, :meth:`~Closing.end`, :meth:`~Closing.close_written`,
+:meth:`~Closing.violated`, :meth:`~Closing.end`, :meth:`~Closing.close_written`, :meth:`~Closing.cut`,
 :meth:`~Closing.deadline`, :meth:`~Closing.abort`) and answers with what to do, in order.
 
-A leg is *done* when it is lost, or when a Close went each way on it (RFC 6455 section 7.1.4). The
+A leg is *done* when it is lost or cut, or when a Close went each way on it (RFC 6455 section 7.1.4). The
 session is finished when both legs are done, when the close deadline passes, or when waiting is of no
 use. Nothing here knows sockets, threads or time.
 """
@@ -57,7 +57,7 @@ class ForwardClose:
 
 @dataclass(frozen=True)
 class SendClose:
-    """Send a Close frame of our own to ``leg``."""
+    """Send a Close frame of our own to ``leg``; nothing more of the client's goes up before it."""
 
     leg: Leg
     code: int | None
@@ -79,6 +79,7 @@ class _LegState:
     received: bool = False  # a Close came from this leg
     echo: tuple[int | None, str] = (None, "")  # what that Close said
     lost: bool = False
+    cut: bool = False  # nothing is sent to it any more, as it is inside a frame
 
 
 class Closing:
@@ -98,9 +99,11 @@ class Closing:
 
     @property
     def unsent(self) -> list[Leg]:
-        """The legs that still stand and were to get a Close, which did not reach the kernel."""
+        """The legs that were to get a Close, which did not reach the kernel, though they stood."""
         return [
-            leg for leg, state in self._legs.items() if state.sent and not state.written and not state.lost
+            leg
+            for leg, state in self._legs.items()
+            if state.sent and not state.written and (state.cut or not state.lost)
         ]
 
     def close_received(self, leg: Leg, code: int | None, reason: str) -> list[Action]:
@@ -155,6 +158,11 @@ class Closing:
         self._legs[leg].written = True
         return self._finish_if_done()
 
+    def cut(self, leg: Leg) -> list[Action]:
+        """The Close for ``leg`` cannot be sent, as it is inside a frame that will not be completed."""
+        self._legs[leg].cut = True
+        return self._finish_if_done()
+
     def deadline(self) -> list[Action]:
         """The close timeout passed: answer for whoever did not, and finish."""
         actions: list[Action] = []
@@ -189,7 +197,7 @@ class Closing:
 
     def _finish_if_done(self) -> list[Action]:
         for state in self._legs.values():
-            if not state.lost and not (state.received and state.written):
+            if not (state.lost or state.cut or (state.received and state.written)):
                 return []
         return self._finish()
 

@@ -196,7 +196,7 @@ class Pump:
         try:
             self._sink.resume()
         except TransportClosed:
-            self._sink_transport.abort()
+            self._note_broken_sink()
         if self._carry:
             self._source.unread(self._carry)
             self.received -= len(self._carry)
@@ -258,12 +258,17 @@ class Pump:
         try:
             self._sink.write(piece, boundary, mid_frame)
         except TransportClosed:
-            self._sink_transport.abort()
+            self._note_broken_sink()
         return True
 
     def _try_write(self, piece: memoryview, boundary: int, mid_frame: bool) -> bool:
         try:
             return self._sink.try_write(piece, boundary, mid_frame)
         except TransportClosed:
-            self._sink_transport.abort()
+            self._note_broken_sink()
             return True
+
+    def _note_broken_sink(self) -> None:
+        """Wake the sink's reader, unless we have broken off by ourselves: then it still has to read."""
+        if not self._sink.is_cut:
+            self._sink_transport.abort()

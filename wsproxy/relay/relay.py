@@ -305,9 +305,7 @@ class Relay:
             self._wake(self._limits.close_timeout)
         for action in actions:
             if isinstance(action, SendClose):
-                side = self._sides[action.leg]
-                frame = side.own(Opcode.CLOSE, close_payload(action.code, action.reason))
-                side.writer.inject(self._failure(action) + frame, close=True)
+                self._send_close(self._sides[action.leg], action)
             elif isinstance(action, ForwardClose):
                 self._sides[action.leg].writer.inject(close, close=True)
             elif isinstance(action, Finish):
@@ -315,6 +313,19 @@ class Relay:
                 self._shut_down()
         if self._client.writer.waiting or self._upstream.writer.waiting:
             self._wake(0.0)
+
+    def _send_close(self, side: _Side, close: SendClose) -> None:
+        """Send a Close of ours. The client has lost its right by then: nothing of it goes up any more.
+
+        Inside a frame of the client's there is no place for a Close, so the upstream is cut off. What it is
+        sending to the client may still be completed.
+        """
+        frame = side.own(Opcode.CLOSE, close_payload(close.code, close.reason))
+        if close.leg is Leg.CLIENT:
+            side.writer.inject(self._failure(close) + frame, close=True)
+        elif not side.writer.stop(frame):
+            side.transport.break_off()
+            self._act(lambda closing: closing.cut(close.leg))
 
     def _failure(self, close: SendClose) -> bytes:
         """What goes ahead of a Close: RFB's failure message, for a browser that has not got anything yet.

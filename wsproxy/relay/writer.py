@@ -35,6 +35,9 @@ class Writer:
         self._turn = threading.Condition(self._mutex)
         self._pump_waits = False
         self._busy = False  # somebody is sending
+        self._streaming = False  # it is the pump, and a part of what it brought has not been sent
+        self._stopped = False  # nothing that the pump brings is sent any more
+        self._cut = False  # nor is a Close
         self._mid_frame = False  # the last byte sent is inside a data frame
         self._remainder = b""  # the unsent tail of an injected frame: goes before anything else
         self._pending: bytes | None = None  # an injected frame that waits
@@ -58,6 +61,11 @@ class Writer:
         """Whether an injected frame, or a part of one, has not reached the kernel."""
         return not self._sealed and (bool(self._remainder) or self._pending is not None)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether :meth:`stop` found no place for a Close."""
+        return self._cut
+
     def write(self, data: memoryview, boundary: int, mid_frame: bool) -> None:
         """Send a piece of the stream. The pump only; blocks until the peer takes it or the transport ends.
 
@@ -79,10 +87,10 @@ class Writer:
         :raises TransportClosed: if the transport is broken.
         """
         with self._mutex:
-            if self._sealed:
+            if self._sealed or self._stopped:
                 return True
             if free := not (self._busy or self._remainder or self._pending):
-                self._busy = True
+                self._busy = self._streaming = True
         if not free:
             copy = memoryview(bytes(data))
             self._left = lambda: self.write(copy, boundary, mid_frame)
@@ -114,7 +122,8 @@ class Writer:
         """
         try:
             if boundary is None:
-                self._transport.sendall(data)
+                if not self._sealed:
+                    self._transport.sendall(data)
             else:
                 self._write_with_injection(data, boundary)
             if not self._is_done(mid_frame):
@@ -126,7 +135,7 @@ class Writer:
     def _is_done(self, mid_frame: bool) -> bool:
         """Note how a piece ended; give the turn back unless something waits that may go out now."""
         with self._mutex:
-            self._mid_frame = mid_frame
+            self._mid_frame, self._streaming = mid_frame, False
             if self._remainder or (self._pending and not mid_frame):
                 return False
             self._busy = False
@@ -142,6 +151,25 @@ class Writer:
                 return
             self._closing, self._pending = close, frame
         self.flush()
+
+    def stop(self, close: bytes) -> bool:
+        """Let nothing out any more that the pump brings, but a Close. Any thread; never blocks or raises.
+
+        :param close: the Close, sent as :meth:`inject` does.
+        :returns: False if there is no place for it: the peer has been given a part of a frame, or is being
+            given something. Nothing at all is sent any more then, once the transport has been shut down.
+        """
+        with self._mutex:
+            self._stopped = True
+            if self._sealed:
+                return True
+            if self._mid_frame or self._streaming:
+                self._cut = self._sealed = True
+                return False
+            if not self._closing:
+                self._closing, self._pending = True, close
+        self.flush()
+        return True
 
     def flush(self) -> None:
         """Try again to send what waits. Any thread; never blocks, never raises."""
@@ -160,7 +188,7 @@ class Writer:
             self._pump_waits = True
             self._turn.wait()
             self._pump_waits = False
-        self._busy = not self._sealed
+        self._busy = self._streaming = not (self._sealed or self._stopped)
         return self._busy
 
     def _write_with_injection(self, data: memoryview, boundary: int) -> None:
@@ -222,5 +250,5 @@ class Writer:
 
     def _give_up(self) -> None:
         with self._mutex:
-            self._busy, self._sealed = False, True
+            self._busy, self._streaming, self._sealed = False, False, True
             self._turn.notify_all()

@@ -10,14 +10,13 @@ from __future__ import annotations
 import errno
 import socket
 import socketserver
-import struct
 import threading
 from typing import Any
 
 from ..access.sessions import SessionHandle
 from ..net.addresses import host_and_port
 from ..net.listeners import BACKLOG, Listener
-from ..net.sockets import AcceptTurns, readable_by, tune, wake
+from ..net.sockets import AcceptTurns, readable_by, reset_on_close, tune, wake
 from ..protocol.client import UNIX_PEER, network_of
 from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
@@ -36,7 +35,6 @@ logger = get_logger("wsproxy.server")
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.05
 _JOIN_SECONDS = 1.0
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 
 
 class ConsoleServer(socketserver.ThreadingTCPServer):
@@ -221,10 +219,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
 
 def _reset(sock: socket.socket) -> None:
     """Close a connection so that the kernel keeps nothing of it either."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    except OSError:
-        pass  # macOS: the peer has gone already
+    reset_on_close(sock)
     sock.close()
 
 
