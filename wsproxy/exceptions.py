@@ -217,11 +217,15 @@ class UnsupportedServer(Refused):
 
 
 class BadToken(Refused):
-    """There is no token, or it is not valid."""
+    """There is no token, or it is not valid.
+
+    :param attempts: as how many failed attempts to authenticate it counts.
+    """
 
     status, close_code, slug = 401, 4401, "bad-token"
 
-    def __init__(self, message: str = "", *, log_detail: str | None = None) -> None:
+    def __init__(self, message: str = "", *, log_detail: str | None = None, attempts: float = 1.0) -> None:
+        self.attempts = attempts
         # RFC 9110 section 11.6.1: a 401 names the scheme that would work.
         super().__init__(message, headers=[("WWW-Authenticate", "Bearer")], log_detail=log_detail)
 

@@ -338,7 +338,8 @@ class Origins(AccessCase):
         proxy = self.start_proxy(allow_origin=[PAGE], tickets=True)
         path = self.ticket(proxy, origin=FOREIGN)
         self.assert_refused(proxy, 403, "forbidden", path, f"Origin: {FOREIGN}")
-        self.assert_refused(proxy, 401, "bad-token", path, f"Origin: {FOREIGN}")
+        self.assert_refused(proxy, 403, "forbidden", path, f"Origin: {FOREIGN}")
+        self.assert_refused(proxy, 401, "bad-token", path)  # it is used up
 
     def test_required(self) -> None:
         """Where an Origin is required, a client without one is refused; probes are not asked."""

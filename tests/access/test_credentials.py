@@ -224,6 +224,17 @@ class Query(unittest.TestCase):
                 find(f"/-/vm?{query}")
 
 
+class QueryName(unittest.TestCase):
+    def test_spellings(self) -> None:
+        """Each spelling of the name is the name, and no other name is."""
+        for query in ("token=x", "a=b&token=x&c", "%74%6f%6B%65%6E=x", "&&tok%65n=x", "x?token=y&token=x"):
+            with self.subTest(query):
+                self.assertEqual(find(f"/-/vm?{query}", enabled=("query",)).token, "x")
+        for query in ("Token=x", "%54oken=x", "tokens=x", "xtoken=x", "token%20=x", "a=token=x", "a?token=x"):
+            with self.subTest(query), self.assertRaises(BadToken):
+                find(f"/-/vm?{query}", enabled=("query",))
+
+
 class Cookie(unittest.TestCase):
     def test_among_others(self) -> None:
         """The cookie is found among others, in quotes or not, under its configured name."""
@@ -238,6 +249,18 @@ class Cookie(unittest.TestCase):
             with self.subTest(header):
                 self.assertEqual(find("/-/vm", header), Credential("cookie", expected))
         self.assertEqual(find("/-/vm", "Cookie: __Host-t=x", cookie_name="__Host-t").token, "x")
+
+    def test_look_alikes(self) -> None:
+        """A name with anything but HTTP's own space around it is another one."""
+        for header in (
+            f"Cookie: \xa0wsproxy_token={JWT}",
+            f"Cookie: a=b;\x85wsproxy_token={JWT}",
+            f"Cookie: wsproxy_token\xa0={JWT}",
+            f"Cookie: a b wsproxy_token={JWT}",
+        ):
+            with self.subTest(header), self.assertRaises(BadToken):
+                find("/-/vm", header)
+        self.assertEqual(find("/-/vm", f"Cookie: a=b; \t wsproxy_token \t= {JWT} \t; c").token, JWT)
 
     def test_two_headers(self) -> None:
         """Several Cookie headers are one list."""

@@ -496,7 +496,7 @@ class Failures(LimitsTestCase):
             self.assert_open(self.open("vm", _FROM(address)))
 
     def test_tickets(self) -> None:
-        """Tokens for tickets, and tickets themselves, count as all others do."""
+        """Tokens for tickets count as all others do, and tickets themselves a tenth."""
         self.start(max_failures=2, tickets=True)
         self.assertEqual(self.ask_for_ticket("bad"), 401)
         self.assert_refused(self.open("vm", token="A" * 22), 4401, "bad-token")

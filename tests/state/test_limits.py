@@ -218,6 +218,29 @@ class AttemptsTest(LimitsCase):
             self.fails(limits)
         self.assert_shut_out(limits, 10)
 
+    def test_weights(self) -> None:
+        """An attempt that counts a tenth costs a tenth."""
+        limits = self.limits(failures=2)
+        for _ in range(11):
+            with self.assertRaises(BadToken), limits.attempt("10.0.0.1"):
+                raise BadToken("unknown", attempts=0.1)
+        self.assert_shut_out(limits, 3)
+        self.now += 3
+        self.succeed(limits)
+
+    def test_foreign_pages(self) -> None:
+        """What foreign pages have a client try counts apart, in both directions."""
+        limits = self.limits(failures=1)
+        with self.assertRaises(BadToken), limits.attempt("10.0.0.1", foreign=True):
+            raise BadToken("bad")
+        with self.assertRaises(LimitExceeded), limits.attempt("10.0.0.1", foreign=True):
+            raise BadToken("never reached")
+        self.succeed(limits)
+        self.fails(limits)
+        self.assert_shut_out(limits, 60)
+        with limits.attempt("10.0.0.2", foreign=True):
+            pass
+
     def test_only_failures_count(self) -> None:
         """Attempts that succeed, or are refused for something else, cost nothing."""
         limits = self.limits(failures=1)

@@ -6,13 +6,14 @@ Nothing here reaches the upstream; nobody reaches the upstream without it.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from ..exceptions import BadRequest, BadToken, Forbidden, NotFound, TokenExpired
+from ..exceptions import BadRequest, BadToken, Forbidden, NotFound, Refused, TokenExpired
 from ..protocol.client import Client, network_of
 from ..protocol.names import is_dns_label
 from ..protocol.origin import Origin, OriginPolicy
-from ..protocol.request import RequestHead
+from ..protocol.request import OWS, RequestHead
 from ..protocol.routing import Route, RouteRules, screenshot_route, session_route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
@@ -21,7 +22,7 @@ from ..state.limits import Limits
 from ..state.tickets import Ticket, Tickets
 from ..tokens.claims import Grant
 from ..tokens.verifier import TokenVerifier
-from .credentials import GRANT, TICKET, Credential, bearer_token, find_credential
+from .credentials import GRANT, TICKET, bearer_token, find_credential, looks_like_ticket
 from .hooks import AccessRequest, Authorize, Report, authorized
 
 __all__ = ["AccessControl", "AccessRules"]
@@ -90,7 +91,7 @@ class AccessControl:
         :returns: what to open, and the grant that allows it.
         :raises Refused: if it is not let in, for whatever reason.
         """
-        with self._limits.attempt(network_of((client.address,))):
+        with self._attempt(head, client):
             route = session_route(head.target, self._routes.prefix, self._routes.enabled)
             return route, self._admit(head, client, deadline, route, tickets=self._tickets is not None)
 
@@ -99,7 +100,7 @@ class AccessControl:
 
         :raises NotFound: if the request asks for something else.
         """
-        with self._limits.attempt(network_of((client.address,))):
+        with self._attempt(head, client):
             if (route := screenshot_route(head.target, self._routes.prefix)) is None:
                 raise NotFound("the path must be /TOKEN/VMI/screenshot.png")
             return route, self._admit(head, client, deadline, route, tickets=False)
@@ -108,14 +109,45 @@ class AccessControl:
         self, head: RequestHead, client: Client, deadline: Deadline, route: Route, *, tickets: bool
     ) -> Grant:
         rules, subresource = self._rules, route.subresource or self._routes.default
-        credential = find_credential(head, route, rules.credentials, rules.cookie_name, tickets)
+        try:
+            # The page first: from the refusal it must not learn whether its visitor is logged in, and what it
+            # makes up must not count as its visitor's failure.
+            self._check_origin(head, client, ambient=False)
+            credential = find_credential(head, route, rules.credentials, rules.cookie_name, tickets)
+            if credential.ambient:
+                self._check_origin(head, client, ambient=True)
+        except Refused:
+            if tickets:
+                self._use_up_ticket(route)
+            raise
         if credential.kind == TICKET:
-            grant = self._redeem(credential, subresource, head, client)
+            assert self._tickets is not None
+            grant = self._tickets.redeem(credential.token, subresource, head.origin)
         else:
-            # The page first: from the refusal it must not learn whether its visitor is logged in.
-            self._check_origin(head, client, credential.ambient)
             grant = self._verifier.verify(credential.token, deadline)
         return self._authorized(head, client, credential.kind, route, grant)
+
+    def _attempt(self, head: RequestHead, client: Client) -> AbstractContextManager[object]:
+        """``with`` it, a client tries to authenticate: see :meth:`.Limits.attempt`."""
+        foreign = self._may_be_of_foreign_page(head, client)
+        return self._limits.attempt(network_of((client.address,)), foreign=foreign)
+
+    def _may_be_of_foreign_page(self, head: RequestHead, client: Client) -> bool:
+        """Whether a page that is neither ours nor listed may have had a browser send a request.
+
+        With a WebSocket a browser sends the page's Origin, and with a picture Sec-Fetch-Site at most. No page
+        can add an Authorization header to that without being asked first (Fetch, "CORS"), which it is not.
+        """
+        if head.origin is not None:
+            return not self._rules.origins.knows(head.origin, client.own)
+        if site := _fetch_site(head):
+            return site not in ([_OWN_PAGE], [_ADDRESS_BAR])
+        return not head.asks_for_websocket and not head.values("authorization")
+
+    def _use_up_ticket(self, route: Route) -> None:
+        """Use up the ticket of a request that something else refuses."""
+        if self._tickets is not None and route.token is not None and looks_like_ticket(route.token):
+            self._tickets.discard(route.token)
 
     def admit_granted(self, head: RequestHead, client: Client, route: Route, grant: Grant) -> Grant:
         """Authorise an upgrade request whose sender the embedding program has authenticated by itself.
@@ -150,23 +182,14 @@ class AccessControl:
         if self._denylist.denies(grant.token_key):
             raise BadToken("the token has been revoked")
 
-    def _redeem(self, ticket: Credential, subresource: str, head: RequestHead, client: Client) -> Grant:
-        """Use a ticket up, before anything else can refuse the request."""
-        assert self._tickets is not None
-        grant = self._tickets.redeem(ticket.token, subresource, head.origin)
-        self._check_origin(head, client, ambient=False)
-        return grant
-
     def _check_origin(self, head: RequestHead, client: Client, ambient: bool) -> None:
         """Check the page; a client certificate, where they are asked for, goes along with every request."""
         ambient = ambient or self._rules.client_certificates
-        site = (
-            [value.strip().lower() for value in head.values("sec-fetch-site")] if head.origin is None else []
-        )
-        if site == [_OWN_PAGE]:
+        site = _fetch_site(head) if head.origin is None else []
+        if site == [_OWN_PAGE] and not head.asks_for_websocket:
             return  # a GET of our own page's, which has no Origin; no page can forge this one
         self._rules.origins.check(head.origin, client.own, ambient=ambient)
-        if ambient and site not in ([], [_ADDRESS_BAR]):  # another page's picture, say
+        if ambient and site not in ([], [_ADDRESS_BAR], [_OWN_PAGE]):  # another page's picture, say
             raise Forbidden("the page's origin is not allowed here")
 
     # For POST /ticket
@@ -180,7 +203,7 @@ class AccessControl:
 
         :raises Refused: if it is not valid, or the page is not allowed.
         """
-        with self._limits.attempt(network_of((client.address,))):
+        with self._attempt(head, client):
             token = bearer_token(head)
             self._check_origin(head, client, ambient=False)
             grant = self._verifier.verify(token, deadline)
@@ -222,6 +245,10 @@ class AccessControl:
         )
         path = "/".join(["", *self._routes.prefix, ticket, vmi, *([subresource] if subresource else [])])
         return ticket, path, seconds
+
+
+def _fetch_site(head: RequestHead) -> list[str]:
+    return [value.strip(OWS).lower() for value in head.values("sec-fetch-site")]
 
 
 def _described(

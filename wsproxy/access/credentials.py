@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from ..exceptions import BadRequest, BadToken
-from ..protocol.request import RequestHead
+from ..protocol.request import OWS, RequestHead
 from ..protocol.routing import Route
 
 __all__ = [
@@ -42,7 +42,8 @@ GRANT = "grant"
 
 _TICKET = re.compile(r"[A-Za-z0-9_-]{22}")  # 128 bits; a JWT has dots in it
 _SUBPROTOCOL = "base64url.bearer.authorization.k8s.io."  # Kubernetes' convention for browsers
-_QUERY_NAME = "token"
+_SPELLINGS = "".join(f"(?:{char}|%{ord(char):X}|%{ord(char):x})" for char in "token")
+_QUERY_TOKEN = re.compile(rf"(?:\A|&){_SPELLINGS}(?:=([^&]*))?(?![^&])")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -117,7 +118,7 @@ def _authorizations(head: RequestHead) -> list[str]:
     values = head.values("authorization")
     if len(values) > 1:
         raise BadRequest("more than one Authorization header")
-    return [value[7:].strip() for value in values if value[:7].lower() == "bearer "]
+    return [value[7:].strip(OWS) for value in values if value[:7].lower() == "bearer "]
 
 
 def _bearer_subprotocols(head: RequestHead) -> list[str]:
@@ -126,14 +127,17 @@ def _bearer_subprotocols(head: RequestHead) -> list[str]:
 
 def _query_values(target: str) -> list[str]:
     """Return the values of ``token``, percent-encoded still."""
-    pairs = [part.partition("=") for part in target.partition("?")[2].split("&")]
-    return [value for name, _, value in pairs if unquote_to_bytes(name) == _QUERY_NAME.encode()]
+    return _QUERY_TOKEN.findall(target.partition("?")[2])
 
 
 def _cookies(head: RequestHead, wanted: str) -> list[str]:
-    """Return the values of the cookies of that name (RFC 6265 section 4.2.1)."""
-    pairs = [part.partition("=") for part in ";".join(head.values("cookie")).split(";")]
-    return [value.strip() for name, _, value in pairs if name.strip() == wanted]
+    """Return the values of the cookies of that name (RFC 6265 section 4.2.1).
+
+    A name is that name only if it is so byte by byte: browsers guard names such as ``__Host-x``, and let any
+    page of a neighbouring host set one that merely looks like it.
+    """
+    pair = re.compile(rf"(?:\A|;)[ \t]*{re.escape(wanted)}[ \t]*(?:=([^;]*))?(?![^;])")
+    return [value.strip(OWS) for line in head.values("cookie") for value in pair.findall(line)]
 
 
 def _from_query(value: str) -> str:

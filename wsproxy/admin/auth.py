@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from ..exceptions import BadToken, ConfigError
 from ..net.addresses import ListenAddress
-from ..protocol.request import RequestHead
+from ..protocol.request import OWS, RequestHead
 from ..runtime.logs import get_logger
 from ..runtime.reloading import Reloaded
 
@@ -93,7 +93,7 @@ class _TokenGuard:
 
     def __call__(self, head: RequestHead) -> None:
         given = [
-            value[len(_BEARER) :].strip()
+            value[len(_BEARER) :].strip(OWS)
             for value in head.values("authorization")
             if value[: len(_BEARER)].lower() == _BEARER
         ]

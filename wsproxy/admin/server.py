@@ -24,7 +24,7 @@ from ..exceptions import (
     RequestTimeout,
     UnsupportedMediaType,
 )
-from ..protocol.request import HeadReader, RequestHead
+from ..protocol.request import OWS, HeadReader, RequestHead
 from ..protocol.response import http_response, refusal_response
 from ..runtime.deadline import Clock
 from ..runtime.forks import in_forked_child
@@ -209,7 +209,7 @@ class AdminServer:
     def _is_host(self, values: list[str]) -> bool:
         if len(values) != 1:
             raise BadRequest("there must be one Host header")
-        value = values[0].strip().lower()
+        value = values[0].strip(OWS).lower()
         host = value[1:].partition("]")[0] if value.startswith("[") else value.partition(":")[0]
         if host == "localhost" or host in self._hosts:
             return True
@@ -271,7 +271,7 @@ def _body_size(head: RequestHead) -> int:
         head.refuse_body()
         return 0
     # A page can send JSON nowhere without being asked first (CORS); what forms send is of other types.
-    types = [value.partition(";")[0].strip().lower() for value in head.values("content-type")]
+    types = [value.partition(";")[0].strip(OWS).lower() for value in head.values("content-type")]
     if types != ["application/json"]:
         raise UnsupportedMediaType("the body must be application/json")
     return head.body_size(_MAX_BODY)

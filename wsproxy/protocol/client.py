@@ -27,7 +27,8 @@ _Address = IPv4Address | IPv6Address
 _X_FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
 # RFC 7239 section 4: pairs between semicolons, elements between commas.
 _PAIR = r'[!#$%&\'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&\'*+.^_`|~0-9A-Za-z-]+|"(?:[^"\\]|\\.)*")'
-_ELEMENT = re.compile(rf"\s*({_PAIR}(?:\s*;\s*{_PAIR})*)\s*(?:,|\Z)")
+_ELEMENT = re.compile(rf"[ \t]*({_PAIR}(?:[ \t]*;[ \t]*{_PAIR})*)[ \t]*(?:,|\Z)")
+_MOST_ELEMENTS = 100
 _AS_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # some proxies name the latter
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
@@ -131,6 +132,8 @@ def _forwarded(head: RequestHead) -> tuple[list[str], Mapping[str, str]]:
 
 def _elements(text: str) -> list[dict[str, str]]:
     """Parse a Forwarded header (RFC 7239 section 4)."""
+    if text.count(",") >= _MOST_ELEMENTS:
+        raise BadRequest(f"the Forwarded header has more than {_MOST_ELEMENTS} elements")
     elements: list[dict[str, str]] = []
     at = 0
     while at < len(text):

@@ -22,7 +22,7 @@ from ..exceptions import (
     MethodNotAllowed,
     UpgradeRequired,
 )
-from .request import RequestHead
+from .request import OWS, RequestHead
 
 __all__ = ["PLAIN_KUBEVIRT", "Upgrade", "answered_subprotocol", "offered_upstream"]
 
@@ -85,7 +85,7 @@ def _check_upgrade(head: RequestHead) -> None:
     if not all(value.isascii() for _, value in head.headers):
         raise BadRequest("header values must be ASCII")
     head.refuse_body()
-    if [value.strip().lower() for value in head.values("upgrade")] != ["websocket"]:
+    if [value.strip(OWS).lower() for value in head.values("upgrade")] != ["websocket"]:
         raise BadRequest("the Upgrade header must be websocket alone")
     if "upgrade" not in (token.lower() for token in head.tokens("connection")):
         raise BadRequest("the Connection header must contain Upgrade")

@@ -69,14 +69,21 @@ class OriginPolicy:
         self.every = _EVERY in allowed
         """Whether every page is allowed."""
 
+    def knows(self, origin: str, own: Origin | None) -> bool:
+        """Whether a page is in the list by its name, or came from the very host that the request went to.
+
+        Parameters are those of :meth:`allows`.
+        """
+        parsed = Origin.parse(origin)
+        return parsed is not None and (parsed == own or parsed in self._allowed)
+
     def allows(self, origin: str, own: Origin | None) -> bool:
-        """Whether a page is in the list, or came from the very host that the request went to.
+        """Whether a page is in the list, as all are if ``*`` is, or is of the very host that was asked.
 
         :param origin: the Origin header.
         :param own: scheme, host and port that the request was sent to; None if they are unknown.
         """
-        parsed = Origin.parse(origin)
-        return parsed is not None and (self.every or parsed == own or parsed in self._allowed)
+        return self.knows(origin, own) or (self.every and Origin.parse(origin) is not None)
 
     def check(self, origin: str | None, own: Origin | None, *, ambient: bool) -> None:
         """Check the page that a request comes from; see :meth:`allows`.

@@ -8,12 +8,16 @@ import h11
 
 from ..exceptions import BadRequest, ContentTooLarge, HeadTooLarge, LengthRequired
 
-__all__ = ["MAX_HEAD_SIZE", "HeadReader", "RequestHead"]
+__all__ = ["MAX_HEAD_SIZE", "OWS", "HeadReader", "RequestHead"]
 
 MAX_HEAD_SIZE = 16 * 1024
 """Bytes of a request head; what h11 and many servers take."""
 
+OWS = " \t"
+"""Optional whitespace (RFC 9110 section 5.6.3): what ``strip`` takes off by itself is more."""
+
 _MAX_LINES = 100  # as Apache has it; a line costs far more than its bytes
+_MOST_ELEMENTS = 100  # of a list in a header, each of which costs more than its bytes, too
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -42,13 +46,21 @@ class RequestHead:
         return self._values.get(name, [])
 
     def tokens(self, name: str) -> list[str]:
-        """Return the elements of a comma-separated header (RFC 9110 section 5.6.1)."""
-        parts = ",".join(self.values(name)).split(",")
-        return [stripped for part in parts if (stripped := part.strip())]
+        """Return the elements of a comma-separated header (RFC 9110 section 5.6.1).
+
+        :raises BadRequest: if there are more than 100.
+        """
+        whole = ",".join(self.values(name))
+        if whole.count(",") >= _MOST_ELEMENTS:
+            raise BadRequest(f"the {name} header has more than {_MOST_ELEMENTS} elements")
+        return [stripped for part in whole.split(",") if (stripped := part.strip(OWS))]
 
     @property
     def asks_for_websocket(self) -> bool:
-        """Whether this is an upgrade request; any other ``Upgrade`` is ignored (RFC 9110 section 7.8)."""
+        """Whether this is an upgrade request; any other ``Upgrade`` is ignored (RFC 9110 section 7.8).
+
+        :raises BadRequest: as :meth:`tokens`.
+        """
         return "websocket" in (token.lower() for token in self.tokens("upgrade"))
 
     @property
@@ -86,7 +98,9 @@ class RequestHead:
 
         :raises BadRequest: if it has.
         """
-        if self.values("transfer-encoding") or any(v.strip() != "0" for v in self.values("content-length")):
+        if self.values("transfer-encoding") or any(
+            v.strip(OWS) != "0" for v in self.values("content-length")
+        ):
             raise BadRequest("a request here has no body")
 
 

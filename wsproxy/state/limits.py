@@ -24,6 +24,8 @@ _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds
 _MOST_ADDRESSES = 65536  # whose failed attempts are remembered
 
+_FOREIGN = " by foreign pages"
+
 _UNLIMITED = nullcontext()
 
 _Key = tuple[str, Hashable]
@@ -96,7 +98,7 @@ class Limits:
         self._taken: Counter[_Key] = Counter()
         self._ending: Counter[_Key] = Counter()  # how many of these are ending
         self._hits: Counter[str] = Counter()
-        # By network: when its bucket will be full again. Who failed last stands last.
+        # By network, or that and _FOREIGN: when its bucket will be full again. Who failed last stands last.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def hits(self) -> Mapping[str, int]:
@@ -155,34 +157,38 @@ class Limits:
             _subtract(self._ending, slot._ending)
             slot._keys = slot._ending = ()
 
-    # Failed attempts: a bucket for each network, which holds a minute's worth and fills evenly.
+    # Failed attempts: two buckets for each network, which hold a minute's worth each and fill evenly.
 
-    def attempt(self, network: str) -> AbstractContextManager[object]:
+    def attempt(self, network: str, *, foreign: bool = False) -> AbstractContextManager[object]:
         """``with`` it, a client tries to authenticate, and has failed if that raises :class:`.BadToken`.
 
+        :param foreign: whether a foreign page may have had the client try. Such attempts count apart: it is
+            the page that fails, and its visitor who would be shut out.
         :raises LimitExceeded: if too many attempts from its network have failed, whatever it brings now.
         """
-        return self._attempt(network) if self._rules.failures else _UNLIMITED
+        if not self._rules.failures:
+            return _UNLIMITED
+        return self._attempt(network + _FOREIGN if foreign else network)
 
     @contextmanager
-    def _attempt(self, network: str) -> Iterator[None]:
-        self._may_try(network)
+    def _attempt(self, bucket: str) -> Iterator[None]:
+        self._may_try(bucket)
         try:
             yield
-        except BadToken:
-            self._failed(network)
+        except BadToken as refused:
+            self._failed(bucket, refused.attempts)
             raise
 
-    def _may_try(self, network: str) -> None:
+    def _may_try(self, bucket: str) -> None:
         most = self._rules.failures
         with self._lock:
-            full_in = self._full_at.get(network, -math.inf) - self._clock()
+            full_in = self._full_at.get(bucket, -math.inf) - self._clock()
         wait = full_in - _MINUTE * (most - 1) / most  # until there is one attempt in it
         if wait > _ROUNDING:
             raise self._refusal("failures", math.ceil(wait - _ROUNDING))
 
-    def _failed(self, network: str) -> None:
-        """Take note of an attempt that failed.
+    def _failed(self, bucket: str, attempts: float = 1.0) -> None:
+        """Take note of an attempt that failed, which counts as so many.
 
         Of several at once all may fail that were let in before; the debt that is left, a bucketful at most,
         is paid by time.
@@ -190,21 +196,21 @@ class Limits:
         most = self._rules.failures
         with self._lock:
             now = self._clock()
-            full_at = max(self._full_at.get(network, now), now) + _MINUTE / most
-            self._full_at[network] = min(full_at, now + 2 * _MINUTE)
-            self._full_at.move_to_end(network)
+            full_at = max(self._full_at.get(bucket, now), now) + _MINUTE / most * attempts
+            self._full_at[bucket] = min(full_at, now + 2 * _MINUTE)
+            self._full_at.move_to_end(bucket)
             self._forget(now)
 
     def _forget(self, now: float) -> None:
-        """Forget the networks whose buckets are full again, and the oldest if there are too many.
+        """Forget the buckets that are full again, and the oldest if there are too many.
 
         Needs the lock. There is always one that stays.
         """
         while True:
-            network, full_at = next(iter(self._full_at.items()))
+            bucket, full_at = next(iter(self._full_at.items()))
             if full_at > now and len(self._full_at) <= _MOST_ADDRESSES:
                 return
-            del self._full_at[network]
+            del self._full_at[bucket]
 
     def _refusal(self, name: str, retry_after: int = 5) -> Refused:
         """Count that a limit was hit, and return how to say so."""

@@ -23,6 +23,8 @@ _SECONDS = 30.0
 _BYTES = 16  # 128 bits: nobody guesses one of 10,000 in half a minute
 _MAX_PER_USER = 16
 _MAX = 10_000
+# An unknown one as a failed attempt: nobody finds one by guessing, but any page can make some up.
+_ATTEMPTS = 0.1
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,17 @@ class Tickets:
             self._drop_expired()
             ticket = self._take(_digest(text))
         if ticket is None:
-            raise BadToken("the ticket is unknown, used or expired")
+            raise BadToken("the ticket is unknown, used or expired", attempts=_ATTEMPTS)
         page = None if origin is None else Origin.parse(origin)
         no_page = page is None and origin is not None  # such as null, which is not the same as no Origin
         if no_page or page != ticket.origin or subresource != ticket.subresource:
             raise Forbidden("the ticket was issued for another page or subresource")
         return ticket.grant
+
+    def discard(self, text: str) -> None:
+        """Use a ticket up for nothing, if there is such a one."""
+        with self._lock:
+            self._take(_digest(text))
 
     def _drop_expired(self) -> float:
         """Drop all that is too old, and return the time. Needs the lock.

@@ -23,7 +23,7 @@ from ..exceptions import (
 from ..protocol.client import Client
 from ..protocol.names import is_dns_label, is_dns_subdomain
 from ..protocol.representation import Redirect, Representation
-from ..protocol.request import RequestHead
+from ..protocol.request import OWS, RequestHead
 from ..protocol.response import http_response, refusal_response
 from ..protocol.routing import RouteRules, endpoint_of, file_path, screenshot_route
 from ..protocol.strict_json import parse_json
@@ -176,7 +176,7 @@ def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
     try:
         picture = pictures.picture(head, request.client, request.deadline, request.on_admitted)
     except (VMINotFound, VMINotRunning, VMINoConsole) as refused:
-        accepted = {value.partition(";")[0].strip().lower() for value in head.tokens("accept")}
+        accepted = {value.partition(";")[0].strip(OWS).lower() for value in head.tokens("accept")}
         if _JSON not in accepted:
             raise
         # That there is nothing to see is no error to a page, but browsers log every other status as one.
@@ -237,7 +237,7 @@ def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
 def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, str]]) -> bytes:
     head = request.head
     grant = access.authenticate_bearer(head, request.client, request.deadline)
-    types = [value.partition(";")[0].strip().lower() for value in head.values("content-type")]
+    types = [value.partition(";")[0].strip(OWS).lower() for value in head.values("content-type")]
     if types != [_JSON]:
         raise UnsupportedMediaType("the body must be application/json")
     wanted = _wanted(request.read_body(_MAX_TICKET_BODY))
