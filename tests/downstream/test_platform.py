@@ -39,6 +39,9 @@ class ConsoleTest(ProxyTestCase):
         assert_same_picture(part, part)
         position: tuple[int, int] | None = seen.find_image(part)
         self.assertIsNotNone(position)
+        desktop.assert_text("hello", timeout=30)
+        found: tuple[int, int] = vm.assert_shows(part)
+        vm.assert_same_picture(part, area=(*found, part.width, part.height), allowed=10000)
 
     def test_refused(self) -> None:
         vmi: FakeVMI = self.api.add_vmi("ubuntu", self.namespace, behaviour=Behaviour.busy())

@@ -74,7 +74,7 @@ class ProxyTestCase(LeakTestCase):
                 desktop = self.add_desktop("ubuntu")
                 vm = self.open_console("ubuntu")
                 vm.type("hello")
-                self.assertTrue(desktop.wait_for_text("hello", 10))
+                desktop.assert_text("hello")
 
     A subclass with a ``setUp`` of its own calls this one first. What a test starts by these methods ends with
     it, in the opposite order.

@@ -271,12 +271,13 @@ class FakeKubeVirtAPI(Cluster):
     def wait_for_requests(self, count: int, timeout: float = 10.0) -> list[RecordedRequest]:
         """Wait until that many requests came in all, and return them.
 
-        :raises TimeoutError: if they do not come in time.
+        :raises TimeoutError: if they do not come in time; naming those that did.
         """
-        deadline = Deadline(timeout)
         with self._changed:
-            while len(self.requests) < count:
-                self._changed.wait(deadline.remaining())
+            if not self._changed.wait_for(lambda: len(self.requests) >= count, timeout):
+                came = "".join(f"\n    {request}" for request in self.requests[-10:]) or " none"
+                text = f"{len(self.requests)} of {count} requests came within {timeout:g} s"
+                raise TimeoutError(f"{text}; the last ones:{came}")
             return list(self.requests)
 
     def wait_until_idle(self, timeout: float = 10.0) -> bool:

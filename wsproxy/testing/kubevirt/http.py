@@ -87,6 +87,10 @@ class RecordedRequest:
     at: float = field(default_factory=time.monotonic)
     status: int | None = None
 
+    def __str__(self) -> str:
+        outcome = "no answer" if self.status is None else str(self.status)
+        return f"{self.method} {self.target} -> {outcome}"
+
     def values(self, name: str) -> list[str]:
         """Return the values of every header of that name, whatever its case."""
         return [value for header, value in self.headers if header.lower() == name.lower()]

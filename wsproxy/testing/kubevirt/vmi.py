@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ...runtime.deadline import Deadline
 from ..screen.png import encode_png
 from .backends import Backend
 from .console import FakeConsole
@@ -89,10 +88,11 @@ class FakeVMI:
         :param timeout: seconds.
         :raises TimeoutError: if none starts in time.
         """
-        deadline = Deadline(timeout)
         with self._changed:
-            while len(self.consoles) <= self._waited_for:
-                self._changed.wait(deadline.remaining())
+            if not self._changed.wait_for(lambda: len(self.consoles) > self._waited_for, timeout):
+                where = f"{self.namespace}/{self.name}"
+                before = f"{self._waited_for} before it" if self._waited_for else "nor any before"
+                raise TimeoutError(f"no session with {where} began within {timeout:g} s, {before}")
             self._waited_for += 1
             return self.consoles[self._waited_for - 1]
 

@@ -9,6 +9,7 @@ Errors of a viewer, besides those of :mod:`.console_errors`::
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
@@ -17,7 +18,8 @@ from typing import Protocol, TypeVar
 from ...protocol.rfb import SECURITY_NONE, VERSION_3_8, RFBError, parse_version
 from ...runtime.deadline import Deadline
 from ..screen.canvas import Rectangle
-from ..screen.image import Image
+from ..screen.image import RGB, Area, Image
+from ..screen.picture_asserts import assert_same_picture, assert_shows, assert_shows_colour, colours_of
 from .errors import ABNORMAL, ConsoleClosed, RFBRefused
 from .keysyms import chord, strokes
 from .messages import (
@@ -44,9 +46,12 @@ from .updates import (
 
 __all__ = ["ByteStream", "PictureTimeout", "RFBViewer"]
 
+__unittest = True  # a failed assertion ends at the line of the test
 _CHUNK = 65536
 _MAX_REASON = 65536  # bytes of a refusal's reason; a name is bounded by it as well
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
+
+Directory = str | os.PathLike[str] | None
 
 _Self = TypeVar("_Self", bound="RFBViewer")
 
@@ -58,7 +63,9 @@ class PictureTimeout(TimeoutError):
     """
 
     def __init__(self, seconds: float, image: Image) -> None:
-        super().__init__(f"the screen did not become what was waited for within {seconds:g} s")
+        text = f"the screen did not become what was waited for within {seconds:g} s"
+        size = f"{image.width} x {image.height}"
+        super().__init__(f"{text}; most of its {size} pixels are: {colours_of(image)}")
         self.image = image
 
 
@@ -165,7 +172,7 @@ class RFBViewer:
         return image
 
     def wait_for_change(
-        self, before: Image, *, area: tuple[int, int, int, int] | None = None, timeout: float | None = None
+        self, before: Image, *, area: Area | None = None, timeout: float | None = None
     ) -> Image:
         """Watch the screen until it differs from an earlier picture, and return it; as :meth:`wait_until`.
 
@@ -175,6 +182,76 @@ class RFBViewer:
             return self.wait_until(lambda image: image != before, timeout)
         part = before.crop(*area)
         return self.wait_until(lambda image: image.size != before.size or image.crop(*area) != part, timeout)
+
+    def assert_shows(
+        self, part: Image, *, timeout: float | None = None, save_to: Directory = None
+    ) -> tuple[int, int]:
+        """Assert that the screen has a picture in it, or gets it in time, and return its place; blocks.
+
+        :param timeout: seconds; None for the viewer's.
+        :param save_to: as for :func:`.assert_shows`.
+        :raises AssertionError: if it has not.
+        """
+        __tracebackhide__ = True
+        seen = self._seen(lambda image: image.find_image(part) is not None, timeout)
+        return assert_shows(seen, part, save_to=save_to)
+
+    def assert_shows_colour(
+        self,
+        colour: RGB,
+        *,
+        pixels: int = 1,
+        tolerance: int = 0,
+        timeout: float | None = None,
+        save_to: Directory = None,
+    ) -> Image:
+        """Assert that the screen shows a colour, or does in time, and return the picture; blocks.
+
+        :param pixels: as for :func:`.assert_shows_colour`, as are ``tolerance`` and ``save_to``.
+        :param timeout: seconds; None for the viewer's.
+        :raises AssertionError: naming the colours that there are.
+        """
+        __tracebackhide__ = True
+        seen = self._seen(lambda image: image.count(colour, tolerance=tolerance) >= pixels, timeout)
+        assert_shows_colour(seen, colour, pixels=pixels, tolerance=tolerance, save_to=save_to)
+        return seen
+
+    def assert_same_picture(
+        self,
+        expected: Image,
+        *,
+        area: Area | None = None,
+        tolerance: int = 0,
+        allowed: int = 0,
+        timeout: float | None = None,
+        save_to: Directory = None,
+    ) -> None:
+        """Assert that the screen, or an area of it, is as expected, or becomes so in time; blocks.
+
+        :param area: x, y, width and height of what is compared, in pixels; ``expected`` is of this size.
+        :param tolerance: as for :func:`.assert_same_picture`, as are ``allowed`` and ``save_to``.
+        :param timeout: seconds; None for the viewer's.
+        :raises AssertionError: saying how many pixels differ, and where.
+        """
+        __tracebackhide__ = True
+
+        def part(image: Image) -> Image:
+            return image if area is None else image.crop(*area)
+
+        def same(image: Image) -> bool:
+            seen = part(image)
+            close = seen.size == expected.size
+            return close and seen.differing_pixels(expected, tolerance=tolerance) <= allowed
+
+        seen = part(self._seen(same, timeout))
+        assert_same_picture(seen, expected, tolerance=tolerance, allowed=allowed, save_to=save_to)
+
+    def _seen(self, predicate: Callable[[Image], bool], timeout: float | None) -> Image:
+        """Return the first picture that satisfies a condition, or the last one in time."""
+        try:
+            return self.wait_until(predicate, timeout)
+        except PictureTimeout as late:
+            return late.image
 
     def wait_closed(self, timeout: float | None = None) -> ConsoleClosed:
         """Drop what still comes until the connection ends, and return how it ended; blocks."""

@@ -7,6 +7,7 @@ request and damage of each viewer. No socket is touched while it is held, but to
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -43,16 +44,17 @@ from ..rfb.messages import (
 from .canvas import Rectangle
 from .image import Image
 from .look import LOOKS
+from .picture_asserts import saved
 from .screen import Screen
+from .text_asserts import text_missing
+from .typed_text import typed
 
 __all__ = ["Desktop"]
 
+__unittest = True  # a failed assertion ends at the line of the test
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 _CHUNK = 16384
-_MAX_TEXT = 65536  # characters kept of what was typed
 _MAX_DAMAGE = 24  # more rectangles than these become one
-_BACKSPACE, _TAB, _RETURN, _KEYPAD_ENTER = 0xFF08, 0xFF09, 0xFF0D, 0xFF8D
-_CONTROL = {_TAB: "\t", _RETURN: "\n", _KEYPAD_ENTER: "\n"}
 _BUTTONS = ("left", "middle", "right")
 
 
@@ -180,6 +182,22 @@ class Desktop:
         """Block until a text is part of what was typed, at most ``timeout`` seconds; return whether it is."""
         return self.wait_for(lambda: text in self._text, timeout)
 
+    def assert_text(
+        self, text: str, timeout: float = 10.0, *, save_to: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Assert that a text is part of what was typed, or becomes it within ``timeout`` seconds; blocks.
+
+        :param save_to: an existing directory for ``seen.png``, the screen, if it does not.
+        :raises AssertionError: quoting what was typed, and telling how many look.
+        """
+        __tracebackhide__ = True
+        if self.wait_for_text(text, timeout):
+            return
+        with self._changed:
+            seen, about = self._text, ", ".join(self._status())
+        about += saved(save_to, seen=self.screenshot())
+        raise text_missing(f"{text!r} was not typed", timeout, seen, about)
+
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Block until a condition holds, at most ``timeout`` seconds; return whether it does.
 
@@ -234,7 +252,7 @@ class Desktop:
             return
         with self._changed:
             self._keys += 1
-            self._text = _typed(self._text, keysym)
+            self._text = typed(self._text, keysym)
             self._screen.set_text(self._text)
             self._publish()
 
@@ -268,24 +286,6 @@ class Desktop:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _typed(text: str, keysym: int) -> str:
-    """Return a text after one more key."""
-    if keysym == _BACKSPACE:
-        return text[:-1]
-    return (text + _character(keysym))[-_MAX_TEXT:]
-
-
-def _character(keysym: int) -> str:
-    """Return what an X keysym types: Latin-1 stands for itself, Unicode is offset by 0x01000000."""
-    if 0x20 <= keysym <= 0x7E or 0xA0 <= keysym <= 0xFF:
-        return chr(keysym)
-    if 0x01000100 <= keysym <= 0x0110FFFF:
-        return chr(keysym - 0x01000000)
-    if 0xFFAA <= keysym <= 0xFFB9:  # the keypad's * + , - . / and digits, in the order of ASCII
-        return chr(keysym - 0xFF80)
-    return _CONTROL.get(keysym, "")
 
 
 class _Viewer:

@@ -11,9 +11,11 @@ from types import TracebackType
 from typing import final
 
 from .login_terminal import LoginTerminal
+from .text_asserts import MAX_TEXT, text_missing
 
 __all__ = ["LoginShell"]
 
+__unittest = True  # a failed assertion ends at the line of the test
 _CHUNK = 16384
 
 
@@ -47,6 +49,7 @@ class LoginShell:
         self._changed = threading.Condition()  # guards all below
         self._terminal = LoginTerminal(name, user, password, now)
         self._holder: socket.socket | None = None
+        self._text = ""
         self._closed = False
 
     def __enter__(self) -> LoginShell:
@@ -99,6 +102,35 @@ class LoginShell:
         with self._changed:
             return tuple(self._terminal.commands)
 
+    @property
+    def text(self) -> str:
+        """What the machine has shown at its line, escape sequences too; the last 65,536 characters."""
+        with self._changed:
+            return self._text
+
+    def wait_for_text(self, text: str, timeout: float) -> bool:
+        """Block until the machine has shown a text, at most ``timeout`` seconds; return whether it has."""
+        return self.wait_for(lambda: text in self._text, timeout)
+
+    def assert_text(self, text: str, timeout: float = 10.0) -> None:
+        """Assert that the machine has shown a text, or shows it within ``timeout`` seconds; blocks.
+
+        :raises AssertionError: quoting what it has shown.
+        """
+        __tracebackhide__ = True
+        if not self.wait_for_text(text, timeout):
+            raise text_missing(f"{text!r} was not shown", timeout, self.text, self._state())
+
+    def assert_command(self, command: str, timeout: float = 10.0) -> None:
+        """Assert that a command was typed, or is within ``timeout`` seconds; blocks.
+
+        :raises AssertionError: quoting the commands that were.
+        """
+        __tracebackhide__ = True
+        if not self.wait_for_command(command, timeout):
+            typed = "\n".join(self.commands)
+            raise text_missing(f"{command!r} was not typed at the prompt", timeout, typed, self._state())
+
     def wait_for_command(self, command: str, timeout: float) -> bool:
         """Block until a command was typed, at most ``timeout`` seconds; return whether it was."""
         return self.wait_for(lambda: command in self._terminal.commands, timeout)
@@ -110,6 +142,10 @@ class LoginShell:
         """
         with self._changed:
             return self._changed.wait_for(condition, timeout)
+
+    def _state(self) -> str:
+        user = f"{self.user} is logged in" if self.logged_in else "nobody is logged in"
+        return f"{user}, and {'a client' if self.connected else 'nobody'} holds the line"
 
     # --- the line ---
 
@@ -157,6 +193,7 @@ class LoginShell:
         with self._changed:
             self._check_holds(connection)
             output = self._terminal.output()
+            self._text = (self._text + output.decode())[-MAX_TEXT:]
             self._changed.notify_all()
             return output
 

@@ -6,7 +6,9 @@ import os
 
 from .image import RGB, Image
 
-__all__ = ["assert_same_picture", "assert_shows", "assert_shows_colour"]
+__all__ = ["assert_same_picture", "assert_shows", "assert_shows_colour", "colours_of", "saved"]
+
+__unittest = True  # a failed assertion ends at the line of the test
 
 
 def assert_same_picture(
@@ -24,6 +26,7 @@ def assert_same_picture(
     :param save_to: an existing directory for ``seen.png`` and ``expected.png`` if they are not the same.
     :raises AssertionError: saying how many pixels differ, and where.
     """
+    __tracebackhide__ = True
     if seen.size == expected.size:
         differing = seen.differing_pixels(expected, tolerance=tolerance)
         if differing <= allowed:
@@ -33,7 +36,7 @@ def assert_same_picture(
         text += f"; at most {allowed} may" if allowed else ""
     else:
         text = f"the picture has {_size(seen)} pixels, not {_size(expected)}"
-    raise AssertionError(text + _saved(save_to, seen=seen, expected=expected))
+    raise AssertionError(text + saved(save_to, seen=seen, expected=expected))
 
 
 def assert_shows(
@@ -44,10 +47,11 @@ def assert_shows(
     :param save_to: an existing directory for ``seen.png`` and ``part.png`` if it has not.
     :raises AssertionError: if it has not.
     """
+    __tracebackhide__ = True
     place = seen.find_image(part)
     if place is None:
         text = f"a part of {_size(part)} pixels is nowhere in the picture of {_size(seen)}"
-        raise AssertionError(text + _saved(save_to, seen=seen, part=part))
+        raise AssertionError(text + saved(save_to, seen=seen, part=part))
     return place
 
 
@@ -66,18 +70,27 @@ def assert_shows_colour(
     :param save_to: an existing directory for ``seen.png`` if it does not.
     :raises AssertionError: naming the colours that there are.
     """
+    __tracebackhide__ = True
     found = seen.count(colour, tolerance=tolerance)
     if found < pixels:
-        there = ", ".join(f"{number} of {other}" for other, number in seen.colours())
-        text = f"{found} pixels are {colour}, not {pixels}; most are: {there}"
-        raise AssertionError(text + _saved(save_to, seen=seen))
+        text = f"{found} pixels are {colour}, not {pixels}; most are: {colours_of(seen)}"
+        raise AssertionError(text + saved(save_to, seen=seen))
+
+
+def colours_of(image: Image) -> str:
+    """Return the colours that a picture has most of, for people."""
+    return ", ".join(f"{number} of {colour}" for colour, number in image.colours())
 
 
 def _size(image: Image) -> str:
     return f"{image.width} x {image.height}"
 
 
-def _saved(directory: str | os.PathLike[str] | None, **images: Image) -> str:
+def saved(directory: str | os.PathLike[str] | None, **images: Image) -> str:
+    """Save pictures as NAME.png, unless the directory is None; return the end of a sentence that says so.
+
+    :raises OSError: if they cannot be written.
+    """
     if directory is None:
         return ""
     paths = {os.path.join(directory, f"{name}.png"): image for name, image in images.items()}

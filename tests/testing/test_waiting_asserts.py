@@ -1,0 +1,157 @@
+"""Assertions that wait: those that hold, and what those say that fail."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+
+from wsproxy.testing import Image, LoginShell, PictureTimeout, ProxyTestCase, RawClient, SocketBackend
+
+_SOON = 0.05
+_RED = (255, 0, 0)
+
+
+class WaitingAsserts(ProxyTestCase):
+    tls = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+
+    def failure(self, assertion: Callable[[], object]) -> str:
+        """Return what an assertion says that fails."""
+        with self.assertRaises(AssertionError) as caught:
+            assertion()
+        return str(caught.exception)
+
+    def saved(self) -> Image:
+        return Image.load(self.directory / "seen.png")
+
+
+class DesktopTest(WaitingAsserts):
+    def test_text(self) -> None:
+        """A text that was typed is there; of another the error shows what was typed, and who looks."""
+        desktop = self.add_desktop("ubuntu")
+        self.open_console("ubuntu").type("first\nhalo")
+        desktop.assert_text("halo")
+        text = self.failure(lambda: desktop.assert_text("hello", _SOON, save_to=self.directory))
+        self.assertIn("'hello' was not typed within 0.05 s", text)
+        self.assertIn("\n    | first\n    | halo\n", text)
+        self.assertIn("1 viewer", text)
+        self.assertIn(f"saved as {self.directory}/seen.png", text)
+        self.assertEqual(self.saved(), desktop.screenshot())
+
+    def test_nothing(self) -> None:
+        """Where nothing was typed the error says so, and that nobody looks."""
+        text = self.failure(lambda: self.add_desktop("ubuntu").assert_text("hello", _SOON))
+        self.assertIn("There is no text.", text)
+        self.assertIn("0 viewers", text)
+
+    def test_traceback(self) -> None:
+        """What unittest shows of a failure ends at the line of the test."""
+
+        class Case(unittest.TestCase):
+            def runTest(case) -> None:
+                self.add_desktop("ubuntu").assert_text("hello", 0.0)
+
+        result = unittest.TestResult()
+        Case().run(result)
+        [(_, text)] = result.failures
+        self.assertIn("waiting_asserts", text)
+        self.assertNotIn("desktop.py", text)
+
+
+class LoginShellTest(WaitingAsserts):
+    def setUp(self) -> None:
+        super().setUp()
+        self.shell = LoginShell("ubuntu")
+        self.addCleanup(self.shell.close)
+        self.api.add_vmi("ubuntu", self.namespace, console_backend=SocketBackend(self.shell.serve))
+        url = self.start_proxy(subresources=["console"]).console_url(
+            self.token("ubuntu"), "ubuntu", subresource="console"
+        )
+        self.client = RawClient.open(url)
+        self.addCleanup(self.client.close)
+
+    def test_text(self) -> None:
+        """What the machine showed is there; of another text the error quotes it, escape sequences as text."""
+        self.client.send_frame(2, b"\rstudent\r")
+        self.shell.assert_text("ubuntu login: ")
+        self.shell.assert_text("Password: ")
+        text = self.failure(lambda: self.shell.assert_text("student@ubuntu:~$ ", _SOON))
+        self.assertIn("'student@ubuntu:~$ ' was not shown within 0.05 s", text)
+        self.assertIn("\n    | Password: \n", text)
+        self.assertIn("\n    | [  \\x1b[32mOK", text)
+        self.assertIn("nobody is logged in, and a client holds the line", text)
+
+    def test_command(self) -> None:
+        """A command that was typed is there; of another one the error lists those that were."""
+        self.client.send_frame(2, b"\rstudent\rstudent\rwhoami\r")
+        self.shell.assert_command("whoami")
+        text = self.failure(lambda: self.shell.assert_command("reboot", _SOON))
+        self.assertIn("'reboot' was not typed at the prompt", text)
+        self.assertIn("\n    | whoami\n", text)
+        self.assertIn("student is logged in", text)
+
+
+class ViewerTest(WaitingAsserts):
+    def setUp(self) -> None:
+        super().setUp()
+        self.desktop = self.add_desktop("ubuntu")
+        self.vm = self.open_console("ubuntu")
+
+    def typed(self) -> Image:
+        """Return what the terminal looks like when something was typed."""
+        self.vm.type("hello")
+        self.desktop.assert_text("hello")
+        return self.desktop.screenshot().crop(*self.desktop.terminal_area)
+
+    def test_part(self) -> None:
+        """A picture that comes is waited for; of one that does not the error says so, and where to look."""
+        part = self.typed()
+        self.assertEqual(self.vm.assert_shows(part), self.desktop.terminal_area[:2])
+        absent = Image(2, 1, bytes((255, 0, 0, 0, 255, 0)))
+        text = self.failure(lambda: self.vm.assert_shows(absent, timeout=_SOON, save_to=self.directory))
+        self.assertIn("nowhere in the picture of 640 x 480", text)
+        self.assertEqual(self.saved().size, (640, 480))
+
+    def test_colour(self) -> None:
+        """A colour that there is is found; of another one the error names those that there are."""
+        colour = self.desktop.screenshot().pixel(0, 0)
+        self.assertGreater(self.vm.assert_shows_colour(colour).count(colour), 0)
+        text = self.failure(lambda: self.vm.assert_shows_colour(_RED, pixels=9, timeout=_SOON))
+        self.assertIn("0 pixels are (255, 0, 0), not 9; most are: ", text)
+
+    def test_same(self) -> None:
+        """An area that becomes as expected is waited for; of another the error says what differs."""
+        expected, area = self.typed(), self.desktop.terminal_area
+        self.vm.assert_same_picture(expected, area=area)
+        other = Image(expected.width, expected.height, bytes(3 * expected.width * expected.height))
+        text = self.failure(lambda: self.vm.assert_same_picture(other, area=area, timeout=_SOON))
+        self.assertIn("pixels differ", text)
+
+    def test_timeout(self) -> None:
+        """A condition of the test's own that is not met in time says what there was instead."""
+        with self.assertRaisesRegex(PictureTimeout, "most of its 640 x 480 pixels are: [0-9]+ of "):
+            self.vm.wait_until(lambda image: False, _SOON)
+
+
+class APITest(WaitingAsserts):
+    def test_requests(self) -> None:
+        """Requests that do not come are counted, and those that came are named with their answers."""
+        with self.assertRaisesRegex(TimeoutError, "0 of 1 requests came within 0.05 s; the last ones: none"):
+            self.api.wait_for_requests(1, _SOON)
+        self.add_desktop("ubuntu")
+        self.open_console("ubuntu")
+        with self.assertRaisesRegex(TimeoutError, "1 of 2 .*\n    GET /apis/.*/ubuntu/vnc.* -> 101"):
+            self.api.wait_for_requests(2, _SOON)
+
+    def test_session(self) -> None:
+        """A session that does not begin is named."""
+        vmi = self.api.add_vmi("ubuntu", "lab-2")
+        with self.assertRaisesRegex(TimeoutError, "no session with lab-2/ubuntu began within 0.05 s"):
+            vmi.wait_for_session(_SOON)
