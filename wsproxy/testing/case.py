@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 from unittest import mock
 
+from ..exceptions import VMINotFound
 from ..proxy import WebsocketProxy
 from ..tokens.issue import make_token
 from ..upstream.location import DEFAULT_API_PATH
@@ -19,10 +20,11 @@ from .kubevirt.backends import SocketBackend
 from .kubevirt.certificates import CertificateAuthority
 from .leaks import LeakCheck
 from .rfb.client import RFBClient, viewer_url
+from .rfb.errors import ConsoleRefused
 from .rfb.raw_client import RawClient, client_context
 from .screen.desktop import Desktop
 
-__all__ = ["SECRET", "LeakTestCase", "ProxyTestCase", "proxy_options"]
+__all__ = ["SECRET", "LeakTestCase", "ProxyTestCase", "explain", "proxy_options"]
 
 SECRET = "wsproxy-test-secret-of-32-bytes-and-more"
 """The HMAC secret that :class:`ProxyTestCase` and the fixtures for pytest use."""
@@ -40,6 +42,13 @@ def proxy_options(api: FakeKubeVirtAPI, secret: str) -> dict[str, Any]:
     if api.tls:
         options |= {"sslopt": {"ca_certs": api.ca_file}, "token_file": api.token_file}
     return options
+
+
+def explain(refused: ConsoleRefused, api: FakeKubeVirtAPI) -> None:
+    """Have a refusal of a VMI that is not there say which VMIs the stand-in has."""
+    if refused.slug == VMINotFound.slug:
+        there = ", ".join(f"{vmi.namespace}/{vmi.name}" for vmi in api.vmis)
+        refused.add_hint(f"the stand-in has {there or 'no VMIs'}")
 
 
 class LeakTestCase(unittest.TestCase):
@@ -100,6 +109,7 @@ class ProxyTestCase(LeakTestCase):
         if self.client_tls:
             self.__prepare_client_tls()
         self.api = self.make_api()
+        self.api.namespace = self.namespace
         self.api.start()
         self.addCleanup(self.__stop_api)
 
@@ -173,7 +183,12 @@ class ProxyTestCase(LeakTestCase):
         :raises ConsoleRefused: with the reason, if it is not opened.
         """
         options.setdefault("tls", self.client_context)
-        viewer = RFBClient(proxy or self.console_proxy, token or self.token(vmi), vmi, **options)
+        __tracebackhide__ = True
+        try:
+            viewer = RFBClient(proxy or self.console_proxy, token or self.token(vmi), vmi, **options)
+        except ConsoleRefused as refused:
+            explain(refused, self.api)
+            raise refused.with_traceback(None) from None
         self.addCleanup(viewer.close)
         return viewer
 

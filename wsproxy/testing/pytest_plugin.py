@@ -73,7 +73,7 @@ def fake_kubevirt_api(console_leaks: None) -> Iterator[FakeKubeVirtAPI]:
     """A stand-in for the Kubernetes API with TLS and a bearer token, which serves; add VMIs to it."""
     from .kubevirt.api import FakeKubeVirtAPI
 
-    with FakeKubeVirtAPI() as api:
+    with FakeKubeVirtAPI(namespace=_NAMESPACE) as api:
         yield api
     assert not api.errors, f"the stand-in failed: {api.errors}"
 
@@ -126,14 +126,23 @@ def add_desktop(fake_kubevirt_api: FakeKubeVirtAPI) -> Iterator[AddDesktop]:
 
 
 @pytest.fixture
-def open_console(console_proxy: WebsocketProxy, console_token: ConsoleToken) -> Iterator[OpenConsole]:
+def open_console(
+    fake_kubevirt_api: FakeKubeVirtAPI, console_proxy: WebsocketProxy, console_token: ConsoleToken
+) -> Iterator[OpenConsole]:
     """A function that opens a VMI's console through console_proxy, and returns the RFBClient."""
+    from .case import explain
     from .rfb.client import RFBClient
+    from .rfb.errors import ConsoleRefused
 
     with ExitStack() as viewers:
 
         def connect(vmi: str, token: str | None = None, **options: Any) -> RFBClient:
-            viewer = RFBClient(console_proxy, token or console_token(vmi), vmi, **options)
+            __tracebackhide__ = True
+            try:
+                viewer = RFBClient(console_proxy, token or console_token(vmi), vmi, **options)
+            except ConsoleRefused as refused:
+                explain(refused, fake_kubevirt_api)
+                raise refused.with_traceback(None) from None
             return viewers.enter_context(viewer)
 
         yield connect

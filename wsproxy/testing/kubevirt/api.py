@@ -62,6 +62,7 @@ class FakeKubeVirtAPI(Cluster):
     :param tls: whether to speak TLS.
     :param token: the bearer token; a random one if None.
     :param names: further names in the server's certificate.
+    :param namespace: where VMIs are added to if nobody says where; may be changed later.
     :param socket_buffer: bytes of the kernel's buffers, small ones make back-pressure come early.
     :ivar requests: every request, appended before it is answered.
     :ivar consoles: every session ever, in the order of their start.
@@ -78,9 +79,12 @@ class FakeKubeVirtAPI(Cluster):
         tls: bool = True,
         token: str | None = None,
         names: tuple[str, ...] = (),
+        namespace: str = "default",
         socket_buffer: int | None = None,
     ) -> None:
-        super().__init__(token if token is not None else _random_token(), demand_token=tls)
+        super().__init__(
+            token if token is not None else _random_token(), demand_token=tls, namespace=namespace
+        )
         self.tls = tls
         self.requests: list[RecordedRequest] = []
         self.consoles: list[FakeConsole] = []

@@ -68,6 +68,7 @@ class Cluster:
 
     :ivar token: the bearer token that is accepted.
     :ivar old_token: another one that is accepted, None for none.
+    :ivar namespace: where VMIs are added to and removed from if nobody says where.
     :ivar behaviour: how requests are mistreated, unless their VMI has a behaviour of its own.
     :ivar kubevirt_version: what KubeVirt says its version is; before 1.7 it throws out whoever has the
         display when a screenshot is taken.
@@ -75,10 +76,11 @@ class Cluster:
     :ivar down: answer 503 to everything, as without virt-api.
     """
 
-    def __init__(self, token: str, *, demand_token: bool) -> None:
+    def __init__(self, token: str, *, demand_token: bool, namespace: str) -> None:
         self.token = token
         self.old_token: str | None = None
         self.behaviour: Behaviour | None = None
+        self.namespace = namespace
         self.kubevirt_version = "v1.7.0"
         self.forbid = False
         self.down = False
@@ -91,7 +93,7 @@ class Cluster:
     def add_vmi(
         self,
         name: str,
-        namespace: str = "default",
+        namespace: str | None = None,
         *,
         backend: Backend | None = None,
         console_backend: Backend | None = None,
@@ -103,6 +105,7 @@ class Cluster:
     ) -> FakeVMI:
         """Add a VMI, or replace the one of that name; its sessions go on then.
 
+        :param namespace: :attr:`namespace` if None.
         :param backend: what serves its sessions; :class:`Echo` if None.
         :param console_backend: what serves its serial console, if that is something else.
         :param screen: returns its screen as the bytes of a PNG file, for each screenshot; it may block.
@@ -110,7 +113,7 @@ class Cluster:
         """
         vmi = FakeVMI(
             name,
-            namespace,
+            namespace or self.namespace,
             backend or Echo(),
             self._changed,
             console_backend=console_backend,
@@ -121,17 +124,24 @@ class Cluster:
             behaviour=behaviour,
         )
         with self._changed:
-            self._vmis[namespace, name] = vmi
+            self._vmis[vmi.namespace, name] = vmi
         return vmi
 
-    def remove_vmi(self, name: str, namespace: str = "default") -> None:
+    def remove_vmi(self, name: str, namespace: str | None = None) -> None:
         """Remove a VMI and drop its sessions; later requests for it get 404.
 
+        :param namespace: :attr:`namespace` if None.
         :raises KeyError: if there is none of that name.
         """
         with self._changed:
-            vmi = self._vmis.pop((namespace, name))
+            vmi = self._vmis.pop((namespace or self.namespace, name))
         vmi.drop_sessions()
+
+    @property
+    def vmis(self) -> list[FakeVMI]:
+        """The VMIs that there are, in the order in which they were added."""
+        with self._changed:
+            return list(self._vmis.values())
 
     def decide(self, request: RecordedRequest, body: bytes) -> tuple[FakeVMI | None, Answer | Upgrade]:
         """Return the VMI that a request names, if it exists, and what the request deserves."""

@@ -96,7 +96,7 @@ def _upgrade(
                 enable_multithread=False,
             )
     except websocket.WebSocketBadStatusException as exc:
-        raise UpgradeRefused(exc.status_code, exc.resp_headers or {}, exc.resp_body or b"") from exc
+        raise UpgradeRefused(exc.status_code, exc.resp_headers or {}, exc.resp_body or b"") from None
     except websocket.WebSocketTimeoutException as exc:
         raise TimeoutError("the opening handshake took too long") from exc
     except websocket.WebSocketException as exc:

@@ -5,10 +5,14 @@ The errors are those of :mod:`.console_errors` and :mod:`.rfb_viewer`.
 
 from __future__ import annotations
 
+import base64
+import json
 import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, final
+from urllib.parse import urlsplit
 
+from ...exceptions import VMINotFound
 from ...net.addresses import host_and_port
 from ...proxy import WebsocketProxy
 from ..kubevirt.websocket_stream import WebSocketStream, open_websocket
@@ -76,14 +80,14 @@ class RFBClient(RFBViewer):
     ) -> None:
         context = client_context(ca_file) if ca_file is not None else tls
         url = viewer_url(console, token, vmi, context is not None)
-        self._open(url, timeout, header=header, origin=origin, subprotocols=subprotocols, tls=context)
+        __tracebackhide__ = True
         try:
-            self.handshake()
-        except RFBRefused as refused:
-            raise self._with_close(refused) from None
-        except BaseException:
-            self.close()
-            raise
+            self._open(url, timeout, header=header, origin=origin, subprotocols=subprotocols, tls=context)
+            self._shake_hands()
+        except ConsoleRefused as refused:
+            if refused.slug == VMINotFound.slug and (namespace := _namespace_of(url)):
+                refused.add_hint(f"the token is for the namespace {namespace}")
+            raise refused.with_traceback(None) from None  # whose end is the line of the test
 
     @classmethod
     def connect(
@@ -107,6 +111,15 @@ class RFBClient(RFBViewer):
     def _open(self, url: str, timeout: float, **options: Any) -> None:
         super().__init__(WebSocketStream(open_websocket(url, timeout, **options), timeout), timeout)
 
+    def _shake_hands(self) -> None:
+        try:
+            self.handshake()
+        except RFBRefused as refused:
+            raise self._with_close(refused) from None
+        except BaseException:
+            self.close()
+            raise
+
     def close(self, code: int = 1000) -> None:
         """Send Close with a code, wait for the answer, and end the connection.
 
@@ -123,6 +136,18 @@ class RFBClient(RFBViewer):
             return refused
         finally:
             self.close()
+
+
+def _namespace_of(url: str) -> str | None:
+    """Return the namespace that the token in a URL is for; None if nothing is one with the default claims."""
+    for part in urlsplit(url).path.split("/"):
+        try:
+            payload = part.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return str(claims["lab_instance"]["namespace_name"])
+        except (IndexError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def viewer_url(

@@ -56,6 +56,10 @@ class ConsoleRefused(ConnectionError):
         self.slug = slug
         self.message = message
 
+    def add_hint(self, hint: str) -> None:
+        """Append to the text of the exception, in parentheses, what may explain it."""
+        self.args = (f"{self.args[0]} ({hint})",)
+
 
 class UpgradeRefused(ConsoleRefused):
     """The server answered the opening handshake with a status other than 101.

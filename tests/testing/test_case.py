@@ -1,0 +1,60 @@
+"""What ProxyTestCase does for a suite: one namespace, and refusals that say what a test needs to know."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable
+
+from wsproxy.testing import ConsoleRefused, FakeKubeVirtAPI, ProxyTestCase, RFBClient
+
+
+class NamespaceTest(ProxyTestCase):
+    namespace = "lab-7"
+    tls = False
+
+    def test_one(self) -> None:
+        """A VMI that is added without a namespace is in the one that tokens are for; so is one that is removed."""
+        vmi = self.api.add_vmi("ubuntu")
+        self.assertEqual(vmi.namespace, "lab-7")
+        desktop = self.add_desktop("debian")
+        self.open_console("debian")
+        self.assertEqual(desktop.viewers, 1)
+        self.api.remove_vmi("ubuntu")
+        self.assertEqual([vmi.name for vmi in self.api.vmis], ["debian"])
+
+    def test_stand_in(self) -> None:
+        """A stand-in of one's own has the namespace that it is told, or Kubernetes' own."""
+        self.assertEqual(FakeKubeVirtAPI(namespace="a").add_vmi("ubuntu").namespace, "a")
+        self.assertEqual(FakeKubeVirtAPI().add_vmi("ubuntu").namespace, "default")
+
+    def test_refusal(self) -> None:
+        """A VMI that is not found is refused with the namespace of the token, and with what there is."""
+        self.api.add_vmi("ubuntu", "lab-8")
+        with self.assertRaises(ConsoleRefused) as refused:
+            RFBClient(self.console_proxy, self.token("ubuntu"), "ubuntu")
+        self.assertEqual(refused.exception.slug, "vmi-not-found")
+        self.assertIn("(the token is for the namespace lab-7)", str(refused.exception))
+        with self.assertRaisesRegex(ConsoleRefused, r"lab-7\) \(the stand-in has lab-8/ubuntu\)"):
+            self.open_console("ubuntu")
+        self.api.remove_vmi("ubuntu", "lab-8")
+        with self.assertRaisesRegex(ConsoleRefused, "the stand-in has no VMIs"):
+            self.open_console("ubuntu", origin="http://a.example")
+
+    def test_traceback(self) -> None:
+        """The traceback of a refusal begins at the line of the test, and has nothing of what we stand on."""
+        ways: tuple[Callable[[], object], ...] = (
+            lambda: self.open_console("ubuntu"),
+            lambda: RFBClient(self.console_proxy, self.token("ubuntu"), "ubuntu"),
+        )
+        for open_console in ways:
+            with self.subTest(), self.assertRaises(ConsoleRefused) as refused:
+                open_console()
+            error = refused.exception
+            self.assertIsNone(error.__cause__)
+            self.assertTrue(error.__suppress_context__)
+            result = unittest.TestResult()
+            unittest.FunctionTestCase(open_console).run(result)
+            [(_, text)] = result.errors
+            self.assertEqual(text.count("  File "), 2, text)  # of the test, and the method that it called
+            self.assertIn("test_case.py", text.splitlines()[1])
+            self.assertEqual(text.count("Traceback"), 1)
