@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from collections.abc import Callable
 
-from wsproxy.testing import ConsoleRefused, FakeKubeVirtAPI, ProxyTestCase, RFBClient
+from wsproxy.testing import ConsoleRefused, Desktop, FakeKubeVirtAPI, ProxyTestCase, RFBClient
 
 
 class NamespaceTest(ProxyTestCase):
@@ -13,7 +13,7 @@ class NamespaceTest(ProxyTestCase):
     tls = False
 
     def test_one(self) -> None:
-        """A VMI that is added without a namespace is in the one that tokens are for; so is one that is removed."""
+        """A VMI that is added without a namespace is in the one that tokens are for; and gone from there."""
         vmi = self.api.add_vmi("ubuntu")
         self.assertEqual(vmi.namespace, "lab-7")
         desktop = self.add_desktop("debian")
@@ -21,6 +21,19 @@ class NamespaceTest(ProxyTestCase):
         self.assertEqual(desktop.viewers, 1)
         self.api.remove_vmi("ubuntu")
         self.assertEqual([vmi.name for vmi in self.api.vmis], ["debian"])
+
+    def test_desktop(self) -> None:
+        """A desktop leads to its VMI, which may be made to misbehave; one that none shows says so."""
+        desktop = self.add_desktop("ubuntu")
+        self.assertIs(desktop.vmi, self.api.vmis[0])
+        self.open_console("ubuntu")
+        self.assertEqual(desktop.vmi.wait_for_session().name, "ubuntu")
+        desktop.vmi.phase = "Scheduled"
+        with self.assertRaises(ConsoleRefused) as refused:
+            self.open_console("ubuntu")
+        self.assertEqual(refused.exception.slug, "vmi-not-running")
+        with self.assertRaisesRegex(LookupError, r"no VMI shows the desktop spare: api\.add_desktop"):
+            Desktop("spare").vmi  # noqa: B018
 
     def test_stand_in(self) -> None:
         """A stand-in of one's own has the namespace that it is told, or Kubernetes' own."""

@@ -16,7 +16,6 @@ from ..proxy import WebsocketProxy
 from ..tokens.issue import make_token
 from ..upstream.location import DEFAULT_API_PATH
 from .kubevirt.api import FakeKubeVirtAPI
-from .kubevirt.backends import SocketBackend
 from .kubevirt.certificates import CertificateAuthority
 from .leaks import LeakCheck
 from .rfb.client import RFBClient, viewer_url
@@ -157,19 +156,14 @@ class ProxyTestCase(LeakTestCase):
         return self.start_proxy()
 
     def add_desktop(self, vmi: str, namespace: str | None = None, **options: Any) -> Desktop:
-        """Add a VMI to the stand-in that shows a small desktop, and return the desktop.
+        """Add a VMI to the stand-in that shows a small desktop, and return the desktop; it has the VMI.
 
         :param namespace: by default the test's.
         :param options: further arguments of :class:`Desktop`: ``facts``, ``size``, ...
         """
         desktop = Desktop(vmi, **options)
         self.addCleanup(desktop.close)
-        self.api.add_vmi(
-            vmi,
-            namespace or self.namespace,
-            backend=SocketBackend(desktop.serve),
-            screen=lambda: desktop.screenshot().to_png(),
-        )
+        self.api.add_desktop(desktop, namespace=namespace)
         return desktop
 
     def open_console(

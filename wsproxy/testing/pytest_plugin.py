@@ -112,14 +112,13 @@ def console_token() -> ConsoleToken:
 @pytest.fixture
 def add_desktop(fake_kubevirt_api: FakeKubeVirtAPI) -> Iterator[AddDesktop]:
     """A function that adds a VMI which shows a Desktop to fake_kubevirt_api, and returns the Desktop."""
-    from .kubevirt.backends import SocketBackend
     from .screen.desktop import Desktop
 
     with ExitStack() as desktops:
 
         def add(vmi: str, namespace: str = _NAMESPACE, **options: Any) -> Desktop:
             desktop = desktops.enter_context(Desktop(vmi, **options))
-            fake_kubevirt_api.add_vmi(vmi, namespace, backend=SocketBackend(desktop.serve))
+            fake_kubevirt_api.add_desktop(desktop, namespace=namespace)
             return desktop
 
         yield add

@@ -6,10 +6,10 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
-from .backends import Backend, Echo
+from .backends import Backend, Echo, SocketBackend
 from .http import (
     Answer,
     Behaviour,
@@ -20,6 +20,9 @@ from .http import (
     upgrade_fault,
 )
 from .vmi import FakeVMI, vmi_not_found
+
+if TYPE_CHECKING:
+    from ..screen.desktop import Desktop
 
 __all__ = ["Cluster", "Upgrade"]
 
@@ -125,6 +128,19 @@ class Cluster:
         )
         with self._changed:
             self._vmis[vmi.namespace, name] = vmi
+        return vmi
+
+    def add_desktop(
+        self, desktop: Desktop, name: str | None = None, namespace: str | None = None, **options: Any
+    ) -> FakeVMI:
+        """Add a VMI that shows a desktop, and whose pictures are of it; return it, as ``desktop.vmi`` does.
+
+        :param name: the desktop's if None.
+        :param options: further arguments of :meth:`add_vmi`.
+        """
+        options.setdefault("screen", lambda: desktop.screenshot().to_png())
+        vmi = self.add_vmi(name or desktop.name, namespace, backend=SocketBackend(desktop.serve), **options)
+        desktop._vmi = vmi
         return vmi
 
     def remove_vmi(self, name: str, namespace: str | None = None) -> None:

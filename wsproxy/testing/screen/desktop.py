@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import datetime
 from time import monotonic
 from types import MappingProxyType, TracebackType
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from ...protocol.rfb import (
     VERSION_3_8,
@@ -45,9 +45,12 @@ from .canvas import Rectangle
 from .image import Image
 from .look import LOOKS
 from .picture_asserts import saved
-from .screen import Screen
+from .screen import Screen, status_line
 from .text_asserts import text_missing
 from .typed_text import typed
+
+if TYPE_CHECKING:
+    from ..kubevirt.vmi import FakeVMI
 
 __all__ = ["Desktop"]
 
@@ -55,7 +58,6 @@ __unittest = True  # a failed assertion ends at the line of the test
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 _CHUNK = 16384
 _MAX_DAMAGE = 24  # more rectangles than these become one
-_BUTTONS = ("left", "middle", "right")
 
 
 @final
@@ -87,6 +89,7 @@ class Desktop:
     ) -> None:
         self.name = name
         self.size = size
+        self._vmi: FakeVMI | None = None
         self._now = now
         self._max_viewers = max_viewers
         self._changed = threading.Condition()  # guards all below, and each viewer's request and damage
@@ -135,6 +138,13 @@ class Desktop:
             self._changed.notify_all()
 
     # --- for tests ---
+
+    @property
+    def vmi(self) -> FakeVMI:
+        """The VMI that :meth:`.FakeKubeVirtAPI.add_desktop` has let show it; LookupError if none does."""
+        if self._vmi is None:
+            raise LookupError(f"no VMI shows the desktop {self.name}: api.add_desktop(desktop) adds one")
+        return self._vmi
 
     @property
     def text(self) -> str:
@@ -278,14 +288,7 @@ class Desktop:
         self._changed.notify_all()
 
     def _status(self) -> tuple[str, str]:
-        x, y = self._pointer
-        names = [name for bit, name in enumerate(_BUTTONS) if self._buttons >> bit & 1]
-        left = " ".join((f"pointer {x},{y}", *names))
-        return left, f"{_count(len(self._viewers), 'viewer')}  {_count(self._keys, 'key')}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+        return status_line(self._pointer, self._buttons, len(self._viewers), self._keys)
 
 
 class _Viewer:

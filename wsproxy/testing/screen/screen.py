@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from .canvas import TEXT_HEIGHT, TEXT_WIDTH, Canvas, Colour, Rectangle
 from .look import FRAMES_PER_SECOND, LOOKS, Look
 
-__all__ = ["Screen"]
+__all__ = ["Screen", "status_line"]
 
+_BUTTONS = ("left", "middle", "right")
 _BAR, _BAR_TEXT = (20, 24, 34), (236, 239, 244)
 _CARD, _CARD_KEY, _CARD_VALUE = (245, 243, 236), (122, 118, 108), (40, 44, 56)
 _TITLE, _TITLE_TEXT = (58, 64, 82), (214, 219, 230)
@@ -57,6 +58,21 @@ _ARROW = """\
 #    #++#
      #++#
       ##""".splitlines()
+
+
+def status_line(pointer: tuple[int, int], buttons: int, viewers: int, keys: int) -> tuple[str, str]:
+    """Return the two ends of the status line.
+
+    :param buttons: those of the pointer that are down, as bits.
+    :param keys: how many were pressed.
+    """
+    names = [name for bit, name in enumerate(_BUTTONS) if buttons >> bit & 1]
+    left = " ".join((f"pointer {pointer[0]},{pointer[1]}", *names))
+    return left, f"{_count(viewers, 'viewer')}  {_count(keys, 'key')}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 class Screen:
