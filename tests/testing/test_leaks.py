@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from unittest import mock
 
@@ -68,6 +70,81 @@ class LeakCheckTest(unittest.TestCase):
         self.assertNotEqual(threading.excepthook, self.hooks)
         self.check.stop()
         self.assertEqual(threading.excepthook, self.hooks)
+
+
+class AllowedTest(unittest.TestCase):
+    def setUp(self) -> None:
+        patcher = mock.patch.object(
+            leaks, "_SETTLE_SECONDS", 0.1
+        )  # what is left does not end before it is told
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def check(self, *allowed: str) -> LeakCheck:
+        check = LeakCheck(allowed)
+        self.addCleanup(check.stop)
+        return check
+
+    def message(self, check: LeakCheck) -> str:
+        with self.assertRaises(AssertionError) as failure:
+            check.check("allowed_leaks = {}")
+        return str(failure.exception)
+
+    def test_thread_pool(self) -> None:
+        """Threads of a pool are a leak, whose message says how to allow it; then they are none."""
+        strict, lenient = self.check(), self.check("ThreadPoolExecutor-*")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int).result()
+            text = self.message(strict)
+            self.assertRegex(text, "thread left: ThreadPoolExecutor-[0-9]+_0\n")
+            self.assertIn("""allowed_leaks = ('ThreadPoolExecutor-*_*',)""", text)
+            self.check("ThreadPoolExecutor-*_*").check()
+            lenient.check()
+        strict.check()
+
+    def test_asyncio(self) -> None:
+        """An event loop that is open is a leak, with its executor; both go by the name of asyncio."""
+        strict, lenient = self.check(), self.check("asyncio*")
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(loop.run_in_executor(None, int))
+            self.assertEqual(
+                strict.faults(),
+                [
+                    "socket left: asyncio event loop",
+                    "socket left: asyncio event loop",
+                    "thread left: asyncio_0",
+                ],
+            )
+            self.assertIn("allowed_leaks = ('asyncio event loop', 'asyncio_*')", self.message(strict))
+            lenient.check()
+            with socket.create_server(("127.0.0.1", 0)):  # something else is not allowed by that
+                self.assertIn("socket left: ('127.0.0.1', ", self.message(lenient))
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+        strict.check()
+
+    def test_connection(self) -> None:
+        """A connection is allowed by where it leads to, as the message of the leak has it."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            check = self.check()
+            with socket.create_connection(server.getsockname()) as client:
+                pattern = f"* to {server.getsockname()}"
+                self.assertIn(f"allowed_leaks = {(pattern,)}", self.message(check))
+                check._allowed = (pattern,)
+                check.check()
+                self.assertGreater(client.fileno(), 0)
+
+    def test_exception(self) -> None:
+        """An exception in a thread is not to be allowed, and no pattern is offered for it."""
+        check = self.check("*")
+        thread = threading.Thread(target=lambda: 1 / 0, name="unlucky")
+        thread.start()
+        thread.join()
+        text = self.message(check)
+        self.assertIn("exception in a thread: unlucky", text)
+        self.assertNotIn("allowed_leaks", text)
 
 
 def run(case: unittest.TestCase) -> unittest.TestResult:

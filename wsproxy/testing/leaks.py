@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
+from fnmatch import fnmatchcase
+from glob import escape
 
 from ..runtime.deadline import Deadline
 
 __all__ = ["LeakCheck"]
 
+__unittest = True  # a failed assertion ends at the line of the test
 _SETTLE_SECONDS = 5.0
 
 
@@ -23,9 +28,14 @@ class LeakCheck:
     Other tests must not run in the same process meanwhile. In Python's development mode (``-X dev``), in
     which garbage is collected for each, the first one exempts all that exists by then (:func:`gc.freeze`):
     otherwise that would be looked through again and again, which took longer than the tests.
+
+    :param allowed: what the program under test keeps on purpose: patterns (:mod:`fnmatch`) of threads' names,
+        and of what is told of sockets. ``"ThreadPoolExecutor-*"`` is a pool's threads; ``"asyncio*"`` is
+        the default executor of asyncio, and the sockets of an event loop that is not closed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._allowed = tuple(allowed)
         if sys.flags.dev_mode and not gc.get_freeze_count():
             gc.collect()
             gc.freeze()
@@ -47,24 +57,70 @@ class LeakCheck:
         threading.excepthook, sys.unraisablehook = self._hooks
 
     def faults(self) -> list[str]:
-        """Return what is left, one line each; none if nothing is.
+        """Return what is left and not allowed, one line each; none if nothing is.
 
         A thread that is about to end is waited for: five seconds for all of them. In Python's development
         mode (``-X dev``) garbage is collected first, so that what a finalizer complains about counts here.
         """
         deadline = Deadline(_SETTLE_SECONDS)
-        for thread in set(threading.enumerate()) - self._threads:
+        for thread in self._threads_left():
             with suppress(TimeoutError):
                 thread.join(deadline.remaining())
         # Collecting takes longer than most tests, so it is done where it can make a difference.
         if sys.flags.dev_mode or self._sockets_left():
             gc.collect()
-        faults = [f"thread left: {thread.name}" for thread in set(threading.enumerate()) - self._threads]
-        faults += [f"socket left: {_ends(descriptor)}" for descriptor in self._sockets_left()]
+        left = self._left()
+        faults = [f"{kind} left: {name}" for kind, names in left.items() for name in names]
         return sorted(faults) + [f"exception in a thread: {error}" for error in self._errors]
+
+    def check(self, setting: str = "LeakCheck(allowed={})") -> None:
+        """Assert that there are no :meth:`faults`.
+
+        :param setting: how a test says what is allowed, for the message; the braces stand for a tuple.
+        :raises AssertionError: naming them, and saying how to allow what the program keeps on purpose.
+        """
+        __tracebackhide__ = True
+        if not (faults := self.faults()):
+            return
+        text = "\n".join(["the test left something behind:", *(f"    {fault}" for fault in faults)])
+        patterns = sorted({_pattern(name) for names in self._left().values() for name in names})
+        if patterns:
+            how = setting.format(tuple(patterns))
+            text += f"\nEnd it in the test, or allow it if your program keeps it: {how}"
+        raise AssertionError(text)
+
+    def _left(self) -> dict[str, list[str]]:
+        """Return the names of what is left, by kind."""
+        loops = _event_loop_sockets() if (sockets := self._sockets_left()) else set()
+        ends = ["asyncio event loop" if one in loops else _ends(one) for one in sockets]
+        threads = [thread.name for thread in self._threads_left()]
+        return {"thread": threads, "socket": [name for name in ends if not self._is_allowed(name)]}
+
+    def _threads_left(self) -> list[threading.Thread]:
+        left = set(threading.enumerate()) - self._threads
+        return [thread for thread in left if not self._is_allowed(thread.name)]
 
     def _sockets_left(self) -> list[int]:
         return [descriptor for inode, descriptor in _open_sockets().items() if inode not in self._sockets]
+
+    def _is_allowed(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self._allowed)
+
+
+def _pattern(name: str) -> str:
+    """Return a pattern for what is called so in another run: numbers differ then, and our end of a socket."""
+    own, to, peer = name.partition(" to ")
+    return f"*{to}{escape(peer)}" if to else re.sub("[0-9]+", "*", escape(own))
+
+
+def _event_loop_sockets() -> set[int]:
+    """Return the descriptors by which the event loops of asyncio wake themselves."""
+    kind = getattr(sys.modules.get("asyncio"), "BaseEventLoop", None)
+    if kind is None:
+        return set()
+    loops = [one for one in gc.get_objects() if issubclass(type(one), kind) and not one.is_closed()]
+    ends = [getattr(loop, name, None) for loop in loops for name in ("_ssock", "_csock")]
+    return {end.fileno() for end in ends if isinstance(end, socket.socket)}
 
 
 def _open_sockets() -> dict[str, int]:

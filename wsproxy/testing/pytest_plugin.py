@@ -5,7 +5,7 @@ Every run of pytest imports this module, whatever it tests; so each fixture impo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,7 @@ __all__ = [
     "ConsoleToken",
     "OpenConsole",
     "add_desktop",
+    "console_allowed_leaks",
     "console_leaks",
     "console_proxy",
     "console_proxy_settings",
@@ -55,17 +56,22 @@ class OpenConsole(Protocol):
 
 
 @pytest.fixture
-def console_leaks() -> Iterator[None]:
+def console_allowed_leaks() -> Sequence[str]:
+    """What a test may leave, see LeakCheck: ``("ThreadPoolExecutor-*", "asyncio*")``. Redefine it."""
+    return ()
+
+
+@pytest.fixture
+def console_leaks(console_allowed_leaks: Sequence[str]) -> Iterator[None]:
     """Fails a test with consoles that leaves threads or sockets. Redefine it, empty, to switch that off."""
     from .leaks import LeakCheck
 
-    check = LeakCheck()
+    check = LeakCheck(console_allowed_leaks)
     try:
         yield
-        faults = check.faults()
+        check.check("let the fixture console_allowed_leaks return {}")
     finally:
         check.stop()
-    assert not faults, "\n".join(faults)
 
 
 @pytest.fixture
