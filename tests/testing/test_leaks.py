@@ -10,15 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from unittest import mock
 
-from wsproxy import ConfigError
+from wsproxy import ConfigError, WebsocketProxy
+from wsproxy.runtime import threads
 from wsproxy.testing import (
+    SECRET,
     ConsoleClosed,
     FakeKubeVirtAPI,
     LeakCheck,
     LeakTestCase,
     ProxyTestCase,
+    RawClient,
     Script,
     leaks,
+    make_token,
+    proxy_options,
 )
 
 
@@ -70,6 +75,43 @@ class LeakCheckTest(unittest.TestCase):
         self.assertNotEqual(threading.excepthook, self.hooks)
         self.check.stop()
         self.assertEqual(threading.excepthook, self.hooks)
+
+
+class SharedProxyTest(unittest.TestCase):
+    def test_idle_threads(self) -> None:
+        """What an older proxy keeps for its next client is neither left nor waited for."""
+        with (
+            mock.patch.object(threads, "_IDLE_SECONDS", 60.0),
+            FakeKubeVirtAPI() as api,
+            WebsocketProxy(**proxy_options(api, SECRET)).run_in_thread("127.0.0.1", 0) as proxy,
+        ):
+            api.add_vmi("ubuntu", "lab-1")
+            url = proxy.console_url(make_token(SECRET, namespace="lab-1", vmis=["ubuntu"]), "ubuntu")
+            check = LeakCheck()
+            self.addCleanup(check.stop)
+            with RawClient.open(url) as client:
+                client.send_close(1000)
+                client.recv_close()
+            self.assertEqual(check.faults(), [])
+            self.assertTrue(any(thread.name == "wsproxy-idle" for thread in threading.enumerate()))
+        self.assertEqual(check.faults(), [])
+
+    def test_other_idle_threads(self) -> None:
+        """An idle thread is left if its pool is the test's own, or if it outlives the pool."""
+        own, older = LeakCheck(), threads.ThreadPool(self)
+        self.addCleanup(own.stop)
+        other = LeakCheck()
+        self.addCleanup(other.stop)
+        done = threading.Event()
+        older.run("job", done.set)
+        self.assertTrue(done.wait(10))
+        with mock.patch.object(leaks, "_SETTLE_SECONDS", 0.3):
+            self.assertEqual(own.faults(), ["thread left: wsproxy-idle"])
+            self.assertEqual(other.faults(), [])
+            with mock.patch.object(older, "_stopping", True):
+                self.assertEqual(other.faults(), ["thread left: wsproxy-idle"])
+        older.stop(10)
+        self.assertEqual(own.faults(), [])
 
 
 class AllowedTest(unittest.TestCase):

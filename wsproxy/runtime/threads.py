@@ -7,10 +7,12 @@ import queue
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
-__all__ = ["ThreadPool", "current_owner", "replaced_by", "start_thread", "working_for"]
+__all__ = ["ThreadPool", "current_owner", "replaced_by", "start_thread", "thread_pools", "working_for"]
 
 STACK_SIZE = 512 * 1024
 """Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.protocol.strict_json`."""
@@ -23,6 +25,15 @@ _MAX_IDLE = 8
 _lock = threading.RLock()
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _current = threading.local()
+
+
+_pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()  # guarded by _lock
+
+
+def thread_pools() -> list[ThreadPool]:
+    """Return the pools of this process that somebody still has."""
+    with _lock:
+        return list(_pools)
 
 
 def current_owner() -> object | None:
@@ -78,6 +89,13 @@ def start_thread(name: str, target: Callable[[], None], owner: object) -> thread
 _Job = tuple[str, Callable[[], None]]
 
 
+class _IdleThread(NamedTuple):
+    """One that waits for a job, and where it is put."""
+
+    thread: threading.Thread
+    jobs: queue.SimpleQueue[_Job | None]
+
+
 class ThreadPool:
     """Threads that are used again: to start one for each connection would be a fifth of an opening's cost.
 
@@ -90,9 +108,17 @@ class ThreadPool:
         self._owner = owner
         # Guards the attributes below.
         self._lock = threading.Lock()
-        self._idle: list[queue.SimpleQueue[_Job | None]] = []  # of each idle thread, the latest one last
+        self._idle: list[_IdleThread] = []  # the latest one last
         self._threads: set[threading.Thread] = set()
         self._stopping = False
+        with _lock:
+            _pools.add(self)
+
+    @property
+    def idle_threads(self) -> set[threading.Thread]:
+        """The threads that wait for the next job, none once it is stopped. Any thread; does not block."""
+        with self._lock:
+            return set() if self._stopping else {idle.thread for idle in self._idle}
 
     def run(self, name: str, target: Callable[[], None]) -> None:
         """Have a thread run ``target``, named ``name`` meanwhile. Any thread; does not block.
@@ -101,7 +127,7 @@ class ThreadPool:
         """
         with self._lock:
             idle = self._idle.pop() if self._idle else None
-        jobs: queue.SimpleQueue[_Job | None] = idle or queue.SimpleQueue()
+        jobs: queue.SimpleQueue[_Job | None] = idle.jobs if idle else queue.SimpleQueue()
         jobs.put((name, target))
         if idle is None:
             start_thread(name, lambda: self._work(jobs), self._owner)
@@ -110,8 +136,8 @@ class ThreadPool:
         """End the idle threads, and the others when they are done; wait at most ``timeout`` seconds."""
         with self._lock:
             self._stopping = True
-            for jobs in self._idle:
-                jobs.put(None)
+            for idle in self._idle:
+                idle.jobs.put(None)
             self._idle.clear()
             threads = list(self._threads)
         until = time.monotonic() + timeout
@@ -139,13 +165,14 @@ class ThreadPool:
         with self._lock:
             if self._stopping or len(self._idle) >= _MAX_IDLE:
                 return None
-            self._idle.append(jobs)
+            idle = _IdleThread(threading.current_thread(), jobs)
+            self._idle.append(idle)
         try:
             return jobs.get(timeout=_IDLE_SECONDS)
         except queue.Empty:
             pass
         with self._lock:
-            if jobs in self._idle:
-                self._idle.remove(jobs)
+            if idle in self._idle:
+                self._idle.remove(idle)
                 return None
         return jobs.get()  # which was put, or is about to be

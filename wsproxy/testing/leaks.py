@@ -8,17 +8,19 @@ import re
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Iterable
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from glob import escape
 
 from ..runtime.deadline import Deadline
+from ..runtime.threads import thread_pools
 
 __all__ = ["LeakCheck"]
 
 __unittest = True  # a failed assertion ends at the line of the test
 _SETTLE_SECONDS = 5.0
+_LOOK_AGAIN = 0.02  # seconds: a thread may become idle in place of ending
 
 
 class LeakCheck:
@@ -28,6 +30,9 @@ class LeakCheck:
     Other tests must not run in the same process meanwhile. In Python's development mode (``-X dev``), in
     which garbage is collected for each, the first one exempts all that exists by then (:func:`gc.freeze`):
     otherwise that would be looked through again and again, which took longer than the tests.
+
+    What an older proxy keeps for its next client is no leak, and is not waited for: one proxy may serve all
+    tests of a class.
 
     :param allowed: what the program under test keeps on purpose: patterns (:mod:`fnmatch`) of threads' names,
         and of what is told of sockets. ``"ThreadPoolExecutor-*"`` is a pool's threads; ``"asyncio*"`` is
@@ -43,6 +48,7 @@ class LeakCheck:
         self._hooks = threading.excepthook, sys.unraisablehook
         threading.excepthook = self._thread_died
         sys.unraisablehook = self._raised
+        self._pools = weakref.WeakSet(thread_pools())
         self._threads = set(threading.enumerate())
         self._sockets = _open_sockets()
 
@@ -63,14 +69,12 @@ class LeakCheck:
         mode (``-X dev``) garbage is collected first, so that what a finalizer complains about counts here.
         """
         deadline = Deadline(_SETTLE_SECONDS)
-        for thread in self._threads_left():
-            with suppress(TimeoutError):
-                thread.join(deadline.remaining())
+        while (left := self._threads_left()) and not deadline.passed:
+            left[0].join(_LOOK_AGAIN)
         # Collecting takes longer than most tests, so it is done where it can make a difference.
         if sys.flags.dev_mode or self._sockets_left():
             gc.collect()
-        left = self._left()
-        faults = [f"{kind} left: {name}" for kind, names in left.items() for name in names]
+        faults = [f"{kind} left: {name}" for kind, names in self._left().items() for name in names]
         return sorted(faults) + [f"exception in a thread: {error}" for error in self._errors]
 
     def check(self, setting: str = "LeakCheck(allowed={})") -> None:
@@ -97,7 +101,9 @@ class LeakCheck:
         return {"thread": threads, "socket": [name for name in ends if not self._is_allowed(name)]}
 
     def _threads_left(self) -> list[threading.Thread]:
-        left = set(threading.enumerate()) - self._threads
+        # A proxy from before has threads for clients that come, which end when none does.
+        waiting = {thread for pool in self._pools for thread in pool.idle_threads}
+        left = set(threading.enumerate()) - self._threads - waiting
         return [thread for thread in left if not self._is_allowed(thread.name)]
 
     def _sockets_left(self) -> list[int]:
