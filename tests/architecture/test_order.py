@@ -11,6 +11,7 @@ from .sources import PACKAGE, Source, sources
 ORDER = (
     "exceptions",
     "version",
+    "kinds",
     "protocol",
     "runtime",
     "net",
@@ -38,6 +39,7 @@ ORDER = (
 NO_IO = (
     "exceptions",
     "version",
+    "kinds",
     "protocol/",
     "access/control",
     "access/credentials",

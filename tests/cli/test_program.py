@@ -112,13 +112,13 @@ class Serve(LeakTestCase):
         self.assertEqual(err, "")
 
     def test_address_is_taken(self) -> None:
-        """A port that is taken is one line on stderr and exit status 1."""
+        """A port that is taken is one line on stderr that names it, and exit status 1."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             with program(env={**_DEV, "PORT": port}) as process:
                 out, err = process.communicate(timeout=_TIMEOUT)
         self.assertEqual((process.returncode, out), (1, ""))
-        self.assertRegex(err, rf"\Awsproxy: cannot listen on 127\.0\.0\.1 port {port}: .*in use.*\n\Z")
+        self.assertRegex(err, rf"\Awsproxy: cannot listen on 127\.0\.0\.1:{port}: [^:]*in use\n\Z")
 
     def test_faults(self) -> None:
         """Faulty settings are listed on stderr, all at once, with exit status 2."""

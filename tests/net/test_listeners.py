@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
 import stat
 import sys
@@ -14,8 +15,10 @@ import threading
 import unittest
 from unittest import mock
 
+from wsproxy.exceptions import ConfigError
 from wsproxy.net.listeners import Listener, address_text, listen
 from wsproxy.testing.case import LeakTestCase
+from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 
 _TIMEOUT = 20.0
 
@@ -224,6 +227,120 @@ class HandOver(ListenersTestCase):
             self.assertEqual(listener.withdraw(), 0.0)
         with mock.patch("sys.platform", "darwin"):
             self.assertEqual(listener.withdraw(), 0.0)
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+class Everywhere(ListenersTestCase):
+    """Every address that there is: "::", and no host at all."""
+
+    def assert_is_reached(self, listener: Listener, host: str) -> None:
+        port = listener.getsockname()[1]
+        with socket.create_connection((host, port), timeout=_TIMEOUT):
+            listener.settimeout(_TIMEOUT)
+            listener.accept()[0].close()
+
+    @unittest.skipUnless(has_ipv6(), "this machine has no IPv6")
+    def test_both_families(self) -> None:
+        """Clients come by IPv4 and by IPv6; one address of a family is that one."""
+        for host in ("::", "", None):
+            listener = listen(host, 0)
+            self.addCleanup(listener.close)
+            self.assertEqual(listener.address[0], "::")
+            for client in ("127.0.0.1", "::1"):
+                with self.subTest(host=host, client=client):
+                    self.assert_is_reached(listener, client)
+        self.assertEqual(self.listen("0.0.0.0").address[0], "0.0.0.0")
+        self.assertTrue(self.listen("::1").getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+
+    def test_no_ipv6(self) -> None:
+        """Where the system has no IPv6, that leaves IPv4."""
+        real = Listener.__init__
+
+        def without_ipv6(sock: Listener, family: int = -1, *more: int) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            real(sock, family, *more)
+
+        def without_addresses(sock: Listener, address: tuple[str, ...]) -> None:
+            if ":" in address[0]:
+                raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+            socket.socket.bind(sock, address)
+
+        for name, replaced in (("__init__", without_ipv6), ("bind", without_addresses)):
+            with self.subTest(name), mock.patch.object(Listener, name, replaced):
+                listener = listen("::", 0)
+                self.addCleanup(listener.close)
+                self.assertEqual(listener.address[0], "0.0.0.0")
+                self.assert_is_reached(listener, "127.0.0.1")
+                with self.assertRaises(OSError):
+                    listen("::1", 0)  # an address that was meant is not replaced
+
+    def test_taken(self) -> None:
+        """Another error than a lack of IPv6 does not lead elsewhere: the port is somebody else's."""
+        for family, host in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+            if family == socket.AF_INET or has_ipv6():
+                with socket.create_server((host, 0), family=family) as taken:
+                    port = taken.getsockname()[1]
+                    with self.subTest(host), self.assertRaises(OSError) as caught:
+                        listen("::", port)
+                    self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
+                    self.assertIn(f"cannot listen on [::]:{port}: ", str(caught.exception))
+
+
+class Errors(ListenersTestCase):
+    """Errors say which address it is that cannot be listened on."""
+
+    def assert_tells(self, host: str, port: int, where: str) -> OSError:
+        with self.assertRaises(OSError) as caught:
+            listen(host, port)
+        self.assertRegex(caught.exception.strerror or "", rf"\Acannot listen on {re.escape(where)}: .")
+        return caught.exception
+
+    def test_taken(self) -> None:
+        """A port that is taken, by IPv4 or IPv6."""
+        for host in ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",):
+            port = self.listen(host).getsockname()[1]
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self.assertEqual(self.assert_tells(host, port, where).errno, errno.EADDRINUSE)
+
+    def test_paths(self) -> None:
+        """A path that is taken, and one that cannot be made; the kind of error stays."""
+        self.listen()
+        self.assertEqual(
+            self.assert_tells(f"unix:{self.path}", 0, f"unix:{self.path}").errno, errno.EADDRINUSE
+        )
+        missing = f"unix:{self.directory}/missing/socket"
+        self.assertIsInstance(self.assert_tells(missing, 0, missing), FileNotFoundError)
+
+    def test_others(self) -> None:
+        """A foreign address, names that lead nowhere or are none, and descriptors."""
+        self.assertEqual(self.assert_tells("192.0.2.1", 80, "192.0.2.1:80").errno, errno.EADDRNOTAVAIL)
+        failure = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        with mock.patch("socket.getaddrinfo", side_effect=failure):
+            self.assertIsInstance(self.assert_tells("nowhere", 80, "nowhere:80"), socket.gaierror)
+        self.assert_tells(64 * "a", 80, f"{64 * 'a'}:80")
+        self.assert_tells("fd:999999", 0, "fd:999999")
+
+    def test_no_such_port(self) -> None:
+        """A port that does not exist is refused, and none is made of it."""
+        for port in (70000, 65536, -1):
+            with self.subTest(port=port), self.assertRaisesRegex(ConfigError, f"^port is {port}; "):
+                listen("127.0.0.1", port)
+
+    def test_double_of_the_api(self) -> None:
+        """The stand-in for the API says it in the same way."""
+        port = self.listen("127.0.0.1").getsockname()[1]
+        with self.assertRaisesRegex(OSError, f"cannot listen on 127.0.0.1:{port}: "):
+            FakeKubeVirtAPI(port=port).start()
+        with self.assertRaisesRegex(ConfigError, "^port is 70000; "):
+            FakeKubeVirtAPI(port=70000).start()
 
 
 class Inherited(ListenersTestCase):

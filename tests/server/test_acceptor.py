@@ -54,7 +54,9 @@ class ExhaustedSocket(Listener):
 class ServerTestCase(LeakTestCase):
     """Makes servers in front of nothing: only their HTTP endpoint answers."""
 
-    def server(self, host: str = "127.0.0.1", *, shared: bool = False, **options: Any) -> ConsoleServer:
+    def server(
+        self, host: str | None = "127.0.0.1", *, shared: bool = False, **options: Any
+    ) -> ConsoleServer:
         """Make a server that listens and does not accept yet."""
         config = Config(
             remote_url="ws://127.0.0.1:9",
@@ -67,7 +69,7 @@ class ServerTestCase(LeakTestCase):
         self.addCleanup(server.stop)
         return server
 
-    def started(self, host: str = "127.0.0.1", **options: Any) -> ConsoleServer:
+    def started(self, host: str | None = "127.0.0.1", **options: Any) -> ConsoleServer:
         server = self.server(host, **options)
         server.start()
         return server
@@ -120,12 +122,19 @@ class Addresses(ServerTestCase):
         self.assert_answers(server.address)
 
     def test_all_of_ipv4(self) -> None:
-        """``0.0.0.0`` and the empty host, as in the original, are every IPv4 address."""
-        for host in ("0.0.0.0", ""):
+        """``0.0.0.0`` is every IPv4 address."""
+        server = self.started("0.0.0.0")
+        self.assertEqual(server.address[0], "0.0.0.0")
+        self.assert_answers(("127.0.0.1", server.address[1]))
+
+    @unittest.skipUnless(_has_ipv6(), "this machine has no IPv6")
+    def test_no_host(self) -> None:
+        """No host, as in the original, is every address of both families."""
+        for host in ("", None):
             with self.subTest(host=host):
                 server = self.started(host)
-                self.assertEqual(server.address[0], "0.0.0.0")
-                self.assert_answers(("127.0.0.1", server.address[1]))
+                for address in ("127.0.0.1", "::1"):
+                    self.assert_answers((address, server.address[1]))
 
     def test_name(self) -> None:
         """A name is resolved."""

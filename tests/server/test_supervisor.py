@@ -397,7 +397,7 @@ os.fork, supervisor.work = counted, signalled"""
         with python(*_PROGRAM, env=self.environment() | {"PORT": port}) as process:
             output, _ = process.communicate(timeout=_TIMEOUT)
         self.assertEqual(process.returncode, 1)
-        self.assertRegex(output, rf"\Awsproxy: cannot listen on 127\.0\.0\.1 port {port}: .*\n\Z")
+        self.assertRegex(output, rf"\Awsproxy: cannot listen on 127\.0\.0\.1:{port}: .*\n\Z")
 
 
 class Settings(LeakTestCase):

@@ -56,7 +56,7 @@ def run_demo(port: int, *, novnc: str | None, xterm: str | None, browser: bool) 
         with _prepared(**page) as demo:
             demo.proxy.run(_HOST, port, on_ready=lambda proxy: _invite(demo, browser=browser))
     except OSError as exc:
-        print(f"wsproxy demo: {exc}; is port {port} taken? --port 0 takes any", file=sys.stderr)
+        print(f"wsproxy demo: {exc.strerror or exc}; --port 0 takes any free port", file=sys.stderr)
         return 1
     return 0
 

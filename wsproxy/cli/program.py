@@ -74,8 +74,7 @@ def _serve(options: argparse.Namespace) -> int:
             notifier=notifier,
         )
     except OSError as exc:
-        where = config.listen or f"{config.host} port {config.port}"
-        print(f"wsproxy: cannot listen on {where}: {exc}", file=sys.stderr)
+        print(f"wsproxy: {exc if exc.filename else exc.strerror or exc}", file=sys.stderr)
         return 1
     return 0
 

@@ -12,10 +12,22 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from ..exceptions import ConfigError
+from ..kinds import collect, setting_value
 from .addresses import ListenAddress, host_and_port
 
-__all__ = ["BACKLOG", "FD", "UNIX", "Listener", "address_text", "listen", "listen_for_operator"]
+__all__ = [
+    "BACKLOG",
+    "FD",
+    "UNIX",
+    "Listener",
+    "address_text",
+    "listen",
+    "listen_for_operator",
+    "naming_address",
+]
 
 UNIX, FD = "unix:", "fd:"
 """How a host begins that is a path, or the number of a descriptor."""
@@ -23,6 +35,9 @@ UNIX, FD = "unix:", "fd:"
 BACKLOG = 4096
 """How many clients the kernel queues until they are accepted."""
 
+_FAULT = "cannot listen on"
+_ANYWHERE = "::"
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # switched off in the kernel, or for all interfaces
 _UNIX_MODE, _OPERATOR_MODE = 0o660, 0o600
 _HAND_OVER_SECONDS = 0.2  # more than a handshake takes that is under way
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; not in the socket module
@@ -113,45 +128,38 @@ class Listener(socket.socket):
 
 
 def address_text(host: str, port: int) -> str:
-    """Return an address as it is written: ``HOST:PORT``, or ``unix:PATH``."""
-    return host if host.startswith(UNIX) else host_and_port(host, port)
+    """Return an address as it is written: ``HOST:PORT``, ``unix:PATH`` or ``fd:NUMBER``."""
+    return host if host.startswith((UNIX, FD)) else host_and_port(host, port)
 
 
-def listen(host: str, port: int, *, reuse_port: bool = False, mode: int = _UNIX_MODE) -> Listener:
+def listen(
+    host: str | None, port: int, *, reuse_port: bool = False, mode: int = _UNIX_MODE, fault: str = _FAULT
+) -> Listener:
     """Return a socket that listens; the caller closes it. Resolves a name, and blocks for nothing else.
 
-    :param host: a name or address; "" for every IPv4 address, "::" for every address of both families;
-        ``unix:PATH``; or ``fd:NUMBER`` for a listening socket that this process was started with.
+    :param host: a name or address; "::", "" and None for every address of both families, or of IPv4 where the
+        system has no IPv6; ``unix:PATH``; or ``fd:NUMBER`` for a listening socket that this process was
+        started with.
     :param port: TCP port, 0 for any free one.
     :param reuse_port: let other sockets listen at the same address, if they say so, too (SO_REUSEPORT); at a
         path, take the place of whoever listens there.
     :param mode: permissions of the path. A stale socket is replaced; a live one, and any other file, is not.
-    :raises OSError: if the address cannot be bound, or the descriptor is no listening socket.
+    :param fault: how an error begins; the address follows.
+    :raises ConfigError: if a parameter is of the wrong type, or there is no such port.
+    :raises OSError: if the address cannot be bound, or the descriptor is no listening socket; the text says
+        which.
     """
-    if host.startswith(FD):
-        return _inherited(int(host.removeprefix(FD)))
-    if host.startswith(UNIX):
-        listener = Listener(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _closed_on_error(listener):
-            listener.bind_path(host.removeprefix(UNIX), mode, reuse_port)
-        return listener
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    # With "" the system may list IPv6 first; the original meant IPv4 there.
-    family, address = next(
-        (family, address)
-        for family, _, _, _, address in found
-        if host or family == socket.AF_INET or len(found) == 1
-    )
-    listener = Listener(family, socket.SOCK_STREAM)
-    with _closed_on_error(listener):
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    return listener
+    host, port = _checked(host, port, reuse_port)
+    with naming_address(host, port, fault):
+        if host.startswith(FD):
+            return _inherited(int(host.removeprefix(FD)))
+        if host.startswith(UNIX):
+            return _at_path(host.removeprefix(UNIX), mode, reuse_port)
+        if host == _ANYWHERE:
+            return _anywhere(port, reuse_port)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return _at_address(family, address, reuse_port)
 
 
 def listen_for_operator(address: ListenAddress, *, reuse_port: bool = False) -> Listener:
@@ -160,10 +168,69 @@ def listen_for_operator(address: ListenAddress, *, reuse_port: bool = False) -> 
     :raises OSError: if the address cannot be bound; its text says what it was for.
     """
     host = UNIX + address.path if address.path else address.host
+    fault = "the operator's listener"
+    return listen(host, address.port, reuse_port=reuse_port, mode=_OPERATOR_MODE, fault=fault)
+
+
+@contextmanager
+def naming_address(host: str, port: int, fault: str = _FAULT) -> Iterator[None]:
+    """Have an error tell which address cannot be listened on: what the system says does not.
+
+    :raises OSError: with the number of the error, as a :class:`socket.gaierror` if it was one.
+    """
     try:
-        return listen(host, address.port, reuse_port=reuse_port, mode=_OPERATOR_MODE)
+        yield
+    except (OSError, ValueError) as exc:  # the latter for what cannot be a host's name
+        kind = socket.gaierror if isinstance(exc, socket.gaierror) else OSError
+        number = getattr(exc, "errno", None) or errno.EINVAL
+        reason = getattr(exc, "strerror", None) or exc
+        raise kind(number, f"{fault} {address_text(host, port)}: {reason}") from exc
+
+
+def _checked(host: object, port: object, reuse_port: object) -> tuple[str, int]:
+    """Return host and port; a host that stands for every address is :data:`_ANYWHERE`.
+
+    :raises ConfigError: listing every fault.
+    """
+    faults: list[str] = []
+    text = collect(faults, lambda: setting_value("AnyText | None", "host", host))
+    number = collect(faults, lambda: setting_value("Port", "port", port))
+    collect(faults, lambda: setting_value("bool", "reuse_port", reuse_port))
+    if text and text.startswith(FD) and not text.removeprefix(FD).isdigit():
+        faults.append(f"host is {text!r}; a descriptor is fd:NUMBER")
+    if faults:
+        raise ConfigError(faults)
+    return text or _ANYWHERE, number or 0
+
+
+def _at_path(path: str, mode: int, replace: bool) -> Listener:
+    listener = Listener(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _closed_on_error(listener):
+        listener.bind_path(path, mode, replace)
+    return listener
+
+
+def _anywhere(port: int, reuse_port: bool) -> Listener:
+    """Listen at every address that there is."""
+    try:
+        return _at_address(socket.AF_INET6, (_ANYWHERE, port), reuse_port)
     except OSError as exc:
-        raise OSError(exc.errno, f"the operator's listener {address}: {exc.strerror or exc}") from exc
+        if exc.errno not in _NO_IPV6:
+            raise
+    return _at_address(socket.AF_INET, ("0.0.0.0", port), reuse_port)
+
+
+def _at_address(family: int, address: tuple[Any, ...], reuse_port: bool) -> Listener:
+    listener = Listener(family, socket.SOCK_STREAM)
+    with _closed_on_error(listener):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != _ANYWHERE)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    return listener
 
 
 def _inherited(descriptor: int) -> Listener:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ...kinds import setting_value
+from ...net.listeners import naming_address
 from ...net.sockets import tune
 from ...runtime.deadline import Deadline
 from .console import Wire
@@ -27,7 +29,8 @@ class ConnectionServer:
         its own; both are closed after it.
     :param fail: is given what ``serve`` raises.
     :param socket_buffer: bytes of the kernel's buffers for each direction of a connection.
-    :raises OSError: if it cannot listen.
+    :raises ConfigError: if there is no such port.
+    :raises OSError: if it cannot listen; the text says where.
     """
 
     def __init__(
@@ -132,6 +135,12 @@ class ConnectionServer:
 
 
 def _listen(host: str, port: int, socket_buffer: int | None) -> socket.socket:
+    port = setting_value("Port", "port", port)
+    with naming_address(host, port):
+        return _bound(host, port, socket_buffer)
+
+
+def _bound(host: str, port: int, socket_buffer: int | None) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
