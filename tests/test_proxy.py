@@ -126,6 +126,51 @@ class Settings(LeakTestCase):
         ):
             self.assertEqual(sum(word in fault for fault in error.faults), 1, error.faults)
 
+    def test_types(self) -> None:
+        """Settings of the wrong type are faults that name them, as for Config."""
+        settings: tuple[dict[str, Any], ...] = (
+            {"namespaces": []},
+            {"issuer": ()},
+            {"audience": iter([])},
+            {"allow_origin": b"https://lab.example"},
+            {"allow_eternal_tokens": "false"},
+            {"tickets": 1},
+            {"token_file": None},
+            {"max_sessions": "5"},
+            {"sslopt": "ca_certs"},
+            {"credentials": {"path": True}},
+        )
+        for wrong in settings:
+            with self.subTest(wrong=wrong), self.assertRaisesRegex(ConfigError, f"^{next(iter(wrong))} "):
+                dev_proxy(**wrong)
+        for hook in ("authorize", "on_open", "on_close"):
+            for nothing in (False, "", "print"):
+                with self.assertRaisesRegex(ConfigError, f"^{hook} must be a function$"):
+                    dev_proxy(**{hook: nothing})
+
+    def test_single_text(self) -> None:
+        """One text where a list is meant is a list of that one."""
+        config = dev_proxy(namespaces="lab", audience="wsproxy-prod", subresources="console").config
+        self.assertEqual((config.namespaces, config.audience), (("lab",), ("wsproxy-prod",)))
+        self.assertEqual(config.routes.enabled, {"vnc", "console"})
+
+    def test_iterators(self) -> None:
+        """What can be read once only is read once."""
+        config = dev_proxy(namespaces=(name for name in ("a", "b")), issuer={"y", "x"}).config
+        self.assertEqual((config.namespaces, config.issuer), (("a", "b"), ("x", "y")))
+        self.assertEqual(config.access_rules.namespaces, ("a", "b"))
+
+    def test_mode_of_the_original(self) -> None:
+        """What strtobool returns is a mode, as in the original; text is none."""
+        modes: tuple[Any, ...] = (0, 1)
+        for mode in modes:
+            url = "ws://localhost:8001" if mode else "wss://localhost:8001"
+            self.assertIs(WebsocketProxy(url, DEFAULT_API_PATH, mode, SECRET).local_dev_mode, bool(mode))
+        wrong: tuple[Any, ...] = ("false", "", None, 2, -1)
+        for mode in wrong:
+            with self.subTest(mode=mode), self.assertRaisesRegex(ConfigError, "^local_dev_mode must be"):
+                WebsocketProxy("ws://localhost:8001", DEFAULT_API_PATH, mode, SECRET)
+
     def test_no_silent_downgrade(self) -> None:
         """In-cluster with ``ws://`` is a fault, and so is dev mode with ``wss://``."""
         for url, dev in (("ws://10.96.0.1:443", False), ("wss://10.96.0.1:443", True)):
@@ -186,6 +231,38 @@ class Life(LeakTestCase):
                 self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
             with proxy.run_in_thread("127.0.0.1", 0):
                 self.assertTrue(answers(proxy.address))
+
+    def test_bind_error_names_the_address(self) -> None:
+        """The error says which address is taken, and is the system's otherwise."""
+        with dev_proxy().run_in_thread("127.0.0.1", 0) as first:
+            host, port = first.address
+            with self.assertRaises(OSError) as caught:
+                dev_proxy().run_in_thread(host, port)
+        text = f"cannot listen on {host}:{port}: {os.strerror(errno.EADDRINUSE)}"
+        self.assertEqual(str(caught.exception), f"[Errno {errno.EADDRINUSE}] {text}")
+
+    def test_no_such_address(self) -> None:
+        """What is no host, no port or no flag is a fault; a port that is too large is no smaller one."""
+        proxy = dev_proxy()
+        wrong: tuple[tuple[str, Any], ...] = (
+            *(("port", port) for port in (70000, 65536, -1, True, None, 5.0, "x", "-1", "70000", b"5")),
+            *(("host", host) for host in (5, b"127.0.0.1", True, ["127.0.0.1"], "fd:x")),
+            *(("reuse_port", flag) for flag in ("false", 0, None)),
+        )
+        for name, value in wrong:
+            given: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "reuse_port": False, name: value}
+            for start in (proxy.run_in_thread, proxy.run):
+                with self.subTest(name=name, value=value), self.assertRaisesRegex(ConfigError, f"^{name} "):
+                    start(**given)
+        with self.assertRaises(ConfigError) as caught:
+            proxy.run_in_thread(5, 70000)  # type: ignore[arg-type]
+        self.assertEqual(len(caught.exception.faults), 2)
+
+    def test_port_as_text(self) -> None:
+        """Digits are a port, as in the original."""
+        port: Any = "0"
+        with dev_proxy().run_in_thread("127.0.0.1", port) as proxy:
+            self.assertTrue(answers(proxy.address))
 
     def test_not_running(self) -> None:
         """Before a start and after a stop there is no address, and stopping does nothing."""

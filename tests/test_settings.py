@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.test_config import SECRET, config
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
-from wsproxy.settings import SETTINGS, config_from_env, config_from_mapping
+from wsproxy.settings import SETTINGS, config_from_env, config_from_mapping, without_service_links
 from wsproxy.upstream.location import UpstreamURL
 
 IN_CLUSTER = {
@@ -240,23 +240,19 @@ class FromEnvTest(SettingsCase):
                 (fault,) = self.faults(IN_CLUSTER | {name: "1"})
                 self.assertIn(name, fault)
 
-    def test_variables_that_kubernetes_injects(self) -> None:
-        """What Kubernetes injects for a Service named wsproxy is no fault and no setting."""
-        injected = {
-            "WSPROXY_PORT": "tcp://10.96.0.7:5001",
-            "WSPROXY_PORT_5001_TCP": "tcp://10.96.0.7:5001",
-            "WSPROXY_PORT_5001_TCP_ADDR": "10.96.0.7",
-            "WSPROXY_SERVICE_HOST": "10.96.0.7",
-            "WSPROXY_SERVICE_PORT": "5001",
-            "WSPROXY_SERVICE_PORT_HTTP": "5001",
-        }
-        self.assertEqual(config_from_env(IN_CLUSTER | injected), config())
-        self.assertFalse(injected.keys() & {setting.env for setting in SETTINGS})
+    def test_setting_that_is_meant(self) -> None:
+        """A misspelt setting is told what may be meant; one like no other, where the settings are listed."""
+        for name, meant in (
+            ("WSPROXY_CAFILE", "is WSPROXY_CA_FILE meant?"),
+            ("WSPROXY_TICKET", "is WSPROXY_TICKETS meant?"),
+            ("WSPROXY_PORT", "is PORT meant?"),
+            ("WSPROXY_SECRET_KEY", "is SECRET_KEY meant?"),
+            ("WSPROXY_X", "see wsproxy serve --help"),
+        ):
+            self.assertEqual(self.faults(IN_CLUSTER | {name: "5001"}), (f"{name} is not a setting; {meant}",))
 
-    def test_no_setting_uses_an_injected_name(self) -> None:
-        """No setting has a name that Kubernetes may inject, and no two share a name or a flag."""
-        for setting in SETTINGS:
-            self.assertFalse(setting.env.startswith(("WSPROXY_PORT", "WSPROXY_SERVICE_")), setting.env)
+    def test_names(self) -> None:
+        """No two settings share a name or a flag."""
         self.assertEqual(len({setting.env for setting in SETTINGS}), len(SETTINGS))
         self.assertEqual(len({setting.flag for setting in SETTINGS}), len(SETTINGS))
 
@@ -347,6 +343,133 @@ class SettingTest(unittest.TestCase):
             self.assertTrue(setting.help, setting.env)
             self.assertLess(len(setting.help), 80, setting.env)
         self.assertIsNone(next(setting.default for setting in SETTINGS if setting.env == "SECRET_KEY"))
+
+
+def service_links(
+    name: str, address: str, *ports: tuple[str, int, str], brackets: bool = True
+) -> dict[str, str]:
+    """Return what a kubelet puts into the environment of each pod for a Service of its namespace.
+
+    :param name: of the Service.
+    :param address: the Service's cluster IP.
+    :param ports: name ("" for none), number and protocol of each.
+    :param brackets: whether an IPv6 address has them in URLs; old kubelets leave them out.
+    """
+    prefix = name.upper().replace("-", "_")
+    host = f"[{address}]" if ":" in address and brackets else address
+    first = ports[0]
+    found = {
+        f"{prefix}_SERVICE_HOST": address,
+        f"{prefix}_SERVICE_PORT": str(first[1]),
+        f"{prefix}_PORT": f"{first[2].lower()}://{host}:{first[1]}",
+    }
+    for port_name, number, protocol in ports:
+        if port_name:
+            found[f"{prefix}_SERVICE_PORT_{port_name.upper().replace('-', '_')}"] = str(number)
+        link = f"{prefix}_PORT_{number}_{protocol}"
+        found |= {
+            link: f"{protocol.lower()}://{host}:{number}",
+            f"{link}_PROTO": protocol.lower(),
+            f"{link}_PORT": str(number),
+            f"{link}_ADDR": address,
+        }
+    return found
+
+
+class ServiceLinks(SettingsCase):
+    """Variables that Kubernetes injects: any Service called wsproxy, or wsproxy-something, makes some."""
+
+    def test_table(self) -> None:
+        """What a kubelet makes of a Service called wsproxy, written out."""
+        links = service_links("wsproxy", "10.96.0.7", ("http", 80, "TCP"), ("tls-8443", 8443, "TCP"))
+        self.assertEqual(
+            links,
+            {
+                "WSPROXY_SERVICE_HOST": "10.96.0.7",
+                "WSPROXY_SERVICE_PORT": "80",
+                "WSPROXY_SERVICE_PORT_HTTP": "80",
+                "WSPROXY_SERVICE_PORT_TLS_8443": "8443",
+                "WSPROXY_PORT": "tcp://10.96.0.7:80",
+                "WSPROXY_PORT_80_TCP": "tcp://10.96.0.7:80",
+                "WSPROXY_PORT_80_TCP_PROTO": "tcp",
+                "WSPROXY_PORT_80_TCP_PORT": "80",
+                "WSPROXY_PORT_80_TCP_ADDR": "10.96.0.7",
+                "WSPROXY_PORT_8443_TCP": "tcp://10.96.0.7:8443",
+                "WSPROXY_PORT_8443_TCP_PROTO": "tcp",
+                "WSPROXY_PORT_8443_TCP_PORT": "8443",
+                "WSPROXY_PORT_8443_TCP_ADDR": "10.96.0.7",
+            },
+        )
+
+    def test_services(self) -> None:
+        """No Service of any name keeps a pod from starting, or sets anything."""
+        names = (
+            "wsproxy",
+            "wsproxy-metrics",
+            "wsproxy-admin",
+            "wsproxy-port",
+            "wsproxy-service",
+            "wsproxy-service-port",
+            "wsproxy-reuse",  # WSPROXY_REUSE_PORT is a setting, too
+            "wsproxy-max-frame",
+            "wsproxy-2",
+        )
+        ports = (("", 9100, "TCP"),), (("metrics", 1, "TCP"), ("8083", 65535, "UDP"), ("x-1", 5, "SCTP"))
+        for name in names:
+            for given in ports:
+                for address in ("10.96.0.7", "fd00:10:96::7"):
+                    for brackets in (True, False):
+                        links = service_links(name, address, *given, brackets=brackets)
+                        with self.subTest(name=name, address=address):
+                            self.assertEqual(config_from_env(IN_CLUSTER | links), config())
+                            self.assertEqual(without_service_links(links), {})
+
+    def test_setting_of_such_a_name(self) -> None:
+        """A setting whose name a Service may have, too, is told from it by its value."""
+        link = {"WSPROXY_REUSE_PORT": "tcp://10.96.0.7:80"}
+        self.assertFalse(config_from_env(IN_CLUSTER | link).reuse_port)
+        self.assertTrue(config_from_env(IN_CLUSTER | {"WSPROXY_REUSE_PORT": "true"}).reuse_port)
+        (fault,) = self.faults(IN_CLUSTER | {"WSPROXY_REUSE_PORT": "tcp"})
+        self.assertIn("WSPROXY_REUSE_PORT is 'tcp'", fault)
+        (fault,) = self.faults(IN_CLUSTER, {"WSPROXY_REUSE_PORT": "tcp://10.96.0.7:80"})
+        self.assertIn("WSPROXY_REUSE_PORT is 'tcp://10.96.0.7:80'", fault)
+
+    def test_misspelt_settings(self) -> None:
+        """What only looks like one of these, by its name or by its value, is a misspelt setting."""
+        for name, value in (
+            ("WSPROXY_PORT", "5001"),
+            ("WSPROXY_METRICS_PORT", "9100"),
+            ("WSPROXY_METRICS_PORT", "http://10.96.0.7:9100"),
+            ("WSPROXY_METRICS_PORT", "tcp://metrics:9100"),
+            ("WSPROXY_PORT_5001_TCP", "true"),
+            ("WSPROXY_PORT_5001_TCP_PROTO", "http"),
+            ("WSPROXY_PORT_5001_TCP_ADDR", "localhost"),
+            ("WSPROXY_PORT_5001_HTTP", "tcp://10.96.0.7:5001"),
+            ("WSPROXY_PORTS", "tcp://10.96.0.7:5001"),
+            ("WSPROXY_METRICS", "tcp://10.96.0.7:9100"),
+            ("WSPROXY_SERVICE_HOST", "wsproxy.lab.svc"),
+            ("WSPROXY_SERVICE_PORT", "http"),
+            ("WSPROXY_SERVICE_X", "10.96.0.7"),
+            ("WSPROXY_SERVICE_HOST_X", "10.96.0.7"),
+            ("WSPROXY_MAX_SESSION", "5"),
+        ):
+            with self.subTest(name=name, value=value):
+                (fault,) = self.faults(IN_CLUSTER | {name: value})
+                self.assertTrue(fault.startswith(f"{name} is not a setting; "), fault)
+
+    def test_where_the_api_is(self) -> None:
+        """What Kubernetes says of itself in this way stays."""
+        links = service_links("kubernetes", "10.96.0.1", ("https", 443, "TCP"))
+        found = config_from_env({"SECRET_KEY": SECRET} | links)
+        self.assertEqual(found.remote_url, "wss://10.96.0.1:443")
+
+    def test_no_setting_has_an_ambiguous_name(self) -> None:
+        """No setting has a name that a Service may have with any number, or any address, as its value."""
+        for setting in SETTINGS:
+            for value in ("5001", "10.96.0.7", "tcp"):
+                if not setting.env.startswith("KUBERNETES_"):
+                    with self.subTest(setting.env):
+                        self.assertEqual(without_service_links({setting.env: value}), {setting.env: value})
 
 
 class FromMappingTest(unittest.TestCase):
@@ -447,13 +570,13 @@ port must be a whole number, and is of type bool
 WSPROXY_MAX_PENDING must be a whole number, and is of type float
 leeway is 'a bit'; it must be a number of seconds
 ping_interval must be a number, and is of type bool
-allow_origin must be a list of texts, and is of type list
-sslopt must be a dict, and is of type list
+allow_origin must be text or a list of texts, and has an item of type int
+sslopt must be a dict with texts as keys, and is of type list
 tickets must be true or false, and is of type int
 reject must be text, and is of type bytes
+close_timeout is -1; it must be seconds, above 0 and below a day
 WSPROXY_CA_FILE and sslopt are both given; name the file in sslopt, as ca_certs
-remote_url and WS_REMOTE_URL are both given; give remote_url alone
-close_timeout is -1; it must be seconds, above 0 and below a day"""
+remote_url and WS_REMOTE_URL are both given; give remote_url alone"""
         self.assertEqual("\n".join(self.faults(given)), expected)
 
     def test_every_setting_has_a_type(self) -> None:

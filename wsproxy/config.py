@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from .access.control import AccessRules
 from .access.credentials import CREDENTIALS
 from .exceptions import ConfigError
+from .kinds import (
+    Age,
+    AnyText,
+    Count,
+    Options,
+    OrderedTexts,
+    Pause,
+    Port,
+    Restriction,
+    Secrets,
+    Texts,
+    Timeout,
+    collect,
+    read_fields,
+)
 from .net.addresses import ListenAddress, listen_fault
-from .net.tls_context import ServerTLSFiles
+from .net.tls_context import ServerTLSFiles, sslopt_faults
 from .protocol.client import TrustedProxies
 from .protocol.names import is_dns_label
 from .protocol.origin import OriginPolicy
@@ -38,8 +50,7 @@ from .web.screenshots import PictureRules
 from .web.static_files import FileRules
 from .web.urls import URLRules
 
-__all__ = ["Config", "collect"]
-
+__all__ = ["Config"]
 
 CPU_AFFINITIES = ("auto", "off")
 LOG_FORMATS = ("text", "json")
@@ -58,7 +69,18 @@ _LIMITS = (
     "max_failures",
 )
 
-T = TypeVar("T")
+_INSTEAD = {
+    "remote_url": "wss://unset",
+    "secret_key": "-" * 32,
+    "secret_key_files": ("unset",),
+    "jwks": "unset",
+    "tls_cert": "unset",
+    "allow_origin": ("https://unset",),
+    "web": "unset",
+    "console_page": True,
+    "admin": "unix:unset",
+}
+"""What takes the place of a value of the wrong kind, where a default would be a further fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +98,8 @@ class Config:
     :param host_path_prefix: path in front of every route; None or "" for none.
     :param algorithms: JWS algorithms that the keys may be used for at most; None for HS256, and for all that
         a public key is for.
-    :param issuer: ``iss`` claims that are taken, empty for any and none.
-    :param audience: ``aud`` claims that are taken; empty means that a token for an audience is refused.
+    :param issuer: ``iss`` claims that are taken, None for any and none.
+    :param audience: ``aud`` claims that are taken; None means that a token for an audience is refused.
     :param leeway: seconds by which the clock of who made a token may be wrong.
     :param allow_eternal_tokens: whether a token without ``exp`` is taken.
     :param claim_user: JSON pointers to who the user is; the first that is there counts.
@@ -85,7 +107,7 @@ class Config:
     :param claim_vmis: JSON pointer to the list of VMIs.
     :param claim_takeover: JSON pointer to whether consoles may be taken over; by default they may.
     :param allow_vmi_patterns: whether ``*`` in that list stands for any characters.
-    :param namespaces: the only namespaces that are served, empty for all.
+    :param namespaces: the only namespaces that are served, None for all.
     :param subresources: subresources that a path may name besides the one of ``api_path``.
     :param sslopt: TLS towards the API in websocket-client's vocabulary.
     :param token_file: file with the service account's bearer token.
@@ -96,7 +118,7 @@ class Config:
     :param reject: "auto" (browsers get a Close frame, others HTTP), "http" or "close".
     :param credentials: where a token may stand: any of path, header, subprotocol, query and cookie.
     :param cookie_name: name of the cookie that holds a token, where "cookie" is one of them.
-    :param allow_origin: origins of the pages that may use the proxy, ``*`` for all; empty for no such limit
+    :param allow_origin: origins of the pages that may use the proxy, ``*`` for all; None for no such limit
         but on credentials that browsers send by themselves. The proxy's own host is always allowed.
     :param require_origin: whether clients without an Origin header, which are no browsers, are refused.
     :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed, and
@@ -127,7 +149,7 @@ class Config:
     :param grace: seconds for which a session outlives its token; ``math.inf`` if it does so for ever.
     :param idle_timeout: seconds for which a client may send no data, 0 for ever.
     :param max_age: seconds for which a session may last, 0 for ever.
-    :param host: address to listen on; ``::`` is dual-stack.
+    :param host: address to listen on; ``::`` is every address, IPv6 and IPv4.
     :param port: TCP port to listen on, 0 for any.
     :param listen: where to listen instead: ``unix:PATH``, or ``fd:NUMBER`` for an inherited descriptor.
     :param reuse_port: whether other processes may listen at the same address (SO_REUSEPORT), or take the
@@ -147,71 +169,71 @@ class Config:
     """
 
     remote_url: str
-    secret_key: str | bytes | Sequence[str | bytes] = field(repr=False)
+    secret_key: Secrets = field(repr=False)
     api_path: str = DEFAULT_API_PATH
     local_dev_mode: bool = False
-    host_path_prefix: str | None = None
-    algorithms: tuple[str, ...] | None = None
-    secret_key_files: tuple[str, ...] = ()
+    host_path_prefix: AnyText | None = None
+    algorithms: Restriction | None = None
+    secret_key_files: Texts = ()
     jwks: str | None = field(default=None, repr=False)
-    jwks_interval: float = 300.0
+    jwks_interval: Timeout = 300.0
     jwks_ca_file: str | None = None
-    issuer: tuple[str, ...] = ()
-    audience: tuple[str, ...] = ()
+    issuer: Restriction | None = None
+    audience: Restriction | None = None
     leeway: float = 0.0
     allow_eternal_tokens: bool = False
-    claim_user: tuple[str, ...] = ("/id", "/sub")
+    claim_user: OrderedTexts = ("/id", "/sub")
     claim_namespace: str = "/lab_instance/namespace_name"
     claim_vmis: str = "/lab_instance/allowed_vmi_names"
     claim_takeover: str = "/may_take_over"
     allow_vmi_patterns: bool = False
-    namespaces: tuple[str, ...] = ()
-    subresources: tuple[str, ...] = ()
-    sslopt: Mapping[str, Any] = field(default_factory=lambda: {"ca_certs": SERVICE_ACCOUNT_CA}, repr=False)
+    namespaces: Restriction | None = None
+    subresources: Texts = ()
+    sslopt: Options = field(default_factory=lambda: {"ca_certs": SERVICE_ACCOUNT_CA}, repr=False)
     token_file: str = SERVICE_ACCOUNT_TOKEN
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_client_ca: str | None = None
     reject: str = "auto"
-    credentials: tuple[str, ...] = ("path", "header", "subprotocol")
+    credentials: Texts = ("path", "header", "subprotocol")
     cookie_name: str = "wsproxy_token"
-    allow_origin: tuple[str, ...] = ()
+    allow_origin: Restriction | None = None
     require_origin: bool = False
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: Texts = ()
     tickets: bool = False
     web: str | None = None
     console_page: bool = False
     novnc: str | None = None
     xterm: str | None = None
-    frame_ancestors: tuple[str, ...] = ()
+    frame_ancestors: Texts = ()
     screenshots: bool = False
-    console: tuple[str, ...] = ()
+    console: OrderedTexts = ()
     show_user: bool = False
-    request_timeout: float = 10.0
-    dial_timeout: float = 10.0
-    close_timeout: float = 5.0
-    drain_grace: float = 0.0
-    drain_timeout: float = 0.0
-    ping_interval: float = 25.0
+    request_timeout: Timeout = 10.0
+    dial_timeout: Timeout = 10.0
+    close_timeout: Timeout = 5.0
+    drain_grace: Pause = 0.0
+    drain_timeout: Pause = 0.0
+    ping_interval: Timeout = 25.0
     max_frame_size: int = 16 * 1024 * 1024
     max_pending: int = 512
-    max_sessions: int = 0
-    max_sessions_per_user: int = 0
-    max_sessions_per_vmi: int = 0
-    max_pending_per_address: int = 0
-    max_failures: int = 0
+    max_sessions: Count = 0
+    max_sessions_per_user: Count = 0
+    max_sessions_per_vmi: Count = 0
+    max_pending_per_address: Count = 0
+    max_failures: Count = 0
     grace: float = 0.0
-    idle_timeout: float = 0.0
-    max_age: float = 0.0
-    host: str = "0.0.0.0"
-    port: int = 5001
+    idle_timeout: Age = 0.0
+    max_age: Age = 0.0
+    host: AnyText = "::"
+    port: Port = 5001
     listen: str | None = None
     reuse_port: bool = False
     log_level: str = "INFO"
     log_format: str = "text"
     audit_log: str | None = None
     admin: str | None = None
-    admin_hosts: tuple[str, ...] = ()
+    admin_hosts: Texts = ()
     admin_token_file: str | None = None
     workers: int = 1
     cpu_affinity: str = "auto"
@@ -233,6 +255,7 @@ class Config:
 
     def __post_init__(self) -> None:
         faults: list[str] = []
+        wrong = read_fields(self, _INSTEAD, faults)
         upstream = collect(faults, lambda: UpstreamURL.parse(self.remote_url))
         policies = collect(faults, lambda: ConsolePolicies(self.console))
         path = collect(faults, lambda: ApiPath(self.api_path))
@@ -258,10 +281,10 @@ class Config:
             "admin_address": collect(faults, self._admin_address),
             "trusted": collect(faults, lambda: TrustedProxies.parse(self.trusted_proxies)),
         }
-        faults += self._faults(upstream)
+        faults += self._faults(None if wrong & {"remote_url", "local_dev_mode"} else upstream)
         faults += self._limit_faults(policies)
         faults += self._credential_faults()
-        if faults:
+        if faults or wrong:
             raise ConfigError(faults)
         for name, value in made.items():
             object.__setattr__(self, name, value)
@@ -297,29 +320,16 @@ class Config:
             faults.append(
                 f"remote_url is {self.remote_url!r} but local_dev_mode is on, which speaks no TLS; use ws://"
             )
-        for name in ("request_timeout", "dial_timeout", "close_timeout", "ping_interval", "jwks_interval"):
-            if not 0 < getattr(self, name) < 86400:
-                faults.append(f"{name} is {getattr(self, name)}; it must be seconds, above 0 and below a day")
         if not 0 <= self.leeway <= _MAX_LEEWAY:
             faults.append(f"leeway is {self.leeway}; it must be seconds, 0 to {_MAX_LEEWAY}")
         if not self.grace >= 0:
             faults.append(f"grace is {self.grace}; it must be seconds, 0 or more, or inf")
-        for name in ("idle_timeout", "max_age"):
-            if not 0 <= getattr(self, name) < math.inf:
-                faults.append(f"{name} is {getattr(self, name)}; it must be seconds, or 0 for no limit")
         if self.max_frame_size < _MIN_FRAME_SIZE:
             faults.append(
                 f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"
             )
         if self.max_pending < _MIN_PENDING:
             faults.append(f"max_pending is {self.max_pending}; it must be {_MIN_PENDING} or more")
-        if not 0 <= self.port <= 65535:
-            faults.append(f"port is {self.port}; it must be 0 to 65535")
-        for name in ("drain_grace", "drain_timeout"):
-            if not 0 <= getattr(self, name) < 86400:
-                faults.append(
-                    f"{name} is {getattr(self, name)}; it must be seconds, 0 or more and below a day"
-                )
         if self.listen is not None and (fault := listen_fault(self.listen, self.reuse_port)):
             faults.append(fault)
         if not 1 <= self.workers <= _MAX_WORKERS:
@@ -330,6 +340,7 @@ class Config:
         for name in ("novnc", "xterm"):
             if getattr(self, name) is not None and not self.console_page:
                 faults.append(f"{name} is set but console_page is not; it is for that page")
+        faults += sslopt_faults(self.sslopt)
         if self.frame_ancestors and not self.console_page and self.web is None:
             faults.append("frame_ancestors is set but neither console_page nor web is; it is for their pages")
         if self.reject not in REJECT_MODES:
@@ -344,16 +355,12 @@ class Config:
             faults.append(f"LOGLEVEL is {self.log_level!r}; choose from {', '.join(_LOG_LEVELS)}")
         if bad := [name for name in self.subresources if not re.fullmatch(r"[a-z]+", name)]:
             faults.append(f"subresources has {bad[0]!r}; names such as vnc and console are meant")
-        if bad := [name for name in self.namespaces if not is_dns_label(name)]:
+        if bad := [name for name in self.namespaces or () if not is_dns_label(name)]:
             faults.append(f"namespaces has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)")
         return faults
 
     def _limit_faults(self, policies: ConsolePolicies | None) -> list[str]:
-        faults = [
-            f"{name} is {getattr(self, name)}; it must be a whole number, or 0 for no limit"
-            for name in _LIMITS
-            if getattr(self, name) < 0
-        ]
+        faults = []
         limited = [name for name in _LIMITS if getattr(self, name) > 0]
         if limited and self.workers > 1:
             faults.append(
@@ -373,10 +380,12 @@ class Config:
             faults.append(f"credentials is {list(self.credentials)!r}; choose from {', '.join(CREDENTIALS)}")
         if "cookie" in self.credentials and not self.allow_origin:
             faults.append(
-                "credentials has cookie, but allow_origin is empty: a browser sends cookies for every page; "
+                "credentials has cookie, but allow_origin is not set: browsers send cookies for every page; "
                 "name the pages that may use them, such as https://console.example"
             )
-        if "*" in self.allow_origin and ("cookie" in self.credentials or self.tls_client_ca is not None):
+        if "*" in (self.allow_origin or ()) and (
+            "cookie" in self.credentials or self.tls_client_ca is not None
+        ):
             faults.append(
                 "allow_origin has *, but browsers send cookies and client certificates for every page; "
                 "name the pages that may use them"
@@ -438,12 +447,3 @@ class Config:
     def picture_rules(self) -> PictureRules:
         """How pictures of screens are asked for."""
         return PictureRules(self.path_template, self.dial_timeout)
-
-
-def collect(faults: list[str], make: Callable[[], T]) -> T | None:
-    """Return what ``make()`` returns; if it raises :class:`.ConfigError`, add its faults to others."""
-    try:
-        return make()
-    except ConfigError as exc:
-        faults.extend(exc.faults)
-        return None

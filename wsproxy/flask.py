@@ -32,9 +32,8 @@ from werkzeug.routing import BaseConverter
 from .access.hooks import AccessRequest, Authorize, OnClose, OnOpen
 from .access.sessions import SessionHandle
 from .config import Config
-from .exceptions import ConfigError
 from .protocol.closing import Ending
-from .settings import SETTINGS, config_from_env
+from .settings import SETTINGS, config_from_mapping, without_service_links
 from .telemetry.counters import Snapshot
 from .telemetry.metrics import registry
 from .tokens.claims import Grant
@@ -230,21 +229,13 @@ def _add_converter(state: BlueprintSetupState) -> None:
 def _config_of(given: Mapping[str, Any]) -> Config:
     """Return the settings that stand in a Flask application's configuration."""
     names = {setting.env for setting in SETTINGS}.difference(_OF_THE_PROGRAM)
-    environ = {name: os.environ[name] for name in _FROM_THE_POD if name in os.environ}
+    settings: dict[str, Any] = {name: os.environ[name] for name in _FROM_THE_POD if name in os.environ}
     for name, value in given.items():
         if value is not None and (name in names or name.startswith("WSPROXY_")):
-            environ[name] = _text(name, value)
-    if "WSPROXY_SECRET_KEY" in environ:
-        environ[_OF_FLASK] = environ.pop("WSPROXY_SECRET_KEY")
-    return config_from_env(environ)
-
-
-def _text(name: str, value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            raise ConfigError([f"{name} holds bytes that are no text; pass a Config with it"]) from None
-    return str(value)
+            # Flask reads JSON from FLASK_... variables, so what is meant as text may be a number.
+            settings[name] = str(value) if type(value) in (int, float) else value
+    # An application may have taken over all variables of its environment.
+    settings = without_service_links(settings)
+    if "WSPROXY_SECRET_KEY" in settings:
+        settings[_OF_FLASK] = settings.pop("WSPROXY_SECRET_KEY")
+    return config_from_mapping(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from .admin.endpoints import admin_endpoints, session_endpoints
 from .admin.kick import Kicks
 from .admin.server import AdminServer, AdminThread
 from .config import Config
+from .kinds import Secrets
 from .net.addresses import host_and_port
 from .net.listeners import UNIX, address_text, listen, listen_for_operator
 from .runtime.forks import in_forked_child
@@ -49,6 +50,9 @@ class WebsocketProxy:
 
     The first five parameters are those of lab-orchestrator-ws-proxy-lib 1.0.0. Nothing is read from the
     environment, and nothing but key files is opened before a ``run`` method is called.
+
+    A list of texts may be any iterable of them, and is read once; a single text is a list of one. Where a
+    list names all that is allowed, None allows everything, and an empty list is a fault.
 
     :param remote_url: base URL of the Kubernetes API, such as ``wss://10.96.0.1:443``.
     :param api_path: API path of the console, with ``{namespace}`` and ``{vmi_name}``; it may name any
@@ -128,44 +132,44 @@ class WebsocketProxy:
         remote_url: str,
         api_path: str,
         local_dev_mode: bool,
-        secret_key: str | bytes | Sequence[str | bytes],
+        secret_key: str | bytes | Iterable[str | bytes],
         host_path_prefix: str | None = None,
         *,
-        algorithms: Sequence[str] | None = None,
-        secret_key_files: Sequence[str] = (),
+        algorithms: str | Iterable[str] | None = None,
+        secret_key_files: str | Iterable[str] = (),
         jwks: str | None = None,
         jwks_interval: float = 300.0,
         jwks_ca_file: str | None = None,
-        issuer: Sequence[str] = (),
-        audience: Sequence[str] = (),
+        issuer: str | Iterable[str] | None = None,
+        audience: str | Iterable[str] | None = None,
         leeway: float = 0.0,
         allow_eternal_tokens: bool = False,
-        claim_user: Sequence[str] = ("/id", "/sub"),
+        claim_user: str | Iterable[str] = ("/id", "/sub"),
         claim_namespace: str = "/lab_instance/namespace_name",
         claim_vmis: str = "/lab_instance/allowed_vmi_names",
         claim_takeover: str = "/may_take_over",
         allow_vmi_patterns: bool = False,
-        namespaces: Sequence[str] = (),
+        namespaces: str | Iterable[str] | None = None,
         sslopt: Mapping[str, Any] | None = None,
         token_file: str = SERVICE_ACCOUNT_TOKEN,
         tls_cert: str | None = None,
         tls_key: str | None = None,
         tls_client_ca: str | None = None,
-        subresources: Sequence[str] = (),
+        subresources: str | Iterable[str] = (),
         reject: str = "auto",
-        credentials: Sequence[str] = ("path", "header", "subprotocol"),
+        credentials: str | Iterable[str] = ("path", "header", "subprotocol"),
         cookie_name: str = "wsproxy_token",
-        allow_origin: Sequence[str] = (),
+        allow_origin: str | Iterable[str] | None = None,
         require_origin: bool = False,
-        trusted_proxies: Sequence[str] = (),
+        trusted_proxies: str | Iterable[str] = (),
         tickets: bool = False,
         web: str | None = None,
         console_page: bool = False,
         novnc: str | None = None,
         xterm: str | None = None,
-        frame_ancestors: Sequence[str] = (),
+        frame_ancestors: str | Iterable[str] = (),
         screenshots: bool = False,
-        console: str | Sequence[str] = (),
+        console: str | Iterable[str] = (),
         show_user: bool = False,
         authorize: Authorize | None = None,
         on_open: OnOpen | None = None,
@@ -188,51 +192,52 @@ class WebsocketProxy:
         max_age: float = 0.0,
         audit_log: str | None = None,
         admin: str | None = None,
-        admin_hosts: Sequence[str] = (),
+        admin_hosts: str | Iterable[str] = (),
         admin_token_file: str | None = None,
     ) -> None:
         self._setup(
             Config(
                 remote_url=remote_url,
                 api_path=api_path,
-                local_dev_mode=local_dev_mode,
-                secret_key=secret_key,
+                # The original took what distutils' strtobool returns, too.
+                local_dev_mode=bool(local_dev_mode) if local_dev_mode in (0, 1) else local_dev_mode,
+                secret_key=_as_given(secret_key),
                 host_path_prefix=host_path_prefix,
-                algorithms=None if algorithms is None else tuple(algorithms),
-                secret_key_files=_texts(secret_key_files),
+                algorithms=_as_given(algorithms),
+                secret_key_files=_as_given(secret_key_files),
                 jwks=jwks,
                 jwks_interval=jwks_interval,
                 jwks_ca_file=jwks_ca_file,
-                issuer=_texts(issuer),
-                audience=_texts(audience),
+                issuer=_as_given(issuer),
+                audience=_as_given(audience),
                 leeway=leeway,
                 allow_eternal_tokens=allow_eternal_tokens,
-                claim_user=_texts(claim_user),
+                claim_user=_as_given(claim_user),
                 claim_namespace=claim_namespace,
                 claim_vmis=claim_vmis,
                 claim_takeover=claim_takeover,
                 allow_vmi_patterns=allow_vmi_patterns,
-                namespaces=_texts(namespaces),
-                sslopt={"ca_certs": SERVICE_ACCOUNT_CA} if sslopt is None else dict(sslopt),
+                namespaces=_as_given(namespaces),
+                sslopt={"ca_certs": SERVICE_ACCOUNT_CA} if sslopt is None else sslopt,
                 token_file=token_file,
                 tls_cert=tls_cert,
                 tls_key=tls_key,
                 tls_client_ca=tls_client_ca,
-                subresources=tuple(subresources),
+                subresources=_as_given(subresources),
                 reject=reject,
-                credentials=tuple(credentials),
+                credentials=_as_given(credentials),
                 cookie_name=cookie_name,
-                allow_origin=tuple(allow_origin),
+                allow_origin=_as_given(allow_origin),
                 require_origin=require_origin,
-                trusted_proxies=tuple(trusted_proxies),
+                trusted_proxies=_as_given(trusted_proxies),
                 tickets=tickets,
                 web=web,
                 console_page=console_page,
                 novnc=novnc,
                 xterm=xterm,
-                frame_ancestors=_texts(frame_ancestors),
+                frame_ancestors=_as_given(frame_ancestors),
                 screenshots=screenshots,
-                console=_texts(console),
+                console=_as_given(console),
                 show_user=show_user,
                 request_timeout=request_timeout,
                 dial_timeout=dial_timeout,
@@ -252,7 +257,7 @@ class WebsocketProxy:
                 max_age=max_age,
                 audit_log=audit_log,
                 admin=admin,
-                admin_hosts=_texts(admin_hosts),
+                admin_hosts=_as_given(admin_hosts),
                 admin_token_file=admin_token_file,
             ),
             Hooks(authorize, on_open, on_close),
@@ -298,7 +303,7 @@ class WebsocketProxy:
         return self.config.local_dev_mode
 
     @property
-    def secret_key(self) -> str | bytes | Sequence[str | bytes]:
+    def secret_key(self) -> Secrets:
         return self.config.secret_key
 
     @property
@@ -395,7 +400,7 @@ class WebsocketProxy:
 
     def run(
         self,
-        host: str,
+        host: str | None,
         port: int,
         *,
         on_ready: Callable[[WebsocketProxy], None] = lambda proxy: None,
@@ -409,10 +414,11 @@ class WebsocketProxy:
         until a second one; then stopping takes at most the close timeout and a few seconds. SIGHUP, unless
         the program has a handler of its own for it, is a :meth:`reload`.
 
+        :param host: as for :meth:`run_in_thread`, as are ``port`` and ``reuse_port``.
         :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
-        :param reuse_port: as for :meth:`run_in_thread`.
         :param notifier: is told when the proxy serves, reloads, and stops.
-        :raises OSError: if the address cannot be bound.
+        :raises ConfigError: if one of these is no such thing.
+        :raises OSError: if the address cannot be bound; the text names it.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             have replaced Python's threads.
         """
@@ -451,20 +457,24 @@ class WebsocketProxy:
             logger,
         )
 
-    def run_in_thread(self, host: str, port: int, *, reuse_port: bool = False) -> WebsocketProxy:
+    def run_in_thread(self, host: str | None, port: int, *, reuse_port: bool = False) -> WebsocketProxy:
         """Serve in threads of the proxy's own and return the proxy. Does not block.
 
-        :param port: TCP port, 0 for any free one; :attr:`address` tells which.
+        :param host: a name or address; "", None and "::" stand for every address, IPv4 and IPv6.
+        :param port: TCP port, 0 for any free one; :attr:`address` tells which. Digits are taken for a number.
         :param reuse_port: share the address with the proxies of other processes, started after a fork, that
             do the same (SO_REUSEPORT). Linux spreads clients over them, and none is lost when one stops.
-        :raises OSError: if the address cannot be bound.
+        :raises ConfigError: if one of these is no such thing, such as a port above 65535.
+        :raises OSError: if the address cannot be bound; the text names it.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             have replaced Python's threads.
         """
         self._start(host, port, None, reuse_port)
         return self
 
-    def _start(self, host: str, port: int, waker: socket.socket | None, reuse_port: bool) -> None:
+    def _start(self, host: str | None, port: int, waker: socket.socket | None, reuse_port: bool) -> None:
+        if isinstance(port, str) and port.isascii() and port.isdigit():
+            port = int(port)  # the original took it, too
         if library := replaced_by():
             raise RuntimeError(
                 f"{library} has replaced Python's threads, which the proxy needs; start it elsewhere"
@@ -577,6 +587,6 @@ class WebsocketProxy:
         return f"<WebsocketProxy {state}, {self.connections} connections>"
 
 
-def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
-    """A single string means that one, and not its characters."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def _as_given(setting: object) -> Any:
+    """Config takes more than the types of its fields say, and makes what they say of it."""
+    return setting

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from .config import Config, collect
+from .config import Config
 from .exceptions import ConfigError
+from .kinds import FAULTY, collect, setting_value
 from .net.addresses import host_and_port
 from .upstream.location import SERVICE_ACCOUNT_CA
 
-__all__ = ["SETTINGS", "Setting", "config_from_env", "config_from_mapping"]
+__all__ = ["SETTINGS", "Setting", "config_from_env", "config_from_mapping", "without_service_links"]
 
 T = TypeVar("T")
+_PREFIX = "WSPROXY_"
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ SETTINGS = (
         "SECRET_KEY_FILE", "secret_key_files", _some_names, None, "files with a secret or PEM public keys"
     ),
     _setting("LOCAL_DEV_MODE", "local_dev_mode", _flag, "no TLS and no service account: for kubectl proxy"),
-    _setting("HOST", "host", str, "address to listen on; :: is dual-stack"),
+    _setting("HOST", "host", str, "address to listen on; :: is every one, IPv6 and IPv4"),
     _setting("PORT", "port", _number(int, "a number"), "TCP port to listen on"),
     _setting("WSPROXY_LISTEN", "listen", str, "where to listen instead: unix:PATH, or fd:NUMBER"),
     _setting("WSPROXY_REUSE_PORT", "reuse_port", _flag, "let a successor listen at the same address"),
@@ -115,7 +119,7 @@ SETTINGS = (
     _setting("WSPROXY_ADMIN_TOKEN_FILE", "admin_token_file", str, "file with its token, made if missing"),
     _setting("WSPROXY_API_PATH", "api_path", str, "API path with {namespace} and {vmi_name}"),
     Setting("WSPROXY_SUBRESOURCES", "subresources", _names, None, "further subresources a path may name"),
-    Setting("WSPROXY_ALGORITHMS", "algorithms", _names, "HS256, or as the keys are", "JWS algorithms"),
+    Setting("WSPROXY_ALGORITHMS", "algorithms", _some_names, "HS256, or as the keys are", "JWS algorithms"),
     Setting("WSPROXY_JWKS", "jwks", str, None, "file or https URL of a JWK Set with the keys of the tokens"),
     _setting("WSPROXY_JWKS_INTERVAL", "jwks_interval", _seconds, "seconds between fetches of the JWK Set"),
     _setting("WSPROXY_JWKS_CA_FILE", "jwks_ca_file", str, "authorities of the JWK Set's URL"),
@@ -141,7 +145,9 @@ SETTINGS = (
         "WSPROXY_CREDENTIALS", "credentials", _names, "path,header,subprotocol", "where tokens may stand"
     ),
     _setting("WSPROXY_COOKIE_NAME", "cookie_name", str, "name of the cookie that holds a token"),
-    Setting("WSPROXY_ALLOW_ORIGIN", "allow_origin", _names, None, "pages that may use the proxy, * for all"),
+    Setting(
+        "WSPROXY_ALLOW_ORIGIN", "allow_origin", _some_names, None, "pages that may use the proxy, * for all"
+    ),
     _setting("WSPROXY_REQUIRE_ORIGIN", "require_origin", _flag, "refuse clients that send no Origin"),
     Setting("WSPROXY_TRUSTED_PROXIES", "trusted_proxies", _names, None, "networks of proxies in front"),
     _setting("WSPROXY_TICKETS", "tickets", _flag, "exchange tokens for one-time tickets at POST /ticket"),
@@ -190,32 +196,93 @@ def config_from_env(environ: Mapping[str, str], flags: Mapping[str, str | None] 
     """Read the program's settings, for a program of one's own. It reads nothing else.
 
     :param environ: such as ``os.environ``; a variable that is empty counts as not set, and one that is no
-        setting and does not begin with ``WSPROXY_`` does not count.
+        setting and does not begin with ``WSPROXY_`` does not count; nor does what Kubernetes injects for a
+        Service, see :func:`without_service_links`.
     :param flags: values by the same names, which win; None counts as not given.
     :raises ConfigError: listing every fault.
     """
-    given = {name: value for name, value in environ.items() if value or name == "SECRET_KEY"}
+    given = without_service_links(environ)
+    given = {name: value for name, value in given.items() if value or name == "SECRET_KEY"}
     given.update({name: value for name, value in (flags or {}).items() if value is not None})
-    faults = _unknown_variables(given)
+    faults = [
+        f"{name} is not a setting; {_meant(name, names) or 'see wsproxy serve --help'}"
+        for names in [{setting.env for setting in SETTINGS}]
+        for name in sorted(given)
+        if name.startswith(_PREFIX) and name not in names
+    ]
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         if setting.env in given and setting.target:
-            value = collect(faults, lambda s=setting: s.parse(given[s.env]))  # type: ignore[misc]
-            if value is not None:
-                values[setting.target] = value
+            values[setting.target] = _value(faults, setting.parse, given[setting.env])
     values.setdefault("secret_key", "")
-    # Where the mode itself is a fault, neither mode's further demands are added to it.
-    values.setdefault("local_dev_mode", "LOCAL_DEV_MODE" in given)
     if "ca_certs" in values:
         values["sslopt"] = {"ca_certs": values.pop("ca_certs")}
-    values["remote_url"] = _remote_url(given, values["local_dev_mode"], faults)
+    # Where the mode itself is a fault, neither mode's further demands are added to it.
+    values["remote_url"] = _remote_url(given, bool(values.get("local_dev_mode")), faults)
+    return _config(values, faults)
+
+
+def without_service_links(environ: Mapping[str, T]) -> dict[str, T]:
+    """Return an environment without what a kubelet has put there for Services called ``wsproxy-...``.
+
+    It tells each pod of each Service of its namespace, by variables that begin with the Service's name. Only
+    what has the form and the value of one of these is left out, so that a misspelt setting is none of them,
+    and a setting whose name is of that form is one if its value is not.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if not (name.startswith(_PREFIX) and _is_service_link(name, value))
+    }
+
+
+def _is_service_link(name: str, value: object) -> bool:
+    return isinstance(value, str) and any(
+        re.search(form, name) and is_one(value) for form, is_one in _SERVICE_LINKS
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_like(pattern: str) -> Callable[[str], bool]:
+    return lambda text: re.fullmatch(pattern, text) is not None
+
+
+_PORT_OF_SERVICE = r"_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)"
+_SERVICE_LINKS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    (r"_SERVICE_HOST\Z", _is_address),
+    (r"_SERVICE_PORT(_[A-Z0-9_]+)?\Z", _is_like("[0-9]{1,5}")),
+    (rf"_PORT\Z|{_PORT_OF_SERVICE}\Z", _is_like(r"(tcp|udp|sctp)://[0-9a-fA-F.:\[\]]+:[0-9]{1,5}")),
+    (rf"{_PORT_OF_SERVICE}_PROTO\Z", _is_like("tcp|udp|sctp")),
+    (rf"{_PORT_OF_SERVICE}_PORT\Z", _is_like("[0-9]{1,5}")),
+    (rf"{_PORT_OF_SERVICE}_ADDR\Z", _is_address),
+)
+"""How the names of a kubelet's variables end, and what their values are like."""
+
+
+def _value(faults: list[str], read: Callable[..., Any], *given: object) -> Any:
+    """Return what ``read`` makes of a value; if that is wrong, note it, and return what says so to Config."""
+    try:
+        return read(*given)
+    except ConfigError as exc:
+        faults.extend(exc.faults)
+        return FAULTY
+
+
+def _config(values: dict[str, Any], faults: list[str]) -> Config:
     config = collect(faults, lambda: Config(**values))
     if config is None or faults:
         raise ConfigError(faults)
     return config
 
 
-def _remote_url(given: Mapping[str, str], dev: bool, faults: list[str]) -> str:
+def _remote_url(given: Mapping[str, str], dev: bool, faults: list[str]) -> Any:
     if dev:
         return given.get("WS_REMOTE_URL", "ws://localhost:8001")
     host, port = given.get("KUBERNETES_SERVICE_HOST"), given.get("KUBERNETES_SERVICE_PORT")
@@ -224,19 +291,8 @@ def _remote_url(given: Mapping[str, str], dev: bool, faults: list[str]) -> str:
             "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; run in a cluster, "
             "or set LOCAL_DEV_MODE=true"
         )
-        return "wss://unset"
+        return FAULTY
     return f"wss://{host_and_port(host, port)}"
-
-
-def _unknown_variables(given: Mapping[str, str]) -> list[str]:
-    """Find misspelt settings; Kubernetes injects two families of variables for a Service named wsproxy."""
-    known = {setting.env for setting in SETTINGS}
-    injected = ("WSPROXY_PORT", "WSPROXY_SERVICE_")
-    return [
-        f"{name} is not a setting; see wsproxy serve --help"
-        for name in sorted(given)
-        if name.startswith("WSPROXY_") and name not in known and not name.startswith(injected)
-    ]
 
 
 def config_from_mapping(given: Mapping[str, object]) -> Config:
@@ -254,51 +310,25 @@ def config_from_mapping(given: Mapping[str, object]) -> Config:
     for name, value in given.items():
         target = _TARGETS.get(name)
         if target is None:
-            faults.append(_unknown(name))
+            faults.append("; ".join(filter(None, (f"{name!r} is not a setting", _meant(name, _TARGETS)))))
         elif value is None or value == "":
             continue
         elif target in names:
             faults.append(f"{names[target]} and {name} are the same setting; give one")
         else:
             names[target] = name
-            read = collect(faults, lambda target=target, name=name, value=value: _read(target, name, value))  # type: ignore[misc]
-            if read is not None:
-                values[target] = read
-    # What is a fault already has a value that makes no further one.
-    values.setdefault("secret_key", "-" * 32 if "secret_key" in names else "")
-    values.setdefault("local_dev_mode", "local_dev_mode" in names)
+            values[target] = _value(faults, _read, target, name, value)
+    values.setdefault("secret_key", "")
     _join(values, names, faults)
-    config = collect(faults, lambda: Config(**values))
-    if config is None or faults:
-        raise ConfigError(faults)
-    return config
+    return _config(values, faults)
 
 
-_FIELDS: dict[str, str] = {item.name: str(item.type) for item in fields(Config) if item.init}
+_KINDS: dict[str, str] = {item.name: str(item.type) for item in fields(Config) if item.init}
 _SETTING_OF = {setting.target or setting.env: setting for setting in SETTINGS}
-_TARGETS: dict[str, str] = {name: name for name in _FIELDS} | {
+_TARGETS: dict[str, str] = {name: name for name in _KINDS} | {
     setting.env: setting.target or setting.env for setting in SETTINGS
 }
 _WHERE_THE_API_IS = ("WS_REMOTE_URL", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
-
-_LISTS = (list, tuple, set, frozenset)
-_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "bool": (lambda value: isinstance(value, bool), "true or false"),
-    "int": (lambda value: type(value) is int, "a whole number"),
-    "float": (lambda value: type(value) in (int, float), "a number"),
-    "str": (lambda value: isinstance(value, str), "text"),
-    "tuple[str, ...]": (lambda value: _is_list_of(value, str), "a list of texts"),
-    "Mapping[str, Any]": (lambda value: isinstance(value, Mapping), "a dict"),
-    "str | bytes | Sequence[str | bytes]": (
-        lambda value: isinstance(value, str | bytes) or _is_list_of(value, str | bytes),
-        "text, bytes or a list of these",
-    ),
-}
-"""By the types of Config's fields: whether a value is one, and what it should be."""
-
-
-def _is_list_of(value: object, kind: Any) -> bool:
-    return isinstance(value, _LISTS) and all(isinstance(item, kind) for item in value)
 
 
 def _read(target: str, name: str, value: object) -> Any:
@@ -307,10 +337,7 @@ def _read(target: str, name: str, value: object) -> Any:
         return setting.parse(value, name)
     if target == "KUBERNETES_SERVICE_PORT" and type(value) is int:
         return str(value)
-    is_one, what = _KINDS[_FIELDS.get(target, "str").removesuffix(" | None")]
-    if not is_one(value):
-        raise ConfigError([f"{name} must be {what}, and is of type {type(value).__name__}"])
-    return tuple(value) if isinstance(value, _LISTS) else value
+    return setting_value(_KINDS.get(target, "str"), name, value)
 
 
 def _join(values: dict[str, Any], names: Mapping[str, str], faults: list[str]) -> None:
@@ -319,23 +346,33 @@ def _join(values: dict[str, Any], names: Mapping[str, str], faults: list[str]) -
     if ca_certs is not None and "sslopt" in names:
         faults.append(f"{names['ca_certs']} and sslopt are both given; name the file in sslopt, as ca_certs")
     elif ca_certs is not None:
-        values["sslopt"] = {"ca_certs": ca_certs}
+        values["sslopt"] = FAULTY if ca_certs is FAULTY else {"ca_certs": ca_certs}
     parts = {name: values.pop(name) for name in _WHERE_THE_API_IS if name in values}
-    if "remote_url" in names and parts:
-        faults.append(f"remote_url and {' and '.join(parts)} are both given; give remote_url alone")
-    if (
-        "remote_url" not in names
-        and not values["local_dev_mode"]
+    if "remote_url" in names:
+        if parts:
+            faults.append(f"remote_url and {' and '.join(parts)} are both given; give remote_url alone")
+    elif FAULTY in parts.values():
+        values["remote_url"] = FAULTY
+    elif (
+        not values.get("local_dev_mode")
         and len(parts.keys() - {"WS_REMOTE_URL"}) < 2
+        and not all(name.isupper() for name in names.values())
     ):
         faults.append(
             "remote_url is missing; give the URL of the Kubernetes API, such as wss://10.96.0.1:443"
         )
-        parts = {"KUBERNETES_SERVICE_HOST": "unset", "KUBERNETES_SERVICE_PORT": "443"}
-    if "remote_url" not in values:
-        values["remote_url"] = _remote_url(parts, values["local_dev_mode"], [])
+        values["remote_url"] = FAULTY
+    else:
+        values["remote_url"] = _remote_url(parts, bool(values.get("local_dev_mode")), faults)
 
 
-def _unknown(name: object) -> str:
-    close = difflib.get_close_matches(str(name), _TARGETS, 1, 0.75)
-    return f"{name!r} is not a setting" + (f"; is {close[0]} meant?" if close else "")
+def _meant(name: object, known: Iterable[str]) -> str:
+    """Return the question whether another name is meant; "" if none is like it."""
+    given = str(name)
+    plain = {_plain(one): one for one in known if one.isupper() == given.isupper()}
+    close = difflib.get_close_matches(_plain(given), plain, 1, 0.75)
+    return f"is {plain[close[0]]} meant?" if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix(_PREFIX).lower()

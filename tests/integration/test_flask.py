@@ -279,15 +279,31 @@ class SettingsTest(FlaskTestCase):
         with self.assertRaises(ConfigError) as caught:
             Console(app)
         self.assertEqual(len(caught.exception.faults), 2)
-        app.config["SECRET_KEY"] = b"\xff" * 32
-        self.assertRaisesRegex(ConfigError, "SECRET_KEY holds bytes", Console, app)
+
+    def test_lists(self) -> None:
+        """A list that names nothing is a fault where it would allow everything, as one of other things is."""
+        for name in ("WSPROXY_NAMESPACES", "WSPROXY_ISSUER", "WSPROXY_AUDIENCE", "WSPROXY_ALLOW_ORIGIN"):
+            for wrong in ([], (), ",", [""], {"a": 1}, [5]):
+                app = Flask("lab")
+                app.config.update({"SECRET_KEY": SECRET, "LOCAL_DEV_MODE": True, name: wrong})
+                with self.subTest(name=name, wrong=wrong), self.assertRaisesRegex(ConfigError, f"^{name} "):
+                    Console(app)
+
+    def test_environment_that_is_taken_over(self) -> None:
+        """What a kubelet has put into the environment is neither a setting nor a fault."""
+        app = Flask("lab")
+        app.config.update(SECRET_KEY=SECRET, LOCAL_DEV_MODE=True, WSPROXY_METRICS_PORT="tcp://10.0.0.1:9100")
+        self.console = Console(app)
 
     def test_of_the_application(self) -> None:
-        """What the application means by common words is its own business; a secret may be bytes."""
+        """What the application means by common words is its own business; a secret may be any bytes."""
         app = Flask("lab")
         app.config.update(SECRET_KEY=SECRET.encode(), LOCAL_DEV_MODE="true", HOST="db", PORT="x", LOGLEVEL=3)
         self.console = Console(app)
-        self.assertEqual(app.extensions["wsproxy"].config.secret_key, SECRET)
+        self.assertEqual(app.extensions["wsproxy"].config.secret_key, SECRET.encode())
+        app = Flask("lab")
+        app.config.update(SECRET_KEY=b"\xff" * 32, LOCAL_DEV_MODE=True)
+        self.assertEqual(Console(app)._console_apps.pop().config.secret_key, b"\xff" * 32)
 
     def test_twice(self) -> None:
         """A second extension in one application is refused, and the first one goes on."""

@@ -69,7 +69,7 @@ class Policy(unittest.TestCase):
 
     def test_no_list(self) -> None:
         """Without a list any page may use what it has to know, but only our own an ambient credential."""
-        policy = OriginPolicy(())
+        policy = OriginPolicy(None)
         for origin in (PAGE, "null", "nonsense", "https://proxy.example", None):
             with self.subTest(origin):
                 self.assertTrue(self.allowed(policy, origin))
@@ -81,6 +81,12 @@ class Policy(unittest.TestCase):
         ):
             with self.subTest(origin):
                 self.assertIs(self.allowed(policy, origin, ambient=True), expected)
+
+    def test_empty_list(self) -> None:
+        """A list that allows no page allows none but our own: it is not as if there were none."""
+        for ambient in (False, True):
+            self.assertFalse(self.allowed(OriginPolicy(()), PAGE, ambient=ambient))
+            self.assertTrue(self.allowed(OriginPolicy(()), "https://proxy.example", ambient=ambient))
 
     def test_list(self) -> None:
         """With a list it counts for every credential; the own host is allowed besides."""
@@ -108,7 +114,7 @@ class Policy(unittest.TestCase):
 
     def test_unknown_host(self) -> None:
         """A request of which it is not known where it was sent to has no page of its own host."""
-        self.assertFalse(self.allowed(OriginPolicy(()), "null", ambient=True, own=None))
+        self.assertFalse(self.allowed(OriginPolicy(None), "null", ambient=True, own=None))
         self.assertFalse(self.allowed(OriginPolicy((PAGE,)), "https://proxy.example", own=None))
 
     def test_every(self) -> None:
@@ -121,7 +127,7 @@ class Policy(unittest.TestCase):
 
     def test_required(self) -> None:
         """Where an Origin is required, clients without one are refused, and nothing else changes."""
-        policy = OriginPolicy((), required=True)
+        policy = OriginPolicy(None, required=True)
         self.assertFalse(self.allowed(policy, None))
         self.assertFalse(self.allowed(policy, None, ambient=True))
         self.assertTrue(self.allowed(policy, PAGE))

@@ -130,6 +130,14 @@ class PartiesTest(ClaimsCase):
             with self.subTest(aud=aud):
                 self.refuse(claims(aud=aud))
 
+    def test_nobody(self) -> None:
+        """Rules with an empty list take no token: only where there is no list, any will do."""
+        self.refuse(claims(iss="https://a.example"), issuers=())
+        self.refuse(claims(), issuers=())
+        self.refuse(claims(aud="consoles"), audiences=())
+        self.refuse(claims(), audiences=())
+        self.grant(claims(iss="https://a.example"), issuers=None, audiences=None)
+
 
 class MappingTest(ClaimsCase):
     def test_kubernetes(self) -> None:
@@ -221,7 +229,7 @@ class MappingTest(ClaimsCase):
     def test_namespaces(self) -> None:
         """A token for a namespace that is not served is right, but forbidden."""
         self.grant(claims(), namespaces=("lab-0", "lab-1"))
-        for namespaces in (("lab-0",), ("lab",), ("lab-11",)):
+        for namespaces in (("lab-0",), ("lab",), ("lab-11",), ()):
             self.refuse(claims(), Forbidden, namespaces=namespaces)
 
     def test_no_object(self) -> None:

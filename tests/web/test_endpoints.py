@@ -541,7 +541,7 @@ class CORS(TicketCase):
 
     def test_no_list(self) -> None:
         """Without a list only pages of the proxy's own host may read the answer."""
-        self.options["allow_origin"] = ()
+        self.options["allow_origin"] = None
         self.assertEqual(len(self.preflight("Origin: http://proxy")), 4)
         with self.assertRaises(Forbidden):
             self.preflight(f"Origin: {PAGE}")

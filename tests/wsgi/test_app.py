@@ -613,6 +613,15 @@ class FaultsTest(WSGITestCase):
             [fault.split()[0] for fault in caught.exception.faults], ["tls_cert", "threads", "reserve"]
         )
 
+    def test_types(self) -> None:
+        """What is no number of threads is a fault that names the parameter."""
+        config = Config(**self.proxy_options())
+        for wrong in ("4", True, 2.0, b"4"):
+            for name in ("threads", "reserve"):
+                options: dict[str, Any] = {name: wrong}
+                with self.subTest(options=options), self.assertRaisesRegex(ConfigError, f"^{name} must be"):
+                    ConsoleApp(config, **options)
+
     def test_faults_of_files(self) -> None:
         """What the settings alone do not show is found at once, too."""
         with self.assertRaises(ConfigError):

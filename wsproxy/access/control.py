@@ -41,7 +41,7 @@ class AccessRules:
     :ivar cookie_name: name of the cookie that may hold one.
     :ivar origins: the pages that may use the proxy.
     :ivar client_certificates: whether clients show a certificate, which browsers do for every page.
-    :ivar namespaces: the only namespaces that are served, empty for all.
+    :ivar namespaces: the only namespaces that are served, None for all.
     """
 
     routes: RouteRules
@@ -49,7 +49,7 @@ class AccessRules:
     cookie_name: str
     origins: OriginPolicy
     client_certificates: bool
-    namespaces: Collection[str]
+    namespaces: Collection[str] | None
 
 
 class AccessControl:
@@ -161,7 +161,8 @@ class AccessControl:
         self._check_origin(head, client, ambient=True)
         if not is_dns_label(grant.namespace):
             raise BadRequest("the namespace is not a Kubernetes name (DNS-1123 label)")
-        if self._rules.namespaces and grant.namespace not in self._rules.namespaces:
+        served = self._rules.namespaces
+        if served is not None and grant.namespace not in served:
             raise Forbidden("this namespace is not served here")
         return self._authorized(head, client, GRANT, route, grant)
 

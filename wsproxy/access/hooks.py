@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..exceptions import Forbidden, Refused
+from ..exceptions import ConfigError, Forbidden, Refused
 from ..protocol.closing import Ending
 from ..protocol.frames import may_be_sent
 from ..protocol.response import refusal_response
@@ -82,11 +82,17 @@ class Hooks:
     :ivar authorize: decides, with a valid token at hand, before anything is dialled.
     :ivar on_open: told of each session that opens.
     :ivar on_close: told of each session that is over.
+    :raises ConfigError: if one is no function.
     """
 
     authorize: Authorize | None = None
     on_open: OnOpen | None = None
     on_close: OnClose | None = None
+
+    def __post_init__(self) -> None:
+        given = vars(self).items()
+        if wrong := [name for name, hook in given if hook is not None and not callable(hook)]:
+            raise ConfigError(f"{name} must be a function" for name in wrong)
 
     def opened(self, session: SessionHandle, report: Report = _log) -> None:
         """Call ``on_open``. Blocks as long as that does; raises nothing.

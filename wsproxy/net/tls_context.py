@@ -5,6 +5,7 @@ Together with :mod:`wsproxy.net.tls` the only module that touches :mod:`ssl`.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -18,11 +19,10 @@ from .certificates import check_authorities, check_certificate
 from .sockets import closed_on_error
 from .tls import TLSSession, TLSTransport, connect_tls
 
-__all__ = ["ClientTLS", "ServerTLS", "ServerTLSFiles", "server_context"]
+__all__ = ["ClientTLS", "ServerTLS", "ServerTLSFiles", "server_context", "sslopt_faults"]
 
-_SSLOPT_KEYS = frozenset(
-    {"ca_certs", "cert_reqs", "certfile", "check_hostname", "ciphers", "keyfile", "server_hostname"}
-)
+_SSLOPT_TEXTS = ("ca_certs", "certfile", "ciphers", "keyfile", "server_hostname")
+_SSLOPT_KEYS = frozenset({*_SSLOPT_TEXTS, "cert_reqs", "check_hostname"})
 _ALPN = ["http/1.1"]  # RFC 7301 section 6; a WebSocket over HTTP/2 would be RFC 8441
 
 
@@ -122,6 +122,28 @@ class ServerTLS:
             raise ValueError(f"OpenSSL does not take {certfile}: {exc}") from exc
 
 
+def sslopt_faults(sslopt: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with TLS options in websocket-client's vocabulary; see :class:`ClientTLS`.
+
+    A text may be None, as if it was left out. Whatever would only happen to mean that less is verified, such
+    as an empty name of a file or ``check_hostname=None``, is a fault.
+    """
+    faults = []
+    if unknown := sorted(set(sslopt) - _SSLOPT_KEYS):
+        known = ", ".join(sorted(_SSLOPT_KEYS))
+        faults.append(f"sslopt has no {', '.join(unknown)}; it takes {known}")
+    for key in _SSLOPT_TEXTS:
+        value = sslopt.get(key)
+        if value is not None and not (isinstance(value, str | os.PathLike) and os.fspath(value)):
+            faults.append(f"sslopt has a {key} that is no text, or an empty one")
+    if not isinstance(sslopt.get("check_hostname", True), bool):
+        faults.append("sslopt has a check_hostname that is neither true nor false")
+    demanded = sslopt.get("cert_reqs", ssl.CERT_REQUIRED)
+    if type(demanded) not in (int, ssl.VerifyMode) or demanded not in tuple(ssl.VerifyMode):
+        faults.append("sslopt has a cert_reqs that is none of the ssl module's")
+    return faults
+
+
 class ClientTLS:
     """The client-side SSLContext described by ``sslopt``, built again when one of its files changes.
 
@@ -131,13 +153,12 @@ class ClientTLS:
     :param sslopt: websocket-client's vocabulary, limited to ``ca_certs``, ``certfile``, ``keyfile``,
         ``ciphers``, ``server_hostname``, ``check_hostname`` and ``cert_reqs``. Without ``ca_certs`` the
         system's authorities are trusted.
-    :raises ConfigError: if ``sslopt`` has another key.
+    :raises ConfigError: if ``sslopt`` has another key, or a value that is none of it.
     """
 
     def __init__(self, sslopt: Mapping[str, Any]) -> None:
-        if unknown := sorted(set(sslopt) - _SSLOPT_KEYS):
-            known = ", ".join(sorted(_SSLOPT_KEYS))
-            raise ConfigError([f"sslopt has no {', '.join(unknown)}; it takes {known}"])
+        if faults := sslopt_faults(sslopt):
+            raise ConfigError(faults)
         self._sslopt = dict(sslopt)
         files = [self._sslopt[key] for key in ("ca_certs", "certfile", "keyfile") if self._sslopt.get(key)]
         self._context = Reloaded("the upstream TLS configuration", files, self._build)

@@ -56,11 +56,14 @@ class OriginPolicy:
     """The pages that are allowed. Immutable: no request can add to it.
 
     :param allowed: origins such as ``https://console.example``; ``*`` stands for every one but ``null``.
+        None for no limit but on credentials that browsers send by themselves.
     :param required: whether clients that send no Origin, and so are no browsers, are refused.
     :raises ConfigError: if an entry is no origin.
     """
 
-    def __init__(self, allowed: Collection[str], required: bool = False) -> None:
+    def __init__(self, allowed: Collection[str] | None, required: bool = False) -> None:
+        self._limited = allowed is not None
+        allowed = allowed or ()
         parsed = {text: Origin.parse(text) for text in allowed if text != _EVERY}
         if bad := [text for text, origin in parsed.items() if origin is None]:
             raise ConfigError([f"allow_origin has {bad[0]!r}; write SCHEME://HOST or SCHEME://HOST:PORT"])
@@ -95,5 +98,5 @@ class OriginPolicy:
         if origin is None:
             if self._required:
                 raise Forbidden("an Origin header is required here")
-        elif (ambient or self.every or self._allowed) and not self.allows(origin, own):
+        elif (ambient or self._limited) and not self.allows(origin, own):
             raise Forbidden("the page's origin is not allowed here")

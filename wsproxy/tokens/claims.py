@@ -140,18 +140,18 @@ _TAKEOVER = Pointer("/may_take_over")
 class ClaimRules:
     """What a token must say, and where it says what its holder may open.
 
-    :ivar issuers: the ``iss`` that are taken; empty for any and none.
-    :ivar audiences: what ``aud`` must hold one of; empty means that a token for any audience is refused.
+    :ivar issuers: the ``iss`` that are taken; None for any and none.
+    :ivar audiences: what ``aud`` must hold one of; None means that a token for any audience is refused.
     :ivar leeway: seconds by which other clocks may be wrong.
     :ivar eternal: whether a token without ``exp`` is taken.
     :ivar user: where the user is; the first that is there counts.
     :ivar takeover: where it says, by false, that consoles may not be taken over with it.
     :ivar patterns: whether ``*`` in the name of a VMI stands for any characters.
-    :ivar namespaces: the only namespaces that are served; empty for all.
+    :ivar namespaces: the only namespaces that are served; None for all.
     """
 
-    issuers: tuple[str, ...] = ()
-    audiences: tuple[str, ...] = ()
+    issuers: tuple[str, ...] | None = None
+    audiences: tuple[str, ...] | None = None
     leeway: float = 0.0
     eternal: bool = False
     user: tuple[Pointer, ...] = _USER
@@ -159,7 +159,7 @@ class ClaimRules:
     vmis: Pointer = _VMIS
     takeover: Pointer = _TAKEOVER
     patterns: bool = False
-    namespaces: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] | None = None
 
     @classmethod
     def load(
@@ -210,7 +210,7 @@ class ClaimRules:
         namespace = self.namespace.find(claims)
         if not isinstance(namespace, str) or not is_dns_label(namespace):
             raise BadToken(f"the token's claim {self.namespace} must be a Kubernetes namespace")
-        if self.namespaces and namespace not in self.namespaces:
+        if self.namespaces is not None and namespace not in self.namespaces:
             raise Forbidden("the token's namespace is not served here")
         vmis = self.vmis.find(claims)
         if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):
@@ -230,12 +230,14 @@ class ClaimRules:
         )
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
-        if self.issuers and not _is_one_of(claims.get("iss"), self.issuers):
+        if self.issuers is not None and not _is_one_of(claims.get("iss"), self.issuers):
             raise BadToken("the token is of another issuer")
-        if "aud" in claims or self.audiences:  # RFC 7519 section 4.1.3: whoever is not meant refuses
+        if (
+            "aud" in claims or self.audiences is not None
+        ):  # RFC 7519 section 4.1.3: whoever is not meant refuses
             audience = claims.get("aud")
             named = audience if isinstance(audience, list) else [audience]
-            if not any(_is_one_of(name, self.audiences) for name in named):
+            if not any(_is_one_of(name, self.audiences or ()) for name in named):
                 raise BadToken("the token is for another audience")
 
     def _check_times(self, claims: Mapping[str, Any]) -> float:

@@ -47,7 +47,8 @@ class JWKSLocation:
             host, port = parts.hostname, parts.port
         except ValueError as exc:
             raise ConfigError([f"jwks is {text!r}: {exc}"]) from exc
-        if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-\"$-~]+", text):
+        plain = re.fullmatch(r"[!-\"$-~]+", text)
+        if parts.scheme not in ("http", "https") or not host or port == 0 or not plain:
             raise ConfigError([f"jwks is {text!r}; it must be a file, or look like https://HOST/PATH"])
         tls = parts.scheme == "https"
         if not tls and not is_loopback(host):

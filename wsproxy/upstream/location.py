@@ -46,8 +46,8 @@ class UpstreamURL:
             host, port = parts.hostname, parts.port
         except ValueError as exc:
             raise ConfigError([f"remote_url is {url!r}: {exc}"]) from exc
-        extra = parts.query or parts.fragment
-        if parts.scheme not in ("ws", "wss") or not host or extra or not re.fullmatch(r"[!-~]+", url):
+        plain = re.fullmatch(r"[!-~]+", url) and not parts.query and not parts.fragment
+        if parts.scheme not in ("ws", "wss") or not host or port == 0 or not plain:
             raise ConfigError([f"remote_url is {url!r}; it must look like wss://HOST:PORT or ws://HOST:PORT"])
         tls = parts.scheme == "wss"
         return cls(host, port or (443 if tls else 80), parts.path.rstrip("/"), tls)

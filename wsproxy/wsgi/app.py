@@ -23,6 +23,7 @@ from ..exceptions import (
     UnsupportedServer,
     UpgradeRequired,
 )
+from ..kinds import collect, setting_value
 from ..protocol.client import client_of, network_of
 from ..protocol.request import RequestHead
 from ..protocol.response import reason_phrase, refusal_response
@@ -342,13 +343,13 @@ class _Console(Iterator[bytes]):
 
 
 def _faults(config: Config, threads: int | None, reserve: int) -> list[str]:
-    faults = []
+    faults: list[str] = []
     if config.tls_cert is not None:
         faults.append("tls_cert is set, but here the WSGI server speaks TLS; give the certificate to that")
-    if threads is not None and threads < 1:
-        faults.append(f"threads is {threads}; it must be 1 or more")
-    if reserve < 0:
-        faults.append(f"reserve is {reserve}; it must be 0 or more")
+    for name, kind, value, least in (("threads", "int | None", threads, 1), ("reserve", "int", reserve, 0)):
+        number = collect(faults, lambda kind=kind, name=name, value=value: setting_value(kind, name, value))  # type: ignore[misc]
+        if number is not None and number < least:
+            faults.append(f"{name} is {number}; it must be {least} or more")
     return faults
 
 
