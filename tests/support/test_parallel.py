@@ -222,7 +222,7 @@ class Parallel(unittest.TestCase):
         """A file that takes too long is killed with its processes, and shows where it hung."""
         listener = self.hang()
         text = self.assert_process_fails(
-            r"did not end within 5 s and was killed, in test \(suite\.test_bad\.Case.*\)", "--limit=5"
+            r"did not end within 10 s and was killed, in test \(suite\.test_bad\.Case.*\)", "--limit=10"
         )
         self.assertRegex(text, r"Fatal Python error: Aborted(?s:.*)test_bad\.py")
         self.assertEqual(self.accept(listener).recv(9), b"")
