@@ -372,16 +372,16 @@ class ClientTLSTest(TransportCase):
 
     def test_every_option(self) -> None:
         """Each option of the promised vocabulary is known."""
-        for name in (
-            "ca_certs",
-            "cert_reqs",
-            "certfile",
-            "check_hostname",
-            "ciphers",
-            "keyfile",
-            "server_hostname",
+        for name, value in (
+            ("ca_certs", None),
+            ("cert_reqs", ssl.CERT_NONE),
+            ("certfile", None),
+            ("check_hostname", False),
+            ("ciphers", None),
+            ("keyfile", None),
+            ("server_hostname", None),
         ):
-            ClientTLS({name: None})
+            ClientTLS({name: value})
 
     def test_nothing_is_read_at_first(self) -> None:
         """Files are read when a context is needed; one that is missing is an OSError then."""

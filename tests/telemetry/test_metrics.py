@@ -73,40 +73,6 @@ class Documentation(unittest.TestCase):
         self.assertEqual(sorted(named), sorted(ENDINGS))
 
 
-class AcceptHeaders(unittest.TestCase):
-    def test_odd_versions(self) -> None:
-        """Whatever a scraper accepts, it gets metrics, and nothing odd of its own in a header."""
-        for accept in (
-            "application/openmetrics-text; version=abc",
-            "application/openmetrics-text; version=1..0",
-            "application/openmetrics-text; version=\xb9",
-            "application/openmetrics-text; version=1.\xa00.0",
-            "application/openmetrics-text; version=1.0.0\xe4",
-            "application/openmetrics-text; version=-1",
-            "application/openmetrics-text; version = abc",
-            "text/plain; version=abc",
-            "text/plain; version=1e9; escaping=\xe4",
-            ";;=,,;version",
-        ):
-            with self.subTest(accept=accept):
-                content_type, body = exposition(Snapshot(), accept)
-                self.assertTrue(content_type.isascii() and content_type.isprintable(), content_type)
-                self.assertRegex(content_type, r"^text/plain; version=[01]\.0\.[04];")
-                self.assertIn(b"wsproxy_sessions 0.0", body)
-
-    def test_prometheus(self) -> None:
-        """What Prometheus says is understood, also where an element before it is not."""
-        for accept in (
-            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-            "application/openmetrics-text;version=abc, application/openmetrics-text;version=1.0.0",
-            "application/openmetrics-text",
-        ):
-            with self.subTest(accept=accept):
-                content_type, body = exposition(Snapshot(), accept)
-                self.assertTrue(content_type.startswith("application/openmetrics-text; version=1.0.0;"))
-                self.assertTrue(body.endswith(b"# EOF\n"))
-
-
 class WithoutTheExtra(unittest.TestCase):
     def test_says_what_to_install(self) -> None:
         """Without prometheus-client only those who ask for metrics are told what they need."""
