@@ -53,6 +53,7 @@ NO_IO = (
     "relay/liveness",
     "runtime/deadline",
     "runtime/logs",
+    "runtime/wall_clock",
     "telemetry/causes",
     "telemetry/histogram",
     "upstream/errors",

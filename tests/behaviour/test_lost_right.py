@@ -5,9 +5,16 @@ from __future__ import annotations
 import struct
 import threading
 import unittest
+from functools import partial
+from unittest import mock
+
+import jwt
 
 from tests.behaviour.test_session_ends import EndsTestCase
 from wsproxy.exceptions import TransportClosed
+from wsproxy.runtime.wall_clock import unix_time
+from wsproxy.server.gateway import Gateway
+from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.console import FakeConsole
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient
@@ -113,6 +120,76 @@ class TLSClientThatLostItsRightGoesOn(ClientThatLostItsRightGoesOn):
     """The same with TLS on both legs."""
 
     client_tls = True
+
+
+class WallClockJumps(ProxyTestCase):
+    """Somebody sets the clock: a token is good for no longer than it says."""
+
+    tls = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.api.add_vmi("vm", self.namespace)
+        self.set_by = 0.0
+        wall_clock = partial(Gateway, wall_clock=lambda: unix_time() + self.set_by)
+        patcher = mock.patch("wsproxy.proxy.Gateway", wall_clock)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+        self.proxy = self.start_proxy(reject="http")
+
+    @property
+    def gateway(self) -> Gateway:
+        assert self.proxy._server is not None
+        return self.proxy._server._gateway
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the clock, and let the housekeeping see it."""
+        self.set_by = seconds
+        self.gateway.housekeeping.wake(self.gateway.clock_watch)
+
+    def open(self, token: str) -> RawClient:
+        client = RawClient.open(self.url(self.proxy, "vm", token))
+        self.addCleanup(client.close)
+        return client
+
+    def test_forward(self) -> None:
+        """A session whose token is over then ends at once; another one goes on."""
+        short, long = self.open(self.token("vm", expires_in=3600)), self.token("vm", expires_in=7200)
+        self.assertEqual(short.status, 101)
+        short.send_frame(BINARY, b"x")
+        short.recv_frame()
+        self.set_clock(3000)
+        short.send_frame(BINARY, b"x")
+        self.assertEqual(short.recv_frame().opcode, BINARY)
+        self.set_clock(3700)
+        self.assertEqual(short.recv_close(), (4411, "expired: the token's time is over"))
+        client = self.open(long)
+        client.send_frame(BINARY, b"x")
+        self.assertEqual(client.recv_frame().opcode, BINARY)
+
+    def test_forward_and_back(self) -> None:
+        """A token that was over then stays so, also one that had been revoked, and was forgotten since."""
+        tokens = [self.token("vm", user=user, expires_in=3600) for user in (1, 2)]
+        grant = self.gateway.verifier.verify(tokens[0])
+        assert grant.token_key
+        self.gateway.denylist.deny([grant.token_key])
+        self.assertEqual([self.open(token).status for token in tokens], [401, 101])
+        self.set_clock(7200)
+        self.gateway.denylist.deny([])  # what has expired is forgotten
+        self.assertEqual(len(self.gateway.denylist), 0)
+        with self.assertLogs("wsproxy.clock", "WARNING"):
+            self.set_clock(0)
+            self.assertEqual([self.open(token).status for token in tokens], [401, 401])
+        self.assertEqual(self.open(self.token("vm", user=3, expires_in=14400)).status, 101)
+
+    def test_not_yet(self) -> None:
+        """What is not valid yet is so once that time has come, and stays so."""
+        claims = {"nbf": unix_time() + 3600, "exp": unix_time() + 36000}
+        lab = {"namespace_name": self.namespace, "allowed_vmi_names": ["vm"]}
+        token = jwt.encode({"id": 5, "lab_instance": lab, **claims}, SECRET, "HS256")
+        self.assertEqual(self.open(token).status, 401)
+        self.set_clock(3700)
+        self.assertEqual(self.open(token).status, 101)
 
 
 if __name__ == "__main__":

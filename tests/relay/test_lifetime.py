@@ -43,6 +43,21 @@ class LifetimeTest(unittest.TestCase):
         reason = "expired: the token's time is over, and 30 s of grace"
         self.assert_lasts(self.begin(grace=30), _TOKEN + 30, 4411, reason)
 
+    def test_clock_set_forward(self) -> None:
+        """A token whose time is over by UNIX time ends the session, however little time has passed."""
+        lifetime = self.begin(grace=30)
+        self.assertIsNone(lifetime.look(self.now + 1, 0, 10))
+        self.assertEqual(lifetime.due, self.now + 41)
+        self.assertIsNone(lifetime.look(self.now + 2, 0, -29))
+        over = lifetime.look(self.now + 3, 0, -30)
+        self.assertEqual(over, (4411, "expired: the token's time is over, and 30 s of grace"))
+
+    def test_clock_set_back(self) -> None:
+        """No session gets longer by it."""
+        lifetime = self.begin()
+        self.assertIsNone(lifetime.look(self.now + 1, 0, _TOKEN + 3600))
+        self.assertEqual(lifetime.due, self.now + _TOKEN)
+
     def test_eternal(self) -> None:
         """Nothing is due for a session without any limit."""
         for lifetime in (self.begin(math.inf), self.begin(grace=math.inf)):

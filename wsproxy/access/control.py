@@ -15,8 +15,9 @@ from ..protocol.names import is_dns_label
 from ..protocol.origin import Origin, OriginPolicy
 from ..protocol.request import OWS, RequestHead
 from ..protocol.routing import Route, RouteRules, screenshot_route, session_route
-from ..runtime.deadline import Deadline
+from ..runtime.deadline import Clock, Deadline
 from ..runtime.logs import get_logger
+from ..runtime.wall_clock import unix_time
 from ..state.denylist import Denylist
 from ..state.limits import Limits
 from ..state.tickets import Ticket, Tickets
@@ -62,6 +63,7 @@ class AccessControl:
     :param limits: told of failed attempts, which may end further ones.
     :param denylist: the tokens that are refused though they are valid.
     :param report: told of what the hook raises.
+    :param wall_clock: UNIX time, seconds.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class AccessControl:
         limits: Limits,
         denylist: Denylist,
         report: Report,
+        wall_clock: Clock = unix_time,
     ) -> None:
         self._rules = rules
         self._routes = rules.routes
@@ -82,6 +85,7 @@ class AccessControl:
         self._limits = limits
         self._denylist = denylist
         self._report = report
+        self._wall_clock = wall_clock
 
     def admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
         """Authenticate and authorise an upgrade request.
@@ -175,7 +179,7 @@ class AccessControl:
             request = _described(head, client, kind, grant, route.vmi, subresource)
             grant = authorized(self._authorize, grant, request, self._report)
             grant.authorize(route.vmi, route.namespace)
-        if grant.seconds_left() <= 0:  # the ticket's, or the hook's
+        if grant.seconds_left(self._wall_clock()) <= 0:  # the ticket's, or the hook's
             raise TokenExpired("the token has expired")
         return grant
 

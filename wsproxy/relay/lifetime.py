@@ -35,6 +35,9 @@ class TimeIsOver(NamedTuple):
 class Lifetime:
     """Watches the time of one session.
 
+    A token is over when its time is by UNIX time, which somebody may set forward; and at the latest when as
+    much time has passed as it had left at the beginning, or at any look, since that may be set back, too.
+
     A client that sends data is noticed when the count of it has grown since the last look. So a session is
     idle for a tenth more than the rules say at most, but never for less.
 
@@ -46,7 +49,8 @@ class Lifetime:
     def __init__(self, rules: LifetimeRules, now: float, token_seconds: float) -> None:
         self._rules = rules
         grace = f", and {rules.grace:g} s of grace" if rules.grace else ""
-        self._fixed = (now + token_seconds + rules.grace, f"expired: the token's time is over{grace}", 4411)
+        self._expired = f"expired: the token's time is over{grace}"
+        self._fixed = now + token_seconds + rules.grace, self._expired, 4411
         if rules.age:
             too_old = now + rules.age, f"max-age: a session lasts {rules.age:g} s at most", 4412
             self._fixed = min(self._fixed, too_old)
@@ -54,11 +58,13 @@ class Lifetime:
         self._idle_at = now + (rules.idle or math.inf)
         self._plan(now)
 
-    def look(self, now: float, data: int) -> TimeIsOver | None:
+    def look(self, now: float, data: int, token_seconds: float = math.inf) -> TimeIsOver | None:
         """Return why the session has to end now, None if it may go on.
 
         :param data: how many bytes of data its client has sent so far.
+        :param token_seconds: for how long its token is valid from now on.
         """
+        self._fixed = min(self._fixed, (now + token_seconds + self._rules.grace, self._expired, 4411))
         if self._rules.idle and data != self._data:
             self._data, self._idle_at = data, now + self._rules.idle
         self._plan(now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
 import weakref
@@ -13,13 +14,15 @@ from .deadline import Clock
 from .logs import get_logger
 from .threads import start_thread
 
-__all__ = ["Housekeeping", "Ticking"]
+__all__ = ["ClockWatch", "Housekeeping", "Ticking"]
 
 logger = get_logger("wsproxy.housekeeping")
 
 _AFTER_A_BUG = 1.0
 _LONGEST_WAIT = 1.0  # seconds; what is due later than that need not wake the thread
 _RUNNING = float("-inf")
+_LOOK_SECONDS = 1.0
+_JUMP = 0.5  # seconds
 
 
 class Ticking(Protocol):
@@ -137,3 +140,42 @@ class Housekeeping:
                 del task
                 self._changed.wait(wait)
             return None
+
+
+class ClockWatch:
+    """Has everything that depends on UNIX time looked after at once when that jumps forward.
+
+    Between jumps it goes as fast as the clock that housekeeping waits by. Safe from every thread.
+
+    :param wall_clock: UNIX time, seconds.
+    :param housekeeping: has the watch and all that depends on it in its care.
+    """
+
+    def __init__(self, wall_clock: Clock, housekeeping: Housekeeping) -> None:
+        self._wall_clock = wall_clock
+        self._housekeeping = housekeeping
+        self._lock = threading.Lock()  # guards the attribute below
+        self._dependent: set[Ticking] = set()
+        self._offset = math.inf  # of UNIX time from the other clock; touched by housekeeping's thread only
+
+    def add(self, task: Ticking) -> None:
+        """Have ``task`` looked after when time jumps, until :meth:`remove`."""
+        with self._lock:
+            self._dependent.add(task)
+
+    def remove(self, task: Ticking) -> None:
+        """Forget ``task``. Idempotent."""
+        with self._lock:
+            self._dependent.discard(task)
+
+    def tick(self, now: float) -> float:
+        """Housekeeping: see :class:`.Ticking`."""
+        offset = self._wall_clock() - now
+        if offset > self._offset + _JUMP:
+            self._offset = offset
+            with self._lock:
+                dependent = list(self._dependent)
+            for task in dependent:
+                self._housekeeping.wake(task)
+        self._offset = min(self._offset, offset)
+        return now + _LOOK_SECONDS

@@ -16,7 +16,8 @@ from ..relay.poller import Poller
 from ..relay.relay import RelayLimits
 from ..runtime.deadline import Clock
 from ..runtime.logs import get_logger
-from ..runtime.timers import Housekeeping
+from ..runtime.timers import ClockWatch, Housekeeping
+from ..runtime.wall_clock import WallClock, unix_time
 from ..state.arbitration import Arbitration
 from ..state.denylist import Denylist
 from ..state.limits import Limits
@@ -60,30 +61,40 @@ class Gateway:
     :param config: the settings.
     :param hooks: what the embedding program is asked and told.
     :param clock: seconds, for all that housekeeping looks after.
+    :param wall_clock: UNIX time, seconds, by which tokens are valid; it may be set.
     :ivar tls: TLS towards clients, None if they come without.
     :ivar files: what is served to browsers.
     :ivar pictures: answers requests for pictures of screens.
     :ivar sessions: the sessions that are open.
     :ivar failures: told of every exception that nobody expected.
+    :ivar wall_clock: UNIX time that never goes back.
+    :ivar clock_watch: has sessions looked after when that jumps.
     :ivar admits: whether new sessions may be opened.
     :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file or a directory of files
         cannot be used.
     """
 
-    def __init__(self, config: Config, hooks: Hooks = _NO_HOOKS, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: Config,
+        hooks: Hooks = _NO_HOOKS,
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = unix_time,
+    ) -> None:
         self.config = config
         self.hooks = hooks
         self.admits = True
+        self.wall_clock = WallClock(wall_clock)
         self.sessions = LiveSessions()
         self.tls = ServerTLS(config.server_tls) if config.server_tls else None
         self.files = StaticFiles(config.file_rules)
         self.resolver = Resolver()
         self.keys = KeyStore(config.key_rules, self.resolver)
-        self.verifier = TokenVerifier(self.keys, config.claim_rules)
-        self.tickets = Tickets() if config.tickets else None
+        self.verifier = TokenVerifier(self.keys, config.claim_rules, self.wall_clock)
+        self.tickets = Tickets(wall_clock=self.wall_clock) if config.tickets else None
         self.limits = Limits(config.limit_rules, clock)
-        self.denylist = Denylist()
+        self.denylist = Denylist(self.wall_clock)
         self.counters = Counters(self.limits.hits)
         self.failures = Failures(self.counters, clock)
         self.access = AccessControl(
@@ -94,11 +105,13 @@ class Gateway:
             self.limits,
             self.denylist,
             self.failures.report,
+            self.wall_clock,
         )
         self.arbitration = Arbitration(config.console_policies, config.show_user, clock)
         self.dialler = Dialler(config.upstream_rules, self.resolver)
         self.clock = clock
         self.housekeeping = Housekeeping(clock)
+        self.clock_watch = ClockWatch(self.wall_clock, self.housekeeping)
         self.poller = Poller() if Poller.available else None
         self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
@@ -135,6 +148,7 @@ class Gateway:
         """Start the threads that all sessions share. Once only."""
         self.audit.open()
         self.housekeeping.start(self)
+        self.housekeeping.add(self.clock_watch)
         self.keys.start(self)
         if self.poller:
             self.poller.start(self)

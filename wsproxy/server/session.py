@@ -142,14 +142,18 @@ class Session:
             gateway.hooks.opened(handle, gateway.failures.report)
             if gateway.hooks.authorize or gateway.hooks.on_open:
                 forget_errors()  # they may have used TLS in this thread
-            now = gateway.clock()
-            self._lifetime = Lifetime(gateway.config.lifetime_rules, now, grant.seconds_left())
+            now, left = gateway.clock(), grant.seconds_left(gateway.wall_clock())
+            self._lifetime = Lifetime(gateway.config.lifetime_rules, now, left)
+            if over := self._lifetime.look(now, 0):  # during the dial, or the hook
+                relay.end(*over)
             # Not called before something is due: waking one more thread would make each opening slower.
             housekeeping.add(self, min(self._lifetime.due - now, gateway.config.ping_interval))
+            gateway.clock_watch.add(self)
             if relay.ending:  # it may have been ended, and its wake lost, before it was added
                 housekeeping.wake(self)
             relay.run(self._start_second_thread)
         finally:
+            gateway.clock_watch.remove(self)
             housekeeping.remove(self)
             with self._ticking:  # a call under way is waited for; a later one finds nothing to do
                 self._lifetime = None
@@ -244,7 +248,8 @@ class Session:
         if relay is None or lifetime is None or handle is None:
             return math.inf  # it is over, and has been removed
         handle.note_activity()
-        if relay.ending is None and (over := lifetime.look(now, relay.data_up)):
+        left = handle.grant.seconds_left(self._gateway.wall_clock())
+        if relay.ending is None and (over := lifetime.look(now, relay.data_up, left)):
             self.end(*over)
         due = relay.tick(now)
         return due if relay.ending else min(due, lifetime.due)

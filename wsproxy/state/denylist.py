@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable
 
 from ..exceptions import Busy
 from ..runtime.deadline import Clock
+from ..runtime.wall_clock import unix_time
 from ..tokens.claims import TokenKey
 
 __all__ = ["MAX_DENIED", "Denylist"]
@@ -24,7 +24,7 @@ class Denylist:
     :param clock: UNIX time, seconds.
     """
 
-    def __init__(self, clock: Clock = time.time) -> None:
+    def __init__(self, clock: Clock = unix_time) -> None:
         self._lock = threading.Lock()  # guards the attribute below; reading is one operation of the dict
         self._clock = clock
         self._until: dict[bytes, float] = {}

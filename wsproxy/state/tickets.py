@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ..exceptions import BadToken, Busy, Forbidden, LimitExceeded
 from ..protocol.origin import Origin
 from ..runtime.deadline import Clock
+from ..runtime.wall_clock import unix_time
 from ..tokens.claims import Grant
 
 __all__ = ["Ticket", "Tickets"]
@@ -47,11 +48,13 @@ class Tickets:
     It holds their SHA-256 only, and finds one by it: what a search by hash takes tells nobody anything.
 
     :param clock: seconds that never go backwards.
+    :param wall_clock: UNIX time, seconds.
     """
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(self, clock: Clock = time.monotonic, wall_clock: Clock = unix_time) -> None:
         self._lock = threading.Lock()  # guards the attributes below
         self._clock = clock
+        self._wall_clock = wall_clock
         # The oldest first, with its time of issue. A plain dict would be slow to say which that is.
         self._tickets: OrderedDict[bytes, tuple[float, Ticket]] = OrderedDict()
         self._per_user: Counter[str | int] = Counter()
@@ -74,7 +77,7 @@ class Tickets:
                 raise Busy("there are too many unused tickets", retry_after=int(_SECONDS))
             self._tickets[_digest(text)] = now, ticket
             self._per_user[user] += 1
-        return text, min(_SECONDS, ticket.grant.seconds_left())
+        return text, min(_SECONDS, ticket.grant.seconds_left(self._wall_clock()))
 
     def redeem(self, text: str, subresource: str, origin: str | None) -> Grant:
         """Use a ticket up, and return what it grants. Of several threads with one ticket, one gets it.

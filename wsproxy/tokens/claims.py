@@ -84,9 +84,12 @@ class Grant:
                 return f"the grant's {what}"
         return None
 
-    def seconds_left(self) -> float:
-        """Return how long the token is still valid; negative once it is not."""
-        return self.expires_at - time.time()
+    def seconds_left(self, now: float | None = None) -> float:
+        """Return how long the token is still valid; negative once it is not.
+
+        :param now: UNIX time; None for what the clock says.
+        """
+        return self.expires_at - (time.time() if now is None else now)
 
     def authorize(self, vmi: str, namespace: str | None = None) -> None:
         """Check that ``vmi`` may be opened, and that ``namespace``, if given, is the granted one.
@@ -191,11 +194,12 @@ class ClaimRules:
             **rest,
         )
 
-    def grant(self, claims: object, token_id: str, digest: bytes = b"") -> Grant:
+    def grant(self, claims: object, token_id: str, digest: bytes = b"", *, now: float | None = None) -> Grant:
         """Return what the claims of a token with a right signature grant.
 
         :param token_id: what names it if it has no ``jti`` that does.
         :param digest: what it is revoked by if it has no ``jti``.
+        :param now: UNIX time; None for what the clock says.
         :raises TokenExpired: if its time is over.
         :raises Forbidden: if its namespace is not served here.
         :raises BadToken: for every other fault.
@@ -206,7 +210,7 @@ class ClaimRules:
         jti = claims.get("jti", "")
         if not isinstance(jti, str):
             raise BadToken("the token's jti claim must be a string")
-        expires_at = self._check_times(claims)
+        expires_at = self._check_times(claims, time.time() if now is None else now)
         namespace = self.namespace.find(claims)
         if not isinstance(namespace, str) or not is_dns_label(namespace):
             raise BadToken(f"the token's claim {self.namespace} must be a Kubernetes namespace")
@@ -240,8 +244,7 @@ class ClaimRules:
             if not any(_is_one_of(name, self.audiences or ()) for name in named):
                 raise BadToken("the token is for another audience")
 
-    def _check_times(self, claims: Mapping[str, Any]) -> float:
-        now = time.time()
+    def _check_times(self, claims: Mapping[str, Any], now: float) -> float:
         if (expires_at := _time(claims, "exp")) is None:
             if not self.eternal:
                 raise BadToken("the token has no exp claim")

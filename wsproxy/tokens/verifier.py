@@ -15,7 +15,8 @@ from typing import Any
 
 from ..exceptions import BadToken
 from ..protocol.strict_json import parse_json
-from ..runtime.deadline import Deadline
+from ..runtime.deadline import Clock, Deadline
+from ..runtime.wall_clock import unix_time
 from .claims import ClaimRules, Grant
 from .keys import PUBLIC_KEY_ALGORITHMS, Keyring, KeySource
 
@@ -43,11 +44,13 @@ class TokenVerifier:
 
     :param keys: the keys.
     :param rules: what the claims must be.
+    :param clock: UNIX time, seconds.
     """
 
-    def __init__(self, keys: KeySource, rules: ClaimRules | None = None) -> None:
+    def __init__(self, keys: KeySource, rules: ClaimRules | None = None, clock: Clock = unix_time) -> None:
         self._keys = keys
         self._rules = rules or ClaimRules()
+        self._clock = clock
         # Each grant with the keys that were tried. Needs no lock: each step is one operation of the dict.
         self._known: dict[bytes, tuple[Grant, Keyring]] = {}
 
@@ -66,11 +69,13 @@ class TokenVerifier:
         ring = self._keys.current()
         digest = hashlib.sha256(token.encode("ascii")).digest()
         grant, tried = self._known.get(digest, (None, None))
-        if grant is None or tried is not ring or grant.seconds_left() <= 0:
+        now = self._clock()
+        if grant is None or tried is not ring or grant.seconds_left(now) <= 0:
             jws = _JWS(token)
             ring = self._check_signature(jws, ring, deadline)
             signed = jws.digest()
-            grant = self._rules.grant(_json(jws.payload, _MAX_CLAIMS_BRACKETS), signed.hex()[:16], signed)
+            claims = _json(jws.payload, _MAX_CLAIMS_BRACKETS)
+            grant = self._rules.grant(claims, signed.hex()[:16], signed, now=self._clock())
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[digest] = grant, ring
