@@ -10,6 +10,7 @@ from unittest import mock
 
 from tests.support.issuer import Issuer, http_answer
 from wsproxy.exceptions import TransportClosed
+from wsproxy.net.connecting import Connector
 from wsproxy.net.http_client import fetch
 from wsproxy.net.resolver import Resolver
 from wsproxy.net.sockets import wake
@@ -37,7 +38,8 @@ class FetchCase(LeakTestCase):
         found = JWKSLocation.parse(url or self.issuer.url).url
         assert found is not None
         tls = ClientTLS({"ca_certs": ca_file or self.issuer.ca_file})
-        return fetch(found, self.resolver, tls, _MAX, Deadline(seconds), self.sockets.append)
+        connector = Connector(found.host, found.port, self.resolver, tls if found.tls else None)
+        return fetch(found, connector, _MAX, Deadline(seconds), self.sockets.append)
 
 
 class PlainTest(FetchCase):

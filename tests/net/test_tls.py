@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.support import transports
-from tests.support.transports import SHORT, WAIT, TransportCase, ignore, in_thread
+from tests.support.transports import SHORT, WAIT, TransportCase, connect_tls, ignore, in_thread
 from wsproxy.exceptions import ConfigError, TransportClosed
-from wsproxy.net.sockets import wake
-from wsproxy.net.tls import TLSSession, TLSTransport, accept_tls, connect_tls, transport_of
+from wsproxy.net.sockets import take, wake
+from wsproxy.net.tls import TLSSession, TLSTransport, accept_tls, transport_of
 from wsproxy.net.tls_context import ClientTLS, ServerTLS, ServerTLSFiles, server_context
 from wsproxy.net.transport import PlainTransport, Transport
 from wsproxy.runtime.deadline import Deadline
@@ -620,7 +620,7 @@ class ResumptionTest(TransportCase):
         tls = tls or self.tls
         one, two = self.sockets()
         accept = in_thread(lambda: accept_tls(two, self.server, Deadline(WAIT)))
-        client = tls.connect(one, host, Deadline(WAIT), ignore)
+        client = take(tls.steps(one, host, ignore), Deadline(WAIT))
         server = cast(Transport, accept())
         server.send(b"x", Deadline(WAIT))
         self.assertEqual(client.recv(1, Deadline(WAIT)), b"x")
@@ -680,7 +680,7 @@ class ResumptionTest(TransportCase):
         one, two = self.sockets()
         accept = in_thread(lambda: accept_tls(two, self.server, Deadline(WAIT)))
         with self.assertRaisesRegex(TransportClosed, "verify failed"):
-            tls.connect(one, "localhost", Deadline(WAIT), ignore)
+            take(tls.steps(one, "localhost", ignore), Deadline(WAIT))
         self.assertRaises(TransportClosed, accept)
 
     def test_other_name(self) -> None:
@@ -715,7 +715,8 @@ class ResumptionTest(TransportCase):
         self.resumed()
         one, two = self.sockets()
         two.close()
-        self.assertRaises(TransportClosed, self.tls.connect, one, "localhost", Deadline(WAIT), ignore)
+        steps = self.tls.steps(one, "localhost", ignore)
+        self.assertRaises(TransportClosed, take, steps, Deadline(WAIT))
         self.assertEqual([self.resumed() for _ in range(2)], [False, True])
 
     def test_unverified(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -13,19 +14,30 @@ from typing import ClassVar, cast
 from unittest import mock
 
 from wsproxy.exceptions import TransportClosed
-from wsproxy.net.sockets import READABLE, wait
-from wsproxy.net.tls import accept_tls, connect_tls
+from wsproxy.net.sockets import READABLE, take, wait
+from wsproxy.net.tls import TLSTransport, accept_tls, tls_steps
 from wsproxy.net.tls_context import ClientTLS, server_context
 from wsproxy.net.transport import PlainTransport, Transport
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 
-__all__ = ["SHORT", "WAIT", "CommonTests", "TransportCase", "ignore", "in_thread"]
+__all__ = ["SHORT", "WAIT", "CommonTests", "TransportCase", "connect_tls", "ignore", "in_thread"]
 
 WAIT = 10.0
 SHORT = 0.02
 _JIFFY = 0.01  # seconds by which the kernel's clock may be coarse
+
+
+def connect_tls(
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    server_hostname: str,
+    deadline: Deadline,
+    on_socket: Callable[[socket.socket], None],
+) -> TLSTransport:
+    """Do the client's TLS handshake on a connected socket."""
+    return take(tls_steps(sock, context, on_socket, server_hostname=server_hostname), deadline)
 
 
 def ignore(sock: socket.socket) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 import websocket
 from websocket._handshake import CookieJar
@@ -903,6 +904,46 @@ class Unreachable(DiallerTestCase):
 
         self.refused(on_socket=stop)
         self.assertEqual(self.api.connections, 0)
+
+
+class SeveralAddresses(DiallerTestCase):
+    """An API whose name has several addresses, the first of which is of no use."""
+
+    def behind(self, first: str, api: FakeKubeVirtAPI | None = None) -> Dialler:
+        """Return a dialler for a name that has the address of that URL, and then the API's."""
+        api = api or self.api
+        address = urlsplit(first)
+        addresses = [(address.hostname, address.port), ("127.0.0.1", api.port)]
+        resolver = Resolver(lambda host, port: tuple((socket.AF_INET, found) for found in addresses))
+        scheme = "wss" if api.tls else "ws"
+        return self.dialler(api, resolver, remote_url=f"{scheme}://localhost:6443")
+
+    def assert_costs_little(self, dialler: Dialler) -> None:
+        """Assert that the first opening waits a little, and the second not at all."""
+        with self.within(_SOON):
+            self.dial(dialler)
+        with mock.patch("wsproxy.net.connecting._ATTEMPT_DELAY", 60.0), self.within(_SOON):
+            self.dial(dialler)
+
+    def test_dead(self) -> None:
+        """It answers nothing at all."""
+        with full_listener() as url:
+            self.assert_costs_little(self.behind(url))
+
+    def test_frozen(self) -> None:
+        """Its kernel answers, and nobody else."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.assert_costs_little(self.behind(f"wss://127.0.0.1:{listener.getsockname()[1]}"))
+
+    def test_takes_the_request_only(self) -> None:
+        """It takes the request, and does not answer: no second one is sent. The next goes elsewhere."""
+        hanging, api = self.start_api(tls=False), self.start_api(tls=False)
+        hanging.behaviour = Behaviour(hang=True)
+        dialler = self.behind(hanging.url, api)
+        self.refused(UpstreamTimeout, dialler=dialler, timeout=_SHORT)
+        self.assertEqual((len(hanging.requests), len(api.requests)), (1, 0))
+        self.dial(dialler)
+        self.assertEqual((len(hanging.requests), len(api.requests)), (1, 1))
 
 
 if __name__ == "__main__":

@@ -11,18 +11,15 @@ from contextlib import closing
 from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
 from .addresses import WebURL
-from .resolver import Resolver
-from .sockets import connect_tcp
-from .tls_context import ClientTLS
-from .transport import PlainTransport, Transport
+from .connecting import Connector
+from .transport import Transport
 
 __all__ = ["ResponseStream", "fetch", "read_good"]
 
 
 def fetch(
     url: WebURL,
-    resolver: Resolver,
-    tls: ClientTLS,
+    connector: Connector,
     max_size: int,
     deadline: Deadline,
     on_socket: Callable[[socket.socket], None],
@@ -32,7 +29,7 @@ def fetch(
     Blocks until the deadline, which covers name, TCP, TLS, request and response together. Redirects are not
     followed, no proxy of the environment is asked, and there are no cookies.
 
-    :param tls: for an https URL.
+    :param connector: for the URL's host and port, with TLS for an https URL.
     :param max_size: of the body, bytes.
     :param on_socket: told of every socket before it blocks, so that another thread can shut it down.
     :raises TimeoutError: if the deadline passes.
@@ -40,16 +37,13 @@ def fetch(
     :raises TransportClosed: if the server cannot be reached, speaks no HTTP, or breaks off.
     :raises ValueError: if it answers anything but 200, or too much.
     """
-    sock = connect_tcp(resolver.resolve(url.host, url.port, deadline), deadline, on_socket)
-    transport: Transport
-    try:
-        transport = tls.connect(sock, url.host, deadline, on_socket) if url.tls else PlainTransport(sock)
-    except BaseException:
-        sock.close()
-        raise
+    transport, address, _ = connector.connect(deadline, on_socket)
     try:
         transport.send(_request(url), deadline)
         return read_good(ResponseStream(transport, deadline), max_size)
+    except TimeoutError:
+        connector.note_silent(address)
+        raise
     finally:
         transport.close()
 

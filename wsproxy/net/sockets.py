@@ -1,32 +1,34 @@
-"""What is done to sockets as such: waiting with a deadline, waking, tuning, connecting.
+"""What is done to sockets as such: waiting with a deadline, waking, tuning.
 
 This is the only module that touches ``poll``.
 """
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
-from ..runtime.forks import in_forked_child
 
 __all__ = [
     "READABLE",
     "WRITABLE",
     "AcceptTurns",
     "Address",
+    "Steps",
     "closed_on_error",
-    "connect_tcp",
     "readable_by",
     "reset_on_close",
+    "take",
     "tune",
     "wait",
+    "wait_any",
     "wake",
 ]
 
@@ -35,6 +37,11 @@ Address = tuple[socket.AddressFamily, Any]
 
 READABLE, WRITABLE = select.POLLIN, select.POLLOUT
 _NO_LINGER = struct.pack("ii", 1, 0)  # struct linger
+
+T = TypeVar("T")
+
+Steps = Generator[tuple[int, int], None, T]
+"""Something that never blocks. It yields for which descriptor, and which event of it, it has to wait."""
 
 
 def wait(fd: int, event: int, deadline: Deadline | None) -> None:
@@ -49,6 +56,17 @@ def wait(fd: int, event: int, deadline: Deadline | None) -> None:
     else:
         while not poller.poll(max(1, int(deadline.remaining() * 1000))):
             pass
+
+
+def wait_any(events: Mapping[int, int], seconds: float) -> list[int]:
+    """Block until one of several descriptors is ready, or broken; return which are. None is after that time.
+
+    :param events: what to wait for, by descriptor.
+    """
+    poller = select.poll()
+    for fd, event in events.items():
+        poller.register(fd, event)
+    return [fd for fd, _ in poller.poll(math.ceil(seconds * 1000))]
 
 
 def readable_by(sock: socket.socket, deadline: Deadline) -> bool:
@@ -126,6 +144,23 @@ class closed_on_error:
             raise TransportClosed(str(exc)) from exc
 
 
+def take(steps: Steps[T], deadline: Deadline) -> T:
+    """Take steps to their end, and return what they do. Blocks until the deadline, while they have to wait.
+
+    :raises TimeoutError: if the deadline passes.
+    """
+    try:
+        while True:
+            fd, event = next(steps)
+            with closed_on_error():
+                wait(fd, event, deadline)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        steps.close()
+
+
 def wake(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     """Shut a socket down, which wakes every call blocked on it. Any thread; idempotent.
 
@@ -157,41 +192,3 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError:
         pass  # macOS: the peer has gone already, as its reader will find
-
-
-def connect_tcp(
-    addresses: Sequence[Address], deadline: Deadline, on_socket: Callable[[socket.socket], None]
-) -> socket.socket:
-    """Connect to the first address that answers and return the tuned socket.
-
-    Blocks until the deadline, which the addresses share: each but the last gets half of what is left.
-
-    :param on_socket: told of each socket before it connects, so that another thread can shut it down.
-    :raises TimeoutError: if the deadline passes.
-    :raises TransportClosed: if no address answers; the text is the last address's error.
-    """
-    for index, (family, address) in enumerate(addresses):
-        last = index == len(addresses) - 1
-        part = deadline if last else Deadline(deadline.remaining() / 2)
-        sock = None
-        try:
-            with closed_on_error():  # the resolver may name a family that the kernel was built without
-                sock = in_forked_child(socket.socket(family, socket.SOCK_STREAM), socket.socket.close)
-            on_socket(sock)
-            _connect(sock, address, part)
-            tune(sock)
-            return sock
-        except BaseException as exc:
-            if sock:
-                sock.close()
-            if last or not isinstance(exc, (TimeoutError, TransportClosed)):
-                raise
-    raise TransportClosed("the name has no address")
-
-
-def _connect(sock: socket.socket, address: Any, deadline: Deadline) -> None:
-    with closed_on_error():
-        sock.settimeout(deadline.remaining())
-        sock.connect(address)
-        # One whose connect was shut down by another thread reports no error, and is not connected.
-        sock.getpeername()

@@ -18,10 +18,17 @@ from typing import Any
 
 from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
-from .sockets import READABLE, WRITABLE, closed_on_error, wait
+from .sockets import READABLE, WRITABLE, Steps, closed_on_error, take, wait
 from .transport import PlainTransport, Transport
 
-__all__ = ["TLSSession", "TLSTransport", "accept_tls", "connect_tls", "forget_errors", "transport_of"]
+__all__ = [
+    "TLSSession",
+    "TLSTransport",
+    "accept_tls",
+    "forget_errors",
+    "tls_steps",
+    "transport_of",
+]
 
 _RECORD = 16384  # RFC 8446 section 5.1: the most that a record carries
 _MAX_SESSION_SECONDS = 3600.0
@@ -68,18 +75,23 @@ class TLSTransport(Transport):
         :raises TimeoutError: if the deadline passes.
         :raises TransportClosed: if the handshake fails; the text says why.
         """
-        with closed_on_error():
-            while True:
-                try:
-                    with self._lock:
-                        self._tls.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    wait(self._fd, READABLE, deadline)
-                except ssl.SSLWantWriteError:
-                    wait(self._fd, WRITABLE, deadline)
-                except (OSError, ValueError) as exc:
-                    raise _broken(exc) from exc
+        take(self.handshake_steps(), deadline)
+
+    def handshake_steps(self) -> Steps[None]:
+        """Do as :meth:`handshake`, step by step."""
+        while True:
+            event = READABLE
+            try:
+                with self._lock:
+                    self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLWantWriteError:
+                event = WRITABLE
+            except (OSError, ValueError) as exc:
+                raise _broken(exc) from exc
+            yield self._fd, event
         if self._tls.server_side and self._tls.session_reused:
             self._refuse_expired()
 
@@ -277,44 +289,36 @@ class TLSSession:
         return self._session if fits else None
 
 
-def connect_tls(
-    sock: socket.socket,
-    context: ssl.SSLContext,
-    server_hostname: str,
-    deadline: Deadline,
-    on_socket: Callable[[socket.socket], None],
-    session: ssl.SSLSession | None = None,
-) -> TLSTransport:
-    """Do the client's TLS handshake on a connected socket; ``sock`` itself is of no use afterwards.
+def accept_tls(sock: socket.socket, context: ssl.SSLContext, deadline: Deadline) -> TLSTransport:
+    """Do the server's TLS handshake on an accepted socket; ``sock`` itself is of no use afterwards.
 
     Blocks until the deadline.
 
-    :param on_socket: told of the TLS socket before the handshake, as in :func:`connect_tcp`.
-    :param session: of the same context and name, to be resumed; a server that will not makes it anew.
     :raises TimeoutError: if the deadline passes.
     :raises TransportClosed: if the handshake fails; the text says why.
     """
-    return _handshake(sock, context, deadline, on_socket, server_hostname=server_hostname, session=session)
+    return take(tls_steps(sock, context, lambda tls: None, server_side=True), deadline)
 
 
-def accept_tls(sock: socket.socket, context: ssl.SSLContext, deadline: Deadline) -> TLSTransport:
-    """Do the server's TLS handshake on an accepted socket; otherwise as :func:`connect_tls`."""
-    return _handshake(sock, context, deadline, lambda tls: None, server_side=True)
-
-
-def _handshake(
+def tls_steps(
     sock: socket.socket,
     context: ssl.SSLContext,
-    deadline: Deadline,
     on_socket: Callable[[socket.socket], None],
     **options: Any,
-) -> TLSTransport:
+) -> Steps[TLSTransport]:
+    """Do the TLS handshake on a connected socket, step by step; ``sock`` itself is of no use afterwards.
+
+    :param on_socket: told of the TLS socket before the handshake, so that another thread can shut it down.
+    :param options: of :meth:`ssl.SSLContext.wrap_socket`. A ``session``, of the same context and name, is
+        resumed if the server agrees.
+    :raises TransportClosed: if the handshake fails; the text says why.
+    """
     with closed_on_error():
         tls = context.wrap_socket(sock, do_handshake_on_connect=False, **options)
     transport = TLSTransport(tls)
     try:
         on_socket(tls)
-        transport.handshake(deadline)
+        yield from transport.handshake_steps()
         return transport
     except BaseException:
         transport.close()

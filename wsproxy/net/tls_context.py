@@ -13,11 +13,10 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from ..exceptions import ConfigError, TransportClosed
-from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded
 from .certificates import check_authorities, check_certificate
-from .sockets import closed_on_error
-from .tls import TLSSession, TLSTransport, connect_tls
+from .sockets import Steps, closed_on_error
+from .tls import TLSSession, TLSTransport, tls_steps
 
 __all__ = ["ClientTLS", "ServerTLS", "ServerTLSFiles", "server_context", "sslopt_faults"]
 
@@ -165,22 +164,21 @@ class ClientTLS:
         # Assigned as a whole and never altered, so it needs no lock: whichever thread was last is right.
         self._session: TLSSession | None = None
 
-    def connect(
-        self,
-        sock: socket.socket,
-        host: str,
-        deadline: Deadline,
-        on_socket: Callable[[socket.socket], None],
-    ) -> TLSTransport:
-        """Do the TLS handshake with ``host`` as :func:`connect_tls` does, resuming a session if possible.
+    def steps(
+        self, sock: socket.socket, host: str, on_socket: Callable[[socket.socket], None]
+    ) -> Steps[TLSTransport]:
+        """Do the TLS handshake with ``host`` step by step, resuming a session if possible.
 
-        :raises OSError: as :meth:`context`; everything else as :func:`connect_tls`.
+        :param sock: connected; of no use afterwards.
+        :param on_socket: told of the TLS socket before the handshake.
+        :raises OSError: as :meth:`context`.
+        :raises TransportClosed: if the handshake fails; the text says why.
         """
         context, name = self.context(), self.server_hostname(host)
         kept = self._session
         session = kept.fitting(context, name) if kept else None
         try:
-            return connect_tls(sock, context, name, deadline, on_socket, session)
+            return (yield from tls_steps(sock, context, on_socket, server_hostname=name, session=session))
         except TransportClosed:
             self._session = None  # should it be to blame, it is not so again
             raise
@@ -188,7 +186,7 @@ class ClientTLS:
     def keep_session(self, transport: TLSTransport) -> None:
         """Let later connections resume this one's session. Does not block.
 
-        :param transport: made by :meth:`connect`; something must have been received from it.
+        :param transport: made by :meth:`steps`; something must have been received from it.
         """
         self._session = transport.session(self._session)
 

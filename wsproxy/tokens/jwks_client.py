@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..exceptions import Draining, TransportClosed
+from ..net.connecting import Connector
 from ..net.http_client import fetch
 from ..net.resolver import Resolver
 from ..net.sockets import wake
@@ -34,7 +35,8 @@ def fetch_jwks(location: JWKSLocation, resolver: Resolver, tls: ClientTLS) -> Fe
     """Return what fetches the set at a URL, with the errors of :func:`.fetch`."""
     url = location.url
     assert url is not None
-    return lambda deadline, on_socket: fetch(url, resolver, tls, _MAX_SIZE, deadline, on_socket)
+    connector = Connector(url.host, url.port, resolver, tls if url.tls else None)
+    return lambda deadline, on_socket: fetch(url, connector, _MAX_SIZE, deadline, on_socket)
 
 
 class JWKSClient:

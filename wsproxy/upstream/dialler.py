@@ -7,8 +7,8 @@ with our credentials, obey proxies named in the environment and take a timeout f
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,11 +17,11 @@ from ..exceptions import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from ..net.connecting import Connector, OnSocket
 from ..net.resolver import Resolver
-from ..net.sockets import connect_tcp
 from ..net.tls import TLSTransport
 from ..net.tls_context import ClientTLS
-from ..net.transport import PlainTransport, Transport
+from ..net.transport import Transport
 from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded
 from .errors import refusal_of
@@ -29,8 +29,6 @@ from .handshake import HandshakeStream, Unauthorized, chosen_subprotocol, shake_
 from .location import UpstreamURL
 
 __all__ = ["Dialler", "Upstream", "UpstreamRules", "read_token"]
-
-OnSocket = Callable[[socket.socket], None]
 
 _Result = TypeVar("_Result")
 
@@ -70,13 +68,13 @@ class Dialler:
 
     def __init__(self, rules: UpstreamRules, resolver: Resolver) -> None:
         self._url = rules.url
-        self._resolver = resolver
         self._tls: ClientTLS | None = None
         self._token: Reloaded[str] | None = None
         if rules.url.tls:
             self._tls = ClientTLS(rules.sslopt)
             path = rules.token_file
             self._token = Reloaded("the service-account token", [path], lambda: read_token(path))
+        self._connector = Connector(rules.url.host, rules.url.port, resolver, self._tls)
 
     def dial(
         self, path: str, subprotocols: Sequence[str], deadline: Deadline, on_socket: OnSocket
@@ -127,16 +125,13 @@ class Dialler:
         :raises TransportClosed: if the API cannot be reached, or speaks no HTTP.
         :raises OSError: if the CA or the token cannot be read.
         """
-        transport = self._connect(deadline, lambda sock: None)
-        try:
+        with self._connection(deadline, lambda sock: None) as transport, closing(transport):
             stream = HandshakeStream(transport, deadline, self._credentials())
             stream.send(self._request_head(path, body))
             if body:
                 transport.send(body, deadline)
             status = stream.read_head()
             return status, stream.read_body()
-        finally:
-            transport.close()
 
     def _request_head(self, path: str, body: bytes = b"") -> bytes:
         host = self._url.url("").partition("://")[2].partition("/")[0]
@@ -160,15 +155,16 @@ class Dialler:
     def _credentials(self) -> str | None:
         return self._token.get() if self._token else None
 
-    def _connect(self, deadline: Deadline, on_socket: OnSocket) -> Transport:
-        addresses = self._resolver.resolve(self._url.host, self._url.port, deadline)
-        sock = connect_tcp(addresses, deadline, on_socket)
+    @contextmanager
+    def _connection(self, deadline: Deadline, on_socket: OnSocket) -> Iterator[Transport]:
+        """Connect. If what is done with the connection fails it is closed."""
+        transport, address, _ = self._connector.connect(deadline, on_socket)
         try:
-            if self._tls is None:
-                return PlainTransport(sock)
-            return self._tls.connect(sock, self._url.host, deadline, on_socket)
-        except BaseException:
-            sock.close()
+            yield transport
+        except BaseException as exc:
+            transport.close()
+            if isinstance(exc, TimeoutError):  # it may be the address; the next dial begins with another one
+                self._connector.note_silent(address)
             raise
 
     def _open(
@@ -179,8 +175,7 @@ class Dialler:
         deadline: Deadline,
         on_socket: OnSocket,
     ) -> Upstream:
-        transport = self._connect(deadline, on_socket)
-        try:
+        with self._connection(deadline, on_socket) as transport:
             stream = HandshakeStream(transport, deadline, credentials)
             shake_hands(stream, self._url, path, subprotocols)
             chosen = chosen_subprotocol(stream, subprotocols)
@@ -188,15 +183,11 @@ class Dialler:
             if self._tls and isinstance(transport, TLSTransport):
                 self._tls.keep_session(transport)
             return Upstream(transport, chosen)
-        except BaseException:
-            transport.close()
-            raise
 
     def _get(
         self, path: str, max_size: int, credentials: str | None, deadline: Deadline, on_socket: OnSocket
     ) -> bytes:
-        transport = self._connect(deadline, on_socket)
-        try:
+        with self._connection(deadline, on_socket) as transport, closing(transport):
             stream = HandshakeStream(transport, deadline, credentials)
             stream.send(self._request_head(path))
             status = stream.read_head()
@@ -204,11 +195,11 @@ class Dialler:
                 raise Unauthorized(stream.read_body())
             if status != 200:
                 raise refusal_of(status, stream.read_body())
-            return stream.read_good(max_size)
-        except ValueError as exc:
-            raise UpstreamRefused("the Kubernetes API's answer is too large", log_detail=str(exc)) from None
-        finally:
-            transport.close()
+            try:
+                return stream.read_good(max_size)
+            except ValueError as exc:
+                what = "the Kubernetes API's answer is too large"
+                raise UpstreamRefused(what, log_detail=str(exc)) from None
 
 
 def _translated(attempt: Callable[[], _Result]) -> _Result:

@@ -1,0 +1,292 @@
+"""Connecting to a server, some addresses of which may not answer (RFC 8305, "Happy Eyeballs").
+
+A dead server does not answer TCP. A frozen one does, because its kernel needs no program for that, but it
+does not answer TLS. So an address has won when both are done. No request is sent before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple
+
+from ..exceptions import TransportClosed
+from ..runtime.deadline import Clock, Deadline
+from ..runtime.forks import in_forked_child
+from .resolver import Resolver
+from .sockets import READABLE, WRITABLE, Address, Steps, closed_on_error, take, tune, wait_any
+from .tls_context import ClientTLS
+from .transport import PlainTransport, Transport
+
+__all__ = ["Connected", "Connector", "OnSocket", "connect"]
+
+OnSocket = Callable[[socket.socket], None]
+
+_ATTEMPT_DELAY = 0.25  # RFC 8305 section 8: until the next address is tried as well
+_REMEMBERED_SECONDS = 60.0
+_WOKEN = "connecting was ended"
+
+
+class Connected(NamedTuple):
+    """A connection, after the TLS handshake if there is one.
+
+    :ivar transport: nothing has been sent yet.
+    :ivar address: which address answered.
+    :ivar slower: those that were tried before, and did not answer before it, or not at all.
+    """
+
+    transport: Transport
+    address: Address
+    slower: tuple[Address, ...]
+
+
+class Connector:
+    """Connects to one server, and remembers which of its addresses do not answer. Safe from every thread.
+
+    :param host: a name or a literal address.
+    :param resolver: for a name.
+    :param tls: how to do TLS; None for none.
+    :param clock: seconds for what is remembered.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        resolver: Resolver,
+        tls: ClientTLS | None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._resolver = resolver
+        self._tls = tls
+        self._clock = clock
+        # Guards the attribute below.
+        self._lock = threading.Lock()
+        self._silent: dict[Address, float] = {}  # until when
+
+    def connect(self, deadline: Deadline, on_socket: OnSocket) -> Connected:
+        """Connect to the address that answers first; one that did not lately is tried after the others.
+
+        Blocks until the deadline, which covers name, TCP and TLS.
+
+        :param on_socket: told of every socket before it blocks, so that another thread can shut it down.
+        :raises TimeoutError: if the deadline passes.
+        :raises OSError: if the files for TLS cannot be read.
+        :raises TransportClosed: if no address answers; the text says why.
+        """
+        addresses = self._ordered(self._resolver.resolve(self._host, self._port, deadline))
+        connected = connect(addresses, deadline, on_socket, self._host, self._tls)
+        self.note_answer(connected.address)
+        self.note_silent(*connected.slower)
+        return connected
+
+    def note_answer(self, address: Address) -> None:
+        """Try an address in its turn again."""
+        with self._lock:
+            self._silent.pop(address, None)
+
+    def note_silent(self, *addresses: Address) -> None:
+        """Try these addresses after the others from now on, for a minute."""
+        until = self._clock() + _REMEMBERED_SECONDS
+        with self._lock:
+            self._silent |= dict.fromkeys(addresses, until)
+
+    def _ordered(self, addresses: Sequence[Address]) -> list[Address]:
+        now = self._clock()
+        with self._lock:
+            # No more than the server has: a name may have others each time.
+            self._silent = {
+                address: until
+                for address, until in self._silent.items()
+                if until > now and address in addresses
+            }
+            return sorted(_interleaved(addresses), key=lambda address: self._silent.get(address, 0.0))
+
+
+def _interleaved(addresses: Iterable[Address]) -> Iterable[Address]:
+    """Take turns between the families, and begin with the first one (RFC 8305 section 4)."""
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    return (address for address in chain.from_iterable(zip_longest(*families.values())) if address)
+
+
+def connect(
+    addresses: Sequence[Address],
+    deadline: Deadline,
+    on_socket: OnSocket,
+    host: str = "",
+    tls: ClientTLS | None = None,
+) -> Connected:
+    """Connect to the first address that answers.
+
+    The next address is tried when one has failed, or has not answered for a quarter of a second. If less than
+    half a second is left, it is tried after half of that. Blocks until the deadline.
+
+    :param on_socket: as for :meth:`Connector.connect`. With several addresses it is told of one socket that
+        stands for all attempts, and then of the connected one.
+    :param host: the name that the certificate has to be for.
+    :param tls: None for none.
+    """
+    if len(addresses) > 1:
+        return _raced(addresses, deadline, on_socket, host, tls)
+    for address in addresses:
+        return Connected(take(_attempt(address, on_socket, host, tls), deadline), address, ())
+    raise TransportClosed("the name has no address")
+
+
+def _attempt(address: Address, on_socket: OnSocket, host: str, tls: ClientTLS | None) -> Steps[Transport]:
+    family, name = address
+    with closed_on_error():  # the resolver may name a family that the kernel was built without
+        sock = in_forked_child(socket.socket(family, socket.SOCK_STREAM), socket.socket.close)
+    try:
+        sock.setblocking(False)
+        on_socket(sock)
+        yield from _tcp(sock, name)
+        tune(sock)
+        if tls is None:
+            return PlainTransport(sock)
+        return (yield from tls.steps(sock, host, on_socket))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _tcp(sock: socket.socket, name: Any) -> Steps[None]:
+    with closed_on_error():
+        error = sock.connect_ex(name)
+    if error == errno.EINPROGRESS:
+        yield sock.fileno(), WRITABLE
+        with closed_on_error():
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    with closed_on_error():
+        if error:
+            raise OSError(error, os.strerror(error))
+        # One whose connect was shut down by another thread reports no error, and is not connected.
+        sock.getpeername()
+
+
+def _raced(
+    addresses: Sequence[Address],
+    deadline: Deadline,
+    on_socket: OnSocket,
+    host: str,
+    tls: ClientTLS | None,
+) -> Connected:
+    woken, waker = (in_forked_child(sock, socket.socket.close) for sock in socket.socketpair())
+    with woken, waker:
+        on_socket(waker)
+        race = _Race(addresses, lambda address, shown: _attempt(address, shown, host, tls), deadline)
+        try:
+            winner, transport = race.run(woken)
+        finally:
+            race.close()
+        try:
+            on_socket(winner.socket)
+            if wait_any({woken.fileno(): READABLE}, 0):  # meanwhile
+                raise TransportClosed(_WOKEN)
+        except BaseException:
+            transport.close()
+            raise
+    return Connected(transport, winner.address, tuple(race.begun[: race.begun.index(winner.address)]))
+
+
+class _Runner:
+    """One attempt of a race.
+
+    :ivar socket: by which it has to do with the server.
+    """
+
+    def __init__(self, address: Address, begin: Callable[[Address, OnSocket], Steps[Transport]]) -> None:
+        self.address = address
+        self.socket: socket.socket
+        self.steps = begin(address, self._show)
+
+    def _show(self, sock: socket.socket) -> None:
+        self.socket = sock
+
+
+class _Race:
+    """Attempts in one thread, of which the first that succeeds counts.
+
+    :param addresses: in which order they are tried.
+    :param begin: returns the steps of an attempt.
+    :ivar begun: which were tried.
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[Address],
+        begin: Callable[[Address, OnSocket], Steps[Transport]],
+        deadline: Deadline,
+    ) -> None:
+        self.begun: list[Address] = []
+        self._left = deque(addresses)
+        self._begin = begin
+        self._deadline = deadline
+        self._next = 0.0  # when one more begins, whatever became of the others
+        self._runners: dict[int, _Runner] = {}
+        self._events: dict[int, int] = {}  # for which they wait
+        self._failures: dict[str, TransportClosed] = {}  # by their texts
+
+    def run(self, woken: socket.socket) -> tuple[_Runner, Transport]:
+        """Return who won. Blocks until the deadline, or until ``woken`` can be read."""
+        while self._left or self._runners:
+            if self._left and (time.monotonic() >= self._next or not self._runners):
+                won = self._start()
+            else:
+                won = self._go_on(woken.fileno())
+            if won:
+                return won
+        last = [*self._failures.values()][-1]
+        raise TransportClosed("; ".join(self._failures)) from last.__cause__
+
+    def _start(self) -> tuple[_Runner, Transport] | None:
+        self._next = time.monotonic() + min(_ATTEMPT_DELAY, self._remaining() / 2)
+        runner = _Runner(self._left.popleft(), self._begin)
+        self.begun.append(runner.address)
+        return self._step(runner)
+
+    def _go_on(self, woken: int) -> tuple[_Runner, Transport] | None:
+        seconds = self._remaining()
+        if self._left:
+            seconds = min(seconds, max(0.0, self._next - time.monotonic()))
+        ready = wait_any({woken: READABLE, **self._events}, seconds)
+        if woken in ready:
+            raise TransportClosed(_WOKEN)
+        for fd in ready:
+            del self._events[fd]
+            if won := self._step(self._runners.pop(fd)):
+                return won
+        return None
+
+    def _step(self, runner: _Runner) -> tuple[_Runner, Transport] | None:
+        try:
+            fd, event = next(runner.steps)
+        except StopIteration as done:
+            return runner, done.value
+        except TransportClosed as exc:
+            self._failures[str(exc)] = exc
+            self._next = 0.0
+            return None
+        self._runners[fd], self._events[fd] = runner, event
+        return None
+
+    def _remaining(self) -> float:
+        try:
+            return self._deadline.remaining()
+        except TimeoutError as exc:
+            raise TimeoutError("; ".join([str(exc), *self._failures])) from None
+
+    def close(self) -> None:
+        """Give up every attempt that is left."""
+        for runner in self._runners.values():
+            runner.steps.close()
