@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
@@ -96,6 +97,18 @@ class OperatorTokenTest(unittest.TestCase):
             os.mkdir(os.path.dirname(default_token_file()), 0o700)
             with self.assertLogs("wsproxy.admin", "WARNING"):
                 self.assertFalse(self.lets_in(operator_guard(None, PORT)))
+
+    def test_no_temporary_directory(self) -> None:
+        """Where no file can be made, as in a container that nothing can be written in, nobody is let in."""
+        nowhere = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+        with (
+            mock.patch("tempfile.gettempdir", side_effect=nowhere),
+            self.assertLogs("wsproxy.admin", "WARNING") as logged,
+        ):
+            guard = operator_guard(None, PORT)
+        for words in ("No usable temporary directory", "sessions are shown to nobody", "admin_token_file"):
+            self.assertIn(words, logged.output[0])
+        self.assertFalse(self.lets_in(guard))
 
     def test_faults(self) -> None:
         """A file that is named and no good stops the start."""

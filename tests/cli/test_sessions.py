@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -101,6 +102,13 @@ class Faults(CommandTestCase):
             f"the operator's token in {path}: No such file or directory; WSPROXY_ADMIN_TOKEN_FILE names",
             *("--admin", "127.0.0.1:1"),
         )
+        nowhere = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+        with mock.patch("tempfile.gettempdir", side_effect=nowhere):
+            self.assert_fault(
+                "the operator's token: No usable temporary directory found in ['/tmp']; "
+                "WSPROXY_ADMIN_TOKEN_FILE names another file",
+                *("--admin", "127.0.0.1:1"),
+            )
         os.mkdir(directory)
         os.chmod(directory, 0o777)
         with open(path, "w", encoding="ascii") as file:

@@ -40,13 +40,14 @@ def operator_guard(token_file: str | None, address: ListenAddress) -> Guard:
         when it changes.
     :param address: where the operator's listener is.
     :raises ConfigError: if a file is named and cannot be read or made, or holds no such token. Where none is
-        named, the log has a warning, and nobody is the operator.
+        named and none can be made, the log has a warning, and nobody is the operator.
     """
     if token_file is None and address.path:
         return lambda head: None
-    path = token_file or default_token_file()
+    path = token_file
     try:
-        if token_file is None:
+        if path is None:
+            path = default_token_file()
             _make_own_directory(os.path.dirname(path))
         if not os.path.lexists(path):
             _make(path)
@@ -55,7 +56,8 @@ def operator_guard(token_file: str | None, address: ListenAddress) -> Guard:
         guard.token.get()
         return guard
     except (OSError, ValueError) as exc:
-        fault = f"the operator's token cannot be had from {path!r}: {getattr(exc, 'strerror', None) or exc}"
+        where = "made" if path is None else f"had from {path!r}"
+        fault = f"the operator's token cannot be {where}: {getattr(exc, 'strerror', None) or exc}"
         remedy = "name a file in admin_token_file that can be read or made"
         if token_file is not None:
             raise ConfigError([f"{fault}; {remedy}"]) from None
@@ -64,7 +66,10 @@ def operator_guard(token_file: str | None, address: ListenAddress) -> Guard:
 
 
 def default_token_file() -> str:
-    """Return where the token is if no file is named: in a directory of the user's own."""
+    """Return where the token is if no file is named: in a directory of the user's own.
+
+    :raises OSError: if there is no directory for temporary files that can be written.
+    """
     return os.path.join(tempfile.gettempdir(), f"wsproxy-{os.getuid()}", "admin-token")
 
 

@@ -92,14 +92,16 @@ def _settings(options: argparse.Namespace) -> tuple[ListenAddress, str | None]:
             [*faults, f"WSPROXY_ADMIN is {options.admin or 'not set'}; {exc}, as for the proxy"]
         ) from None
     token, path = None, options.admin_token_file or None
+    where = f" in {path}" if path else ""
     if path or not address.path:
         try:
+            if not path:
+                where = f" in {default_token_file()}"
             token = read_operator_token(path)
         except (OSError, ValueError) as exc:
             fault = getattr(exc, "strerror", None) or exc
             faults.append(
-                f"the operator's token in {path or default_token_file()}: {fault}; "
-                "WSPROXY_ADMIN_TOKEN_FILE names another file"
+                f"the operator's token{where}: {fault}; WSPROXY_ADMIN_TOKEN_FILE names another file"
             )
     if faults:
         raise ConfigError(faults)
