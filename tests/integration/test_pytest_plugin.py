@@ -139,6 +139,50 @@ class PluginTest(PytestTestCase):
             """,
         )
 
+    def test_allowed_leaks(self) -> None:
+        """What a suite allows may be left, and the message of a leak says how."""
+        suite = """
+            from concurrent.futures import ThreadPoolExecutor
+
+            pool = ThreadPoolExecutor(1)
+
+            def test_leaving(console_proxy):
+                pool.submit(int).result()
+            """
+        done = self.run_pytest(suite)
+        self.assertIn("let the fixture console_allowed_leaks return ('ThreadPoolExecutor-*_*',)", done.stdout)
+        conftest = """
+            import pytest
+
+            @pytest.fixture
+            def console_allowed_leaks():
+                return ["ThreadPoolExecutor-*"]
+            """
+        self.passes(1, suite, conftest=conftest)
+
+    def test_failures(self) -> None:
+        """A failure shows the line of the test and what the screen has; a refusal names the namespaces."""
+        done = self.run_pytest(
+            """
+            def test_text(add_desktop, open_console):
+                desktop = add_desktop("ubuntu")
+                open_console("ubuntu").type("halo")
+                assert desktop.vmi.namespace == "lab-1"
+                desktop.assert_text("halo")
+                desktop.assert_text("hello", timeout=0)
+
+            def test_refused(fake_kubevirt_api, open_console):
+                fake_kubevirt_api.add_vmi("ubuntu", "lab-2")
+                open_console("ubuntu")
+            """,
+            "--tb=long",
+        )
+        self.assertIn("2 failed", done.stdout)
+        self.assertIn("| halo", done.stdout)
+        self.assertIn("(the stand-in has lab-2/ubuntu)", done.stdout)
+        for ours in ("desktop.py", "rfb/client.py", "websocket"):
+            self.assertNotIn(f"{ours}:", done.stdout)
+
     def test_failing_backend(self) -> None:
         """A bug in a suite's own backend fails the test that it served."""
         done = self.run_pytest(
@@ -159,6 +203,6 @@ class PluginTest(PytestTestCase):
         """Every fixture is listed by pytest, with what it is."""
         done = self.run_pytest("", "--fixtures")
         fixtures = [name for name in pytest_plugin.__all__ if name.islower()]
-        self.assertEqual(len(fixtures), 7)
+        self.assertEqual(len(fixtures), 8)
         for name in fixtures:
             self.assertRegex(done.stdout, rf"(?m)^{name} -- .*pytest_plugin\.py:\d+\n    \w")

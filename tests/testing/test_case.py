@@ -5,7 +5,29 @@ from __future__ import annotations
 import unittest
 from collections.abc import Callable
 
-from wsproxy.testing import ConsoleRefused, Desktop, FakeKubeVirtAPI, ProxyTestCase, RFBClient
+from wsproxy import WebsocketProxy
+from wsproxy.testing import (
+    SECRET,
+    ConsoleRefused,
+    Desktop,
+    FakeKubeVirtAPI,
+    LeakTestCase,
+    ProxyTestCase,
+    RFBClient,
+    proxy_options,
+)
+
+
+class OptionsTest(LeakTestCase):
+    def test_settings(self) -> None:
+        """What leads to the stand-in has no setting in it, so that each may stand beside it, or in it."""
+        with FakeKubeVirtAPI() as api:
+            options = proxy_options(api, SECRET)
+            reach = {"remote_url", "api_path", "local_dev_mode", "secret_key", "sslopt", "token_file"}
+            self.assertEqual(set(options), reach)
+            self.assertEqual(WebsocketProxy(**options, close_timeout=2).config.close_timeout, 2)
+            self.assertEqual(proxy_options(api, SECRET, close_timeout=2), {**options, "close_timeout": 2})
+            self.assertEqual(proxy_options(api, SECRET, secret_key="x")["secret_key"], "x")
 
 
 class NamespaceTest(ProxyTestCase):

@@ -23,24 +23,31 @@ from .rfb.errors import ConsoleRefused
 from .rfb.raw_client import RawClient, client_context
 from .screen.desktop import Desktop
 
-__all__ = ["SECRET", "LeakTestCase", "ProxyTestCase", "explain", "proxy_options"]
+__all__ = ["CLOSE_TIMEOUT", "SECRET", "LeakTestCase", "ProxyTestCase", "explain", "proxy_options"]
 
 SECRET = "wsproxy-test-secret-of-32-bytes-and-more"
 """The HMAC secret that :class:`ProxyTestCase` and the fixtures for pytest use."""
 
 
-def proxy_options(api: FakeKubeVirtAPI, secret: str) -> dict[str, Any]:
-    """Return the arguments for a :class:`.WebsocketProxy` in front of a stand-in that has been started."""
-    options: dict[str, Any] = {
+CLOSE_TIMEOUT = 1.0
+"""Of proxies in test cases and fixtures, in seconds: a test of an end that goes wrong shall not take long."""
+
+
+def proxy_options(api: FakeKubeVirtAPI, secret: str, **options: Any) -> dict[str, Any]:
+    """Return the arguments for a :class:`.WebsocketProxy` in front of a stand-in that has been started.
+
+    :param options: further arguments, or others than those that lead to the stand-in. Those that do not may
+        also stand beside them: ``WebsocketProxy(**proxy_options(api, secret), close_timeout=2)``.
+    """
+    given: dict[str, Any] = {
         "remote_url": api.url,
         "api_path": DEFAULT_API_PATH,
         "local_dev_mode": not api.tls,
         "secret_key": secret,
-        "close_timeout": 1.0,
     }
     if api.tls:
-        options |= {"sslopt": {"ca_certs": api.ca_file}, "token_file": api.token_file}
-    return options
+        given |= {"sslopt": {"ca_certs": api.ca_file}, "token_file": api.token_file}
+    return {**given, **options}
 
 
 def explain(refused: ConsoleRefused, api: FakeKubeVirtAPI) -> None:
@@ -138,7 +145,7 @@ class ProxyTestCase(LeakTestCase):
 
         :param options: arguments that differ from these, and from ``proxy_settings``.
         """
-        given = proxy_options(self.api, SECRET)
+        given = proxy_options(self.api, SECRET, close_timeout=CLOSE_TIMEOUT)
         if self.client_tls:
             given["tls_cert"], given["tls_key"] = self.proxy_certificate
         return {**given, **self.proxy_settings, **options}

@@ -96,9 +96,10 @@ def console_proxy(
 ) -> Iterator[WebsocketProxy]:
     """A WebsocketProxy in front of fake_kubevirt_api, which serves on loopback until the test is over."""
     from ..proxy import WebsocketProxy
-    from .case import SECRET, proxy_options
+    from .case import CLOSE_TIMEOUT, SECRET, proxy_options
 
-    options = {**proxy_options(fake_kubevirt_api, SECRET), **console_proxy_settings}
+    settings = {"close_timeout": CLOSE_TIMEOUT, **console_proxy_settings}
+    options = proxy_options(fake_kubevirt_api, SECRET, **settings)
     with WebsocketProxy(**options).run_in_thread("127.0.0.1", 0) as proxy:
         yield proxy
 
