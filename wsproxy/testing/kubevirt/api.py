@@ -35,6 +35,7 @@ from .http import (
     text_answer,
     upgrade_head,
 )
+from .link import Link
 from .service_account import ServiceAccountDirectory
 from .vmi import FakeVMI
 
@@ -361,7 +362,8 @@ class FakeKubeVirtAPI(Cluster):
         offered = _SUBPROTOCOL in request.tokens("sec-websocket-protocol")
         subprotocol = behaviour.subprotocol or (_SUBPROTOCOL if offered else None)
         target = (vmi.namespace, vmi.name, upgrade.subresource)
-        console = FakeConsole(transport, wire, request, target, subprotocol)
+        link = Link(behaviour.delay, behaviour.bandwidth) if behaviour.slow_link else None
+        console = FakeConsole(transport, wire, request, target, subprotocol, link)
         self._begin(vmi, console)
         try:
             self._record(request, 101)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ...exceptions import TransportClosed
-from .console import LINGER, FakeConsole
+from .console import FakeConsole
 from .frames import encode_message
 
 __all__ = ["Backend", "Echo", "Script", "SocketBackend", "Stream", "TCPBackend", "UnixBackend"]
@@ -105,7 +105,7 @@ class _Relay:
         except BaseException as exc:  # noqa: BLE001 - handed to the session's thread
             self._error = exc
         self._console.drop()
-        if not self._reader_done.wait(LINGER):
+        if not self._reader_done.wait(self._console.linger_seconds):
             self._console.kill()
 
 

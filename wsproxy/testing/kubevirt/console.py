@@ -27,6 +27,7 @@ from .frames import (
     encode_message,
     parse_close,
 )
+from .link import Link, LinkTransport
 
 if TYPE_CHECKING:
     from .http import RecordedRequest
@@ -92,6 +93,8 @@ class FakeConsole:
     :ivar killed: set when it has to end: takeover, ``FakeVMI.drop_sessions``, the API's ``stop``, or the
         client's own end while a backend with a sending thread serves it.
     :ivar ended: set when it is over and its socket closed.
+    :ivar link: with :class:`.Behaviour`'s ``delay`` or ``bandwidth``, the link to the client, which may be
+        changed: ``console.link.delay = 0.5``; None without.
     :ivar error: what its backend raised, if that was not the connection's end.
     """
 
@@ -102,6 +105,7 @@ class FakeConsole:
         request: RecordedRequest,
         target: tuple[str, str, str],
         subprotocol: str | None,
+        link: Link | None = None,
     ) -> None:
         self.namespace, self.name, self.subresource = target
         self.request = request
@@ -114,7 +118,8 @@ class FakeConsole:
         self.killed = threading.Event()
         self.ended = threading.Event()
         self.error: BaseException | None = None
-        self._transport = transport
+        self.link = link
+        self._transport = self._unlinked = transport
         self._wire = wire
         self._frames = FrameBuffer()
         self._scratch = memoryview(bytearray(_RECEIVE))
@@ -128,6 +133,10 @@ class FakeConsole:
         # Guards _on_kill, and that each callback is called once.
         self._kill_lock = threading.Lock()
         self._on_kill: list[Callable[[], None]] = []
+        if link is not None:
+            slow = LinkTransport(transport, link, lambda: wire.shutdown(socket.SHUT_WR))
+            self._transport = slow
+            self.on_kill(slow.abort)
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -268,19 +277,27 @@ class FakeConsole:
 
     def drop(self) -> None:
         """End our direction: TCP FIN with neither Close frame nor close_notify. Receiving still works."""
+        if isinstance(self._transport, LinkTransport):
+            return self._transport.end_sending()
         self._wire.shutdown(socket.SHUT_WR)
+
+    @property
+    def linger_seconds(self) -> float:
+        """How long the client is waited for after :meth:`drop`: ``LINGER``, and what its link takes."""
+        slow = self._transport
+        return LINGER + (slow.seconds_left() if isinstance(slow, LinkTransport) else 0.0)
 
     def send_close_notify(self) -> None:
         """End our direction of the TLS layer only, TCP stays open; without TLS the same as :meth:`drop`.
 
         What the client sends in that very moment may be lost, since OpenSSL looks for its close_notify.
         """
-        if not isinstance(self._transport, TLSTransport):
+        if not isinstance(self._unlinked, TLSTransport):
             return self.drop()
         # Nothing but this stand-in ends TLS and not TCP, so the transport has no method for it.
-        with self._transport._lock:
+        with self._unlinked._lock:
             try:
-                self._transport._tls.unwrap()
+                self._unlinked._tls.unwrap()
             except (OSError, ValueError):
                 pass  # sent; it would now wait for the client's close_notify
 
@@ -326,7 +343,7 @@ class FakeConsole:
     def finish(self) -> None:
         """Drop the connection and read on until the client ends its side, at most ``LINGER`` seconds."""
         self.drop()
-        deadline = Deadline(LINGER)
+        deadline = Deadline(self.linger_seconds)
         try:
             while not self.peer_ended.is_set() and self._receive(deadline):
                 pass

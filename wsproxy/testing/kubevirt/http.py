@@ -137,6 +137,8 @@ class Behaviour:
     :ivar drip: seconds between the single bytes of the answer.
     :ivar endless_headers: a status line, and then headers for as long as they are taken.
     :ivar endless_body: a head, and then a body for as long as it is taken.
+    :ivar delay: seconds for which each byte of an open session is under way, in each direction.
+    :ivar bandwidth: bytes a second that an open session may have, in each direction.
     :ivar raw: sent verbatim instead of any answer, then the connection is dropped.
     """
 
@@ -153,6 +155,8 @@ class Behaviour:
     endless_headers: bool = False
     endless_body: bool = False
     raw: bytes | None = None
+    delay: float = 0.0
+    bandwidth: float | None = None
 
     @classmethod
     def redirect(cls, location: str, status: int = 302) -> Behaviour:
@@ -163,6 +167,11 @@ class Behaviour:
     def busy(cls) -> Behaviour:
         """Return the behaviour of a display that somebody else holds, whatever a request asks for."""
         return cls(answer=in_use_answer())
+
+    @property
+    def slow_link(self) -> bool:
+        """Whether an open session has a :class:`.Link` that differs from none."""
+        return self.delay > 0 or self.bandwidth is not None
 
     @property
     def replaces_upgrade(self) -> bool:
