@@ -486,6 +486,7 @@ class WebsocketProxy:
             gateway = Gateway(self.config, self._hooks)
             server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
             try:
+                gateway.readiness.check_files()
                 self._admin = self._start_admin(server, gateway, reuse_port)
                 server.start()
             except BaseException:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -20,6 +21,7 @@ from unittest import mock
 
 from tests.support.issuer import Issuer, SigningKey, http_answer
 from tests.support.processes import python
+from tests.support.proxy_process import ProxyProcess
 from wsproxy.cli import main
 from wsproxy.cli.check import check, raise_descriptor_limit
 from wsproxy.exceptions import UpstreamTimeout
@@ -50,6 +52,15 @@ def call(*arguments: str, **environment: str) -> tuple[int, str, str]:
         except SystemExit as exc:
             status = exc.code if isinstance(exc.code, int) else 1
     return status, out.getvalue(), err.getvalue()
+
+
+def has_ipv6_loopback() -> bool:
+    """Whether this machine has IPv6."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 def program(*arguments: str, env: Mapping[str, str]) -> AbstractContextManager[subprocess.Popen[str]]:
@@ -119,6 +130,34 @@ class Serve(LeakTestCase):
                 out, err = process.communicate(timeout=_TIMEOUT)
         self.assertEqual((process.returncode, out), (1, ""))
         self.assertRegex(err, rf"\Awsproxy: cannot listen on 127\.0\.0\.1:{port}: [^:]*in use\n\Z")
+
+    def test_no_host(self) -> None:
+        """Without HOST it listens at every address, IPv4 and IPv6, where there are both."""
+        host, _, _ = self.served(HOST="")
+        self.assertEqual(host, "[::]" if has_ipv6_loopback() else "0.0.0.0")
+
+    def test_no_such_port(self) -> None:
+        """A port that does not exist is a fault, wherever it is given; none is made of it."""
+        for name, value in (("PORT", "70000"), ("WSPROXY_ADMIN", "127.0.0.1:70000")):
+            status, _, err = call("serve", **(_DEV | {name: value}))
+            self.assertEqual(status, 2)
+            self.assertRegex(err, rf"\n  - {name.removeprefix('WSPROXY_').lower()} is '?{value}'?; ")
+        status, _, err = call("demo", "--port", "70000")
+        self.assertEqual(status, 2)
+        self.assertIn("\n  - port is 70000; it must be 0 to 65535\n", err)
+
+    def test_key_files(self) -> None:
+        """A key file that cannot be read is a fault that names the setting, and the remedy."""
+        with tempfile.TemporaryDirectory() as directory:
+            for name, path, reason, remedy in (
+                ("SECRET_KEY_FILE", "/nope", "No such file or directory", "mount or make it there"),
+                ("SECRET_KEY_FILE", directory, "Is a directory", "name the file in that directory"),
+                ("WSPROXY_JWKS", "/nope", "No such file or directory", "mount or make it there"),
+            ):
+                with self.subTest(name=name, path=path):
+                    status, _, err = call("serve", **(_DEV | {"SECRET_KEY": "", name: path}))
+                    self.assertEqual(status, 2)
+                    self.assertIn(f"\n  - {name} names {path}, which cannot be read: {reason}; {remedy}", err)
 
     def test_faults(self) -> None:
         """Faulty settings are listed on stderr, all at once, with exit status 2."""
@@ -244,7 +283,7 @@ class Token(LeakTestCase):
             self.assertIn("cannot sign", err)
             status, _, err = call(*arguments, SECRET_KEY_FILE="/nonexistent/key")
             self.assertEqual(status, 2)
-            self.assertIn("/nonexistent/key", err)
+            self.assertIn("\n  - SECRET_KEY_FILE names /nonexistent/key, which cannot be read: ", err)
 
     def test_faults(self) -> None:
         """Without a secret, or with names that Kubernetes does not know, there is no token."""
@@ -259,6 +298,29 @@ class Token(LeakTestCase):
                 status, out, err = call("token", *arguments, **environment)
                 self.assertEqual((status, out), (2, ""))
                 self.assertIn(word, err)
+
+
+class ServiceAccount(ProxyTestCase):
+    """What a pod has from Kubernetes, and may lack."""
+
+    def test_files_that_are_missing(self) -> None:
+        """The program starts, is not ready, and says once what is missing, however many processes serve."""
+        for workers in ("1", "2"):
+            for name in ("WSPROXY_TOKEN_FILE", "WSPROXY_CA_FILE"):
+                settings = {"WSPROXY_WORKERS": workers, name: "/nope"}
+                with self.subTest(settings), ProxyProcess(self.api, **settings) as proxy:
+                    for _ in range(8):
+                        with self.assertRaises(urllib.error.HTTPError) as caught:
+                            urllib.request.urlopen(
+                                f"{proxy.url.replace('ws', 'http')}/readyz", None, _TIMEOUT
+                            )
+                        caught.exception.close()
+                        self.assertEqual(caught.exception.code, 503)
+                    self.assertEqual(proxy.stop(), 0)
+                    errors = re.findall(rb".*ERROR.*", proxy.output)
+                    self.assertEqual(len(errors), 1, proxy.output.decode())
+                    self.assertRegex(errors[0], rb"No such file or directory: '/nope'; .*" + name.encode())
+        self.assertEqual(self.api.connections, 0)
 
 
 class Check(ProxyTestCase):
@@ -361,6 +423,11 @@ class Check(ProxyTestCase):
             self.assert_fault("404", "check the URL", WSPROXY_JWKS=issuer.url)
             gone = issuer.url
         self.assert_fault("refused", "check the URL", WSPROXY_JWKS=gone)
+
+    def test_where_it_listens(self) -> None:
+        """The first line says where it would listen, be that an address or a path."""
+        self.assertTrue(self.check()[1][0].endswith(", listening on [::]:5001"))
+        self.assertTrue(self.check(WSPROXY_LISTEN="unix:/a")[1][0].endswith(", listening on unix:/a"))
 
     def test_key_files(self) -> None:
         """A key file that cannot be used is a fault."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any, cast
+from unittest import mock
 
 from wsproxy.exceptions import TransportClosed
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
+from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.upstream.readiness import Readiness
 
@@ -19,17 +24,23 @@ class DiallerStub:
     def __init__(self) -> None:
         self.answer: int | Exception = 200
         self.probes = 0
+        self.given = 0.0
         self.during: Callable[[], object] = int
+        self.faults: list[str] = []
+
+    def file_faults(self) -> list[str]:
+        return self.faults
 
     def request(self, path: str, deadline: Deadline) -> tuple[int, bytes]:
         self.probes += 1
+        self.given = deadline.remaining()
         self.during()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer, b""
 
 
-class ReadinessTest(LeakTestCase):
+class ReadinessTestCase(LeakTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.now = 1000.0
@@ -38,6 +49,14 @@ class ReadinessTest(LeakTestCase):
 
     def is_ready(self) -> bool:
         return self.readiness.is_ready(Deadline(10))
+
+
+class ReadinessTest(ReadinessTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        patcher = mock.patch("wsproxy.upstream.readiness.logger")  # what it says is tested below
+        patcher.start()
+        self.addCleanup(patcher.stop)
 
     def test_probe(self) -> None:
         """It asks the API, and again only when that is some time ago."""
@@ -113,6 +132,84 @@ class ReadinessTest(LeakTestCase):
     def test_deadline(self) -> None:
         """Without time left there is no probe, and no answer of the API."""
         self.assertFalse(self.readiness.is_ready(Deadline(-1)))
+        self.assertEqual(self.dialler.probes, 0)
+
+    def test_slow_asker(self) -> None:
+        """A stranger who leaves no time for a probe does not make the API seem slow: it gets its own."""
+        self.assertTrue(self.readiness.is_ready(Deadline(0.5)))
+        self.assertGreater(self.dialler.given, 2.5)
+
+
+class ReasonsTest(ReadinessTestCase):
+    """What the log says of it."""
+
+    def logged(self) -> list[str]:
+        """Ask once, when a probe is due, and return what was logged."""
+        self.now += 10
+        with self.assertLogs("wsproxy.readiness", "INFO") as logs:
+            self.is_ready()
+            logging.getLogger("wsproxy.readiness").info("end")
+        return [f"{record.levelname} {record.getMessage()}" for record in logs.records][:-1]
+
+    def test_one_line_for_each_change(self) -> None:
+        """A reason is told once, as an error, and once that it is over."""
+        self.assertEqual(self.logged(), [])
+        self.dialler.answer = 401
+        (line,) = self.logged()
+        self.assertTrue(line.startswith("ERROR not ready: the Kubernetes API does not take"), line)
+        self.assertEqual([self.logged(), self.logged()], [[], []])
+        self.dialler.answer = 200
+        self.assertEqual(self.logged(), ["INFO ready again"])
+        self.assertEqual(self.logged(), [])
+
+    def test_reasons(self) -> None:
+        """Each reason is said in words."""
+        for answer, words in (
+            (401, "does not take the service-account token"),
+            (503, "answers 503"),
+            (TimeoutError(), "does not answer within 3 s"),
+            (TransportClosed("it was reset"), "cannot be reached: it was reset"),
+        ):
+            self.dialler.answer = answer
+            with self.subTest(answer=answer):
+                (line,) = self.logged()
+                self.assertIn(words, line)
+            self.dialler.answer = 200
+            self.logged()
+
+    def test_reasons_that_change(self) -> None:
+        """While it is not ready, another reason is told a minute later, so that nobody can fill the log."""
+        told = []
+        for number in range(12):
+            self.dialler.answer = 500 + number % 2
+            told += self.logged()
+        self.assertEqual(len(told), 2)
+
+    def test_files(self) -> None:
+        """At the start files that cannot be used are told once; nobody is dialled until they can be."""
+        self.dialler.faults = ["the token cannot be used: no such file", "nor can the CA"]
+        with self.assertLogs("wsproxy.readiness", "ERROR") as logs:
+            self.readiness.check_files()
+            self.assertFalse(self.is_ready())
+        (line,) = logs.output
+        self.assertIn("not ready: the token cannot be used: no such file; nor can the CA", line)
+        self.assertEqual((self.logged(), self.dialler.probes), ([], 0))
+        self.dialler.faults = []
+        self.assertEqual(self.logged(), ["INFO ready again"])
+
+    def test_files_in_order(self) -> None:
+        """Files that can be used are not worth a line."""
+        with self.assertNoLogs("wsproxy.readiness", "INFO"):
+            self.readiness.check_files()
+
+    def test_workers(self) -> None:
+        """What the supervisor has said no worker says again, but that it is over."""
+        self.dialler.faults = ["no token"]
+        with self.assertNoLogs("wsproxy.readiness", "INFO"):
+            self.readiness.check_files(told=True)
+            self.assertFalse(self.is_ready())
+        self.dialler.faults = []
+        self.assertEqual(self.logged(), ["INFO ready again"])
 
 
 class EndToEnd(ProxyTestCase):
@@ -131,6 +228,43 @@ class EndToEnd(ProxyTestCase):
         self.assertTrue(answer.startswith(b"HTTP/1.1 503 "), answer)
         self.assertTrue(answer.endswith(b"\r\n\r\nnot ready\n"), answer)
         self.api.down = False
+
+    def test_files_of_the_service_account(self) -> None:
+        """A wrong file at the start is one error in the log and 503; a file that comes later is found."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "late")
+            wrong: tuple[tuple[str, dict[str, Any], str], ...] = (
+                ("WSPROXY_TOKEN_FILE", {"token_file": path}, self.api.token_file),
+                ("WSPROXY_CA_FILE", {"sslopt": {"ca_certs": path}}, self.api.ca_file),
+            )
+            for setting, options, right in wrong:
+                with (
+                    self.subTest(setting),
+                    mock.patch("wsproxy.upstream.readiness._BAD_SECONDS", 0.0),
+                    self.assertLogs("wsproxy", "WARNING") as logs,
+                ):
+                    address = self.start_proxy(**options).address
+                    for _ in range(3):
+                        self.assertTrue(self.ask(address).startswith(b"HTTP/1.1 503 "))
+                    os.symlink(right, path)
+                    self.assertTrue(self.ask(address).startswith(b"HTTP/1.1 200 "))
+                    os.unlink(path)
+                    (line,) = logs.output
+                    self.assertRegex(line, rf"^ERROR:wsproxy\.readiness:not ready: .*'{path}'; .*{setting}")
+
+    def test_foreign_authority(self) -> None:
+        """An authority that did not sign the API's certificate is found by the first probe, and told once."""
+        with tempfile.TemporaryDirectory() as directory:
+            ca_file = CertificateAuthority(directory).ca_file
+            with (
+                mock.patch("wsproxy.upstream.readiness._BAD_SECONDS", 0.0),
+                self.assertLogs("wsproxy", "WARNING") as logs,
+            ):
+                address = self.start_proxy(sslopt={"ca_certs": ca_file}).address
+                for _ in range(3):
+                    self.assertTrue(self.ask(address).startswith(b"HTTP/1.1 503 "))
+        (line,) = logs.output
+        self.assertRegex(line, "^ERROR:wsproxy.readiness:not ready: .*certificate verify failed")
 
     def test_refusals_of_the_api(self) -> None:
         """An API that refuses a console has answered."""

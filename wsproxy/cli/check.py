@@ -47,7 +47,8 @@ def check(config: Config) -> Iterator[Finding]:
     """Look at everything that ``config`` depends on. Blocks for at most the dial timeout for each finding."""
     yield Finding(
         True,
-        f"settings: API at {config.upstream.url('')}, listening on {host_and_port(config.host, config.port)}",
+        f"settings: API at {config.upstream.url('')}, "
+        f"listening on {config.listen or host_and_port(config.host, config.port)}",
     )
     yield _descriptors()
     yield _certificate(config)

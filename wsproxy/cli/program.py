@@ -19,6 +19,7 @@ from ..protocol.names import is_dns_label, is_dns_subdomain
 from ..proxy import WebsocketProxy
 from ..runtime.cpu_affinity import settle
 from ..runtime.logs import JSONFormatter, TextFormatter, get_logger
+from ..runtime.reloading import file_fault
 from ..runtime.systemd import Notifier, activated_descriptor
 from ..server.supervisor import Supervisor
 from ..settings import SETTINGS, config_from_env
@@ -163,7 +164,7 @@ def _signing_secret(options: argparse.Namespace) -> bytes:
         try:
             text = read_key_file(source)
         except OSError as exc:
-            raise ConfigError([f"SECRET_KEY_FILE: {exc}"]) from None
+            raise ConfigError([file_fault("SECRET_KEY_FILE", source, exc)]) from None
     key = load_keys(text, source=source)[0].key
     if not isinstance(key, bytes):
         raise ConfigError([f"{source} holds a public key, which cannot sign; give an HMAC secret"])

@@ -6,6 +6,7 @@ looked at by its path each time and never held open.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Generic, TypeVar
 
 from .logs import get_logger
 
-__all__ = ["Reloaded"]
+__all__ = ["Reloaded", "file_fault"]
 
 T = TypeVar("T")
 _Stamp = tuple[tuple[int, int, int], ...]
@@ -22,6 +23,18 @@ _Stamp = tuple[tuple[int, int, int], ...]
 logger = get_logger("wsproxy.reloaded")
 
 _RETRY_SECONDS = 1.0
+_REMEDIES = {
+    errno.ENOENT: "mount or make it there, or name another file",
+    errno.EACCES: "let the user of this process read it, or name another file",
+    errno.EISDIR: "name the file in that directory",
+}
+
+
+def file_fault(setting: str, path: str, error: OSError) -> str:
+    """Return what is wrong with a file that a setting names, and what to do about it."""
+    reason = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno or 0, "name a file that can be read")
+    return f"{setting} names {path}, which cannot be read: {reason}; {remedy}"
 
 
 class Reloaded(Generic[T]):

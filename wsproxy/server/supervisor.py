@@ -96,7 +96,7 @@ class Supervisor:
     _listener: Listener
 
     def __init__(self, config: Config, notifier: Notifier | None = None) -> None:
-        examine(config)
+        examine(config).readiness.check_files()
         self._config = config
         self._notifier = notifier or Notifier()
         self._places = [_Place(number) for number in range(1, config.workers + 1)]

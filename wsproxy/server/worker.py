@@ -38,6 +38,7 @@ def work(config: Config, listener: Listener, channel: Channel) -> None:
     with waker, woken, signals_to(waker, WORKER_SIGNALS):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
         gateway = Gateway(config)
+        gateway.readiness.check_files(told=True)  # by the supervisor
         server = ConsoleServer(listener, gateway, shared=True)
         try:
             server.start()

@@ -11,7 +11,7 @@ from ..exceptions import ConfigError
 from ..net.resolver import Resolver
 from ..net.tls_context import ClientTLS
 from ..runtime.deadline import Deadline
-from ..runtime.reloading import Reloaded
+from ..runtime.reloading import Reloaded, file_fault
 from .jwks import JWKSLocation, parse_jwks
 from .jwks_client import JWKSClient, fetch_jwks
 from .keys import Keyring, VerificationKey, load_keys
@@ -59,10 +59,12 @@ class KeyStore:
             Reloaded(f"the key file {path}", [path], partial(_read_keys, path, algorithms))
             for path in rules.files
         ]
+        named = [("SECRET_KEY_FILE", path) for path in rules.files]
         self._url: JWKSClient | None = None
         if location and location.path:
             read = partial(_read_jwks, location.path, algorithms)
             self._files.append(Reloaded(f"the JWK Set {location.path}", [location.path], read))
+            named.append(("WSPROXY_JWKS", location.path))
         elif location:
             fetch = fetch_jwks(location, resolver, ClientTLS({"ca_certs": rules.jwks_ca_file}))
             self._url = JWKSClient(location.text, fetch, algorithms, rules.jwks_interval)
@@ -71,7 +73,7 @@ class KeyStore:
         self._fixed = rules.keyring.keys
         self._parts: list[Keys] = [self._fixed]
         self._ring = rules.keyring
-        self._check_files()
+        self._check_files(named)
 
     def start(self, owner: object) -> None:
         """Start what fetches keys, if there is anything to fetch. Once only; does not block."""
@@ -120,14 +122,20 @@ class KeyStore:
         if self._url:
             self._url.await_key(kid, deadline)
 
-    def _check_files(self) -> None:
+    def _check_files(self, named: Sequence[tuple[str, str]]) -> None:
+        """Read every file once.
+
+        :param named: the setting that names each, and its path.
+        """
         faults: list[str] = []
-        for file in self._files:
+        for (setting, path), file in zip(named, self._files, strict=True):
             try:
                 file.get()
             except ConfigError as exc:
                 faults += exc.faults
-            except (OSError, ValueError) as exc:
+            except OSError as exc:
+                faults.append(file_fault(setting, path, exc))
+            except ValueError as exc:
                 faults.append(str(exc))
         if not faults and not self._url and not self.current().keys:
             faults.append("WSPROXY_JWKS has no key that tokens can be verified with")

@@ -110,6 +110,17 @@ class Dialler:
             )
         )
 
+    def file_faults(self) -> list[str]:
+        """Return which of our own files keep us from the API, and what to do. Blocks on the file system."""
+        faults = []
+        if self._tls and (fault := _fault_of(self._tls.context)):
+            remedy = "set WSPROXY_CA_FILE to the file with the API's authorities"
+            faults.append(f"the API's CA cannot be used: {fault}; {remedy}")
+        if self._token and (fault := _fault_of(self._token.get)):
+            remedy = "give the pod a service account, or set WSPROXY_TOKEN_FILE"
+            faults.append(f"the service-account token cannot be used: {fault}; {remedy}")
+        return faults
+
     def reload(self) -> None:
         """Read CA, client certificate and token again at once. Any thread; blocks on the file system only."""
         if self._tls:
@@ -200,6 +211,14 @@ class Dialler:
             except ValueError as exc:
                 what = "the Kubernetes API's answer is too large"
                 raise UpstreamRefused(what, log_detail=str(exc)) from None
+
+
+def _fault_of(read: Callable[[], object]) -> str | None:
+    try:
+        read()
+    except (OSError, ValueError) as exc:
+        return str(exc)
+    return None
 
 
 def _translated(attempt: Callable[[], _Result]) -> _Result:

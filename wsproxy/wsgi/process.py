@@ -63,6 +63,7 @@ class WSGIProcess:
         """Start the threads that all consoles share."""
         if self._limit == 0:
             logger.warning("the server has %s threads, which is too few for any console", self.server.threads)
+        self.gateway.readiness.check_files()
         self.gateway.start()
         if self.server.stopping:
             self.gateway.housekeeping.add(self, _LOOK_SECONDS)
