@@ -20,6 +20,7 @@ from ..proxy import WebsocketProxy
 from ..runtime.cpu_affinity import settle
 from ..runtime.logs import JSONFormatter, TextFormatter, get_logger
 from ..runtime.reloading import file_fault
+from ..runtime.signals import children_reaped
 from ..runtime.systemd import Notifier, activated_descriptor
 from ..server.supervisor import Supervisor
 from ..settings import SETTINGS, config_from_env
@@ -67,13 +68,14 @@ def _serve(options: argparse.Namespace) -> int:
         if config.cpu_affinity == "auto":
             settle(random.randrange(1024))
         proxy = WebsocketProxy.from_config(config)
-        proxy.run(
-            config.listen or config.host,
-            config.port,
-            on_ready=lambda proxy: _print_ready(config, proxy.address),
-            reuse_port=config.reuse_port,
-            notifier=notifier,
-        )
+        with children_reaped():
+            proxy.run(
+                config.listen or config.host,
+                config.port,
+                on_ready=lambda proxy: _print_ready(config, proxy.address),
+                reuse_port=config.reuse_port,
+                notifier=notifier,
+            )
     except OSError as exc:
         print(f"wsproxy: {exc if exc.filename else exc.strerror or exc}", file=sys.stderr)
         return 1

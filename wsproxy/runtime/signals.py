@@ -9,13 +9,22 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-__all__ = ["RELOAD_SIGNAL", "STOP_SIGNALS", "is_unclaimed", "signals_to"]
+__all__ = [
+    "RELOAD_SIGNAL",
+    "STOP_SIGNALS",
+    "children_reaped",
+    "ended_children",
+    "is_unclaimed",
+    "signals_to",
+]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What ends a program in good order."""
 
 RELOAD_SIGNAL = signal.SIGHUP
 """What has a program read its files again."""
+
+_MOST_CHILDREN = 1000  # at a time, however fast they end
 
 _undo_signals: list[Callable[[], None]] = []
 
@@ -55,6 +64,36 @@ def signals_to(waker: socket.socket, numbers: Collection[signal.Signals] = STOP_
         if undo in _undo_signals:  # not in a forked child, where that is done already
             _undo_signals.remove(undo)
             undo()
+
+
+def ended_children() -> Iterator[tuple[int, int]]:
+    """Wait for children that have ended, whoever started them; yield process id and status. Does not block.
+
+    The parent of a process whose own one has ended is PID 1, which in a container is the program.
+    """
+    for _ in range(_MOST_CHILDREN):
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        yield pid, status
+
+
+@contextmanager
+def children_reaped() -> Iterator[None]:
+    """Have the kernel forget every child when it ends; see :func:`ended_children`.
+
+    For the main thread of a program that starts no processes itself.
+    """
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        for _ in ended_children():  # before this
+            pass
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 def _after_fork() -> None:

@@ -28,7 +28,7 @@ from ..net.listeners import Listener, address_text, listen, listen_for_operator
 from ..runtime.cpu_affinity import settle
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
-from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_to
+from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, signals_to
 from ..runtime.systemd import Notifier
 from ..telemetry.counters import Snapshot
 from .channel import Channel
@@ -276,8 +276,7 @@ class Supervisor:
                 self._take_signals()
             elif worker is not self._admin:
                 self._hear(worker)
-        for place in self._places:
-            self._reap(place)
+        self._reap()
         if self._admin:
             self._admin.serve()
         self._tell()
@@ -320,13 +319,15 @@ class Supervisor:
 
     # The end of a worker
 
-    def _reap(self, place: _Place) -> None:
-        worker = place.worker
-        if worker is None:
-            return
-        pid, status = os.waitpid(worker.pid, os.WNOHANG)
-        if not pid:
-            return
+    def _reap(self) -> None:
+        """Wait for all children that have ended: workers, and orphans, which are PID 1's in a container."""
+        for pid, status in ended_children():
+            for place in self._places:
+                if place.worker and place.worker.pid == pid:
+                    self._take_leave(place, place.worker, status)
+
+    def _take_leave(self, place: _Place, worker: _Worker, status: int) -> None:
+        """Note the end of a worker."""
         while not worker.channel.closed and self._hear(worker):
             pass
         worker.channel.close()
