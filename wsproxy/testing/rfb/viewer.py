@@ -158,17 +158,17 @@ class RFBViewer:
         The server says when something changes; nothing is polled.
 
         :param predicate: is shown each picture, the present one first.
-        :raises PictureTimeout: if there is no such picture in time; it has the last one.
+        :raises PictureTimeout: if there is no such picture in time; it has what has come by then.
         """
         seconds = self._timeout if timeout is None else timeout
         deadline = Deadline(seconds)
-        image = self.screenshot(deadline.remaining())
-        while not predicate(image):
-            try:
+        try:
+            image = self.screenshot(deadline.remaining())
+            while not predicate(image):
                 self._await_update(deadline)
-            except TimeoutError as exc:
-                raise PictureTimeout(seconds, image) from exc
-            image = self._framebuffer.image()
+                image = self._framebuffer.image()
+        except TimeoutError as exc:
+            raise PictureTimeout(seconds, self._framebuffer.image()) from exc
         return image
 
     def wait_for_change(
