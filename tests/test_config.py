@@ -128,6 +128,7 @@ class FieldsTest(ConfigCase):
             ("claim_vmis", ("", "vmis")),
             ("namespaces", (("",), ("lab-*",), ("lab-1", "A"), ("a.b",))),
             ("max_frame_size", (0, -1, 65535)),
+            ("max_head_size", (0, -1, 16383, 131073)),
             ("max_pending", (-1, 0, 7)),
             ("max_sessions", (-1,)),
             ("max_sessions_per_user", (-1,)),

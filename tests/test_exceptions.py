@@ -47,7 +47,7 @@ TABLE: list[tuple[Refused, int, int | None, str]] = [
     (ContentTooLarge("x"), 413, None, "content-too-large"),
     (UnsupportedMediaType("x"), 415, None, "unsupported-media-type"),
     (UpgradeRequired(), 426, None, "upgrade-required"),
-    (HeadTooLarge("x"), 431, None, "head-too-large"),
+    (HeadTooLarge("x"), 431, 4431, "head-too-large"),
     (InternalError(), 500, 4500, "internal-error"),
     (UnsupportedServer("x"), 501, None, "unsupported-server"),
     (BadToken("x"), 401, 4401, "bad-token"),

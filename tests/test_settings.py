@@ -95,6 +95,7 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_CLOSE_TIMEOUT", "3", "close_timeout", 3.0),
         ("WSPROXY_PING_INTERVAL", "4", "ping_interval", 4.0),
         ("WSPROXY_MAX_FRAME_SIZE", "65536", "max_frame_size", 65536),
+        ("WSPROXY_MAX_HEAD_SIZE", "65536", "max_head_size", 65536),
         ("WSPROXY_MAX_PENDING", "8", "max_pending", 8),
         ("WSPROXY_MAX_SESSIONS", "100", "max_sessions", 100),
         ("WSPROXY_MAX_SESSIONS_PER_USER", "3", "max_sessions_per_user", 3),

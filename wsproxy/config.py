@@ -28,6 +28,7 @@ from .net.tls_context import ServerTLSFiles, sslopt_faults
 from .protocol.client import TrustedProxies
 from .protocol.names import is_dns_label
 from .protocol.origin import OriginPolicy
+from .protocol.request import MAX_HEAD_SIZE
 from .protocol.routing import RouteRules, prefix_segments
 from .relay.lifetime import LifetimeRules
 from .state.arbitration import ConsolePolicies
@@ -57,6 +58,7 @@ LOG_FORMATS = ("text", "json")
 REJECT_MODES = ("auto", "http", "close")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MIN_FRAME_SIZE = 65536
+_MAX_HEAD_SIZE = 128 * 1024  # each client that has not authenticated may cost as much
 _MAX_WORKERS = 64
 _MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
 _MIN_PENDING = 8
@@ -141,6 +143,7 @@ class Config:
     :param drain_timeout: seconds for which open sessions may go on after that, before they are closed.
     :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
     :param max_frame_size: largest WebSocket frame, bytes of payload.
+    :param max_head_size: largest head of a request, bytes.
     :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
     :param max_sessions_per_user: how many one user may have.
     :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
@@ -216,6 +219,7 @@ class Config:
     drain_timeout: Pause = 0.0
     ping_interval: Timeout = 25.0
     max_frame_size: int = 16 * 1024 * 1024
+    max_head_size: int = MAX_HEAD_SIZE
     max_pending: int = 512
     max_sessions: Count = 0
     max_sessions_per_user: Count = 0
@@ -327,6 +331,10 @@ class Config:
         if self.max_frame_size < _MIN_FRAME_SIZE:
             faults.append(
                 f"max_frame_size is {self.max_frame_size}; KubeVirt needs {_MIN_FRAME_SIZE} bytes or more"
+            )
+        if not MAX_HEAD_SIZE <= self.max_head_size <= _MAX_HEAD_SIZE:
+            faults.append(
+                f"max_head_size is {self.max_head_size}; it must be {MAX_HEAD_SIZE} to {_MAX_HEAD_SIZE}"
             )
         if self.max_pending < _MIN_PENDING:
             faults.append(f"max_pending is {self.max_pending}; it must be {_MIN_PENDING} or more")

@@ -18,7 +18,7 @@
         ├── ContentTooLarge     413, HTTP only
         ├── UnsupportedMediaType 415, HTTP only
         ├── UpgradeRequired     426, HTTP only
-        ├── HeadTooLarge        431, HTTP only
+        ├── HeadTooLarge        431 / 4431
         ├── InternalError       500 / 4500
         ├── UnsupportedServer   501, HTTP only
         ├── VMINotFound         404 / 4404
@@ -200,7 +200,7 @@ class UpgradeRequired(Refused):
 class HeadTooLarge(Refused):
     """The request head is larger than the limit (RFC 6585 section 5)."""
 
-    status, close_code, slug = 431, None, "head-too-large"
+    status, close_code, slug = 431, 4431, "head-too-large"
 
 
 class InternalError(Refused):

@@ -19,6 +19,7 @@ from .config import Config
 from .kinds import Secrets
 from .net.addresses import host_and_port
 from .net.listeners import UNIX, address_text, listen, listen_for_operator
+from .protocol.request import MAX_HEAD_SIZE
 from .runtime.forks import in_forked_child
 from .runtime.logs import get_logger
 from .runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
@@ -110,6 +111,7 @@ class WebsocketProxy:
     :param drain_timeout: seconds for which open sessions may go on after that.
     :param ping_interval: seconds between pings on each leg.
     :param max_frame_size: largest WebSocket frame, bytes.
+    :param max_head_size: largest head of a request, bytes.
     :param max_pending: how many clients may not have authenticated yet.
     :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
     :param max_sessions_per_user: how many one user may have.
@@ -181,6 +183,7 @@ class WebsocketProxy:
         drain_timeout: float = 0.0,
         ping_interval: float = 25.0,
         max_frame_size: int = 16 * 1024 * 1024,
+        max_head_size: int = MAX_HEAD_SIZE,
         max_pending: int = 512,
         max_sessions: int = 0,
         max_sessions_per_user: int = 0,
@@ -246,6 +249,7 @@ class WebsocketProxy:
                 drain_timeout=drain_timeout,
                 ping_interval=ping_interval,
                 max_frame_size=max_frame_size,
+                max_head_size=max_head_size,
                 max_pending=max_pending,
                 max_sessions=max_sessions,
                 max_sessions_per_user=max_sessions_per_user,

@@ -168,6 +168,7 @@ SETTINGS = (
     _setting("WSPROXY_DRAIN_TIMEOUT", "drain_timeout", _seconds, "seconds for open sessions after that"),
     _setting("WSPROXY_PING_INTERVAL", "ping_interval", _seconds, "seconds between pings on each leg"),
     _setting("WSPROXY_MAX_FRAME_SIZE", "max_frame_size", _number(int, "a number"), "largest frame, bytes"),
+    _setting("WSPROXY_MAX_HEAD_SIZE", "max_head_size", _number(int, "a number"), "largest head, bytes"),
     _setting("WSPROXY_MAX_PENDING", "max_pending", _whole, "unauthenticated clients"),
     _setting("WSPROXY_MAX_SESSIONS", "max_sessions", _whole, "sessions in all, 0: any number"),
     _setting(

@@ -391,14 +391,14 @@ class ByHTTPOnly(RefusalTestCase):
 
     def test_large_head(self) -> None:
         """A head above 16 KiB is 431, in one piece, in several, and without an end."""
-        large = RawClient.request("/x/vm", [_ORIGIN] + ["X: " + "x" * 1000] * 17)
-        self.assert_http(self.ask(self.proxy, "", request=large), 431, "head-too-large", None)
-        self.assert_http(self.ask(self.proxy, "", request=large[:17000]), 431, "head-too-large", None)
+        large = RawClient.request("/x/vm", ["X: " + "x" * 1000] * 17)
+        self.assert_http(self.ask(self.proxy, "", request=large), 431, "head-too-large", 4431)
+        self.assert_http(self.ask(self.proxy, "", request=large[:17000]), 431, "head-too-large", 4431)
         with RawClient(self.proxy.address) as client:
             for start in range(0, len(large), 3000):
                 client.send_raw(large[start : start + 3000])
             client.read_head()
-            self.assert_http(client, 431, "head-too-large", None)
+            self.assert_http(client, 431, "head-too-large", 4431)
 
     def test_head_of_the_largest_size(self) -> None:
         """A head of just 16 KiB is read."""
@@ -468,7 +468,6 @@ class HostileHeads(RefusalTestCase):
             (_ORIGIN, "Sec-WebSocket-Protocol: bin\xe4ry"),
             (_ORIGIN, "Sec-WebSocket-Protocol: a b"),
             (_ORIGIN, "Sec-WebSocket-Protocol: a;b"),
-            (_ORIGIN, "X-Name: J\xfcrgen"),
             (host, "Host: pr\xf6xy"),
             (_ORIGIN, "X : y"),
             (_ORIGIN, " folded: y"),

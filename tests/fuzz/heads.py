@@ -8,7 +8,7 @@ import random
 
 from tests.support.frame_streams import bytewise, random_cuts
 from wsproxy.exceptions import Refused
-from wsproxy.protocol.handshake import Upgrade
+from wsproxy.protocol.handshake import Upgrade, upgrade_of
 from wsproxy.protocol.request import MAX_HEAD_SIZE, HeadReader, RequestHead
 
 from .texts import assert_own_text
@@ -50,12 +50,23 @@ def _read(pieces: list[bytes]) -> tuple[RequestHead | None, int]:
         for piece in pieces:
             received += len(piece)
             if head := reader.feed(piece):
+                if head.fault:
+                    _check_skimmed(head)
+                    return None, -1
                 return head, received - len(reader.rest)
-            assert received <= MAX_HEAD_SIZE
+            assert received <= MAX_HEAD_SIZE or reader.fault
     except Refused as refused:
         assert_own_text(refused)
         return None, -1
-    return None, 0
+    return None, -1 if reader.fault else 0
+
+
+def _check_skimmed(head: RequestHead) -> None:
+    """Of a head that is too large there is nothing but what a browser can be told by."""
+    assert head.fault and {name for name, _ in head.headers} <= _SKIMMED
+    assert sum(len(name) + len(value) for name, value in head.headers) <= MAX_HEAD_SIZE
+    if upgrade := upgrade_of(head):
+        _check_upgrade(head, upgrade)
 
 
 def _parts(head: RequestHead | None) -> object:
@@ -84,6 +95,17 @@ def _others(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return [field for field in fields if field[0] not in (b"content-length", b"transfer-encoding")]
 
 
+_SKIMMED = {
+    b"host",
+    b"connection",
+    b"upgrade",
+    b"origin",
+    b"content-length",
+    b"transfer-encoding",
+    b"sec-websocket-key",
+    b"sec-websocket-version",
+    b"sec-websocket-protocol",
+}
 _ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 

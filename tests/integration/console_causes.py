@@ -104,6 +104,25 @@ def _forbidden_account(visit: Visit) -> None:
     visit.open(visit.start_proxy())
 
 
+def _cookies(visit: Visit) -> None:
+    """Have a neighbour set cookies, which go to every port of a host.
+
+    Our page comes from the same proxy: it opens the console before that, and once more after it.
+    """
+    proxy = visit.start_proxy()
+    if visit.client is CONSOLE_PAGE:
+        visit.connect(proxy)
+    visit.on_exit(lambda: visit.browser.call("Network.clearBrowserCookies"))
+    for number in range(5):
+        cookie = {"name": f"neighbour-{number}", "value": "x" * 4000, "url": "http://127.0.0.1/"}
+        visit.browser.call("Network.setCookie", **cookie)
+    if visit.client is not CONSOLE_PAGE:
+        return visit.open(proxy, from_elsewhere=True)
+    proxy.sessions()[0].close()
+    visit.browser.wait_until("document.getElementById('try-now').checkVisibility()")
+    click(visit.browser, "#try-now")
+
+
 def _bug(visit: Visit) -> None:
     patcher = mock.patch("wsproxy.server.opening.Console", side_effect=ZeroDivisionError)
     patcher.start()
@@ -234,6 +253,18 @@ REFUSALS = (
         "the page's origin is not allowed here",
         None,
         _from_elsewhere,
+    ),
+    Cause(
+        "head-too-large",
+        "the browser sends more than the proxy takes (`WSPROXY_MAX_HEAD_SIZE`), such as cookies",
+        431,
+        "4431 `head-too-large`",
+        "the request head is larger than 16384 bytes; there may be too many cookies for this host",
+        (
+            "The browser sends too much",
+            "This site has set more cookies than the proxy takes. Delete them, and connect again.",
+        ),
+        _cookies,
     ),
     Cause(
         "vmi-not-found",

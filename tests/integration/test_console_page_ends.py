@@ -332,6 +332,19 @@ class Again(Case):
         self.press_button(first, "Disconnect")
         second.wait_until(CONNECTED)
 
+    def test_refused_by_http(self) -> None:
+        """Where a browser does not show why, the person is not told to check the network."""
+        self.add_desktop("ubuntu")
+        self.add_machine("other")
+        proxy = self.start_proxy(reject="http", max_sessions=1)
+        token = self.token("ubuntu", "other")
+        first, second = self.open_page(proxy, f"{token}/ubuntu"), self.start_browser()
+        self.visit(second, proxy, f"{token}/other")
+        told = self.wait_for_attempt(second, "The console was refused")
+        self.assertTrue(any(text.startswith("The proxy answers, but browsers") for text in told), told)
+        self.press_button(first, "Disconnect")
+        second.wait_until(CONNECTED)
+
     def test_broken_network(self) -> None:
         """When the proxy is gone the page tries again, and says what it does."""
         self.add_desktop("ubuntu")

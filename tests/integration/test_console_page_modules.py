@@ -95,6 +95,8 @@ class ModulesTest(ConsolePageTestCase):
             (1011, "upstream-closed", 99, 2),
             (1006, "", 99, 1),
             (1006, "", None, 2),
+            (1006, "no-websocket", None, 5),
+            (4431, "head-too-large: too large", None, None),
             (4502, "upstream-refused: no", None, 3),
             (4410, "taken-over: the console was taken over by bob", 99, None),
             (4409, "console-busy: in use", None, None),

@@ -20,11 +20,12 @@ from wsproto.utilities import RemoteProtocolError
 from ..exceptions import (
     BadRequest,
     MethodNotAllowed,
+    Refused,
     UpgradeRequired,
 )
 from .request import OWS, RequestHead
 
-__all__ = ["PLAIN_KUBEVIRT", "Upgrade", "answered_subprotocol", "offered_upstream"]
+__all__ = ["PLAIN_KUBEVIRT", "Upgrade", "answered_subprotocol", "offered_upstream", "upgrade_of"]
 
 
 PLAIN_KUBEVIRT = "plain.kubevirt.io"
@@ -35,6 +36,7 @@ _BEARER_SUBPROTOCOL = "base64url.bearer."  # Kubernetes' way to carry a token; n
 _JUDGED = frozenset(
     {b"host", b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"}
 )
+_READ = _JUDGED | {b"connection", b"origin"}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
@@ -68,6 +70,17 @@ class Upgrade:
         return self.connection.send(AcceptConnection(subprotocol=subprotocol))
 
 
+def upgrade_of(head: RequestHead | None) -> Upgrade | None:
+    """Return the well-formed upgrade request that a head is, though something else is wrong with it.
+
+    :returns: None if it is none.
+    """
+    try:
+        return Upgrade(head) if head and head.asks_for_websocket else None
+    except Refused:
+        return None
+
+
 def _request_to_judge(head: RequestHead) -> bytes:
     """Return what wsproto is shown of a request: it would parse every other header once more, for nothing.
 
@@ -82,8 +95,9 @@ def _check_upgrade(head: RequestHead) -> None:
         raise MethodNotAllowed("GET")
     if head.http_version != "1.1":
         raise BadRequest("a WebSocket needs HTTP/1.1")
-    if not all(value.isascii() for _, value in head.headers):
-        raise BadRequest("header values must be ASCII")
+    # Of others nobody reads the value: names that a login adds, or a cookie of somebody else's.
+    if any(name in _READ and not value.isascii() for name, value in head.headers):
+        raise BadRequest("headers that are read here must be ASCII")
     head.refuse_body()
     if [value.strip(OWS).lower() for value in head.values("upgrade")] != ["websocket"]:
         raise BadRequest("the Upgrade header must be websocket alone")

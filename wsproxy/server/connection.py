@@ -91,9 +91,12 @@ class ClientConnection(Exchange):
             return False
 
     def _read_head(self, deadline: Deadline) -> RequestHead:
-        reader = HeadReader()
-        while (head := reader.feed(self._receive(_RECEIVE, deadline))) is None:
-            pass
+        reader = HeadReader(self._gateway.config.max_head_size)
+        try:
+            while (head := reader.feed(self._receive(_RECEIVE, deadline))) is None:
+                pass
+        except RequestTimeout:
+            raise reader.fault or RequestTimeout("the request did not arrive in time") from None
         self._transport.unread(reader.rest)  # WebSocket data already, or a body
         return head
 

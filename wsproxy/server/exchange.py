@@ -8,7 +8,7 @@ import threading
 from ..exceptions import InternalError, Refused, TransportClosed
 from ..net.transport import Transport
 from ..protocol.client import Client, client_of
-from ..protocol.handshake import Upgrade
+from ..protocol.handshake import Upgrade, upgrade_of
 from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
@@ -118,6 +118,8 @@ class Exchange:
         try:
             head = self._read_head(deadline)
             self._gateway.housekeeping.remove(self)
+            if head.fault:
+                raise head.fault
             client = self._identify(head)
             if head.asks_for_websocket:
                 upgrade = Upgrade(head)
@@ -172,6 +174,7 @@ class Exchange:
         self._allow(_REFUSAL_SECONDS)
         if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
             deadline = Deadline(LAST_WORD_SECONDS)
+        upgrade = upgrade or upgrade_of(head)  # its page cannot see a status, whatever was wrong before that
         self._refuser.refuse(
             self._transport,
             refused,

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..exceptions import BadRequest
 from ..net.addresses import host_and_port
 from ..protocol.request import RequestHead
 
@@ -26,16 +25,9 @@ _BEARER = re.compile(r"(?:\A|,) *bearer ", re.IGNORECASE)  # credentials of othe
 
 
 def head_of(environ: Environ) -> RequestHead:
-    """Return the request's head; its target is the path below the application's own, and the query.
-
-    :raises BadRequest: if a header is nothing that HTTP can carry.
-    """
-    try:
-        headers = _headers(environ)
-    except UnicodeEncodeError:
-        raise BadRequest("the request head is malformed") from None
+    """Return the request's head; its target is the path below the application's own, and the query."""
     version = str(environ.get("SERVER_PROTOCOL", "")).rpartition("/")[2]
-    return RequestHead(str(environ["REQUEST_METHOD"]), _target(environ), version, headers)
+    return RequestHead(str(environ["REQUEST_METHOD"]), _target(environ), version, _headers(environ))
 
 
 def path_of(environ: Environ) -> str:
@@ -75,8 +67,17 @@ def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
             name = _WITHOUT_PREFIX[key]
         else:
             continue
-        headers += [(name.encode("ascii"), line.encode("latin-1")) for line in _lines(name, value)]
+        if name.isascii() and isinstance(value, str):  # or a middleware has put it there
+            headers += [(name.encode(), _encoded(line)) for line in _lines(name, value)]
     return headers
+
+
+def _encoded(value: str) -> bytes:
+    """Return a value as it was sent; one that no client has sent as some bytes that are not ASCII."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "replace")
 
 
 def _lines(name: str, value: str) -> list[str]:

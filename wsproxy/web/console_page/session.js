@@ -9,6 +9,7 @@ const FIRST_DELAY = {
     "draining": 1,
     "lost": 1,
     "unreachable": 2,
+    "no-websocket": 5,
     "upstream-closed": 2,
     "upstream-protocol-error": 3,
     "vmi-not-running": 3,
@@ -157,6 +158,10 @@ export class Session extends EventTarget {
     _watch(number, socket, view) {
         let since = null;
         let refused = "";
+        let shaken = false; // whether there is a WebSocket; the proxy has just answered a request in any case
+        socket.addEventListener("open", () => {
+            shaken = true;
+        });
         view.addEventListener("refused", ({detail}) => {
             refused = detail.reason;
         });
@@ -169,7 +174,10 @@ export class Session extends EventTarget {
         socket.addEventListener("close", ({code, reason}) => {
             const lasted = since === null ? null : (performance.now() - since) / 1000;
             // A machine's own refusal says more than that somebody closed after it.
-            const end = refused !== "" && code < 4000 ? {code: 1005, reason: refused} : {code, reason};
+            let end = refused !== "" && code < 4000 ? {code: 1005, reason: refused} : {code, reason};
+            if (code === 1006 && !shaken) {
+                end = {code, reason: "no-websocket"};
+            }
             this._ended(number, {...end, lasted});
         });
     }

@@ -13,6 +13,10 @@ const NEW_LINK = "Open the console again from where you got its link.";
 const WORDS = {
     // Refusals.
     "bad-request": ["The link is not right", `The proxy does not understand it. ${NEW_LINK}`],
+    "head-too-large": [
+        "The browser sends too much",
+        "This site has set more cookies than the proxy takes. Delete them, and connect again.",
+    ],
     "not-found": ["There is no console at this address", NEW_LINK],
     "bad-token": ["The link is not valid", `The proxy does not accept its token. ${NEW_LINK}`],
     "token-expired": ["Your access has expired", NEW_LINK],
@@ -53,6 +57,10 @@ const WORDS = {
     // What no side said.
     "lost": ["The connection was lost", "The network, or the proxy, has gone away."],
     "unreachable": ["The proxy cannot be reached", "Check your network."],
+    "no-websocket": [
+        "The console was refused",
+        "The proxy answers, but browsers do not show why it, or a server before it, refused. Tell whoever runs them.",
+    ],
 };
 
 /** Codes that say all, whatever the reason. */
@@ -75,6 +83,7 @@ const BY_CODE = {
     4420: "vmi-not-running",
     4421: "vmi-no-console",
     4429: "limit",
+    4431: "head-too-large",
     4499: "kicked",
     4500: "failed",
     4502: "upstream-refused",
@@ -84,6 +93,7 @@ const BY_CODE = {
 
 /** What of several meanings one code has; the slug tells. */
 const SLUGS = {
+    1006: ["no-websocket"], // which the page says itself
     1011: ["upstream-closed", "upstream-refused", "upstream-protocol-error"],
     4401: ["token-expired"],
     4404: ["vmi-not-found"],
