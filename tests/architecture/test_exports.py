@@ -120,11 +120,12 @@ class PublicPathsTest(unittest.TestCase):
         "wsproxy.config": "Config",
         "wsproxy.exceptions": "BadToken Busy ConfigError Forbidden LimitExceeded Refused WSProxyError",
         "wsproxy.testing": (
-            "Answer Backend Behaviour CertificateAuthority ConsoleClosed ConsoleRefused Desktop Echo "
-            "FakeConsole FakeKubeVirtAPI FakeVMI Image KEYSYMS LeakCheck LeakTestCase LoginShell "
-            "PictureTimeout ProxyTestCase RFBClient RFBRefused RFBViewer RawClient RecordedRequest SECRET "
-            "Script SocketBackend Stream TCPBackend UnixBackend UpgradeRefused assert_same_picture "
-            "assert_shows assert_shows_colour client_context make_token proxy_options status_answer"
+            "Answer ApplicationServer Backend Behaviour CertificateAuthority ConsoleClosed ConsoleRefused "
+            "Desktop Echo FakeConsole FakeKubeVirtAPI FakeVMI Image KEYSYMS LeakCheck LeakTestCase "
+            "LoginShell PictureTimeout ProxyTestCase RFBClient RFBRefused RFBViewer RawClient "
+            "RecordedRequest SECRET Script SocketBackend Stream TCPBackend UnixBackend UpgradeRefused "
+            "assert_same_picture assert_shows assert_shows_colour client_context make_token proxy_options "
+            "status_answer"
         ),
         "wsproxy.tokens": "make_token",
         "wsproxy.wsgi": "ConsoleApp",

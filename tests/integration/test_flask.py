@@ -6,10 +6,13 @@ import atexit
 import logging
 import math
 import os
+import re
 import signal
 import threading
+import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -112,6 +115,20 @@ class FlaskTestCase(ProxyTestCase):
         client.send_close(1000)
         self.assertEqual(client.recv_close(), (1000, ""))
         self.assertTrue(client.wait_for_end())
+
+
+class GuideTest(unittest.TestCase):
+    def test_views(self) -> None:
+        """The test of a view in docs/guides/testing.md runs, and passes."""
+        guide = (Path(__file__).parents[2] / "docs/guides/testing.md").read_text(encoding="utf-8")
+        [example] = [
+            text for text in re.findall(r"(?s)```python\n(.*?)```", guide) if "class ViewTest" in text
+        ]
+        names: dict[str, Any] = {}
+        exec(example, names)
+        result = unittest.TestResult()
+        names["ViewTest"]("test_view").run(result)
+        self.assertEqual((result.testsRun, result.failures, result.errors), (1, [], []))
 
 
 class BlueprintTest(FlaskTestCase):

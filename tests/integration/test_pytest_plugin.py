@@ -203,6 +203,6 @@ class PluginTest(PytestTestCase):
         """Every fixture is listed by pytest, with what it is."""
         done = self.run_pytest("", "--fixtures")
         fixtures = [name for name in pytest_plugin.__all__ if name.islower()]
-        self.assertEqual(len(fixtures), 8)
+        self.assertEqual(len(fixtures), 10)
         for name in fixtures:
             self.assertRegex(done.stdout, rf"(?m)^{name} -- .*pytest_plugin\.py:\d+\n    \w")

@@ -8,6 +8,7 @@ from ..runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from ..tokens.issue import make_token
+    from .application import ApplicationServer
     from .case import SECRET, LeakTestCase, ProxyTestCase, proxy_options
     from .kubevirt.api import FakeKubeVirtAPI
     from .kubevirt.backends import Backend, Echo, Script, SocketBackend, Stream, TCPBackend, UnixBackend
@@ -30,6 +31,7 @@ else:
         __name__,
         {
             "Answer": ".kubevirt.http",
+            "ApplicationServer": ".application",
             "Backend": ".kubevirt.backends",
             "Behaviour": ".kubevirt.http",
             "CertificateAuthority": ".kubevirt.certificates",
@@ -73,6 +75,7 @@ __all__ = [
     "KEYSYMS",
     "SECRET",
     "Answer",
+    "ApplicationServer",
     "Backend",
     "Behaviour",
     "CertificateAuthority",

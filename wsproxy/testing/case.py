@@ -8,13 +8,16 @@ import unittest
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import mock
 
+from ..config import Config
 from ..exceptions import VMINotFound
+from ..net.tls_context import server_context
 from ..proxy import WebsocketProxy
 from ..tokens.issue import make_token
 from ..upstream.location import DEFAULT_API_PATH
+from .application import ApplicationServer
 from .kubevirt.api import FakeKubeVirtAPI
 from .kubevirt.certificates import CertificateAuthority
 from .leaks import LeakCheck
@@ -22,6 +25,9 @@ from .rfb.client import RFBClient, viewer_url
 from .rfb.errors import ConsoleRefused
 from .rfb.raw_client import RawClient, client_context
 from .screen.desktop import Desktop
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["CLOSE_TIMEOUT", "SECRET", "LeakTestCase", "ProxyTestCase", "explain", "proxy_options"]
 
@@ -165,6 +171,43 @@ class ProxyTestCase(LeakTestCase):
         """A proxy that is started when it is first asked for, with the settings of the class."""
         return self.start_proxy()
 
+    def console_config(self, **options: Any) -> Config:
+        """Return the settings for consoles within an application, in front of the stand-in.
+
+        For :class:`wsproxy.flask.Console` and :class:`.ConsoleApp`, whose server speaks TLS if one does.
+
+        :param options: settings that differ from those of the proxies.
+        """
+        given = self.proxy_options(**options)
+        return Config(**{name: value for name, value in given.items() if name not in ("tls_cert", "tls_key")})
+
+    def serve_application(self, app: WSGIApplication) -> ApplicationServer:
+        """Serve a WSGI application whose views open consoles, until the end of the test.
+
+        What it raises fails the test. With ``client_tls`` clients come to it by TLS.
+        """
+        server = ApplicationServer(
+            app, tls=server_context(*self.proxy_certificate) if self.client_tls else None
+        )
+        self.addCleanup(lambda: self.assertEqual(server.errors, [], "the application failed"))
+        self.addCleanup(server.stop)
+        return server.start()
+
+    def open_console_at(self, url: str, **options: Any) -> RFBClient:
+        """Open the console at a URL, such as a view's; otherwise as :meth:`open_console`.
+
+        :param options: arguments of :class:`RFBClient`: ``header=["Cookie: session=..."]``, ``origin``, ...
+        """
+        __tracebackhide__ = True
+        options.setdefault("tls", self.client_context)
+        try:
+            viewer = RFBClient(url, **options)
+        except ConsoleRefused as refused:
+            explain(refused, self.api)
+            raise refused.with_traceback(None) from None
+        self.addCleanup(viewer.close)
+        return viewer
+
     def add_desktop(self, vmi: str, namespace: str | None = None, **options: Any) -> Desktop:
         """Add a VMI to the stand-in that shows a small desktop, and return the desktop; it has the VMI.
 
@@ -186,15 +229,12 @@ class ProxyTestCase(LeakTestCase):
         :param options: further arguments of :class:`RFBClient`, which says what else may be raised.
         :raises ConsoleRefused: with the reason, if it is not opened.
         """
-        options.setdefault("tls", self.client_context)
         __tracebackhide__ = True
+        url = self.url(proxy or self.console_proxy, vmi, token)
         try:
-            viewer = RFBClient(proxy or self.console_proxy, token or self.token(vmi), vmi, **options)
+            return self.open_console_at(url, **options)
         except ConsoleRefused as refused:
-            explain(refused, self.api)
             raise refused.with_traceback(None) from None
-        self.addCleanup(viewer.close)
-        return viewer
 
     def token(self, *vmis: str, secret: str = SECRET, **claims: Any) -> str:
         """Return a token for ``vmis`` in the test's namespace.

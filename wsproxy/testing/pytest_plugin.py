@@ -5,14 +5,16 @@ Every run of pytest imports this module, whatever it tests; so each fixture impo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
+    from ..config import Config
     from ..proxy import WebsocketProxy
+    from .application import ApplicationServer
     from .kubevirt.api import FakeKubeVirtAPI
     from .rfb.client import RFBClient
     from .screen.desktop import Desktop
@@ -23,12 +25,14 @@ __all__ = [
     "OpenConsole",
     "add_desktop",
     "console_allowed_leaks",
+    "console_config",
     "console_leaks",
     "console_proxy",
     "console_proxy_settings",
     "console_token",
     "fake_kubevirt_api",
     "open_console",
+    "serve_application",
 ]
 
 _NAMESPACE = "lab-1"
@@ -102,6 +106,35 @@ def console_proxy(
     options = proxy_options(fake_kubevirt_api, SECRET, **settings)
     with WebsocketProxy(**options).run_in_thread("127.0.0.1", 0) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def console_config(
+    fake_kubevirt_api: FakeKubeVirtAPI, console_proxy_settings: Mapping[str, Any]
+) -> Callable[..., Config]:
+    """A function that makes the Config of consoles within an application: ``console_config()``."""
+    from ..config import Config
+    from .case import CLOSE_TIMEOUT, SECRET, proxy_options
+
+    given = {"close_timeout": CLOSE_TIMEOUT, **console_proxy_settings}
+    return lambda **options: Config(**proxy_options(fake_kubevirt_api, SECRET, **{**given, **options}))
+
+
+@pytest.fixture
+def serve_application(fake_kubevirt_api: FakeKubeVirtAPI) -> Iterator[Callable[..., ApplicationServer]]:
+    """A function that serves a WSGI application whose views open consoles, as an ApplicationServer."""
+    from .application import ApplicationServer
+
+    servers = []
+    with ExitStack() as stack:
+
+        def serve(app: Any) -> ApplicationServer:
+            servers.append(stack.enter_context(ApplicationServer(app)))
+            return servers[-1]
+
+        yield serve
+    errors = [error for server in servers for error in server.errors]
+    assert not errors, f"the application failed: {errors}"
 
 
 @pytest.fixture

@@ -1,0 +1,145 @@
+"""A server for a test's own WSGI application, whose views open consoles: on loopback, a thread a connection.
+
+It lends a request its socket as werkzeug's development server does, and needs the standard library only: so
+an application of Flask, Django or another framework is tested through a real connection.
+"""
+
+from __future__ import annotations
+
+import socketserver
+import ssl
+import sys
+import threading
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, cast, final
+from wsgiref.handlers import SimpleHandler
+from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
+
+from ..net.addresses import host_and_port
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+__all__ = ["ApplicationServer"]
+
+_POLL = 0.01
+_MAX_LINE = 65536
+
+
+@final
+class ApplicationServer:
+    """Serves a WSGI application on loopback from :meth:`start`, or ``with``, to :meth:`stop`.
+
+    :param app: the application.
+    :param tls: a context, if clients come by TLS.
+    :ivar address: host and port.
+    :ivar errors: what the application raised, but for connections that were gone.
+    """
+
+    def __init__(self, app: WSGIApplication, *, tls: ssl.SSLContext | None = None) -> None:
+        self.app, self.tls = app, tls
+        self.errors: list[BaseException] = []
+        self._server = _Server(self)
+        self.address: tuple[str, int] = ("127.0.0.1", self._server.server_port)
+        name = f"application-{self.address[1]}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL,), name=name, daemon=True
+        )
+
+    def start(self) -> ApplicationServer:
+        """Serve, in a thread; return itself."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End the consoles of the application, if it is one that has some, and serve no more.
+
+        Its consoles are found if it is a :class:`.ConsoleApp` or a Flask application; close others before, or
+        have their clients leave. Blocks until all requests are answered. Idempotent.
+        """
+        consoles = getattr(self.app, "extensions", {}).get("wsproxy", self.app)
+        if hasattr(consoles, "close"):
+            consoles.close()
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()  # waits for the threads of all connections
+
+    def __enter__(self) -> ApplicationServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where pages are: ``http://HOST:PORT``, or ``https://``."""
+        return f"{'https' if self.tls else 'http'}://{host_and_port(*self.address)}"
+
+    def console_url(self, path: str) -> str:
+        """Return the WebSocket URL of a view, such as ``/machines/ubuntu/console``."""
+        return f"{'wss' if self.tls else 'ws'}://{host_and_port(*self.address)}/{path.lstrip('/')}"
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = False
+    block_on_close = True
+    request_queue_size = 64
+
+    def __init__(self, served: ApplicationServer) -> None:
+        self.served = served
+        super().__init__(("127.0.0.1", 0), _RequestHandler)
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's looks the host's name up
+        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+        self.setup_environ()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        if self.served.tls:
+            try:
+                request = self.served.tls.wrap_socket(request, server_side=True)
+            except OSError:  # the client's fault
+                return self.shutdown_request(request)
+        super().process_request_thread(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):
+            self.served.errors.append(error)
+
+
+class _RequestHandler(WSGIRequestHandler):
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass  # paths may hold tokens
+
+    def handle(self) -> None:
+        self.raw_requestline = self.rfile.readline(_MAX_LINE)
+        if not self.parse_request():
+            return
+        self.path = self.requestline.split(" ")[1]  # as sent: the standard library changes it
+        environ = self.get_environ()
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
+        environ["RAW_URI"] = self.path
+        environ["werkzeug.socket"] = self.connection
+        if self.server.served.tls:
+            environ["HTTPS"] = "on"  # from which the standard library makes wsgi.url_scheme
+        handler = _ServerHandler(
+            cast(IO[bytes], self.rfile), cast(IO[bytes], self.wfile), sys.stderr, environ
+        )
+        handler.served = self.server.served
+        handler.run(handler.served.app)
+
+
+class _ServerHandler(ServerHandler):
+    served: ApplicationServer
+
+    def log_exception(self, exc_info: Any) -> None:
+        self.served.errors.append(exc_info[1])
+
+    def close(self) -> None:
+        SimpleHandler.close(self)  # the other one logs the request by its request handler
