@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from .access.control import AccessRules
-from .access.credentials import CREDENTIALS
+from .access.credentials import credential_faults
 from .exceptions import ConfigError
 from .kinds import (
     Age,
@@ -53,10 +53,12 @@ from .web.urls import URLRules
 
 __all__ = ["Config"]
 
-CPU_AFFINITIES = ("auto", "off")
-LOG_FORMATS = ("text", "json")
-REJECT_MODES = ("auto", "http", "close")
-_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_CHOICES = {
+    "reject": ("auto", "http", "close"),
+    "cpu_affinity": ("auto", "off"),
+    "log_format": ("text", "json"),
+    "log_level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+}
 _MIN_FRAME_SIZE = 65536
 _MAX_HEAD_SIZE = 128 * 1024  # each client that has not authenticated may cost as much
 _MAX_WORKERS = 64
@@ -286,8 +288,9 @@ class Config:
             "trusted": collect(faults, lambda: TrustedProxies.parse(self.trusted_proxies)),
         }
         faults += self._faults(None if wrong & {"remote_url", "local_dev_mode"} else upstream)
-        faults += self._limit_faults(policies)
-        faults += self._credential_faults()
+        faults += self._worker_faults(policies)
+        certificates = self.tls_client_ca is not None
+        faults += credential_faults(self.credentials, self.cookie_name, self.allow_origin or (), certificates)
         if faults or wrong:
             raise ConfigError(faults)
         for name, value in made.items():
@@ -351,23 +354,19 @@ class Config:
         faults += sslopt_faults(self.sslopt)
         if self.frame_ancestors and not self.console_page and self.web is None:
             faults.append("frame_ancestors is set but neither console_page nor web is; it is for their pages")
-        if self.reject not in REJECT_MODES:
-            faults.append(f"reject is {self.reject!r}; choose from {', '.join(REJECT_MODES)}")
-        if self.cpu_affinity not in CPU_AFFINITIES:
-            faults.append(f"cpu_affinity is {self.cpu_affinity!r}; choose from {', '.join(CPU_AFFINITIES)}")
         if self.admin_token_file is not None and self.admin is None:
             faults.append("admin_token_file is set but admin is not; say where the operator's listener is")
-        if self.log_format not in LOG_FORMATS:
-            faults.append(f"log_format is {self.log_format!r}; choose from {', '.join(LOG_FORMATS)}")
-        if self.log_level not in _LOG_LEVELS:
-            faults.append(f"LOGLEVEL is {self.log_level!r}; choose from {', '.join(_LOG_LEVELS)}")
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                shown = "LOGLEVEL" if name == "log_level" else name
+                faults.append(f"{shown} is {value!r}; choose from {', '.join(choices)}")
         if bad := [name for name in self.subresources if not re.fullmatch(r"[a-z]+", name)]:
             faults.append(f"subresources has {bad[0]!r}; names such as vnc and console are meant")
         if bad := [name for name in self.namespaces or () if not is_dns_label(name)]:
             faults.append(f"namespaces has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)")
         return faults
 
-    def _limit_faults(self, policies: ConsolePolicies | None) -> list[str]:
+    def _worker_faults(self, policies: ConsolePolicies | None) -> list[str]:
         faults = []
         limited = [name for name in _LIMITS if getattr(self, name) > 0]
         if limited and self.workers > 1:
@@ -380,26 +379,6 @@ class Config:
                 f"console is {', '.join(self.console)}, but workers is {self.workers}: each process knows "
                 "only its own clients of a console; use one worker, or passthrough"
             )
-        return faults
-
-    def _credential_faults(self) -> list[str]:
-        faults = []
-        if not self.credentials or not set(self.credentials) <= set(CREDENTIALS):
-            faults.append(f"credentials is {list(self.credentials)!r}; choose from {', '.join(CREDENTIALS)}")
-        if "cookie" in self.credentials and not self.allow_origin:
-            faults.append(
-                "credentials has cookie, but allow_origin is not set: browsers send cookies for every page; "
-                "name the pages that may use them, such as https://console.example"
-            )
-        if "*" in (self.allow_origin or ()) and (
-            "cookie" in self.credentials or self.tls_client_ca is not None
-        ):
-            faults.append(
-                "allow_origin has *, but browsers send cookies and client certificates for every page; "
-                "name the pages that may use them"
-            )
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", self.cookie_name):  # RFC 6265 section 4.1.1
-            faults.append(f"cookie_name is {self.cookie_name!r}; use letters, digits, - and _")
         if self.tickets and self.workers > 1:
             faults.append(
                 f"tickets are on, but workers is {self.workers}: a ticket is known only to the process that "

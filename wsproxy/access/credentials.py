@@ -27,6 +27,7 @@ __all__ = [
     "TICKET",
     "Credential",
     "bearer_token",
+    "credential_faults",
     "find_credential",
     "looks_like_ticket",
 ]
@@ -44,7 +45,35 @@ _TICKET = re.compile(r"[A-Za-z0-9_-]{22}")  # 128 bits; a JWT has dots in it
 _SUBPROTOCOL = "base64url.bearer.authorization.k8s.io."  # Kubernetes' convention for browsers
 _SPELLINGS = "".join(f"(?:{char}|%{ord(char):X}|%{ord(char):x})" for char in "token")
 _QUERY_TOKEN = re.compile(rf"(?:\A|&){_SPELLINGS}(?:=([^&]*))?(?![^&])")
+_COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 6265 section 4.1.1
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def credential_faults(
+    enabled: Collection[str], cookie_name: str, origins: Collection[str], client_certificates: bool
+) -> list[str]:
+    """Return what is wrong with the settings of credentials, and with what they mean together.
+
+    :param enabled: where a token may stand.
+    :param origins: the pages that may use the proxy, ``*`` for all.
+    :param client_certificates: whether clients show a certificate.
+    """
+    faults = []
+    if not enabled or not set(enabled) <= set(CREDENTIALS):
+        faults.append(f"credentials is {list(enabled)!r}; choose from {', '.join(CREDENTIALS)}")
+    if "cookie" in enabled and not origins:
+        faults.append(
+            "credentials has cookie, but allow_origin is not set: browsers send cookies for every page; "
+            "name the pages that may use them, such as https://console.example"
+        )
+    if "*" in origins and ("cookie" in enabled or client_certificates):
+        faults.append(
+            "allow_origin has *, but browsers send cookies and client certificates for every page; "
+            "name the pages that may use them"
+        )
+    if not _COOKIE_NAME.fullmatch(cookie_name):
+        faults.append(f"cookie_name is {cookie_name!r}; use letters, digits, - and _")
+    return faults
 
 
 @dataclass(frozen=True)
