@@ -372,16 +372,19 @@ class ClientTLSTest(TransportCase):
 
     def test_every_option(self) -> None:
         """Each option of the promised vocabulary is known."""
-        for name, value in (
-            ("ca_certs", None),
-            ("cert_reqs", ssl.CERT_NONE),
-            ("certfile", None),
-            ("check_hostname", False),
-            ("ciphers", None),
-            ("keyfile", None),
-            ("server_hostname", None),
-        ):
-            ClientTLS({name: value})
+        for name in ("ca_certs", "certfile", "ciphers", "keyfile", "server_hostname"):
+            ClientTLS({name: None})
+            ClientTLS({name: "some"})
+        for checked in (True, False):
+            ClientTLS({"check_hostname": checked})
+        for demanded in (ssl.CERT_REQUIRED, ssl.CERT_NONE, 0, 2):
+            ClientTLS({"cert_reqs": demanded})
+
+    def test_no_option_is_off_by_accident(self) -> None:
+        """What is no value of an option is a fault, most of all if it would switch verification off."""
+        for wrong in ({"check_hostname": None}, {"cert_reqs": False}, {"cert_reqs": None}, {"ca_certs": ""}):
+            with self.subTest(wrong=wrong), self.assertRaisesRegex(ConfigError, f"a {next(iter(wrong))} "):
+                ClientTLS(wrong)
 
     def test_nothing_is_read_at_first(self) -> None:
         """Files are read when a context is needed; one that is missing is an OSError then."""
