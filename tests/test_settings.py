@@ -234,6 +234,12 @@ class FromEnvTest(SettingsCase):
             (fault,) = self.faults(IN_CLUSTER | {missing: ""})
             self.assertIn("LOCAL_DEV_MODE=true", fault)
 
+    def test_port_of_the_api(self) -> None:
+        """A port that does not exist is a fault of the variable that has it."""
+        for port in ("70000", "0", "-1", "https", "tcp://10.96.0.1:443", "443 "):
+            (fault,) = self.faults(IN_CLUSTER | {"KUBERNETES_SERVICE_PORT": port})
+            self.assertEqual(fault, f"KUBERNETES_SERVICE_PORT is {port!r}; it must be 1 to 65535")
+
     def test_unknown_setting(self) -> None:
         """An unknown WSPROXY_ variable is a fault, so that a misspelt limit never goes unseen."""
         for name in ("WSPROXY_X", "WSPROXY_REQUEST_TIME", "WSPROXY_", "WSPROXY_HOST", "WSPROXY_SERVIC_X"):

@@ -40,13 +40,13 @@ Port = Annotated[int, "0 to 65535"]
 Count = Annotated[int, "0 or more"]
 """How many there may be, 0 for any number."""
 
-Timeout = Annotated[float, "seconds"]
+Timeout = Annotated[float, "above 0"]
 """Seconds, above 0 and below a day."""
 
-Pause = Annotated[float, "seconds"]
+Pause = Annotated[float, "0 or more"]
 """Seconds, 0 or more and below a day."""
 
-Age = Annotated[float, "seconds"]
+Age = Annotated[float, "0 or more"]
 """Seconds, 0 for ever."""
 
 Texts = tuple[str, ...]

@@ -198,7 +198,7 @@ def config_from_env(environ: Mapping[str, str], flags: Mapping[str, str | None] 
 
     :param environ: such as ``os.environ``; a variable that is empty counts as not set, and one that is no
         setting and does not begin with ``WSPROXY_`` does not count; nor does what Kubernetes injects for a
-        Service, see :func:`without_service_links`.
+        Service called ``wsproxy-...``, which is told by form and value.
     :param flags: values by the same names, which win; None counts as not given.
     :raises ConfigError: listing every fault.
     """
@@ -293,6 +293,9 @@ def _remote_url(given: Mapping[str, str], dev: bool, faults: list[str]) -> Any:
             "or set LOCAL_DEV_MODE=true"
         )
         return FAULTY
+    if not _is_like("[0-9]{1,5}")(port) or not 0 < int(port) < 65536:
+        faults.append(f"KUBERNETES_SERVICE_PORT is {port!r}; it must be 1 to 65535")
+        return FAULTY
     return f"wss://{host_and_port(host, port)}"
 
 
@@ -301,7 +304,7 @@ def config_from_mapping(given: Mapping[str, object]) -> Config:
 
     :param given: by the names of :class:`.Config`'s fields, or of the environment's variables, each setting
         once. A text is read as the environment's would be ("true", "5001", "a,b"), other values have the
-        field's type, lists for tuples. None and an empty text count as not given. ``remote_url`` may be left
+        field's type; a list may be any iterable of texts. None and an empty text count as not given. ``remote_url`` may be left
         out in dev mode, and where ``KUBERNETES_SERVICE_HOST`` and ``_PORT`` are given.
     :raises ConfigError: listing every fault; a key that is no setting is one.
     """

@@ -50,6 +50,7 @@ class JWKSLocationTest(unittest.TestCase):
             "https:///path",
             "https://a.example:port/",
             "https://a.example:99999/",
+            "https://a.example:0/",
             "https://[::1/",
             "https://a.example/ x",
             "https://a.example/\nx",

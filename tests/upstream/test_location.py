@@ -50,6 +50,7 @@ class UpstreamURLTest(unittest.TestCase):
             "ws://:8001",
             "ws://host:port",
             "ws://host:99999",
+            "ws://host:0",
             "ws://[fd00::1",
             "ws://host?x=1",
             "ws://host#x",
