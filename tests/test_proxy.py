@@ -640,8 +640,9 @@ class Processes(LeakTestCase):
             self.assertEqual(process.communicate(timeout=_TIMEOUT)[0], "over\n")
 
     def test_program_that_forgets_to_stop(self) -> None:
-        """A program that ends without stopping its proxy ends all the same."""
-        script = _FOREGROUND.partition("proxy.run(")[0] + 'proxy.run_in_thread("127.0.0.1", 0)\n'
+        """A program that ends without stopping its proxy, a daemon, ends all the same."""
+        start = 'proxy.run_in_thread("127.0.0.1", 0, daemon=True)\n'
+        script = _FOREGROUND.partition("proxy.run(")[0] + start
         with python("-c", script) as process:
             self.assertEqual(process.communicate(timeout=_TIMEOUT), ("", None))
             self.assertEqual(process.returncode, 0)

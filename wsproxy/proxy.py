@@ -22,6 +22,7 @@ from .net.listeners import UNIX, address_text, listen, listen_for_operator
 from .protocol.request import MAX_HEAD_SIZE
 from .runtime.forks import in_forked_child
 from .runtime.logs import get_logger
+from .runtime.program_end import Service, keeps_program_up
 from .runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
 from .runtime.systemd import Notifier
 from .runtime.threads import replaced_by
@@ -289,6 +290,8 @@ class WebsocketProxy:
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
         self._admin: AdminThread | None = None
+        self._service: Service | None = None  # stays after a stop
+        self._in_with = False
         self._pid = 0
         # What ends run(): a byte sent here, by stop_thread or by the signal itself.
         self._waker: socket.socket | None = None
@@ -313,6 +316,14 @@ class WebsocketProxy:
     @property
     def host_path_prefix(self) -> str | None:
         return self.config.host_path_prefix
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """A thread that lives from :meth:`run_in_thread` until the proxy is stopped, for who wants to wait.
+
+        None before the first start, and after one by :meth:`run`.
+        """
+        return self._service.thread if self._service else None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -430,7 +441,7 @@ class WebsocketProxy:
         notifier = notifier or Notifier()
         waker, woken = socket.socketpair()
         with waker, woken, signals_to(waker, numbers):
-            self._start(host, port, waker, reuse_port)
+            self._start(host, port, reuse_port, waker=waker)
             try:
                 on_ready(self)
                 notifier.ready()
@@ -461,22 +472,44 @@ class WebsocketProxy:
             logger,
         )
 
-    def run_in_thread(self, host: str | None, port: int, *, reuse_port: bool = False) -> WebsocketProxy:
+    def run_in_thread(
+        self, host: str | None, port: int, *, reuse_port: bool = False, daemon: bool | None = None
+    ) -> WebsocketProxy:
         """Serve in threads of the proxy's own and return the proxy. Does not block.
+
+        When the main thread is done, the program goes on as long as the proxy serves, unless ``with`` has
+        entered the proxy, or it is a daemon. Ctrl-C then stops the proxy, and ends the program with status
+        130. A proxy that still serves when the interpreter ends is stopped.
 
         :param host: a name or address; "", None and "::" stand for every address, IPv4 and IPv6.
         :param port: TCP port, 0 for any free one; :attr:`address` tells which. Digits are taken for a number.
         :param reuse_port: share the address with the proxies of other processes, started after a fork, that
             do the same (SO_REUSEPORT). Linux spreads clients over them, and none is lost when one stops.
+        :param daemon: whether the program may end before the proxy. By default it may if the caller is not
+            the main thread, an event loop runs, or a server or a test runner has called the program's code.
         :raises ConfigError: if one of these is no such thing, such as a port above 65535.
         :raises OSError: if the address cannot be bound; the text names it.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             have replaced Python's threads.
         """
-        self._start(host, port, None, reuse_port)
+        keeps_up = keeps_program_up() if daemon is None else not daemon
+        self._start(host, port, reuse_port, keeps_up=keeps_up)
         return self
 
-    def _start(self, host: str | None, port: int, waker: socket.socket | None, reuse_port: bool) -> None:
+    def _start(
+        self,
+        host: str | None,
+        port: int,
+        reuse_port: bool,
+        *,
+        waker: socket.socket | None = None,
+        keeps_up: bool = False,
+    ) -> None:
+        """Start everything.
+
+        :param waker: of :meth:`run`, which needs no thread to wait for.
+        :param keeps_up: whether the program is kept up; not if ``with`` is to stop the proxy.
+        """
         if isinstance(port, str) and port.isascii() and port.isdigit():
             port = int(port)  # the original took it, too
         if library := replaced_by():
@@ -493,11 +526,16 @@ class WebsocketProxy:
                 gateway.readiness.check_files()
                 self._admin = self._start_admin(server, gateway, reuse_port)
                 server.start()
+                service = Service(
+                    self.stop_thread,
+                    f"wsproxy-{server.address[1]}" if waker is None else None,
+                    keeps_up=keeps_up and not self._in_with,
+                )
             except BaseException:
                 self._stop_admin()
                 server.stop()
                 raise
-            self._pid, self._server, self._waker = os.getpid(), server, waker
+            self._pid, self._server, self._waker, self._service = os.getpid(), server, waker, service
         logger.info("listening on %s", address_text(*server.address))
 
     def _start_admin(self, server: ConsoleServer, gateway: Gateway, reuse_port: bool) -> AdminThread | None:
@@ -559,6 +597,8 @@ class WebsocketProxy:
             self._server = None
             if self._waker:
                 self._waker.send(bytes([STOPPED]))
+            if self._service:
+                self._service.end()
         logger.info("stopped")
 
     @property
@@ -577,11 +617,15 @@ class WebsocketProxy:
             )
 
     def __enter__(self) -> WebsocketProxy:
+        self._in_with = True  # which ends the proxy with its block
+        if self._service:
+            self._service.release()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._in_with = False
         self.stop_thread()
 
     def __repr__(self) -> str:

@@ -304,8 +304,9 @@ def config_from_mapping(given: Mapping[str, object]) -> Config:
 
     :param given: by the names of :class:`.Config`'s fields, or of the environment's variables, each setting
         once. A text is read as the environment's would be ("true", "5001", "a,b"), other values have the
-        field's type; a list may be any iterable of texts. None and an empty text count as not given. ``remote_url`` may be left
-        out in dev mode, and where ``KUBERNETES_SERVICE_HOST`` and ``_PORT`` are given.
+        field's type; a list may be any iterable of texts. None and an empty text count as not given.
+        ``remote_url`` may be left out in dev mode, and where ``KUBERNETES_SERVICE_HOST`` and ``_PORT`` are
+        given.
     :raises ConfigError: listing every fault; a key that is no setting is one.
     """
     faults: list[str] = []

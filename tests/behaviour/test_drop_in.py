@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import signal
+import socket
 import threading
 import time
 
@@ -11,6 +12,7 @@ from lab_orchestrator_ws_proxy_lib.ws_proxy_lib import WebsocketProxy
 
 import wsproxy
 from tests.support.proxy_process import ProxyProcess
+from wsproxy.exceptions import ConfigError
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 from wsproxy.testing.kubevirt.frames import BINARY, CLOSE
@@ -20,6 +22,14 @@ _API_PATH = "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmac
 _CLOSE_TIMEOUT = 1.0
 _SLACK = 3.0  # for an interpreter to end, on a busy machine
 _RESTARTING = 1012
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 class DropInTestCase(ProxyTestCase):
@@ -92,6 +102,48 @@ class LibraryTest(DropInTestCase):
             self.assert_echoes(proxy.address).close()
             proxy.stop_thread()
             proxy.stop_thread()
+
+    def test_thread(self) -> None:
+        """``thread`` is None before a start, lives until the stop, and stays."""
+        proxy = WebsocketProxy(self.api.url, _API_PATH, True, SECRET)
+        self.assertIsNone(proxy.thread)
+        proxy.run_in_thread("127.0.0.1", 0)
+        self.addCleanup(proxy.stop_thread)
+        thread = proxy.thread
+        assert thread
+        self.assertTrue(thread.is_alive())
+        proxy.stop_thread()
+        self.assertFalse(thread.is_alive())
+        self.assertIs(proxy.thread, thread)
+
+    def test_second_call(self) -> None:
+        """A second call while the proxy runs is a RuntimeError, and changes nothing."""
+        proxy = WebsocketProxy(self.api.url, _API_PATH, True, SECRET)
+        with proxy.run_in_thread("127.0.0.1", 0):
+            thread = proxy.thread
+            with self.assertRaises(RuntimeError):
+                proxy.run_in_thread("127.0.0.1", 0)
+            self.assertIs(proxy.thread, thread)
+            self.assert_echoes(proxy.address).close()
+
+    def test_all_addresses(self) -> None:
+        """``host=None`` is every address, of both families where there are two."""
+        with WebsocketProxy(self.api.url, _API_PATH, True, SECRET).run_in_thread(None, 0) as proxy:
+            port = proxy.address[1]
+            self.assert_echoes(("127.0.0.1", port)).close()
+            if _has_ipv6():
+                RawClient(("::1", port)).close()
+
+    def test_port(self) -> None:
+        """A port may be text, as the environment has it; one that does not exist is a fault."""
+        proxy = WebsocketProxy(self.api.url, _API_PATH, True, SECRET)
+        with proxy.run_in_thread("127.0.0.1", "0"):  # type: ignore[arg-type]
+            self.assert_echoes(proxy.address).close()
+        for port in (70000, -1):
+            with self.assertRaisesRegex(ConfigError, "0 to 65535"):
+                proxy.run_in_thread("127.0.0.1", port)
+        with self.assertRaisesRegex(ConfigError, "host"):
+            proxy.run_in_thread(["127.0.0.1"], 0)  # type: ignore[arg-type]
 
     def test_run(self) -> None:
         """In a thread, run serves until another thread calls stop_thread, which ends the live session."""

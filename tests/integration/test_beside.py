@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -18,6 +19,16 @@ from wsproxy.testing.rfb.raw_client import RawClient
 _APPLICATION = "tests.integration.beside_application"
 _CONSOLES = 8
 _TIMEOUT = 60.0
+_RELOADED = """
+import os, sys
+import flask
+from tests.integration.beside_application import _ADDRESS, proxy
+
+app = flask.Flask(__name__)
+if os.environ.get("WERKZEUG_RUN_MAIN"):
+    proxy.run_in_thread(*_ADDRESS)
+    print("serving consoles", file=sys.stderr)
+"""
 _LISTEN = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
 
 
@@ -47,12 +58,16 @@ class BesideTest(ProgramTestCase):
         patcher.start()
         self.addCleanup(patcher.stop)
 
-    def start_workers(self) -> subprocess.Popen[bytes]:
+    def start_workers(self, *options: str) -> subprocess.Popen[bytes]:
         """Start gunicorn with two workers of its default class, which serve one request at a time each."""
         return self.start_program(
-            *(sys.executable, "-m", "gunicorn", "--config", f"python:{_APPLICATION}", "--preload"),
-            *("--workers", "2", "--bind", f"unix:{self.path('http')}", f"{_APPLICATION}:application"),
+            *(sys.executable, "-m", "gunicorn", *options, "--workers", "2"),
+            *("--bind", f"unix:{self.path('http')}", f"{_APPLICATION}:application"),
         )
+
+    def start_workers_with_hooks(self) -> subprocess.Popen[bytes]:
+        """Start gunicorn, which imports the application before it forks; each worker starts a proxy."""
+        return self.start_workers("--config", f"python:{_APPLICATION}", "--preload")
 
     def ask(self, path: str) -> str:
         """Return what the application answers."""
@@ -91,14 +106,42 @@ class BesideTest(ProgramTestCase):
 
     def test_gunicorn(self) -> None:
         """gunicorn's sync workers have eight consoles beside them on one port, and still answer."""
+        gunicorn = self.start_workers_with_hooks()
+        self.wait_for_listeners(2)
+        self.check_consoles(gunicorn, signal.SIGTERM)
+
+    def test_nobody_stops_it(self) -> None:
+        """A proxy that each worker starts at its import, and nobody stops, ends with gunicorn, too."""
+        os.environ["BESIDE_TRAP"] = "yes"  # as it was after the test
         gunicorn = self.start_workers()
         self.wait_for_listeners(2)
         self.check_consoles(gunicorn, signal.SIGTERM)
 
+    def test_reloader(self) -> None:
+        """A proxy that nobody stops keeps Flask's reloader from nothing: the next process has its port."""
+        self.reserved.close()
+        module = self.path("lab.py")
+        with open(module, "w", encoding="utf-8") as file:
+            file.write(_RELOADED)
+        flask = self.start_program(
+            *(sys.executable, "-m", "flask", "--app", module, "run", "--reload", "--port", "0"),
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+        )
+        newer = itertools.count(2_000_000_000)
+
+        def has_served_three_times() -> bool:
+            os.utime(module, (0, next(newer)))  # again and again, until the reloader has seen one before
+            return self.log().count("serving consoles") >= 3
+
+        self.wait_for(has_served_three_times, "a third process", _TIMEOUT)
+        flask.send_signal(signal.SIGINT)
+        self.assertEqual(flask.wait(_TIMEOUT), 0, self.log())
+        self.assertNotIn("Traceback", self.log())
+
     def test_started_before_the_fork(self) -> None:
         """A proxy that was started at the import, before gunicorn forked, says so in the workers."""
         os.environ["BESIDE_TRAP"] = "yes"  # as it was after the test
-        self.start_workers()
+        self.start_workers_with_hooks()
         self.wait_for_listeners(1)
         self.wait_for(lambda: "Booting worker" in self.log(), "a worker")
         self.assertIn("this proxy was started before a fork", self.ask("/vm-0"))

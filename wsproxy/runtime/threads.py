@@ -63,12 +63,13 @@ def replaced_by() -> str | None:
     return "eventlet" if eventlet and eventlet.is_monkey_patched("thread") else None
 
 
-def start_thread(name: str, target: Callable[[], None], owner: object) -> threading.Thread:
+def start_thread(
+    name: str, target: Callable[[], object], owner: object, *, daemon: bool = True
+) -> threading.Thread:
     """Start a thread and return it; whoever starts it joins it.
 
-    It is a daemon, so that a program which forgets to stop its proxy can still exit.
-
     :param owner: what the thread works for, see :func:`current_owner`.
+    :param daemon: False to have the interpreter wait for the thread when the program ends.
     :raises RuntimeError: if the system will not start one more.
     """
 
@@ -76,7 +77,7 @@ def start_thread(name: str, target: Callable[[], None], owner: object) -> thread
         _current.owner = owner
         target()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = threading.Thread(target=run, name=name, daemon=daemon)
     with _lock:
         before = threading.stack_size(STACK_SIZE)
         try:

@@ -162,7 +162,7 @@ class ProxyTestCase(LeakTestCase):
         :param options: arguments of :class:`.WebsocketProxy` that differ.
         :raises ConfigError: listing every fault in them.
         """
-        proxy = WebsocketProxy(**self.proxy_options(**options)).run_in_thread(host, 0)
+        proxy = WebsocketProxy(**self.proxy_options(**options)).run_in_thread(host, 0, daemon=True)
         self.addCleanup(proxy.stop_thread)
         return proxy
 
