@@ -46,7 +46,7 @@ class FieldsTest(ConfigCase):
         self.assertEqual((found.drain_grace, found.drain_timeout), (0, 0))
         self.assertEqual((found.grace, found.idle_timeout, found.max_age), (0, 0, 0))
         self.assertEqual((found.secret_key_files, found.jwks, found.jwks_ca_file), ((), None, None))
-        self.assertEqual((found.jwks_interval, found.leeway), (300, 0))
+        self.assertEqual((found.jwks_interval, found.leeway), (300, None))
         self.assertEqual((found.issuer, found.audience, found.namespaces), (None, None, None))
         self.assertEqual((found.allow_eternal_tokens, found.allow_vmi_patterns), (False, False))
         self.assertEqual((found.credentials, found.tickets), (("path", "header", "subprotocol"), False))

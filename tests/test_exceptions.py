@@ -25,6 +25,7 @@ from wsproxy.exceptions import (
     Refused,
     RequestTimeout,
     TokenExpired,
+    TokenNotYetValid,
     TransportClosed,
     UnsupportedMediaType,
     UnsupportedServer,
@@ -52,6 +53,7 @@ TABLE: list[tuple[Refused, int, int | None, str]] = [
     (UnsupportedServer("x"), 501, None, "unsupported-server"),
     (BadToken("x"), 401, 4401, "bad-token"),
     (TokenExpired("x"), 401, 4401, "token-expired"),
+    (TokenNotYetValid("x"), 401, 4401, "token-not-yet-valid"),
     (Forbidden("x"), 403, 4403, "forbidden"),
     (VMINotFound("x"), 404, 4404, "vmi-not-found"),
     (ConsoleBusy("x"), 409, 4409, "console-busy"),
@@ -157,7 +159,7 @@ class HeadersTest(unittest.TestCase):
 
     def test_unauthorized_names_the_scheme(self) -> None:
         """A 401 names the scheme that would work (RFC 9110 section 11.6.1)."""
-        for refused in (BadToken("x"), TokenExpired("x")):
+        for refused in (BadToken("x"), TokenExpired("x"), TokenNotYetValid("x")):
             self.assertEqual(dict(refused.headers)["WWW-Authenticate"], "Bearer")
 
     def test_method_not_allowed_lists_methods(self) -> None:

@@ -104,7 +104,8 @@ class Config:
         a public key is for.
     :param issuer: ``iss`` claims that are taken, None for any and none.
     :param audience: ``aud`` claims that are taken; None means that a token for an audience is refused.
-    :param leeway: seconds by which the clock of who made a token may be wrong.
+    :param leeway: seconds by which the clock of who made a token may be wrong; None for 5 by ``nbf`` and
+        ``iat``, and none by ``exp``.
     :param allow_eternal_tokens: whether a token without ``exp`` is taken.
     :param claim_user: JSON pointers to who the user is; the first that is there counts.
     :param claim_namespace: JSON pointer to the namespace.
@@ -185,7 +186,7 @@ class Config:
     jwks_ca_file: str | None = None
     issuer: Restriction | None = None
     audience: Restriction | None = None
-    leeway: float = 0.0
+    leeway: float | None = None
     allow_eternal_tokens: bool = False
     claim_user: OrderedTexts = ("/id", "/sub")
     claim_namespace: str = "/lab_instance/namespace_name"
@@ -327,7 +328,7 @@ class Config:
             faults.append(
                 f"remote_url is {self.remote_url!r} but local_dev_mode is on, which speaks no TLS; use ws://"
             )
-        if not 0 <= self.leeway <= _MAX_LEEWAY:
+        if self.leeway is not None and not 0 <= self.leeway <= _MAX_LEEWAY:
             faults.append(f"leeway is {self.leeway}; it must be seconds, 0 to {_MAX_LEEWAY}")
         if not self.grace >= 0:
             faults.append(f"grace is {self.grace}; it must be seconds, 0 or more, or inf")

@@ -9,7 +9,8 @@
     └── Refused                 a client is not let in; carries what to tell it
         ├── BadRequest          400 / 4400
         ├── BadToken            401 / 4401
-        │   └── TokenExpired    401 / 4401
+        │   ├── TokenExpired    401 / 4401
+        │   └── TokenNotYetValid 401 / 4401
         ├── Forbidden           403 / 4403
         ├── NotFound            404 / 4404
         ├── MethodNotAllowed    405, HTTP only
@@ -58,6 +59,7 @@ __all__ = [
     "Refused",
     "RequestTimeout",
     "TokenExpired",
+    "TokenNotYetValid",
     "TransportClosed",
     "UnsupportedMediaType",
     "UnsupportedServer",
@@ -234,6 +236,12 @@ class TokenExpired(BadToken):
     """The token was valid once."""
 
     slug = "token-expired"
+
+
+class TokenNotYetValid(BadToken):
+    """The token will be valid, or the clock of who made it is ahead."""
+
+    slug = "token-not-yet-valid"
 
 
 class Forbidden(Refused):

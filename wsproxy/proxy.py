@@ -71,7 +71,8 @@ class WebsocketProxy:
     :param jwks_ca_file: authorities of that URL's certificate; by default the system's.
     :param issuer: ``iss`` claims that are taken; by default any.
     :param audience: ``aud`` claims that are taken; by default none.
-    :param leeway: seconds by which the clock of who made a token may be wrong.
+    :param leeway: seconds by which the clock of who made a token may be wrong; None for 5 by ``nbf`` and
+        ``iat``, and none by ``exp``.
     :param allow_eternal_tokens: take tokens without ``exp``.
     :param claim_user: JSON pointers to the user; the first that is there counts.
     :param claim_namespace: JSON pointer to the namespace.
@@ -145,7 +146,7 @@ class WebsocketProxy:
         jwks_ca_file: str | None = None,
         issuer: str | Iterable[str] | None = None,
         audience: str | Iterable[str] | None = None,
-        leeway: float = 0.0,
+        leeway: float | None = None,
         allow_eternal_tokens: bool = False,
         claim_user: str | Iterable[str] = ("/id", "/sub"),
         claim_namespace: str = "/lab_instance/namespace_name",

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from tests.conformance.fronts import ConformanceTestCase, RunningProxy
+from tests.support.tokens import early
 from wsproxy.exceptions import Busy, Draining, LimitExceeded, Refused
 from wsproxy.net.transport import PlainTransport
 from wsproxy.protocol.handshake import Upgrade
@@ -135,6 +136,14 @@ ROWS = (
         lambda case, end: f"/{case.token('vm', expires_in=-60)}/vm{end}",
         headers=_BEARER,
         text="expired",
+    ),
+    Row(
+        "token-not-yet-valid",
+        401,
+        4401,
+        lambda case, end: f"/{early(case.token('vm'))}/vm{end}",
+        headers=_BEARER,
+        text="not valid yet",
     ),
     Row("forbidden", 403, 4403, lambda case, end: f"/{case.token('other')}/vm{end}", text="does not allow"),
     Row(

@@ -19,6 +19,7 @@ from unittest import mock
 import websocket
 
 from tests.support.proxy_process import ProxyProcess
+from tests.support.tokens import early
 from wsproxy.access.credentials import CREDENTIALS
 from wsproxy.runtime.logs import TextFormatter
 from wsproxy.testing.case import SECRET, ProxyTestCase
@@ -179,6 +180,11 @@ REFUSALS = (
     ),
     Refusal(
         "token-expired", request=_to(lambda case: f"/{case.token('vm', expires_in=-60)}/vm"), browser=True
+    ),
+    Refusal(
+        "token-not-yet-valid",
+        request=_to(lambda case: f"/{case.know(early(case.token('vm')))}/vm"),
+        browser=True,
     ),
     Refusal("forbidden", request=_to(lambda case: f"/{case.token('other')}/vm"), browser=True),
     # Where the token stands, or the request comes from.

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from wsproxy.config import Config
-from wsproxy.exceptions import BadToken, TokenExpired
+from wsproxy.exceptions import BadToken, TokenExpired, TokenNotYetValid
 from wsproxy.server.gateway import Gateway
 from wsproxy.tokens.claims import Grant
 from wsproxy.tokens.issue import make_token
@@ -80,10 +80,10 @@ def _signature(text: str, key: bytes) -> str:
 def _verified(token: str) -> Grant | None:
     try:
         return _VERIFIER.verify(token)
-    except BadToken as refused:  # TokenExpired included; anything else is a finding
+    except BadToken as refused:  # its kinds included; anything else is a finding
         assert_own_text(refused)
-        if isinstance(refused, TokenExpired):
-            assert _is_ours(token), "a forged token was told that it has expired"
+        if isinstance(refused, TokenExpired | TokenNotYetValid):
+            assert _is_ours(token), "a forged token was told of its time"
         return None
 
 

@@ -11,6 +11,7 @@ from tests.integration.console_visits import USER, VMI, Visit
 from tests.integration.person import click
 from tests.integration.web_clients import CONSOLE_PAGE, NOVNC_INSTALLED, WebClient
 from tests.support.proxy_process import wait_until
+from tests.support.tokens import early
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient
@@ -235,6 +236,18 @@ REFUSALS = (
         "the token has expired",
         ("Your access has expired", _NEW_LINK),
         _open_with(lambda visit: visit.token(expires_in=-60)),
+    ),
+    Cause(
+        "token-not-yet-valid",
+        "the token is not valid yet",
+        401,
+        "4401 `token-not-yet-valid`",
+        "the token is not valid yet, by its nbf claim",
+        (
+            "Your access has not begun yet",
+            "Try again in a moment: the clock of who made the link may be ahead.",
+        ),
+        _open_with(lambda visit: early(visit.token())),
     ),
     Cause(
         "forbidden",

@@ -102,6 +102,7 @@ class ModulesTest(ConsolePageTestCase):
             (4409, "console-busy: in use", None, None),
             (4411, "expired: over", 99, None),
             (4401, "token-expired: over", None, None),
+            (4401, "token-not-yet-valid: tomorrow", None, None),
             (4408, "idle: nobody", 99, None),
             (4412, "max-age: too old", 99, None),
             (4499, "kicked", 99, None),
@@ -147,6 +148,8 @@ class ModulesTest(ConsolePageTestCase):
         """No button is offered for what another attempt cannot change."""
         for code, reason, may_retry in (
             (4401, "bad-token", False),
+            (4401, "token-expired", False),
+            (4401, "token-not-yet-valid", True),
             (4411, "expired", False),
             (4421, "vmi-no-console", False),
             (4408, "idle", True),

@@ -8,7 +8,7 @@ import unittest
 from typing import Any
 from unittest import mock
 
-from wsproxy.exceptions import BadToken, ConfigError, Forbidden, TokenExpired
+from wsproxy.exceptions import BadToken, ConfigError, Forbidden, TokenExpired, TokenNotYetValid
 from wsproxy.tokens.claims import ClaimRules, Grant, Pointer
 
 NOW = 1_800_000_000.0
@@ -44,11 +44,12 @@ class TimesTest(ClaimsCase):
             self.refuse(claims(exp=exp), TokenExpired)
 
     def test_begin(self) -> None:
-        """A token from the future, by nbf or iat, is refused."""
+        """A token from the future, by nbf or iat, is refused; its maker's clock may be ahead by 5 s."""
         for name in ("nbf", "iat"):
-            for value in (NOW, NOW - 1, 0, -5):
-                self.grant(claims(**{name: value}))
-            self.assertIn(name, self.refuse(claims(**{name: NOW + 0.5})))
+            for value in (NOW, NOW - 1, 0, -5, NOW + 5):
+                self.assertEqual(self.grant(claims(exp=NOW + 9, **{name: value})).expires_at, NOW + 9)
+            self.assertIn(name, self.refuse(claims(**{name: NOW + 5.1}), TokenNotYetValid))
+            self.refuse(claims(**{name: NOW + 0.1}), TokenNotYetValid, leeway=0)
 
     def test_leeway(self) -> None:
         """The leeway is granted at both ends, and is part of what a session has."""
@@ -56,7 +57,7 @@ class TimesTest(ClaimsCase):
         self.refuse(claims(exp=NOW - 10), TokenExpired, leeway=10)
         for name in ("nbf", "iat"):
             self.grant(claims(**{name: NOW + 10}), leeway=10)
-            self.refuse(claims(**{name: NOW + 10.1}), leeway=10)
+            self.refuse(claims(**{name: NOW + 10.1}), TokenNotYetValid, leeway=10)
 
     def test_types(self) -> None:
         """A time that is no number, or not one of seconds, is refused, whichever it is."""
@@ -73,7 +74,7 @@ class TimesTest(ClaimsCase):
         grant = self.grant(eternal, eternal=True)
         self.assertEqual((grant.expires_at, grant.seconds_left()), (math.inf, math.inf))
         self.refuse(claims(exp=NOW - 1), TokenExpired, eternal=True)
-        self.refuse(claims(nbf=NOW + 1), eternal=True)
+        self.refuse(claims(nbf=NOW + 6), TokenNotYetValid, eternal=True)
 
 
 class PartiesTest(ClaimsCase):

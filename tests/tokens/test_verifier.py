@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.support.issuer import SigningKey
-from wsproxy.exceptions import BadToken, Forbidden, TokenExpired
+from wsproxy.exceptions import BadToken, Forbidden, TokenExpired, TokenNotYetValid
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.threads import start_thread
 from wsproxy.testing.case import LeakTestCase
@@ -198,7 +198,7 @@ class VerifyTest(TokensCase):
 
     def test_not_yet_valid(self) -> None:
         """A token that is not valid yet is refused."""
-        self.refuse(token_of(claims(nbf=now() + 600)))
+        self.refuse(token_of(claims(nbf=now() + 600)), TokenNotYetValid)
 
     def test_garbage(self) -> None:
         """What is no JWT is refused, whatever it is."""

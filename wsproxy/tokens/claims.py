@@ -20,11 +20,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..exceptions import BadToken, ConfigError, Forbidden, TokenExpired
+from ..exceptions import BadToken, ConfigError, Forbidden, TokenExpired, TokenNotYetValid
 from ..protocol.names import is_dns_label
 
 __all__ = ["ClaimRules", "Grant", "Pointer", "TokenKey", "matches"]
 
+_BEGIN_LEEWAY = 5.0  # a token that has just been made, by a machine whose clock is ahead, is no forgery
 _MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z; a time in milliseconds lies beyond it
 _MAX_ID = 2**63
 _MAX_USER = 255  # OpenID Connect Core 1.0 section 2: sub
@@ -145,7 +146,8 @@ class ClaimRules:
 
     :ivar issuers: the ``iss`` that are taken; None for any and none.
     :ivar audiences: what ``aud`` must hold one of; None means that a token for any audience is refused.
-    :ivar leeway: seconds by which other clocks may be wrong.
+    :ivar leeway: seconds by which other clocks may be wrong; None for 5 where a token begins, by ``nbf`` and
+        ``iat``, and none where it ends.
     :ivar eternal: whether a token without ``exp`` is taken.
     :ivar user: where the user is; the first that is there counts.
     :ivar takeover: where it says, by false, that consoles may not be taken over with it.
@@ -155,7 +157,7 @@ class ClaimRules:
 
     issuers: tuple[str, ...] | None = None
     audiences: tuple[str, ...] | None = None
-    leeway: float = 0.0
+    leeway: float | None = None
     eternal: bool = False
     user: tuple[Pointer, ...] = _USER
     namespace: Pointer = _NAMESPACE
@@ -201,6 +203,7 @@ class ClaimRules:
         :param digest: what it is revoked by if it has no ``jti``.
         :param now: UNIX time; None for what the clock says.
         :raises TokenExpired: if its time is over.
+        :raises TokenNotYetValid: if its time has not begun.
         :raises Forbidden: if its namespace is not served here.
         :raises BadToken: for every other fault.
         """
@@ -249,13 +252,15 @@ class ClaimRules:
             if not self.eternal:
                 raise BadToken("the token has no exp claim")
             expires_at = math.inf
+        latest = now + (_BEGIN_LEEWAY if self.leeway is None else self.leeway)
         for name in ("nbf", "iat"):
             begin = _time(claims, name)
-            if begin is not None and begin > now + self.leeway:
-                raise BadToken(f"the token is not valid yet, by its {name} claim")
-        if expires_at + self.leeway <= now:
+            if begin is not None and begin > latest:
+                raise TokenNotYetValid(f"the token is not valid yet, by its {name} claim")
+        expires_at += self.leeway or 0.0
+        if expires_at <= now:
             raise TokenExpired("the token has expired")
-        return expires_at + self.leeway
+        return expires_at
 
     def _user(self, claims: Mapping[str, Any]) -> str | int:
         for pointer in self.user:

@@ -59,6 +59,7 @@ class TokenVerifier:
 
         :param deadline: how long to wait for such a key; None for not at all.
         :raises TokenExpired: if the token is right but its time is over.
+        :raises TokenNotYetValid: if the token is right but its time has not begun.
         :raises Forbidden: if its namespace is not served.
         :raises BadToken: for every other fault.
         """

@@ -20,6 +20,7 @@ const WORDS = {
     "not-found": ["There is no console at this address", NEW_LINK],
     "bad-token": ["The link is not valid", `The proxy does not accept its token. ${NEW_LINK}`],
     "token-expired": ["Your access has expired", NEW_LINK],
+    "token-not-yet-valid": ["Your access has not begun yet", "Try again in a moment: the clock of who made the link may be ahead."],
     "forbidden": ["This console is not for you", "The link does not allow it, or not from this page."],
     "vmi-not-found": ["The machine is not there", "It may be stopped, or not have been made yet."],
     "console-busy": ["Somebody else is using this console", "Try again when they have left it."],
@@ -95,7 +96,7 @@ const BY_CODE = {
 const SLUGS = {
     1006: ["no-websocket"], // which the page says itself
     1011: ["upstream-closed", "upstream-refused", "upstream-protocol-error"],
-    4401: ["token-expired"],
+    4401: ["token-expired", "token-not-yet-valid"],
     4404: ["vmi-not-found"],
     4429: ["limit-user", "limit-vmi", "limit-address", "limit-failures"],
     4503: ["draining"],
