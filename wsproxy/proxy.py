@@ -515,7 +515,8 @@ class WebsocketProxy:
             port = int(port)  # the original took it, too
         if library := replaced_by():
             raise RuntimeError(
-                f"{library} has replaced Python's threads, which the proxy needs; start it elsewhere"
+                f"{library} has replaced Python's threads, which the proxy needs; "
+                "run the program wsproxy beside this one"
             )
         with self._lock:
             self._refuse_after_fork()

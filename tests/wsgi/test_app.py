@@ -454,9 +454,14 @@ class ThreadsTest(WSGITestCase):
             client.wait_for_end()
 
     def test_too_few(self) -> None:
-        """A server with no thread to spare is told of in the log, and has no consoles."""
-        with gunicorn_worker(threads=1), self.assertLogs("wsproxy.wsgi", "WARNING"):
-            self.assertEqual(self.open(self.serve(self.make_app())).status, 503)
+        """A server with no thread to spare has no consoles; log and client are told how many it takes."""
+        for threads in (1, 2):
+            with gunicorn_worker(threads=threads), self.assertLogs("wsproxy.wsgi", "WARNING") as logs:
+                client = self.open(self.serve(self.make_app()))
+                self.assertEqual(client.status, 503)
+            told = f"{threads}, of which 2 are kept for pages; it takes 3 or more (gunicorn's --threads)"
+            self.assertIn(told, json.loads(self.body(client))["message"])
+            self.assertIn(told, logs.output[0])
 
     def test_told(self) -> None:
         """The program may say how many threads there are; the server's own word counts more."""

@@ -6,6 +6,7 @@ import io
 import signal
 import socket
 import unittest
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -26,18 +27,16 @@ class ClientSocketTest(LeakTestCase):
     def test_threaded_servers(self) -> None:
         """werkzeug's server and gunicorn's threads give the client's socket."""
         for name in ("werkzeug.socket", "gunicorn.socket"):
-            self.assertIs(client_socket({name: self.sock, "wsgi.multithread": True}), self.sock)
+            self.assertIs(client_socket({name: self.sock, "wsgi.multithread": True}, 2), self.sock)
 
     def test_others(self) -> None:
         """Every other server is named, and what to use instead."""
-        green = type("socket", (), {"__module__": "gevent._socket3"})()
         for environ, named in (
             (
                 {"gunicorn.socket": self.sock, "SERVER_SOFTWARE": "gunicorn/27.0"},
                 "gunicorn serves one request",
             ),
             ({"werkzeug.socket": self.sock, "SERVER_SOFTWARE": "Werkzeug/3"}, "Werkzeug serves one request"),
-            ({"gunicorn.socket": green, "wsgi.multithread": True}, "gevent has no threads"),
             ({"SERVER_SOFTWARE": "gevent/24.2 Python/3.11"}, "gevent gives no socket"),
             ({"eventlet.input": object()}, "eventlet gives no socket"),
             ({"waitress.client_disconnected": object()}, "waitress gives no socket"),
@@ -47,10 +46,27 @@ class ClientSocketTest(LeakTestCase):
             ({}, "the WSGI server gives no socket"),
         ):
             with self.subTest(named), self.assertRaises(UnsupportedServer) as caught:
-                client_socket(environ)
+                client_socket(environ, 4)
             self.assertIn(named, caught.exception.message)
-            for remedy in ("gthread", "werkzeug", "run_in_thread"):
+            for remedy in ("gthread --threads N, N being 5 or", "werkzeug 2.0 or newer", "run_in_thread"):
                 self.assertIn(remedy, caught.exception.message)
+
+    def test_without_threads(self) -> None:
+        """Where Python's threads are replaced, nothing is advised that needs them in this process."""
+        green = type("socket", (), {"__module__": "gevent._socket3"})()
+        patched = mock.patch("wsproxy.wsgi.servers.replaced_by", return_value="eventlet")
+        for environ, library, replaced in (
+            ({"gunicorn.socket": green, "wsgi.multithread": True}, "gevent", nullcontext()),
+            ({"eventlet.input": object()}, "eventlet", patched),
+            ({"gunicorn.socket": self.sock}, "eventlet", patched),
+        ):
+            with self.subTest(environ), replaced, self.assertRaises(UnsupportedServer) as caught:
+                client_socket(environ, 2)
+            message = caught.exception.message
+            for words in ("gthread --threads N, N being 3", f"and no {library}", "program wsproxy"):
+                self.assertIn(words, message)
+            for words in ("werkzeug", "run_in_thread"):
+                self.assertNotIn(words, message)
 
 
 class ReadAheadTest(LeakTestCase):

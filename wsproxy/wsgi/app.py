@@ -209,7 +209,7 @@ class ConsoleApp:
         wanted: Wanted | None,
         around: Around | None,
     ) -> Iterable[bytes]:
-        sock = client_socket(environ)
+        sock = client_socket(environ, self._reserve)
         process = self._started(environ)
         process.server.check()
         granted: tuple[Route, Grant] | None = None

@@ -48,6 +48,12 @@ class WSGIProcess:
         self.gateway = Gateway(config, hooks)
         self._registry = Registry()
         self._limit = None if server.threads is None else max(server.threads - reserve, 0)
+        self._busy = "as many consoles are open as this server has threads for"
+        if self._limit == 0:
+            self._busy = (
+                f"this server has too few threads for a console: {server.threads}, of which {reserve} are "
+                f"kept for pages; it takes {reserve + 1} or more (gunicorn's --threads)"
+            )
         # A browser that is refused may hold its thread for 5 s: not all that consoles may have, nor all
         # that is kept from them.
         most = _MAX_CONVERSATIONS if self._limit is None else max(self._limit // 4, 1)
@@ -62,7 +68,7 @@ class WSGIProcess:
     def start(self) -> None:
         """Start the threads that all consoles share."""
         if self._limit == 0:
-            logger.warning("the server has %s threads, which is too few for any console", self.server.threads)
+            logger.warning("%s", self._busy)
         self.gateway.readiness.check_files()
         self.gateway.start()
         if self.server.stopping:
@@ -119,7 +125,7 @@ class WSGIProcess:
             )
             exchange.refused = refused
             if not room:
-                exchange.refused = Busy("as many consoles are open as this server has threads for")
+                exchange.refused = Busy(self._busy)
             elif not self._registry.add(exchange):
                 exchange.refused = Draining("the proxy is stopping")
             with working_for(self.gateway):
@@ -142,7 +148,7 @@ class WSGIProcess:
         :raises Busy: if consoles have all threads that they may.
         """
         if not self._take_thread():
-            raise Busy("as many consoles are open as this server has threads for")
+            raise Busy(self._busy)
         try:
             return self.gateway.pictures.picture(head, client, deadline, on_admitted)
         finally:

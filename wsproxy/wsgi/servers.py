@@ -14,16 +14,13 @@ from typing import Any
 
 from ..exceptions import UnsupportedServer
 from ..runtime.logs import get_logger
+from ..runtime.threads import replaced_by
 from .environ import Environ
 
 __all__ = ["WSGIServer", "client_socket", "take_read_ahead"]
 
 logger = get_logger("wsproxy.wsgi")
 
-_USE = (
-    "use gunicorn --worker-class gthread --threads N, or werkzeug's development server with threads, "
-    "or let WebsocketProxy.run_in_thread listen on a port of its own in this process"
-)
 # What betrays a server that gives no socket.
 _BY_KEY = {
     "eventlet.input": "eventlet",
@@ -34,25 +31,40 @@ _BY_KEY = {
 _READ_AHEAD = 65536
 
 
-def client_socket(environ: Environ) -> socket.socket:
+def client_socket(environ: Environ, reserve: int) -> socket.socket:
     """Return the client's socket, which stays the server's.
 
+    :param reserve: how many of the server's threads never serve consoles.
     :raises UnsupportedServer: if the server gives none, or none that a thread could wait for.
     """
     sock = environ.get("werkzeug.socket") or environ.get("gunicorn.socket")
     if sock is None:
-        raise _unsupported(f"{_name_of(environ)} gives no socket")
+        raise _unsupported(f"{_name_of(environ)} gives no socket", reserve, replaced_by())
     # Not isinstance: gevent and eventlet may have put classes of their own in place of socket.socket.
     if type(sock).__module__ not in ("socket", "ssl"):
-        raise _unsupported(f"{type(sock).__module__.partition('.')[0]} has no threads")
+        library = type(sock).__module__.partition(".")[0]
+        raise _unsupported(f"{library} has no threads", reserve, library)
     if not environ.get("wsgi.multithread"):
-        raise _unsupported(f"{_name_of(environ)} serves one request at a time as it is started here")
+        why = f"{_name_of(environ)} serves one request at a time as it is started here"
+        raise _unsupported(why, reserve, replaced_by())
     assert isinstance(sock, socket.socket)
     return sock
 
 
-def _unsupported(why: str) -> UnsupportedServer:
-    return UnsupportedServer(f"no console through this WSGI server: {why}; {_USE}")
+def _unsupported(why: str, reserve: int, library: str | None) -> UnsupportedServer:
+    """Say what to use instead.
+
+    :param library: what has replaced Python's threads and sockets in this process; None for nothing.
+    """
+    gunicorn = f"gunicorn --worker-class gthread --threads N, N being {reserve + 1} or more"
+    if library:
+        use = f"use {gunicorn}, and no {library}, or run the program wsproxy beside this one"
+    else:
+        use = (
+            f"use {gunicorn}, or the development server of werkzeug 2.0 or newer with threads, "
+            "or let WebsocketProxy.run_in_thread listen on a port of its own in this process"
+        )
+    return UnsupportedServer(f"no console through this WSGI server: {why}; {use}")
 
 
 def _name_of(environ: Environ) -> str:
