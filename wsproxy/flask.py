@@ -144,7 +144,8 @@ class Console:
     def connect(self, grant: Grant, vmi: str, *, subresource: str | None = None) -> Response:
         """Return what a view returns to open a console for a user whom it has authenticated by itself.
 
-        The view's route needs ``websocket=True``, but with Werkzeug 1.0, which knows none. See :meth:`.ConsoleApp.connect`.
+        The view's route needs ``websocket=True``, but not with Werkzeug 1.0, which knows none. See
+        :meth:`.ConsoleApp.connect`.
 
         :raises TypeError: if the grant is none, or one of its fields is none of its kind.
         """

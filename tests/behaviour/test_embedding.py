@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import atexit
 import gc
 import logging
@@ -63,6 +64,23 @@ class StartedAgainAndAgain(ProxyTestCase):
         for _ in range(_TIMES):
             proxy.run_in_thread("127.0.0.1", 0).stop_thread()
         self.assertEqual(_left(), before)
+
+
+class InAnEventLoop(ProxyTestCase):
+    """A proxy beside an ASGI application, whose lifespan starts and ends it."""
+
+    async def lifespan(self) -> RawClient:
+        self.api.add_vmi("vm", self.namespace)
+        proxy = WebsocketProxy(**self.proxy_options()).run_in_thread("127.0.0.1", 0)
+        try:
+            return await asyncio.to_thread(RawClient.open, proxy.console_url(self.token("vm"), "vm"))
+        finally:
+            await asyncio.to_thread(proxy.stop_thread)
+
+    def test_lifespan(self) -> None:
+        """It serves while the loop runs; its end tells clients, and leaves nothing."""
+        with asyncio.run(self.lifespan()) as client:
+            self.assertEqual(client.recv_close(), (1012, "restarting"))
 
 
 def _left() -> dict[str, object]:

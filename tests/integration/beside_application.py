@@ -7,6 +7,7 @@ It is also gunicorn's configuration, as the README has it. ``BESIDE_PORT`` says 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ def worker_exit(server: Any, worker: Any) -> None:
 def _serve_by_waitress(path: str) -> None:
     import waitress
 
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())  # as docs/guides/beside.md has it
     with proxy.run_in_thread(*_ADDRESS):
         waitress.serve(application, unix_socket=path, threads=1)
 

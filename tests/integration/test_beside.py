@@ -148,11 +148,19 @@ class BesideTest(ProgramTestCase):
 
     def test_waitress(self) -> None:
         """waitress with one thread has eight consoles beside it, and still answers."""
+        self.check_waitress(signal.SIGINT)
+
+    def test_waitress_is_terminated(self) -> None:
+        """With the guide's handler of SIGTERM clients are told that it restarts, and it ends in good order."""
+        self.check_waitress(signal.SIGTERM)
+
+    def check_waitress(self, end: signal.Signals) -> None:
+        """Start waitress, open consoles beside it, and end it."""
         self.reserved.close()
         waitress = self.start_program(sys.executable, "-m", _APPLICATION, self.path("http"))
         self.wait_for_listeners(1)
         self.wait_for(lambda: os.path.exists(self.path("http")), "the socket of waitress")
-        self.check_consoles(waitress, signal.SIGINT)
+        self.check_consoles(waitress, end)
 
 
 def _listeners(port: int) -> int:

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -380,6 +381,26 @@ class ConnectTest(WSGITestCase):
             with self.subTest(grant=grant, vmi=vmi, options=options):
                 client = self.open(self.serve_grant(grant, vmi, **options), "/x")
                 self.assertEqual(client.status, status)
+
+    def test_view_without_start_response(self) -> None:
+        """A framework may begin its own response first, and stream: docs/guides/wsgi.md has it for Django."""
+        app = self.make_app()
+
+        def framework(environ: WSGIEnvironment, start_response: Any) -> Iterable[bytes]:
+            told: list[tuple[str, Any]] = []
+            remember = lambda status, headers, exc_info=None: told.append((status, headers))  # noqa: E731
+            vmi = environ["PATH_INFO"][1:]
+            pieces = app.connect(environ, remember, self.grant(), vmi)  # type: ignore[arg-type]
+            start_response(*(told[0] if told else ("200 OK", [("X-Frame-Options", "DENY")])))
+            return (piece for piece in pieces)
+
+        host = self.serve(framework)
+        client = self.open(host, "/echo")
+        self.assert_echoes(client)
+        client.send_close(1000)
+        self.assertEqual(client.recv_close()[0], 1000)
+        self.assertEqual(self.open(host, "/other").status, 403)
+        self.assertEqual(self.get(host, "/echo")[0], 426)
 
     def test_no_upgrade(self) -> None:
         """Other requests are told to upgrade."""
