@@ -151,7 +151,7 @@ class BesideTest(ProgramTestCase):
         self.check_waitress(signal.SIGINT)
 
     def test_waitress_is_terminated(self) -> None:
-        """With the guide's handler of SIGTERM clients are told that it restarts, and it ends in good order."""
+        """With the guide's handler of SIGTERM clients are told of a restart, and it ends in good order."""
         self.check_waitress(signal.SIGTERM)
 
     def check_waitress(self, end: signal.Signals) -> None:
