@@ -28,18 +28,19 @@ class OtherIssuersTest(ProxyTestCase):
     def test_recipe(self) -> None:
         """A token of an OpenID provider opens the console that its claims name, and no other."""
         key = ec.generate_private_key(ec.SECP256R1())
-        with tempfile.TemporaryDirectory() as directory:
-            keys = Path(directory, "keys.json")
-            one = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
-            keys.write_text(json.dumps({"keys": [{**one, "kid": "1", "alg": "ES256"}]}), encoding="utf-8")
-            settings = recipe("Tokens of other issuers.") | {
-                "WSPROXY_JWKS": str(keys),
-                "KUBERNETES_SERVICE_HOST": "127.0.0.1",
-                "KUBERNETES_SERVICE_PORT": str(self.api.port),
-                "WSPROXY_CA_FILE": self.api.ca_file,
-                "WSPROXY_TOKEN_FILE": self.api.token_file,
-            }
-            proxy = WebsocketProxy.from_config(config_from_env(settings)).run_in_thread("127.0.0.1", 0)
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        keys = Path(directory.name, "keys.json")
+        one = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
+        keys.write_text(json.dumps({"keys": [{**one, "kid": "1", "alg": "ES256"}]}), encoding="utf-8")
+        settings = recipe("Tokens of other issuers.") | {
+            "WSPROXY_JWKS": str(keys),
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(self.api.port),
+            "WSPROXY_CA_FILE": self.api.ca_file,
+            "WSPROXY_TOKEN_FILE": self.api.token_file,
+        }
+        proxy = WebsocketProxy.from_config(config_from_env(settings)).run_in_thread("127.0.0.1", 0)
         self.addCleanup(proxy.stop_thread)
         claims = {
             "iss": settings["WSPROXY_ISSUER"],
