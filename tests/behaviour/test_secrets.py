@@ -557,7 +557,7 @@ class Library(SecretsTestCase):
     def fail_with_a_bug(self) -> None:
         """Have an exception come out of the middle of an opening session."""
         with (
-            mock.patch.object(Dialler, "_connect", side_effect=RuntimeError("a bug")),
+            mock.patch.object(Dialler, "_connection", side_effect=RuntimeError("a bug")),
             RawClient(self.address) as client,
         ):
             client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
