@@ -67,6 +67,7 @@ class NginxTest(ProgramTestCase):
             ("unix:/run/wsproxy/socket max_fails", f"unix:{self.path('socket')} max_fails"),
             ("/etc/nginx/tls/tls.crt", self.certificate[0]),
             ("/etc/nginx/tls/tls.key", self.certificate[1]),
+            ("/var/log/nginx/wsproxy-unanswered.log", self.path("unanswered.log")),
             ("proxy_read_timeout 90s;", f"proxy_read_timeout {timeout};"),
             ("proxy_send_timeout 90s;", f"proxy_send_timeout {timeout};"),
         ):
@@ -112,6 +113,21 @@ class NginxTest(ProgramTestCase):
         with open(self.path("access.log"), encoding="utf-8") as file:
             self.assertEqual(file.read(), "")
         self.assertNotIn(self.token("vm").partition(".")[0], self.log())
+
+    def test_nobody_behind(self) -> None:
+        """A request that nginx cannot pass on is logged, without its token; what wsproxy refuses is not."""
+        self.start_nginx()
+        self.assertEqual(self.ask().status, 502)
+        self.api.down = True
+        self.start_wsproxy()
+        for _ in range(2):
+            refused = self.ask()
+            self.assertEqual((refused.status, refused.header("Content-Type")), (502, "application/json"))
+        with open(self.path("unanswered.log"), encoding="utf-8") as file:
+            [line] = file.read().splitlines()
+        self.assertRegex(line, r" 127\.0\.0\.1 502 by nginx: unix:\S+ did not answer")
+        self.assertNotIn(self.token("vm").partition(".")[0], line)
+        self.assertNotIn("/consoles/", line)
 
     def test_own_pages(self) -> None:
         """A page of the host that the browser asked is allowed, others are not."""
