@@ -435,7 +435,7 @@ class ConsoleAloneTest(ScreenshotCase):
     def test_old_kubevirt(self) -> None:
         """A KubeVirt that would throw somebody out is not asked, nor one that does not say what it is."""
         with RawClient.open(self.url(self.console_proxy, "vm")) as client:
-            for version in ("v1.6.3", "v1.7.0-rc.1", ""):
+            for version in ("v1.6.3", "v1.6.2", "v1.7.0-rc.1", ""):
                 self.api.kubevirt_version = version
                 with self.assertLogs("wsproxy", logging.DEBUG) as logs:
                     text = self.assert_refused(502, "upstream-refused", "/-/vm/screenshot.png", self.bearer())
@@ -450,7 +450,7 @@ class ConsoleAloneTest(ScreenshotCase):
 
     def test_the_stand_in_throws_out(self) -> None:
         """So that these tests can fail: an old stand-in does throw the console out."""
-        self.api.kubevirt_version = "v1.6.3"
+        self.api.kubevirt_version = "v1.6.2"
         with (
             mock.patch("wsproxy.web.screenshots.leaves_console_alone", return_value=True),
             RawClient.open(self.url(self.console_proxy, "vm")) as client,

@@ -241,6 +241,6 @@ def _kubevirt(config: Config) -> Finding:
         return Finding(True, f"KubeVirt: {version}, takes screenshots without the console")
     return Finding(
         False,
-        f"KubeVirt: {version or 'its version is unknown'}; screenshots need 1.7, older ones throw out "
-        "whoever has the console; update it, or switch WSPROXY_SCREENSHOTS off",
+        f"KubeVirt: {version or 'its version is unknown'}; screenshots need 1.7, older ones take them by "
+        "the console (before 1.6.3 from whoever has it); update it, or switch WSPROXY_SCREENSHOTS off",
     )

@@ -34,7 +34,8 @@ def kubevirt_version(path: str, get: Callable[[str, int, Deadline], bytes], dead
 def leaves_console_alone(version: str) -> bool:
     """Whether a KubeVirt of this version takes pictures without the console.
 
-    Until 1.6 it connects to the machine's VNC server for each, and throws out whoever is there.
+    Until 1.6 it connects to the machine's VNC server for each. Before 1.6.3 that throws out whoever is there;
+    from then on it takes no picture while somebody is, and is in the way of those who come meanwhile.
 
     :param version: such as ``v1.7.0``.
     """

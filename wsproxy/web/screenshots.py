@@ -132,8 +132,8 @@ class ScreenshotSource:
         if not self._complained:
             self._complained = True
             logger.warning(
-                "screenshots are refused: they need KubeVirt 1.7 or newer, because older ones throw out "
-                "whoever has the console; this is %r",
+                "screenshots are refused: they need KubeVirt 1.7 or newer, because older ones take them by "
+                "the console, and before 1.6.3 throw out whoever has it; this is %r",
                 version,
             )
         raise UpstreamRefused("screenshots need KubeVirt 1.7 or newer", log_detail=f"this is {version!r}")

@@ -75,6 +75,8 @@ class RefusalTest(APITestCase):
         )
         self._check(path() + "?preserveSession=true", 500, "InternalError", message)
         self.client().upgrade(path() + "?preserveSession=false")
+        self.api.kubevirt_version = "v1.6.2"  # which does not know it yet
+        self.client().upgrade(path() + "?preserveSession=true")
 
     def test_screenshots(self) -> None:
         """A screen is a PNG; whatever keeps virt-api from it is a 500, as text."""
@@ -93,14 +95,21 @@ class RefusalTest(APITestCase):
         self.assertIn("cannot get resource", self.refusal(path(subresource="vnc/screenshot"))["message"])
 
     def test_screenshots_of_old_kubevirts(self) -> None:
-        """Before 1.7 a screenshot ends the session of whoever has the display, and that alone."""
+        """Before 1.6.3 a picture ends the session that has the display; then, till 1.7, it is refused."""
         self.api.add_vmi("vm")
-        for version, stays in (("v1.7.0", True), ("v1.10.0", True), ("v1.6.3", False), ("v0.58.0", False)):
+        versions = (
+            ("v1.7.0", True),
+            ("v1.10.0", True),
+            ("v1.6.3", True),
+            ("v1.6.2", False),
+            ("v0.58.0", False),
+        )
+        for version, stays in versions:
             self.api.kubevirt_version = version
             display, serial = self.client(), self.client()
             display.upgrade()
             serial.upgrade(path(subresource="console"))
-            self.picture(200)
+            self.picture(500 if version == "v1.6.3" else 200)
             for client in (display, serial) if stays else (serial,):
                 client.send(b"still here")
                 self.assertEqual(client.frame().payload, b"still here")

@@ -73,8 +73,9 @@ class Cluster:
     :ivar old_token: another one that is accepted, None for none.
     :ivar namespace: where VMIs are added to and removed from if nobody says where.
     :ivar behaviour: how requests are mistreated, unless their VMI has a behaviour of its own.
-    :ivar kubevirt_version: what KubeVirt says its version is; before 1.7 it throws out whoever has the
-        display when a screenshot is taken.
+    :ivar kubevirt_version: what KubeVirt says its version is. Before 1.6.3 it knows no ``preserveSession``,
+        and a screenshot throws out whoever has the display; from then on a screenshot is refused while
+        somebody has it, and since 1.7 it disturbs nobody.
     :ivar forbid: answer 403 to everything about VMIs, as without the role.
     :ivar down: answer 503 to everything, as without virt-api.
     """
@@ -186,7 +187,7 @@ class Cluster:
             return self._screenshot(vmi, name)
         if vmi is None:
             return vmi_not_found(name)
-        preserve = parse_qs(query).get("preserveSession", [""])[0] in _TRUE
+        preserve = parse_qs(query).get("preserveSession", [""])[0] in _TRUE and self._release() >= (1, 6, 3)
         if (refusal := vmi.refusal(subresource, preserve)) is not None:
             return refusal
         if upgrade_fault(request) is not None:
@@ -195,19 +196,23 @@ class Cluster:
 
     def _screenshot(self, vmi: FakeVMI | None, name: str) -> Answer:
         """Return a VMI's screen. All that keeps virt-api from that is a 500, in words of its own."""
-        refusal = vmi.refusal("vnc", preserve=False) if vmi else vmi_not_found(name)
+        release = self._release()
+        by_vnc = release < (1, 7, 0)
+        preserve = by_vnc and release >= (1, 6, 3)
+        refusal = vmi.refusal("vnc", preserve) if vmi else vmi_not_found(name)
         if vmi is None or refusal is not None:
             assert refusal is not None
             return text_answer(500, json.loads(refusal.body)["message"])
-        if self._takes_pictures_by_vnc():
+        if by_vnc:
             for console in vmi.sessions:
                 if console.subresource == "vnc":
                     console.kill()
         return Answer(200, vmi.screen(), (("Content-Type", "image/png"),))
 
-    def _takes_pictures_by_vnc(self) -> bool:
-        release = re.match(r"v(\d+)\.(\d+)\.", self.kubevirt_version)
-        return release is not None and (int(release[1]), int(release[2])) < (1, 7)
+    def _release(self) -> tuple[int, ...]:
+        """Return KubeVirt's version, a very late one if it is none."""
+        found = re.match(r"v(\d+)\.(\d+)\.(\d+)", self.kubevirt_version)
+        return tuple(map(int, found.groups())) if found else (9999,)
 
     def _refusal(self, request: RecordedRequest) -> Answer | None:
         """Return what is wrong with everything that this client asks."""
