@@ -224,7 +224,8 @@ class EndToEnd(ProxyTestCase):
         self.assertTrue(self.ask(address).startswith(b"HTTP/1.1 200 OK\r\n"))
         self.api.down = True
         other = self.start_proxy(dial_timeout=1.0).address
-        answer = self.ask(other)
+        with self.assertLogs("wsproxy.readiness", "ERROR"):
+            answer = self.ask(other)
         self.assertTrue(answer.startswith(b"HTTP/1.1 503 "), answer)
         self.assertTrue(answer.endswith(b"\r\n\r\nnot ready\n"), answer)
         self.api.down = False
