@@ -129,8 +129,7 @@ class PublicPathsTest(unittest.TestCase):
         ),
         "wsproxy.tokens": "make_token",
         "wsproxy.wsgi": "ConsoleApp",
-        "lab_orchestrator_ws_proxy": "__version__",
-        "lab_orchestrator_ws_proxy.__main__": "main",
+        "lab_orchestrator_ws_proxy": "__version__ main",
         "lab_orchestrator_ws_proxy_lib": "__version__",
         "lab_orchestrator_ws_proxy_lib.ws_proxy_lib": "WebsocketProxy",
     }

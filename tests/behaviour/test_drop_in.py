@@ -11,6 +11,7 @@ import time
 from lab_orchestrator_ws_proxy_lib.ws_proxy_lib import WebsocketProxy
 
 import wsproxy
+from tests.support.processes import python
 from tests.support.proxy_process import ProxyProcess
 from wsproxy.exceptions import ConfigError
 from wsproxy.testing.case import SECRET, ProxyTestCase
@@ -186,6 +187,12 @@ class ProgramTest(DropInTestCase):
         )
         self.addCleanup(program.close)
         return program
+
+    def test_version(self) -> None:
+        """It takes what the program takes, such as --version."""
+        with python("-m", "lab_orchestrator_ws_proxy", "--version") as process:
+            assert process.stdout
+            self.assertEqual(process.stdout.read(), f"wsproxy {wsproxy.__version__}\n")
 
     def test_dev_mode(self) -> None:
         """With LOCAL_DEV_MODE and WS_REMOTE_URL it serves sessions through the API at that URL."""

@@ -17,7 +17,8 @@ _ROOT = Path(__file__).parents[2]
 _DOWNSTREAM = _ROOT / "tests" / "downstream"
 _SECONDS = 600
 _SOURCES = ("wsproxy", "compat", "setup.py", "setup.cfg", "README.md", "LICENSE")
-_PACKAGES = ("lab_orchestrator_ws_proxy", "lab_orchestrator_ws_proxy_lib", "wsproxy")
+_PACKAGES = ("lab_orchestrator_ws_proxy_lib", "wsproxy")
+_PROGRAM = "lab_orchestrator_ws_proxy"
 
 # A type checker has to find these: it finds nothing in the use of a package whose names are all Any.
 _MISTAKES = """\
@@ -43,7 +44,7 @@ _IMPORT_ALL = """\
 import importlib, pkgutil
 import lab_orchestrator_ws_proxy, lab_orchestrator_ws_proxy_lib, wsproxy
 
-for package in (wsproxy, lab_orchestrator_ws_proxy, lab_orchestrator_ws_proxy_lib):
+for package in (wsproxy, lab_orchestrator_ws_proxy_lib):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not found.name.endswith("wsproxy.__main__"):
             try:
@@ -105,7 +106,7 @@ class WheelTest(unittest.TestCase):
                 next(name for name in names if name.endswith("entry_points.txt"))
             ).decode()
         metadata = {name for name in names if ".dist-info/" in name}
-        expected = {f"{package}/py.typed" for package in _PACKAGES}
+        expected = {f"{package}/py.typed" for package in _PACKAGES} | {f"{_PROGRAM}.py"}
         for package in _PACKAGES:
             above = _ROOT if package == "wsproxy" else _ROOT / "compat"
             expected |= {path.relative_to(above).as_posix() for path in (above / package).rglob("*.py")}
@@ -146,9 +147,22 @@ class WheelTest(unittest.TestCase):
     def test_programs(self) -> None:
         """The program and both aliases are there."""
         version = self.call("-c", "import wsproxy; print(wsproxy.__version__)").strip()
-        for module in ("wsproxy", "lab_orchestrator_ws_proxy"):
+        for module in ("wsproxy", _PROGRAM):
             self.assertIn("serve", self.call("-m", module, "--help"))
+            self.assertEqual(self.call("-m", module, "--version"), f"wsproxy {version}\n")
         self.assertIn(version, self.wheel.name)
+
+    def test_old_program(self) -> None:
+        """The old program may be uninstalled before ours is installed, or after: its module is there."""
+        old = _old_program(self.directory)
+        for order in ((old, self.wheel), (self.wheel, old)):
+            with self.subTest([path.name for path in order]):
+                self.call("-m", "pip", "uninstall", "--quiet", "--yes", "lab-orchestrator-ws-proxy-lib")
+                for path in order:
+                    self.call("-m", "pip", "install", "--quiet", "--no-deps", str(path))
+                self.assertEqual(self.call("-m", _PROGRAM), "the old program\n")
+                self.call("-m", "pip", "uninstall", "--quiet", "--yes", "lab-orchestrator-ws-proxy")
+                self.assertIn("wsproxy 2.", self.call("-m", _PROGRAM, "--version"))
 
 
 class EmptyEnvironmentTest(unittest.TestCase):
@@ -181,3 +195,21 @@ class EmptyEnvironmentTest(unittest.TestCase):
             "-m", "wsproxy", "demo", "--once", "--screenshot", str(self.directory / "screen.png")
         )
         self.assertTrue((self.directory / "screen.png").stat().st_size > 1000, told)
+
+
+def _old_program(directory: Path) -> Path:
+    """Return a wheel with the names that lab-orchestrator-ws-proxy 1.0.0 has in its own."""
+    information = f"{_PROGRAM}-1.0.0.dist-info"
+    files = {
+        f"{_PROGRAM}/__init__.py": "",
+        f"{_PROGRAM}/__main__.py": "print('the old program')\n",
+        f"{information}/METADATA": "Metadata-Version: 2.1\nName: lab-orchestrator-ws-proxy\nVersion: 1.0.0\n",
+        f"{information}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*files, f"{information}/RECORD"])
+    path = directory / "old" / f"{_PROGRAM}-1.0.0-py3-none-any.whl"
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in {**files, f"{information}/RECORD": record}.items():
+            wheel.writestr(name, text)
+    return path
