@@ -139,6 +139,8 @@ class FakeKubeVirtAPI(Cluster):
             if self._server is None or self._directory is None:
                 return
             self._stopping.set()
+            with self._changed:
+                self._changed.notify_all()  # whatever hangs
             alive = self._server.stop(Deadline(_STOP_TIMEOUT), self._kill_sessions)
             for thread in alive:
                 self._fail(RuntimeError(f"thread {thread.name} did not end"))
@@ -334,7 +336,12 @@ class FakeKubeVirtAPI(Cluster):
             bad = text_answer(400, "400 Bad Request", (("Connection", "close"),))
             return send_answer(transport, bad, _PLAIN, self._stopping)
         vmi, outcome = self.decide(request, body)
-        behaviour = (vmi.behaviour if vmi is not None else None) or self.behaviour or _PLAIN
+        behaviour = self._behaviour_for(vmi)
+        if behaviour.hang and request.tokens("upgrade"):
+            vmi, outcome = self._recovered(request, body)
+            behaviour = self._behaviour_for(vmi)
+            if self._stopping.is_set():
+                return None
         if isinstance(outcome, Upgrade) and not behaviour.replaces_upgrade:
             return self._session(transport, wire, request, outcome, behaviour)
         answer = behaviour.answer or (outcome if isinstance(outcome, Answer) else _OK)
@@ -342,10 +349,25 @@ class FakeKubeVirtAPI(Cluster):
         self._record(request, None if silent else answer.status)
         send_answer(transport, answer, behaviour, self._stopping)
 
+    def _behaviour_for(self, vmi: FakeVMI | None) -> Behaviour:
+        return (vmi.behaviour if vmi is not None else None) or self.behaviour or _PLAIN
+
+    def _recovered(self, request: RecordedRequest, body: bytes) -> tuple[FakeVMI | None, Answer | Upgrade]:
+        """Wait until a request hangs no more, or :meth:`stop`, and decide once more what it deserves."""
+
+        def hangs() -> bool:
+            return not self._stopping.is_set() and self._behaviour_for(self.decide(request, body)[0]).hang
+
+        self._record(request, None)
+        self._hanging.wait(request, hangs)
+        return self.decide(request, body)
+
     def _record(self, request: RecordedRequest, status: int | None) -> None:
         request.status = status
         with self._changed:
-            self.requests.append(request)
+            if request not in self._hanging:  # or it stands there already
+                self.requests.append(request)
+            self._hanging.begun(request)
             self._changed.notify_all()
 
     # -- one session ------------------------------------------------------------------------------

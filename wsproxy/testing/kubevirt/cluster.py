@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from .backends import Backend, Echo, SocketBackend
+from .hanging import Hanging
 from .http import (
     Answer,
     Behaviour,
@@ -44,6 +45,7 @@ _DOWN = text_answer(503, "service unavailable")
 _OK = Answer(200, b"ok", (("Content-Type", "text/plain; charset=utf-8"),))
 _VERSION = json_answer(200, {"major": "1", "minor": "33", "gitVersion": "v1.33.0", "platform": "linux/amd64"})
 _PUBLIC = {"/readyz": _OK, "/livez": _OK, "/healthz": _OK, "/version": _VERSION}
+_PRESERVES = (1, 6, 3)  # the first version that knows preserveSession
 # strconv.ParseBool, by which virt-api reads preserveSession.
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
@@ -72,10 +74,11 @@ class Cluster:
     :ivar token: the bearer token that is accepted.
     :ivar old_token: another one that is accepted, None for none.
     :ivar namespace: where VMIs are added to and removed from if nobody says where.
-    :ivar behaviour: how requests are mistreated, unless their VMI has a behaviour of its own.
+    :ivar behaviour: how requests are mistreated, unless their VMI has a behaviour of its own. When it is
+        changed, requests that hung because of it are carried out, those that were given up included.
     :ivar kubevirt_version: what KubeVirt says its version is. Before 1.6.3 it knows no ``preserveSession``,
         and a screenshot throws out whoever has the display; from then on a screenshot is refused while
-        somebody has it, and since 1.7 it disturbs nobody.
+        somebody has it, and since 1.7 it disturbs nobody. 1.6.3 itself does not say why it refuses then.
     :ivar forbid: answer 403 to everything about VMIs, as without the role.
     :ivar down: answer 503 to everything, as without virt-api.
     """
@@ -83,7 +86,7 @@ class Cluster:
     def __init__(self, token: str, *, demand_token: bool, namespace: str) -> None:
         self.token = token
         self.old_token: str | None = None
-        self.behaviour: Behaviour | None = None
+        self._behaviour: Behaviour | None = None
         self.namespace = namespace
         self.kubevirt_version = "v1.7.0"
         self.forbid = False
@@ -93,6 +96,16 @@ class Cluster:
         # the attributes that say so.
         self._changed = threading.Condition()
         self._vmis: dict[tuple[str, str], FakeVMI] = {}
+        self._hanging = Hanging(self._changed)
+
+    @property
+    def behaviour(self) -> Behaviour | None:
+        return self._behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour | None) -> None:
+        self._behaviour = behaviour
+        self._hanging.recover()
 
     def add_vmi(
         self,
@@ -126,9 +139,11 @@ class Cluster:
             display=display,
             serial=serial,
             behaviour=behaviour,
+            hanging=self._hanging,
         )
         with self._changed:
             self._vmis[vmi.namespace, name] = vmi
+        self._hanging.recover()
         return vmi
 
     def add_desktop(
@@ -187,8 +202,9 @@ class Cluster:
             return self._screenshot(vmi, name)
         if vmi is None:
             return vmi_not_found(name)
-        preserve = parse_qs(query).get("preserveSession", [""])[0] in _TRUE and self._release() >= (1, 6, 3)
-        if (refusal := vmi.refusal(subresource, preserve)) is not None:
+        release = self._release()
+        preserve = parse_qs(query).get("preserveSession", [""])[0] in _TRUE and release >= _PRESERVES
+        if (refusal := vmi.refusal(subresource, preserve, vague=release == _PRESERVES)) is not None:
             return refusal
         if upgrade_fault(request) is not None:
             return text_answer(400, "Bad Request\n", (("Sec-Websocket-Version", "13"),))
@@ -198,7 +214,7 @@ class Cluster:
         """Return a VMI's screen. All that keeps virt-api from that is a 500, in words of its own."""
         release = self._release()
         by_vnc = release < (1, 7, 0)
-        preserve = by_vnc and release >= (1, 6, 3)
+        preserve = by_vnc and release >= _PRESERVES
         refusal = vmi.refusal("vnc", preserve) if vmi else vmi_not_found(name)
         if vmi is None or refusal is not None:
             assert refusal is not None

@@ -47,6 +47,7 @@ _IN_USE = (
     "dialing virt-handler: Can't connect to websocket (503): websocket: bad handshake: "
     "application info: Active VNC connection. Request denied."
 )
+_VAGUE = "dialing virt-handler: websocket: bad handshake"
 _PHRASES = {
     101: "Switching Protocols",
     200: "OK",
@@ -133,7 +134,9 @@ class Behaviour:
     :ivar answer: sent instead of the right answer.
     :ivar body_framing: how an answer's body is delimited: by ``length``, ``chunked``, by the ``close`` of
         the connection, or ``truncated`` (dropped before Content-Length is reached).
-    :ivar hang: nothing is answered; the connection stays open until the client or ``stop`` ends it.
+    :ivar hang: nothing is answered; the connection stays open until the client or ``stop`` ends it. A request
+        to upgrade stays with the API: it is carried out when the behaviour is changed, and takes the console
+        from whoever has it, also if its client has left.
     :ivar drip: seconds between the single bytes of the answer.
     :ivar endless_headers: a status line, and then headers for as long as they are taken.
     :ivar endless_body: a head, and then a body for as long as it is taken.
@@ -248,10 +251,14 @@ def status_answer(code: int, reason: str, message: str, details: dict[str, Any] 
     return json_answer(code, status)
 
 
-def in_use_answer() -> Answer:
-    """Return virt-api's answer for a display that is in use, and must stay so."""
-    causes = {"causes": [{"message": _IN_USE}]}
-    return status_answer(500, "InternalError", f"Internal error occurred: {_IN_USE}", causes)
+def in_use_answer(vague: bool = False) -> Answer:
+    """Return virt-api's answer for a display that is in use, and must stay so.
+
+    :param vague: whether it does not say what virt-handler said.
+    """
+    text = _VAGUE if vague else _IN_USE
+    causes = {"causes": [{"message": text}]}
+    return status_answer(500, "InternalError", f"Internal error occurred: {text}", causes)
 
 
 def json_answer(code: int, value: Any) -> Answer:

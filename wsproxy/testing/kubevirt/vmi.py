@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..screen.png import encode_png
 from .backends import Backend
 from .console import FakeConsole
+from .hanging import Hanging
 from .http import Answer, Behaviour, in_use_answer, status_answer
 
 __all__ = ["FakeVMI", "vmi_not_found"]
@@ -42,7 +43,8 @@ class FakeVMI:
     :ivar display: whether it has a graphics device.
     :ivar serial: whether it has a serial console.
     :ivar in_use: answer ``preserveSession=true`` as if somebody else held the display.
-    :ivar behaviour: how requests for it are mistreated; None leaves that to the API's.
+    :ivar behaviour: how requests for it are mistreated; None leaves that to the API's. When it is changed,
+        requests that hung because of it are carried out, those included that their clients gave up.
     :ivar consoles: every session it ever had, in the order of their start.
     """
 
@@ -59,6 +61,7 @@ class FakeVMI:
         display: bool = True,
         serial: bool = True,
         behaviour: Behaviour | None = None,
+        hanging: Hanging | None = None,
     ) -> None:
         self.name = name
         self.namespace = namespace
@@ -69,12 +72,22 @@ class FakeVMI:
         self.display = display
         self.serial = serial
         self.in_use = False
-        self.behaviour = behaviour
+        self._behaviour = behaviour
+        self._hanging = hanging or Hanging(changed)
         self.consoles: list[FakeConsole] = []
         # The API's condition: guards consoles, _live and _waited_for.
         self._changed = changed
         self._live: list[FakeConsole] = []
         self._waited_for = 0
+
+    @property
+    def behaviour(self) -> Behaviour | None:
+        return self._behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour | None) -> None:
+        self._behaviour = behaviour
+        self._hanging.recover()
 
     @property
     def sessions(self) -> list[FakeConsole]:
@@ -107,10 +120,11 @@ class FakeVMI:
             return self.console_backend
         return self.backend
 
-    def refusal(self, subresource: str, preserve: bool) -> Answer | None:
+    def refusal(self, subresource: str, preserve: bool, *, vague: bool = False) -> Answer | None:
         """Return virt-api's refusal of a session, None if it has no reason for one.
 
         :param preserve: whether a session that is live shall stay.
+        :param vague: whether it says so in words that could mean anything.
         """
         if subresource == "console":
             return self._console_refusal()
@@ -119,7 +133,7 @@ class FakeVMI:
         if self.phase != "Running":
             return _bad_request("VMI is not running")
         if subresource == "vnc" and preserve and self._display_in_use():
-            return in_use_answer()
+            return in_use_answer(vague)
         return None
 
     def _console_refusal(self) -> Answer | None:
