@@ -322,6 +322,38 @@ class Life(LeakTestCase):
             thread.join()
         self.assertEqual(stopped, [True] * 5)
 
+    def test_stopped_at_once(self) -> None:
+        """A proxy that another thread stops before its start has returned is started and stopped, no more."""
+        proxy = dev_proxy()
+        lock = threading.Lock()
+
+        class StoppingLock:
+            """What guards the start, and has the proxy stopped as soon as that is over."""
+
+            def __enter__(self) -> None:
+                lock.acquire()
+
+            def __exit__(self, *failure: object) -> None:
+                lock.release()
+                proxy._lock = lock
+                proxy.stop_thread()
+
+        proxy._lock = StoppingLock()  # type: ignore[assignment]
+        self.assertIs(proxy.run_in_thread("127.0.0.1", 0), proxy)
+        self.assertEqual(repr(proxy), "<WebsocketProxy not running, 0 connections>")
+
+    def test_asked_while_it_stops(self) -> None:
+        """What a proxy tells of itself is known to whoever asks while another thread has just stopped it."""
+        proxy = dev_proxy().run_in_thread("127.0.0.1", 0)
+        server, address = proxy._server, proxy.address
+        proxy.stop_thread()
+        assert server
+        with mock.patch.object(proxy, "_server", server):  # as found a moment before
+            self.assertEqual(proxy.address, address)
+            self.assertIn(str(address[1]), repr(proxy))
+            self.assertEqual((proxy.connections, proxy.sessions()), (0, []))
+            proxy.reload()
+
     def test_stop_from_a_session_thread(self) -> None:
         """A session's own thread cannot stop its proxy, but may stop another one."""
         raised: list[BaseException] = []

@@ -43,11 +43,13 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     :param listener: see :func:`.listen`; closed by :meth:`stop`, or here on an error.
     :param gateway: what all sessions share; started and stopped with the server.
     :param shared: whether other processes accept from the listener, too.
+    :ivar address: the bound host and port, also when the server has stopped; ``unix:PATH`` and 0 for a path.
     """
 
     def __init__(self, listener: Listener, gateway: Gateway, *, shared: bool = False) -> None:
         socketserver.BaseServer.__init__(self, listener.getsockname(), socketserver.BaseRequestHandler)
         self.socket = self._listener = listener
+        self.address = listener.address  # found out once: any thread may ask while another stops the server
         self._gateway = gateway
         self._shared = shared or listener.inherited
         self._refuser = Refuser(gateway.config.reject)
@@ -65,11 +67,6 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         for sock in (listener, self._waker, self._woken):
             in_forked_child(sock, socket.socket.close)
         listener.setblocking(False)  # a client may be gone between its connect and our accept
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """The bound host and port; ``unix:PATH`` and 0 for a path."""
-        return self._listener.address
 
     @property
     def connections(self) -> int:
