@@ -530,7 +530,7 @@ class WebsocketProxy:
                 server.start()
                 service = Service(
                     self.stop_thread,
-                    f"wsproxy-{server.address[1]}" if waker is None else None,
+                    f"wsproxy-serve-{server.address[1]}" if waker is None else None,
                     keeps_up=keeps_up and not self._in_with,
                 )
             except BaseException:

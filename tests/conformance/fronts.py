@@ -29,7 +29,7 @@ __all__ = [
     "impatience",
 ]
 
-_STANDING = ("accept", "housekeeping", "idle", "jwks", "poller", "resolver")
+_STANDING = ("accept", "housekeeping", "idle", "jwks", "poller", "resolver", "serve")
 
 
 class Logs(Protocol):
