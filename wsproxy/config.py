@@ -128,6 +128,8 @@ class Config:
     :param require_origin: whether clients without an Origin header, which are no browsers, are refused.
     :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed, and
         ``unix`` for all that come over a Unix socket.
+    :param forwarded_headers: which of these count: "auto" (both if they agree), "x-forwarded" or "forwarded".
+    :param proxy_protocol: whether these proxies begin each connection with a PROXY protocol header.
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
     :param web: directory of a web client, the files of which are served below the prefix; None for none.
     :param console_page: whether the console page is served, at ``/console/``.
@@ -206,6 +208,8 @@ class Config:
     allow_origin: Restriction | None = None
     require_origin: bool = False
     trusted_proxies: Texts = ()
+    forwarded_headers: str = "auto"
+    proxy_protocol: bool = False
     tickets: bool = False
     web: str | None = None
     console_page: bool = False
@@ -286,7 +290,7 @@ class Config:
             "origin_policy": collect(faults, lambda: OriginPolicy(self.allow_origin, self.require_origin)),
             "ancestors": collect(faults, lambda: frame_ancestors(self.frame_ancestors)),
             "admin_address": collect(faults, self._admin_address),
-            "trusted": collect(faults, lambda: TrustedProxies.parse(self.trusted_proxies)),
+            "trusted": collect(faults, self._trusted),
         }
         faults += self._faults(None if wrong & {"remote_url", "local_dev_mode"} else upstream)
         faults += self._worker_faults(policies)
@@ -302,6 +306,9 @@ class Config:
             return None if self.admin is None else ListenAddress.parse(self.admin)
         except ValueError as exc:
             raise ConfigError([f"admin is {self.admin!r}; {exc}"]) from None
+
+    def _trusted(self) -> TrustedProxies:
+        return TrustedProxies.parse(self.trusted_proxies, self.forwarded_headers, self.proxy_protocol)
 
     def _claim_rules(self) -> ClaimRules:
         return ClaimRules.load(

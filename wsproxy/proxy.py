@@ -92,6 +92,8 @@ class WebsocketProxy:
     :param allow_origin: origins of the pages that may use the proxy.
     :param require_origin: whether clients that send no Origin header are refused.
     :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed.
+    :param forwarded_headers: which of these count: "auto" (both if they agree), "x-forwarded" or "forwarded".
+    :param proxy_protocol: whether these proxies begin each connection with a header of the PROXY protocol.
     :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
     :param web: directory of a web client, the files of which are served below the prefix.
     :param console_page: whether the console page is served, at ``/console/``.
@@ -166,6 +168,8 @@ class WebsocketProxy:
         allow_origin: str | Iterable[str] | None = None,
         require_origin: bool = False,
         trusted_proxies: str | Iterable[str] = (),
+        forwarded_headers: str = "auto",
+        proxy_protocol: bool = False,
         tickets: bool = False,
         web: str | None = None,
         console_page: bool = False,
@@ -235,6 +239,8 @@ class WebsocketProxy:
                 allow_origin=_as_given(allow_origin),
                 require_origin=require_origin,
                 trusted_proxies=_as_given(trusted_proxies),
+                forwarded_headers=forwarded_headers,
+                proxy_protocol=proxy_protocol,
                 tickets=tickets,
                 web=web,
                 console_page=console_page,

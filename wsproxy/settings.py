@@ -150,6 +150,8 @@ SETTINGS = (
     ),
     _setting("WSPROXY_REQUIRE_ORIGIN", "require_origin", _flag, "refuse clients that send no Origin"),
     Setting("WSPROXY_TRUSTED_PROXIES", "trusted_proxies", _names, None, "networks of proxies in front"),
+    _setting("WSPROXY_FORWARDED_HEADERS", "forwarded_headers", str.lower, "auto, x-forwarded or forwarded"),
+    _setting("WSPROXY_PROXY_PROTOCOL", "proxy_protocol", _flag, "these proxies speak the PROXY protocol"),
     _setting("WSPROXY_TICKETS", "tickets", _flag, "exchange tokens for one-time tickets at POST /ticket"),
     _setting("WSPROXY_WEB", "web", str, "directory of a web client, such as noVNC, to serve"),
     _setting("WSPROXY_CONSOLE_PAGE", "console_page", _flag, "serve the console page at /console/"),

@@ -6,7 +6,7 @@ import unittest
 from dataclasses import replace
 from ipaddress import ip_network
 
-from wsproxy.exceptions import BadRequest
+from wsproxy.exceptions import BadRequest, ConfigError
 from wsproxy.protocol.client import UNIX_PEER, Client, TrustedProxies, client_of
 from wsproxy.protocol.origin import Origin
 from wsproxy.protocol.request import HeadReader, RequestHead
@@ -194,8 +194,11 @@ class Forwarded(unittest.TestCase):
             "for=1.2.3.4;for=192.0.2.7",
             "for=1.2.3.4;",
             ",for=1.2.3.4",
-            "for=[2001:db8::1]",
             "for = 1.2.3.4",
+            "for=1.2.3.4/x",
+            "for=1.2.3.4@x",
+            "for=1.2.3.4 proto=https",
+            'for=a"b"',
         ):
             with self.subTest(header), self.assertRaises(BadRequest):
                 seen(f"Forwarded: {header}")
@@ -213,11 +216,158 @@ class Forwarded(unittest.TestCase):
             except BadRequest:
                 pass
 
-    def test_both_kinds(self) -> None:
-        """Both kinds at once are refused: a proxy that adds one hands on what clients write of the other."""
-        for other in ("X-Forwarded-For: 1.2.3.4", "X-Forwarded-Host: a", "X-Forwarded-Proto: https"):
-            with self.subTest(other), self.assertRaises(BadRequest):
-                seen("Forwarded: for=192.0.2.7", other)
+    def test_without_quotes(self) -> None:
+        """Addresses and hosts with colons should be quoted, but not every proxy does."""
+        for header, address, asked in (
+            ("for=192.0.2.7;host=a:8443;proto=https", "192.0.2.7", "https://a:8443"),
+            ("for=2001:db8::7;host=a", "2001:db8::7", "http://a"),
+            ("for=[2001:db8::7];host=[2001:db8::1]:8443", "2001:db8::7", "http://[2001:db8::1]:8443"),
+            ("for=[2001:db8::7]:4711;host=a", "2001:db8::7", "http://a"),
+            ("host=a:8443;proto=wss;for=192.0.2.7:4711", "192.0.2.7", "https://a:8443"),
+        ):
+            with self.subTest(header):
+                client = seen(f"Forwarded: {header}")
+                self.assertEqual((client.address, client.asked), (address, asked))
+
+
+# What OpenShift's router sends: both kinds, and there is no way to leave one out.
+OPENSHIFT = (
+    "X-Forwarded-For: 192.0.2.7",
+    "X-Forwarded-Host: console.apps.example",
+    "X-Forwarded-Port: 443",
+    "X-Forwarded-Proto: https",
+    "Forwarded: for=192.0.2.7;host=console.apps.example;proto=https",
+)
+
+
+class BothKinds(unittest.TestCase):
+    """Forwarded and X-Forwarded headers in one request."""
+
+    def seen(self, kind: str, *headers: str) -> Client:
+        return client_of(parsed(*headers), PROXY, False, replace(TRUSTED, kind=kind))
+
+    def test_they_agree(self) -> None:
+        """Where they agree it does not matter which counts."""
+        expected = Client(PROXY, "192.0.2.7", "https://console.apps.example")
+        for kind in ("auto", "x-forwarded", "forwarded"):
+            self.assertEqual(self.seen(kind, *OPENSHIFT), expected)
+        for others in (
+            ["X-Forwarded-For: 192.0.2.7", "Forwarded: for=192.0.2.7"],
+            ["X-Forwarded-For: 1.1.1.1, 192.0.2.7, 10.0.0.9", "Forwarded: for=192.0.2.7, for=10.1.1.1"],
+            ["X-Forwarded-Proto: WSS", "X-Forwarded-Host: INSIDE:5001", "Forwarded: proto=https"],
+            ["X-Forwarded-Host: a:80", "Forwarded: host=A"],
+            ["X-Forwarded-For: 2001:DB8::7", 'Forwarded: for="[2001:db8:0::7]:4711"'],
+        ):
+            with self.subTest(others):
+                self.assertEqual(self.seen("auto", *others), self.seen("x-forwarded", *others))
+                self.assertEqual(self.seen("auto", *others), self.seen("forwarded", *others))
+
+    def test_they_contradict(self) -> None:
+        """A proxy that adds one kind hands on what clients write of the other, and nothing tells which."""
+        for forwarded, other in (
+            ("for=192.0.2.7", "X-Forwarded-For: 1.2.3.4"),
+            ("for=192.0.2.7", "X-Forwarded-Host: a"),
+            ("for=192.0.2.7", "X-Forwarded-Proto: https"),
+            ("for=192.0.2.7;host=evil.example", "X-Forwarded-For: 192.0.2.7"),
+            ("for=192.0.2.7;proto=https", "X-Forwarded-For: 192.0.2.7"),
+            ("for=unknown", "X-Forwarded-For: 192.0.2.7"),
+            ("host=a", "X-Forwarded-Host: a:8443"),
+        ):
+            with self.subTest(other), self.assertRaises(BadRequest) as caught:
+                self.seen("auto", f"Forwarded: {forwarded}", other)
+            self.assertIn("forwarded_headers", caught.exception.message)
+
+    def test_setting(self) -> None:
+        """Where a setting says which counts the other is ignored, malformed or not."""
+        for forwarded in ("for=6.6.6.6;host=evil.example;proto=http", 'for="', "", "\xe4", ";;;,"):
+            with self.subTest(forwarded):
+                client = self.seen("x-forwarded", f"Forwarded: {forwarded}", *OPENSHIFT[:-1])
+                self.assertEqual(client, Client(PROXY, "192.0.2.7", "https://console.apps.example"))
+        for others in (
+            ["X-Forwarded-For: 6.6.6.6", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: http"],
+            [
+                "X-Forwarded-For: " + "1.1.1.1," * 200,
+                "X-Forwarded-Port: x",
+                "X-Forwarded-Port: " + "1," * 200,
+            ],
+        ):
+            with self.subTest(others):
+                client = self.seen("forwarded", *others, OPENSHIFT[-1])
+                self.assertEqual(client, Client(PROXY, "192.0.2.7", "https://console.apps.example"))
+        spoofed = self.seen("forwarded", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Host: evil.example")
+        self.assertEqual(spoofed, Client(PROXY, "10.0.0.1", "http://inside:5001"))
+
+    def test_wrong_settings(self) -> None:
+        """A kind that there is not, and a setting without anybody who is trusted, are faults."""
+        for texts, kind, proxy_protocol in (
+            (("10.0.0.1",), "both", False),
+            ((), "forwarded", False),
+            ((), "auto", True),
+        ):
+            with self.subTest(kind), self.assertRaises(ConfigError):
+                TrustedProxies.parse(texts, kind, proxy_protocol)
+
+
+class XForwardedPort(unittest.TestCase):
+    def own(self, page: str, *headers: str) -> Origin | None:
+        return seen(*headers, f"Origin: {page}").own
+
+    def test_host_without_a_port(self) -> None:
+        """A page of that port is our own, where the host has none, as of nginx's $host; so is one without."""
+        for headers, own in (
+            (["X-Forwarded-Host: a", "X-Forwarded-Port: 8443", "X-Forwarded-Proto: https"], "https://a:8443"),
+            (["X-Forwarded-Host: a", "X-Forwarded-Port: 8080, 8443"], "http://a:8443"),
+            (["X-Forwarded-Host: [::1]", "X-Forwarded-Port: 8443"], "http://[::1]:8443"),
+            (
+                ["X-Forwarded-For: 192.0.2.7", "X-Forwarded-Host: a", "X-Forwarded-Port: 8443"],
+                "http://a:8443",
+            ),
+        ):
+            with self.subTest(headers):
+                self.assertEqual(self.own(own, *headers), Origin.parse(own))
+                other = own.replace(":8443", "")
+                self.assertEqual(self.own(other, *headers), Origin.parse(other))
+                self.assertEqual(self.own("http://evil.example:8443", *headers), Origin.parse(other))
+
+    def test_what_does_not_count(self) -> None:
+        """A port that is none, is said of a host with one, or by somebody who is not believed."""
+        page = "http://a:8443"
+        for headers in (
+            ["X-Forwarded-Host: a", "X-Forwarded-Port: 8443x"],
+            ["X-Forwarded-Host: a", "X-Forwarded-Port: 8443, 1"],
+            ["X-Forwarded-Host: a:9443", "X-Forwarded-Port: 8443"],
+            ["X-Forwarded-Host: a", "X-Forwarded-Port: 8443", "Origin: http://b"],
+        ):
+            with self.subTest(headers):
+                self.assertNotEqual(self.own(page, *headers), Origin.parse(page))
+        headers = ["X-Forwarded-Host: a", "X-Forwarded-Port: 8443", f"Origin: {page}"]
+        self.assertNotEqual(seen(*headers, peer="192.0.2.1:1").own, Origin.parse(page))
+        forwarded = replace(TRUSTED, kind="forwarded")
+        client = client_of(parsed("Forwarded: host=a", *headers[1:]), PROXY, False, forwarded)
+        self.assertNotEqual(client.own, Origin.parse(page))
+
+    def test_port_of_the_proxy_itself(self) -> None:
+        """A router that says its own port, which is not that of its clients, contradicts nobody."""
+        client = seen("X-Forwarded-Host: a", "X-Forwarded-Port: 10443", "Forwarded: host=a")
+        self.assertEqual(client.asked, "http://a")
+
+
+class Source(unittest.TestCase):
+    """A trusted peer that has said by the PROXY protocol whose connection it is."""
+
+    def seen(self, source: str, *headers: str) -> Client:
+        return client_of(parsed(*headers), PROXY, True, TRUSTED, source)
+
+    def test_client(self) -> None:
+        """The client is who that is, and what it says of others is not believed."""
+        client = self.seen("192.0.2.7:4711", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Host: evil.example")
+        self.assertEqual(client, Client(PROXY, "192.0.2.7", "https://inside:5001"))
+        self.assertEqual(str(client), f"192.0.2.7 via {PROXY}")
+
+    def test_one_more_proxy(self) -> None:
+        """If that is a trusted proxy, too, its headers count."""
+        self.assertEqual(self.seen("10.9.9.9:4711", "X-Forwarded-For: 192.0.2.7").address, "192.0.2.7")
+        self.assertEqual(self.seen("[fd00::9]:4711", "Forwarded: for=192.0.2.7").address, "192.0.2.7")
 
 
 if __name__ == "__main__":

@@ -105,6 +105,55 @@ class WSGITestCase(ProxyTestCase):
         self.assertEqual(client.recv_frame().payload, payload)
 
 
+class BehindOtherProxies(WSGITestCase):
+    def test_scheme_of_a_websocket(self) -> None:
+        """Traefik says wss, which werkzeug's ProxyFix hands on as it is: the proxy's own pages are https."""
+
+        def fixed(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+            environ["wsgi.url_scheme"] = scheme
+            return app(environ, start_response)
+
+        app = self.make_app(allow_origin=["https://lab.example"])
+        host = self.serve(fixed)
+        for scheme, page, status in (
+            ("wss", "https://proxy", 101),
+            ("https", "https://proxy", 101),
+            ("ws", "http://proxy", 101),
+            ("http", "http://proxy", 101),
+            ("wss", "http://proxy", 403),
+            ("ws", "https://proxy", 403),
+        ):
+            with self.subTest(scheme=scheme, page=page), RawClient(host.address) as client:
+                path = f"/{self.token('echo')}/echo"
+                client.send_raw(RawClient.request(path, [f"Origin: {page}"]))
+                client.read_head()
+                self.assertEqual(client.status, 101)
+                if status == 101:
+                    self.assert_echoes(client)
+                else:
+                    self.assertEqual(client.recv_frame().payload, b"RFB 003.008\n")
+
+    def test_headers_of_a_trusted_proxy(self) -> None:
+        """Which kind counts is a setting here, too."""
+        options: dict[str, Any] = {"trusted_proxies": ["127.0.0.1"], "allow_origin": ["https://lab.example"]}
+        both = [
+            "Forwarded: for=6.6.6.6;host=evil.example",
+            "X-Forwarded-For: 192.0.2.7",
+            "Origin: http://proxy",
+        ]
+        host = self.serve(self.make_app(**options))
+        client = self.open(host, "", *both)
+        self.assertEqual(client.recv_frame().payload, b"RFB 003.008\n")
+        self.assert_echoes(
+            self.open(self.serve(self.make_app(forwarded_headers="x-forwarded", **options)), "", *both)
+        )
+
+    def test_proxy_protocol(self) -> None:
+        """The PROXY protocol is the server's, which reads connections here."""
+        with self.assertRaisesRegex(ConfigError, "proxy_protocol"):
+            self.make_app(trusted_proxies=["127.0.0.1"], proxy_protocol=True)
+
+
 class ConsoleTest(WSGITestCase):
     def test_session(self) -> None:
         """A console is opened, carries frames both ways, and ends with the client's Close."""

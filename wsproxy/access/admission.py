@@ -97,6 +97,11 @@ class Admission:
         with self._lock:
             self._pending.add(client, network)
 
+    def move(self, client: Client, network: str) -> None:
+        """Count a client as one of another network, as a proxy in front has said that it is."""
+        with self._lock:
+            self._pending.move(client, network)
+
     def prove(self, client: Client) -> bool:
         """Count a client no more, as it may come in; return False if it was shut down before."""
         with self._lock:

@@ -64,6 +64,12 @@ class Pending(Generic[C]):
         del clients[client]
         self._resized(network, len(clients) + 1)
 
+    def move(self, client: C, network: str) -> None:
+        """Have a client, if it is known, come from another network. It is the newest one there."""
+        if client in self._networks:
+            self.remove(client)
+            self.add(client, network)
+
     def take_victim(self, network: str) -> C | None:
         """Forget and return the client that has to make room for one more from ``network``.
 

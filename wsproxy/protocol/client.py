@@ -1,6 +1,6 @@
 """Who the client is, and how it addressed us, through proxies that are trusted to say so. No I/O.
 
-X-Forwarded-For, -Proto and -Host, and Forwarded (RFC 7239), can be sent by anybody. They are looked at
+X-Forwarded-For, -Proto, -Host and -Port, and Forwarded (RFC 7239), can be sent by anybody. They are looked at
 only if the peer of the connection is a trusted proxy, and then only what trusted proxies added counts.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -17,20 +17,26 @@ from ..exceptions import BadRequest, ConfigError
 from .origin import Origin
 from .request import RequestHead
 
-__all__ = ["UNIX_PEER", "Client", "Network", "TrustedProxies", "client_of", "host_of", "network_of"]
+__all__ = ["KINDS", "UNIX_PEER", "Client", "Network", "TrustedProxies", "client_of", "host_of", "network_of"]
 
 UNIX_PEER = "unix"
 """The other end of a connection over a Unix socket, which has no address."""
 
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
-_X_FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
-# RFC 7239 section 4: pairs between semicolons, elements between commas.
-_PAIR = r'[!#$%&\'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&\'*+.^_`|~0-9A-Za-z-]+|"(?:[^"\\]|\\.)*")'
-_ELEMENT = re.compile(rf"[ \t]*({_PAIR}(?:[ \t]*;[ \t]*{_PAIR})*)[ \t]*(?:,|\Z)")
+KINDS = ("auto", "x-forwarded", "forwarded")
+"""Which headers of a trusted proxy count: both, if they agree, or one kind alone."""
+
+# RFC 7239 section 4: pairs between semicolons, elements between commas. An address with colons or brackets
+# should stand in quotes, but haproxy, for one, leaves them out.
+_UNQUOTED = r"[!#$%&\'*+.^_`|~0-9A-Za-z:\[\]-]+"
+_PAIR = rf'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=({_UNQUOTED}|"(?:[^"\\]|\\.)*")'
+_NEXT_PAIR = re.compile(rf"[ \t]*{_PAIR}[ \t]*([;,]|\Z)")
 _MOST_ELEMENTS = 100
 _AS_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # some proxies name the latter
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+_WITHOUT_PORT = re.compile(r"[a-z]+://(?:\[[^\]]*\]|[^:\[\]]+)")
+_PORT = re.compile("[0-9]{1,5}")
 
 
 @dataclass(frozen=True)
@@ -39,23 +45,38 @@ class TrustedProxies:
 
     :ivar networks: where they are.
     :ivar unix: whether whoever comes over a Unix socket is one, too.
+    :ivar kind: which of their headers count, one of :data:`KINDS`.
+    :ivar proxy_protocol: whether they begin each connection with a header of the PROXY protocol.
     """
 
     networks: tuple[Network, ...] = ()
     unix: bool = False
+    kind: str = "auto"
+    proxy_protocol: bool = False
 
     @classmethod
-    def parse(cls, texts: Collection[str]) -> TrustedProxies:
+    def parse(
+        cls, texts: Collection[str], kind: str = "auto", proxy_protocol: bool = False
+    ) -> TrustedProxies:
         """Parse addresses, networks and :data:`UNIX_PEER`.
 
-        :raises ConfigError: if one of them is none of these.
+        :raises ConfigError: if one of them is none of these, or the other settings make no sense.
         """
+        if kind not in KINDS:
+            raise ConfigError([f"forwarded_headers is {kind!r}; choose from {', '.join(KINDS)}"])
+        if not texts and (proxy_protocol or kind != "auto"):
+            name = "proxy_protocol" if proxy_protocol else "forwarded_headers"
+            raise ConfigError([f"{name} is set but trusted_proxies is not; name who is believed"])
         try:
             networks = tuple(ip_network(text) for text in texts if text != UNIX_PEER)
         except ValueError as exc:
             remedy = "write addresses and networks, as 10.0.0.0/8, or unix"
             raise ConfigError([f"trusted_proxies: {exc}; {remedy}"]) from None
-        return cls(networks, UNIX_PEER in texts)
+        return cls(networks, UNIX_PEER in texts, kind, proxy_protocol)
+
+    def trusts_peer(self, peer: str) -> bool:
+        """Whether the other end of a connection, ``HOST:PORT`` or :data:`UNIX_PEER`, is one of them."""
+        return self.trusts(peer, _address(host_of(peer)))
 
     def trusts(self, peer: str, address: _Address | None) -> bool:
         """Whether the other end of a connection is one of them."""
@@ -84,22 +105,74 @@ class Client:
         return self.peer if self.address in ("", host_of(self.peer)) else f"{self.address} via {self.peer}"
 
 
-def client_of(head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies) -> Client:
+def client_of(
+    head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies, source: str | None = None
+) -> Client:
     """Find out who sent a request, and where to.
 
     :param peer: the other end of the connection, ``HOST:PORT`` or :data:`UNIX_PEER`.
     :param tls: whether the connection is TLS.
     :param trusted: the proxies whose headers are believed.
+    :param source: whose connection that is, if a trusted peer has said so by the PROXY protocol.
     :raises BadRequest: if a trusted proxy's headers contradict each other, or are malformed.
     """
-    address = host_of(peer)
+    before = source or peer
+    address = host_of(before)
     scheme, host = "https" if tls else "http", next(iter(head.values("host")), "")
     nearest = _address(address) if trusted.networks else None
-    if trusted.trusts(peer, nearest):
-        hops, said = _forwarded(head)
-        scheme, host = _AS_HTTP.get(said.get("proto", scheme).lower(), ""), said.get("host", host)
-        address = str(_first_untrusted(nearest, hops, trusted.networks) or "")
-    return Client(peer, address, f"{scheme}://{host}")
+    client = Client(peer, address, f"{scheme}://{host}")
+    if not trusted.trusts(before, nearest):
+        return client
+    found = set()
+    for said in filter(_Said.says_anything, _said(head, trusted.kind)):
+        first = _first_untrusted(nearest, said.hops, trusted.networks)
+        asked = _AS_HTTP.get(said.scheme or scheme, "")
+        found.add(Client(peer, str(first or ""), _asked(asked, said.host or host)))
+    if len(found) > 1:
+        # A proxy that knows one kind only passes on what the client itself sent of the other.
+        raise BadRequest(
+            "the Forwarded and X-Forwarded headers contradict each other; "
+            "the setting forwarded_headers says which of them count"
+        )
+    return _at_port(found.pop() if found else client, head, trusted.kind)
+
+
+def _asked(scheme: str, host: str) -> str:
+    """Return where a request was sent to, in one spelling."""
+    origin = Origin.parse(f"{scheme}://{host}")
+    return f"{scheme}://{origin.authority if origin else host}"
+
+
+def _at_port(client: Client, head: RequestHead, kind: str) -> Client:
+    """Return a client that has asked at the port of X-Forwarded-Port, if its page is of that.
+
+    A proxy may have taken the port off the host. Or its own port is not the one that its clients know, and
+    the host is right without.
+    """
+    port = _last(head, "x-forwarded-port") if kind != "forwarded" else ""
+    if _PORT.fullmatch(port) and _WITHOUT_PORT.fullmatch(client.asked):
+        there = replace(client, asked=f"{client.asked}:{port}")
+        pages = [Origin.parse(value) for value in head.values("origin")]
+        if there.own and pages == [there.own]:
+            return there
+    return client
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one kind of headers says.
+
+    :ivar hops: the addresses on the way here.
+    :ivar scheme: in lower case, "" for nothing; what the nearest proxy says, as the others.
+    """
+
+    hops: Sequence[str] = ()
+    scheme: str = ""
+    host: str = ""
+
+    def says_anything(self) -> bool:
+        """Whether there are such headers at all."""
+        return bool(self.hops or self.scheme or self.host)
 
 
 def _first_untrusted(
@@ -117,35 +190,40 @@ def _first_untrusted(
     return nearest
 
 
-def _forwarded(head: RequestHead) -> tuple[list[str], Mapping[str, str]]:
-    """Return the addresses on the way here, and what the nearest proxy says of the request."""
-    elements = _elements(",".join(head.values("forwarded")))
-    others = [name for name in _X_FORWARDED if head.values(name)]
-    if elements and others:
-        # A proxy that knows one kind only passes on what the client itself sent of the other.
-        raise BadRequest("both Forwarded and X-Forwarded headers; the proxy in front must send one kind")
-    if elements:
-        return [element.get("for", "") for element in elements], elements[-1]
-    said = {name.removeprefix("x-forwarded-"): head.tokens(name)[-1:] for name in others}
-    return head.tokens("x-forwarded-for"), {name: values[0] for name, values in said.items() if values}
+def _said(head: RequestHead, kind: str) -> Iterator[_Said]:
+    """Yield what each kind of headers that counts says; the others are not even looked at."""
+    if kind != "x-forwarded":
+        elements = _elements(",".join(head.values("forwarded")))
+        nearest = elements[-1] if elements else {}
+        hops = [element.get("for", "") for element in elements]
+        yield _Said(hops, nearest.get("proto", "").lower(), nearest.get("host", ""))
+    if kind != "forwarded":
+        scheme, host = (_last(head, f"x-forwarded-{name}") for name in ("proto", "host"))
+        yield _Said(head.tokens("x-forwarded-for"), scheme.lower(), host)
+
+
+def _last(head: RequestHead, name: str) -> str:
+    """Return the last element of a header, which is the nearest proxy's own word; "" for none."""
+    return next(iter(head.tokens(name)[-1:]), "")
 
 
 def _elements(text: str) -> list[dict[str, str]]:
     """Parse a Forwarded header (RFC 7239 section 4)."""
-    if text.count(",") >= _MOST_ELEMENTS:
+    if text.count(",") + text.count(";") >= _MOST_ELEMENTS:
         raise BadRequest(f"the Forwarded header has more than {_MOST_ELEMENTS} elements")
     elements: list[dict[str, str]] = []
-    at = 0
-    while at < len(text):
-        match = _ELEMENT.match(text, at)
+    at, separator = 0, "," if text else ""
+    while separator:
+        match = _NEXT_PAIR.match(text, at)
         if match is None:
             raise BadRequest("the Forwarded header is malformed")
-        pairs = [pair.partition("=") for pair in re.findall(_PAIR, match[1])]
-        element = {name.lower(): _unquoted(value) for name, _, value in pairs}
-        if len(element) < len(pairs):
+        if separator == ",":
+            elements.append({})
+        name = match[1].lower()
+        if name in elements[-1]:
             raise BadRequest("the Forwarded header is malformed")
-        elements.append(element)
-        at = match.end()
+        elements[-1][name] = _unquoted(match[2])
+        at, separator = match.end(), match[3]
     return elements
 
 

@@ -51,6 +51,12 @@ class Origin:
                 return None
         return cls(scheme, host, port)
 
+    @property
+    def authority(self) -> str:
+        """Host and port, without the scheme's own port (RFC 6454 section 6.1)."""
+        default = self.port in (None, _DEFAULT_PORTS.get(self.scheme))
+        return self.host if default else f"{self.host}:{self.port}"
+
 
 class OriginPolicy:
     """The pages that are allowed. Immutable: no request can add to it.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..exceptions import RequestTimeout, TransportClosed
+from ..exceptions import Refused, RequestTimeout, TransportClosed
+from ..net.addresses import host_and_port
 from ..net.transport import PlainTransport
-from ..protocol.client import Client
+from ..protocol.client import Client, network_of
 from ..protocol.closing import Leg
 from ..protocol.handshake import Upgrade
+from ..protocol.proxy_protocol import ProxyHeader, ProxyHeaderReader
 from ..protocol.request import HeadReader, RequestHead
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
@@ -44,7 +46,41 @@ class ClientConnection(Exchange):
         self._told = self._last_second = False
 
     def _open(self, deadline: Deadline) -> bool:
-        return self._secure(deadline) and super()._open(deadline)
+        return self._read_source(deadline) and self._secure(deadline) and super()._open(deadline)
+
+    def _read_source(self, deadline: Deadline) -> bool:
+        """Learn whose connection this is, where a trusted peer has to say so; return False if it does not."""
+        trusted = self._gateway.config.trusted
+        if not trusted.proxy_protocol or not trusted.trusts_peer(self._peer):
+            return True
+        if not self._transport.starts(deadline):
+            return False
+        self._heard = True
+        try:
+            header = self._read_proxy_header(deadline)
+        except Refused as refused:
+            self._fail_source(refused, deadline)
+            return False
+        if header.address:
+            self._source = host_and_port(header.address, header.port)
+            self.session.identify(Client(self._peer, header.address))
+            self._gateway.admission.move(self, network_of((header.address,)))
+        return True
+
+    def _read_proxy_header(self, deadline: Deadline) -> ProxyHeader:
+        reader = ProxyHeaderReader()
+        # Byte by byte at its end, since what follows is TLS or the request; but by a peer that is trusted.
+        while (header := reader.feed(self._received(self._transport.recv, reader.wants, deadline))) is None:
+            pass
+        return header
+
+    def _fail_source(self, refused: Refused, deadline: Deadline) -> None:
+        """Tell a peer that has sent no header; what TLS would be spoken to is not told anything."""
+        if self._gateway.tls is None:
+            return self._refuse(refused, None, None, deadline)
+        session, level = self.session, self._gateway.admission.refusal_level()
+        self._gateway.counters.fail_handshake(Leg.CLIENT)
+        logger.log(level, "connection %s from %s: %s", session.id, session.peer, refused.message)
 
     def _note_told(self) -> None:
         with self._lock:
@@ -102,8 +138,11 @@ class ClientConnection(Exchange):
 
     def _receive(self, most: int, deadline: Deadline) -> bytes:
         """Receive 1 to ``most`` bytes of the request."""
+        return self._received(self._transport.recv_sparingly, most, deadline)
+
+    def _received(self, receive: Callable[[int, Deadline], bytes], most: int, deadline: Deadline) -> bytes:
         try:
-            received = self._transport.recv_sparingly(most, deadline)
+            received = receive(most, deadline)
         except TimeoutError:
             raise RequestTimeout("the request did not arrive in time") from None
         if not received:

@@ -55,6 +55,8 @@ class Exchange:
         self.session = Session(gateway, peer)
         self._gateway = gateway
         self._refuser = refuser
+        self._peer = peer
+        self._source: str | None = None  # whose connection it is, if the peer has said so before TLS
         self._tls = tls
         self._granted = granted
         # Guards the attributes below.
@@ -153,7 +155,7 @@ class Exchange:
     def _identify(self, head: RequestHead) -> Client:
         """Find out who sent the request; the log names that client from now on."""
         config = self._gateway.config
-        client = client_of(head, self.session.peer, self._tls, config.trusted)
+        client = client_of(head, self._peer, self._tls, config.trusted, self._source)
         self.session.identify(client)
         return client
 

@@ -40,7 +40,7 @@ from ..telemetry.metrics import registry
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
 from ..web import endpoints
-from .environ import Environ, head_of, path_of, path_segments, peer_of
+from .environ import Environ, head_of, is_tls, path_of, path_segments, peer_of
 from .exchange import Around
 from .process import WSGIProcess
 from .servers import WSGIServer, client_socket
@@ -230,8 +230,7 @@ class ConsoleApp:
         """Return the whole response to a request that is no upgrade."""
         process = self._started(environ)
         gateway = process.gateway
-        tls = environ.get("wsgi.url_scheme") == "https"
-        client = client_of(head, peer_of(environ), tls, self.config.trusted)
+        client = client_of(head, peer_of(environ), is_tls(environ), self.config.trusted)
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         deadline = Deadline(self.config.request_timeout)
         rules = self.config.endpoint_rules
@@ -350,6 +349,8 @@ def _faults(config: Config, threads: int | None, reserve: int) -> list[str]:
         number = collect(faults, lambda kind=kind, name=name, value=value: setting_value(kind, name, value))  # type: ignore[misc]
         if number is not None and number < least:
             faults.append(f"{name} is {number}; it must be {least} or more")
+    if config.proxy_protocol:
+        faults.append("proxy_protocol is on, but here the WSGI server reads connections; have that speak it")
     return faults
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..net.addresses import host_and_port
 from ..protocol.request import RequestHead
 
-__all__ = ["Environ", "head_of", "path_of", "path_segments", "peer_of"]
+__all__ = ["Environ", "head_of", "is_tls", "path_of", "path_segments", "peer_of"]
 
 Environ = Mapping[str, Any]
 
@@ -28,6 +28,11 @@ def head_of(environ: Environ) -> RequestHead:
     """Return the request's head; its target is the path below the application's own, and the query."""
     version = str(environ.get("SERVER_PROTOCOL", "")).rpartition("/")[2]
     return RequestHead(str(environ["REQUEST_METHOD"]), _target(environ), version, _headers(environ))
+
+
+def is_tls(environ: Environ) -> bool:
+    """Whether the client came by TLS; a middleware may hand on a proxy's word, such as Traefik's "wss"."""
+    return environ.get("wsgi.url_scheme") in ("https", "wss")
 
 
 def path_of(environ: Environ) -> str:

@@ -20,7 +20,7 @@ from ..server.exchange import Exchange
 from ..server.gateway import Gateway
 from ..server.refusal import Refuser
 from ..tokens.claims import Grant
-from .environ import Environ, peer_of
+from .environ import Environ, is_tls, peer_of
 from .servers import take_read_ahead
 
 __all__ = ["Around", "WSGIExchange"]
@@ -65,8 +65,9 @@ class WSGIExchange(Exchange):
         around: Around | None = None,
     ) -> None:
         ahead = take_read_ahead(environ, sock)
-        tls = environ.get("wsgi.url_scheme") == "https"
-        super().__init__(gateway, refuser, transport_of(sock), peer_of(environ), tls=tls, granted=granted)
+        super().__init__(
+            gateway, refuser, transport_of(sock), peer_of(environ), tls=is_tls(environ), granted=granted
+        )
         self._transport.unread(ahead)
         tune(sock)
         self.refused: Refused | None = None
