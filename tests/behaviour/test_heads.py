@@ -97,6 +97,21 @@ class RefusingOverWhatNobodyReads(HeadsCase):
             self.assertEqual(client.status, 401)
             self.assertEqual(json.loads(client.body())["message"], "the token is not a JWT")
 
+    def test_several_lines(self) -> None:
+        """Cookies may come in several lines, which a WSGI server joins as if they were a list."""
+        options: dict[str, Any] = {"credentials": ["cookie"], "allow_origin": ["http://proxy"]}
+        token = self.token("vm")
+        for front in (self.start_proxy(**options), self.application(**options)):
+            for lines in (
+                ["Cookie: a=b", f"Cookie: wsproxy_token={token}", "Cookie: c=d; e=f"],
+                [f"Cookie: wsproxy_token={token}; a=b", "Cookie: name=J\xfcrgen, M\xfcller"],
+                ["Cookie: a=b, c", f"Cookie: d=e; wsproxy_token={token}"],
+            ):
+                with self.subTest(front=front, lines=len(lines)):
+                    self.assertEqual(self.ask(front, "/-/vm", *lines).status, 101)
+            twice = [f"Cookie: wsproxy_token={token}", f"Cookie: wsproxy_token={token}"]
+            self.assertEqual(self.ask(front, "/-/vm", *twice).status, 400)
+
     def test_pages(self) -> None:
         """Pages and endpoints never minded."""
         front = self.start_proxy(console_page=True)

@@ -85,6 +85,26 @@ class HeadTest(unittest.TestCase):
         ):
             self.assertEqual(head_of(environ(HTTP_AUTHORIZATION=value)).values("authorization"), lines)
 
+    def test_joined_cookies(self) -> None:
+        """Cookies of several lines are told apart, also where a value holds a comma."""
+        for value, lines in (
+            ("a=b,wsproxy_token=x.y.z", ["a=b", "wsproxy_token=x.y.z"]),
+            ("wsproxy_token=x.y.z,a=b; c=d", ["wsproxy_token=x.y.z", "a=b; c=d"]),
+            ("a=1,2; b=3, 4,c=5", ["a=1,2; b=3, 4", "c=5"]),
+            ("a=b; wsproxy_token=x.y.z", ["a=b; wsproxy_token=x.y.z"]),
+            ("__Host-t=x,a=b", ["__Host-t=x", "a=b"]),
+        ):
+            with self.subTest(value=value):
+                self.assertEqual(head_of(environ(HTTP_COOKIE=value)).values("cookie"), lines)
+
+    def test_guarded_cookies(self) -> None:
+        """Nothing that a neighbour can put into a value becomes a cookie that browsers guard."""
+        for name in ("__Host-t", "__Secure-t", "__host-t", "__SECURE-t"):
+            for value in (f"a=b,{name}=evil", f"a=b, {name}=evil", f"a=b,\t{name}=evil,c=d"):
+                with self.subTest(value=value):
+                    head = head_of(environ(HTTP_COOKIE=value))
+                    self.assertFalse(any(line.startswith(name) for line in head.values("cookie")))
+
     def test_faults_of_an_upgrade(self) -> None:
         """What makes an upgrade request malformed makes it so here, too."""
         for changes, status in (

@@ -21,6 +21,9 @@ _RAW_TARGETS = ("RAW_URI", "REQUEST_URI")  # as sent, where the server shows it
 _WITHOUT_PREFIX = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
 # Of these there may be one line, without commas in it.
 _ONE_LINE = ("host", "origin", "sec-websocket-key", "sec-websocket-version")
+# Where a line of cookies may have begun; not for names that browsers guard (RFC 6265bis section 4.1.3), as the
+# value of a neighbour's cookie may hold a comma and such a name.
+_COOKIE_LINE = re.compile(r",[ \t]*(?!__(?:host|secure)-)(?=[!#$%&'*+.^_`|~0-9a-z-]+=)", re.IGNORECASE)
 _BEARER = re.compile(r"(?:\A|,) *bearer ", re.IGNORECASE)  # credentials of other schemes may have commas
 
 
@@ -86,7 +89,9 @@ def _encoded(value: str) -> bytes:
 
 
 def _lines(name: str, value: str) -> list[str]:
-    """Return the header lines that a value was joined from, where more than one is a fault."""
+    """Return the header lines that a value was joined from, where a comma does not join what they say."""
+    if name == "cookie":
+        return _COOKIE_LINE.split(value)
     if name in _ONE_LINE or (name == "authorization" and _BEARER.search(value)):
         return value.split(",")
     return [value]
