@@ -123,6 +123,28 @@ class RefusingOverWhatNobodyReads(HeadsCase):
                 self.assertEqual(client.status, 200)
 
 
+class AbsoluteForm(HeadsCase):
+    """Targets that name a host, as a client behind a forward proxy sends them (RFC 9112 section 3.2.2)."""
+
+    def status(self, front: WebsocketProxy | Host, request: bytes) -> int:
+        with RawClient(front.address) as client:
+            client.send_raw(request)
+            client.read_head()
+            return client.status
+
+    def test_own_host(self) -> None:
+        """A console opens, and pages are found, by a target that names our own host, and no other."""
+        for front in (self.start_proxy(), self.application()):
+            for host, status in (("proxy", 101), ("PROXY:80", 101), ("other", 400), ("proxy:81", 400)):
+                with self.subTest(front=front, host=host):
+                    target = f"http://{host}/{self.token('vm')}/vm"
+                    self.assertEqual(self.status(front, RawClient.request(target)), status)
+                    request = f"GET http://{host}/healthz?x HTTP/1.1\r\nHost: proxy\r\n\r\n".encode()
+                    self.assertEqual(self.status(front, request), 200 if status == 101 else 400)
+            two = RawClient.request(f"http://proxy/{self.token('vm')}/vm", ["Host: other"])
+            self.assertEqual(self.status(front, two), 400)
+
+
 class RefusalsInWords(HeadsCase):
     """A page cannot see the status of a refused WebSocket, so a person would check the network for ever."""
 

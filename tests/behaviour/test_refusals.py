@@ -524,7 +524,7 @@ class HostileHeads(RefusalTestCase):
             line.replace("/vm", "/../vm"),
             line.replace("/vm", "/vm#x"),
             line.replace("/vm", "/vm\x00"),
-            line.replace(" /", " http://proxy/"),
+            line.replace(" /", " http://other/"),
             "GET * HTTP/1.1",
             "GET proxy:80 HTTP/1.1",
             "GET  / HTTP/1.1",

@@ -156,7 +156,7 @@ REFUSALS = (
     Refusal("not-found", request=_raw("GET /TOKEN/vm/usbredir HTTP/1.1\r\nLINES"), browser=True),
     Refusal("not-found", request=_raw("GET /TOKEN/vm HTTP/1.1\r\nHost: proxy\r\n\r\n")),
     Refusal("not-found", request=_raw("HEAD /TOKEN/vm?token=TOKEN HTTP/1.1\r\nHost: proxy\r\n\r\n")),
-    Refusal("bad-request", request=_raw("GET http://proxy/TOKEN/vm HTTP/1.1\r\nHost: proxy\r\n\r\n")),
+    Refusal("bad-request", request=_raw("GET http://other/TOKEN/vm HTTP/1.1\r\nHost: proxy\r\n\r\n")),
     Refusal("method-not-allowed", request=_raw("POST /TOKEN/vm HTTP/1.1\r\nLINES")),
     Refusal("method-not-allowed", request=_raw("PUT /healthz?TOKEN HTTP/1.1\r\nHost: proxy\r\n\r\n")),
     Refusal("request-timeout", request=_raw("GET /TOKEN/vm HTTP/1.1\r\nHost: TOKEN")),

@@ -49,7 +49,7 @@ _BOTH: dict[str, tuple[str, ...]] = {
 _WERKZEUG = {
     _TAKEN: (
         *_heads("test_headers", _MALFORMED_HEADERS),
-        *_heads("test_request_line", ("GET  / HTTP/1.1",)),
+        *_heads("test_request_line", ("GET  / HTTP/1.1", "GET http://other/TOKEN/vm HTTP/1.1")),
     ),
     _OWN_WORDS: (
         *_heads("test_request_line", ("GET /TOKEN/v m HTTP/1.1", "GET /TOKEN/vm HTTP/2.0", "")),

@@ -150,6 +150,39 @@ class HeadReaderTest(UpgradeCase):
                 data[dice.randrange(len(data))] = dice.choice(alphabet)
             self.same_in_pieces(bytes(data))
 
+    def test_absolute_form(self) -> None:
+        """A target that names our own host is as good as its path (RFC 9112 section 3.2.2)."""
+        for target, host, expected in (
+            (b"http://proxy/a/b?c", b"proxy", "/a/b?c"),
+            (b"HTTPS://Proxy:443/a", b"proxy", "/a"),
+            (b"http://proxy:5001/a", b"PROXY:5001", "/a"),
+            (b"http://[::1]:5001/a", b"[0::1]:5001", "/a"),
+            (b"http://proxy", b"proxy", "/"),
+            (b"http://proxy?a=b", b"proxy", "/?a=b"),
+            (b"http://proxy//a", b"proxy", "//a"),
+        ):
+            with self.subTest(target=target):
+                head = head_of(request(first=b"GET " + target + b" HTTP/1.1", Host=host))
+                self.assertEqual(head.target, expected)
+        for target in (
+            b"http://other/a",
+            b"http://proxy:5001/a",
+            b"http://proxy.evil.example/a",
+            b"http://user@proxy/a",
+            b"http://proxy@evil.example/a",
+            b"http://proxy\\@evil.example/a",
+            b"ftp://proxy/a",
+            b"ws://proxy/a",
+            b"http:///a",
+            b"http:/proxy/a",
+            b"http://proxy/a#b",
+            b"proxy:80",
+            b"*",
+        ):
+            with self.subTest(target=target):
+                head = head_of(request(first=b"GET " + target + b" HTTP/1.1", Host=b"proxy"))
+                self.assertEqual(head.target, target.decode())
+
     def test_incomplete(self) -> None:
         """An incomplete head is waited for."""
         reader = HeadReader()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, cast
 from unittest import mock
+from urllib.parse import urlsplit
 from wsgiref.handlers import SimpleHandler
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
@@ -122,6 +123,8 @@ class _RequestHandler(WSGIRequestHandler):
         host, environ = self.server.host, self.get_environ()
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
         environ["RAW_URI"] = self.path
+        if "://" in self.path:
+            environ["PATH_INFO"] = urlsplit(self.path).path  # as both of these servers have it
         environ[f"{host.kind}.socket"] = self.connection
         if host.tls:
             environ["HTTPS"] = "on"  # from which the standard library makes wsgi.url_scheme

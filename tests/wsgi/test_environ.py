@@ -51,9 +51,13 @@ class HeadTest(unittest.TestCase):
     def test_target_as_sent(self) -> None:
         """Where the server shows what was sent, whatever it has made a path of that was none is found."""
         for name in ("RAW_URI", "REQUEST_URI"):
-            for raw in ("/tok%65n/ubuntu", "/token/ubuntu#x", "/token/ubuntu?a#x", "http://proxy/x/y", "*"):
+            for raw in ("/tok%65n/ubuntu", "/token/ubuntu#x", "/token/ubuntu?a#x", "http://other/x/y", "*"):
                 with self.subTest(name=name, raw=raw), self.assertRaises(BadRequest):
                     session_route(head_of(environ(**{name: raw})).target, (), ())
+        own = environ(RAW_URI="http://proxy/token/ubuntu", PATH_INFO="/token/ubuntu")
+        self.assertEqual(head_of(own).target, "/token/ubuntu")
+        with self.assertRaises(BadRequest):
+            session_route(head_of(own | {"RAW_URI": "http://proxy/tok%65n/ubuntu"}).target, (), ())
         target = head_of(environ(RAW_URI="/token/ubuntu?a=%20", QUERY_STRING="a=%20")).target
         self.assertEqual(target, "/token/ubuntu?a=%20")
         session_route(target, (), ())

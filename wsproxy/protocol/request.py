@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import h11
 
 from ..exceptions import BadRequest, ContentTooLarge, HeadTooLarge, LengthRequired, Refused
+from .origin import Origin
 
-__all__ = ["MAX_HEAD_SIZE", "OWS", "HeadReader", "RequestHead"]
+__all__ = ["MAX_HEAD_SIZE", "OWS", "HeadReader", "RequestHead", "origin_form"]
 
 MAX_HEAD_SIZE = 16 * 1024
 """Bytes of a request head, if nothing else is said; what h11 and many servers take."""
@@ -18,6 +20,7 @@ OWS = " \t"
 
 _MAX_LINES = 100  # as Apache has it; a line costs far more than its bytes
 _MOST_ELEMENTS = 100  # of a list in a header, each of which costs more than its bytes, too
+_ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_SKIMMED = 256 * 1024  # bytes of a head that is too large
 # What a browser is told by that its head is too large.
@@ -35,11 +38,27 @@ _SKIMMED = (
 _LONGEST_NAME = max(map(len, _SKIMMED))
 
 
+def origin_form(target: str, hosts: Sequence[str]) -> str:
+    """Return the path and query of a target that names our own host; any other target as it is.
+
+    :param hosts: the values of the Host headers, which have to name the same one (RFC 9112 section 3.2.2).
+    """
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None or len(hosts) != 1:
+        return target
+    scheme, authority, path = match.groups(default="")
+    asked = Origin.parse(f"{scheme}://{authority}")
+    if asked is None or asked != Origin.parse(f"{scheme}://{hosts[0]}"):
+        return target
+    return path if path.startswith("/") else f"/{path}"
+
+
 class RequestHead:
     """A parsed request head.
 
     :ivar method: as sent.
-    :ivar target: the request target; holds a token, so it must never be logged or quoted.
+    :ivar target: the request target, in origin form if it names our own host; holds a token, so it must never
+        be logged or quoted.
     :ivar http_version: such as "1.1".
     :ivar headers: names in lower case, and values; as many of a name as there were lines of it.
     :ivar fault: why it is refused, whatever it asks for; it has only what a refusal is made by then.
@@ -238,9 +257,7 @@ def _parsed(head: bytes) -> RequestHead:
         raise BadRequest("the request head is malformed") from None  # h11's text quotes it
     if not isinstance(event, h11.Request):
         raise BadRequest("the request head is malformed")
-    return RequestHead(
-        event.method.decode("ascii"),
-        event.target.decode("ascii"),
-        event.http_version.decode("ascii"),
-        [(name.lower(), value) for name, value in event.headers.raw_items()],
-    )
+    headers = [(name.lower(), value) for name, value in event.headers.raw_items()]
+    hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+    target = origin_form(event.target.decode("ascii"), hosts)
+    return RequestHead(event.method.decode("ascii"), target, event.http_version.decode("ascii"), headers)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..net.addresses import host_and_port
-from ..protocol.request import RequestHead
+from ..protocol.request import RequestHead, origin_form
 
 __all__ = ["Environ", "head_of", "is_tls", "path_of", "path_segments", "peer_of"]
 
@@ -21,7 +21,7 @@ _RAW_TARGETS = ("RAW_URI", "REQUEST_URI")  # as sent, where the server shows it
 _WITHOUT_PREFIX = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
 # Of these there may be one line, without commas in it.
 _ONE_LINE = ("host", "origin", "sec-websocket-key", "sec-websocket-version")
-# Where a line of cookies may have begun; not for names that browsers guard (RFC 6265bis section 4.1.3), as the
+# Where a line of cookies may have begun; not for names that browsers guard (RFC 6265bis section 4.1.3): the
 # value of a neighbour's cookie may hold a comma and such a name.
 _COOKIE_LINE = re.compile(r",[ \t]*(?!__(?:host|secure)-)(?=[!#$%&'*+.^_`|~0-9a-z-]+=)", re.IGNORECASE)
 _BEARER = re.compile(r"(?:\A|,) *bearer ", re.IGNORECASE)  # credentials of other schemes may have commas
@@ -56,8 +56,9 @@ def peer_of(environ: Environ) -> str:
 
 def _target(environ: Environ) -> str:
     """Return the target, as it was sent where that is what is wrong with it."""
+    hosts = [str(environ["HTTP_HOST"])] if "HTTP_HOST" in environ else []
     for name in _RAW_TARGETS:
-        raw = str(environ.get(name, ""))
+        raw = origin_form(str(environ.get(name, "")), hosts)
         if raw and (not raw.startswith("/") or "#" in raw or "%" in raw.partition("?")[0]):
             return raw
     # These two were encoded, since they would have ended the path.
