@@ -386,6 +386,13 @@ class RefusalTest(UpgradeCase):
                 self.refuse(request((name, value)), BadRequest)
         upgrade_of(request((b"Content-Length", b"0")))
 
+    def test_empty_lists(self) -> None:
+        """A client that offers nothing, by a header without a value, is as good as one without that."""
+        for name in ("Sec_WebSocket_Protocol", "Sec_WebSocket_Extensions"):
+            for value in (b"", b" ", b","):
+                with self.subTest(name=name, value=value):
+                    self.assertEqual(upgrade_of(request(**{name: value})).subprotocols, ())
+
     def test_origin(self) -> None:
         """Two Origins are ambiguous."""
         self.refuse(

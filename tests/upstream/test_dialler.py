@@ -175,6 +175,17 @@ class Handshake(DiallerTestCase):
         """An API that picks no subprotocol is taken."""
         self.assertIsNone(self.dial(offer=("binary",)).subprotocol)
 
+    def test_empty_headers(self) -> None:
+        """A header without a value chooses nothing: no subprotocol, and no extension."""
+        for name in ("Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"):
+            for value in ("", " ", "\t"):
+                with self.subTest(name=name, value=value):
+                    self.api.behaviour = Behaviour(headers=((name, value),))
+                    self.assertIsNone(self.dial(offer=("binary",)).subprotocol)
+                    self.assertEqual(self.dial().subprotocol, "plain.kubevirt.io")
+        self.api.behaviour = Behaviour(headers=(("Sec-WebSocket-Protocol", ","),))
+        self.assertEqual(self.refused().status, 502)
+
     def test_choice_from_several_in_its_own_case(self) -> None:
         """The API's choice among several is told in the spelling that it used."""
         self.api.behaviour = Behaviour(subprotocol="Binary")

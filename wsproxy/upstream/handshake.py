@@ -78,16 +78,16 @@ def shake_hands(stream: HandshakeStream, url: UpstreamURL, path: str, subprotoco
     if error is not None or status is None or not accepted:
         detail = f"the handshake failed: {type(error).__name__ if error else 'Sec-WebSocket-Accept is wrong'}"
         raise UpstreamRefused("the Kubernetes API did not answer as a WebSocket server", log_detail=detail)
-    if stream.values(b"sec-websocket-extensions"):
+    if any(stream.values(b"sec-websocket-extensions")):
         raise UpstreamRefused("the Kubernetes API agreed to an extension that was not offered")
 
 
 def chosen_subprotocol(stream: HandshakeStream, offered: Sequence[str]) -> str | None:
-    """Return the subprotocol that the API chose, None if it chose none.
+    """Return the subprotocol that the API chose, None if it chose none, or has a header without a value.
 
     :raises UpstreamRefused: if it was not offered, or there are several.
     """
-    chosen = stream.values(b"sec-websocket-protocol")
+    chosen = [value for value in stream.values(b"sec-websocket-protocol") if value]
     if not chosen:
         return None
     if len(chosen) > 1 or chosen[0].lower() not in (name.lower() for name in offered):
