@@ -28,8 +28,8 @@ class StrictJSONTest(unittest.TestCase):
                 self.assertIn("twice", self.fault(raw))
 
     def test_no_numbers(self) -> None:
-        """NaN and Infinity are no JSON."""
-        for raw in (b"NaN", b'{"exp": Infinity}', b"[-Infinity]"):
+        """NaN and Infinity are no JSON, and a number that would become one of them is refused, too."""
+        for raw in (b"NaN", b'{"exp": Infinity}', b"[-Infinity]", b'{"exp": 1e999}', b"[-1e400]"):
             with self.subTest(raw=raw):
                 self.assertIn("number", self.fault(raw))
 

@@ -38,11 +38,34 @@ class ChannelTest(LeakTestCase):
 
     def test_nonsense(self) -> None:
         """What is no message, or too long a one, is the end."""
-        for bad in (b"x\n", b"[]\n", b"{}\n\xff\n", b"{" + b" " * MAX_MESSAGE):
+        for bad in (
+            b"x\n",
+            b"[]\n",
+            b"{}\n\xff\n",
+            b"{" + b" " * MAX_MESSAGE,
+            b'{"a":' + b"[" * 10000 + b"]" * 10000 + b"}\n",
+            b'{"a":' + b"[" * 5000 + b"\n",
+            b'{"a": NaN}\n',
+            b'{"a": 1, "a": 2}\n',
+            b"\xef\xbb\xbf{}\n",
+        ):
             ours, theirs = socket.socketpair()
             with self.subTest(bad=bad[:8]), ours, theirs:
                 theirs.send(bad)
                 self.assertIsNone(Channel(ours).receive())
+
+    def test_size(self) -> None:
+        """A message may be so long and no longer, however it was cut."""
+        for size, expected in ((MAX_MESSAGE, [{}]), (MAX_MESSAGE + 1, None)):
+            line = b"{}".ljust(size - 1) + b"\n"
+            for first in (1, MAX_MESSAGE - 2, MAX_MESSAGE - 1):
+                ours, theirs = socket.socketpair()
+                with self.subTest(size=size, first=first), ours, theirs:
+                    channel = Channel(ours)
+                    theirs.send(line[:first])
+                    self.assertEqual(channel.receive(), [])
+                    theirs.send(line[first:])
+                    self.assertEqual(channel.receive(), expected)
 
     def test_nobody_reads(self) -> None:
         """Sending never blocks: a side that reads nothing is given up."""

@@ -118,6 +118,13 @@ class NumbersTest(unittest.TestCase):
             good | {"dial_seconds": histogram | {"total": -1}},
             good | {"dial_seconds": histogram | {"total": float("nan")}},
             good | {"dial_seconds": histogram | {"total": "1"}},
+            # Numbers that no metric can show, and that would spoil every sum from then on.
+            good | {"opened": 10**400},
+            good | {"opened": 2**63},
+            good | {"refused": counts | {"forbidden": 2**63}},
+            good | {"dial_seconds": histogram | {"counts": [2**63] * len(histogram["counts"])}},
+            good | {"dial_seconds": histogram | {"total": 10**400}},
+            good | {"dial_seconds": histogram | {"total": float("inf")}},
         ]
         for bad in wrong:
             with self.subTest(bad=bad), self.assertRaises(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 __all__ = ["nested_deeper_than", "parse_json"]
@@ -12,8 +13,8 @@ def parse_json(raw: bytes, most_brackets: int) -> Any:
     """Parse RFC 8259 JSON, and nothing that only Python takes for it.
 
     :param most_brackets: how many opening brackets there may be, which bounds the nesting.
-    :raises ValueError: also for a name that is given twice, for NaN and Infinity, and for any encoding
-        but UTF-8. Its text quotes nothing.
+    :raises ValueError: also for a name that is given twice, for NaN and Infinity, for a number such as 1e999
+        that is infinite to some readers, and for any encoding but UTF-8. Its text quotes nothing.
     """
     if nested_deeper_than(most_brackets, raw):
         raise ValueError("it is nested too deeply")
@@ -40,7 +41,14 @@ def _refuse(constant: str) -> NoReturn:
     raise _Ambiguous("it holds a number that is not JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
+def _finite(number: str) -> float:
+    found = float(number)
+    if math.isinf(found):
+        raise _Ambiguous("it holds a number that is too large")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
 
 
 def nested_deeper_than(most: int, json: bytes) -> bool:

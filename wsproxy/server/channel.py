@@ -7,11 +7,14 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from ..protocol.strict_json import parse_json
+
 __all__ = ["MAX_MESSAGE", "Channel"]
 
 MAX_MESSAGE = 16 * 1024
 """Bytes of a message, with its newline."""
 
+_MAX_BRACKETS = 100
 _BUFFER_SIZE = 8 * MAX_MESSAGE  # macOS has 8 KiB by default, in which one message may not fit
 
 
@@ -74,7 +77,7 @@ class Channel:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        message = json.loads(line)
+        message = parse_json(line, _MAX_BRACKETS) if len(line) < MAX_MESSAGE else None
     except ValueError:
         return None
     return message if isinstance(message, dict) else None

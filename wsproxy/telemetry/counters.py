@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..protocol.closing import Ending, Leg
 from .causes import ALL_LIMITS, ENDINGS, REFUSALS, ending_cause, refusal_cause
-from .histogram import Histogram, Observations
+from .histogram import Histogram, Observations, is_count
 
 __all__ = ["Counters", "LabelledCount", "SessionCounts", "Snapshot"]
 
@@ -45,7 +45,7 @@ class LabelledCount:
         """
         if not isinstance(found, Mapping) or not found.keys() <= self.words:
             raise ValueError("this is no tally")
-        if not all(type(count) is int and count >= 0 for count in found.values()):
+        if not all(map(is_count, found.values())):
             raise ValueError("this is no tally")
         return LabelledCount(self.words, dict(found))
 
@@ -131,7 +131,7 @@ def _read(kind: Any, found: object) -> Any:
     """Read a number, or a value of the same kind as ``kind``."""
     if type(kind) is not int:
         return kind.from_json(found)
-    if type(found) is not int or found < 0:
+    if not is_count(found):
         raise ValueError("these are no numbers")
     return found
 

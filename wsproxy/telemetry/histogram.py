@@ -6,7 +6,9 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Histogram", "Observations"]
+__all__ = ["Histogram", "Observations", "is_count"]
+
+_MOST = 2**63  # a sum of such numbers is still a float, and a line of the log
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Histogram:
         if not isinstance(found, Mapping) or found.keys() != {"counts", "total"}:
             raise ValueError("this is no histogram")
         counts, total = found["counts"], found["total"]
-        if not _are_counts(counts, len(self.counts)) or type(total) not in (int, float) or not total >= 0:
+        if not _are_counts(counts, len(self.counts)) or type(total) not in (int, float):
+            raise ValueError("this is no histogram")
+        if not 0 <= total < _MOST:
             raise ValueError("this is no histogram")
         return Histogram(self.bounds, tuple(counts), float(total))
 
@@ -79,8 +83,9 @@ class Observations:
 
 
 def _are_counts(found: object, size: int) -> bool:
-    return (
-        isinstance(found, Sequence)
-        and len(found) == size
-        and all(type(count) is int and count >= 0 for count in found)
-    )
+    return isinstance(found, Sequence) and len(found) == size and all(map(is_count, found))
+
+
+def is_count(found: object) -> bool:
+    """Whether this can be how often something has happened."""
+    return type(found) is int and 0 <= found < _MOST
