@@ -14,7 +14,7 @@ from typing import Any
 from tests.test_config import SECRET, ConfigCase, config
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError, Refused
-from wsproxy.kinds import FAULTY, KINDS, setting_value
+from wsproxy.kinds import FAULTY, KINDS, setting_value, shown_url
 from wsproxy.settings import SETTINGS
 
 
@@ -365,3 +365,33 @@ class RestrictionsOfTheEnvironment(unittest.TestCase):
             if _FIELDS.get(setting.target) == "Restriction | None":
                 with self.subTest(setting.env), self.assertRaisesRegex(ConfigError, "at least one"):
                     setting.parse(" , ")
+
+
+class ShownURLTest(unittest.TestCase):
+    def test_what_lets_in_is_left_out(self) -> None:
+        """A fault shows a URL without user name, password, query and fragment."""
+        for url, shown in (
+            ("https://a.example:80/x", "'https://a.example:80/x'"),
+            ("https://user:word@a.example/x", "'...@a.example/x'"),
+            ("https://a.example/?key=word", "'https://a.example/?...'"),
+            ("https://a.example/#word", "'https://a.example/#...'"),
+            ("https://user:w?rd@a.example/?key=w@rd", "'...@rd'"),
+            ("user:word@a.example\n", "'...@a.example\\n'"),
+            ("", "''"),
+        ):
+            with self.subTest(url=url):
+                self.assertEqual(shown_url(url), shown)
+
+    def test_settings(self) -> None:
+        """No setting that holds URLs shows a password in its fault."""
+        for name, value in (
+            ("remote_url", "wss://user:hunter2@api"),
+            ("jwks", "https://user:hunter2@a.example"),
+            ("allow_origin", ["https://user:hunter2@a.example"]),
+            ("frame_ancestors", ["https://user:hunter2@a.example"]),
+            ("allow_origin", ["https://a.example/?hunter2"]),
+        ):
+            with self.subTest(name=name), self.assertRaises(ConfigError) as caught:
+                config(**{name: value, "console_page": True})
+            self.assertNotIn("hunter2", str(caught.exception))
+            self.assertIn(name, str(caught.exception))

@@ -6,6 +6,7 @@ wherever it comes from, and gives it the one form that it has from then on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, TypeVar
@@ -29,6 +30,7 @@ __all__ = [
     "collect",
     "read_fields",
     "setting_value",
+    "shown_url",
 ]
 
 AnyText = Annotated[str, "may be empty"]
@@ -129,6 +131,16 @@ def read_fields(settings: Any, instead: Mapping[str, object], faults: list[str])
             value = instead[item.name] if item.name in instead else _default(item)
         object.__setattr__(settings, item.name, value)
     return wrong
+
+
+def shown_url(text: str) -> str:
+    """Return a URL as a fault may quote it: without user name and password, query and fragment.
+
+    These may be what lets somebody in, and faults stand in logs.
+    """
+    shown = "...@" + text.rpartition("@")[2] if "@" in text else text
+    found = re.search("[?#]", shown)
+    return repr(shown[: found.end()] + "..." if found else shown)
 
 
 def _default(item: Field[Any]) -> Any:

@@ -63,6 +63,41 @@ class JWKSLocationTest(unittest.TestCase):
             JWKSLocation.parse("https://user:password@a.example/")
         self.assertNotIn("password", str(caught.exception))
 
+    def test_query_is_not_quoted(self) -> None:
+        """A query may hold a key to the server, so no fault shows it."""
+        for text in (
+            "http://a.example/keys?key=secret",
+            "ftp://a.example/keys?key=secret",
+            "https://a.example:port/keys?key=secret",
+            "https://a.example/keys?key=secret#x",
+            "https://a.example/\nkeys?key=secret",
+            "https://?key=secret",
+        ):
+            with self.subTest(text=text), self.assertRaises(ConfigError) as caught:
+                JWKSLocation.parse(text)
+            self.assertNotIn("secret", str(caught.exception))
+            self.assertTrue(caught.exception.__suppress_context__ or caught.exception.__context__ is None)
+
+    def test_hosts(self) -> None:
+        """A host is a name or an IPv6 address in brackets: all else would stand in a Host header."""
+        for host in (
+            "a\\b",
+            "a;b",
+            "a%2fb",
+            "[a]",
+            "[1.2.3.4]",
+            "[::1%a/b]",
+            "[::1%a;b]",
+            "[v1.x]",
+            "a,b",
+            "[:]",
+        ):
+            with self.subTest(host=host), self.assertRaises(ConfigError):
+                JWKSLocation.parse(f"https://{host}/keys")
+        self.assertEqual(
+            JWKSLocation.parse("https://[fe80::1%eth0]/").url, WebURL("fe80::1%eth0", 443, "/", True)
+        )
+
 
 class ParseTest(unittest.TestCase):
     def parse(self, *jwks: Any, symmetric: bool = False, **members: Any) -> tuple[VerificationKey, ...]:

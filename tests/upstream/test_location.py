@@ -59,10 +59,21 @@ class UpstreamURLTest(unittest.TestCase):
             "ws://ho st",
             "ws://host/\r\nX: y",
             "ws://hö.example",
+            "ws://a\\b",
+            "ws://a;b",
+            "ws://[a]",
+            "ws://host:0",
         ):
             with self.subTest(url=url), self.assertRaises(ConfigError) as caught:
                 UpstreamURL.parse(url)
             self.assertIn("remote_url", caught.exception.faults[0])
+
+    def test_query_is_not_quoted(self) -> None:
+        """A query may hold a token, so no fault shows it."""
+        for url in ("wss://api/?token=hunter2", "ws://api:x?token=hunter2", "wss://api#hunter2"):
+            with self.subTest(url=url), self.assertRaises(ConfigError) as caught:
+                UpstreamURL.parse(url)
+            self.assertNotIn("hunter2", str(caught.exception))
 
 
 if __name__ == "__main__":

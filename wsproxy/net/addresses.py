@@ -5,9 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["ListenAddress", "WebURL", "host_and_port", "is_loopback", "listen_fault"]
+__all__ = ["ListenAddress", "WebURL", "host_and_port", "is_loopback", "listen_fault", "split_url"]
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_ZONE = re.compile(r"[A-Za-z0-9._~-]*")
 _MAX_UNIX_PATH = 100  # less than sockaddr_un has room for on Linux and macOS, as it is bound by a longer name
 
 
@@ -36,8 +39,8 @@ class ListenAddress:
         kind, _, path = text.partition(":")
         if kind == "unix" and path:
             return cls(path=path)
-        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", text)
-        if match is None or int(match[3]) > 65535:
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s\0-\x1f\x7f]+)):([0-9]{1,5})", text)
+        if match is None or int(match[3]) > 65535 or (match[1] and not _is_ipv6(match[1])):
             raise ValueError("it must be HOST:PORT, [IPV6]:PORT or unix:PATH")
         return cls(match[1] or match[2], int(match[3]))
 
@@ -53,7 +56,8 @@ def listen_fault(listen: str, reuse_port: bool) -> str | None:
     """
     if not re.fullmatch(r"unix:[^\0@][^\0]*|fd:[0-9]{1,6}", listen):
         return f"listen is {listen!r}; it must be unix:PATH or fd:NUMBER; a TCP address is HOST and PORT"
-    if len(listen.encode()) > _MAX_UNIX_PATH + len("unix:"):
+    # What is no UTF-8 is one byte each, as in os.environ.
+    if len(listen.encode(errors="replace")) > _MAX_UNIX_PATH + len("unix:"):
         return f"listen is {listen!r}; a socket's path has at most {_MAX_UNIX_PATH} bytes"
     if listen.startswith("fd:") and reuse_port:
         return "reuse_port is on, but listen is an inherited descriptor, which is bound; leave it out"
@@ -79,6 +83,30 @@ class WebURL:
         if self.port != (443 if self.tls else 80):
             return host_and_port(self.host, self.port)
         return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def split_url(text: str) -> tuple[SplitResult, str, int | None]:
+    """Return the parts of a URL, its host without brackets, and its port, None if it has none.
+
+    :raises ValueError: if it has no host, or one that can be neither a name nor an address, or port 0; the
+        text quotes neither a path nor a query.
+    """
+    parts = urlsplit(text)
+    host, port = parts.hostname or "", parts.port
+    bracketed = "[" in parts.netloc
+    if not re.fullmatch(r"[!-~]+", text) or not (_is_ipv6(host) if bracketed else _HOST_NAME.fullmatch(host)):
+        raise ValueError("it has no host, or characters that no URL has")
+    if port == 0:
+        raise ValueError("there is no port 0")
+    return parts, host, port
+
+
+def _is_ipv6(host: str) -> bool:
+    """Whether it is an address, perhaps with a zone (RFC 4007 section 11) that is a plain name."""
+    try:
+        return bool(ipaddress.IPv6Address(host)) and _ZONE.fullmatch(host.partition("%")[2]) is not None
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
 from ..exceptions import ConfigError, Forbidden
+from ..kinds import shown_url
 
 __all__ = ["Origin", "OriginPolicy"]
 
@@ -72,7 +73,9 @@ class OriginPolicy:
         allowed = allowed or ()
         parsed = {text: Origin.parse(text) for text in allowed if text != _EVERY}
         if bad := [text for text, origin in parsed.items() if origin is None]:
-            raise ConfigError([f"allow_origin has {bad[0]!r}; write SCHEME://HOST or SCHEME://HOST:PORT"])
+            raise ConfigError(
+                [f"allow_origin has {shown_url(bad[0])}; write SCHEME://HOST or SCHEME://HOST:PORT"]
+            )
         self._allowed = frozenset(parsed.values())
         self._required = required
         self.every = _EVERY in allowed

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from ..exceptions import ConfigError
-from ..net.addresses import WebURL, is_loopback
+from ..kinds import shown_url
+from ..net.addresses import WebURL, is_loopback, split_url
 from ..protocol.strict_json import parse_json
 from ..runtime.logs import get_logger
 from .keys import VerificationKey, key_of_jwk
@@ -42,17 +41,16 @@ class JWKSLocation:
             return cls(text, path=text)
         if "@" in text:  # not quoted: it holds a password
             raise ConfigError(["jwks has a user name in it, which is not supported"])
+        fault = f"jwks is {shown_url(text)}"
         try:
-            parts = urlsplit(text)
-            host, port = parts.hostname, parts.port
+            parts, host, port = split_url(text)
         except ValueError as exc:
-            raise ConfigError([f"jwks is {text!r}: {exc}"]) from exc
-        plain = re.fullmatch(r"[!-\"$-~]+", text)
-        if parts.scheme not in ("http", "https") or not host or port == 0 or not plain:
-            raise ConfigError([f"jwks is {text!r}; it must be a file, or look like https://HOST/PATH"])
+            raise ConfigError([f"{fault}: {exc}"]) from None
+        if parts.scheme not in ("http", "https") or "#" in text:
+            raise ConfigError([f"{fault}; it must be a file, or look like https://HOST/PATH"])
         tls = parts.scheme == "https"
         if not tls and not is_loopback(host):
-            raise ConfigError([f"jwks is {text!r}; whoever is on the way could replace the keys: use https"])
+            raise ConfigError([f"{fault}; whoever is on the way could replace the keys: use https"])
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return cls(text.partition("?")[0], url=WebURL(host, port or (443 if tls else 80), target, tls))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from ..exceptions import ConfigError
-from ..net.addresses import host_and_port
+from ..kinds import shown_url
+from ..net.addresses import host_and_port, split_url
 
 __all__ = ["DEFAULT_API_PATH", "SERVICE_ACCOUNT_CA", "SERVICE_ACCOUNT_TOKEN", "ApiPath", "UpstreamURL"]
 
@@ -41,14 +41,13 @@ class UpstreamURL:
         """
         if "@" in url:  # not quoted: it holds a password
             raise ConfigError(["remote_url has a user name in it; the service-account token is what lets in"])
+        fault = f"remote_url is {shown_url(url)}"
         try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
+            parts, host, port = split_url(url)
         except ValueError as exc:
-            raise ConfigError([f"remote_url is {url!r}: {exc}"]) from exc
-        plain = re.fullmatch(r"[!-~]+", url) and not parts.query and not parts.fragment
-        if parts.scheme not in ("ws", "wss") or not host or port == 0 or not plain:
-            raise ConfigError([f"remote_url is {url!r}; it must look like wss://HOST:PORT or ws://HOST:PORT"])
+            raise ConfigError([f"{fault}: {exc}"]) from None
+        if parts.scheme not in ("ws", "wss") or parts.query or parts.fragment:
+            raise ConfigError([f"{fault}; it must look like wss://HOST:PORT or ws://HOST:PORT"])
         tls = parts.scheme == "wss"
         return cls(host, port or (443 if tls else 80), parts.path.rstrip("/"), tls)
 

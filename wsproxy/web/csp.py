@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from html.parser import HTMLParser
 
 from ..exceptions import ConfigError
+from ..kinds import shown_url
 
 __all__ = ["frame_ancestors", "page_policy", "web_policy"]
 
@@ -31,7 +32,7 @@ def frame_ancestors(sources: Sequence[str]) -> str:
     found = [_SELF if source in ("self", _SELF) else source.lower() for source in sources]
     if bad := [source for source in found if source != _SELF and not _HOST_SOURCE.fullmatch(source)]:
         raise ConfigError(
-            [f"frame_ancestors has {bad[0]!r}; write self, or origins such as https://lab.example"]
+            [f"frame_ancestors has {shown_url(bad[0])}; write self, or origins such as https://lab.example"]
         )
     return _directive("frame-ancestors", *(found or [_NONE]))
 
