@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 
 import atheris
@@ -12,5 +13,16 @@ with atheris.instrument_imports(include=["wsproxy", "h11", "wsproto", "jwt"]):
 __all__: list[str] = []
 
 _, target, *options = sys.argv
-atheris.Setup([sys.argv[0], *options], TARGETS[target])
+
+
+def _check(data: bytes) -> None:
+    try:
+        TARGETS[target](data)
+    except BaseException:
+        # Now, because the timer of libFuzzer can kill the process before it has written the input down.
+        print("The input in Base64:", base64.b64encode(data).decode(), file=sys.stderr, flush=True)
+        raise
+
+
+atheris.Setup([sys.argv[0], *options], _check)
 atheris.Fuzz()
