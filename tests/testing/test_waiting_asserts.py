@@ -6,6 +6,7 @@ import tempfile
 import unittest
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from wsproxy.testing import Image, LoginShell, PictureTimeout, ProxyTestCase, RawClient, SocketBackend
 
@@ -104,6 +105,11 @@ class ViewerTest(WaitingAsserts):
         self.desktop = self.add_desktop("ubuntu")
         self.vm = self.open_console("ubuntu")
 
+    def failure(self, assertion: Callable[[], object]) -> str:
+        """Return what an assertion says that fails: it gets a picture, and waits in vain for the next."""
+        with mock.patch.object(self.vm, "_await_update", side_effect=TimeoutError):
+            return super().failure(assertion)
+
     def typed(self) -> Image:
         """Return what the terminal looks like when something was typed."""
         self.vm.type("hello")
@@ -115,7 +121,7 @@ class ViewerTest(WaitingAsserts):
         part = self.typed()
         self.assertEqual(self.vm.assert_shows(part), self.desktop.terminal_area[:2])
         absent = Image(2, 1, bytes((255, 0, 0, 0, 255, 0)))
-        text = self.failure(lambda: self.vm.assert_shows(absent, timeout=_SOON, save_to=self.directory))
+        text = self.failure(lambda: self.vm.assert_shows(absent, save_to=self.directory))
         self.assertIn("nowhere in the picture of 640 x 480", text)
         self.assertEqual(self.saved().size, (640, 480))
 
@@ -123,7 +129,7 @@ class ViewerTest(WaitingAsserts):
         """A colour that there is is found; of another one the error names those that there are."""
         colour = self.desktop.screenshot().pixel(0, 0)
         self.assertGreater(self.vm.assert_shows_colour(colour).count(colour), 0)
-        text = self.failure(lambda: self.vm.assert_shows_colour(_RED, pixels=9, timeout=_SOON))
+        text = self.failure(lambda: self.vm.assert_shows_colour(_RED, pixels=9))
         self.assertIn("0 pixels are (255, 0, 0), not 9; most are: ", text)
 
     def test_same(self) -> None:
@@ -131,13 +137,23 @@ class ViewerTest(WaitingAsserts):
         expected, area = self.typed(), self.desktop.terminal_area
         self.vm.assert_same_picture(expected, area=area)
         other = Image(expected.width, expected.height, bytes(3 * expected.width * expected.height))
-        text = self.failure(lambda: self.vm.assert_same_picture(other, area=area, timeout=_SOON))
+        text = self.failure(lambda: self.vm.assert_same_picture(other, area=area))
         self.assertIn("pixels differ", text)
 
     def test_timeout(self) -> None:
         """A condition of the test's own that is not met in time says what there was instead."""
-        with self.assertRaisesRegex(PictureTimeout, "most of its 640 x 480 pixels are: [0-9]+ of "):
-            self.vm.wait_until(lambda image: False, _SOON)
+        with (
+            mock.patch.object(self.vm, "_await_update", side_effect=TimeoutError),
+            self.assertRaisesRegex(PictureTimeout, "most of its 640 x 480 pixels are: [0-9]+ of "),
+        ):
+            self.vm.wait_until(lambda image: False)
+
+    def test_no_picture(self) -> None:
+        """A screen of which nothing came is not taken for a black one."""
+        black = Image(640, 480, bytes(3 * 640 * 480))
+        with mock.patch.object(self.vm, "screenshot", side_effect=TimeoutError):
+            text = self.failure(lambda: self.vm.assert_same_picture(black))
+        self.assertEqual(text, "the server sent no whole picture of its screen in time")
 
 
 class APITest(WaitingAsserts):
