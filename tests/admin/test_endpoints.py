@@ -15,8 +15,7 @@ from datetime import datetime
 from typing import Any, cast
 from unittest import mock
 
-import jwt
-
+from tests.support.jws import signed_token, unverified_claims
 from tests.support.proxy_process import ProxyProcess, wait_until
 from wsproxy import Grant, WebsocketProxy
 from wsproxy.cli.sessions import _row
@@ -153,9 +152,9 @@ class Listing(OperatorCase):
     def test_eternal(self) -> None:
         """A token that never expires has no time of that."""
         self.start(allow_eternal_tokens=True)
-        claims = jwt.decode(self.token("vm"), options={"verify_signature": False})
+        claims = unverified_claims(self.token("vm"))
         del claims["exp"]
-        self.client("vm", jwt.encode(claims, SECRET))
+        self.client("vm", signed_token(claims, SECRET))
         self.assertIsNone(self.ask("GET", "/sessions")[1]["sessions"][0]["expires"])
 
 
@@ -273,8 +272,8 @@ class Ending(OperatorCase):
         self.start()
 
         def token(**more: Any) -> str:
-            claims = jwt.decode(self.token("vm"), options={"verify_signature": False})
-            return jwt.encode(claims | more, SECRET)
+            claims = unverified_claims(self.token("vm"))
+            return signed_token(claims | more, SECRET)
 
         self.kick(token=token(jti="one", iss="a"))
         self.assert_revoked("vm", token(jti="one", iss="a", more=1))

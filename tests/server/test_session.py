@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-import jwt
 from websocket import WebSocket
 
+from tests.support.jws import signed_token
 from tests.support.proxy_process import wait_until
 from wsproxy.config import Config
 from wsproxy.exceptions import Draining, Refused, TransportClosed
@@ -167,7 +167,7 @@ class Claims(ProxyTestCase):
     def status(self, vmi: str, claims: dict[str, Any], **options: Any) -> int:
         """Return the HTTP status that a client with these claims gets from a proxy with these options."""
         proxy = self.start_proxy(**options)
-        with RawClient.open(self.url(proxy, vmi, jwt.encode(claims, SECRET, "HS256"))) as client:
+        with RawClient.open(self.url(proxy, vmi, signed_token(claims, SECRET))) as client:
             return client.status
 
     def claims(self, *vmis: str) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class Claims(ProxyTestCase):
         self.assertEqual(self.status("web-1", self.claims("web-1")), 401)
         with self.assertLogs("wsproxy.session", "INFO") as logs:
             proxy = self.start_proxy(allow_eternal_tokens=True, ping_interval=0.3)
-            token = jwt.encode(self.claims("web-1"), SECRET, "HS256")
+            token = signed_token(self.claims("web-1"), SECRET)
             with RawClient.open(self.url(proxy, "web-1", token)) as client:
                 self.assertEqual(client.status, 101)
                 self.assertEqual(client.recv_frame().opcode, PING)  # the housekeeping has come by

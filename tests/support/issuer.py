@@ -11,10 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import get_default_algorithms
 
 from wsproxy.exceptions import TransportClosed
 from wsproxy.net.tls import accept_tls
@@ -24,6 +22,8 @@ from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt.connections import ConnectionServer
 from wsproxy.testing.kubevirt.console import Wire
+
+from .jws import public_jwk, signed_token
 
 __all__ = ["Issuer", "SigningKey", "http_answer", "wall_clock"]
 
@@ -57,7 +57,7 @@ class SigningKey:
         self.private: Any
         if algorithm in _CURVES:
             self.private = ec.generate_private_key(_CURVES[algorithm]())
-        elif algorithm == "EdDSA":
+        elif algorithm in ("EdDSA", "Ed25519"):
             self.private = ed25519.Ed25519PrivateKey.generate()
         else:
             self.private = rsa.generate_private_key(65537, 2048)
@@ -71,9 +71,7 @@ class SigningKey:
     @property
     def jwk(self) -> dict[str, Any]:
         """The public key, for this one algorithm."""
-        found: dict[str, Any] = get_default_algorithms()[self.algorithm].to_jwk(
-            self.private.public_key(), as_dict=True
-        )
+        found = public_jwk(self.private.public_key())
         return found | {"use": "sig", "alg": self.algorithm} | ({"kid": self.kid} if self.kid else {})
 
     def token(self, vmi: str = "vm", namespace: str = "lab-1", **more: Any) -> str:
@@ -84,7 +82,7 @@ class SigningKey:
             "lab_instance": {"namespace_name": namespace, "allowed_vmi_names": [vmi]},
         }
         headers = {"kid": self.kid} if self.kid else None
-        return jwt.encode(claims | more, self.private, self.algorithm, headers)
+        return signed_token(claims | more, self.private, self.algorithm, headers)
 
 
 class Issuer:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import jwt
-
+from tests.support.jws import signed_token
 from wsproxy.config import Config
 from wsproxy.exceptions import (
     BadRequest,
@@ -201,7 +200,7 @@ class Grant(unittest.TestCase):
         """A token that does not expire, and sessions that outlive it for ever, have no number of seconds."""
         self.options |= {"allow_eternal_tokens": True, "grace": math.inf}
         claims = {"id": 1, "lab_instance": {"namespace_name": "lab-1", "allowed_vmi_names": ["vm"]}}
-        found = json.loads(split(self.grant(token=jwt.encode(claims, SECRET)))[2])
+        found = json.loads(split(self.grant(token=signed_token(claims, SECRET)))[2])
         self.assertEqual((found["expires_in"], found["grace"]), (None, None))
         self.options["grace"] = 30.0
         self.assertEqual(json.loads(split(self.grant())[2])["grace"], 30)
