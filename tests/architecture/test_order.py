@@ -92,9 +92,8 @@ OUTSIDE = frozenset(
 
 LIBRARIES = {
     "websocket": "upstream/handshake",
-    "jwt": "tokens/issue tokens/keys tokens/verifier",
     "h11": "protocol/handshake protocol/request",
-    "cryptography": "net/certificates tokens/keys",
+    "cryptography": "net/certificates tokens/algorithms tokens/public_keys",
     "prometheus_client": "telemetry/metrics",
     "simple_websocket": "wsgi/exchange",
     "flask": "flask",

@@ -7,7 +7,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["wsproxy", "h11", "wsproto", "jwt"]):
+with atheris.instrument_imports(include=["wsproxy", "h11", "wsproto"]):
     from .targets import TARGETS
 
 __all__: list[str] = []

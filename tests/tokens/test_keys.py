@@ -7,23 +7,21 @@ import unittest
 from typing import Any, ClassVar
 from unittest import mock
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from jwt.utils import base64url_decode, base64url_encode
 
+from tests.support.jws import b64, public_jwk, raw_signature, signed_token
 from wsproxy.exceptions import ConfigError
+from wsproxy.tokens.algorithms import PUBLIC_KEY_ALGORITHMS
 from wsproxy.tokens.keys import (
-    PUBLIC_KEY_ALGORITHMS,
     VerificationKey,
     check_algorithms,
     key_of_jwk,
     load_keys,
 )
 
-SECRET = "a secret of at least thirty-two bytes"
+SECRET = "a secret of at least sixty-four bytes, which is what HS512 asks for"
 
 
 def public_pem(key: PublicKeyTypes) -> bytes:
@@ -135,7 +133,7 @@ class VerificationKeyTest(unittest.TestCase):
                     self.assertIn("PEM", self.fault(pem, algorithms))
 
     def test_ssh_key_is_no_secret(self) -> None:
-        """An SSH key, which PyJWT would refuse at each token, is refused at the start."""
+        """An SSH key, which everybody may have, is refused."""
         ssh = self.rsa.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         self.assertIn("SSH", self.fault(ssh, ("HS256",)))
 
@@ -198,29 +196,22 @@ class VerificationKeyTest(unittest.TestCase):
             "ES256": (private_pem(self.ec), load(public_pem(self.ec.public_key()))),
         }
         for algorithm, (private, key) in keys.items():
-            signed, _, signature = jwt.encode({"a": 1}, private, algorithm).rpartition(".")
+            signed = signed_token({"a": 1}, private, algorithm).rpartition(".")[0].encode()
+            raw = raw_signature(algorithm, private, signed)
             for other, (_, other_key) in keys.items():
                 for said in keys:
                     with self.subTest(algorithm=algorithm, key=other, said=said):
                         right = said == other == algorithm
-                        raw = base64url_decode(signature)
-                        self.assertIs(other_key.verifies(said, signed.encode(), raw), right)
-            self.assertFalse(key.verifies(algorithm, signed.encode() + b"x", base64url_decode(signature)))
-            for odd in (
-                b"",
-                b"x",
-                b"\0" * 64,
-                base64url_decode(signature)[:-1],
-                base64url_decode(signature) * 2,
-            ):
-                self.assertFalse(key.verifies(algorithm, signed.encode(), odd))
+                        self.assertIs(other_key.verifies(said, signed, raw), right)
+            self.assertFalse(key.verifies(algorithm, signed + b"x", raw))
+            for odd in (b"", b"x", b"\0" * 64, raw[:-1], raw * 2, b"\0" + raw, raw + b"\0"):
+                self.assertFalse(key.verifies(algorithm, signed, odd))
 
     def test_judged_once(self) -> None:
         """A secret is judged when it is loaded, and not for each token: that costs more than all else."""
         key = load(SECRET)
-        signed, _, signature = jwt.encode({"a": 1}, SECRET, "HS256").rpartition(".")
-        with mock.patch("jwt.algorithms.HMACAlgorithm.prepare_key", side_effect=AssertionError):
-            self.assertTrue(key.verifies("HS256", signed.encode(), base64url_decode(signature)))
+        with mock.patch("wsproxy.tokens.keys.check_secret", side_effect=AssertionError):
+            self.assertTrue(key.verifies("HS256", b"signed", raw_signature("HS256", SECRET, b"signed")))
 
     def test_repr_hides_the_key(self) -> None:
         """The repr shows the algorithms and the name only."""
@@ -230,17 +221,16 @@ class VerificationKeyTest(unittest.TestCase):
 class JWKTest(unittest.TestCase):
     """Keys of JWKs (RFC 7517)."""
 
-    secret: ClassVar[dict[str, Any]] = {"kty": "oct", "k": base64url_encode(b"x" * 64).decode()}
+    secret: ClassVar[dict[str, Any]] = {"kty": "oct", "k": b64(b"x" * 64)}
     rsa: ClassVar[dict[str, Any]]
     ec: ClassVar[dict[str, Any]]
     ed: ClassVar[dict[str, Any]]
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.rsa = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key(), as_dict=True)
-        del cls.rsa["key_ops"]
-        cls.ec = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
-        cls.ed = OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key(), as_dict=True)
+        cls.rsa = public_jwk(rsa.generate_private_key(65537, 2048).public_key())
+        cls.ec = public_jwk(ec.generate_private_key(ec.SECP256R1()).public_key())
+        cls.ed = public_jwk(ed25519.Ed25519PrivateKey.generate().public_key())
 
     def test_kinds(self) -> None:
         """Each kind of key serves what it is for; its alg, if it has one, narrows that; algorithms, too."""
@@ -284,28 +274,50 @@ class JWKTest(unittest.TestCase):
                 self.assertIsNone(key_of_jwk(self.rsa | more, None, symmetric=True))
         self.assertIsNone(key_of_jwk(self.rsa | {"alg": "RS256"}, ("PS256",), symmetric=True))
         self.assertIsNone(key_of_jwk(self.ec, ("RS256",), symmetric=True))
-        k1 = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256K1()).public_key(), as_dict=True)
-        self.assertIsNone(key_of_jwk(k1, None, symmetric=True))
+        k1 = public_jwk(ec.generate_private_key(ec.SECP256K1()).public_key())
+        for foreign in (k1, {"kty": "OKP", "crv": "X25519", "x": "AAAA"}, {"kty": "OKP", "crv": "Ed448"}):
+            self.assertIsNone(key_of_jwk(foreign, None, symmetric=True))
         for fitting in ({"use": "sig"}, {"key_ops": ["verify"]}):
             self.assertIsNotNone(key_of_jwk(self.rsa | fitting, None, symmetric=True))
 
     def test_malformed(self) -> None:
         """A malformed key is refused with a text that does not quote it."""
-        short = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)
+        short = public_jwk(rsa.generate_private_key(65537, 1024).public_key())
         for jwk in (
             {"kty": "RSA"},
             self.rsa | {"n": 5},
             self.rsa | {"n": ""},
+            self.rsa | {"n": self.rsa["n"] + "="},
+            self.rsa | {"n": self.rsa["n"][:-1] + "/"},
+            self.rsa | {"n": self.rsa["n"][:9] + "\n" + self.rsa["n"][9:]},
+            self.rsa | {"n": self.rsa["n"][:-1] + chr(ord(self.rsa["n"][-1]) + 1)},  # loose bits
+            self.rsa | {"e": "AA"},
+            self.rsa | {"e": "BA"},  # an exponent is odd
+            self.rsa | {"e": 65537},
+            self.rsa | {"e": self.rsa["n"]},
             self.rsa | {"e": "AQ"},  # with an exponent of 1 every number is its own signature
             self.rsa | {"kid": 5},
             self.ec | {"x": self.ec["y"]},
             self.ec | {"x": self.ec["x"][:-4]},
             self.ec | {"crv": "P-384"},
+            self.ec | {"crv": "p-256"},
+            self.ec | {"crv": ["P-256"]},
+            self.ec | {"x": b64(bytes(32)), "y": b64(bytes(32))},  # the point at infinity is none
+            self.ec | {"x": "AAAA" + self.ec["x"]},
+            self.ec | {"x": b64(b"\xff" * 32)},  # beyond the field
+            self.ec | {"x": None},
             self.ed | {"x": "AAAA"},
             self.ed | {"crv": "Ed25520"},
+            self.ed | {"crv": "P-256"},
+            self.ed | {"x": self.ed["x"] + "AA"},
+            self.ed | {"x": self.ed["x"] + "="},
+            self.ec | {"crv": "Ed25519"},
             {"kty": "oct"},
             {"kty": "oct", "k": ""},
-            {"kty": "oct", "k": base64url_encode(b"-----BEGIN PUBLIC KEY-----\n" * 3).decode()},
+            {"kty": "oct", "k": 5},
+            {"kty": "oct", "k": b64(b" " * 64)},
+            {"kty": "oct", "k": self.secret["k"] + "=="},
+            {"kty": "oct", "k": b64(b"-----BEGIN PUBLIC KEY-----\n" * 3)},
             short | {"key_ops": ["verify"]},
         ):
             with self.subTest(jwk=jwk):
@@ -317,9 +329,8 @@ class JWKTest(unittest.TestCase):
 
     def test_must_not_be_published(self) -> None:
         """A private key is not used at all, a secret only where it may be."""
-        private = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048), as_dict=True)
-        del private["key_ops"]
-        with self.assertRaisesRegex(ValueError, "private"):
-            key_of_jwk(private, None, symmetric=True)
+        for member in ("d", "p", "q", "dp", "dq", "qi", "oth"):
+            with self.subTest(member=member), self.assertRaisesRegex(ValueError, "private"):
+                key_of_jwk(self.rsa | {member: "AQAB"}, None, symmetric=True)
         with self.assertRaisesRegex(ValueError, "secret"):
             key_of_jwk(self.secret, None, symmetric=False)

@@ -12,7 +12,6 @@ import traceback
 from typing import Any, ClassVar
 from unittest import mock
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -22,10 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.support.issuer import SigningKey
-from wsproxy.exceptions import BadToken, Forbidden, TokenExpired, TokenNotYetValid
+from tests.support.jws import signed_token
+from wsproxy.exceptions import BadToken, ConfigError, Forbidden, TokenExpired, TokenNotYetValid
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.threads import start_thread
 from wsproxy.testing.case import LeakTestCase
+from wsproxy.tokens.algorithms import PUBLIC_KEY_ALGORITHMS
 from wsproxy.tokens.claims import ClaimRules, Grant
 from wsproxy.tokens.issue import make_token
 from wsproxy.tokens.keys import Keyring, VerificationKey, load_keys
@@ -402,7 +403,7 @@ class VerifyTest(TokensCase):
 
         source.await_key.side_effect = arrive
         verifier = TokenVerifier(source)
-        token = jwt.encode(claims(), private, "ES256", {"kid": "new"})
+        token = signed_token(claims(), private, "ES256", {"kid": "new"})
         verifier.verify(token, deadline)
         verifier.verify(token)
         source.await_key.assert_called_once()
@@ -506,7 +507,7 @@ class PublicKeyTest(TokensCase):
         cls.ec_pem = cls.pems(ec.generate_private_key(ec.SECP256R1()))
 
     @staticmethod
-    def pems(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str, str]:
+    def pems(key: Any) -> tuple[str, str]:
         """Return a key's private and public PEM."""
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -546,9 +547,9 @@ class PublicKeyTest(TokensCase):
         for header in headers:
             self.refuse(token_of(claims(), header, secret=b"x" * 32))
             self.verifier.verify(token_of(claims(), header))
-            forged = jwt.encode(claims(), other.private, "RS256", header)
+            forged = signed_token(claims(), other.private, "RS256", header)
             self.refuse(forged, verifier=verifier)
-            verifier.verify(jwt.encode(claims(), private, "RS256", header))
+            verifier.verify(signed_token(claims(), private, "RS256", header))
 
 
 class NestingTest(TokensCase):
@@ -652,6 +653,53 @@ class MakeTokenTest(TokensCase):
         self.assertEqual(set(found), {"id", "exp", "lab_instance"})
         self.assertEqual(found["lab_instance"]["lab_id"], 3)
         self.assertEqual(found["lab_instance"]["additional_data"], {"a": 1})
+
+    def test_every_algorithm(self) -> None:
+        """Each kind of key signs with each algorithm that it is for."""
+        for algorithm in (*sorted(PUBLIC_KEY_ALGORITHMS), "HS256", "HS384", "HS512"):
+            private = public = "x" * 64
+            if algorithm in PUBLIC_KEY_ALGORITHMS:
+                private, public = PublicKeyTest.pems(SigningKey(algorithm).private)
+            for secret in (private, private.encode()):
+                token = make_token(secret, namespace="lab-1", vmis=["a"], algorithm=algorithm)
+                with self.subTest(algorithm=algorithm):
+                    self.assertEqual(verifier_of(public, (algorithm,)).verify(token).vmis, ("a",))
+                    self.refuse(token)
+
+    def test_keys_that_cannot_sign(self) -> None:
+        """A key that is not for the algorithm, or is no secret, is refused; no text shows it."""
+        private, public = PublicKeyTest.pems(rsa.generate_private_key(65537, 2048))
+        ec_private, _ = PublicKeyTest.pems(ec.generate_private_key(ec.SECP256R1()))
+        for secret, algorithm, word in (
+            ("", "HS256", "empty"),
+            ("\udcff", "HS256", "UTF-8"),
+            (public, "HS256", "PEM"),
+            (private, "HS512", "PEM"),
+            (public, "RS256", "no private key"),
+            (SECRET, "RS256", "no private key"),
+            (private, "ES256", "not for ES256"),
+            (private, "EdDSA", "not for EdDSA"),
+            (ec_private, "ES384", "not for ES384"),
+            (ec_private, "PS256", "not for PS256"),
+            (SECRET, "none", "algorithms"),
+            ("", "none", "algorithms"),
+            (SECRET, "hs256", "algorithms"),
+        ):
+            with self.subTest(algorithm=algorithm, word=word):
+                with self.assertRaisesRegex(ConfigError, word) as caught:
+                    make_token(secret, namespace="lab-1", vmis=["a"], algorithm=algorithm)
+                shown = "".join(traceback.format_exception(None, caught.exception, None))
+                raw = secret if isinstance(secret, str) else secret.decode()
+                for line in raw.splitlines():
+                    if len(line) > 20 and "-----" not in line:
+                        self.assertNotIn(line, shown)
+
+    def test_data_that_is_not_json(self) -> None:
+        """What no proxy would take is refused when it is made."""
+        with self.assertRaises(ValueError):
+            make_token(SECRET, namespace="lab-1", vmis=["a"], additional_data={"x": math.nan})
+        with self.assertRaises(TypeError):
+            make_token(SECRET, namespace="lab-1", vmis=["a"], additional_data={"x": object()})
 
     def test_one_vmi(self) -> None:
         """A single text as the VMIs means that one, and not its letters."""

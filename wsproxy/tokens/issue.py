@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jwt
+from ..exceptions import ConfigError
+from . import base64url
+from .algorithms import PrivateKey, algorithms_of, sign
+from .keys import check_algorithms, check_secret, octets
+from .public_keys import private_key_of_pem
 
 __all__ = ["make_token"]
 
@@ -33,7 +38,8 @@ def make_token(
     :param user: who it is, for logs, limits and hooks.
     :param expires_in: seconds from now; negative makes an expired one. A session ends when its token expires.
     :param algorithm: JWS algorithm; that of the key.
-    :param additional_data: further data of the platform's own; not looked at.
+    :param additional_data: further data of the platform's own, as JSON has it; not looked at.
+    :raises ConfigError: if the secret or key cannot be used, or is not for the algorithm.
     """
     lab = {
         "lab_id": lab_id,
@@ -43,4 +49,26 @@ def make_token(
         "additional_data": dict(additional_data) if additional_data is not None else None,
     }
     claims = {"id": user, "exp": time.time() + expires_in, "lab_instance": lab}
-    return jwt.encode(claims, secret, algorithm=algorithm)
+    return _signed(claims, _signing_key(octets(secret, "secret"), algorithm), algorithm)
+
+
+def _signed(claims: Mapping[str, Any], key: bytes | PrivateKey, algorithm: str) -> str:
+    parts = ({"alg": algorithm, "typ": "JWT"}, claims)
+    text = ".".join(
+        base64url.encode(json.dumps(part, separators=(",", ":"), allow_nan=False).encode()) for part in parts
+    )
+    return f"{text}.{base64url.encode(sign(algorithm, key, text.encode()))}"
+
+
+def _signing_key(secret: bytes, algorithm: str) -> bytes | PrivateKey:
+    check_algorithms([algorithm])
+    if algorithm in algorithms_of(b""):
+        check_secret(secret, "secret")
+        return secret
+    try:
+        key = private_key_of_pem(secret)
+    except ValueError as exc:
+        raise ConfigError([f"secret holds {exc}; {algorithm} needs a private key"]) from None
+    if algorithm not in algorithms_of(key):
+        raise ConfigError([f"secret holds a private key that is not for {algorithm}"])
+    return key

@@ -7,65 +7,43 @@ serves one family of them, so that a public key never verifies an HMAC.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt.algorithms import (
-    ECAlgorithm,
-    HMACAlgorithm,
-    OKPAlgorithm,
-    RSAAlgorithm,
-    get_default_algorithms,
-)
-from jwt.exceptions import InvalidKeyError
 
 from ..exceptions import ConfigError
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
+from .algorithms import ALGORITHMS, PublicKey, algorithms_of, verifies
+from .public_keys import (
+    PRIVATE_MEMBERS,
+    kind_of_der,
+    public_key_of_jwk,
+    public_key_of_pem,
+    rsa_bits,
+    secret_of_jwk,
+)
 
 __all__ = [
-    "PUBLIC_KEY_ALGORITHMS",
     "KeySource",
     "Keyring",
     "VerificationKey",
     "check_algorithms",
+    "check_secret",
     "key_of_jwk",
     "load_keyring",
     "load_keys",
+    "octets",
 ]
 
 logger = get_logger("wsproxy.keys")
 
-_HMAC = ("HS256", "HS384", "HS512")
-_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-_EDDSA = ("EdDSA",)
-PUBLIC_KEY_ALGORITHMS = frozenset({*_RSA, *_CURVES.values(), *_EDDSA})
-"""The JWS algorithms (RFC 7518 section 3.1, RFC 8037) that public keys are for."""
-
-_ALGORITHMS = {
-    name: algorithm
-    for name, algorithm in get_default_algorithms().items()
-    if name in _HMAC or name in PUBLIC_KEY_ALGORITHMS
-}
-_FROM_JWK: dict[str, Callable[[dict[str, Any]], object]] = {
-    "oct": HMACAlgorithm.from_jwk,
-    "RSA": RSAAlgorithm.from_jwk,
-    "EC": ECAlgorithm.from_jwk,
-    "OKP": OKPAlgorithm.from_jwk,
-}
+_KINDS = ("RSA", "EC", "OKP", "oct")  # RFC 7518 section 6.1, RFC 8037 section 2
 _SHORT_SECRET = 32  # RFC 7518 section 3.2: as long as the hash output, 256 bits for HS256
 _SHORT_RSA = 2048  # RFC 7518 section 3.3
 _PEM_BEGIN = b"-----BEGIN"
+_SSH_KEY = re.compile(rb"ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp")
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-
-PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +62,9 @@ class VerificationKey:
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
         """Whether ``signature`` is this key's over ``signed``, by an algorithm that it is for.
 
-        What PyJWT does for each token besides this, judging the key, was done when the key was loaded.
+        The key itself was judged when it was loaded.
         """
-        return algorithm in self.algorithms and _ALGORITHMS[algorithm].verify(signed, self.key, signature)
+        return algorithm in self.algorithms and verifies(algorithm, self.key, signed, signature)
 
 
 def check_algorithms(algorithms: Sequence[str]) -> None:
@@ -94,8 +72,8 @@ def check_algorithms(algorithms: Sequence[str]) -> None:
 
     :raises ConfigError: if it is empty, or names one that is not known here; "none" is not.
     """
-    if not algorithms or not set(algorithms) <= set(_ALGORITHMS):
-        known = ", ".join(_ALGORITHMS)
+    if not algorithms or not set(algorithms) <= set(ALGORITHMS):
+        known = ", ".join(ALGORITHMS)
         raise ConfigError([f"algorithms is {list(algorithms)!r}; choose from {known}"])
 
 
@@ -111,18 +89,39 @@ def load_keys(
     :param source: where it comes from, for messages.
     :raises ConfigError: if it is empty, or key and algorithms do not belong together.
     """
-    try:
-        raw = text.encode() if isinstance(text, str) else bytes(text)
-    except UnicodeEncodeError:  # holds the secret: not chained
-        raise ConfigError([f"{source} is not UTF-8 text"]) from None
-    if not raw.strip():
-        raise ConfigError([f"{source} is empty; give the secret that the tokens are signed with"])
+    raw = octets(text, source)
     if _PEM_BEGIN not in raw:
-        return (_key(_secret(raw, source), algorithms, source),)
+        check_secret(raw, source)
+        return (_key(raw, algorithms, source),)
     blocks = list(_PEM_BLOCK.finditer(raw))
     if len(blocks) != raw.count(_PEM_BEGIN):
         raise ConfigError([f"{source} holds a PEM key that is cut short"])
     return tuple(_key(_pem(block[0], source), algorithms, source) for block in blocks)
+
+
+def octets(text: str | bytes, source: str) -> bytes:
+    """Return a secret, or a key's text, as bytes.
+
+    :raises ConfigError: if it is text that UTF-8 has nothing for.
+    """
+    try:
+        return text.encode() if isinstance(text, str) else bytes(text)
+    except UnicodeEncodeError:  # holds the secret: not chained
+        raise ConfigError([f"{source} is not UTF-8 text"]) from None
+
+
+def check_secret(raw: bytes, source: str) -> None:
+    """Check that bytes can be an HMAC secret: that they are there, and no key that others know.
+
+    :param source: where they come from, for messages.
+    :raises ConfigError: if not.
+    """
+    if not raw.strip():
+        raise ConfigError([f"{source} is empty; give the secret that the tokens are signed with"])
+    if _PEM_BEGIN in raw:
+        raise ConfigError([f"{source} holds PEM; use random bytes as a secret"])
+    if _SSH_KEY.match(raw) or kind_of_der(raw):
+        raise ConfigError([f"{source} holds a key of SSH or TLS; use random bytes as a secret"])
 
 
 def key_of_jwk(
@@ -135,36 +134,41 @@ def key_of_jwk(
     :raises ValueError: if it is malformed, or must not be used; the text quotes nothing but its ``kid``.
     """
     kind, alg, kid, operations = (jwk.get(name) for name in ("kty", "alg", "kid", "key_ops"))
-    if jwk.get("use", "sig") != "sig" or not isinstance(kind, str) or kind not in _FROM_JWK:
+    if jwk.get("use", "sig") != "sig" or not isinstance(kind, str) or kind not in _KINDS:
         return None
     if operations is not None and not (isinstance(operations, list) and "verify" in operations):
         return None
-    if alg is not None and not (isinstance(alg, str) and alg in _ALGORITHMS):
+    if alg is not None and not (isinstance(alg, str) and alg in ALGORITHMS):
         return None
     if kid is not None and not isinstance(kid, str):
         raise ValueError("a key's kid is not a string")
     source = f"the key {kid!r}"
     if kind == "oct" and not symmetric:
         raise ValueError(f"{source} is a secret, which must not be published")
-    if kind != "oct" and "d" in jwk:
+    if kind != "oct" and not PRIVATE_MEMBERS.isdisjoint(jwk):
         raise ValueError(f"{source} is a private key, which must not be published")
-    try:
-        key = _FROM_JWK[kind](dict(jwk))
-    except Exception:  # noqa: BLE001 - it raises whatever comes up, and may quote the key: not chained
-        raise ValueError(f"{source} is malformed") from None
-    if not isinstance(key, bytes | PublicKey) or not (possible := _possible(key)):
+    key = _jwk_material(jwk, source)
+    if key is None:
+        return None
+    possible = tuple(name for name in algorithms_of(key) if alg in (None, name))
+    chosen = _chosen(key, possible, algorithms)
+    if not chosen:
         return None
     if isinstance(key, bytes):
-        key = _secret(key, source)
-    if alg is not None:
-        possible = tuple(name for name in possible if name == alg)
-    chosen = _chosen(key, possible, algorithms)
+        check_secret(key, source)
     _check_size(key, source)
-    return VerificationKey(key, chosen, kid) if chosen else None
+    return VerificationKey(key, chosen, kid)
+
+
+def _jwk_material(jwk: Mapping[str, Any], source: str) -> bytes | PublicKey | None:
+    try:
+        return secret_of_jwk(jwk) if jwk["kty"] == "oct" else public_key_of_jwk(jwk)
+    except ValueError:  # its text may quote the key: not chained
+        raise ValueError(f"{source} is malformed") from None
 
 
 def _key(key: bytes | PublicKey, algorithms: Sequence[str] | None, source: str) -> VerificationKey:
-    possible = _possible(key)
+    possible = algorithms_of(key)
     if not possible:
         raise ConfigError([f"{source} holds a public key on a curve that no algorithm here is for"])
     chosen = _chosen(key, possible, algorithms)
@@ -177,16 +181,6 @@ def _key(key: bytes | PublicKey, algorithms: Sequence[str] | None, source: str) 
     return VerificationKey(key, chosen)
 
 
-def _possible(key: bytes | PublicKey) -> tuple[str, ...]:
-    if isinstance(key, bytes):
-        return _HMAC
-    if isinstance(key, RSAPublicKey):
-        return _RSA
-    if isinstance(key, EllipticCurvePublicKey):
-        return (_CURVES[key.curve.name],) if key.curve.name in _CURVES else ()
-    return _EDDSA
-
-
 def _chosen(
     key: bytes | PublicKey, possible: tuple[str, ...], algorithms: Sequence[str] | None
 ) -> tuple[str, ...]:
@@ -195,31 +189,20 @@ def _chosen(
     return tuple(name for name in possible if name in algorithms)
 
 
-def _secret(raw: bytes, source: str) -> bytes:
-    try:
-        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(raw)
-    except InvalidKeyError:
-        raise ConfigError([f"{source} holds a key of SSH or TLS; use random bytes as a secret"]) from None
-    if _PEM_BEGIN in raw:
-        raise ConfigError([f"{source} holds PEM; use random bytes as a secret"])
-    if len(raw) < _SHORT_SECRET:
-        logger.warning("%s has %d bytes; use at least %d random bytes", source, len(raw), _SHORT_SECRET)
-    return raw
-
-
 def _pem(block: bytes, source: str) -> PublicKey:
     try:
-        key = load_pem_public_key(block)
-    except (ValueError, UnsupportedAlgorithm):  # its text may quote the key: not chained
-        raise ConfigError([f"{source} holds PEM that is no public key"]) from None
-    if not isinstance(key, PublicKey):
-        raise ConfigError([f"{source} holds a public key of a kind that no algorithm here is for"])
-    return key
+        return public_key_of_pem(block)
+    except ValueError as exc:
+        raise ConfigError([f"{source} holds {exc}"]) from None
 
 
 def _check_size(key: bytes | PublicKey, source: str) -> None:
-    if isinstance(key, RSAPublicKey) and key.key_size < _SHORT_RSA:
-        raise ConfigError([f"{source} holds an RSA key of {key.key_size} bits; it must have {_SHORT_RSA}"])
+    """Check that a key is long enough; a secret that is not may be in use, and is only warned of."""
+    bits = rsa_bits(key)
+    if bits is not None and bits < _SHORT_RSA:
+        raise ConfigError([f"{source} holds an RSA key of {bits} bits; it must have {_SHORT_RSA}"])
+    if isinstance(key, bytes) and len(key) < _SHORT_SECRET:
+        logger.warning("%s has %d bytes; use at least %d random bytes", source, len(key), _SHORT_SECRET)
 
 
 class Keyring:

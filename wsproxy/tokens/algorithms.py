@@ -1,0 +1,121 @@
+"""The JWS algorithms: signatures of RFC 7518 section 3 and RFC 8037, made and verified. No I/O.
+
+The kind of the key decides which algorithms there are, so that no key serves two families of them.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, AsymmetricPadding, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+
+__all__ = [
+    "ALGORITHMS",
+    "PUBLIC_KEY_ALGORITHMS",
+    "PrivateKey",
+    "PublicKey",
+    "algorithms_of",
+    "shortest_secret",
+    "sign",
+    "verifies",
+]
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+
+_HASHES: dict[str, HashAlgorithm] = {"256": SHA256(), "384": SHA384(), "512": SHA512()}
+
+
+def _pss(name: HashAlgorithm) -> PSS:
+    """Return the padding of RFC 7518 section 3.5: the salt is as long as the hash."""
+    return PSS(mgf=MGF1(name), salt_length=name.digest_size)
+
+
+_HMAC = {f"HS{size}": (f"sha{size}", found.digest_size) for size, found in _HASHES.items()}
+_RSA: dict[str, tuple[AsymmetricPadding, HashAlgorithm]] = {
+    **{f"RS{size}": (PKCS1v15(), found) for size, found in _HASHES.items()},
+    **{f"PS{size}": (_pss(found), found) for size, found in _HASHES.items()},
+}
+# By the name of the curve: the one algorithm (RFC 7518 section 3.4), and the bytes of each of r and s.
+_ECDSA = {
+    "secp256r1": ("ES256", 32, ECDSA(SHA256())),
+    "secp384r1": ("ES384", 48, ECDSA(SHA384())),
+    "secp521r1": ("ES512", 66, ECDSA(SHA512())),
+}
+_EDDSA = ("EdDSA",)  # RFC 8037 section 3.1
+
+PUBLIC_KEY_ALGORITHMS = frozenset({*_RSA, *(name for name, _, _ in _ECDSA.values()), *_EDDSA})
+"""The names of those that public keys are for."""
+
+ALGORITHMS = (*_HMAC, *_RSA, *(name for name, _, _ in _ECDSA.values()), *_EDDSA)
+"""The names of all of them; "none" is not one."""
+
+
+def algorithms_of(key: bytes | PublicKey | PrivateKey) -> tuple[str, ...]:
+    """Return the names of the algorithms that a key is for, all of one family; none for a curve of others."""
+    if isinstance(key, bytes):
+        return tuple(_HMAC)
+    if isinstance(key, RSAPublicKey | RSAPrivateKey):
+        return tuple(_RSA)
+    if isinstance(key, EllipticCurvePublicKey | EllipticCurvePrivateKey):
+        return (_ECDSA[key.curve.name][0],) if key.curve.name in _ECDSA else ()
+    return _EDDSA
+
+
+def shortest_secret(algorithm: str) -> int:
+    """Return how many bytes a secret must have for an HMAC: as many as its hash (RFC 7518 section 3.2)."""
+    return _HMAC[algorithm][1]
+
+
+def verifies(algorithm: str, key: bytes | PublicKey, signed: bytes, signature: bytes) -> bool:
+    """Whether ``signature`` was made by the key over ``signed``.
+
+    :param algorithm: one of those that the key is for.
+    """
+    if isinstance(key, bytes):
+        return hmac.compare_digest(signature, sign(algorithm, key, signed))
+    try:
+        if isinstance(key, RSAPublicKey):
+            key.verify(signature, signed, *_RSA[algorithm])
+        elif isinstance(key, EllipticCurvePublicKey):
+            _, size, scheme = _ECDSA[key.curve.name]
+            if len(signature) != 2 * size:
+                return False
+            key.verify(_dss(signature, size), signed, scheme)
+        else:
+            key.verify(signature, signed)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def sign(algorithm: str, key: bytes | PrivateKey, signed: bytes) -> bytes:
+    """Return the signature of a key over ``signed``.
+
+    :param algorithm: one of those that the key is for.
+    """
+    if isinstance(key, bytes):
+        return hmac.new(key, signed, _HMAC[algorithm][0]).digest()  # quicker than hmac.digest
+    if isinstance(key, RSAPrivateKey):
+        return key.sign(signed, *_RSA[algorithm])
+    if isinstance(key, EllipticCurvePrivateKey):
+        _, size, scheme = _ECDSA[key.curve.name]
+        r, s = decode_dss_signature(key.sign(signed, scheme))
+        return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+    return key.sign(signed)
+
+
+def _dss(signature: bytes, size: int) -> bytes:
+    """Return in ASN.1, which OpenSSL wants, what JWS has as r and s side by side."""
+    r, s = signature[:size], signature[size:]
+    return encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))

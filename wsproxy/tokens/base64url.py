@@ -1,0 +1,26 @@
+"""base64url without padding (RFC 7515 section 2). No I/O."""
+
+from __future__ import annotations
+
+import base64
+
+__all__ = ["decode", "encode"]
+
+
+def encode(raw: bytes) -> str:
+    """Return the one spelling of some bytes."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def decode(text: str) -> bytes:
+    """Decode what an encoder makes: no padding, no other characters, no loose bits.
+
+    :raises ValueError: if it is anything else. Its text quotes nothing.
+    """
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        raise ValueError("it is not base64url") from None
+    if encode(raw) != text:
+        raise ValueError("it is not canonical base64url")
+    return raw
