@@ -10,8 +10,9 @@ import logging
 from typing import Any
 
 from wsproxy.exceptions import BadToken
+from wsproxy.tokens.algorithms import PUBLIC_KEY_ALGORITHMS
 from wsproxy.tokens.jwks import parse_jwks
-from wsproxy.tokens.keys import PUBLIC_KEY_ALGORITHMS, Keyring, VerificationKey
+from wsproxy.tokens.keys import Keyring, VerificationKey
 from wsproxy.tokens.verifier import TokenVerifier
 
 from .texts import assert_own_text
