@@ -8,9 +8,8 @@ import unittest
 from functools import partial
 from unittest import mock
 
-import jwt
-
 from tests.behaviour.test_session_ends import EndsTestCase
+from tests.support.jws import signed_token
 from wsproxy.exceptions import TransportClosed
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.server.gateway import Gateway
@@ -186,7 +185,7 @@ class WallClockJumps(ProxyTestCase):
         """What is not valid yet is so once that time has come, and stays so."""
         claims = {"nbf": unix_time() + 3600, "exp": unix_time() + 36000}
         lab = {"namespace_name": self.namespace, "allowed_vmi_names": ["vm"]}
-        token = jwt.encode({"id": 5, "lab_instance": lab, **claims}, SECRET, "HS256")
+        token = signed_token({"id": 5, "lab_instance": lab, **claims}, SECRET)
         self.assertEqual(self.open(token).status, 401)
         self.set_clock(3700)
         self.assertEqual(self.open(token).status, 101)

@@ -7,10 +7,10 @@ import re
 import tempfile
 from pathlib import Path
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.issuer import wall_clock
+from tests.support.jws import public_jwk, signed_token
 from wsproxy import WebsocketProxy, config_from_env
 from wsproxy.testing import ProxyTestCase, UpgradeRefused
 
@@ -31,7 +31,7 @@ class OtherIssuersTest(ProxyTestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         keys = Path(directory.name, "keys.json")
-        one = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
+        one = public_jwk(key.public_key())
         keys.write_text(json.dumps({"keys": [{**one, "kid": "1", "alg": "ES256"}]}), encoding="utf-8")
         settings = recipe("Tokens of other issuers.") | {
             "WSPROXY_JWKS": str(keys),
@@ -53,7 +53,7 @@ class OtherIssuersTest(ProxyTestCase):
             "namespace": self.namespace,
             "vmis": ["ubuntu"],
         }
-        token = jwt.encode(claims, key, "ES256", {"kid": "1"})
+        token = signed_token(claims, key, "ES256", {"kid": "1"})
         self.add_desktop("ubuntu")
         self.open_console("ubuntu", token=token, proxy=proxy)
         self.assertEqual([session.user for session in proxy.sessions()], ["ann"])

@@ -17,14 +17,23 @@ from ..exceptions import BadRequest, ConfigError
 from .origin import Origin
 from .request import RequestHead
 
-__all__ = ["KINDS", "UNIX_PEER", "Client", "Network", "TrustedProxies", "client_of", "host_of", "network_of"]
+__all__ = [
+    "HEADER_KINDS",
+    "UNIX_PEER",
+    "Client",
+    "Network",
+    "TrustedProxies",
+    "client_of",
+    "host_of",
+    "network_of",
+]
 
 UNIX_PEER = "unix"
 """The other end of a connection over a Unix socket, which has no address."""
 
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
-KINDS = ("auto", "x-forwarded", "forwarded")
+HEADER_KINDS = ("auto", "x-forwarded", "forwarded")
 """Which headers of a trusted proxy count: both, if they agree, or one kind alone."""
 
 # RFC 7239 section 4: pairs between semicolons, elements between commas. An address with colons or brackets
@@ -45,7 +54,7 @@ class TrustedProxies:
 
     :ivar networks: where they are.
     :ivar unix: whether whoever comes over a Unix socket is one, too.
-    :ivar kind: which of their headers count, one of :data:`KINDS`.
+    :ivar kind: which of their headers count, one of :data:`HEADER_KINDS`.
     :ivar proxy_protocol: whether they begin each connection with a header of the PROXY protocol.
     """
 
@@ -62,8 +71,8 @@ class TrustedProxies:
 
         :raises ConfigError: if one of them is none of these, or the other settings make no sense.
         """
-        if kind not in KINDS:
-            raise ConfigError([f"forwarded_headers is {kind!r}; choose from {', '.join(KINDS)}"])
+        if kind not in HEADER_KINDS:
+            raise ConfigError([f"forwarded_headers is {kind!r}; choose from {', '.join(HEADER_KINDS)}"])
         if not texts and (proxy_protocol or kind != "auto"):
             name = "proxy_protocol" if proxy_protocol else "forwarded_headers"
             raise ConfigError([f"{name} is set but trusted_proxies is not; name who is believed"])

@@ -158,17 +158,18 @@ class RFBViewer:
         The server says when something changes; nothing is polled.
 
         :param predicate: is shown each picture, the present one first.
-        :raises PictureTimeout: if there is no such picture in time; it has what has come by then.
+        :raises PictureTimeout: if there is no such picture in time; it has the last one.
+        :raises TimeoutError: if no whole picture comes in time.
         """
         seconds = self._timeout if timeout is None else timeout
         deadline = Deadline(seconds)
-        try:
-            image = self.screenshot(deadline.remaining())
-            while not predicate(image):
+        image = self.screenshot(deadline.remaining())
+        while not predicate(image):
+            try:
                 self._await_update(deadline)
-                image = self._framebuffer.image()
-        except TimeoutError as exc:
-            raise PictureTimeout(seconds, self._framebuffer.image()) from exc
+            except TimeoutError as exc:
+                raise PictureTimeout(seconds, image) from exc
+            image = self._framebuffer.image()
         return image
 
     def wait_for_change(
