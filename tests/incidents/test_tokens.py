@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import tempfile
 import zlib
 from typing import Any
 from unittest import mock
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.support.key_spellings import undamaged_spellings
 from wsproxy.exceptions import ConfigError
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.case import SECRET, ProxyTestCase
@@ -46,6 +48,8 @@ class TokenIncidentCase(ProxyTestCase):
         super().setUp()
         self.api.add_vmi("vm", self.namespace)
         self.proxy = self.start_proxy()
+        self.directory = tempfile.TemporaryDirectory()
+        self.addCleanup(self.directory.cleanup)
         self.claims: dict[str, Any] = {
             "id": 5,
             "exp": 9_999_999_999,
@@ -56,6 +60,12 @@ class TokenIncidentCase(ProxyTestCase):
                 "allowed_vmi_names": ["vm"],
             },
         }
+
+    def write(self, content: bytes) -> str:
+        """Return the path of a file with this content."""
+        with tempfile.NamedTemporaryFile(dir=self.directory.name, delete=False) as file:
+            file.write(content)
+        return file.name
 
     def status(self, token: str, vmi: str = "vm", proxy: WebsocketProxy | None = None) -> int:
         with RawClient.open(self.url(proxy or self.proxy, vmi, token)) as client:
@@ -104,20 +114,6 @@ class AlgorithmConfusion(TokenIncidentCase):
             for name in ("HS256", "ES256", "none"):
                 self.assert_refused(signed({"alg": name}, self.claims, secret), proxy=proxy)
 
-    def test_public_key_is_no_secret(self) -> None:
-        """A proxy that is given a public key does not take it for an HMAC secret, if it starts at all."""
-        key = ec.generate_private_key(ec.SECP256R1()).public_key()
-        for form in (
-            key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-            key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
-        ):
-            try:
-                proxy = self.start_proxy(secret_key=form)
-            except ConfigError:
-                continue
-            for name in ("HS256", "ES256"):
-                self.assert_refused(signed({"alg": name}, self.claims, form), proxy=proxy)
-
     def test_key_in_the_token(self) -> None:
         """A key that the token brings, or says where to find, is not used."""
         own = b"a secret that the forger has chosen"
@@ -138,6 +134,53 @@ class AlgorithmConfusion(TokenIncidentCase):
         text = f"{encoded({'alg': 'ES256'})}.{encoded(self.claims)}"
         for signature in (bytes(64), encode_dss_signature(0, 0), encode_dss_signature(1, 1), b""):
             self.assert_refused(f"{text}.{encoded(signature)}", proxy=proxy)
+
+
+class PublicKeyTakenForASecret(TokenIncidentCase):
+    """CVE-2022-29217, CVE-2024-33663: everybody could sign with the text of a public key."""
+
+    def test_public_key_is_no_secret(self) -> None:
+        """A proxy that is given a public key does not take it for an HMAC secret, if it starts at all."""
+        key = ec.generate_private_key(ec.SECP256R1()).public_key()
+        for form in (
+            key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        ):
+            try:
+                proxy = self.start_proxy(secret_key=form)
+            except ConfigError:
+                continue
+            for name in ("HS256", "ES256"):
+                self.assert_refused(signed({"alg": name}, self.claims, form), proxy=proxy)
+
+    def test_no_spelling_of_a_key_is_a_secret(self) -> None:
+        """Nor is it one in any other spelling, as a setting, in a file, or as a secret of a JWK Set."""
+        for name, form in undamaged_spellings():
+            if not name.startswith(("RSA", "P-256")):
+                continue  # tests.tokens.test_spellings has them all
+            path = self.write(form)
+            jwks = self.write(json.dumps({"keys": [{"kty": "oct", "k": encoded(form)}]}).encode())
+            with self.subTest(name):
+                choices: tuple[dict[str, Any], ...] = (
+                    {"secret_key": form},
+                    {"secret_key": [SECRET, form]},
+                    {"secret_key": "", "secret_key_files": [path]},
+                    {"jwks": jwks},
+                )
+                for options in choices:
+                    with self.assertRaisesRegex(ConfigError, "must not serve as a secret"):
+                        self.start_proxy(**options)
+
+    def test_empty_keys(self) -> None:
+        """No key of a set is empty, or as good as that: everybody could sign with it."""
+        good = {"kty": "oct", "k": encoded(SECRET.encode())}
+        for secret in (b"", bytes(1), bytes(64), b" ", b"x"):
+            keys = [good, {"kty": "oct", "k": encoded(secret)}]
+            with self.subTest(secret=secret), self.assertRaises(ConfigError):
+                self.start_proxy(jwks=self.write(json.dumps({"keys": keys}).encode()))
+            if secret != b"x":
+                with self.subTest(secret=secret), self.assertRaisesRegex(ConfigError, "empty"):
+                    self.start_proxy(secret_key=secret)
 
 
 class CriticalHeader(TokenIncidentCase):

@@ -90,6 +90,21 @@ class VerificationKeyTest(unittest.TestCase):
         with self.assertNoLogs("wsproxy.keys"):
             load("x" * 32)
 
+    def test_short_for_its_algorithm(self) -> None:
+        """How long a secret must be follows from its hash (RFC 7518 section 3.2)."""
+        for algorithms, size in (
+            (("HS256",), 32),
+            (("HS384",), 48),
+            (("HS512",), 64),
+            (("HS256", "HS512"), 64),
+        ):
+            with self.subTest(algorithms=algorithms):
+                with self.assertLogs("wsproxy.keys", logging.WARNING) as logs:
+                    load("x" * (size - 1), algorithms)
+                self.assertIn(f"at least {size} random", logs.output[0])
+                with self.assertNoLogs("wsproxy.keys"):
+                    load("x" * size, algorithms)
+
     def test_secret_that_is_not_text(self) -> None:
         """A variable of the environment that is not UTF-8 is a fault, not a crash that shows it."""
         self.assertIn("UTF-8", self.fault("thirty-two bytes and one bad \udcff byte", ("HS256",)))
@@ -315,7 +330,10 @@ class JWKTest(unittest.TestCase):
             {"kty": "oct"},
             {"kty": "oct", "k": ""},
             {"kty": "oct", "k": 5},
+            {"kty": "oct", "k": b64(bytes(64))},  # to HMAC zeros are the empty key
             {"kty": "oct", "k": b64(b" " * 64)},
+            {"kty": "oct", "k": b64(b"x" * 31)},
+            {"kty": "oct", "alg": "HS512", "k": b64(b"x" * 63)},
             {"kty": "oct", "k": self.secret["k"] + "=="},
             {"kty": "oct", "k": b64(b"-----BEGIN PUBLIC KEY-----\n" * 3)},
             short | {"key_ops": ["verify"]},

@@ -672,9 +672,11 @@ class MakeTokenTest(TokensCase):
         ec_private, _ = PublicKeyTest.pems(ec.generate_private_key(ec.SECP256R1()))
         for secret, algorithm, word in (
             ("", "HS256", "empty"),
+            (" \0", "HS256", "empty"),
             ("\udcff", "HS256", "UTF-8"),
             (public, "HS256", "PEM"),
             (private, "HS512", "PEM"),
+            (base64.b64encode(public.encode()), "HS256", "PEM in base64"),
             (public, "RS256", "no private key"),
             (SECRET, "RS256", "no private key"),
             (private, "ES256", "not for ES256"),

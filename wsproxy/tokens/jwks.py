@@ -60,11 +60,13 @@ def parse_jwks(
 ) -> tuple[VerificationKey, ...]:
     """Return the keys of a set that tokens can be verified with.
 
-    Keys for other purposes are passed over; for those that must not be used there is one warning.
+    Keys for other purposes are passed over; for those that must not be used there is one warning. A secret
+    is the operator's own: if it must not be used, the whole set is refused.
 
     :param algorithms: as for :func:`.load_keys`.
     :param symmetric: whether secrets are taken.
-    :raises ValueError: if it is no key set, or has too many keys; the text quotes nothing.
+    :raises ValueError: if it is no key set, has too many keys, or a secret that must not be used; the text
+        quotes no key.
     """
     found = parse_json(raw, _MAX_BRACKETS)
     members = found.get("keys") if isinstance(found, dict) else None
@@ -77,6 +79,8 @@ def parse_jwks(
         try:
             key = key_of_jwk(jwk, algorithms, symmetric=symmetric)
         except ValueError as exc:
+            if symmetric and jwk.get("kty") == "oct":
+                raise
             faults.append(str(exc))
         else:
             keys += [key] if key else []

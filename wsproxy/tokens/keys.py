@@ -14,15 +14,15 @@ from typing import Any, Protocol
 from ..exceptions import ConfigError
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
-from .algorithms import ALGORITHMS, PublicKey, algorithms_of, verifies
+from .algorithms import ALGORITHMS, PublicKey, algorithms_of, shortest_secret, verifies
 from .public_keys import (
     PRIVATE_MEMBERS,
-    kind_of_der,
     public_key_of_jwk,
     public_key_of_pem,
     rsa_bits,
     secret_of_jwk,
 )
+from .spellings import is_blank, mistaken_for_secret
 
 __all__ = [
     "KeySource",
@@ -39,10 +39,8 @@ __all__ = [
 logger = get_logger("wsproxy.keys")
 
 _KINDS = ("RSA", "EC", "OKP", "oct")  # RFC 7518 section 6.1, RFC 8037 section 2
-_SHORT_SECRET = 32  # RFC 7518 section 3.2: as long as the hash output, 256 bits for HS256
 _SHORT_RSA = 2048  # RFC 7518 section 3.3
 _PEM_BEGIN = b"-----BEGIN"
-_SSH_KEY = re.compile(rb"ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp")
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
@@ -116,12 +114,13 @@ def check_secret(raw: bytes, source: str) -> None:
     :param source: where they come from, for messages.
     :raises ConfigError: if not.
     """
-    if not raw.strip():
+    if is_blank(raw):
         raise ConfigError([f"{source} is empty; give the secret that the tokens are signed with"])
-    if _PEM_BEGIN in raw:
-        raise ConfigError([f"{source} holds PEM; use random bytes as a secret"])
-    if _SSH_KEY.match(raw) or kind_of_der(raw):
-        raise ConfigError([f"{source} holds a key of SSH or TLS; use random bytes as a secret"])
+    mistaken = mistaken_for_secret(raw)
+    if mistaken:
+        raise ConfigError(
+            [f"{source} holds {mistaken.what}, which must not serve as a secret; {mistaken.remedy}"]
+        )
 
 
 def key_of_jwk(
@@ -155,8 +154,8 @@ def key_of_jwk(
     if not chosen:
         return None
     if isinstance(key, bytes):
-        check_secret(key, source)
-    _check_size(key, source)
+        _check_jwk_secret(key, chosen, source)
+    _check_size(key, chosen, source)
     return VerificationKey(key, chosen, kid)
 
 
@@ -165,6 +164,14 @@ def _jwk_material(jwk: Mapping[str, Any], source: str) -> bytes | PublicKey | No
         return secret_of_jwk(jwk) if jwk["kty"] == "oct" else public_key_of_jwk(jwk)
     except ValueError:  # its text may quote the key: not chained
         raise ValueError(f"{source} is malformed") from None
+
+
+def _check_jwk_secret(key: bytes, chosen: tuple[str, ...], source: str) -> None:
+    """Check a secret, and that it is long enough: the original had no JWK Sets, so none is in use."""
+    check_secret(key, source)
+    least = min(map(shortest_secret, chosen))
+    if len(key) < least:
+        raise ConfigError([f"{source} has {len(key)} bytes; it must have {least}, at random"])
 
 
 def _key(key: bytes | PublicKey, algorithms: Sequence[str] | None, source: str) -> VerificationKey:
@@ -177,7 +184,7 @@ def _key(key: bytes | PublicKey, algorithms: Sequence[str] | None, source: str) 
         raise ConfigError(
             [f"{source} holds {kind}, which is for {', '.join(possible)}; algorithms names none of them"]
         )
-    _check_size(key, source)
+    _check_size(key, chosen, source)
     return VerificationKey(key, chosen)
 
 
@@ -196,13 +203,13 @@ def _pem(block: bytes, source: str) -> PublicKey:
         raise ConfigError([f"{source} holds {exc}"]) from None
 
 
-def _check_size(key: bytes | PublicKey, source: str) -> None:
+def _check_size(key: bytes | PublicKey, chosen: tuple[str, ...], source: str) -> None:
     """Check that a key is long enough; a secret that is not may be in use, and is only warned of."""
     bits = rsa_bits(key)
     if bits is not None and bits < _SHORT_RSA:
         raise ConfigError([f"{source} holds an RSA key of {bits} bits; it must have {_SHORT_RSA}"])
-    if isinstance(key, bytes) and len(key) < _SHORT_SECRET:
-        logger.warning("%s has %d bytes; use at least %d random bytes", source, len(key), _SHORT_SECRET)
+    if isinstance(key, bytes) and len(key) < (least := max(map(shortest_secret, chosen))):
+        logger.warning("%s has %d bytes; use at least %d random bytes", source, len(key), least)
 
 
 class Keyring:
