@@ -92,6 +92,31 @@ class FilesTest(LiveKeysCase):
         for bad in (token("y" * 33), SigningKey("RS256").token(), SigningKey("EdDSA", "a").token()):
             self.assertRaises(BadToken, verifier.verify, bad)
 
+    def test_both_names_of_ed25519(self) -> None:
+        """Tokens and key sets say EdDSA (RFC 8037) or Ed25519 (RFC 9864); alg means what it says."""
+        old, new = SigningKey("EdDSA", "old"), SigningKey("Ed25519", "new")
+        files: dict[str, dict[str, Any]] = {
+            "PEM": {"secret_key_files": (self.write("old", old.pem), self.write("new", new.pem))},
+            "alg": {"jwks": self.write("jwks", json.dumps({"keys": [old.jwk, new.jwk]}))},
+        }
+        for name, options in files.items():
+            verifier = TokenVerifier(self.keys(**options))
+            with self.subTest(name):
+                verifier.verify(old.token())
+                verifier.verify(new.token())
+                for key in (old, new):
+                    key.algorithm = (
+                        "EdDSA" if key is new else "Ed25519"
+                    )  # the same signature, by its other name
+                    if name == "PEM":
+                        verifier.verify(key.token())
+                    else:
+                        self.assertRaises(BadToken, verifier.verify, key.token())
+                    key.algorithm = "Ed25519" if key is new else "EdDSA"
+        restricted = TokenVerifier(self.keys(algorithms=("Ed25519",), **files["PEM"]))
+        restricted.verify(new.token())
+        self.assertRaises(BadToken, restricted.verify, old.token())
+
     def test_change(self) -> None:
         """A changed file counts from the next token on; a token that was known is known no more."""
         path = self.write("key", SECRET)

@@ -117,7 +117,7 @@ class VerificationKeyTest(unittest.TestCase):
             (self.ec, ("ES256",)),
             (ec.generate_private_key(ec.SECP384R1()), ("ES384",)),
             (ec.generate_private_key(ec.SECP521R1()), ("ES512",)),
-            (ed25519.Ed25519PrivateKey.generate(), ("EdDSA",)),
+            (ed25519.Ed25519PrivateKey.generate(), ("EdDSA", "Ed25519")),
         ):
             pem = public_pem(private.public_key())
             for secret in (pem, pem.decode()):
@@ -255,7 +255,10 @@ class JWKTest(unittest.TestCase):
             (self.rsa, None, ("PS256", "ES256"), ("PS256",)),
             (self.ec, None, None, ("ES256",)),
             (self.ec, "ES256", ("ES256",), ("ES256",)),
-            (self.ed, None, None, ("EdDSA",)),
+            (self.ed, None, None, ("EdDSA", "Ed25519")),
+            (self.ed, "EdDSA", None, ("EdDSA",)),
+            (self.ed, "Ed25519", None, ("Ed25519",)),
+            (self.ed, None, ("Ed25519", "ES256"), ("Ed25519",)),
             (self.secret, None, None, ("HS256",)),
             (self.secret, "HS512", None, ("HS512",)),
             (self.secret, None, ("HS384", "HS512"), ("HS384", "HS512")),

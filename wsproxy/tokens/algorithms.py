@@ -1,4 +1,4 @@
-"""The JWS algorithms: signatures of RFC 7518 section 3 and RFC 8037, made and verified. No I/O.
+"""The JWS algorithms: signatures of RFC 7518 section 3, RFC 8037 and RFC 9864, made and verified. No I/O.
 
 The kind of the key decides which algorithms there are, so that no key serves two families of them.
 """
@@ -52,7 +52,7 @@ _ECDSA = {
     "secp384r1": ("ES384", 48, ECDSA(SHA384())),
     "secp521r1": ("ES512", 66, ECDSA(SHA512())),
 }
-_EDDSA = ("EdDSA",)  # RFC 8037 section 3.1
+_EDDSA = ("EdDSA", "Ed25519")  # RFC 8037 section 3.1, and its fully-specified name (RFC 9864 section 2.2)
 
 PUBLIC_KEY_ALGORITHMS = frozenset({*_RSA, *(name for name, _, _ in _ECDSA.values()), *_EDDSA})
 """The names of those that public keys are for."""
