@@ -107,5 +107,6 @@ def _check_grant(grant: Grant, token: str) -> None:
     lab: dict[str, Any] = claims["lab_instance"]
     assert (grant.user, grant.namespace) == (claims["id"], lab["namespace_name"])
     assert _LABEL.fullmatch(grant.namespace)
-    assert type(lab["allowed_vmi_names"]) is list and list(grant.vmis) == lab["allowed_vmi_names"]
+    names = lab["allowed_vmi_names"] if "allowed_vmi_names" in lab else [lab["vmi_name"]]
+    assert type(names) is list and list(grant.vmis) == names
     assert all(type(name) is str for name in grant.vmis)

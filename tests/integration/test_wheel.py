@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import unittest
 import venv
@@ -13,10 +12,11 @@ import zipfile
 from pathlib import Path
 from typing import ClassVar
 
+from tests.support.wheel import build_wheel
+
 _ROOT = Path(__file__).parents[2]
 _DOWNSTREAM = _ROOT / "tests" / "downstream"
 _SECONDS = 600
-_SOURCES = ("wsproxy", "compat", "setup.py", "setup.cfg", "README.md", "LICENSE")
 _PACKAGES = ("lab_orchestrator_ws_proxy_lib", "wsproxy")
 _PROGRAM = "lab_orchestrator_ws_proxy"
 
@@ -54,19 +54,6 @@ for package in (wsproxy, lab_orchestrator_ws_proxy_lib):
 """
 
 
-def build_wheel(directory: Path) -> Path:
-    """Build the wheel from a copy of the sources, for a build leaves files beside them."""
-    source = directory / "source"
-    source.mkdir()
-    for name in _SOURCES:
-        copy = shutil.copytree if (_ROOT / name).is_dir() else shutil.copy2
-        copy(_ROOT / name, source / name)
-    command = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory), str(source)]
-    subprocess.run([sys.executable, *command], check=True, timeout=_SECONDS)
-    [wheel] = directory.glob("*.whl")
-    return wheel
-
-
 def call(python: Path, directory: Path, *arguments: str, check: bool = True) -> str:
     """Run an environment's Python outside of the project, and return all that it prints."""
     done = subprocess.run(
@@ -89,7 +76,7 @@ class WheelTest(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         cls.addClassCleanup(directory.cleanup)
         cls.directory = Path(directory.name)
-        cls.wheel = build_wheel(cls.directory)
+        cls.wheel = build_wheel(cls.directory / "build")
         venv.create(cls.directory / "venv", with_pip=True)
         cls.python = cls.directory / "venv" / "bin" / "python"
         cls.call("-m", "pip", "install", "--quiet", f"{cls.wheel}[flask]", "mypy", "pytest")
@@ -178,7 +165,7 @@ class EmptyEnvironmentTest(unittest.TestCase):
         cls.directory = Path(directory.name)
         venv.create(cls.directory / "venv", with_pip=True)
         cls.python = cls.directory / "venv" / "bin" / "python"
-        cls.call("-m", "pip", "install", "--quiet", str(build_wheel(cls.directory)))
+        cls.call("-m", "pip", "install", "--quiet", str(build_wheel(cls.directory / "build")))
 
     @classmethod
     def call(cls, *arguments: str) -> str:

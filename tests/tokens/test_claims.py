@@ -185,6 +185,31 @@ class MappingTest(ClaimsCase):
         with self.assertRaisesRegex(ConfigError, "claim_user"):
             ClaimRules.load(user=[], namespace="/a", vmis="/b")
 
+    def test_one_name(self) -> None:
+        """lab-orchestrator-lib-auth 0.0.0 and 0.0.1 name one VM; if there is a list, it alone counts."""
+        lab = {"lab_id": 1, "namespace_name": "lab-1"}
+        for more, expected in (
+            ({"vmi_name": "ubuntu"}, ("ubuntu",)),
+            ({"vmi_name": "ubuntu", "allowed_vmi_names": ["web-1"]}, ("web-1",)),
+            ({"vmi_name": "ubuntu", "allowed_vmi_names": []}, ()),
+        ):
+            with self.subTest(more=more):
+                self.assertEqual(self.grant(claims(lab_instance=lab | more)).vmis, expected)
+        others: tuple[dict[str, Any], ...] = (
+            {},
+            {"vmi_name": None},
+            {"vmi_name": 5},
+            {"vmi_name": ["ubuntu"]},
+            {"vmi_name": "ubuntu", "allowed_vmi_names": None},
+            {"vmi_name": "ubuntu", "allowed_vmi_names": "ubuntu"},
+        )
+        for more in others:
+            with self.subTest(more=more):
+                self.refuse(claims(lab_instance=lab | more))
+        rules = ClaimRules.load(user=["/id"], namespace="/lab_instance/namespace_name", vmis="/vmis")
+        with self.assertRaises(BadToken):
+            rules.grant(claims(lab_instance=lab | {"vmi_name": "ubuntu"}), "the-hash")
+
     def test_takeover(self) -> None:
         """Consoles may be taken over with a token unless a claim says false; it may say nothing else."""
         rules = ClaimRules.load(

@@ -122,11 +122,11 @@ class Pointer:
         """Whether this is a pointer to something below the whole."""
         return re.fullmatch(r"(/([^~/]|~[01])*)+", text) is not None
 
-    def find(self, claims: object) -> Any:
-        """Return what stands there, None if there is nothing; an array is not gone through."""
+    def find(self, claims: object, missing: object = None) -> Any:
+        """Return what stands there, ``missing`` if there is nothing; an array is not gone through."""
         for name in self._names:
             if not isinstance(claims, dict) or name not in claims:
-                return None
+                return missing
             claims = claims[name]
         return claims
 
@@ -137,6 +137,8 @@ class Pointer:
 _USER = (Pointer("/id"), Pointer("/sub"))
 _NAMESPACE = Pointer("/lab_instance/namespace_name")
 _VMIS = Pointer("/lab_instance/allowed_vmi_names")
+_VMI = Pointer("/lab_instance/vmi_name")  # lab-orchestrator-lib-auth 0.0.0 and 0.0.1, which had no list
+_MISSING = object()
 _TAKEOVER = Pointer("/may_take_over")
 
 
@@ -150,6 +152,7 @@ class ClaimRules:
         ``iat``, and none where it ends.
     :ivar eternal: whether a token without ``exp`` is taken.
     :ivar user: where the user is; the first that is there counts.
+    :ivar vmi: where a token that has no such list has the one name; None for nowhere.
     :ivar takeover: where it says, by false, that consoles may not be taken over with it.
     :ivar patterns: whether ``*`` in the name of a VMI stands for any characters.
     :ivar namespaces: the only namespaces that are served; None for all.
@@ -162,6 +165,7 @@ class ClaimRules:
     user: tuple[Pointer, ...] = _USER
     namespace: Pointer = _NAMESPACE
     vmis: Pointer = _VMIS
+    vmi: Pointer | None = _VMI
     takeover: Pointer = _TAKEOVER
     patterns: bool = False
     namespaces: tuple[str, ...] | None = None
@@ -192,6 +196,7 @@ class ClaimRules:
             user=tuple(map(Pointer, user)),
             namespace=Pointer(namespace),
             vmis=Pointer(vmis),
+            vmi=_VMI if vmis == str(_VMIS) else None,
             takeover=Pointer(takeover),
             **rest,
         )
@@ -219,16 +224,14 @@ class ClaimRules:
             raise BadToken(f"the token's claim {self.namespace} must be a Kubernetes namespace")
         if self.namespaces is not None and namespace not in self.namespaces:
             raise Forbidden("the token's namespace is not served here")
-        vmis = self.vmis.find(claims)
-        if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):
-            raise BadToken(f"the token's claim {self.vmis} must be a list of strings")
+        vmis = self._vmis(claims)
         takeover = self.takeover.find(claims)
         if not isinstance(takeover, bool | None):
             raise BadToken(f"the token's claim {self.takeover} must be true or false")
         return Grant(
             user=self._user(claims),
             namespace=namespace,
-            vmis=tuple(vmis),
+            vmis=vmis,
             expires_at=expires_at,
             token_id=jti if _SHORT_WORD.fullmatch(jti) else token_id,
             patterns=self.patterns,
@@ -261,6 +264,14 @@ class ClaimRules:
         if expires_at <= now:
             raise TokenExpired("the token has expired")
         return expires_at
+
+    def _vmis(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+        vmis = self.vmis.find(claims, _MISSING)
+        if vmis is _MISSING and self.vmi:
+            vmis = [self.vmi.find(claims)]
+        if not isinstance(vmis, list) or not all(isinstance(name, str) for name in vmis):
+            raise BadToken(f"the token's claim {self.vmis} must be a list of strings")
+        return tuple(vmis)
 
     def _user(self, claims: Mapping[str, Any]) -> str | int:
         for pointer in self.user:
