@@ -112,7 +112,7 @@ def _check_url(url: WebURL, text: str, secure: str) -> None:
     parts = urlsplit(text)
     tls = parts.scheme == secure
     assert (url.host, url.port, url.tls) == (parts.hostname, parts.port or (443 if tls else 80), tls)
-    assert 0 < url.port <= 65535 and parts.username is None and parts.password is None
+    assert 0 < url.port <= 65535 and parts.port != 0 and parts.username is None and parts.password is None
     assert re.fullmatch(r"/[!-~]*", url.target) and "#" not in url.target
     assert re.fullmatch(r"[!-~]+", url.authority) and not set("/?#@\\") & set(url.authority), "a strange Host"
     if ":" in url.host:

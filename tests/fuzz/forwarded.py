@@ -45,13 +45,17 @@ def check(data: bytes) -> None:
         _check_spoofed(client, lines, peer, tls, trusted)
 
 
+def _asked(head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies) -> Client:
+    return client_of(head, peer, tls, trusted)
+
+
 def _found(head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies) -> Client | None:
     try:
-        client = client_of(head, peer, tls, trusted)
+        client = _asked(head, peer, tls, trusted)
     except BadRequest as refused:  # anything else is a finding
         assert_own_text(refused)
         return None
-    assert client == client_of(head, peer, tls, trusted), "the second answer is another one"
+    assert client == _asked(head, peer, tls, trusted), "the second answer is another one"
     return client
 
 
@@ -77,7 +81,7 @@ def _check_stranger(
     assert client is not None, "a header was looked at that nobody is trusted to send"
     others = [field for field in head.headers if not field[0].decode().startswith(_OTHERS)]
     bare = RequestHead(head.method, head.target, head.http_version, others)
-    assert client == client_of(bare, peer, tls, trusted), "a stranger's headers are believed"
+    assert client == _asked(bare, peer, tls, trusted), "a stranger's headers are believed"
     assert client.address == host_of(peer)
     assert client.asked == f"{'https' if tls else 'http'}://{head.values('host')[0]}"
 
