@@ -37,7 +37,10 @@ def check(data: bytes) -> None:
 
 
 def _is_said_safely(exc: Exception, text: str, parse: Callable[[str], object]) -> None:
-    """A fault stays in its line, and quotes neither a password nor a query, for which a strange word is put in."""
+    """A fault stays in its line, and quotes neither a password nor a query.
+
+    A strange word is put in their place, since the text itself may be elsewhere in a fault, too.
+    """
     assert not re.search(r"[\x00-\x1f\x7f]", str(exc)), "a fault that is no line"
     for secret in (_PASSWORD, _KEY):
         if found := secret.search(text):
