@@ -516,7 +516,8 @@ class Program(ProxyTestCase):
             self.api.add_vmi(vmi, self.namespace)
 
     def start(self, **settings: str) -> ProxyProcess:
-        program = ProxyProcess(self.api, TMPDIR=self.directory, **settings)
+        # Nobody answers pings while commands run, which takes long on a busy machine.
+        program = ProxyProcess(self.api, TMPDIR=self.directory, WSPROXY_PING_INTERVAL="600", **settings)
         self.addCleanup(program.close)
         found = re.search(rb"the operator's listener is at (\S+)", program.output)
         assert found
