@@ -71,7 +71,10 @@ def _keys(
     try:
         keys = parse_jwks(raw, algorithms, symmetric=symmetric)
     except ValueError as wrong:  # anything else is a finding
-        assert_own_text(wrong)
+        if symmetric and str(wrong).startswith("the key "):  # of a secret, which is named by its kid
+            _check_lines([str(wrong)], json.loads(raw)["keys"])
+        else:
+            assert_own_text(wrong)
         return None
     finally:
         for logger in loggers:
