@@ -119,7 +119,7 @@ class Refused(WSProxyError):
     credential. What only the operator may read goes into ``log_detail``. Both are one line of 1000
     characters at most: others in what is given become spaces, or are cut off.
 
-    :param message: the text; "" for what :attr:`default_message` says.
+    :param message: the text; "" for what ``default_message`` says.
     :ivar status: HTTP status (RFC 9110).
     :ivar close_code: WebSocket close code, or None where only HTTP can say it.
     :ivar slug: the reason in one word; it starts the close reason and is what logs count by.

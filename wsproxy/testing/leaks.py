@@ -34,7 +34,7 @@ class LeakCheck:
     What an older proxy keeps for its next client is no leak, and is not waited for: one proxy may serve all
     tests of a class.
 
-    :param allowed: what the program under test keeps on purpose: patterns (:mod:`fnmatch`) of threads' names,
+    :param allowed: what the program under test keeps on purpose: patterns (``fnmatch``) of threads' names,
         and of what is told of sockets. ``"ThreadPoolExecutor-*"`` is a pool's threads; ``"asyncio*"`` is
         the default executor of asyncio, and the sockets of an event loop that is not closed.
     """

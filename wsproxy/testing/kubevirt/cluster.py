@@ -122,7 +122,7 @@ class Cluster:
     ) -> FakeVMI:
         """Add a VMI, or replace the one of that name; its sessions go on then.
 
-        :param namespace: :attr:`namespace` if None.
+        :param namespace: ``namespace`` of the stand-in if None.
         :param backend: what serves its sessions; :class:`Echo` if None.
         :param console_backend: what serves its serial console, if that is something else.
         :param screen: returns its screen as the bytes of a PNG file, for each screenshot; it may block.
@@ -162,7 +162,7 @@ class Cluster:
     def remove_vmi(self, name: str, namespace: str | None = None) -> None:
         """Remove a VMI and drop its sessions; later requests for it get 404.
 
-        :param namespace: :attr:`namespace` if None.
+        :param namespace: ``namespace`` of the stand-in if None.
         :raises KeyError: if there is none of that name.
         """
         with self._changed:
