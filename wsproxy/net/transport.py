@@ -210,7 +210,8 @@ class Transport:
     def break_off(self) -> None:
         """Send nothing more, whoever is about to; what the kernel still has is dropped at the close.
 
-        What the peer sends can still be received. Any thread, any number of times; never blocks.
+        What the peer sends can still be received. For TCP, as upstreams are: a Unix socket wakes no sender.
+        Any thread, any number of times; never blocks.
         """
         self._broken_off = True
         wake(self._sock, socket.SHUT_WR)
