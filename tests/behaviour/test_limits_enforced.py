@@ -272,13 +272,14 @@ class GivenBack(LimitsTestCase):
             with (
                 self.subTest(place=place),
                 mock.patch(place, side_effect=ArithmeticError),
-                self.assertLogs("wsproxy", "ERROR"),
+                self.assertLogs("wsproxy", "ERROR") as logs,
             ):
                 client = RawClient(self.proxy.address)
                 client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
                 client.wait_for_end()
                 client.close()
                 self.wait_until_free()
+                self.assertTrue(wait_until(lambda logs=logs: bool(logs.records)))  # type: ignore[misc]
         self.assert_free()
 
     def test_nobody_gets_more(self) -> None:

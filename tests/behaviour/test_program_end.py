@@ -63,7 +63,6 @@ class EndTestCase(DropInTestCase):
         client.wait_for_end(_TIMEOUT)
 
 
-@unittest.skipIf(starts_no_threads(), "this Python starts no threads when the main one is done")
 class LastLine(EndTestCase):
     """``run_in_thread`` is the last line, as in scripts for 1.0.0."""
 
@@ -169,6 +168,23 @@ class LastLine(EndTestCase):
         say()
         """
         self.assert_echoes(self.kept_up(script).address).close()
+
+
+if starts_no_threads():
+    del LastLine  # its clients come when the main thread is done
+
+    class LastLineWithoutThreads(EndTestCase):
+        """The same on a Python that starts no thread when the main one is done."""
+
+        def test_says_so(self) -> None:
+            """It stays up, says that it serves no new client, and Ctrl-C ends it with status 130."""
+            program = self.start(_LAST_LINE)
+            self.assertTrue(
+                wait_until(lambda: b"serves no new client" in program.output, _TIMEOUT), program.output
+            )
+            self.assertIsNone(program.process.poll())
+            program.process.send_signal(signal.SIGINT)
+            self.assertNotIn(b"Traceback", self.assert_ends(program, _INTERRUPTED))
 
 
 class EndsAtOnce(EndTestCase):
