@@ -99,7 +99,11 @@ class HandshakeTest(APITestCase):
     def test_drip(self) -> None:
         """An answer may come byte by byte, and stops when the API does."""
         client = self._misbehave(drip=0.05)
-        self.assertEqual([b"H", b"T", b"T"], [client.sock.recv(100) for _ in range(3)])
+        pieces = [client.sock.recv(100)]
+        while sum(map(len, pieces)) < len("HTTP/1.1"):
+            pieces.append(client.sock.recv(100))
+        self.assertTrue(b"".join(pieces).startswith(b"HTTP/1.1"))
+        self.assertGreater(len(pieces), 1)  # as many as there are bytes, if the machine is not busy
         self.api.stop()
         self.assertLess(len(client.read_rest()), 10)
 
