@@ -136,7 +136,7 @@ def _crowd(visit: Visit) -> None:
 
     Our page comes from the same proxy: it opens the console before that, and once more after it.
     """
-    most = 4
+    most = 16  # a browser opens several connections to load our page
     proxy = visit.start_proxy(max_pending_per_address=most)
     if visit.client is CONSOLE_PAGE:
         visit.connect(proxy)
