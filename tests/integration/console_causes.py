@@ -19,6 +19,7 @@ from wsproxy.testing.rfb.raw_client import RawClient
 __all__ = ["ENDS", "REFUSALS", "Cause"]
 
 _PART_OF_A_FRAME = b"\x82\x7e\x04\x00"
+_WHILE = 10.0  # seconds in which a browser shows a console, even on a busy machine
 _NEW_LINK = "Open the console again from where you got its link."
 
 
@@ -62,11 +63,6 @@ class Cause:
         if self.before:
             return f"securityfailure: {self.message}\ndisconnect: not clean"
         return "disconnect: clean"
-
-
-def _open(**options: Any) -> Callable[[Visit], None]:
-    """Open the console at a proxy with these arguments."""
-    return lambda visit: visit.open(visit.start_proxy(**options))
 
 
 def _open_with(token: Callable[[Visit], str], vmi: str = VMI) -> Callable[[Visit], None]:
@@ -178,6 +174,10 @@ def _connected(end: Callable[[Visit, WebsocketProxy], object], **options: Any) -
         end(visit, proxy)
 
     return provoke
+
+
+def _wait(visit: Visit, proxy: WebsocketProxy) -> None:
+    """Have the proxy end the console."""
 
 
 def _break_off(visit: Visit, proxy: WebsocketProxy) -> None:
@@ -457,16 +457,16 @@ ENDS = (
         "nobody has typed or moved the mouse for too long (`WSPROXY_IDLE_TIMEOUT`)",
         "4408 `idle`",
         ("The console was closed because nobody used it", "Connect again to go on where you were."),
-        _open(idle_timeout=1.0),
-        "the client sent no data for 1 s",
+        _connected(_wait, idle_timeout=_WHILE),
+        f"the client sent no data for {_WHILE:g} s",
     ),
     _end(
         "max-age",
         "the session has lasted as long as allowed (`WSPROXY_MAX_AGE`)",
         "4412 `max-age`",
         ("The console was open for as long as is allowed", "Connect again to go on where you were."),
-        _open(max_age=1.0),
-        "a session lasts 1 s at most",
+        _connected(_wait, max_age=_WHILE),
+        f"a session lasts {_WHILE:g} s at most",
     ),
     _end(
         "kicked",

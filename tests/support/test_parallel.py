@@ -101,7 +101,8 @@ class Parallel(unittest.TestCase):
         process = subprocess.Popen(
             command,
             cwd=self.base,
-            env=os.environ | {"PYTHONPATH": str(_ROOT)},
+            # Bytecode goes by seconds and size: a file that is written again within a second would not be seen.
+            env=os.environ | {"PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
