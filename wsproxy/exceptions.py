@@ -141,6 +141,11 @@ class Refused(WSProxyError):
         self.log_detail = None if log_detail is None else _one_line(log_detail)
 
     @property
+    def close_reason(self) -> str:
+        """What a WebSocket client is told."""
+        return f"{self.slug}: {self.message}"
+
+    @property
     def message(self) -> str:
         """What the client is told, one sentence."""
         return str(self)
@@ -310,9 +315,13 @@ class Draining(Busy):
 
 
 class UpstreamRefused(Refused):
-    """The Kubernetes API did not open the console, for a reason that is not the client's."""
+    """The Kubernetes API did not open the console, for a reason that is not the client's.
+
+    :ivar maybe_in_use: whether that may be because somebody else has the console.
+    """
 
     status, close_code, slug = 502, 4502, "upstream-refused"
+    maybe_in_use = False
 
 
 class UpstreamTimeout(Refused):

@@ -152,8 +152,26 @@ class Console:
         return self._response((grant, vmi, subresource))
 
     def sessions(self) -> list[SessionHandle]:
-        """Return the sessions that are open in this process. Any thread; does not block."""
+        """Return the sessions of this process; see :meth:`.ConsoleApp.sessions`."""
         return [session for console_app in self._console_apps for session in console_app.sessions()]
+
+    def end_sessions(
+        self,
+        *,
+        user: str | int | None = None,
+        namespace: str | None = None,
+        vmi: str | None = None,
+        token_id: str | None = None,
+        code: int = 4499,
+        reason: str = "kicked",
+    ) -> int:
+        """End sessions of this process, for a logout, say; see :meth:`.ConsoleApp.end_sessions`."""
+        return sum(
+            console_app.end_sessions(
+                user=user, namespace=namespace, vmi=vmi, token_id=token_id, code=code, reason=reason
+            )
+            for console_app in list(self._console_apps)
+        )
 
     def metrics_registry(self) -> CollectorRegistry:
         """Return the metrics of this process, see :meth:`.ConsoleApp.metrics_registry`."""

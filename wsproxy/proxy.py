@@ -369,15 +369,48 @@ class WebsocketProxy:
         return server.numbers() if server else Snapshot()
 
     def sessions(self) -> list[SessionHandle]:
-        """Return a handle of each session that is open at this moment, the oldest first.
+        """Return a handle of each session at this moment, the oldest first.
 
-        Any thread, hooks included; does not block. Empty if the proxy does not run.
+        Among them are those that are being opened, from when their tokens were verified: their ``is_open`` is
+        false. Any thread, hooks included; does not block. Empty if the proxy does not run.
 
         :raises RuntimeError: if it was inherited over a fork.
         """
         server = self._server
         self._refuse_after_fork()
         return server.sessions() if server else []
+
+    def end_sessions(
+        self,
+        *,
+        user: str | int | None = None,
+        namespace: str | None = None,
+        vmi: str | None = None,
+        token_id: str | None = None,
+        code: int = 4499,
+        reason: str = "kicked",
+    ) -> int:
+        """End the sessions that all of this is true of, and return how many that were.
+
+        That is for a logout, say. Those that are being opened are ended, too, whatever they wait for: their
+        clients are refused with code and reason, and no console is opened for them. Whoever comes later is
+        let in if the token is still valid.
+        Any thread, hooks included; does not block.
+
+        :param user: as the token, or the grant, says it; ``namespace``, ``vmi`` and ``token_id`` alike. At
+            least one of them is needed.
+        :param code: as for :meth:`.SessionHandle.close`, as is ``reason``.
+        :raises TypeError: if nothing says which; then nothing has been done.
+        :raises ValueError: if code or reason may not be sent; then nothing has been done either.
+        :raises RuntimeError: if the proxy was inherited over a fork.
+        """
+        server = self._server
+        self._refuse_after_fork()
+        if server is None:
+            return 0
+        return server.end_sessions(
+            user=user, namespace=namespace, vmi=vmi, token_id=token_id, code=code, reason=reason
+        )
 
     def console_url(
         self, token: str, vmi: str, *, subresource: str | None = None, base: str | None = None

@@ -119,5 +119,71 @@ class Handles(unittest.TestCase):
         self.assertEqual((len(self.live), len(listed)), (2, 3))
 
 
+class BeingOpened(unittest.TestCase):
+    """Sessions that are not open yet."""
+
+    def setUp(self) -> None:
+        self.live = LiveSessions()
+        self.relays: list[FakeRelay] = []
+        self.looked: list[tuple[str, str]] = []
+
+    def begin(self, user: str = "eve", vmi: str = "vm", *, has_left: bool = False) -> SessionHandle:
+        relay = FakeRelay()
+        self.relays.append(relay)
+        grant = Grant(user, "lab-1", ("vm", "other"), 1e12, f"id-{user}")
+        handle = SessionHandle(
+            relay, id="0", grant=grant, vmi=vmi, subresource="vnc", client="", is_open=False
+        )
+
+        def look() -> bool:
+            self.looked.append((user, vmi))
+            return has_left
+
+        self.live.begin(handle, look)
+        return handle
+
+    def test_opened(self) -> None:
+        """One handle stands for the session before and after; from then on it says what the relay does."""
+        handle, relay = self.begin(), FakeRelay()
+        self.assertEqual(repr(handle), "<SessionHandle 0 being opened: user 'eve', lab-1/vm vnc>")
+        narrowed = Grant("eve", "lab-1", ("vm",), 1e11, "id-eve")
+        began = handle.opened
+        handle.note_opened(relay, narrowed)
+        self.live.add(handle)
+        self.assertEqual(self.live.all(), [handle])
+        self.assertTrue(handle.is_open)
+        self.assertEqual(handle.grant, narrowed)
+        self.assertGreaterEqual(handle.opened, began)
+        handle.close()
+        self.assertEqual((self.relays[0].ends, relay.ends), ([], [(4499, "kicked")]))
+        self.live.remove(handle, GONE)
+        self.live.remove(handle, GONE)
+        self.assertEqual((self.live.all(), handle.ending), ([], GONE))
+
+    def test_departures(self) -> None:
+        """Clients of the same user, and of the same console, are looked at, all of them and nobody else."""
+        self.begin("eve", "vm", has_left=True)
+        self.begin("bob", "vm", has_left=True)
+        self.begin("eve", "other")
+        self.begin("bob", "other")
+        self.assertTrue(self.live.note_departures("eve", ("lab-1", "vm", "vnc")))
+        self.assertEqual(self.looked, [("eve", "vm"), ("bob", "vm"), ("eve", "other")])
+        self.assertFalse(self.live.note_departures("carol", ("lab-1", "vm", "console")))
+
+    def test_end(self) -> None:
+        """Those end that all of it is true of; names are compared with their types."""
+        for user, vmi in (("eve", "vm"), ("eve", "other"), ("5", "vm")):
+            self.begin(user, vmi)
+        self.assertEqual(self.live.end(user=5), 0)
+        self.assertEqual(self.live.end(user="eve", vmi="other", code=4000, reason="bye"), 1)
+        self.assertEqual(self.live.end(token_id="id-5"), 1)
+        self.assertEqual([relay.ends for relay in self.relays], [[], [(4000, "bye")], [(4499, "kicked")]])
+        for wrong in ({"vmi": "vm", "code": 1005}, {"vmi": "vm", "reason": "x" * 124}):
+            with self.assertRaises(ValueError):
+                self.live.end(**cast(Any, wrong))
+        self.assertRaises(TypeError, self.live.end)
+        self.assertEqual(self.relays[0].ends, [])
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -22,6 +22,7 @@ from wsproxy.cli.sessions import _row
 from wsproxy.exceptions import ConfigError
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 60.0
@@ -148,6 +149,24 @@ class Listing(OperatorCase):
         assert handle.grant.token_key
         self.assertNotIn(token, json.dumps(found))
         self.assertNotIn(handle.grant.token_key.digest.hex(), json.dumps(found))
+
+    def test_being_opened(self) -> None:
+        """An opening that is not finished is in the list, says so, and can be kicked."""
+        self.start()
+        self.api.add_vmi("vm", self.namespace, behaviour=Behaviour(hang=True))
+        self.client("vm-2", user="eve")
+        client = RawClient(self.proxy.address)
+        self.addCleanup(client.close)
+        token = self.token("vm", user="bob")
+        client.send_raw(RawClient.request(f"/{token}/vm"))
+        self.api.wait_for_requests(2)
+        found = self.ask("GET", "/sessions")[1]["sessions"]
+        states = [(session["user"], session["state"]) for session in found]
+        self.assertEqual(states, [("eve", "open"), ("bob", "opening")])
+        self.assertEqual(self.kick(user="bob")["sessions"], [found[1]["id"]])
+        client.read_head()
+        self.assertEqual(client.status, 403)
+        self.assert_revoked("vm", token)
 
     def test_eternal(self) -> None:
         """A token that never expires has no time of that."""

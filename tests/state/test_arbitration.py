@@ -8,7 +8,7 @@ import unittest
 from unittest import mock
 
 from wsproxy.access.sessions import SessionHandle
-from wsproxy.exceptions import ConfigError, ConsoleBusy
+from wsproxy.exceptions import ConfigError, ConsoleBusy, TransportClosed
 from wsproxy.protocol.closing import Ending
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.state.arbitration import (
@@ -191,6 +191,41 @@ class Leaving(ArbitrationTestCase):
                 got[0].release()
                 self.assertEqual(len(self.arbitration), 0)
 
+    def test_opening_that_is_given_up(self) -> None:
+        """One that only reached for the console, and is about to give it up, is waited for, too."""
+        condition = _Watched()
+        self.arbitration._changed = condition
+        leaving, session = self.claim(claimant("a"))
+        session.is_ending = True
+        got: list[Claim] = []
+        thread = threading.Thread(target=lambda: got.append(self.claim(claimant("b"))[0]))
+        thread.start()
+        self.assertTrue(condition.waited.wait(10))
+        leaving.release()
+        thread.join(10)
+        self.assertEqual(len(got), 1)
+
+    def test_newcomer_is_given_up(self) -> None:
+        """Whoever waits, and is given up itself, waits no more."""
+        condition = _Watched()
+        self.arbitration._changed = condition
+        _, session = self.get(claimant("a"))
+        session.is_ending = True
+        newcomer, raised = Session("of-b"), threading.Event()
+
+        def wait() -> None:
+            with self.assertRaises(TransportClosed):
+                self.arbitration.claim(CONSOLE, claimant("b"), newcomer, Deadline(20))
+            raised.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        self.assertTrue(condition.waited.wait(10))
+        newcomer.is_ending = True
+        self.arbitration.look_again()
+        self.assertTrue(raised.wait(10))
+        thread.join(10)
+
     def test_not_for_ever(self) -> None:
         """At the deadline it counts as what it is: somebody who has the console."""
         _, session = self.get(claimant("a"))
@@ -296,6 +331,124 @@ class Takeover(ArbitrationTestCase):
         _, second = self.get(claimant("a"))
         self.assert_busy(claimant("a"), "the console was taken over")
         self.assertEqual(second.ended, [])
+
+
+class Asking(ArbitrationTestCase):
+    """KubeVirt is asked first, and says that the console is in use."""
+
+    def test_evict(self) -> None:
+        """Our own holder is ended, once; the console may be free soon until that has gone, and a moment."""
+        first, session = self.get(claimant("a"))
+        claim, _ = self.claim(claimant("b"))
+        self.assertTrue(claim.asks_first)
+        self.assertTrue(claim.evict())
+        self.assertFalse(claim.evict())
+        self.assertEqual(session.ended, [(4410, "taken-over")])
+        self.now += 100
+        self.assertTrue(claim.may_be_free_soon)
+        first.release()
+        self.now += 4.9
+        self.assertTrue(claim.may_be_free_soon)
+        self.now += 0.1
+        self.assertFalse(claim.may_be_free_soon)
+        claim.won()
+        self.assertEqual(session.ended, [(4410, "taken-over")])
+
+    def test_loser_is_held_off(self) -> None:
+        """The one that was ended does not come back by reconnecting."""
+        self.get(claimant("a"))[0].release()
+        first, _ = self.get(claimant("a"))
+        claim, _ = self.claim(claimant("b"))
+        claim.evict()
+        first.release()
+        self.assert_busy(claimant("a"))
+        claim.won()
+        self.assert_busy(claimant("a"), "the console was taken over")
+
+    def test_nobody_of_ours(self) -> None:
+        """If somebody has it by another way, nobody is ended, and it need not be free soon."""
+        claim, _ = self.claim(claimant("a"))
+        self.assertFalse(claim.evict())
+        self.assertFalse(claim.may_be_free_soon)
+
+    def test_given_up_meanwhile(self) -> None:
+        """A claim that was given up ends nobody any more."""
+        _, session = self.get(claimant("a"))
+        claim, _ = self.claim(claimant("b"))
+        claim.release()
+        self.assertFalse(claim.evict())
+        self.assertFalse(claim.may_be_free_soon)
+        self.assertEqual(session.ended, [])
+
+    def test_what_is_remembered(self) -> None:
+        """Sessions that ended are remembered for a moment, and not any longer."""
+        for number in range(100):
+            console = Console("lab-1", str(number), "vnc")
+            claim, _ = self.claim(claimant("a"), console)
+            claim.won()
+            claim.release()
+            self.now += 1
+        self.assertLessEqual(len(self.arbitration._ended), 6)
+        self.assertEqual(len(self.arbitration), 0)
+
+
+class Marks(ArbitrationTestCase):
+    """What is left of openings that were given up."""
+
+    def test_holder(self) -> None:
+        """Who has the console is told of the opening that was given up, until the mark goes."""
+        _, session = self.get(claimant("a"))
+        claim, _ = self.claim(claimant("b"))
+        mark = claim.mark()
+        assert mark
+        claim.release()
+        self.assertEqual(session.expected, ["taken-over"])
+        mark.remove()
+        mark.remove()
+        self.assertEqual((session.expected, session.ended), (["taken-over", None], []))
+
+    def test_keeps_nobody_out(self) -> None:
+        """Anybody may have the console, and is told the same."""
+        for policy in ("takeover", "refuse"):
+            for user in "ab":
+                with self.subTest(policy=policy, user=user):
+                    self.arbitration = Arbitration(ConsolePolicies([policy]), False, lambda: self.now)
+                    claim, _ = self.claim(claimant("a"))
+                    mark = claim.mark()
+                    assert mark
+                    claim.release()
+                    self.assertEqual(len(self.arbitration), 1)
+                    holder, session = self.get(claimant(user))
+                    self.assertEqual(session.expected, ["taken-over"])
+                    self.assertEqual(session.ended, [])
+                    mark.remove()
+                    self.assertEqual(session.expected, ["taken-over", None])
+                    holder.release()
+                    self.assertEqual(len(self.arbitration), 0)
+
+    def test_may_be_free_soon(self) -> None:
+        """A busy of KubeVirt may be that of an opening that was given up."""
+        claim, _ = self.claim(claimant("a"))
+        mark = claim.mark()
+        assert mark
+        claim.release()
+        again, _ = self.claim(claimant("a"))
+        self.assertTrue(again.may_be_free_soon)
+        mark.remove()
+        self.assertFalse(again.may_be_free_soon)
+
+    def test_bounded(self) -> None:
+        """Of many the oldest go."""
+        for _ in range(100):
+            claim, _ = self.claim(claimant("a"))
+            claim.mark()
+            claim.release()
+        self.assertEqual(len(self.arbitration._contests[CONSOLE].marks), 16)
+
+    def test_passthrough(self) -> None:
+        """Where KubeVirt decides alone, there are none."""
+        self.arbitration = Arbitration(ConsolePolicies(()), False)
+        self.assertIsNone(self.claim(claimant("a"))[0].mark())
 
 
 class ShownUser(ArbitrationTestCase):

@@ -24,6 +24,7 @@ from wsproxy.net.tls_context import server_context
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
+from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.wsgi.app import ConsoleApp
 
@@ -712,3 +713,33 @@ class ClientLeavesTest(WSGITestCase):
             client.send_raw(RawClient.request(f"/{self.token('left')}/left"))
             client.reset()
         self.assert_echoes(self.open(host))
+
+    def test_threads_of_clients_that_left(self) -> None:
+        """A page that is loaded anew, again and again, while the API hangs, uses up no thread."""
+        vmi = self.api.add_vmi("slow", self.namespace, behaviour=Behaviour(hang=True))
+        self.kind = "gunicorn"
+        with gunicorn_worker(threads=3):
+            app = self.make_app(reserve=2, console=("refuse",), dial_timeout=60, max_sessions_per_user=1)
+            host = self.serve(app)
+            for number in range(1, 6):
+                with RawClient(host.address) as client:
+                    client.send_raw(RawClient.request(f"/{self.token('slow')}/slow"))
+                    self.api.wait_for_requests(number)
+                    self.assertEqual([session.is_open for session in app.sessions()], [False])
+                self.assertTrue(wait_until(lambda: not app.sessions()))
+                self.assertTrue(wait_until(lambda: app._process is not None and not app._process._held))
+            vmi.behaviour = None
+            self.assert_echoes(self.open(host, f"/{self.token('slow')}/slow"))
+
+    def test_logout(self) -> None:
+        """A logout ends what is being opened, too, and says how many that were."""
+        self.api.add_vmi("slow", self.namespace, behaviour=Behaviour(hang=True))
+        app = self.make_app()
+        self.assertEqual(app.end_sessions(user=7), 0)
+        host = self.serve(app)
+        with RawClient(host.address) as client:
+            client.send_raw(RawClient.request(f"/{self.token('slow', user=7)}/slow"))
+            self.api.wait_for_requests(1)
+            self.assertEqual(app.end_sessions(user=7), 1)
+            client.read_head()
+            self.assertEqual(client.status, 403)

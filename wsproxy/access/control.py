@@ -5,7 +5,7 @@ Nothing here reaches the upstream; nobody reaches the upstream without it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -31,6 +31,13 @@ __all__ = ["AccessControl", "AccessRules"]
 logger = get_logger("wsproxy.access")
 
 _OWN_PAGE, _ADDRESS_BAR = "same-origin", "none"  # of Sec-Fetch-Site (Fetch Metadata Request Headers)
+
+
+OnVerified = Callable[[Route, Grant], None]
+
+
+def _nobody(route: Route, grant: Grant) -> None:
+    """Nobody wants to be told."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +94,26 @@ class AccessControl:
         self._report = report
         self._wall_clock = wall_clock
 
-    def admit(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
+    def admit(
+        self,
+        head: RequestHead,
+        client: Client,
+        deadline: Deadline,
+        on_verified: OnVerified = _nobody,
+    ) -> tuple[Route, Grant]:
         """Authenticate and authorise an upgrade request.
 
         :param client: who sent it.
         :param deadline: how long the token's key may be waited for.
+        :param on_verified: told what is to be opened and what the token grants, before the embedder's hook is
+            asked; afterwards the token is looked up once more among those that are revoked.
         :returns: what to open, and the grant that allows it.
         :raises Refused: if it is not let in, for whatever reason.
         """
         with self._attempt(head, client):
             route = session_route(head.target, self._routes.prefix, self._routes.enabled)
-            return route, self._admit(head, client, deadline, route, tickets=self._tickets is not None)
+            tickets = self._tickets is not None
+            return route, self._admit(head, client, deadline, route, on_verified, tickets=tickets)
 
     def admit_screenshot(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
         """Authenticate and authorise a request for a picture, as :meth:`admit` does; tickets open none.
@@ -107,10 +123,17 @@ class AccessControl:
         with self._attempt(head, client):
             if (route := screenshot_route(head.target, self._routes.prefix)) is None:
                 raise NotFound("the path must be /TOKEN/VMI/screenshot.png")
-            return route, self._admit(head, client, deadline, route, tickets=False)
+            return route, self._admit(head, client, deadline, route, _nobody, tickets=False)
 
     def _admit(
-        self, head: RequestHead, client: Client, deadline: Deadline, route: Route, *, tickets: bool
+        self,
+        head: RequestHead,
+        client: Client,
+        deadline: Deadline,
+        route: Route,
+        on_verified: OnVerified,
+        *,
+        tickets: bool,
     ) -> Grant:
         rules, subresource = self._rules, route.subresource or self._routes.default
         try:
@@ -129,7 +152,7 @@ class AccessControl:
             grant = self._tickets.redeem(credential.token, subresource, head.origin)
         else:
             grant = self._verifier.verify(credential.token, deadline)
-        return self._authorized(head, client, credential.kind, route, grant)
+        return self._authorized(head, client, credential.kind, route, grant, on_verified)
 
     def _attempt(self, head: RequestHead, client: Client) -> AbstractContextManager[object]:
         """``with`` it, a client tries to authenticate: see :meth:`.Limits.attempt`."""
@@ -153,11 +176,19 @@ class AccessControl:
         if self._tickets is not None and route.token is not None and looks_like_ticket(route.token):
             self._tickets.discard(route.token)
 
-    def admit_granted(self, head: RequestHead, client: Client, route: Route, grant: Grant) -> Grant:
+    def admit_granted(
+        self,
+        head: RequestHead,
+        client: Client,
+        route: Route,
+        grant: Grant,
+        on_verified: OnVerified = _nobody,
+    ) -> Grant:
         """Authorise an upgrade request whose sender the embedding program has authenticated by itself.
 
         :param route: what to open.
         :param grant: what that client may open, as the embedding program says.
+        :param on_verified: as for :meth:`admit`.
         :returns: the grant, or what the ``authorize`` hook leaves of it.
         :raises Refused: if it is not let in, for whatever reason.
         """
@@ -168,12 +199,22 @@ class AccessControl:
         served = self._rules.namespaces
         if served is not None and grant.namespace not in served:
             raise Forbidden("this namespace is not served here")
-        return self._authorized(head, client, GRANT, route, grant)
+        return self._authorized(head, client, GRANT, route, grant, on_verified)
 
-    def _authorized(self, head: RequestHead, client: Client, kind: str, route: Route, grant: Grant) -> Grant:
+    def _authorized(
+        self,
+        head: RequestHead,
+        client: Client,
+        kind: str,
+        route: Route,
+        grant: Grant,
+        on_verified: OnVerified,
+    ) -> Grant:
         """Check that the grant allows the route, now, and ask the embedder."""
         self._check_revoked(grant)
         grant.authorize(route.vmi, route.namespace)
+        on_verified(route, grant)
+        self._check_revoked(grant)  # whoever revokes it from now on has been told of the session
         if self._authorize is not None:
             subresource = route.subresource or self._routes.default
             request = _described(head, client, kind, grant, route.vmi, subresource)

@@ -89,6 +89,7 @@ def _described(session: SessionHandle) -> dict[str, Any]:
         "subresource": session.subresource,
         "client": session.client,
         "token_id": session.grant.token_id,
+        "state": "open" if session.is_open else "opening",
         "since": rfc3339(session.opened),
         "expires": None if expires == math.inf else rfc3339(expires),
         "last_activity": rfc3339(session.last_activity),

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
@@ -72,17 +73,20 @@ class Connector:
         self._lock = threading.Lock()
         self._silent: dict[Address, float] = {}  # until when
 
-    def connect(self, deadline: Deadline, on_socket: OnSocket) -> Connected:
+    def connect(
+        self, deadline: Deadline, on_socket: OnSocket, given_up: Future[None] | None = None
+    ) -> Connected:
         """Connect to the address that answers first; one that did not lately is tried after the others.
 
         Blocks until the deadline, which covers name, TCP and TLS.
 
         :param on_socket: told of every socket before it blocks, so that another thread can shut it down.
+        :param given_up: see :meth:`.Resolver.resolve`.
         :raises TimeoutError: if the deadline passes.
         :raises OSError: if the files for TLS cannot be read.
         :raises TransportClosed: if no address answers; the text says why.
         """
-        addresses = self._ordered(self._resolver.resolve(self._host, self._port, deadline))
+        addresses = self._ordered(self._resolver.resolve(self._host, self._port, deadline, given_up))
         connected = connect(addresses, deadline, on_socket, self._host, self._tls)
         self.note_answer(connected.address)
         self.note_silent(*connected.slower)

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
@@ -56,16 +56,25 @@ class Resolver:
         self._stopped = False
         self._questions: queue.SimpleQueue[tuple[_Key, _Answer] | None] = queue.SimpleQueue()
 
-    def resolve(self, host: str, port: int, deadline: Deadline) -> Sequence[Address]:
+    def resolve(
+        self, host: str, port: int, deadline: Deadline, given_up: Future[None] | None = None
+    ) -> Sequence[Address]:
         """Return the addresses of ``host``; a literal address needs no thread. Blocks until the deadline.
 
+        :param given_up: done when nobody wants the answer any more.
         :raises TimeoutError: if no answer came by the deadline.
-        :raises TransportClosed: if the name cannot be resolved, or the resolver is stopped.
+        :raises TransportClosed: if the name cannot be resolved, or is given up, or the resolver is stopped.
         """
         try:
             if literal := _literal(host, port):
                 return [literal]
-            return self._answer(host, port).result(deadline.remaining())
+            answer = self._answer(host, port)
+            if given_up and not answer.done():
+                either: tuple[Future[Any], ...] = (answer, given_up)
+                wait(either, deadline.remaining(), FIRST_COMPLETED)
+                if given_up.done():
+                    raise TransportClosed("nobody waits for the address any more")
+            return answer.result(deadline.remaining())
         except (FutureTimeout, TimeoutError):  # one and the same since Python 3.11
             raise TimeoutError(f"no answer for the name {host} in time") from None
         except OSError as exc:

@@ -23,6 +23,7 @@ __all__ = [
     "Address",
     "Steps",
     "closed_on_error",
+    "has_hung_up",
     "readable_by",
     "reset_on_close",
     "take",
@@ -36,6 +37,7 @@ Address = tuple[socket.AddressFamily, Any]
 """An address family and the socket address that belongs to it."""
 
 READABLE, WRITABLE = select.POLLIN, select.POLLOUT
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
 _NO_LINGER = struct.pack("ii", 1, 0)  # struct linger
 
 T = TypeVar("T")
@@ -82,6 +84,28 @@ def _is_readable(sock: socket.socket) -> bool:
     poller = select.poll()
     poller.register(sock, READABLE)
     return bool(poller.poll(0))
+
+
+def has_hung_up(sock: socket.socket, *, both_ways: bool = False) -> bool:
+    """Whether the peer has ended its direction, or the connection is broken, or closed. Never blocks.
+
+    Where the system cannot tell without reading, it is not seen behind bytes that wait to be received.
+
+    :param both_ways: whether a peer that may still receive does not count.
+    """
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        return True
+    poller = select.poll()
+    poller.register(descriptor, 0 if both_ways else _HUNG_UP)  # what is broken is always told
+    if (told := bool(poller.poll(0))) or both_ways or _HUNG_UP:
+        return told
+    try:
+        return not socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 class AcceptTurns:

@@ -17,12 +17,21 @@ from typing import NamedTuple
 from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
-from .sockets import READABLE, WRITABLE, closed_on_error, reset_on_close, wait, wake
+from .sockets import (
+    READABLE,
+    WRITABLE,
+    closed_on_error,
+    has_hung_up,
+    reset_on_close,
+    wait,
+    wake,
+)
 
 __all__ = ["PlainTransport", "Traffic", "Transport"]
 
 # Of struct tcp_info (linux/tcp.h): tcpi_last_data_sent and _recv, and, since Linux 4.1, tcpi_bytes_acked.
 _TCP_INFO = struct.Struct("=44x I 4x I 64x Q")
+_OPEN_STATES = (1, 4, 5)  # of tcpi_state: TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2
 _MS = 0.001
 _LINGER_CHUNK = 65536
 _SMALL_PIECE = 256
@@ -182,6 +191,32 @@ class Transport:
             pass  # closed
         return True
 
+    def has_hung_up(self) -> bool:
+        """Whether the peer has ended its direction, whatever has come before. Any thread, never blocks."""
+        return has_hung_up(self._sock)
+
+    def has_left(self) -> bool:
+        """Whether the peer, which waits for an answer, does so no more. Any thread, never blocks.
+
+        One that has ended its direction counts, as whoever closes its connection does. If bytes wait to be
+        received, it was in no hurry to leave: it may want to hear the answer to all that it had to say.
+        """
+        return has_hung_up(self._sock, both_ways=self._has_bytes_waiting())
+
+    def _has_bytes_waiting(self) -> bool:
+        return bool(self._unread)
+
+    def peer_has_closed(self) -> bool:
+        """After :meth:`abort`: whether the peer has closed, too. False where the kernel does not say.
+
+        Any thread; does not block.
+        """
+        try:
+            state = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        except (AttributeError, OSError):
+            return False
+        return state not in _OPEN_STATES
+
     def traffic(self) -> Traffic | None:
         """Return what the kernel knows of the traffic; None where it does not say."""
         try:
@@ -293,6 +328,12 @@ class PlainTransport(Transport):
             return 0
         except OSError as exc:
             raise TransportClosed(str(exc)) from exc
+
+    def _has_bytes_waiting(self) -> bool:
+        try:
+            return bool(self._unread or self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     def _try_recv(self, size: int) -> bytes | None:
         try:

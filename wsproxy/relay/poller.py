@@ -62,8 +62,9 @@ class Poller:
     available = sys.platform == "linux"
 
     def __init__(self) -> None:
-        # An entry is added before its descriptor is registered, and removed by the poller's thread only.
+        # An entry is added before its descriptor is registered.
         self._watched: dict[int, Watched] = {}
+        self._removing = threading.Lock()  # held while one is removed
         self._thread: threading.Thread | None = None
         # What is being read, another tuple for each time. Assigned by the poller's thread only.
         self._serving: tuple[Watched] | None = None
@@ -78,6 +79,11 @@ class Poller:
         in_forked_child(self, Poller._close)
         self._thread = start_thread("wsproxy-poller", self._run, owner)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started, and not stopped."""
+        return self._thread is not None
+
     def stop(self) -> None:
         """End the thread and wait for it; nothing may be watched any more. Idempotent."""
         if self._thread is None:
@@ -91,18 +97,23 @@ class Poller:
         for resource in (self._waker, self._woken, self._epoll):
             resource.close()
 
-    def watch(self, watched: Watched) -> None:
+    def watch(self, watched: Watched, *, end_only: bool = False) -> None:
         """Watch from now on, until its ``ready`` returns False. Any thread; does not block.
 
+        :param end_only: whether only the end of what the peer sends makes it ready.
         :raises OSError: if the system watches no more descriptors for this user.
         """
         descriptor = watched.fileno()
         self._watched[descriptor] = watched
         try:
-            self._epoll.register(descriptor, select.EPOLLIN)
+            self._epoll.register(descriptor, select.EPOLLRDHUP if end_only else select.EPOLLIN)
         except OSError:
             del self._watched[descriptor]
             raise
+
+    def forget(self, watched: Watched) -> None:
+        """Watch no more, if it is watched; its ``ready`` may be under way. Any thread; does not block."""
+        self._remove(watched.fileno(), watched)
 
     def tick(self, now: float) -> float:
         """Housekeeping: end whatever has held the thread for seconds, so that all the others go on.
@@ -145,6 +156,14 @@ class Poller:
             return False
 
     def _let_go(self, descriptor: int, one: Watched) -> None:
-        self._epoll.unregister(descriptor)
-        del self._watched[descriptor]
-        one.let_go()
+        if self._remove(descriptor, one):
+            one.let_go()
+
+    def _remove(self, descriptor: int, one: Watched) -> bool:
+        """Watch no more; return whether it was watched. The descriptor may have another watcher by now."""
+        with self._removing:
+            if self._watched.get(descriptor) is not one:
+                return False
+            self._epoll.unregister(descriptor)
+            del self._watched[descriptor]
+            return True

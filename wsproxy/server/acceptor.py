@@ -78,8 +78,12 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         return self._gateway.counters.numbers(self.connections)
 
     def sessions(self) -> list[SessionHandle]:
-        """Return the sessions that are open at this moment."""
+        """Return the sessions that are open, or being opened, at this moment."""
         return self._gateway.sessions.all()
+
+    def end_sessions(self, **which: Any) -> int:
+        """See :meth:`.LiveSessions.end`."""
+        return self._gateway.sessions.end(**which)
 
     @property
     def serves_current_thread(self) -> bool:

@@ -15,6 +15,7 @@ from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger, in_session
 from ..tokens.claims import Grant
 from .gateway import Gateway
+from .opening import ClientLeft
 from .refusal import Refuser
 from .session import Session, rfb_expected
 
@@ -127,9 +128,14 @@ class Exchange:
                 upgrade = Upgrade(head)
                 self._set_in_session(True)
                 self._enter()
-                self.session.open(head, upgrade, client, deadline, self._prove, self._granted)
+                self.session.open(
+                    head, upgrade, client, deadline, self._prove, self._granted, self._transport
+                )
             else:
                 answer = self._answer(head, client, deadline)
+        except ClientLeft as left:
+            self._gateway.reports.left(self.session.about, str(left), self._refusal_level())
+            raise
         except (TransportClosed, TimeoutError):
             raise
         except Exception as exc:  # noqa: BLE001 - a refusal, or a bug of ours, reported
@@ -170,7 +176,7 @@ class Exchange:
             # That has its line already; pages ask for the pictures of every machine again and again.
             level = logging.DEBUG
         else:
-            level = logging.INFO if self._proved else self._gateway.admission.refusal_level()
+            level = self._refusal_level()
         self._gateway.reports.refused(self.session.about, refused, level)
         self._gateway.housekeeping.remove(self)  # where stop() has given it less time than that takes
         self._allow(_REFUSAL_SECONDS)
@@ -186,6 +192,10 @@ class Exchange:
             rfb_route=bool(head and upgrade and self._expects_rfb(head)),
             head_only=bool(head and head.method == "HEAD"),
         )
+
+    def _refusal_level(self) -> int:
+        """Strangers do not fill the log."""
+        return logging.INFO if self._proved else self._gateway.admission.refusal_level()
 
     def _expects_rfb(self, head: RequestHead) -> bool:
         config = self._gateway.config

@@ -29,6 +29,7 @@ from ..telemetry.reports import Reports
 from ..tokens.key_store import KeyStore
 from ..tokens.verifier import TokenVerifier
 from ..upstream.dialler import Dialler
+from ..upstream.given_up import GivenUpDials
 from ..upstream.readiness import Readiness
 from ..web.screenshot_cache import Screenshots
 from ..web.screenshots import ScreenshotSource
@@ -65,10 +66,11 @@ class Gateway:
     :ivar tls: TLS towards clients, None if they come without.
     :ivar files: what is served to browsers.
     :ivar pictures: answers requests for pictures of screens.
-    :ivar sessions: the sessions that are open.
+    :ivar sessions: the sessions that are open, or being opened.
     :ivar failures: told of every exception that nobody expected.
     :ivar wall_clock: UNIX time that never goes back.
     :ivar clock_watch: has sessions looked after when that jumps.
+    :ivar given_up: requests to the API that it may carry out though nobody wants that any more.
     :ivar admits: whether new sessions may be opened.
     :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file or a directory of files
@@ -115,6 +117,7 @@ class Gateway:
         self.poller = Poller() if Poller.available else None
         self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
+        self.given_up = GivenUpDials(self.housekeeping, clock)
         self._screenshots = Screenshots(clock)
         self.pictures = ScreenshotSource(
             config.picture_rules, self.access, self.dialler, self._screenshots, self.counters, clock
@@ -161,6 +164,7 @@ class Gateway:
         if self.poller:
             self.poller.stop()
         self.keys.stop()
+        self.given_up.stop()
         self.housekeeping.stop()
         self.audit.close()
 

@@ -6,18 +6,29 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
-from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused, UpstreamTimeout
+from ..access.control import OnVerified
+from ..exceptions import (
+    ConsoleBusy,
+    Draining,
+    LimitExceeded,
+    Refused,
+    TransportClosed,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from ..net.sockets import wake
+from ..net.transport import Transport
 from ..protocol.client import Client, host_of, network_of
 from ..protocol.closing import Leg
 from ..protocol.handshake import Upgrade, answered_subprotocol, offered_upstream
 from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
-from ..state.arbitration import Claim, Console, ConsoleHolder, Requester
+from ..state.arbitration import Claim, Console, ConsoleHolder, Mark, Requester
 from ..state.limits import Slot
 from ..telemetry.reports import admitted
 from ..tokens.claims import Grant
@@ -25,7 +36,14 @@ from ..upstream.dialler import Upstream
 from .gateway import Gateway
 from .refusal import by_websocket
 
-__all__ = ["Opened", "Opening"]
+__all__ = ["ClientLeft", "Opened", "Opening"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds, before a console that is in use is asked for again
+_PATIENCE = 5.0  # seconds for which that is done where the newcomer is to get it in any case
+
+
+class ClientLeft(TransportClosed):
+    """The client has left before its console was open."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,8 @@ class Opened:
 class Opening:
     """What a client needs to get a console, and holds until its session has ended: slots, and the console.
 
-    Used by the session's own thread, but for :meth:`interrupt` and :meth:`abort`, which any may call.
+    Used by the session's own thread, but for :meth:`interrupt`, :meth:`abandon`, :meth:`abort` and
+    :meth:`note_ending`, which any may call.
 
     :param gateway: what all sessions share.
     :param about: what is known of the session, for the log; see :class:`.Reports`.
@@ -60,12 +79,15 @@ class Opening:
         self.opened: Opened | None = None
         self._gateway = gateway
         self._about = about
+        self._given_up: Future[None] = Future()  # done when nothing more is to be waited for
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._dialling: socket.socket | None = None
-        self._interrupted = False
+        self._why: Refused | ClientLeft | None = None  # it is given up
+        self._is_won = False  # the console is open: it cannot be given up any more
         self._claim: Claim | None = None
-        # Touched by the session's own thread only, but for the first two, by who makes the session.
+        self._mark: Mark | None = None  # left when it was given up, for a dial that was under way
+        # Assigned by the session's own thread only, the first two before it starts.
         self._network = network_of((host_of(peer),))
         self._connection_slot = gateway.limits.take_connection(self._network)
         self._session_slot: Slot | None = None
@@ -79,39 +101,51 @@ class Opening:
         before_dial: Deadline,
         on_authorised: Callable[[], None],
         granted: tuple[Route, Grant] | None,
+        on_verified: OnVerified,
+        look: Callable[[], object],
     ) -> None:
         """Authenticate, authorise and dial; see :meth:`.Session.open`, which is for others to call.
 
         :param holder: the session, which has the console from then on.
+        :param on_verified: see :meth:`.AccessControl.admit`.
+        :param look: looks once more whether the client is there, and calls :meth:`abandon` if not.
+        :raises ClientLeft: if it is not.
         """
-        route, grant = self._admitted(head, client, before_dial, granted)
-        config = self._gateway.config
-        subresource = route.subresource or config.routes.default
-        self._about |= admitted(grant, route.vmi, subresource)
-        console = Console(grant.namespace, route.vmi, subresource)
-        self._session_slot = self._gateway.limits.take_session(
-            grant.user, grant.namespace, route.vmi, subresource
-        )
         try:
-            requester = Requester(grant, client.address)
-            claim = self._claim = self._gateway.arbitration.claim(console, requester, holder, before_dial)
+            route, grant = self._admitted(head, client, before_dial, granted, on_verified)
+            self._check()
+            subresource = route.subresource or self._gateway.config.routes.default
+            console = Console(grant.namespace, route.vmi, subresource)
+            self._about |= admitted(grant, route.vmi, subresource)
+            self._take_slot(grant, console)
+            claim = self._claim_console(console, Requester(grant, client.address), holder, before_dial)
             on_authorised()
             self.release_connection()
-            path = config.path_template.path(grant.namespace, route.vmi, route.subresource)
-            if claim.preserves_session and subresource == "vnc":  # which alone can be asked to
-                path += "?preserveSession=true"
-            upstream, seconds = self._dial(path, offered_upstream(upgrade.subprotocols))
+            upstream, seconds = self._dial(claim, route, console, offered_upstream(upgrade.subprotocols))
+            look()
+            self._win(claim, upstream)
         except BaseException:
-            self._session_slot.end()  # before the client is told, and comes again
-            self.release_console()
+            self._give_back()
             raise
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        tells_by_rfb = subresource == "vnc" and by_websocket(config.reject, upgrade)
+        tells_by_rfb = subresource == "vnc" and by_websocket(self._gateway.config.reject, upgrade)
         self.opened = Opened(grant, route.vmi, subresource, upstream, agreed, seconds, tells_by_rfb)
         claim.won()
 
+    @property
+    def client_left(self) -> bool:
+        """Whether it was given up because the client has left."""
+        return isinstance(self._why, ClientLeft)
+
+    # The way to the dial
+
     def _admitted(
-        self, head: RequestHead, client: Client, deadline: Deadline, granted: tuple[Route, Grant] | None
+        self,
+        head: RequestHead,
+        client: Client,
+        deadline: Deadline,
+        granted: tuple[Route, Grant] | None,
+        on_verified: OnVerified,
     ) -> tuple[Route, Grant]:
         """Return what to open and the grant that allows it, if the client may come in."""
         access = self._gateway.access
@@ -120,8 +154,8 @@ class Opening:
         self.check_address(client)
         if granted:
             route, grant = granted
-            return route, access.admit_granted(head, client, route, grant)
-        return access.admit(head, client, deadline)
+            return route, access.admit_granted(head, client, route, grant, on_verified)
+        return access.admit(head, client, deadline, on_verified)
 
     def check_address(self, client: Client) -> None:
         """Refuse a client from whose address, perhaps not the peer's, too many have not authenticated.
@@ -139,20 +173,75 @@ class Opening:
         """Count the client's address no more for it, since it has authenticated. Idempotent."""
         self._connection_slot.release()
 
-    def _dial(self, path: str, offered: Sequence[str]) -> tuple[Upstream, float]:
-        """Open the upstream, and return it with how many seconds that took."""
-        started, deadline = time.monotonic(), Deadline(self._gateway.config.dial_timeout)
+    def _take_slot(self, grant: Grant, console: Console) -> None:
+        """Count the session; one that is in the way may be of a client that has just left."""
+        gateway, names = self._gateway, (console.namespace, console.vmi, console.subresource)
         try:
-            upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch)
+            slot = gateway.limits.take_session(grant.user, *names)
+        except LimitExceeded:
+            if not gateway.sessions.note_departures(grant.user, names):
+                raise
+            slot = gateway.limits.take_session(grant.user, *names)
+        self._session_slot = slot
+        self._check()
+
+    def _claim_console(
+        self, console: Console, who: Requester, holder: ConsoleHolder, deadline: Deadline
+    ) -> Claim:
+        try:
+            claim = self._gateway.arbitration.claim(console, who, holder, deadline)
+        except (ConsoleBusy, TransportClosed):
+            self._check()
+            raise
+        with self._lock:
+            self._claim = claim
+        self._check()
+        return claim
+
+    # The dial
+
+    def _dial(
+        self, claim: Claim, route: Route, console: Console, offered: Sequence[str]
+    ) -> tuple[Upstream, float]:
+        """Open the upstream, and return it with how many seconds that took.
+
+        A console that is in use is asked for again if that may be our own doing, within the dial's deadline.
+        """
+        config = self._gateway.config
+        path = config.path_template.path(console.namespace, console.vmi, route.subresource)
+        preserve = claim.asks_first and console.subresource == "vnc"  # of which alone KubeVirt says it
+        started, deadline, pause = time.monotonic(), Deadline(config.dial_timeout), _FIRST_PAUSE
+        patience = deadline
+        if not claim.preserves_session:
+            patience = Deadline(min(_PATIENCE, config.dial_timeout / 2))
+        while True:
+            try:
+                wanted = f"{path}?preserveSession=true" if preserve else path
+                return self._dial_once(claim, wanted, offered, deadline), time.monotonic() - started
+            except (ConsoleBusy, UpstreamRefused) as refused:
+                if not preserve or not _is_in_use(refused):
+                    raise
+                if (claim.evict() or claim.may_be_free_soon) and self._pauses(pause, patience):
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+                elif claim.preserves_session:
+                    raise
+                else:
+                    preserve = False  # somebody has it by another way, and the newcomer is to get it
+
+    def _dial_once(self, claim: Claim, path: str, offered: Sequence[str], deadline: Deadline) -> Upstream:
+        def leave(transport: Transport) -> None:
+            self._leave(claim, transport)
+
+        try:
+            upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch, self._given_up, leave)
         except Refused as refused:
-            if self._interrupted:
-                raise Draining("the proxy is stopping") from None
+            self._check()
             self._note_refusal(refused)
             raise
         finally:
             self._watch(None)
         self._gateway.readiness.answered()
-        return upstream, time.monotonic() - started
+        return upstream
 
     def _note_refusal(self, refused: Refused) -> None:
         """Note what a refusal by the Kubernetes API says of the API itself."""
@@ -161,19 +250,82 @@ class Opening:
         else:
             self._gateway.readiness.answered()
 
+    def _pauses(self, seconds: float, deadline: Deadline) -> bool:
+        """Wait before the next attempt; return False if there is no time for one."""
+        if deadline.passed or deadline.remaining() <= seconds:
+            return False
+        wait((self._given_up,), seconds)
+        self._check()
+        return True
+
     def _watch(self, sock: socket.socket | None) -> None:
-        """Remember the socket that a dial blocks on, so that :meth:`interrupt` can wake it."""
+        """Remember the socket that a dial blocks on, so that it can be woken."""
         with self._lock:
             self._dialling = sock
-            stopping = sock and self._interrupted
+            stopping = sock and self._why
         if stopping:
-            raise TransportClosed("the proxy is stopping")
+            raise TransportClosed("it is given up")
 
-    def interrupt(self) -> None:
-        """Refuse a client whose console is being opened. Any thread, never blocks, idempotent."""
+    def _leave(self, claim: Claim, transport: Transport) -> None:
+        """Leave a connection on which the API may still open the console, with a mark that says so."""
         with self._lock:
-            self._interrupted = True
-        self.abort()
+            mark, self._mark = self._mark, None
+        mark = mark or claim.mark()
+        if mark:
+            self._gateway.given_up.add(transport, mark.remove)
+        else:
+            transport.close()
+
+    def _win(self, claim: Claim, upstream: Upstream) -> None:
+        """Take the console, unless the opening has been given up: from here on it cannot be."""
+        with self._lock:
+            self._is_won = self._why is None
+        if not self._is_won:
+            self._leave(claim, upstream.transport)
+            self._check()
+
+    # Giving it up
+
+    def interrupt(self, refused: Refused) -> None:
+        """Refuse a client whose console is being opened. Any thread, never blocks, idempotent."""
+        self._give_up(refused)
+
+    def abandon(self) -> None:
+        """The client has left: open nothing for it, and keep nobody out.
+
+        The session's own thread, whatever it is doing, finds out as soon as it can. Any thread, never blocks,
+        idempotent.
+        """
+        if self._give_up(ClientLeft("the client left while its console was being opened")):
+            self._connection_slot.end()
+
+    def _give_up(self, why: Refused | ClientLeft) -> bool:
+        with self._lock:
+            if self._why or self._is_won:
+                return False
+            self._why, dialling, claim = why, self._dialling, self._claim
+            if dialling and claim:
+                self._mark = claim.mark()  # the API may have the request already
+        self._given_up.set_result(None)
+        if dialling:
+            wake(dialling)
+        if self._session_slot:
+            self._session_slot.end()
+        if claim:
+            claim.release()
+        self._gateway.arbitration.look_again()
+        return True
+
+    def _check(self) -> None:
+        """Make sure that the opening has not been given up."""
+        if self._why:
+            raise self._why
+
+    def _give_back(self) -> None:
+        """Let others have what an opening that came to nothing has taken, before its client is told."""
+        if self._session_slot:
+            self._session_slot.end()
+        self.release_console()
 
     def abort(self) -> None:
         """Shut down what is being dialled. Any thread, never blocks, idempotent."""
@@ -192,9 +344,13 @@ class Opening:
 
     def release_console(self) -> None:
         """Let others have the console. Idempotent."""
-        claim, self._claim = self._claim, None
+        with self._lock:
+            claim, self._claim = self._claim, None
+            mark, self._mark = self._mark, None
         if claim:
             claim.release()
+        if mark:
+            mark.remove()
 
     def close(self) -> None:
         """Close the upstream, and release what is held, as nothing costs anything any more. Idempotent.
@@ -207,3 +363,8 @@ class Opening:
         self.release_connection()
         if self._session_slot:
             self._session_slot.release()
+
+
+def _is_in_use(refused: Refused) -> bool:
+    """Whether a refusal of the API says, or may mean, that somebody has the console."""
+    return isinstance(refused, ConsoleBusy) or (isinstance(refused, UpstreamRefused) and refused.maybe_in_use)

@@ -98,14 +98,15 @@ def _refuse_by_close(
     subprotocol = answered_subprotocol(upgrade.subprotocols, PLAIN_KUBEVIRT)
     transport.send(upgrade.accept(subprotocol), deadline)
     connection = upgrade.connection
-    reason = f"{refused.slug}: {refused.message}"
     try:
         if rfb_route:
             version, failure = rfb.refusal(refused.message)
             transport.send(connection.send(BytesMessage(version)), deadline)
             if _version_came(transport, connection, deadline):
                 transport.send(connection.send(BytesMessage(failure)), deadline)
-        transport.send(connection.send(CloseConnection(refused.close_code or 1008, reason)), deadline)
+        transport.send(
+            connection.send(CloseConnection(refused.close_code or 1008, refused.close_reason)), deadline
+        )
         on_told()
         for _ in _messages(transport, connection, deadline):
             pass

@@ -6,10 +6,12 @@ import math
 import random
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NewType
 
 from ..access.sessions import SessionHandle
 from ..config import Config
+from ..exceptions import Draining, Forbidden, Refused, TransportClosed
 from ..net.tls import forget_errors
 from ..net.transport import Transport
 from ..protocol.client import Client
@@ -26,6 +28,7 @@ from ..state.arbitration import TAKEN_OVER
 from ..tokens.claims import Grant
 from .gateway import Gateway
 from .opening import Opened, Opening
+from .presence import Presence
 
 __all__ = ["Session", "SessionId", "new_session_id", "rfb_expected"]
 
@@ -34,6 +37,7 @@ logger = get_logger("wsproxy.session")
 SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
+_CLIENT_GONE = Ending("client", None, "client-gone")  # before the session was open
 
 
 def rfb_expected(head: RequestHead, config: Config) -> bool:
@@ -44,6 +48,49 @@ def rfb_expected(head: RequestHead, config: Config) -> bool:
 def new_session_id() -> SessionId:
     """Return a name for one more connection."""
     return SessionId(f"{random.getrandbits(32):08x}")
+
+
+class EndedWhileOpening(Forbidden):
+    """The operator or the embedding program ended a session before it was open.
+
+    :param code: close code, as for an open one.
+    :param reason: the close reason.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        slug, _, words = reason.partition(":")
+        super().__init__(words.strip() or "the session was ended before it was open")
+        self.close_code, self.slug = code, slug
+        self._reason = reason
+
+    @property
+    def close_reason(self) -> str:
+        return self._reason
+
+
+class _BeingOpened:
+    """What the handle of a session needs until it is open."""
+
+    bytes_up = bytes_down = data_up = 0
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def ending(self) -> Ending | None:
+        return self._session.ending
+
+    def end(self, code: int, reason: str) -> None:
+        self._session.end(code, reason)
+
+
+def _ending_of(exc: BaseException) -> Ending:
+    """Return what is said of a session that was not opened because of an exception."""
+    if isinstance(exc, Refused):
+        return Ending("proxy", exc.close_code, exc.slug)
+    if isinstance(exc, TransportClosed):
+        return _CLIENT_GONE
+    return Ending("proxy", None, "failed")
 
 
 class Session:
@@ -63,6 +110,7 @@ class Session:
         self._opening = Opening(gateway, self.about, peer)
         # Guards the attributes below.
         self._lock = threading.Lock()
+        self._transport: Transport | None = None  # to the client
         self._relay: Relay | None = None
         self._end: tuple[int, str] | None = None
         self._takeover: tuple[int, str] | None = None
@@ -95,20 +143,76 @@ class Session:
         before_dial: Deadline,
         on_authorised: Callable[[], None],
         granted: tuple[Route, Grant] | None = None,
+        transport: Transport | None = None,
     ) -> None:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
         Blocks for at most the dial timeout after ``before_dial``, and while the embedder's hook, if there is
         one, decides. The only path that can reach the upstream.
 
+        When the client leaves meanwhile, nothing is opened for it, and nothing is kept from others.
+
         :param client: who sent the request.
         :param before_dial: bounds all that comes before the dial.
         :param on_authorised: called before the dial; what it raises ends the opening.
         :param granted: what to open and for whom, if the embedding program has authenticated the client;
             then no token is looked at.
+        :param transport: to the client, which nobody reads meanwhile; None if it is not to be watched.
         :raises Refused: if the client is not let in, for whatever reason.
+        :raises ClientLeft: if it has left.
         """
-        self._opening.open(self, head, upgrade, client, before_dial, on_authorised, granted)
+
+        def on_verified(route: Route, grant: Grant) -> None:
+            self._list(route, grant, client)
+
+        with ExitStack() as watched:
+            look: Callable[[], object] = bool
+            if transport:
+                self._transport = transport
+                look = watched.enter_context(self._presence(transport)).look
+            try:
+                self._opening.open(
+                    self, head, upgrade, client, before_dial, on_authorised, granted, on_verified, look
+                )
+            except BaseException as exc:
+                self._unlist(_ending_of(exc))
+                raise
+
+    def _presence(self, transport: Transport) -> Presence:
+        gateway = self._gateway
+        return Presence(transport, gateway.poller, gateway.housekeeping, self._opening.abandon)
+
+    def _list(self, route: Route, grant: Grant, client: Client) -> None:
+        """Have others find the session from now on."""
+        self._handle = SessionHandle(
+            _BeingOpened(self),
+            id=self.id,
+            grant=grant,
+            vmi=route.vmi,
+            subresource=route.subresource or self._gateway.config.routes.default,
+            client=client.address,
+            is_open=False,
+        )
+        self._gateway.sessions.begin(self._handle, self._note_departure)
+
+    def _unlist(self, ending: Ending) -> None:
+        """Let nobody find it any more. Idempotent."""
+        handle, self._handle = self._handle, None
+        if handle:
+            self._gateway.sessions.remove(handle, ending)
+
+    def _note_departure(self) -> bool:
+        """Look whether the client has left, and keep nobody out then. Any thread, never blocks."""
+        if left := self._has_client_left():
+            self._opening.abandon()
+            self._opening.note_ending()
+        return left
+
+    def _has_client_left(self) -> bool:
+        transport = self._transport
+        if transport is None:
+            return False
+        return transport.has_hung_up() if self._relay else transport.has_left()
 
     def relay(self, client: Transport, close_client: Callable[[], None]) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
@@ -116,24 +220,17 @@ class Session:
         :param client: the client's transport, after the 101.
         :param close_client: closes it, once nothing uses it any more.
         """
-        opened, gateway = self._opening.opened, self._gateway
-        assert opened is not None, "open() comes first"
+        opened, gateway, handle = self._opening.opened, self._gateway, self._handle
+        assert opened is not None and handle is not None, "open() comes first"
         grant, housekeeping = opened.grant, gateway.housekeeping
         relay = self._make_relay(client, opened)
-        handle = self._handle = SessionHandle(
-            relay,
-            id=self.id,
-            grant=grant,
-            vmi=opened.vmi,
-            subresource=opened.subresource,
-            client=self.about["client"],
-        )
         started = gateway.clock()
         with self._lock:
             self._relay, end = relay, self._end
             relay.expect_takeover(self._takeover)
         if end:
             relay.end(*end)
+        handle.note_opened(relay, grant)
         gateway.reports.opened(self.about, relay, opened.dial_seconds)
         gateway.sessions.add(handle)
         if gateway.denylist.denies(grant.token_key):  # since it was looked at; who revokes one now, finds us
@@ -163,7 +260,7 @@ class Session:
             if relay.frame_too_big:
                 gateway.limits.hit("frame")
             ending = relay.ending or Ending("proxy", None, "failed")
-            gateway.sessions.remove(handle, ending)
+            self._unlist(ending)
             seconds = gateway.clock() - started
             gateway.reports.ended(self.about, relay, ending, seconds, relay.close_not_sent)
             gateway.hooks.closed(handle, ending, gateway.failures.report)
@@ -201,6 +298,7 @@ class Session:
         with self._lock:
             self._relay = None  # which holds us
         self._opening.close()
+        self._unlist(Ending("proxy", None, "failed"))  # where the client was not let in after all
 
     def end(self, code: int, reason: str) -> None:
         """End the session with a Close of ours; one that is still opening is refused. Any thread."""
@@ -209,14 +307,25 @@ class Session:
             relay = self._relay
         if relay:
             relay.end(code, reason)
+        elif (code, reason) == _RESTARTING:
+            self._opening.interrupt(Draining("the proxy is stopping"))
         else:
-            self._opening.interrupt()
+            self._opening.interrupt(EndedWhileOpening(code, reason))
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the session ends; None while nothing ends it."""
+        relay, end = self._relay, self._end
+        if relay:
+            return relay.ending
+        if end:
+            return Ending("proxy", *end)
+        return _CLIENT_GONE if self._opening.client_left else None
 
     @property
     def is_ending(self) -> bool:
         """See :class:`.ConsoleHolder`."""
-        relay = self._relay
-        return self._end is not None or (relay is not None and relay.ending is not None)
+        return self.ending is not None or self._has_client_left()
 
     def expect_takeover(self, reason: str | None) -> None:
         """See :class:`.ConsoleHolder`."""
@@ -261,7 +370,7 @@ class Session:
         console, has as many sessions as may be. What it still costs is counted up to its very end, and so
         many of one user, or with one console, may be ending, as may be open.
         """
-        if self.is_ending:
+        if self.ending:
             self._opening.note_ending()
         self._gateway.housekeeping.wake(self, delay)
 

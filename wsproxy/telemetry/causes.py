@@ -45,7 +45,12 @@ def _slugs(kind: type[exceptions.Refused]) -> Iterator[str]:
 
 
 REFUSALS = frozenset(
-    {*_slugs(exceptions.Refused), *(f"limit-{name}" for name in ALL_LIMITS - _NEVER_SAID), OTHER}
+    {
+        *_slugs(exceptions.Refused),
+        *(f"limit-{name}" for name in ALL_LIMITS - _NEVER_SAID),
+        _BY_PROXY[4499],  # while it was being opened
+        OTHER,
+    }
 )
 """Every cause of a refusal."""
 

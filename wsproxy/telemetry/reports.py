@@ -117,6 +117,15 @@ class Reports:
         if level >= logging.INFO:
             self._audit.write("refused", fields)
 
+    def left(self, about: Mapping[str, Any], text: str, level: int) -> None:
+        """A client left before it was let in or refused.
+
+        :param level: of the log line.
+        """
+        _connection.log(
+            level, "connection %s: %s: %s", about["session"], text, _who(about), extra={"fields": about}
+        )
+
     def kicked(self, by: Mapping[str, str], sessions: Sequence[str], tokens: Sequence[str]) -> None:
         """The operator ended sessions.
 

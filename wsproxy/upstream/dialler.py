@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ from .handshake import HandshakeStream, Unauthorized, chosen_subprotocol, shake_
 from .location import UpstreamURL
 
 __all__ = ["Dialler", "Upstream", "UpstreamRules", "read_token"]
+
+OnUnanswered = Callable[[Transport], None]
 
 _Result = TypeVar("_Result")
 
@@ -77,7 +80,13 @@ class Dialler:
         self._connector = Connector(rules.url.host, rules.url.port, resolver, self._tls)
 
     def dial(
-        self, path: str, subprotocols: Sequence[str], deadline: Deadline, on_socket: OnSocket
+        self,
+        path: str,
+        subprotocols: Sequence[str],
+        deadline: Deadline,
+        on_socket: OnSocket,
+        given_up: Future[None] | None = None,
+        on_unanswered: OnUnanswered | None = None,
     ) -> Upstream:
         """Open ``path`` and return its stream once the API answered 101.
 
@@ -87,15 +96,18 @@ class Dialler:
         :param path: API path, built from checked names.
         :param subprotocols: what to offer.
         :param on_socket: told of every socket before it blocks, so that another thread can shut it down.
+        :param given_up: done when nobody wants the stream any more, which ends what blocks on no socket.
+        :param on_unanswered: given the connection, to be closed there, if the API has the request but has not
+            answered it: it may still do what was asked. Without it such a connection is closed at once.
         :raises UpstreamTimeout: if the deadline passes.
         :raises Refused: the API's refusal in our terms, :class:`UpstreamRefused` for all that is not
             the client's business.
         """
-        return _translated(
-            lambda: self._try_twice(
-                lambda credentials: self._open(path, subprotocols, credentials, deadline, on_socket)
-            )
-        )
+
+        def attempt(credentials: str | None) -> Upstream:
+            return self._open(path, subprotocols, credentials, deadline, on_socket, given_up, on_unanswered)
+
+        return _translated(lambda: self._try_twice(attempt))
 
     def get(
         self, path: str, max_size: int, deadline: Deadline, on_socket: OnSocket = lambda sock: None
@@ -167,13 +179,19 @@ class Dialler:
         return self._token.get() if self._token else None
 
     @contextmanager
-    def _connection(self, deadline: Deadline, on_socket: OnSocket) -> Iterator[Transport]:
-        """Connect. If what is done with the connection fails it is closed."""
-        transport, address, _ = self._connector.connect(deadline, on_socket)
+    def _connection(
+        self,
+        deadline: Deadline,
+        on_socket: OnSocket,
+        given_up: Future[None] | None = None,
+        let_go: Callable[[Transport], None] = Transport.close,
+    ) -> Iterator[Transport]:
+        """Connect. If what is done with the connection fails it is let go of."""
+        transport, address, _ = self._connector.connect(deadline, on_socket, given_up)
         try:
             yield transport
         except BaseException as exc:
-            transport.close()
+            let_go(transport)
             if isinstance(exc, TimeoutError):  # it may be the address; the next dial begins with another one
                 self._connector.note_silent(address)
             raise
@@ -185,8 +203,16 @@ class Dialler:
         credentials: str | None,
         deadline: Deadline,
         on_socket: OnSocket,
+        given_up: Future[None] | None,
+        on_unanswered: OnUnanswered | None,
     ) -> Upstream:
-        with self._connection(deadline, on_socket) as transport:
+        def let_go(transport: Transport) -> None:
+            if on_unanswered and stream.is_unanswered:
+                on_unanswered(transport)
+            else:
+                transport.close()
+
+        with self._connection(deadline, on_socket, given_up, let_go) as transport:
             stream = HandshakeStream(transport, deadline, credentials)
             shake_hands(stream, self._url, path, subprotocols)
             chosen = chosen_subprotocol(stream, subprotocols)

@@ -18,6 +18,8 @@ _MEANT = {
     400: re.compile(r"VMI is not running|No graphics devices are present\."),
     404: re.compile(r'virtualmachineinstance\.kubevirt\.io "[a-z0-9.-]+" not found'),
 }
+# What KubeVirt 1.6.3 and 1.7.0 say of a console that is in use, and of others that they cannot open.
+_VAGUE = re.compile(r"(Internal error occurred: )?dialing virt-handler: websocket: bad handshake")
 
 
 def refusal_of(status: int, body: bytes) -> Refused:
@@ -45,6 +47,10 @@ def refusal_of(status: int, body: bytes) -> Refused:
         return UpstreamRefused(f"the Kubernetes API refused: {shown}", log_detail=detail)
     if "active vnc connection" in low:
         return ConsoleBusy("Active VNC connection. Request denied.", log_detail=detail)
+    if _VAGUE.fullmatch(text):
+        refused = UpstreamRefused("the Kubernetes API refused", log_detail=detail)
+        refused.maybe_in_use = True
+        return refused
     if status == 404:
         return UpstreamRefused(f"the Kubernetes API refused: {shown}", log_detail=detail)
     return UpstreamRefused("the Kubernetes API refused", log_detail=detail)

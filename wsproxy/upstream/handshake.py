@@ -116,6 +116,11 @@ class HandshakeStream:
         self.key = b""
         self.status: int | None = None
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether the server may have the request, but has not answered."""
+        return bool(self.key) and self.status is None
+
     # The part of a socket's interface that websocket-client calls
 
     def send(self, data: bytes) -> int:

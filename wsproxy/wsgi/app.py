@@ -134,9 +134,42 @@ class ConsoleApp:
         return self.respond(environ, start_response, wanted=(grant, vmi, subresource))
 
     def sessions(self) -> list[SessionHandle]:
-        """Return the sessions that are open in this process, the oldest first. Any thread; does not block."""
+        """Return the sessions of this process, the oldest first, those that are being opened included.
+
+        Any thread; does not block.
+        """
         process = self._own_process()
         return process.gateway.sessions.all() if process else []
+
+    def end_sessions(
+        self,
+        *,
+        user: str | int | None = None,
+        namespace: str | None = None,
+        vmi: str | None = None,
+        token_id: str | None = None,
+        code: int = 4499,
+        reason: str = "kicked",
+    ) -> int:
+        """End the sessions that all of this is true of in this process, and return how many that were.
+
+        That is for a logout, say. Those that are being opened are ended, too, whatever they wait for: their
+        clients are refused with code and reason, and no console is opened for them. Whoever comes later is
+        let in if the token is still valid.
+        Any thread; does not block.
+
+        :param user: as the token, or the grant, says it; ``namespace``, ``vmi`` and ``token_id`` alike. At
+            least one of them is needed.
+        :param code: as for :meth:`.SessionHandle.close`, as is ``reason``.
+        :raises TypeError: if nothing says which; then nothing has been done.
+        :raises ValueError: if code or reason may not be sent; then nothing has been done either.
+        """
+        process = self._own_process()
+        if process is None:
+            return 0
+        return process.gateway.sessions.end(
+            user=user, namespace=namespace, vmi=vmi, token_id=token_id, code=code, reason=reason
+        )
 
     def numbers(self) -> Snapshot:
         """Return what was counted in this process, at this moment. Any thread; does not block."""

@@ -18,6 +18,7 @@ from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..server.exchange import Exchange
 from ..server.gateway import Gateway
+from ..server.opening import ClientLeft
 from ..server.refusal import Refuser
 from ..tokens.claims import Grant
 from .environ import Environ, is_tls, peer_of
@@ -77,7 +78,11 @@ class WSGIExchange(Exchange):
         self._around = around or _call
 
     def _open(self, deadline: Deadline) -> bool:
-        return self._around(lambda: super(WSGIExchange, self)._open(deadline))
+        try:
+            return self._around(lambda: super(WSGIExchange, self)._open(deadline))
+        except ClientLeft:
+            self.status = 400  # for the server's log
+            raise
 
     def _read_head(self, deadline: Deadline) -> RequestHead:
         return self._head

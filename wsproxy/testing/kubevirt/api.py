@@ -139,8 +139,7 @@ class FakeKubeVirtAPI(Cluster):
             if self._server is None or self._directory is None:
                 return
             self._stopping.set()
-            with self._changed:
-                self._changed.notify_all()  # whatever hangs
+            self._hanging.stop()
             alive = self._server.stop(Deadline(_STOP_TIMEOUT), self._kill_sessions)
             for thread in alive:
                 self._fail(RuntimeError(f"thread {thread.name} did not end"))
@@ -338,10 +337,11 @@ class FakeKubeVirtAPI(Cluster):
         vmi, outcome = self.decide(request, body)
         behaviour = self._behaviour_for(vmi)
         if behaviour.hang and request.tokens("upgrade"):
-            vmi, outcome = self._recovered(request, body)
-            behaviour = self._behaviour_for(vmi)
-            if self._stopping.is_set():
+            self._record(request, None)
+            if not self._hanging.wait(request, lambda: self._hangs(request, body)):
                 return None
+            vmi, outcome = self.decide(request, body)
+            behaviour = self._behaviour_for(vmi)
         if isinstance(outcome, Upgrade) and not behaviour.replaces_upgrade:
             return self._session(transport, wire, request, outcome, behaviour)
         answer = behaviour.answer or (outcome if isinstance(outcome, Answer) else _OK)
@@ -352,15 +352,8 @@ class FakeKubeVirtAPI(Cluster):
     def _behaviour_for(self, vmi: FakeVMI | None) -> Behaviour:
         return (vmi.behaviour if vmi is not None else None) or self.behaviour or _PLAIN
 
-    def _recovered(self, request: RecordedRequest, body: bytes) -> tuple[FakeVMI | None, Answer | Upgrade]:
-        """Wait until a request hangs no more, or :meth:`stop`, and decide once more what it deserves."""
-
-        def hangs() -> bool:
-            return not self._stopping.is_set() and self._behaviour_for(self.decide(request, body)[0]).hang
-
-        self._record(request, None)
-        self._hanging.wait(request, hangs)
-        return self.decide(request, body)
+    def _hangs(self, request: RecordedRequest, body: bytes) -> bool:
+        return self._behaviour_for(self.decide(request, body)[0]).hang
 
     def _record(self, request: RecordedRequest, status: int | None) -> None:
         request.status = status

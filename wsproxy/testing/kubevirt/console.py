@@ -92,6 +92,7 @@ class FakeConsole:
     :ivar peer_ended: set when the end of the client's stream was seen (FIN or RST).
     :ivar killed: set when it has to end: takeover, ``FakeVMI.drop_sessions``, the API's ``stop``, or the
         client's own end while a backend with a sending thread serves it.
+    :ivar is_over: whether its backend serves it no more: the console is free again.
     :ivar ended: set when it is over and its socket closed.
     :ivar link: with :class:`.Behaviour`'s ``delay`` or ``bandwidth``, the link to the client, which may be
         changed: ``console.link.delay = 0.5``; None without.
@@ -116,6 +117,7 @@ class FakeConsole:
         self.bytes_sent = 0
         self.peer_ended = threading.Event()
         self.killed = threading.Event()
+        self.is_over = False
         self.ended = threading.Event()
         self.error: BaseException | None = None
         self.link = link
@@ -342,6 +344,7 @@ class FakeConsole:
 
     def finish(self) -> None:
         """Drop the connection and read on until the client ends its side, at most ``LINGER`` seconds."""
+        self.is_over = True
         self.drop()
         deadline = Deadline(self.linger_seconds)
         try:

@@ -146,7 +146,8 @@ class FakeVMI:
         return None if self.phase == "Running" else _bad_request("VMI is not running")
 
     def _display_in_use(self) -> bool:
-        return self.in_use or any(console.subresource == "vnc" for console in self.sessions)
+        vnc = (console for console in self.sessions if console.subresource == "vnc")
+        return self.in_use or not all(console.is_over for console in vnc)
 
     def begin(self, console: FakeConsole) -> list[FakeConsole]:
         """Add a session; return those of the same subresource, which it takes over."""
