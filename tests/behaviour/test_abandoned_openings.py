@@ -348,7 +348,8 @@ class OpeningThatWasGivenUp(AbandonedCase):
         self.hang("bob").close()
         self.assertTrue(wait_until(lambda: self.marks() == 1))
         self.vmi.behaviour = None
-        self.assertTrue(wait_until(lambda: self.marks() == 0, 10))
+        [contest] = self.gateway.arbitration._contests.values()
+        self.assertTrue(wait_until(lambda: not contest.marks, 10))
         self.vmi.drop_sessions()
         self.assertEqual(alice.recv_close()[0], 1011)
 

@@ -31,6 +31,7 @@ _FIELDS = (
     "subresource",
     "client",
     "token_id",
+    "state",
     "since",
     "expires",
     "last_activity",

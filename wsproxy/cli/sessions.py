@@ -221,7 +221,7 @@ def _row(session: Mapping[str, Any], now: float) -> tuple[str, ...]:
         return (_shown(session["id"]), *("-" for _ in _HEADINGS[1:]))
     return (
         *(_shown(session[name]) for name in ("id", "user", "namespace", "vmi", "subresource", "client")),
-        _duration(now - _time(session["since"])),
+        "opening" if session.get("state") == "opening" else _duration(now - _time(session["since"])),
         "never" if expires is None else f"in {_duration(_time(expires) - now)}",
         _duration(now - _time(session["last_activity"])),
         _size(session["bytes_up"]),
