@@ -487,7 +487,7 @@ class WebsocketProxy:
                 notifier.ready()
                 if number := self._attend(woken, numbers, notifier):
                     logger.info("%s: stopping", name_of(number))
-                    self._drain(woken, notifier)
+                    self._drain(waker, woken, notifier)
             finally:
                 self.stop_thread()
 
@@ -500,13 +500,14 @@ class WebsocketProxy:
             notifier.ready()
         return number
 
-    def _drain(self, woken: socket.socket, notifier: Notifier) -> None:
+    def _drain(self, waker: socket.socket, woken: socket.socket, notifier: Notifier) -> None:
         """Stop as the settings say, or at once on a second signal."""
         config = self.config
         notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
         stop_in_good_order(
             lambda: self.stop_thread(drain=config.drain_timeout, grace=config.drain_grace),
             self.stop_thread,
+            waker,
             lambda: next_event(woken, STOP_SIGNALS),
             self,
             logger,
@@ -591,6 +592,7 @@ class WebsocketProxy:
         admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
         logger.info("the operator's listener is at %s", address_text(*listener.address))
         admin.start(gateway)
+        gateway.vital.append(admin)
         return admin
 
     def _stop_admin(self) -> None:

@@ -163,7 +163,7 @@ class Listing(OperatorCase):
         found = self.ask("GET", "/sessions")[1]["sessions"]
         states = [(session["user"], session["state"]) for session in found]
         self.assertEqual(states, [("eve", "open"), ("bob", "opening")])
-        self.assertEqual([_row(each, 0.0)[6] for each in found["sessions"]], ["0s", "opening"])
+        self.assertEqual([_row(each, 0.0)[6] for each in found], ["0s", "opening"])
         self.assertEqual(self.kick(user="bob")["sessions"], [found[1]["id"]])
         client.read_head()
         self.assertEqual(client.status, 403)

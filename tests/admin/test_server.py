@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import socket
 import sys
 import tempfile
@@ -45,6 +47,7 @@ class AdminTestCase(LeakTestCase):
             "/post": AdminEndpoint("POST", self.give_back),
             "/named/": AdminEndpoint("DELETE", self.give_back),
             "/guarded": AdminEndpoint("POST", self.give_back, self.refuse),
+            "/trusted": AdminEndpoint("POST", self.give_much, lambda head: None),
         }
         listener = listen("127.0.0.1", 0)
         self.address = listener.getsockname()
@@ -56,6 +59,9 @@ class AdminTestCase(LeakTestCase):
 
     def give_back(self, request: AdminRequest, reply: Reply) -> None:
         reply(lambda: http_response(200, f"{request.name}:".encode() + request.body))
+
+    def give_much(self, request: AdminRequest, reply: Reply) -> None:
+        reply(lambda: http_response(200, _BIG))
 
     def refuse(self, head: RequestHead) -> None:
         raise BadToken("not you")
@@ -254,7 +260,129 @@ class Times(AdminTestCase):
         self.assertEqual(clients[0].recv(1), b"")
 
 
+class Places(AdminTestCase):
+    """Who may connect can keep nobody else from being answered."""
+
+    def come(self, request: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
+        """Connect from an address, and send something."""
+        sock = socket.create_connection(self.address, _TIMEOUT, (source, 0))
+        self.addCleanup(sock.close)
+        sock.sendall(request)
+        self.serve()
+        self.serve()
+        return sock
+
+    def fill(self, request: bytes = b"", source: str = "127.0.0.1") -> list[socket.socket]:
+        """Take every place."""
+        return [self.come(request, source) for _ in range(16)]
+
+    def assert_answered(self, sock: socket.socket) -> None:
+        self.assertIn(b" 200 OK\r\n", self.read(sock))
+
+    def assert_closed(self, sock: socket.socket) -> None:
+        self.assertEqual(sock.recv(1), b"")
+
+    def test_silent_clients(self) -> None:
+        """Those who say nothing lose their places, the oldest first, and not one who waits for an answer."""
+        waiting = self.come(_GOOD.replace(b"good", b"later"))
+        silent = self.fill()
+        self.fill(b"GET /good")
+        self.assert_closed(silent[0])
+        self.replies[0](lambda: http_response(200, b"at last"))
+        self.assert_answered(waiting)
+
+    def test_clients_that_read_nothing(self) -> None:
+        """Those who take no answer lose their places, too, after those who say nothing."""
+        slow = self.fill(_GOOD.replace(b"good", b"big"))[0]
+        self.assert_answered(self.come(_GOOD))
+        with self.assertRaises(OSError):
+            while slow.recv(65536):
+                pass
+            raise ConnectionResetError("closed before the whole answer was there")
+
+    def test_shown_token(self) -> None:
+        """Who has shown a token keeps the place, also while the answer is taken slowly."""
+        trusted = self.come(_POST.replace(b"/post", b"/trusted") + b"hello")
+        for _ in range(3):
+            self.fill(_GOOD.replace(b"good", b"big"))
+            self.fill()
+        self.assertEqual(len(self.read(trusted).partition(b"\r\n\r\n")[2]), len(_BIG))
+
+    def test_from_one_address(self) -> None:
+        """If all places wait for answers, somebody from another address gets the latest from there."""
+        crowd = self.fill(_GOOD.replace(b"good", b"later"))
+        self.assertRaises(ConnectionResetError, self.come(_GOOD).recv, 1)
+        other = self.come(_GOOD, "127.0.0.2")
+        self.assert_answered(other)
+        self.assert_closed(crowd[-1])
+        self.replies[0](lambda: http_response(200, b"at last"))
+        self.assert_answered(crowd[0])
+
+
+class Errors(AdminTestCase):
+    """What nobody expects."""
+
+    def test_out_of_descriptors(self) -> None:
+        """Without descriptors nobody is accepted for a moment; it does not spin, and one line is logged."""
+        listener = self.server._listener
+        full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        client = socket.create_connection(self.address, _TIMEOUT)
+        self.addCleanup(client.close)
+        with self.assertLogs("wsproxy.admin", "ERROR") as logs:
+            for _ in range(3):
+                with mock.patch.object(type(listener), "accept", side_effect=full) as accept:
+                    self.serve()
+                    self.serve()
+                accept.assert_called_once()
+                self.assertEqual(self.server.next_due(), 0.5)
+                readable, _, _ = select.select([self.server], [], [], 0)
+                self.assertEqual(readable, [])
+                self.now += 0.5
+                self.serve()  # it accepts again
+        self.assertEqual(len(logs.output), 1)
+        client.sendall(_GOOD)
+        self.assertTrue(self.read(client).endswith(b"good"))
+
+    def test_bug_of_any_kind(self) -> None:
+        """An error while a request is read, or a client accepted, ends that connection alone."""
+        before = self.connect()
+        with self.assertLogs("wsproxy.admin", "ERROR") as logs:
+            with mock.patch("wsproxy.admin.server._Exchange", side_effect=ZeroDivisionError):
+                self.assertEqual(self.connect().recv(1), b"")
+            with mock.patch.object(HeadReader, "feed", side_effect=KeyError):
+                sock = self.connect()
+                sock.sendall(_GOOD)
+                self.serve()
+                self.assertEqual(sock.recv(1), b"")
+        self.assertEqual(len(logs.output), 1)
+        before.sendall(_GOOD)
+        self.assertTrue(self.read(before).endswith(b"good"))
+
+
 class Thread(AdminTestCase):
+    def test_goes_on(self) -> None:
+        """An error while it waits does not end the thread."""
+        thread = AdminThread(self.server)
+        failures = iter([OSError(errno.ENOMEM, "no memory"), SystemExit()])
+        next_due = self.server.next_due
+
+        def failing_next_due() -> float | None:
+            for failure in failures:
+                raise failure
+            return next_due()
+
+        with (
+            mock.patch.object(self.server, "next_due", failing_next_due),
+            self.assertLogs("wsproxy.threads", "ERROR"),
+        ):
+            thread.start(self)
+            self.addCleanup(thread.stop)
+            with socket.create_connection(self.address, _TIMEOUT) as sock:
+                sock.sendall(_GOOD)
+                self.assertTrue(sock.recv(65536).startswith(b"HTTP/1.1 200 "))
+            self.assertTrue(thread.is_healthy)
+            thread.stop()
+
     def test_serves_by_itself(self) -> None:
         """A thread serves, also what takes time, until it is stopped."""
         thread = AdminThread(self.server)

@@ -47,6 +47,15 @@ class ResolverTest(LeakTestCase):
     def threads(self) -> list[str]:
         return [thread.name for thread in threading.enumerate() if thread.name == "wsproxy-resolver"]
 
+    def test_errors_of_every_kind(self) -> None:
+        """Whatever goes wrong with one name is told to who asked; the next is resolved."""
+        for number, exc in enumerate((ValueError("a bug"), UnicodeError("label too long"), MemoryError())):
+            self.answers.put(exc)
+            with self.assertRaises(TransportClosed):
+                self.resolve(f"api-{number}")
+        self.answers.put(ONE)
+        self.assertEqual(self.resolve(), list(ONE))
+
     def test_literals(self) -> None:
         """A literal address needs no question and no thread, and works even after the stop."""
         for _ in range(2):

@@ -157,6 +157,74 @@ class PollerTest(LeakTestCase):
         other.far.sendall(b"mark")
         self.assertEqual(other.next(), b"mark")
 
+    def assert_serves_others(self) -> None:
+        other = self.reader()
+        self.poller.watch(other)
+        other.far.sendall(b"mark")
+        self.assertEqual(other.next(), b"mark")
+        self.assertTrue(self.poller.is_healthy)
+
+    def test_closed_too_early(self) -> None:
+        """One whose socket is closed while it is read is let go like others."""
+        reader = self.reader()
+        read = reader.ready
+
+        def read_and_close(buffer: bytearray, view: memoryview) -> bool:
+            read(buffer, view)
+            reader.near.close()
+            return False
+
+        reader.ready = read_and_close  # type: ignore[method-assign]
+        self.poller.watch(reader)
+        reader.far.sendall(b"x")
+        self.assertEqual((reader.next(), reader.next()), (b"x", "let go"))
+        self.assertEqual(self.poller._watched, {})
+        self.assert_serves_others()
+
+    def test_bugs_of_every_kind(self) -> None:
+        """One that exits, cannot be let go, or cannot be told of a failure, ends nothing but itself."""
+        reader = self.reader()
+        reader.ready = mock.Mock(side_effect=SystemExit)  # type: ignore[method-assign]
+        self.poller.watch(reader)
+        reader.far.sendall(b"x")
+        self.assertIsInstance(reader.next(), RuntimeError)
+        self.assertEqual(reader.next(), "let go")
+        reader.ready = mock.Mock(return_value=False)  # type: ignore[method-assign]
+        reader.let_go = mock.Mock(side_effect=[bug := ZeroDivisionError(), None])  # type: ignore[method-assign]
+        self.poller.watch(reader)
+        self.assertIs(reader.next(), bug)
+        with self.assertLogs("wsproxy.poller", "ERROR"):
+            reader.ready = mock.Mock(side_effect=ZeroDivisionError)  # type: ignore[method-assign]
+            reader.failed = mock.Mock(side_effect=ZeroDivisionError)  # type: ignore[method-assign]
+            self.poller.watch(reader)
+            self.assert_serves_others()
+        self.assertNotIn(reader.fileno(), self.poller._watched)
+
+    def test_error_of_the_system(self) -> None:
+        """When waiting fails once, the thread goes on."""
+        reader = self.reader()
+        poller = Poller()
+        epoll = mock.Mock()
+        with mock.patch("select.epoll", return_value=epoll), self.assertLogs("wsproxy.threads", "ERROR"):
+            once = iter([OSError(12, "no memory"), [(reader.fileno(), 1)]])
+            stop = threading.Event()
+
+            def poll() -> object:
+                for step in once:
+                    if isinstance(step, OSError):
+                        raise step
+                    return step
+                stop.wait(_TIMEOUT)
+                return [(poller._woken.fileno(), 1)]
+
+            epoll.poll = poll
+            poller.start(self)
+            poller.watch(reader)
+            reader.far.sendall(b"x")
+            self.assertEqual(reader.next(), b"x")
+            stop.set()
+            poller.stop()
+
     def slow_reader(self) -> SlowReader:
         reader = SlowReader()
         for close in (reader.near.close, reader.far.close, self.poller.stop, reader.go_on.release):

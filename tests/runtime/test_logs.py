@@ -10,6 +10,7 @@ import unittest
 from typing import Any
 
 from wsproxy.runtime.logs import (
+    Complaints,
     JSONFormatter,
     SessionLogger,
     TextFormatter,
@@ -207,6 +208,38 @@ class Tracebacks(LogsTestCase):
         """A record that was to have a traceback, where nothing is being handled, has none."""
         self.logger.error("oh", exc_info=True)
         self.assertTrue(self.last.exc_text is None)
+
+
+class ComplaintsTest(LogsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 0.0
+        self.complaints = Complaints(self.logger, lambda: self.now, 60.0)
+
+    def note(self, kind: str) -> None:
+        try:
+            raise KeyError("the cause")
+        except KeyError:
+            self.complaints.note(kind)
+
+    def messages(self) -> list[str]:
+        return [record.getMessage() for record in self.handler.records]
+
+    def test_bounded(self) -> None:
+        """One traceback a minute is logged of each kind, and then how many there were besides."""
+        for kind in ("one", "one", "two", "one"):
+            self.note(kind)
+        self.assertEqual(self.messages(), ["one", "two"])
+        self.assertTrue(all(record.exc_info for record in self.handler.records))
+        self.now = 59.9
+        self.note("one")
+        self.now = 60.0
+        self.note("two")
+        self.note("one")
+        self.assertEqual(self.messages()[2:], ["two", "one (and 3 times since the last line)"])
+        self.now = 120.0
+        self.note("one")
+        self.assertEqual(self.messages()[-1], "one")
 
 
 class RFC3339(unittest.TestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import weakref
@@ -9,10 +10,102 @@ from unittest import mock
 
 from wsproxy.runtime import threads
 from wsproxy.runtime.deadline import Deadline
-from wsproxy.runtime.threads import ThreadPool, current_owner, start_thread, working_for
+from wsproxy.runtime.threads import ThreadPool, VitalLoop, current_owner, start_thread, working_for
 from wsproxy.testing.case import LeakTestCase
 
 _TIMEOUT = 10.0
+
+
+class VitalLoopTest(LeakTestCase):
+    """What is called in a thread that all others need."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 0.0
+        self.steps: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self.called = threading.Semaphore(0)
+        patcher = mock.patch("wsproxy.runtime.threads._LONGEST_PAUSE", 0.0)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def start(self) -> VitalLoop:
+        loop = VitalLoop("this", self.step, lambda: self.now)
+        thread = start_thread("wsproxy-x", loop.run, self)
+        self.addCleanup(thread.join)
+        self.addCleanup(self.steps.put, None)
+        self.addCleanup(loop.stop)
+        self.thread = thread
+        self.assertTrue(self.called.acquire(timeout=_TIMEOUT))
+        return loop
+
+    def step(self) -> None:
+        self.called.release()
+        if exc := self.steps.get(timeout=_TIMEOUT):
+            raise exc
+
+    def fail(self, exc: BaseException) -> None:  # type: ignore[override]
+        """Have the target raise, and go on when it has been called again."""
+        self.steps.put(exc)
+        self.assertTrue(self.called.acquire(timeout=_TIMEOUT))
+
+    def test_goes_on(self) -> None:
+        """Whatever the target raises, it is called again, and the log has one traceback of it."""
+        with self.assertLogs("wsproxy.threads", "ERROR") as logs:
+            loop = self.start()
+            for exc in (ZeroDivisionError(), MemoryError(), SystemExit(), KeyboardInterrupt()):
+                self.fail(exc)
+        self.assertTrue(loop.is_healthy)
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn("this failed, and goes on\nTraceback", logs.output[0])
+
+    def test_health(self) -> None:
+        """It is not healthy when it fails again and again, and is when that has been over for a while."""
+        with self.assertLogs("wsproxy.threads", "ERROR"):
+            loop = self.start()
+            for healthy in (True, True, True, True, False, False):
+                self.fail(ZeroDivisionError())
+                self.assertEqual(loop.is_healthy, healthy)
+            self.now = 5.0
+            self.assertTrue(loop.is_healthy)
+            self.fail(ZeroDivisionError())
+            self.assertTrue(loop.is_healthy)
+
+    def test_ended(self) -> None:
+        """It is not healthy when it has ended, unless it was meant to."""
+        for meant in (True, False):
+            loop = self.start()
+            if meant:
+                loop.stop()
+            self.steps.put(None)
+            self.thread.join(_TIMEOUT)
+            self.assertEqual(loop.is_healthy, meant)
+
+    def test_stop(self) -> None:
+        """A stop ends the pause after an error; the target is not called again."""
+        with (
+            mock.patch("wsproxy.runtime.threads._LONGEST_PAUSE", 1000.0),
+            mock.patch("wsproxy.runtime.threads._FIRST_PAUSE", 1000.0),
+            self.assertLogs("wsproxy.threads", "ERROR"),
+        ):
+            loop = self.start()
+            self.steps.put(ZeroDivisionError())
+            loop.stop()
+            self.thread.join(_TIMEOUT)
+        self.assertFalse(self.thread.is_alive())
+        self.assertFalse(self.called.acquire(blocking=False))
+
+    def test_log_that_fails(self) -> None:
+        """A handler of the program's that raises ends it as little."""
+
+        class Failing(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                raise ZeroDivisionError
+
+        handler = Failing()
+        threads.logger.addHandler(handler)
+        self.addCleanup(threads.logger.removeHandler, handler)
+        self.start()
+        self.fail(ValueError())
 
 
 class StartThreadTest(LeakTestCase):

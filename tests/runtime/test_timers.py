@@ -7,6 +7,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 from wsproxy.runtime.threads import current_owner
@@ -272,6 +273,49 @@ class HousekeepingTest(LeakTestCase):
         self.assertEqual({self.called()[0], self.called()[0]}, {bad, good})
         self.assertEqual(len(logs.records), 2)
         self.assertIsNotNone(logs.records[0].exc_info)
+
+    def test_bugs_of_every_kind(self) -> None:
+        """A task that does not know when to be called again, or that exits, is called again like others."""
+        self.start()
+        for answer in (float("nan"), None, "soon", SystemExit()):
+            with self.subTest(answer=answer), self.assertLogs("wsproxy.housekeeping", logging.ERROR):
+                task = self.task()
+                ticks: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+                def tick(now: float, answer: object = answer, ticks: Any = ticks) -> Any:
+                    ticks.put(now)
+                    if isinstance(answer, BaseException):
+                        raise answer
+                    return answer
+
+                task.tick = tick  # type: ignore[method-assign]
+                self.housekeeping.add(task)
+                self.assertEqual(ticks.get(timeout=WAIT), self.now)
+                self.now += 1.0
+                self.nudged()
+                self.assertEqual(ticks.get(timeout=WAIT), self.now)
+                self.housekeeping.remove(task)
+        self.assertTrue(self.housekeeping.is_healthy)
+
+    def test_error_between_tasks(self) -> None:
+        """An error in the thread's own work, here its clock, does not end it."""
+        self.start()
+        good, failing = self.housekeeping._clock, [True]
+
+        def clock() -> float:
+            if failing and threading.current_thread().name == "wsproxy-housekeeping":
+                failing.clear()
+                raise ZeroDivisionError
+            return good()
+
+        with self.assertLogs("wsproxy.threads", logging.ERROR):
+            self.housekeeping._clock = clock
+            task = self.task()
+            with self.housekeeping._changed:
+                self.housekeeping._schedule(task, self.now)
+                self.housekeeping._changed.notify()
+            self.assertEqual(self.called()[0], task)
+        self.assertTrue(self.housekeeping.is_healthy)
 
     def test_stop(self) -> None:
         """After the stop nothing is called, and the thread is gone; stopping again does nothing."""

@@ -18,6 +18,8 @@ from unittest import mock
 from tests.support.processes import python
 from wsproxy.config import Config
 from wsproxy.net.listeners import BACKLOG, Listener, listen
+from wsproxy.net.sockets import AcceptTurns
+from wsproxy.relay.poller import Poller
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.acceptor import ConsoleServer
 from wsproxy.server.gateway import Gateway
@@ -388,6 +390,55 @@ class Queue(ServerTestCase):
         stderr.write.assert_not_called()
         self.assert_answers(server.address)
         self.assert_empty(server)
+
+    def test_bug_after_the_admission(self) -> None:
+        """An error after a client was counted leaves nothing of it: neither a place nor a connection."""
+        server = self.started()
+        with (
+            mock.patch.object(server._pool, "run", side_effect=ZeroDivisionError),
+            self.assertLogs("wsproxy.server", "ERROR"),
+            RawClient(server.address) as client,
+        ):
+            client.wait_for_end()
+        self.assert_empty(server)
+        self.assertEqual(len(server._gateway.admission._pending), 0)
+
+    def test_errors_that_nobody_expects(self) -> None:
+        """An error while it waits for clients, or one that would end a thread, ends no accepting."""
+        server = self.server()
+        waits = iter([OSError(errno.ENOSPC, "no space"), MemoryError(), SystemExit()])
+        wait = AcceptTurns.wait
+
+        def failing_wait(turns: AcceptTurns) -> None:
+            for failure in waits:
+                raise failure
+            wait(turns)
+
+        with (
+            mock.patch.object(AcceptTurns, "wait", failing_wait),
+            self.assertLogs("wsproxy.threads", "ERROR") as logs,
+        ):
+            server.start()
+            self.assert_answers(server.address)
+            server.stop()
+        self.assertIn("accepting connections failed, and goes on", logs.output[0])
+
+    def test_health(self) -> None:
+        """When a thread that all sessions need does not work, /healthz and /readyz say so."""
+        server = self.started()
+        vital = server._gateway.vital
+        self.assertEqual(len(vital), 3 if Poller.available else 2)
+        server._gateway.readiness.answered()
+        for part in vital:
+            with self.subTest(part=part), mock.patch.object(type(part), "is_healthy", False):
+                self.assertEqual([self.status(server, path) for path in ("/healthz", "/readyz")], [503, 503])
+        self.assertEqual([self.status(server, path) for path in ("/healthz", "/readyz")], [200, 200])
+
+    def status(self, server: ConsoleServer, path: str) -> int | None:
+        with RawClient(server.address) as client:
+            client.send_raw(_HEALTHZ.replace(b"/healthz", path.encode()))
+            client.read_head()
+            return client.status
 
 
 _PENDING = 8

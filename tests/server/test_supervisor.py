@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import os
 import re
+import resource
 import signal
+import socket
 import tempfile
 from unittest import mock
 
@@ -125,6 +127,54 @@ class WorkersTestCase(ProxyTestCase):
     def assert_echoes(self, client: RawClient) -> None:
         client.send_frame(BINARY, b"console")
         self.assertEqual(client.recv_frame().payload, b"console")
+
+
+@needs_proc
+class NoDescriptors(WorkersTestCase):
+    """Descriptor exhaustion: the supervisor has as many as it may."""
+
+    def test_supervisor_lives(self) -> None:
+        """It goes on, does not spin, and says so; what it could not do is done when there are some again."""
+        proxy = self.program(WSPROXY_ADMIN="127.0.0.1:0")
+        port = int(self.wait_for(proxy, rb"operator's listener is at 127\.0\.0\.1:(\d+)")[1])
+        limit = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (proxy.descriptors(), limit[1]))
+        with socket.create_connection(("127.0.0.1", port), _TIMEOUT) as operator:
+            self.wait_for(proxy, rb"cannot accept the operator: \[Errno 24\]")
+            os.kill(self.pids(proxy)[0], signal.SIGKILL)
+            self.wait_for(proxy, rb"worker 1 \(pid \d+\) was killed by SIGKILL")
+            proxy.process.send_signal(signal.SIGUSR1)  # it answers
+            self.wait_for(proxy, rb"INFO wsproxy\.supervisor: in all ")
+            spent = _processor_seconds(proxy.pid)
+            self.assertFalse(wait_until(lambda: proxy.process.poll() is not None, 1.5))
+            self.assertLess(_processor_seconds(proxy.pid) - spent, 0.5)
+            resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, limit)
+            operator.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertTrue(operator.recv(4096).startswith(b"HTTP/1.1 200 OK"))
+        self.assertTrue(wait_until(lambda: len(self.pids(proxy)) == 3, _TIMEOUT))
+        self.assert_echoes(self.open(proxy)[1])
+        self.assertEqual(proxy.stop(), 0)
+        self.assertNotIn(b"Traceback", proxy.output)
+
+    def test_error_that_nobody_expects(self) -> None:
+        """An error in its own work ends neither it nor a worker."""
+        change = (
+            "wait, failures = supervisor.Supervisor._wait_once, [1, 2, 3]\n"
+            "def failing(self, seconds):\n"
+            "    if failures: raise KeyError(failures.pop())\n"
+            "    wait(self, seconds)\n"
+            "supervisor.Supervisor._wait_once = failing\n"
+        )
+        proxy = self.program(changed(change))
+        self.assert_echoes(self.open(proxy)[1])
+        self.assertEqual(proxy.stop(), 0)
+        self.assertEqual(proxy.output.count(b"the supervisor failed, and goes on\nTraceback"), 1)
+
+
+def _processor_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        user, system = file.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @needs_proc

@@ -101,7 +101,7 @@ class Parallel(unittest.TestCase):
         process = subprocess.Popen(
             command,
             cwd=self.base,
-            # Bytecode goes by seconds and size: a file that is written again within a second would not be seen.
+            # Bytecode goes by seconds and size: a file written again within a second would not be seen.
             env=os.environ | {"PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

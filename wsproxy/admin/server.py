@@ -10,10 +10,12 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from typing import Any
 
 from ..exceptions import (
     BadRequest,
@@ -24,12 +26,13 @@ from ..exceptions import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from ..net.sockets import OUT_OF_RESOURCES
 from ..protocol.request import OWS, HeadReader, RequestHead
 from ..protocol.response import http_response, refusal_response
 from ..runtime.deadline import Clock
 from ..runtime.forks import in_forked_child
-from ..runtime.logs import get_logger
-from ..runtime.threads import start_thread
+from ..runtime.logs import Complaints, get_logger
+from ..runtime.threads import VitalLoop, start_thread
 
 __all__ = ["AdminEndpoint", "AdminRequest", "AdminServer", "AdminThread", "Reply"]
 
@@ -39,6 +42,7 @@ _MAX_CONNECTIONS = 16
 _REQUEST_SECONDS = 5.0  # for the whole request
 _ANSWER_SECONDS = 5.0  # for making the answer, and once more for its being taken
 _LINGER_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5  # without descriptors
 _RECEIVE = 4096
 _MAX_BODY = 16 * 1024
 _BUG = http_response(500, b"a bug; the log has more\n")
@@ -102,6 +106,9 @@ class AdminServer:
         self._hosts = frozenset(name.lower() for name in hosts)
         self._clock = clock
         self._exchanges: dict[_Exchange, None] = {}  # the oldest first
+        self._resume: float | None = None  # when to accept again, if not now
+        self._complained = False
+        self._complaints = Complaints(logger, clock)
         listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -114,18 +121,32 @@ class AdminServer:
     def next_due(self) -> float | None:
         """Return the seconds after which :meth:`serve` has something to do in any case; None for never."""
         due = [exchange.due for exchange in self._exchanges]
+        if self._resume is not None:
+            due.append(self._resume)
         return max(0.0, min(due) - self._clock()) if due else None
 
     def serve(self) -> None:
         """Do everything that can be done without waiting."""
         for key, _ in self._selector.select(0):
             if key.data is None:
-                self._accept()
+                self._try(self._accept)
             elif key.data in self._exchanges:
-                self._advance(key.data)
+                self._try(self._advance, key.data)
         now = self._clock()
+        if self._resume is not None and self._resume <= now:
+            self._resume = None
+            self._selector.register(self._listener, selectors.EVENT_READ)
         for exchange in [one for one in self._exchanges if one.due <= now]:
-            self._run_out(exchange)
+            self._try(self._run_out, exchange)
+
+    def _try(self, step: Callable[..., None], *exchange: _Exchange) -> None:
+        """Call ``step``; an error that nobody expects ends one exchange, and no other."""
+        try:
+            step(*exchange)
+        except Exception:  # noqa: BLE001 - it is logged there
+            self._complaints.note("serving the operator failed")
+            for one in exchange:
+                self._drop(one)
 
     def close(self) -> None:
         """Close the listener and every connection. Idempotent."""
@@ -138,15 +159,43 @@ class AdminServer:
 
     def _accept(self) -> None:
         try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return  # it has gone already, or there are no descriptors, and it stays in the queue
-        if len(self._exchanges) >= _MAX_CONNECTIONS:
-            self._drop(next(iter(self._exchanges)))
-        sock.setblocking(False)
-        exchange = _Exchange(sock, self._clock() + _REQUEST_SECONDS)
+            sock, address = self._listener.accept()
+        except OSError as exc:
+            if exc.errno in OUT_OF_RESOURCES:
+                self._pause(exc)
+            return  # it has gone already, or stays in the queue
+        self._complained = False
+        try:
+            sock.setblocking(False)
+            exchange = _Exchange(sock, _host_of(address), self._clock() + _REQUEST_SECONDS)
+            self._selector.register(sock, selectors.EVENT_READ, exchange)
+        except BaseException:
+            sock.close()
+            raise
         self._exchanges[exchange] = None
-        self._selector.register(sock, selectors.EVENT_READ, exchange)
+        if len(self._exchanges) > _MAX_CONNECTIONS:
+            self._drop(self._victim(exchange))
+
+    def _pause(self, exc: OSError) -> None:
+        """Accept nobody for a moment: there is no descriptor, and who waits would be seen again at once."""
+        self._selector.unregister(self._listener)
+        self._resume = self._clock() + _PAUSE_SECONDS
+        if not self._complained:
+            logger.error("cannot accept the operator: %s; raise the limit on open files", exc)
+            self._complained = True
+
+    def _victim(self, newcomer: _Exchange) -> _Exchange:
+        """Return whose place somebody new gets, perhaps their own.
+
+        Nobody takes it from who has shown a token, or is about to be answered. Of the others those go first
+        that have said nothing whole, and of these one of the address with most places, the oldest.
+        """
+        places = Counter(exchange.address for exchange in self._exchanges)
+        others = [one for one in self._exchanges if one is not newcomer and not one.trusted]
+        if idle := [one for one in others if one.answered or not one.asked]:
+            return max(idle, key=lambda one: (not one.answered, places[one.address]))
+        crowd = [one for one in reversed(others) if places[one.address] > places[newcomer.address]]
+        return max(crowd, key=lambda one: places[one.address], default=newcomer)
 
     def _advance(self, exchange: _Exchange) -> None:
         """Send, or receive, what can be without waiting."""
@@ -170,6 +219,7 @@ class AdminServer:
                 if head is None:
                     return
                 exchange.found = self._find(head)
+                exchange.trusted = exchange.found[0].guard is not None
                 exchange.body_size = _body_size(head)
                 received = exchange.reader.rest
             exchange.body += received
@@ -257,9 +307,16 @@ class AdminServer:
             self._refuse(exchange, RequestTimeout("the request did not arrive in time"))
 
     def _drop(self, exchange: _Exchange) -> None:
-        del self._exchanges[exchange]
-        self._selector.unregister(exchange.sock)
+        """Close a connection. Idempotent."""
+        self._exchanges.pop(exchange, None)
+        with suppress(KeyError, ValueError):  # it was not registered, or is closed
+            self._selector.unregister(exchange.sock)
         exchange.sock.close()
+
+
+def _host_of(address: Any) -> str:
+    """Return the address of a peer without the port; that of all who come by a path is the same."""
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def _body_size(head: RequestHead) -> int:
@@ -280,21 +337,24 @@ def _body_size(head: RequestHead) -> int:
 class _Exchange:
     """One connection, its request and its response.
 
+    :ivar address: where the client is.
     :ivar due: when its time is over, for what it is at.
+    :ivar trusted: whether it has shown what the endpoint wants to see.
     :ivar found: what answers it, and the request without its body, once the head is there.
     :ivar asked: whether its request is complete, or will never be.
     :ivar answered: whether it has a response.
     :ivar unsent: the rest of that.
     """
 
-    def __init__(self, sock: socket.socket, due: float) -> None:
+    def __init__(self, sock: socket.socket, address: str, due: float) -> None:
         self.sock = sock
+        self.address = address
         self.due = due
         self.reader = HeadReader()
         self.found: tuple[AdminEndpoint, AdminRequest] | None = None
         self.body = bytearray()
         self.body_size = 0
-        self.asked = self.answered = False
+        self.asked = self.answered = self.trusted = False
         self.unsent = memoryview(b"")
 
 
@@ -306,6 +366,7 @@ class AdminThread:
 
     def __init__(self, server: AdminServer) -> None:
         self._server = server
+        self._loop = VitalLoop("serving the operator", self._run)
         self._thread: threading.Thread | None = None
         self._waker, self._woken = socket.socketpair()
         for sock in (server._listener, self._waker, self._woken):
@@ -313,10 +374,16 @@ class AdminThread:
 
     def start(self, owner: object) -> None:
         """Start the thread, which works for ``owner``. Once only."""
-        self._thread = start_thread("wsproxy-admin", self._run, owner)
+        self._thread = start_thread("wsproxy-admin", self._loop.run, owner)
+
+    @property
+    def is_healthy(self) -> bool:
+        """See :class:`.VitalLoop`."""
+        return self._loop.is_healthy
 
     def stop(self) -> None:
         """End the thread and wait for it, and close the server. Idempotent; does not take long."""
+        self._loop.stop()
         if self._thread:
             self._waker.send(b"\0")
             self._thread.join()
@@ -326,7 +393,7 @@ class AdminThread:
         self._woken.close()
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # which needs no descriptor: there may be none
             selector.register(self._server, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while self._woken not in [key.fileobj for key, _ in selector.select(self._server.next_due())]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..exceptions import TransportClosed
 from ..runtime.deadline import Clock, Deadline
-from ..runtime.threads import start_thread
+from ..runtime.threads import VitalLoop, start_thread
 from .sockets import Address
 
 __all__ = ["Resolver"]
@@ -52,6 +52,7 @@ class Resolver:
         # Guards the three attributes below.
         self._lock = threading.Lock()
         self._answers: dict[_Key, tuple[float, _Answer]] = {}
+        self._loop = VitalLoop("resolving names", self._run)
         self._thread: threading.Thread | None = None
         self._stopped = False
         self._questions: queue.SimpleQueue[tuple[_Key, _Answer] | None] = queue.SimpleQueue()
@@ -92,6 +93,7 @@ class Resolver:
             self._answers.clear()
         for answer in pending:
             _fail(answer, TransportClosed("the proxy is stopping"))
+        self._loop.stop()
         if thread:
             self._questions.put(None)
             thread.join(_JOIN_SECONDS)
@@ -112,7 +114,7 @@ class Resolver:
     def _start_thread(self) -> None:
         if self._thread is None:
             try:
-                self._thread = start_thread("wsproxy-resolver", self._run, self)
+                self._thread = start_thread("wsproxy-resolver", self._loop.run, self)
             except RuntimeError as exc:
                 raise TransportClosed(f"names cannot be resolved: {exc}") from exc
 
@@ -121,7 +123,7 @@ class Resolver:
             (host, port), answer = question
             try:
                 addresses = self._ask(host, port)
-            except (OSError, UnicodeError) as exc:  # UnicodeError: a label that IDNA cannot encode
+            except Exception as exc:  # noqa: BLE001 - such as UnicodeError, of a label that IDNA cannot encode
                 _fail(answer, exc if isinstance(exc, OSError) else OSError(str(exc)))
             else:
                 _settle(lambda found=addresses, to=answer: to.set_result(found))  # type: ignore[misc]

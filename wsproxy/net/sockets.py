@@ -5,6 +5,7 @@ This is the only module that touches ``poll``.
 
 from __future__ import annotations
 
+import errno
 import math
 import select
 import socket
@@ -17,6 +18,7 @@ from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
 
 __all__ = [
+    "OUT_OF_RESOURCES",
     "READABLE",
     "WRITABLE",
     "AcceptTurns",
@@ -35,6 +37,9 @@ __all__ = [
 
 Address = tuple[socket.AddressFamily, Any]
 """An address family and the socket address that belongs to it."""
+
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Why a client cannot be accepted now, and stays in the queue."""
 
 READABLE, WRITABLE = select.POLLIN, select.POLLOUT
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)

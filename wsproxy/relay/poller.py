@@ -11,12 +11,16 @@ import select
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import Protocol
 
 from ..runtime.forks import in_forked_child
-from ..runtime.threads import start_thread
+from ..runtime.logs import Complaints, get_logger
+from ..runtime.threads import VitalLoop, start_thread
 
 __all__ = ["Poller", "Watched"]
+
+logger = get_logger("wsproxy.poller")
 
 _BUFFER_SIZE = 64 * 1024
 _LOOK_SECONDS = 1.0
@@ -44,7 +48,7 @@ class Watched(Protocol):
         ...
 
     def failed(self, exc: Exception) -> None:
-        """Take note of what :meth:`ready` raised, a bug. Must not block."""
+        """Take note of what :meth:`ready` or :meth:`let_go` raised, a bug. Must not block."""
         ...
 
     def abort(self) -> None:
@@ -65,6 +69,8 @@ class Poller:
         # An entry is added before its descriptor is registered.
         self._watched: dict[int, Watched] = {}
         self._removing = threading.Lock()  # held while one is removed
+        self._loop = VitalLoop("the poller", self._run)
+        self._complaints = Complaints(logger)
         self._thread: threading.Thread | None = None
         # What is being read, another tuple for each time. Assigned by the poller's thread only.
         self._serving: tuple[Watched] | None = None
@@ -77,7 +83,12 @@ class Poller:
         self._waker, self._woken = socket.socketpair()
         self._epoll.register(self._woken.fileno(), select.EPOLLIN)
         in_forked_child(self, Poller._close)
-        self._thread = start_thread("wsproxy-poller", self._run, owner)
+        self._thread = start_thread("wsproxy-poller", self._loop.run, owner)
+
+    @property
+    def is_healthy(self) -> bool:
+        """See :class:`.VitalLoop`."""
+        return self._loop.is_healthy
 
     @property
     def is_running(self) -> bool:
@@ -88,6 +99,7 @@ class Poller:
         """End the thread and wait for it; nothing may be watched any more. Idempotent."""
         if self._thread is None:
             return
+        self._loop.stop()
         self._waker.send(b"\0")
         self._thread.join()
         self._thread = None
@@ -133,6 +145,7 @@ class Poller:
         view = memoryview(buffer)
         poll, watched = self._epoll.poll, self._watched
         stopping = self._woken.fileno()
+        self._serving = None
         while True:
             for descriptor, _ in poll():
                 if descriptor == stopping:
@@ -147,23 +160,34 @@ class Poller:
                     self._let_go(descriptor, one)
             one = None  # not to be kept alive, and a session with it, while nothing else comes
 
-    @staticmethod
-    def _is_to_stay(one: Watched, buffer: bytearray, view: memoryview) -> bool:
+    def _is_to_stay(self, one: Watched, buffer: bytearray, view: memoryview) -> bool:
         try:
             return one.ready(buffer, view)
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must not end every session
-            one.failed(exc)
+        except BaseException as exc:  # noqa: BLE001 - a bug of ours must not end every session
+            self._tell_failure(one, exc)
             return False
 
     def _let_go(self, descriptor: int, one: Watched) -> None:
-        if self._remove(descriptor, one):
-            one.let_go()
+        try:
+            if self._remove(descriptor, one):
+                one.let_go()
+        except BaseException as exc:  # noqa: BLE001 - as above
+            self._tell_failure(one, exc)
 
     def _remove(self, descriptor: int, one: Watched) -> bool:
         """Watch no more; return whether it was watched. The descriptor may have another watcher by now."""
         with self._removing:
             if self._watched.get(descriptor) is not one:
                 return False
-            self._epoll.unregister(descriptor)
+            with suppress(OSError, ValueError):  # closed meanwhile, so the system watches it no more
+                self._epoll.unregister(descriptor)
             del self._watched[descriptor]
             return True
+
+    def _tell_failure(self, one: Watched, exc: BaseException) -> None:
+        try:
+            one.failed(
+                exc if isinstance(exc, Exception) else RuntimeError(f"{type(exc).__name__} in a session")
+            )
+        except BaseException:  # noqa: BLE001 - as above
+            self._complaints.note("a session could not be told of a failure")

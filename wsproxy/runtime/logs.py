@@ -9,15 +9,25 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 import time
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["JSONFormatter", "SessionLogger", "TextFormatter", "get_logger", "in_session", "rfc3339"]
+__all__ = [
+    "Complaints",
+    "JSONFormatter",
+    "SessionLogger",
+    "TextFormatter",
+    "get_logger",
+    "in_session",
+    "rfc3339",
+]
 
 if TYPE_CHECKING:
     _LoggerAdapter = logging.LoggerAdapter[logging.Logger]
@@ -95,6 +105,40 @@ class SessionLogger(_LoggerAdapter):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
         return msg, kwargs
+
+
+class Complaints:
+    """Logs errors that nobody expects: a traceback of each kind now and then, and how many there were.
+
+    Any thread.
+
+    :param logger: gets them.
+    :param seconds: from one traceback to the next of the same kind.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic, seconds: float = 60.0
+    ) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._seconds = seconds
+        # Guards when each kind may be logged next, and how many have come since it was.
+        self._lock = threading.Lock()
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def note(self, kind: str) -> None:
+        """Log the exception that is being handled. Raises nothing, whatever a handler of the program's does.
+
+        :param kind: the message, a constant.
+        """
+        with self._lock:
+            now = self._clock()
+            due, missed = self._kinds.get(kind, (now, 0))
+            self._kinds[kind] = (due, missed + 1) if now < due else (now + self._seconds, 0)
+        if now >= due:
+            more = f" (and {missed} times since the last line)" if missed else ""
+            with suppress(Exception):
+                self._logger.exception("%s%s", kind, more)
 
 
 def rfc3339(seconds: float) -> str:

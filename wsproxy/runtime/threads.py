@@ -12,10 +12,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-__all__ = ["ThreadPool", "current_owner", "replaced_by", "start_thread", "thread_pools", "working_for"]
+from .deadline import Clock
+from .logs import Complaints, get_logger
+
+__all__ = [
+    "ThreadPool",
+    "VitalLoop",
+    "current_owner",
+    "replaced_by",
+    "start_thread",
+    "thread_pools",
+    "working_for",
+]
+
+logger = get_logger("wsproxy.threads")
 
 STACK_SIZE = 512 * 1024
 """Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.protocol.strict_json`."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds after an error, until a vital thread goes on
+_FAILURES = 5  # in a row; then something is wrong that does not go away by itself
+_GOOD_SECONDS = 5.0  # without an error, after which those before are forgotten
 
 _IDLE_SECONDS = 2.0
 _MAX_IDLE = 8
@@ -85,6 +102,57 @@ def start_thread(
         finally:
             threading.stack_size(before)
     return thread
+
+
+class VitalLoop:
+    """What runs in a thread that all others need: an error that nobody expects does not end it.
+
+    :param name: for the log.
+    :param target: works until it is told to end, and returns then. It is called again if it raises.
+    :param clock: seconds.
+    """
+
+    def __init__(self, name: str, target: Callable[[], object], clock: Clock = time.monotonic) -> None:
+        self._name = name
+        self._target = target
+        self._clock = clock
+        self._complaints = Complaints(logger, clock)
+        self._stopping = threading.Event()
+        # Assigned by the thread only.
+        self._over = False
+        self._failures = 0
+        self._resumed = clock()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it works, or is meant not to. False if the thread has ended, or fails again and again."""
+        works = self._failures < _FAILURES or self._is_good()
+        return self._stopping.is_set() or (works and not self._over)
+
+    def run(self) -> None:
+        """Work until :meth:`stop`. For the thread; blocks."""
+        try:
+            while not self._stopping.is_set() and not self._is_done():
+                self._stopping.wait(min(_FIRST_PAUSE * 2 ** min(self._failures, 10), _LONGEST_PAUSE))
+        finally:
+            self._over = True
+
+    def stop(self) -> None:
+        """Do not call the target any more; whoever calls this ends a call under way. Does not block."""
+        self._stopping.set()
+
+    def _is_done(self) -> bool:
+        self._resumed = self._clock()
+        try:
+            self._target()
+        except BaseException:  # noqa: BLE001 - SystemExit, too, would end the thread without a word
+            self._failures = 1 if self._is_good() else self._failures + 1
+            self._complaints.note(f"{self._name} failed, and goes on")
+            return False
+        return True
+
+    def _is_good(self) -> bool:
+        return self._clock() - self._resumed >= _GOOD_SECONDS
 
 
 _Job = tuple[str, Callable[[], None]]

@@ -11,8 +11,8 @@ import weakref
 from typing import Protocol
 
 from .deadline import Clock
-from .logs import get_logger
-from .threads import start_thread
+from .logs import Complaints, get_logger
+from .threads import VitalLoop, start_thread
 
 __all__ = ["ClockWatch", "Housekeeping", "Ticking"]
 
@@ -48,14 +48,22 @@ class Housekeeping:
         self._heap: list[tuple[float, int, weakref.ref[Ticking]]] = []
         self._order = itertools.count()
         self._stopping = False
+        self._loop = VitalLoop("housekeeping", self._run)
+        self._complaints = Complaints(logger, clock, _AFTER_A_BUG)
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """See :class:`.VitalLoop`."""
+        return self._loop.is_healthy
 
     def start(self, owner: object) -> None:
         """Start the thread, which works for ``owner``. Once only."""
-        self._thread = start_thread("wsproxy-housekeeping", self._run, owner)
+        self._thread = start_thread("wsproxy-housekeeping", self._loop.run, owner)
 
     def stop(self) -> None:
         """End the thread and wait for it; what is still in its care is looked after no more. Idempotent."""
+        self._loop.stop()
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -109,9 +117,11 @@ class Housekeeping:
     def _call(self, task: Ticking) -> None:
         now = self._clock()
         try:
-            due = task.tick(now)
-        except Exception:
-            logger.exception("housekeeping failed")
+            due = float(task.tick(now))
+            if math.isnan(due):
+                raise ValueError("a task does not know when to be called again")
+        except BaseException:  # noqa: BLE001 - a bug of ours in one task must not end all others
+            self._complaints.note("housekeeping failed")
             due = now + _AFTER_A_BUG
         with self._changed:
             self._bring_forward(task, due)  # unless it was removed, or woken, meanwhile

@@ -7,7 +7,6 @@ where it runs, an accept loop that spins when descriptors run out, and errors pr
 
 from __future__ import annotations
 
-import errno
 import socket
 import socketserver
 import threading
@@ -16,12 +15,12 @@ from typing import Any
 from ..access.sessions import SessionHandle
 from ..net.addresses import host_and_port
 from ..net.listeners import BACKLOG, Listener
-from ..net.sockets import AcceptTurns, readable_by, reset_on_close, tune, wake
+from ..net.sockets import OUT_OF_RESOURCES, AcceptTurns, readable_by, reset_on_close, tune, wake
 from ..protocol.client import UNIX_PEER, network_of
 from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
 from ..runtime.logs import get_logger
-from ..runtime.threads import ThreadPool, current_owner, start_thread
+from ..runtime.threads import ThreadPool, VitalLoop, current_owner, start_thread
 from ..telemetry.counters import Snapshot
 from .connection import ClientConnection
 from .connections import Registry
@@ -32,7 +31,6 @@ __all__ = ["ConsoleServer"]
 
 logger = get_logger("wsproxy.server")
 
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.05
 _JOIN_SECONDS = 1.0
 
@@ -58,6 +56,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         self._stop_requested = threading.Event()
         self._hurry = threading.Event()
         self._complained = self._out_of_threads = False
+        self._accepting = VitalLoop("accepting connections", self.serve_forever)
         self._accept_thread: threading.Thread | None = None
         try:
             self._waker, self._woken = socket.socketpair()
@@ -93,8 +92,9 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def start(self) -> None:
         """Serve in threads of the server's own until :meth:`stop`. Once only; does not block."""
         self._gateway.start()
+        self._gateway.vital.append(self._accepting)
         self._accept_thread = start_thread(
-            f"wsproxy-accept-{self.address[1]}", self.serve_forever, self._gateway
+            f"wsproxy-accept-{self.address[1]}", self._accepting.run, self._gateway
         )
 
     def stop(self, drain: float = 0.0, grace: float = 0.0) -> None:
@@ -109,6 +109,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         self._gateway.readiness.drain()
         self._hurry.wait(grace)
         self.shutdown()
+        self._accepting.stop()
         if self._accept_thread:
             self._accept_thread.join()
         self._gateway.admits = False
@@ -167,7 +168,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         try:
             sock, address = self.socket.accept()
         except OSError as exc:
-            if exc.errno in _OUT_OF_RESOURCES:
+            if exc.errno in OUT_OF_RESOURCES:
                 self._pause(exc)
             raise
         self._complained = False
@@ -184,12 +185,14 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         if not self._registry.add(connection):
             request.close()
             return
-        self._gateway.admission.add(connection, network)
         try:
+            self._gateway.admission.add(connection, network)
             self._pool.run(f"wsproxy-{connection.session.id}", lambda: self._run(connection))
-        except RuntimeError as exc:
+        except BaseException as exc:
             self._forget(connection)
             connection.session.close()
+            if not isinstance(exc, RuntimeError):
+                raise
             if not self._out_of_threads:
                 logger.error("connection from %s dropped: %s", peer, exc)
             self._out_of_threads = True

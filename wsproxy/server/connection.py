@@ -168,6 +168,7 @@ class ClientConnection(Exchange):
             gateway.readiness,
             gateway.files,
             gateway.pictures,
+            gateway.is_healthy,
         )
 
     def _send_answer(self, answer: bytes, deadline: Deadline) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from ..access.admission import Admission
 from ..access.control import AccessControl
@@ -56,6 +57,13 @@ def examine(config: Config) -> Gateway:
     return gateway
 
 
+class Vital(Protocol):
+    """Something that has a thread which all sessions need."""
+
+    @property
+    def is_healthy(self) -> bool: ...
+
+
 class Gateway:
     """What all sessions of one server share.
 
@@ -72,6 +80,7 @@ class Gateway:
     :ivar clock_watch: has sessions looked after when that jumps.
     :ivar given_up: requests to the API that it may carry out though nobody wants that any more.
     :ivar admits: whether new sessions may be opened.
+    :ivar vital: what all sessions need, the accept loop included; see :attr:`is_healthy`.
     :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
     :raises ConfigError: if the TLS options of either side are wrong, or a key file or a directory of files
         cannot be used.
@@ -134,6 +143,12 @@ class Gateway:
         ]
         if self.tls:
             self.on_reload.append(self.tls.reload)
+        self.vital: list[Vital] = [self.housekeeping, *([self.poller] if self.poller else [])]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every thread works that all sessions need. Any thread; does not block."""
+        return all(loop.is_healthy for loop in list(self.vital))
 
     def reload(self) -> None:
         """Read keys and certificates again, and open log files anew; open sessions go on.

@@ -39,22 +39,32 @@ def log_reload(logger: logging.Logger) -> None:
 def stop_in_good_order(
     stop: Callable[[], None],
     hurry: Callable[[], None],
+    waker: socket.socket,
     await_event: Callable[[], int | None],
     owner: object,
     logger: logging.Logger,
 ) -> None:
     """Let sessions end as the settings say, or stop at once if there is one more reason to.
 
-    Blocks until the server has stopped.
+    Blocks until the server has stopped, or ``stop`` has failed, which is logged.
 
-    :param stop: stops the server, however long that takes, and then has ``await_event`` return
-        :data:`STOPPED`. It runs in another thread, because one that waits for a lock may sleep through a
-        signal.
+    :param stop: stops the server, however long that takes. It runs in another thread, because one that waits
+        for a lock may sleep through a signal.
     :param hurry: ends the waiting of ``stop``; idempotent.
-    :param await_event: returns the next signal to stop on, or None if the supervisor is gone.
+    :param waker: the other end of what ``await_event`` waits for; it is told when ``stop`` is over.
+    :param await_event: returns the next signal to stop on, :data:`STOPPED`, or None without a supervisor.
     :param owner: whose thread that is.
     """
-    stopper = start_thread("wsproxy-stop", stop, owner)
+
+    def stop_and_tell() -> None:
+        try:
+            stop()
+        except BaseException:  # else nobody would ever wake the thread that waits
+            logger.exception("stopping failed")
+        finally:
+            waker.send(bytes([STOPPED]))
+
+    stopper = start_thread("wsproxy-stop", stop_and_tell, owner)
     try:
         if (number := await_event()) != STOPPED:
             logger.info("%s: stopping now", name_of(number))

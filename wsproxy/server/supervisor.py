@@ -27,7 +27,7 @@ from ..net.addresses import ListenAddress
 from ..net.listeners import Listener, address_text, listen, listen_for_operator
 from ..runtime.cpu_affinity import settle
 from ..runtime.deadline import Deadline
-from ..runtime.logs import get_logger
+from ..runtime.logs import Complaints, get_logger
 from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, signals_to
 from ..runtime.systemd import Notifier
 from ..telemetry.counters import Snapshot
@@ -46,6 +46,7 @@ _START_TRIES = 3  # for each worker, until all have served
 _STOP_SLACK = 5.0  # seconds on top of the close timeout
 _KILL_SECONDS = 5.0
 _TELL_SECONDS = 1.0
+_PAUSE = 0.1  # seconds after an error
 
 
 @dataclass
@@ -106,6 +107,7 @@ class Supervisor:
         self._told: list[Callable[[Snapshot], None]] = []  # once the workers' numbers are there
         self._told_due = 0.0
         self._admin: AdminServer | None = None
+        self._complaints = Complaints(logger)
         self._stopping = False
 
     def run(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
@@ -261,9 +263,18 @@ class Supervisor:
         return _sooner(found, self._admin.next_due() if self._admin else None)
 
     def _wait(self, seconds: float | None = None) -> None:
-        """Wait for a signal, a message, or the end of the time, and do what that asks for."""
-        seconds = _sooner(seconds, self._next_due())
-        with selectors.DefaultSelector() as selector:
+        """Wait for a signal, a message, or the end of the time, and do what that asks for.
+
+        An error that nobody expects ends no more than that: without a supervisor there are no workers.
+        """
+        try:
+            self._wait_once(_sooner(seconds, self._next_due()))
+        except Exception:  # noqa: BLE001 - it is logged there
+            self._complaints.note("the supervisor failed, and goes on")
+            time.sleep(_PAUSE)
+
+    def _wait_once(self, seconds: float | None) -> None:
+        with selectors.PollSelector() as selector:  # which needs no descriptor: there may be none
             selector.register(self._woken, selectors.EVENT_READ)
             for worker in self._workers():
                 if not worker.channel.closed:

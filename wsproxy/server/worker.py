@@ -59,12 +59,14 @@ def _drain(
 ) -> None:
     """Stop as the settings say, or at once if there is one more reason to."""
     config = gateway.config
-
-    def stop() -> None:
-        server.stop(config.drain_timeout, config.drain_grace)
-        waker.send(bytes([STOPPED]))
-
-    stop_in_good_order(stop, server.hurry, lambda: _attend(server, gateway, channel, woken), channel, logger)
+    stop_in_good_order(
+        lambda: server.stop(config.drain_timeout, config.drain_grace),
+        server.hurry,
+        waker,
+        lambda: _attend(server, gateway, channel, woken),
+        channel,
+        logger,
+    )
 
 
 def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket) -> int | None:
@@ -72,7 +74,7 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
 
     :returns: the signal to stop on, :data:`.STOPPED`, or None if the supervisor is gone.
     """
-    with selectors.DefaultSelector() as selector:
+    with selectors.PollSelector() as selector:  # which needs no descriptor: there may be none
         selector.register(woken, selectors.EVENT_READ)
         selector.register(channel, selectors.EVENT_READ)
         while True:

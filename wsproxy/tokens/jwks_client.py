@@ -15,7 +15,7 @@ from ..net.sockets import wake
 from ..net.tls_context import ClientTLS
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
-from ..runtime.threads import start_thread
+from ..runtime.threads import VitalLoop, start_thread
 from .jwks import JWKSLocation, parse_jwks
 from .keys import VerificationKey
 
@@ -76,6 +76,7 @@ class JWKSClient:
         self._began_at = float("-inf")
         self._stopping = False
         self._socket: socket.socket | None = None
+        self._loop = VitalLoop("fetching keys", self._run)
         self._thread: threading.Thread | None = None
 
     @property
@@ -85,7 +86,7 @@ class JWKSClient:
 
     def start(self, owner: object) -> None:
         """Start the thread, which works for ``owner`` and fetches at once. Once only."""
-        self._thread = start_thread("wsproxy-jwks", self._run, owner)
+        self._thread = start_thread("wsproxy-jwks", self._loop.run, owner)
 
     def stop_waiting(self) -> None:
         """Let nobody wait in :meth:`await_key`, now and later. Does not block. Idempotent."""
@@ -97,6 +98,7 @@ class JWKSClient:
 
     def stop(self) -> None:
         """End the thread and wait for it: a fetch under way is broken off. Idempotent."""
+        self._loop.stop()
         self.stop_waiting()
         if self._thread:
             self._thread.join()

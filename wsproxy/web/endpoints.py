@@ -114,6 +114,7 @@ def answer(
     readiness: Ready,
     files: Files,
     pictures: Pictures,
+    healthy: bool = True,
 ) -> bytes:
     """Return the whole response to a request that is no upgrade.
 
@@ -123,11 +124,12 @@ def answer(
     :param readiness: what ``/readyz`` says.
     :param files: what there is besides the endpoints.
     :param pictures: of screens.
+    :param healthy: whether the threads work that all sessions need; ``/healthz`` and ``/readyz`` say so.
     :raises Refused: if there is no such endpoint or file, or not for this method, or it refuses the request.
     """
     endpoints: dict[str, Callable[[], bytes]] = {
-        "healthz": lambda: _health(request, lambda deadline: True),
-        "readyz": lambda: _health(request, readiness.is_ready),
+        "healthz": lambda: _health(request, lambda deadline: healthy, b"not healthy\n"),
+        "readyz": lambda: _health(request, lambda deadline: healthy and readiness.is_ready(deadline)),
         "ticket": lambda: _ticket(request, access),
         "console/grant": lambda: _grant(request, rules, access),
     }
@@ -156,10 +158,12 @@ def is_probe(head: RequestHead, rules: EndpointRules) -> bool:
     return endpoint_of(head.target, rules.routes.prefix, _PROBES) is not None
 
 
-def _health(request: HTTPRequest, is_good: Callable[[Deadline], bool]) -> bytes:
+def _health(
+    request: HTTPRequest, is_good: Callable[[Deadline], bool], otherwise: bytes = b"not ready\n"
+) -> bytes:
     head = request.head
     _check_reading(head)
-    status, body = (200, b"ok\n") if is_good(request.deadline) else (503, b"not ready\n")
+    status, body = (200, b"ok\n") if is_good(request.deadline) else (503, otherwise)
     return http_response(status, body, head_only=head.method == "HEAD")
 
 

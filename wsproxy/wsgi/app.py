@@ -279,7 +279,9 @@ class ConsoleApp:
             request = endpoints.HTTPRequest(
                 head, client, deadline, lambda most: _body(environ, head, most), note_admitted, root
             )
-            return endpoints.answer(request, rules, gateway.access, gateway.readiness, gateway.files, process)
+            return endpoints.answer(
+                request, rules, gateway.access, gateway.readiness, gateway.files, process, gateway.is_healthy
+            )
         finally:
             slot.release()
 
