@@ -60,6 +60,7 @@ NO_IO = (
     "upstream/location",
     "web/csp",
     "web/endpoints",
+    "web/in_flight",
     "web/screenshot_cache",
     "web/urls",
     "wsgi/environ",

@@ -20,7 +20,7 @@ from wsproxy.exceptions import Refused
 from wsproxy.telemetry import causes
 
 _MOST_BYTES = 2_000_000
-_BY_HTTP = {"limit-screenshots", "limit-tickets"}  # of requests that are no upgrades
+_BY_HTTP = {"limit-screenshots", "limit-tickets", "limit-requests"}  # of requests that are no upgrades
 _NOT_TOLD = {"client-gone", "aborted", "failed", causes.OTHER}  # to a person in front of a page
 
 

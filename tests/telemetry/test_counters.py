@@ -74,7 +74,7 @@ class CountersTest(unittest.TestCase):
         numbers = counters.numbers(0)
         self.assertEqual(numbers.refused.counts, {"forbidden": 2, "limit-tickets": 1, "other": 1})
         self.assertEqual(numbers.handshakes.counts, {"upstream": 1})
-        self.assertEqual(numbers.limits.counts, {"pending": 0, "tickets": 1, "screenshots": 0})
+        self.assertEqual(numbers.limits.counts, {"pending": 0, "tickets": 1, "screenshots": 0, "requests": 0})
         self.assertEqual(dict(numbers.first_byte_seconds.cumulative())["0.25"], 1)
         self.assertEqual(numbers.client_ping_seconds.total, 0.01)
         self.assertEqual(numbers.upstream_ping_seconds.counts[-1], 1)

@@ -251,6 +251,17 @@ class BoundsTest(ScreenshotsCase):
         self.get("one-more")
         self.assertFalse(self.screenshots._asked)
 
+    def test_of_two_users(self) -> None:
+        """Two users have six of the eight places at most, so that a third one gets its picture."""
+        ends = [self.hold(f"a-{number}", "alice") for number in range(4)]
+        ends += [self.hold(f"b-{number}", "bob") for number in range(2)]
+        with self.assertRaisesRegex(LimitExceeded, "as many pictures are being taken"):
+            self.get("b-2", user="bob")
+        self.get("c", user="carol")
+        for end in ends:
+            end()
+        self.assertFalse(self.screenshots._places._held)
+
     def test_memory(self) -> None:
         """The oldest are forgotten first, by number and by size."""
         for number in range(300):

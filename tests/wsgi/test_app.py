@@ -358,18 +358,26 @@ class HTTPTest(WSGITestCase):
         self.assert_echoes(self.open(host, path.removeprefix("/mounted")))
 
     def test_pending_per_address(self) -> None:
-        """Clients that take their time over a request count, and keep others out, but no probe."""
-        host = self.serve(self.make_app(tickets=True, max_pending_per_address=1))
+        """A request that has not been authorised yet counts, and keeps others out, but no probe."""
+        asked, may_go_on = threading.Event(), threading.Event()
+        self.addCleanup(may_go_on.set)
+
+        def authorize(grant: Grant, request: AccessRequest) -> Grant:
+            asked.set()
+            may_go_on.wait(_WAIT)
+            return grant
+
+        host = self.serve(self.make_app(screenshots=True, max_pending_per_address=1, authorize=authorize))
         with RawClient(host.address) as slow:
-            slow.send_raw(
-                b"POST /ticket HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n"
-                + f"Authorization: Bearer {self.token('echo')}\r\nContent-Length: 12\r\n\r\n".encode()
-            )
-            self.assertTrue(wait_until(lambda: self.get(host, "/nothing")[0] == 429))
+            path = f"/{self.token('echo')}/echo/screenshot.png"
+            slow.send_raw(f"GET {path} HTTP/1.1\r\nHost: proxy\r\n\r\n".encode())
+            self.assertTrue(asked.wait(_WAIT))
+            self.assertEqual(self.get(host, "/nothing")[0], 429)
             self.assertEqual(self.get(host, "/healthz")[0], 200)
-            slow.send_raw(b'{"vmi":"echo"}'[:12])
+            may_go_on.set()
             slow.read_head()
             self.body(slow)
+            self.assertEqual(self.get(host, "/nothing")[0], 404)
         self.assertTrue(wait_until(lambda: self.get(host, "/nothing")[0] == 404))
 
     def test_tickets_of_several_processes(self) -> None:

@@ -34,6 +34,7 @@ _TCP_INFO = struct.Struct("=44x I 4x I 64x Q")
 _OPEN_STATES = (1, 4, 5)  # of tcpi_state: TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2
 _MS = 0.001
 _LINGER_CHUNK = 65536
+_MOST_UNSENT = 128 * 1024
 _SMALL_PIECE = 256
 _QUICK_PIECES = 16
 _PIECE_SECONDS = 0.1
@@ -153,6 +154,16 @@ class Transport:
             if view and not sent:
                 with closed_on_error():
                     wait(self._fd, WRITABLE, deadline)
+
+    def bound_unsent(self) -> None:
+        """Have the kernel take few bytes that it cannot send yet; by itself it takes megabytes for each peer.
+
+        For what is sent to somebody who may be slow. What is on its way is not limited.
+        """
+        try:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MOST_UNSENT)
+        except (AttributeError, OSError):
+            pass  # no TCP, or closed already
 
     def unread(self, data: bytes) -> None:
         """Give back bytes received too far; they are received first from now on."""

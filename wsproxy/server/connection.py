@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ..exceptions import Refused, RequestTimeout, TransportClosed
 from ..net.addresses import host_and_port
@@ -17,6 +16,7 @@ from ..protocol.request import HeadReader, RequestHead
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..web import endpoints
+from ..web.in_flight import Place
 from .exchange import LAST_WORD_SECONDS, Exchange
 from .gateway import Gateway
 from .refusal import Refuser
@@ -42,6 +42,7 @@ class ClientConnection(Exchange):
         super().__init__(gateway, refuser, PlainTransport(sock), peer, tls=gateway.tls is not None)
         self._sock = sock
         self._heard = False  # the client has said something
+        self._place: Place | None = None  # of a client that has authenticated, and opens no console
         # Guarded by the lock, too: whether it has had its answer, and whether stop() has left it a second.
         self._told = self._last_second = False
 
@@ -159,9 +160,10 @@ class ClientConnection(Exchange):
             client,
             deadline,
             lambda most: self._read_body(head, most, deadline),
-            self._note_admitted,
+            self.session.about.update,
+            on_authenticated=self._authenticated,
         )
-        return endpoints.answer(
+        answer = endpoints.answer(
             request,
             gateway.config.endpoint_rules,
             gateway.access,
@@ -170,17 +172,28 @@ class ClientConnection(Exchange):
             gateway.pictures,
             gateway.is_healthy,
         )
+        if self._place and self._is_picture:
+            self._place.hold(len(answer))
+        return answer
+
+    @property
+    def _is_picture(self) -> bool:
+        return "vmi" in self.session.about
+
+    def _authenticated(self, user: str | int) -> None:
+        """From now on the client takes none of the places for others that have not authenticated."""
+        self._place = self._gateway.in_flight.enter(user)
+        self.session.release_connection()
+        if not self._gateway.admission.prove(self):
+            raise TransportClosed("shut down to make room for others")
 
     def _send_answer(self, answer: bytes, deadline: Deadline) -> None:
-        if "vmi" in self.session.about:  # the time until now was the API's
+        if self._is_picture:  # the time until now was the API's
             deadline = Deadline(self._gateway.config.request_timeout)
+        self._transport.bound_unsent()
         self._transport.send(answer, deadline)
         self._note_told()
         self._transport.linger(Deadline(LAST_WORD_SECONDS))
-
-    def _note_admitted(self, about: Mapping[str, Any]) -> None:
-        self.session.about.update(about)
-        self.session.release_connection()
 
     def _read_body(self, head: RequestHead, most: int, deadline: Deadline) -> bytes:
         size, body = head.body_size(most), b""
@@ -199,4 +212,6 @@ class ClientConnection(Exchange):
         self._transport.send(upgrade.accept(self.session.subprotocol), deadline)
 
     def _close(self) -> None:
+        if self._place:
+            self._place.release()
         self._transport.close()

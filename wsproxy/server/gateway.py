@@ -32,6 +32,7 @@ from ..tokens.verifier import TokenVerifier
 from ..upstream.dialler import Dialler
 from ..upstream.given_up import GivenUpDials
 from ..upstream.readiness import Readiness
+from ..web.in_flight import InFlight
 from ..web.screenshot_cache import Screenshots
 from ..web.screenshots import ScreenshotSource
 from ..web.static_files import StaticFiles
@@ -74,6 +75,7 @@ class Gateway:
     :ivar tls: TLS towards clients, None if they come without.
     :ivar files: what is served to browsers.
     :ivar pictures: answers requests for pictures of screens.
+    :ivar in_flight: bounds what is answered to those that open no console.
     :ivar sessions: the sessions that are open, or being opened.
     :ivar failures: told of every exception that nobody expected.
     :ivar wall_clock: UNIX time that never goes back.
@@ -127,6 +129,7 @@ class Gateway:
         self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
         self.given_up = GivenUpDials(self.housekeeping, clock)
+        self.in_flight = InFlight()
         self._screenshots = Screenshots(clock)
         self.pictures = ScreenshotSource(
             config.picture_rules, self.access, self.dialler, self._screenshots, self.counters, clock

@@ -118,9 +118,9 @@ class Opening:
             console = Console(grant.namespace, route.vmi, subresource)
             self._about |= admitted(grant, route.vmi, subresource)
             self._take_slot(grant, console)
-            claim = self._claim_console(console, Requester(grant, client.address), holder, before_dial)
-            on_authorised()
+            on_authorised()  # before it waits for anything: strangers have no say any more in whether it may
             self.release_connection()
+            claim = self._claim_console(console, Requester(grant, client.address), holder, before_dial)
             upstream, seconds = self._dial(claim, route, console, offered_upstream(upgrade.subprotocols))
             look()
             self._win(claim, upstream)

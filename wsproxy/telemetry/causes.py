@@ -18,7 +18,7 @@ OTHER = "other"
 LIMITS = ("sessions", "user", "vmi", "address", "failures", "frame")
 """Names of all limits that are counted; ``limit-NAME`` is the slug of most."""
 
-ALL_LIMITS = frozenset({*LIMITS, "pending", "tickets", "screenshots"})
+ALL_LIMITS = frozenset({*LIMITS, "pending", "tickets", "screenshots", "requests"})
 """The names of all limits."""
 
 _NEVER_SAID = {"sessions", "frame", "pending"}  # limits that do not refuse as ``limit-NAME``

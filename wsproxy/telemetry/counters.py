@@ -226,7 +226,8 @@ class Counters:
                 values[name] = LabelledCount(values[name].words, dict(tally))
             for name, observed in self._observed.items():
                 values[name] = observed.histogram()
-        hits = {name: values["refused"].counts.get(f"limit-{name}", 0) for name in ("tickets", "screenshots")}
+        refused = values["refused"].counts
+        hits = {name: refused.get(f"limit-{name}", 0) for name in ("tickets", "screenshots", "requests")}
         hits["pending"] = values["turned_away"]
         values["limits"] = LabelledCount(ALL_LIMITS, {**self._hits(), **hits})
         values["connections"], values["sessions"] = connections, len(sessions)

@@ -41,8 +41,7 @@ _PREFLIGHT = (
     ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
     ("Access-Control-Max-Age", "600"),  # seconds
 )
-# What KubeVirt calls a picture must do nothing else, wherever it is opened.
-_NOTHING_BUT_A_PICTURE = ("Content-Security-Policy", "default-src 'none'; sandbox")
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Files(Protocol):
 
 
 class Pictures(Protocol):
-    """Knows what is on the screens; see :class:`.ScreenshotSource`."""
+    """Knows what is on the screens, as whole responses; see :class:`.ScreenshotSource`."""
 
     def picture(
         self,
@@ -97,6 +96,7 @@ class HTTPRequest:
         calls it at most once, and only for a request that it would answer otherwise.
     :ivar on_admitted: told who sent it, where that is asked, once it is known; see :class:`.Reports`.
     :ivar root: the path that everything here is mounted under by others, "" for none.
+    :ivar on_authenticated: told whose it is, once that is known and before it waits for more; may refuse.
     """
 
     head: RequestHead
@@ -105,6 +105,7 @@ class HTTPRequest:
     read_body: Callable[[int], bytes]
     on_admitted: Callable[[Mapping[str, Any]], None] = lambda about: None
     root: str = ""
+    on_authenticated: Callable[[str | int], None] = lambda user: None
 
 
 def answer(
@@ -177,17 +178,21 @@ def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
     head = request.head
     _check_reading(head)
     head_only = head.method == "HEAD"
+
+    def on_admitted(about: Mapping[str, Any]) -> None:
+        request.on_admitted(about)
+        request.on_authenticated(about["user"])
+
     try:
-        picture = pictures.picture(head, request.client, request.deadline, request.on_admitted)
+        response = pictures.picture(head, request.client, request.deadline, on_admitted)
     except (VMINotFound, VMINotRunning, VMINoConsole) as refused:
         accepted = {value.partition(";")[0].strip(OWS).lower() for value in head.tokens("accept")}
         if _JSON not in accepted:
             raise
         # That there is nothing to see is no error to a page, but browsers log every other status as one.
         return refusal_response(refused, status=200, head_only=head_only)
-    return http_response(
-        200, picture, content_type="image/png", headers=[_NOTHING_BUT_A_PICTURE], head_only=head_only
-    )
+    # As it is: whoever asks for the same picture gets the very same bytes.
+    return response[: response.index(_END_OF_HEAD) + len(_END_OF_HEAD)] if head_only else response
 
 
 def _grant(request: HTTPRequest, rules: EndpointRules, access: AccessControl) -> bytes:
@@ -195,6 +200,7 @@ def _grant(request: HTTPRequest, rules: EndpointRules, access: AccessControl) ->
     head = request.head
     _check_reading(head)
     grant = access.authenticate_bearer(head, request.client, request.deadline)
+    request.on_authenticated(grant.user)
     routes = rules.routes
     body = {
         "user": grant.user,
@@ -241,6 +247,7 @@ def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
 def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, str]]) -> bytes:
     head = request.head
     grant = access.authenticate_bearer(head, request.client, request.deadline)
+    request.on_authenticated(grant.user)
     types = [value.partition(";")[0].strip(OWS).lower() for value in head.values("content-type")]
     if types != [_JSON]:
         raise UnsupportedMediaType("the body must be application/json")

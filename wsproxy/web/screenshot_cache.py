@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..exceptions import LimitExceeded, Refused, UpstreamTimeout
 from ..runtime.deadline import Clock, Deadline
+from .in_flight import FairShare
 
 __all__ = ["MAX_SIZE", "Screenshots", "picture_fault"]
 
@@ -25,7 +26,7 @@ MAX_SIZE = 8 * 1024 * 1024
 
 _GOOD_SECONDS = 5.0  # for so long a picture serves others
 _BAD_SECONDS = 2.0  # and so long the reason why there is none
-_MOST_TAKEN = 8  # at a time, of all machines
+_MOST_TAKEN = 8  # at a time, of all machines, shared out among users
 _MOST_ASKED = 4  # at a time, by one user; those that wait for a picture that is being taken included
 _MOST_KEPT = 256
 _MOST_BYTES = 4 * MAX_SIZE
@@ -81,6 +82,7 @@ class Screenshots:
         self._changed = threading.Condition()
         self._outcomes: OrderedDict[Hashable, _Outcome] = OrderedDict()  # the oldest first
         self._taken: set[Hashable] = set()  # of which a picture is being taken
+        self._places = FairShare(_MOST_TAKEN)  # for that
         self._asked: Counter[Hashable] = Counter()  # by user: how many wait, or take one
 
     def get(self, machine: Hashable, user: Hashable, take: Callable[[], bytes], deadline: Deadline) -> bytes:
@@ -91,7 +93,8 @@ class Screenshots:
         :param machine: names it, its namespace included; whoever asks may see it.
         :param user: who asks.
         :param take: takes a picture, or raises :class:`.Refused`; called in this thread.
-        :raises LimitExceeded: if as many are being taken as may be, or the user waits for as many.
+        :raises LimitExceeded: if as many are being taken as may be, by all or by this user, or it waits for
+            as many.
         :raises UpstreamTimeout: if the deadline passes first.
         :raises Refused: what ``take`` raised, for whoever asked at that time.
         """
@@ -102,7 +105,7 @@ class Screenshots:
                 raise _too_many("you are waiting for as many pictures as you may")
             self._asked[user] += 1
         try:
-            return (self._awaited(machine, deadline) or self._take(machine, take)).result()
+            return (self._awaited(machine, user, deadline) or self._take(machine, user, take)).result()
         finally:
             with self._changed:
                 self._asked[user] -= 1
@@ -124,7 +127,7 @@ class Screenshots:
         outcome = self._outcomes.get(machine)
         return outcome if outcome and self._clock() < outcome.until else None
 
-    def _awaited(self, machine: Hashable, deadline: Deadline) -> _Outcome | None:
+    def _awaited(self, machine: Hashable, user: Hashable, deadline: Deadline) -> _Outcome | None:
         """Return what another thread finds out; None if this one has to, for whoever asks from now on."""
         with self._changed:
             while (known := self._known(machine)) is None and machine in self._taken:
@@ -133,12 +136,12 @@ class Screenshots:
                 except TimeoutError:
                     raise UpstreamTimeout("the picture was not taken in time") from None
             if known is None:
-                if len(self._taken) >= _MOST_TAKEN:
+                if not self._places.take(user):
                     raise _too_many("as many pictures are being taken as may be")
                 self._taken.add(machine)
             return known
 
-    def _take(self, machine: Hashable, take: Callable[[], bytes]) -> _Outcome:
+    def _take(self, machine: Hashable, user: Hashable, take: Callable[[], bytes]) -> _Outcome:
         outcome: _Outcome | None = None
         try:
             try:
@@ -149,6 +152,7 @@ class Screenshots:
         finally:
             with self._changed:
                 self._taken.discard(machine)
+                self._places.release(user)
                 if outcome:
                     self._keep(machine, outcome)
                 self._changed.notify_all()

@@ -15,6 +15,7 @@ from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused
 from ..net.sockets import wake
 from ..protocol.client import Client
 from ..protocol.request import RequestHead
+from ..protocol.response import http_response
 from ..runtime.deadline import Clock, Deadline
 from ..runtime.logs import get_logger
 from ..telemetry.counters import Counters
@@ -28,6 +29,8 @@ __all__ = ["PictureRules", "ScreenshotSource"]
 
 logger = get_logger("wsproxy.screenshots")
 
+# What KubeVirt calls a picture must do nothing else, wherever it is opened.
+_NOTHING_BUT_A_PICTURE = ("Content-Security-Policy", "default-src 'none'; sandbox")
 _VERSION_SECONDS = 600.0  # for so long KubeVirt is taken for what it was
 
 
@@ -83,10 +86,11 @@ class ScreenshotSource:
         deadline: Deadline,
         on_admitted: Callable[[Mapping[str, Any]], None],
     ) -> bytes:
-        """Return the picture that a request asks for, as a PNG.
+        """Return the whole response with the picture that a request asks for, a PNG.
 
-        Blocks for at most the dial timeout after ``deadline``, and while the embedder's hook decides. Besides
-        :meth:`.Session.open` the only path that can reach the upstream for a client.
+        All that ask for the same one get the very same bytes. Blocks for at most the dial timeout after
+        ``deadline``, and while the embedder's hook decides. Besides :meth:`.Session.open` the only path that
+        can reach the upstream for a client.
 
         :param client: who sent the request.
         :param deadline: how long the token's key may be waited for.
@@ -119,7 +123,7 @@ class ScreenshotSource:
         if fault := picture_fault(picture):
             raise UpstreamRefused("the Kubernetes API sent no picture", log_detail=fault)
         self._counters.take_screenshot(self._clock() - started)
-        return picture
+        return http_response(200, picture, content_type="image/png", headers=[_NOTHING_BUT_A_PICTURE])
 
     def _check_version(self, deadline: Deadline) -> None:
         """Make sure that KubeVirt does not throw somebody out to take the picture."""

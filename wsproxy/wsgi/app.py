@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..access.credentials import looks_like_ticket
@@ -26,7 +25,7 @@ from ..exceptions import (
 from ..kinds import collect, setting_value
 from ..protocol.client import client_of, network_of
 from ..protocol.request import RequestHead
-from ..protocol.response import reason_phrase, refusal_response
+from ..protocol.response import refusal_response
 from ..protocol.routing import Route, granted_route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
@@ -40,9 +39,11 @@ from ..telemetry.metrics import registry
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
 from ..web import endpoints
+from ..web.in_flight import Place
 from .environ import Environ, head_of, is_tls, path_of, path_segments, peer_of
 from .exchange import Around
 from .process import WSGIProcess
+from .responses import ConsoleResponse, respond
 from .servers import WSGIServer, client_socket
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ logger = get_logger("wsproxy.wsgi")
 
 Wanted = tuple[Grant, str, str | None]
 """What an application that has authenticated its user by itself wants: a grant, a VMI, a subresource."""
-
-_HOP_BY_HOP = ("connection", "upgrade")  # PEP 3333: these are the server's
 
 
 class ConsoleApp:
@@ -221,18 +220,19 @@ class ConsoleApp:
             raise TypeError(fault)
         head: RequestHead | None = None
         about: dict[str, Any] = {"session": new_session_id(), "peer": peer_of(environ)}
+        places: list[Place] = []
         try:
             head = head_of(environ)
             if head.asks_for_websocket:
                 return self._console(environ, start_response, head, wanted, around)
             if wanted:
                 raise UpgradeRequired()
-            response = self._answer(environ, head, about)
+            response = self._answer(environ, head, about, places)
         except Exception as exc:  # noqa: BLE001 - a refusal, or a bug of ours, reported
             refused = exc if isinstance(exc, Refused) else self._report_failure(about)
             self._log_refusal(about, refused)
             response = refusal_response(refused, head_only=bool(head and head.method == "HEAD"))
-        return _respond(response, start_response)
+        return respond(response, start_response, places)
 
     def _console(
         self,
@@ -257,10 +257,15 @@ class ConsoleApp:
         def serve() -> int:
             return process.serve(environ, head, sock, granted=granted, refused=refused, around=around)
 
-        return _Console(serve, environ, start_response)
+        return ConsoleResponse(serve, environ, start_response)
 
-    def _answer(self, environ: WSGIEnvironment, head: RequestHead, about: dict[str, Any]) -> bytes:
-        """Return the whole response to a request that is no upgrade."""
+    def _answer(
+        self, environ: WSGIEnvironment, head: RequestHead, about: dict[str, Any], places: list[Place]
+    ) -> bytes:
+        """Return the whole response to a request that is no upgrade.
+
+        :param places: gets the request's, once its client has authenticated.
+        """
         process = self._started(environ)
         gateway = process.gateway
         client = client_of(head, peer_of(environ), is_tls(environ), self.config.trusted)
@@ -269,21 +274,30 @@ class ConsoleApp:
         rules = self.config.endpoint_rules
         slot = gateway.limits.take_connection(network_of((client.address,)))
 
-        def note_admitted(who: Mapping[str, Any]) -> None:
-            about.update(who)
+        def note_user(user: str | int) -> None:
+            places.append(gateway.in_flight.enter(user))
             slot.release()
 
         try:
             if not endpoints.is_probe(head, rules):
                 slot.check()
             request = endpoints.HTTPRequest(
-                head, client, deadline, lambda most: _body(environ, head, most), note_admitted, root
+                head,
+                client,
+                deadline,
+                lambda most: _body(environ, head, most),
+                about.update,
+                root,
+                on_authenticated=note_user,
             )
-            return endpoints.answer(
+            answer = endpoints.answer(
                 request, rules, gateway.access, gateway.readiness, gateway.files, process, gateway.is_healthy
             )
         finally:
             slot.release()
+        if places and "vmi" in about:
+            places[0].hold(len(answer))
+        return answer
 
     def _takes(self, environ: Environ) -> bool:
         """Whether a request is ours, where there is an application behind."""
@@ -349,33 +363,6 @@ class ConsoleApp:
         reports.refused(about, refused, level)
 
 
-class _Console(Iterator[bytes]):
-    """Serves a console when the server asks for the first piece of the response.
-
-    Not before, so that whatever the application holds for a request, such as a connection to its database,
-    has been given back by then.
-
-    :param serve: does it, and returns the HTTP status.
-    """
-
-    def __init__(self, serve: Callable[[], int], environ: Environ, start_response: StartResponse) -> None:
-        self._serve: Callable[[], int] | None = serve
-        self._environ = environ
-        self._start_response = start_response
-
-    def __next__(self) -> bytes:
-        serve, self._serve = self._serve, None
-        if serve is None:
-            raise StopIteration
-        status = serve()
-        if "werkzeug.socket" in self._environ and "werkzeug.debug.preserve_context" not in self._environ:
-            # Or it would log the path, which may hold a token; its debugger, though, shows every error.
-            raise BrokenPipeError(errno.EPIPE, "the connection was a WebSocket, which has been closed")
-        # The server finds a connection that takes nothing any more, and closes it.
-        self._start_response(f"{status} {reason_phrase(status)}", [])
-        raise StopIteration
-
-
 def _faults(config: Config, threads: int | None, reserve: int) -> list[str]:
     faults: list[str] = []
     if config.tls_cert is not None:
@@ -413,14 +400,3 @@ def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:
     if len(body) < size:
         raise BadRequest("the body is shorter than its Content-Length")
     return bytes(body)
-
-
-def _respond(response: bytes, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer by WSGI's own means."""
-    head, _, body = response.partition(b"\r\n\r\n")
-    status, *lines = head.decode("ascii").split("\r\n")
-    fields = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
-    start_response(
-        status.partition(" ")[2], [field for field in fields if field[0].lower() not in _HOP_BY_HOP]
-    )
-    return [body] if body else []

@@ -1,0 +1,111 @@
+"""How much those may have at a time that have authenticated and open no console: requests, and bytes. No I/O.
+
+They take no place of clients that have not authenticated, so nothing else bounds them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Hashable
+
+from ..exceptions import LimitExceeded
+
+__all__ = ["FairShare", "InFlight", "Place"]
+
+_MOST_REQUESTS = 32  # of one user
+_MOST_BYTES = 64 * 1024 * 1024  # of pictures that are being read, each as often as it is
+
+
+class FairShare:
+    """Shares something out, so that neither one user nor two get all of it. Not safe by itself.
+
+    Whoever has some gets more only as long as no less than that is left over.
+
+    :param most: how much there is.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._held: Counter[Hashable] = Counter()
+
+    def take(self, user: Hashable, amount: int = 1) -> bool:
+        """Give so much to a user, or nothing; return whether there was enough."""
+        left = self._left - amount
+        if left < self._held[user]:
+            self._forget(user)
+            return False
+        self._left = left
+        self._held[user] += amount
+        return True
+
+    def release(self, user: Hashable, amount: int = 1) -> None:
+        """Take back what a user was given."""
+        self._left += amount
+        self._held[user] -= amount
+        self._forget(user)
+
+    def _forget(self, user: Hashable) -> None:
+        if not self._held[user]:
+            del self._held[user]
+
+
+class InFlight:
+    """Knows what is being answered to whom. Safe from every thread, never blocks."""
+
+    def __init__(self) -> None:
+        # Guards the attributes below, and those of places. Held for moments only.
+        self._lock = threading.Lock()
+        self._requests: Counter[Hashable] = Counter()
+        self._bytes = FairShare(_MOST_BYTES)
+
+    def enter(self, user: Hashable) -> Place:
+        """Count one more request of a user, until its place is released.
+
+        :raises LimitExceeded: if there are as many as may be.
+        """
+        with self._lock:
+            if self._requests[user] >= _MOST_REQUESTS:
+                raise LimitExceeded(
+                    "requests", "you have as many requests at a time as you may", retry_after=2
+                )
+            self._requests[user] += 1
+        return Place(self, user)
+
+    def _hold(self, place: Place, size: int) -> None:
+        with self._lock:
+            if not self._bytes.take(place._user, size):
+                raise LimitExceeded("screenshots", "too many pictures are being read", retry_after=2)
+            place._size += size
+
+    def _release(self, place: Place) -> None:
+        with self._lock:
+            if place._released:
+                return
+            place._released = True
+            if place._size:
+                self._bytes.release(place._user, place._size)
+            self._requests[place._user] -= 1
+            if not self._requests[place._user]:
+                del self._requests[place._user]
+
+
+class Place:
+    """The place of one request."""
+
+    def __init__(self, in_flight: InFlight, user: Hashable) -> None:
+        self._in_flight = in_flight
+        self._user = user
+        self._size = 0
+        self._released = False
+
+    def hold(self, size: int) -> None:
+        """Count the bytes of a picture that is about to be sent.
+
+        :raises LimitExceeded: if there are too many, of others and of this user.
+        """
+        self._in_flight._hold(self, size)
+
+    def release(self) -> None:
+        """Count the request no more, when its answer has been sent, or never will be. Idempotent."""
+        self._in_flight._release(self)
