@@ -43,9 +43,9 @@ class HeadsCase(ProxyTestCase):
         app = ConsoleApp(Config(**self.proxy_options(**options)))
         self.addCleanup(app.close)
         host = Host(app)
-        host.__enter__()
+        host.start()
         self.addCleanup(lambda: self.assertEqual(host.errors, []))
-        self.addCleanup(host.__exit__)
+        self.addCleanup(host.stop)
         return host
 
     def ask(self, front: WebsocketProxy | Host, target: str, *headers: str) -> RawClient:

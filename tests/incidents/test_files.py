@@ -334,7 +334,7 @@ class FilesOfAnApplication(Files):
         app = ConsoleApp(config)
         self.addCleanup(app.close)
         host = Host(app)
-        host.__enter__()
+        host.start()
         self.addCleanup(lambda: self.assertEqual(host.errors, []))
-        self.addCleanup(host.__exit__)
+        self.addCleanup(host.stop)
         return host.address

@@ -48,7 +48,7 @@ class RequestsThatRaise(ProxyTestCase):
         host = Host(app)
         host.__enter__()
         self.addCleanup(lambda: self.assertEqual(host.errors, []))
-        self.addCleanup(host.__exit__)
+        self.addCleanup(host.stop)
         return host
 
     def test_addresses_that_are_none(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import cast
 from unittest import mock
 
+from tests.support.proxy_process import wait_until
 from tests.support.transports import in_thread
 from wsproxy.net.sockets import tune
 from wsproxy.net.tls import accept_tls
@@ -993,6 +994,8 @@ class EndsOverTLS(WithClientTLS, Ends):
         self.client._frames.feed(got)
         self.assertEqual(self.client.recv().raw, frame)
         self.assertEqual(self.client.recv_close(), (4499, "kicked"))
+        # Its client may have the Close before the thread that sent it takes note of that.
+        self.assertTrue(wait_until(lambda: self.relay._closing.unsent == [Leg.UPSTREAM]))
         self.tick(5)
         self.assert_over()
         self.assertEqual(self.relay.close_not_sent, ("upstream",))

@@ -536,8 +536,8 @@ class WSGITest(ScreenshotCase):
         made = ConsoleApp(Config(**self.proxy_options(**options)), app, threads=threads, reserve=2)
         self.addCleanup(made.close)
         self.host = Host(made)
-        self.host.__enter__()
-        self.addCleanup(self.host.__exit__)
+        self.host.start()
+        self.addCleanup(self.host.stop)
         return made
 
     def test_picture(self) -> None:

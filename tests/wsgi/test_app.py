@@ -73,9 +73,9 @@ class WSGITestCase(ProxyTestCase):
         """Serve an application until the end of the test."""
         tls = server_context(*self.proxy_certificate) if self.client_tls else None
         host = Host(app, self.kind, tls=tls, environ=environ)
-        host.__enter__()
+        host.start()
         self.addCleanup(lambda: self.assertEqual(host.errors, []))
-        self.addCleanup(host.__exit__)
+        self.addCleanup(host.stop)
         return host
 
     def open(self, host: Host, path: str = "", *headers: str, early: bytes = b"") -> RawClient:
@@ -166,7 +166,7 @@ class ConsoleTest(WSGITestCase):
             client.send_close(1000, "bye")
             self.assertEqual(client.recv_close(), (1000, ""))
             self.assertTrue(client.wait_for_end())
-            host.__exit__()
+            host.stop()
         self.assertRegex(logs.output[0], r"opened: client 127\.0\.0\.1:\d+ user 0 vmi lab-1/echo")
         self.assertRegex(logs.output[1], "ended: by client code 1000 'bye'")
 

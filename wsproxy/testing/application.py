@@ -6,12 +6,14 @@ an application of Flask, Django or another framework is tested through a real co
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import ssl
 import sys
 import threading
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, cast, final
+from typing import IO, TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 from wsgiref.handlers import SimpleHandler
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
@@ -26,7 +28,6 @@ _POLL = 0.01
 _MAX_LINE = 65536
 
 
-@final
 class ApplicationServer:
     """Serves a WSGI application on loopback from :meth:`start`, or ``with``, to :meth:`stop`.
 
@@ -60,6 +61,9 @@ class ApplicationServer:
         consoles = getattr(self.app, "extensions", {}).get("wsproxy", self.app)
         if hasattr(consoles, "close"):
             consoles.close()
+        self._stop_serving()
+
+    def _stop_serving(self) -> None:
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -72,6 +76,11 @@ class ApplicationServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _lend(self, environ: dict[str, Any], connection: socket.socket, body: IO[bytes]) -> IO[bytes]:
+        """Put the socket of a request into its environ; return what its body is read from."""
+        environ["werkzeug.socket"] = connection
+        return body
 
     @property
     def url(self) -> str:
@@ -122,17 +131,17 @@ class _RequestHandler(WSGIRequestHandler):
         if not self.parse_request():
             return
         self.path = self.requestline.split(" ")[1]  # as sent: the standard library changes it
-        environ = self.get_environ()
+        served, environ = self.server.served, self.get_environ()
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
         environ["RAW_URI"] = self.path
-        environ["werkzeug.socket"] = self.connection
-        if self.server.served.tls:
+        if "://" in self.path:
+            environ["PATH_INFO"] = urlsplit(self.path).path  # as werkzeug has it
+        if served.tls:
             environ["HTTPS"] = "on"  # from which the standard library makes wsgi.url_scheme
-        handler = _ServerHandler(
-            cast(IO[bytes], self.rfile), cast(IO[bytes], self.wfile), sys.stderr, environ
-        )
-        handler.served = self.server.served
-        handler.run(handler.served.app)
+        body = served._lend(environ, self.connection, cast(IO[bytes], self.rfile))
+        handler = _ServerHandler(body, cast(IO[bytes], self.wfile), sys.stderr, environ)
+        handler.served = served
+        handler.run(served.app)
 
 
 class _ServerHandler(ServerHandler):
