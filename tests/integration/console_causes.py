@@ -156,23 +156,13 @@ def _failures(visit: Visit) -> None:
     visit.open(proxy)
 
 
-def _dial_without_end(visit: Visit) -> WebsocketProxy:
+def _stop_while_dialling(visit: Visit) -> None:
     api = visit.case.api
     api.add_vmi(VMI, visit.case.namespace, behaviour=Behaviour(hang=True))
     proxy, dials = visit.start_proxy(), len(api.requests)
     visit.open(proxy)
     api.wait_for_requests(dials + 1, 30.0)
-    return proxy
-
-
-def _stop_while_dialling(visit: Visit) -> None:
-    _dial_without_end(visit).stop_thread()
-
-
-def _kick_while_dialling(visit: Visit) -> None:
-    proxy = _dial_without_end(visit)
-    [opening] = proxy.sessions()
-    opening.close()
+    proxy.stop_thread()
 
 
 def _connected(end: Callable[[Visit, WebsocketProxy], object], **options: Any) -> Callable[[Visit], None]:
@@ -378,15 +368,6 @@ REFUSALS = (
         "the proxy is stopping",
         ("The proxy is restarting", "It will be back in a moment."),
         _stop_while_dialling,
-    ),
-    Cause(
-        "kicked-early",
-        "the operator has ended the session while it was being opened",
-        403,
-        "4499 `kicked`",
-        "the session was ended before it was open",
-        ("The console was closed by an operator", "Ask them before you connect again."),
-        _kick_while_dialling,
     ),
     Cause(
         "internal-error",
