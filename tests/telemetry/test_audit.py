@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
+import selectors
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import unittest
@@ -14,6 +19,23 @@ from unittest import mock
 from wsproxy.exceptions import ConfigError
 from wsproxy.telemetry.audit import AuditLog
 
+_AUDIT = """
+from wsproxy.telemetry.audit import AuditLog
+audit = AuditLog("{}")
+audit.open()
+audit.write("x", {{}})
+audit.close()
+""".strip().replace("\n", "; ")
+
+_open = os.open
+
+
+def _open_as_writer(path: str, flags: int, mode: int = 0o777) -> int:
+    """Open a file as somebody who may not read it."""
+    if flags & os.O_RDWR:
+        raise PermissionError(errno.EACCES, "Permission denied")
+    return _open(path, flags, mode)
+
 
 class AuditTest(unittest.TestCase):
     def setUp(self) -> None:
@@ -21,14 +43,18 @@ class AuditTest(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.path = os.path.join(directory.name, "audit")
+        self.logs: list[AuditLog] = []
 
-    def opened(self) -> AuditLog:
-        audit = AuditLog(self.path)
+    def opened(self, path: str | None = None) -> AuditLog:
+        audit = AuditLog(path or self.path)
         audit.open()
         self.addCleanup(audit.close)
+        self.logs.append(audit)
         return audit
 
     def events(self, path: str | None = None) -> list[Any]:
+        for audit in self.logs:
+            self.assertTrue(audit.flush())
         with open(path or self.path, encoding="ascii") as file:
             return [json.loads(line) for line in file]
 
@@ -46,6 +72,7 @@ class AuditTest(unittest.TestCase):
         audit = self.opened()
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
         audit.write("first", {})
+        self.assertTrue(audit.flush())
         os.chmod(self.path, 0o640)
         self.opened().write("second", {})
         self.assertEqual([event["event"] for event in self.events()], ["first", "second"])
@@ -55,6 +82,7 @@ class AuditTest(unittest.TestCase):
         """A file that was renamed goes on, until the log is opened anew."""
         audit = self.opened()
         audit.write("a", {})
+        self.assertTrue(audit.flush())
         os.rename(self.path, f"{self.path}.1")
         audit.write("b", {})
         audit.open()
@@ -72,20 +100,150 @@ class AuditTest(unittest.TestCase):
         audit.write("a", {})
         self.assertEqual(len(self.events(f"{self.path}.1")), 1)
 
+    def limit(self, size: int) -> None:
+        """Let no file of this process grow beyond ``size`` bytes, as on a full disk; -1 for no limit."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
     def test_full_disk(self) -> None:
-        """What cannot be written is complained of once, until something can be again."""
+        """Events that a full disk takes in part, or not at all, are counted; the file says how many are missing.
+
+        The next event begins a line of its own. There is one error, and one warning when it goes on.
+        """
         audit = self.opened()
-        full = OSError(errno.ENOSPC, "No space left on device")
-        with self.assertLogs("wsproxy.audit", "ERROR") as logged:
-            with mock.patch("os.write", side_effect=[full, full, 5]):
-                for _ in range(3):
-                    audit.write("lost", {})
+        audit.write("first", {})
+        self.assertTrue(audit.flush())
+        self.addCleanup(self.limit, -1)
+        with self.assertLogs("wsproxy.audit") as logged:
+            self.limit(os.path.getsize(self.path) + 10)
+            for _ in range(3):
+                audit.write("lost", {})
+                self.assertTrue(audit.flush())
+            self.limit(-1)
             audit.write("kept", {})
-            with mock.patch("os.write", return_value=5):
-                audit.write("cut", {})
+            self.assertTrue(audit.flush())
+        with open(self.path, "rb") as file:
+            first, torn, *rest = file.read().splitlines()
+        self.assertEqual(len(torn), 10)
+        events = [json.loads(line) for line in (first, *rest)]
+        self.assertEqual([event["event"] for event in events], ["first", "lost", "kept"])
+        self.assertEqual((events[1]["events"], audit.lost), (3, 3))
+        error, warning = logged.output
+        self.assertIn("File too large; events are being lost", error)
+        self.assertIn("goes on; 3 events were lost", warning)
+
+    def test_torn_by_others(self) -> None:
+        """A line that another process has begun, now or before our start, is not continued."""
+        with open(self.path, "ab", buffering=0) as other:
+            other.write(b'{"torn')
+            audit = self.opened()
+            audit.write("a", {})
+            self.assertTrue(audit.flush())
+            other.write(b'{"torn')
+            audit.write("b", {})
+            self.assertTrue(audit.flush())
+        with open(self.path, "rb") as file:
+            lines = file.read().splitlines()
+        self.assertEqual([json.loads(line)["event"] for line in (lines[1], lines[3])], ["a", "b"])
+        self.assertEqual(len(lines), 4)
+
+    def fifo(self) -> str:
+        path = f"{self.path}.fifo"
+        os.mkfifo(path)
+        return path
+
+    def test_fifo_without_a_reader(self) -> None:
+        """Nobody waits for a reader; the one that comes gets every event."""
+        audit = self.opened(self.fifo())
+        audit.write("a", {})
+        with open(f"{self.path}.fifo", "rb") as reader:
+            self.assertEqual(json.loads(reader.readline())["event"], "a")
+            audit.write("b", {})
+            self.assertEqual(json.loads(reader.readline())["event"], "b")
+
+    def test_fifo_that_is_tried_out(self) -> None:
+        """A reader does not take the look at the settings for the end of the log."""
+        path = self.fifo()
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reader:
+            audit = AuditLog(path)
+            self.addCleanup(audit.close)
+            with selectors.PollSelector() as selector:
+                selector.register(reader, selectors.EVENT_READ)
+                self.assertEqual(selector.select(0), [], "the reader was told of an end")
+
+    def test_fifo_that_nobody_reads(self) -> None:
+        """What does not fit is counted, and told to the reader that comes; the end is not waited for."""
+        audit, lines = self.opened(self.fifo()), 5000
+        with self.assertLogs("wsproxy.audit") as logged:
+            for number in range(lines):
+                audit.write("x", {"number": number, "text": "y" * 500})
+            lost = audit.lost
+            with open(f"{self.path}.fifo", "rb") as reader:
+                events = [json.loads(reader.readline()) for _ in range(lines - lost + 1)]
+            audit.close()
+        self.assertGreater(lost, 0)
+        self.assertEqual([event["number"] for event in events[:-1]], [*range(lines - lost)])
+        self.assertEqual((events[-1]["event"], events[-1]["events"]), ("lost", lost))
         self.assertEqual(len(logged.output), 2, logged.output)
-        self.assertIn("No space left", logged.output[0])
-        self.assertIn("5 of ", logged.output[1])
+
+    def test_closed_while_nobody_reads(self) -> None:
+        """The end is bounded: what is left is lost, and said; no thread and no descriptor stays."""
+        descriptors = os.listdir("/dev/fd")
+        audit = self.opened(self.fifo())
+        for _ in range(1000):
+            audit.write("x", {"text": "y" * 500})
+        with self.assertLogs("wsproxy.audit", "ERROR") as logged:
+            audit.close()
+        self.assertIn("nobody reads it; events are being lost", logged.output[0])
+        self.assertGreater(audit.lost, 0)
+        self.assertEqual(os.listdir("/dev/fd"), descriptors)
+        self.assertNotIn("wsproxy-audit", [thread.name for thread in threading.enumerate()])
+
+    def test_unreadable_fifo(self) -> None:
+        """If only its reader may read a FIFO, that has to be there first, and the fault says so."""
+        with mock.patch("os.access", return_value=False), mock.patch("os.open", side_effect=_open_as_writer):
+            path = self.fifo()
+            with self.assertRaisesRegex(ConfigError, "^audit_log is .*; nobody reads it"):
+                AuditLog(path)
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+                self.opened(path).write("a", {})
+                self.assertEqual(json.loads(reader.readline())["event"], "a")
+
+    def test_standard_output(self) -> None:
+        """``-`` and the names of a descriptor are that descriptor: no file of that name, and no offset of its own."""
+        for path in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+            with self.subTest(path=path), tempfile.TemporaryDirectory() as directory:
+                output = os.path.join(directory, "output")
+                code = f"print('before', flush=True); {_AUDIT.format(path)}; print('after', flush=True)"
+                with open(output, "wb") as stdout:
+                    subprocess.run([sys.executable, "-c", code], stdout=stdout, cwd=directory, check=True)
+                with open(output, "rb") as file:
+                    before, event, after = file.read().splitlines()
+                self.assertEqual((before, after), (b"before", b"after"))
+                self.assertEqual(json.loads(event)["event"], "x")
+                self.assertEqual(os.listdir(directory), ["output"])
+
+    def test_socket_as_standard_output(self) -> None:
+        """A service manager's socket cannot be opened by its path, but written to."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            code = _AUDIT.format("/dev/stdout")
+            subprocess.run([sys.executable, "-c", code], stdout=theirs.fileno(), check=True)
+            self.assertEqual(json.loads(ours.recv(4096))["event"], "x")
+
+    def test_descriptor_that_is_not_open(self) -> None:
+        """A descriptor that cannot be written to is a fault of the settings."""
+        with open(os.devnull, "rb") as file:
+            for number in (file.fileno(), 99999):
+                with self.subTest(number=number), self.assertRaisesRegex(ConfigError, "^audit_log is "):
+                    AuditLog(f"/dev/fd/{number}")
+
+    def test_reload_after_the_end(self) -> None:
+        """A reload that comes after the end opens nothing."""
+        audit = self.opened()
+        audit.close()
+        before = os.listdir("/dev/fd")
+        audit.open()
+        self.assertEqual(os.listdir("/dev/fd"), before)
 
     def test_several_writers(self) -> None:
         """Threads, and other processes with the same file, do not write into each other's lines."""

@@ -42,9 +42,10 @@ class Names(unittest.TestCase):
                 self.assertEqual(len({labels for labels, _ in samples}), len(samples))
                 told += len(samples)
         tallied = sum(
-            len(getattr(filled(), name).words) for name in ("refused", "ended", "limits", "handshakes")
+            len(getattr(filled(), name).words)
+            for name in ("refused", "ended", "limits", "handshakes", "lost_lines")
         )
-        others = len(vars(Snapshot())) - 4
+        others = len(vars(Snapshot())) - 5
         # turned_away is a limit; the version is no number.
         self.assertEqual(told, tallied + others - 1 + 1)
 

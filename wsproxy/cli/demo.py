@@ -24,6 +24,7 @@ from ..tokens.claims import Grant
 from ..upstream.location import DEFAULT_API_PATH
 from .demo_guide import Guide
 from .demo_machines import MAIN, SLEEPER, Machines, machines
+from .output import log_to_stderr
 
 __all__ = ["run_demo", "visit_demo"]
 
@@ -74,9 +75,7 @@ def visit_demo(screenshot: str | None) -> int:
 
 
 def _log(level: int) -> None:
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    log_to_stderr(level, logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
 
 @contextmanager

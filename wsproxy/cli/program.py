@@ -29,6 +29,7 @@ from ..tokens.key_store import read_key_file
 from ..tokens.keys import load_keys
 from ..version import __version__
 from .check import check, raise_descriptor_limit
+from .output import log_to_stderr, print_line
 from .sessions import add_sessions_command
 
 __all__ = ["main"]
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     config = _config(options, _activated(options))
-    _log_to_stderr(config)
+    _set_logging_up(config)
     raise_descriptor_limit()
     _collect_less()
     try:
@@ -92,14 +93,10 @@ def _activated(options: argparse.Namespace) -> dict[str, Any]:
     return {"WSPROXY_LISTEN": f"{FD}{descriptor}"}
 
 
-def _log_to_stderr(config: Config) -> None:
+def _set_logging_up(config: Config) -> None:
     """Set the root logger up; what nobody catches is logged, too, so that every line has the same form."""
-    handler = logging.StreamHandler(sys.stderr)
-    if config.log_format == "json":
-        handler.setFormatter(JSONFormatter())
-    else:
-        handler.setFormatter(TextFormatter(with_process=config.workers > 1))
-    logging.basicConfig(level=config.log_level, handlers=[handler])
+    as_text = TextFormatter(with_process=config.workers > 1)
+    log_to_stderr(config.log_level, JSONFormatter() if config.log_format == "json" else as_text)
     # What no line holds is not looked for either (logging HOWTO, "Optimization").
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, name, False)
@@ -131,7 +128,7 @@ def _collect_less() -> None:
 
 def _print_ready(config: Config, address: tuple[str, int]) -> None:
     schemes = "" if config.tls_cert is None else " (wss, https)"
-    print(f"wsproxy {__version__} listening on {address_text(*address)}{schemes}", flush=True)
+    print_line(f"wsproxy {__version__} listening on {address_text(*address)}{schemes}")
 
 
 def _token(options: argparse.Namespace) -> int:

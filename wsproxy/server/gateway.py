@@ -16,6 +16,7 @@ from ..net.tls_context import ServerTLS
 from ..relay.poller import Poller
 from ..relay.relay import RelayLimits
 from ..runtime.deadline import Clock
+from ..telemetry.line_writer import lines_lost_of_program_log
 from ..runtime.logs import get_logger
 from ..runtime.timers import ClockWatch, Housekeeping
 from ..runtime.wall_clock import WallClock, unix_time
@@ -24,7 +25,7 @@ from ..state.denylist import Denylist
 from ..state.limits import Limits
 from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
-from ..telemetry.counters import Counters
+from ..telemetry.counters import Counters, LabelledCount, lost_lines
 from ..telemetry.failures import Failures
 from ..telemetry.reports import Reports
 from ..tokens.key_store import KeyStore
@@ -108,7 +109,8 @@ class Gateway:
         self.tickets = Tickets(wall_clock=self.wall_clock) if config.tickets else None
         self.limits = Limits(config.limit_rules, clock)
         self.denylist = Denylist(self.wall_clock)
-        self.counters = Counters(self.limits.hits)
+        self.audit = AuditLog(config.audit_log)
+        self.counters = Counters(self.limits.hits, self._lost_lines)
         self.failures = Failures(self.counters, clock)
         self.access = AccessControl(
             config.access_rules,
@@ -126,7 +128,6 @@ class Gateway:
         self.housekeeping = Housekeeping(clock)
         self.clock_watch = ClockWatch(self.wall_clock, self.housekeeping)
         self.poller = Poller() if Poller.available else None
-        self.audit = AuditLog(config.audit_log)
         self.reports = Reports(self.counters, self.audit)
         self.given_up = GivenUpDials(self.housekeeping, clock)
         self.in_flight = InFlight()
@@ -185,6 +186,9 @@ class Gateway:
         self.given_up.stop()
         self.housekeeping.stop()
         self.audit.close()
+
+    def _lost_lines(self) -> LabelledCount:
+        return lost_lines(lines_lost_of_program_log(), self.audit.lost)
 
     def stop_resolving(self) -> None:
         """Fail whoever waits for a name, a key or a picture, now and later. Idempotent.

@@ -27,10 +27,11 @@ from ..net.addresses import ListenAddress
 from ..net.listeners import Listener, address_text, listen, listen_for_operator
 from ..runtime.cpu_affinity import settle
 from ..runtime.deadline import Deadline
+from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
 from ..runtime.logs import Complaints, get_logger
 from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, signals_to
 from ..runtime.systemd import Notifier
-from ..telemetry.counters import Snapshot
+from ..telemetry.counters import Snapshot, lost_lines
 from .channel import Channel
 from .gateway import examine
 from .worker import WORKER_SIGNALS, work
@@ -250,6 +251,7 @@ class Supervisor:
         except BaseException:
             logger.exception("the worker failed")
         finally:
+            flush_program_log()
             os._exit(status)
 
     # Waiting
@@ -377,7 +379,8 @@ class Supervisor:
         if not self._told or (asked and time.monotonic() < self._told_due):
             return
         waiting, self._told = self._told, []
-        total = sum((worker.numbers for worker in self._workers()), self._ended)
+        ours = Snapshot(lost_lines=lost_lines(lines_lost_of_program_log(), 0))
+        total = sum((worker.numbers for worker in self._workers()), self._ended + ours)
         for then in waiting:
             then(total)
 

@@ -12,7 +12,7 @@ from ..protocol.closing import Ending, Leg
 from .causes import ALL_LIMITS, ENDINGS, REFUSALS, ending_cause, refusal_cause
 from .histogram import Histogram, Observations, is_count
 
-__all__ = ["Counters", "LabelledCount", "SessionCounts", "Snapshot"]
+__all__ = ["Counters", "LabelledCount", "SessionCounts", "Snapshot", "lost_lines"]
 
 _SESSION_SECONDS = Histogram.empty(1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 _QUICK_SECONDS = Histogram.empty(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -54,6 +54,12 @@ _REFUSED = LabelledCount(REFUSALS)
 _ENDED = LabelledCount(frozenset(f"{by} {cause}" for by in _ENDED_BY for cause in ENDINGS))
 _LIMITS = LabelledCount(ALL_LIMITS)
 _HANDSHAKES = LabelledCount(_LEGS)
+_LOST_LINES = LabelledCount(frozenset({"program", "audit"}))
+
+
+def lost_lines(program: int, audit: int) -> LabelledCount:
+    """Return how many lines were lost of the program's own log, and of the audit log."""
+    return LabelledCount(_LOST_LINES.words, {"program": program, "audit": audit})
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Snapshot:
     :ivar ended: sessions that ended so far, by who ended them and :data:`.ENDINGS`.
     :ivar limits: how often each limit was hit so far, by :data:`.ALL_LIMITS`.
     :ivar handshakes: handshakes that failed so far, by leg.
+    :ivar lost_lines: lines that could not be written so far, by log: "program" or "audit".
     :ivar session_seconds: how long the sessions were that have ended.
     :ivar dial_seconds: how long it took to open the upstreams of those that opened.
     :ivar first_byte_seconds: how long it then took until the first byte came from them.
@@ -90,6 +97,7 @@ class Snapshot:
     ended: LabelledCount = _ENDED
     limits: LabelledCount = _LIMITS
     handshakes: LabelledCount = _HANDSHAKES
+    lost_lines: LabelledCount = _LOST_LINES
     session_seconds: Histogram = _SESSION_SECONDS
     dial_seconds: Histogram = _QUICK_SECONDS
     first_byte_seconds: Histogram = _QUICK_SECONDS
@@ -150,10 +158,16 @@ class Counters:
     """Counts the sessions of one server. Safe from every thread; waits for nothing but others that count.
 
     :param hits: returns how often each limit was hit that is counted elsewhere.
+    :param lost: returns what lines were lost.
     """
 
-    def __init__(self, hits: Callable[[], Mapping[str, int]] = dict) -> None:
+    def __init__(
+        self,
+        hits: Callable[[], Mapping[str, int]] = dict,
+        lost: Callable[[], LabelledCount] = lambda: _LOST_LINES,
+    ) -> None:
         self._hits = hits
+        self._lost = lost
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._open: set[SessionCounts] = set()
@@ -230,6 +244,7 @@ class Counters:
         hits = {name: refused.get(f"limit-{name}", 0) for name in ("tickets", "screenshots", "requests")}
         hits["pending"] = values["turned_away"]
         values["limits"] = LabelledCount(ALL_LIMITS, {**self._hits(), **hits})
+        values["lost_lines"] = self._lost()
         values["connections"], values["sessions"] = connections, len(sessions)
         values["bytes_up"] += sum(session.bytes_up for session in sessions)
         values["bytes_down"] += sum(session.bytes_down for session in sessions)

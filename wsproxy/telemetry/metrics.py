@@ -89,6 +89,11 @@ def _limits(numbers: Snapshot) -> Samples:
         yield (name,), numbers.limits.counts.get(name, 0)
 
 
+def _lost_lines(numbers: Snapshot) -> Samples:
+    for name in sorted(numbers.lost_lines.words):
+        yield (name,), numbers.lost_lines.counts.get(name, 0)
+
+
 def _version(numbers: Snapshot) -> Samples:
     yield (__version__,), 1
 
@@ -118,6 +123,13 @@ METRICS = (
         "TLS handshakes with clients, and dials of the API, that failed.",
         ("leg",),
         _handshakes,
+    ),
+    Metric(
+        "wsproxy_log_lines_lost_total",
+        "counter",
+        "Lines of logs that could not be written.",
+        ("log",),
+        _lost_lines,
     ),
     Metric(
         "wsproxy_received_bytes_total",

@@ -1,0 +1,91 @@
+"""What the program writes to its standard output and standard error, without waiting for who reads them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+from ..telemetry.line_file import LineFile, open_descriptor
+from ..telemetry.line_writer import LineWriter
+from ..runtime.logs import get_logger
+
+__all__ = ["LineHandler", "log_to_stderr", "print_line"]
+
+_log = get_logger("wsproxy.log")
+
+
+def log_to_stderr(level: str | int, formatter: logging.Formatter) -> None:
+    """Have the root logger write to stderr, unless somebody has set it up already."""
+    handler = _handler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+def _handler(stream: TextIO | None) -> logging.Handler:
+    file = _file_of(stream)
+    return LineHandler(file, stream.encoding) if stream and file else logging.StreamHandler(stream)
+
+
+def _file_of(stream: TextIO | None) -> LineFile | None:
+    """Return what writes to the same as a stream, None if that is no descriptor's."""
+    try:
+        return open_descriptor(stream.fileno()) if stream else None
+    except (OSError, ValueError):
+        return None
+
+
+def print_line(text: str) -> None:
+    """Print a line. Takes two seconds at most if nobody reads it, in which case it is lost."""
+    file = _file_of(sys.stdout)
+    if file is None:
+        print(text, flush=True)
+        return
+    sys.stdout.flush()
+    writer = LineWriter("wsproxy-output", lambda lost: b"")
+    writer.use(file)
+    writer.put(f"{text}\n".encode(sys.stdout.encoding, "backslashreplace"))
+    writer.close()
+
+
+class LineHandler(logging.Handler):
+    """Writes each record as a line, or as several that stay together. Who logs waits for no reader.
+
+    :param file: what they are written to.
+    :param encoding: of text; a character that it lacks is escaped.
+    """
+
+    def __init__(self, file: LineFile, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+        self._writer = LineWriter("wsproxy-log", self._say_lost, is_program_log=True)
+        self._writer.use(file)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._line(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self._writer.put(line)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say that a record cannot be formatted, which is a bug: in the log, as stderr may be stuck."""
+        self._writer.put(self._line(_record(logging.ERROR, "a record of %s cannot be logged", record.name)))
+
+    def flush(self) -> None:
+        """Wait until every line is written, for a second at most."""
+        self._writer.flush()
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(self._encoding, "backslashreplace")
+
+    def _say_lost(self, lost: int) -> bytes:
+        what = "line was" if lost == 1 else "lines were"
+        return self._line(
+            _record(logging.WARNING, "%d %s lost here: the log was not read, or full", lost, what)
+        )
+
+
+def _record(level: int, message: str, *args: object) -> logging.LogRecord:
+    return _log.makeRecord(_log.name, level, __file__, 0, message, args, None)

@@ -1,0 +1,136 @@
+"""What lines are written to: a file, a pipe, a terminal or a socket, without waiting for it if it can refuse."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import selectors
+import socket
+import stat
+from contextlib import suppress
+
+__all__ = ["LineFile", "descriptor_of", "open_descriptor", "open_path"]
+
+_FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_MODE = 0o600
+_MOST_AT_ONCE = 4096
+"""Bytes that a pipe which is ready takes, and takes whole (PIPE_BUF)."""
+
+_STANDARD = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
+_BY_NUMBER = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
+
+
+def descriptor_of(path: str) -> int | None:
+    """Return the descriptor of this process that a path stands for, None if it is a path of a file.
+
+    To open such a path would not do: the offset is another one, and a socket cannot be opened.
+    """
+    by_number = _BY_NUMBER.fullmatch(path)
+    return int(by_number[1]) if by_number else _STANDARD.get(path)
+
+
+def open_path(path: str) -> LineFile:
+    """Open a file to append to, for its owner alone if it is made. Waits for no reader of a FIFO.
+
+    :param path: of a file, or one of those of :func:`descriptor_of`.
+    :raises OSError: if it cannot be written to.
+    """
+    number = descriptor_of(path)
+    if number is not None:
+        return open_descriptor(number)
+    try:
+        # For reading, too: a FIFO without a reader can be opened then, and it shows how a file ends.
+        return LineFile(os.open(path, os.O_RDWR | _FLAGS, _MODE), readable=True)
+    except PermissionError:
+        return LineFile(os.open(path, os.O_WRONLY | _FLAGS, _MODE))
+
+
+def open_descriptor(number: int) -> LineFile:
+    """Return what writes to the same as a descriptor of this process, which stays open.
+
+    Whether a write waits is a property that others share who have the descriptor, such as a shell. So it
+    is opened anew where the system can do that.
+
+    :raises OSError: if it is not open, or not for writing.
+    """
+    copy = os.dup(number)
+    try:
+        if fcntl.fcntl(copy, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "it is not open for writing")
+        mode = os.fstat(copy).st_mode
+    except OSError:
+        os.close(copy)
+        raise
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        with suppress(OSError):  # another user's, or no /proc
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            own = os.open(f"/proc/self/fd/{number}", flags)
+            os.close(copy)
+            return LineFile(own)
+    return LineFile(copy)
+
+
+class LineFile:
+    """A descriptor that lines are written to. One thread at a time.
+
+    :param descriptor: closed by :meth:`close`.
+    :param readable: whether it can be read, too.
+    :ivar may_block: whether :meth:`write` may take as long as it likes, instead of raising BlockingIOError.
+    """
+
+    def __init__(self, descriptor: int, *, readable: bool = False) -> None:
+        mode = os.fstat(descriptor).st_mode
+        self._descriptor = descriptor
+        self._is_regular = stat.S_ISREG(mode)
+        self._is_readable = readable and self._is_regular
+        self._socket = socket.socket(fileno=descriptor) if stat.S_ISSOCK(mode) else None
+        self.may_block = self._is_regular or (self._socket is None and os.get_blocking(descriptor))
+        self._size = -1  # of a regular file, if nobody else has written to it
+        self._torn = False
+
+    def write(self, data: bytes) -> int:
+        """Write some of ``data``, and return how many bytes.
+
+        :raises BlockingIOError: if nothing can be written at this time.
+        :raises OSError: if it cannot be written at all.
+        """
+        if self._socket:
+            written = self._socket.send(data, socket.MSG_DONTWAIT)
+        else:
+            if self.may_block and not self._is_regular:
+                if not self.wait(0):
+                    raise BlockingIOError
+                data = data[:_MOST_AT_ONCE]
+            written = os.write(self._descriptor, data)
+        if written:
+            self._torn = data[written - 1 : written] != b"\n"
+        self._size += written
+        return written
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something can be written, for at most ``seconds``; return whether it can."""
+        if self._is_regular:
+            return True
+        with selectors.PollSelector() as selector:
+            selector.register(self._descriptor, selectors.EVENT_WRITE)
+            return bool(selector.select(seconds))
+
+    def is_torn(self) -> bool:
+        """Whether what was written last is no whole line, by us, or by whoever else appends to a file."""
+        if self._is_readable:
+            with suppress(OSError):
+                size = os.fstat(self._descriptor).st_size
+                if size != self._size:
+                    self._size = size
+                    self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+        return self._torn
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if self._socket:
+            self._socket.close()
+        elif descriptor >= 0:
+            os.close(descriptor)
