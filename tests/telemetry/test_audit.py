@@ -105,7 +105,7 @@ class AuditTest(unittest.TestCase):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     def test_full_disk(self) -> None:
-        """Events that a full disk takes in part, or not at all, are counted; the file says how many are missing.
+        """Events that a full disk takes in part, or not at all, are counted, and the file says how many.
 
         The next event begins a line of its own. There is one error, and one warning when it goes on.
         """
@@ -193,7 +193,7 @@ class AuditTest(unittest.TestCase):
             audit.write("x", {"text": "y" * 500})
         with self.assertLogs("wsproxy.audit", "ERROR") as logged:
             audit.close()
-        self.assertIn("nobody reads it; events are being lost", logged.output[0])
+        self.assertIn("nobody reads it, or its file system hangs; events are being lost", logged.output[0])
         self.assertGreater(audit.lost, 0)
         self.assertEqual(os.listdir("/dev/fd"), descriptors)
         self.assertNotIn("wsproxy-audit", [thread.name for thread in threading.enumerate()])
@@ -209,7 +209,7 @@ class AuditTest(unittest.TestCase):
                 self.assertEqual(json.loads(reader.readline())["event"], "a")
 
     def test_standard_output(self) -> None:
-        """``-`` and the names of a descriptor are that descriptor: no file of that name, and no offset of its own."""
+        """``-`` and the names of a descriptor are that descriptor, with the offset that it has."""
         for path in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
             with self.subTest(path=path), tempfile.TemporaryDirectory() as directory:
                 output = os.path.join(directory, "output")

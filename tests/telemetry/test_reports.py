@@ -183,7 +183,10 @@ class InTheProgram(ReportsTestCase):
 
     def test_uncaught_exceptions(self) -> None:
         """What nobody catches is a line of the log, too."""
-        change = "threading.Thread(target=lambda: 1 / 0).start(); raise RuntimeError('a bug')"
+        change = (
+            "threading.Thread(target=lambda: 1 / 0).start(); "
+            "type('X', (), {'__del__': lambda self: int('x')})(); raise RuntimeError('a bug')"
+        )
         command = (
             "-c",
             "import sys, threading\nfrom wsproxy.cli import program\ndef fail(config, address):\n"
@@ -193,8 +196,15 @@ class InTheProgram(ReportsTestCase):
             ProxyProcess(self.api, command, WSPROXY_LOG_FORMAT="json")
         text = str(caught.exception).partition("the proxy did not start: ")[2]
         lines = [json.loads(line) for line in text.splitlines()]
-        failures = [line["exception"].splitlines()[-1] for line in lines if line["level"] == "CRITICAL"]
-        self.assertEqual(sorted(failures), ["RuntimeError: a bug", "ZeroDivisionError: division by zero"])
+        failures = [line["exception"].splitlines()[-1] for line in lines if "exception" in line]
+        self.assertEqual(
+            sorted(failures),
+            [
+                "RuntimeError: a bug",
+                "ValueError: invalid literal for int() with base 10: 'x'",
+                "ZeroDivisionError: division by zero",
+            ],
+        )
 
     def test_a_faulty_setting(self) -> None:
         """An audit log that cannot be written to stops the start."""

@@ -6,9 +6,9 @@ import logging
 import sys
 from typing import TextIO
 
-from ..telemetry.line_file import LineFile, open_descriptor
-from ..telemetry.line_writer import LineWriter
 from ..runtime.logs import get_logger
+from ..telemetry.line_file import LineFile, open_descriptor
+from ..telemetry.line_writer import LineWriter, flush_program_log
 
 __all__ = ["LineHandler", "log_to_stderr", "print_line"]
 
@@ -35,16 +35,19 @@ def _file_of(stream: TextIO | None) -> LineFile | None:
         return None
 
 
-def print_line(text: str) -> None:
-    """Print a line. Takes two seconds at most if nobody reads it, in which case it is lost."""
-    file = _file_of(sys.stdout)
+def print_line(text: str, stream: TextIO) -> None:
+    """Print a line, after what was logged so far. Takes three seconds at most; what nobody reads is lost.
+
+    :param stream: stdout or stderr, of which nothing must wait to be flushed.
+    """
+    flush_program_log()
+    file = _file_of(stream)
     if file is None:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
         return
-    sys.stdout.flush()
     writer = LineWriter("wsproxy-output", lambda lost: b"")
     writer.use(file)
-    writer.put(f"{text}\n".encode(sys.stdout.encoding, "backslashreplace"))
+    writer.put(f"{text}\n".encode(stream.encoding, "backslashreplace"))
     writer.close()
 
 
@@ -64,7 +67,7 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self._line(record)
-        except Exception:
+        except Exception:  # noqa: BLE001 - of an argument's __str__; said below
             self.handleError(record)
             return
         self._writer.put(line)

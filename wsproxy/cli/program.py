@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except ConfigError as exc:
         faults = "\n".join(f"  - {fault}" for fault in exc.faults)
-        print(f"wsproxy: the settings have faults:\n{faults}", file=sys.stderr)
+        print_line(f"wsproxy: the settings have faults:\n{faults}", sys.stderr)
         return _USAGE_ERROR
 
 
@@ -78,7 +78,7 @@ def _serve(options: argparse.Namespace) -> int:
                 notifier=notifier,
             )
     except OSError as exc:
-        print(f"wsproxy: {exc if exc.filename else exc.strerror or exc}", file=sys.stderr)
+        print_line(f"wsproxy: {exc if exc.filename else exc.strerror or exc}", sys.stderr)
         return 1
     return 0
 
@@ -102,6 +102,7 @@ def _set_logging_up(config: Config) -> None:
         setattr(logging, name, False)
     sys.excepthook = lambda *failure: logger.critical("the program failed", exc_info=failure)
     threading.excepthook = _log_thread_failure
+    sys.unraisablehook = _log_unraisable
 
 
 def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
@@ -110,10 +111,16 @@ def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
         logger.critical("%s failed", name, exc_info=failure.exc_value)
 
 
+def _log_unraisable(failure: sys.UnraisableHookArgs) -> None:
+    if failure.exc_value is not None:
+        # Not the object itself, which may be half destroyed.
+        logger.error("%s", failure.err_msg or "Exception ignored", exc_info=failure.exc_value)
+
+
 def _supervise(config: Config, notifier: Notifier) -> int:
     if Supervisor(config, notifier).run(lambda address: _print_ready(config, address)):
         return 0
-    print("wsproxy: the workers cannot start; the log says why", file=sys.stderr)
+    print_line("wsproxy: the workers cannot start; the log says why", sys.stderr)
     return 1
 
 
@@ -128,7 +135,7 @@ def _collect_less() -> None:
 
 def _print_ready(config: Config, address: tuple[str, int]) -> None:
     schemes = "" if config.tls_cert is None else " (wss, https)"
-    print_line(f"wsproxy {__version__} listening on {address_text(*address)}{schemes}")
+    print_line(f"wsproxy {__version__} listening on {address_text(*address)}{schemes}", sys.stdout)
 
 
 def _token(options: argparse.Namespace) -> int:

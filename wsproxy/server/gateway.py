@@ -16,7 +16,6 @@ from ..net.tls_context import ServerTLS
 from ..relay.poller import Poller
 from ..relay.relay import RelayLimits
 from ..runtime.deadline import Clock
-from ..telemetry.line_writer import lines_lost_of_program_log
 from ..runtime.logs import get_logger
 from ..runtime.timers import ClockWatch, Housekeeping
 from ..runtime.wall_clock import WallClock, unix_time
@@ -27,6 +26,7 @@ from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters, LabelledCount, lost_lines
 from ..telemetry.failures import Failures
+from ..telemetry.line_writer import lines_lost_of_program_log
 from ..telemetry.reports import Reports
 from ..tokens.key_store import KeyStore
 from ..tokens.verifier import TokenVerifier

@@ -27,11 +27,11 @@ from ..net.addresses import ListenAddress
 from ..net.listeners import Listener, address_text, listen, listen_for_operator
 from ..runtime.cpu_affinity import settle
 from ..runtime.deadline import Deadline
-from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
 from ..runtime.logs import Complaints, get_logger
 from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, signals_to
 from ..runtime.systemd import Notifier
 from ..telemetry.counters import Snapshot, lost_lines
+from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
 from .channel import Channel
 from .gateway import examine
 from .worker import WORKER_SIGNALS, work

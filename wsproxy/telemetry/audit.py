@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exceptions import ConfigError
+from ..runtime.logs import get_logger, rfc3339
 from .line_file import descriptor_of, open_path
 from .line_writer import LineWriter
-from ..runtime.logs import get_logger, rfc3339
 
 __all__ = ["AuditLog"]
 

@@ -1,4 +1,4 @@
-"""What lines are written to: a file, a pipe, a terminal or a socket, without waiting for it if it can refuse."""
+"""What lines are written to: a file, a pipe, a terminal or a socket; those that can refuse never block."""
 
 from __future__ import annotations
 

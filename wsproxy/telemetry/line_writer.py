@@ -13,18 +13,20 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
-from .line_file import LineFile
 from ..runtime.threads import start_thread
+from .line_file import LineFile
 
 __all__ = ["LineWriter", "flush_program_log", "lines_lost_of_program_log"]
 
 _MOST_BYTES = 1 << 20  # in the queue
 _ENOUGH_BYTES = _MOST_BYTES // 2  # once it was full, lines are lost until so few are left
 _LOOK_SECONDS = 0.1
+_PAUSE_SECONDS = 0.01  # of the thread, after it has written
 _FLUSH_SECONDS = 1.0
 _END_SECONDS = 1.0
-_NOT_READ = "nobody reads it"
+_NOT_TAKEN = "nobody reads it, or its file system hangs"
 
 _writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
 _program_logs: weakref.WeakSet[LineWriter] = weakref.WeakSet()
@@ -36,7 +38,7 @@ def lines_lost_of_program_log() -> int:
 
 
 def flush_program_log() -> None:
-    """Write what waits of the program's own log, before a process ends by ``os._exit``. Takes a second at most."""
+    """Write what waits of the program's own log, as before ``os._exit``. Takes a second at most."""
     for writer in list(_program_logs):
         writer.flush()
 
@@ -87,6 +89,7 @@ class LineWriter:
         self._queue: deque[bytes | int] = deque()  # a number stands for so many lost lines
         self._size = 0
         self._done = threading.Condition(self._lock)  # for the time being, or for good
+        self._flushing = 0  # threads that wait for that
         self._full = self._closed = self._ending = False
         self._failing = False  # the file takes nothing at all
         self._complained = False
@@ -95,7 +98,8 @@ class LineWriter:
         self._thread: threading.Thread | None = None
         self._asleep = False
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # Held while writing; whoever has a line never waits for it. Guards the attributes below, and the file.
+        # Held while writing; a thread that has a line never waits for it. Guards the attributes below, and
+        # the file.
         self._turn = threading.Lock()
         self._line = self._left = b""  # what is being written, and what is left of it
         self._told = 0  # how many lost lines it tells of
@@ -110,12 +114,34 @@ class LineWriter:
 
         :param line: with its end. Several at once stay together.
         """
+        if not self._put_at_once(line):
+            self._put_into_queue(line)
+
+    def _put_at_once(self, line: bytes) -> bool:
+        """Write a line without the detour by the queue, if nothing waits; return whether that was done."""
+        file = self._file
+        if not file or file.may_block or self._thread or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            if self._closed or self._next or self._line or self._queue:
+                return False
+            self._line = self._left = line
+            taken = self._write()
+        finally:
+            self._turn.release()
+        if not taken:
+            self._call_thread()
+        elif self._queue:  # of somebody who found that it was our turn
+            self._go_on()
+        return True
+
+    def _put_into_queue(self, line: bytes) -> None:
         with self._lock:
             if self._closed or not (self._file or self._next):
                 return
             begins = self._add(line)
         if begins:
-            self._complain(_NOT_READ)
+            self._complain(_NOT_TAKEN)
         self._go_on()
 
     def use(self, file: LineFile) -> None:
@@ -133,7 +159,12 @@ class LineWriter:
         """Wait until no line waits, for at most ``seconds``; return whether none does. Any thread."""
         self._go_on()
         with self._lock:
-            return self._done.wait_for(lambda: not self._is_to_do(), seconds)
+            self._call_thread(at_once=True)
+            self._flushing += 1
+            try:
+                return self._done.wait_for(lambda: not self._is_to_do(), seconds)
+            finally:
+                self._flushing -= 1
 
     def close(self, seconds: float = _FLUSH_SECONDS) -> None:
         """Write what waits, end the thread, and close the file; later lines are dropped. Idempotent.
@@ -170,13 +201,16 @@ class LineWriter:
                 self._call_thread()
                 return
 
-    def _call_thread(self) -> bool:
-        """Have the thread write; return False if the system will not start it."""
+    def _call_thread(self, *, at_once: bool = False) -> bool:
+        """Have the thread write; return False if the system will not start it.
+
+        :param at_once: also if it has written a moment ago.
+        """
         with self._lock:
-            if self._asleep:
+            if self._asleep or (self._thread and at_once):
                 self._asleep = False
                 self._wakes.put(None)
-            elif self._thread is None and not self._ending:
+            elif self._thread is None and not self._ending and self._is_to_do():
                 try:
                     self._thread = start_thread(self._name, self._run, self)
                 except RuntimeError:
@@ -186,8 +220,13 @@ class LineWriter:
     def _run(self) -> None:
         while True:
             with self._turn:
-                if not self._write() and self._file:
+                taken = self._write()
+                if not taken and self._file:
                     self._file.wait(_LOOK_SECONDS)
+            if taken and not self._ending:
+                # One line is seldom alone. To wake this thread for each would cost more than to write it.
+                with suppress(queue.Empty):
+                    self._wakes.get(timeout=_PAUSE_SECONDS)
             with self._lock:
                 if self._is_over():
                     self._thread = None
@@ -211,7 +250,7 @@ class LineWriter:
         """
         with self._lock:
             thread, self._ending = self._thread, True
-            self._call_thread()
+            self._call_thread(at_once=True)
         if thread and thread is not threading.current_thread():
             thread.join(_END_SECONDS)
         return not (thread and thread.is_alive())
@@ -261,7 +300,7 @@ class LineWriter:
 
     def _write(self) -> bool:
         """Write what the file takes; return False if it takes no more for now."""
-        file = self._used()
+        file = self._used() if self._next else self._file
         while file and not self._ending and self._fetch():
             if self._left is self._line and file.is_torn():
                 self._left = b"\n" + self._line
@@ -291,9 +330,11 @@ class LineWriter:
 
     def _fetch(self) -> bool:
         """Take the next line from the queue, if none was begun; return whether there is one."""
+        if self._line or not self._queue:
+            return bool(self._line)
         with self._lock:
-            if self._line or not self._is_to_do():
-                return bool(self._line)
+            if not self._is_to_do():
+                return False
             item = self._queue.popleft()
             if isinstance(item, bytes):
                 self._size -= len(item)
@@ -313,16 +354,15 @@ class LineWriter:
             self._complain(reason)
 
     def _succeed(self) -> None:
-        with self._lock:
-            told, self._told = self._told, 0
-            self._line = b""
-            self._failing = False
-            if told:
-                self._complained = False
-            if not self._queue:
-                self._done.notify_all()
+        told, self._told = self._told, 0
+        self._line = b""
+        self._failing = False
         if told:
+            self._complained = False
             self._relieve(told)
+        if self._flushing and not self._queue:
+            with self._lock:
+                self._done.notify_all()
 
     def _abandon(self) -> None:
         """Give up what is left, and close the file."""
@@ -333,7 +373,7 @@ class LineWriter:
             if file:
                 file.close()
         if first:
-            self._complain(_NOT_READ)
+            self._complain(_NOT_TAKEN)
 
     # Forks
 
