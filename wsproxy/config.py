@@ -164,7 +164,8 @@ class Config:
         path's place.
     :param log_level: what the program logs.
     :param log_format: how the program logs: "text", or "json" for one object in each line.
-    :param audit_log: file to which events of sessions are appended as JSON lines; None for none.
+    :param audit_log: file to which events of sessions are appended as JSON lines, "-" for standard output;
+        None for none.
     :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; None for nowhere.
     :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :param admin_token_file: file with the operator's bearer token; None for a file of the user's own, or for

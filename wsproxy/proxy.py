@@ -125,7 +125,7 @@ class WebsocketProxy:
     :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
     :param idle_timeout: seconds for which a client may send no data, 0 for ever.
     :param max_age: seconds for which a session may last, 0 for ever.
-    :param audit_log: file to which events of sessions are appended as JSON lines.
+    :param audit_log: file to which events of sessions are appended as JSON lines, "-" for standard output.
     :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; by default nowhere.
     :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
     :param admin_token_file: file with the bearer token that lists and ends sessions there, made if there is

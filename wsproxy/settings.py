@@ -113,7 +113,7 @@ SETTINGS = (
     Setting("WS_REMOTE_URL", "", str, "ws://localhost:8001", "URL of the API in dev mode"),
     _setting("LOGLEVEL", "log_level", str.upper, "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
     _setting("WSPROXY_LOG_FORMAT", "log_format", str.lower, "text, or json for one object in each line"),
-    _setting("WSPROXY_AUDIT_LOG", "audit_log", str, "file to append events of sessions to, as JSON lines"),
+    _setting("WSPROXY_AUDIT_LOG", "audit_log", str, "file to append events of sessions to, or -"),
     _setting("WSPROXY_ADMIN", "admin", str, "listener for the operator: HOST:PORT or unix:PATH"),
     Setting("WSPROXY_ADMIN_HOSTS", "admin_hosts", _names, None, "names that it may be asked for by"),
     _setting("WSPROXY_ADMIN_TOKEN_FILE", "admin_token_file", str, "file with its token, made if missing"),

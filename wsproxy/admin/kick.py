@@ -71,7 +71,7 @@ class Kicked:
 
 
 class Kicks:
-    """Ends sessions, and has their tokens refused. Safe from every thread; blocks for the audit log only.
+    """Ends sessions, and has their tokens refused. Safe from every thread; blocks as the log does.
 
     :ivar sessions: the open ones.
     :param verifier: of the tokens that are given whole.

@@ -24,7 +24,7 @@ from ..tokens.claims import Grant
 from ..upstream.location import DEFAULT_API_PATH
 from .demo_guide import Guide
 from .demo_machines import MAIN, SLEEPER, Machines, machines
-from .output import log_to_stderr
+from .output import stderr_handler
 
 __all__ = ["run_demo", "visit_demo"]
 
@@ -75,7 +75,8 @@ def visit_demo(screenshot: str | None) -> int:
 
 
 def _log(level: int) -> None:
-    log_to_stderr(level, logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level, handlers=[stderr_handler(formatter)])
 
 
 @contextmanager

@@ -10,21 +10,18 @@ from ..runtime.logs import get_logger
 from ..telemetry.line_file import LineFile, open_descriptor
 from ..telemetry.line_writer import LineWriter, flush_program_log
 
-__all__ = ["LineHandler", "log_to_stderr", "print_line"]
+__all__ = ["LineHandler", "print_line", "stderr_handler"]
 
 _log = get_logger("wsproxy.log")
 
 
-def log_to_stderr(level: str | int, formatter: logging.Formatter) -> None:
-    """Have the root logger write to stderr, unless somebody has set it up already."""
-    handler = _handler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler])
-
-
-def _handler(stream: TextIO | None) -> logging.Handler:
+def stderr_handler(formatter: logging.Formatter) -> logging.Handler:
+    """Return a handler that writes to stderr, as lines of ``formatter``."""
+    stream: TextIO | None = sys.stderr
     file = _file_of(stream)
-    return LineHandler(file, stream.encoding) if stream and file else logging.StreamHandler(stream)
+    handler = LineHandler(file, stream.encoding) if stream and file else logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    return handler
 
 
 def _file_of(stream: TextIO | None) -> LineFile | None:

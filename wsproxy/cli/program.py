@@ -29,7 +29,7 @@ from ..tokens.key_store import read_key_file
 from ..tokens.keys import load_keys
 from ..version import __version__
 from .check import check, raise_descriptor_limit
-from .output import log_to_stderr, print_line
+from .output import print_line, stderr_handler
 from .sessions import add_sessions_command
 
 __all__ = ["main"]
@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     config = _config(options, _activated(options))
+    if config.workers == 1 and config.cpu_affinity == "auto":
+        settle(random.randrange(1024))  # before a log has a thread
     _set_logging_up(config)
     raise_descriptor_limit()
     _collect_less()
@@ -66,8 +68,6 @@ def _serve(options: argparse.Namespace) -> int:
         notifier = Notifier.from_env(os.environ)
         if config.workers > 1:
             return _supervise(config, notifier)
-        if config.cpu_affinity == "auto":
-            settle(random.randrange(1024))
         proxy = WebsocketProxy.from_config(config)
         with children_reaped():
             proxy.run(
@@ -96,7 +96,8 @@ def _activated(options: argparse.Namespace) -> dict[str, Any]:
 def _set_logging_up(config: Config) -> None:
     """Set the root logger up; what nobody catches is logged, too, so that every line has the same form."""
     as_text = TextFormatter(with_process=config.workers > 1)
-    log_to_stderr(config.log_level, JSONFormatter() if config.log_format == "json" else as_text)
+    handler = stderr_handler(JSONFormatter() if config.log_format == "json" else as_text)
+    logging.basicConfig(level=config.log_level, handlers=[handler])
     # What no line holds is not looked for either (logging HOWTO, "Optimization").
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, name, False)

@@ -153,6 +153,11 @@ class LineWriter:
             unused, self._next = (file, None) if self._closed else (self._next, file)
         if unused:
             unused.close()
+        if self._turn.acquire(blocking=False):
+            try:
+                self._used()
+            finally:
+                self._turn.release()
         self._go_on()
 
     def flush(self, seconds: float = _FLUSH_SECONDS) -> bool:
@@ -318,14 +323,13 @@ class LineWriter:
     def _used(self) -> LineFile | None:
         """Return the file to write to, from now on another one if that has come."""
         with self._lock:
-            file, self._next = self._next, None
-            if file:
+            before, self._file = self._file, self._next or self._file
+            if self._next:
+                self._next = None
                 self._failing = False
                 self._left = self._line  # all of it, in the new one
-        if file:
-            before, self._file = self._file, file
-            if before:
-                before.close()
+        if before and before is not self._file:
+            before.close()
         return self._file
 
     def _fetch(self) -> bool:

@@ -33,7 +33,7 @@ def admitted(grant: Grant, vmi: str, subresource: str) -> dict[str, Any]:
 
 
 class Reports:
-    """Reports on the sessions of one server. Safe from every thread; blocks for a line written to a file.
+    """Reports on the sessions of one server. Safe from every thread; blocks as the log does.
 
     What is known of a session or client is a mapping: ``session`` and ``peer``; ``client``, an IP address,
     once its request was read; ``user``, ``namespace``, ``vmi``, ``subresource`` and ``token_id`` once its
