@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import tempfile
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from unittest import mock
@@ -271,6 +272,36 @@ class LineWriterTest(LeakTestCase):
             count = 20_000 - writer.lost
             lines = self.read(ours.fileno(), count + 1)
             self.assertEqual(lines, [_LINE] * count + [_say_lost(writer.lost)])
+
+    def test_terminal(self) -> None:
+        """A terminal gets its lines at once, and may be stopped; it stays the caller's."""
+        ours, theirs = os.openpty()
+        self.addCleanup(self.close, ours)
+        self.addCleanup(self.close, theirs)
+        writer = self.writer(open_descriptor(theirs))
+        writer.put(b"a\n")
+        self.assertEqual(os.read(ours, 100), b"a\r\n")
+        self.assertEqual(self.threads(), [])
+        termios.tcflow(theirs, termios.TCOOFF)
+        for _ in range(20_000):
+            writer.put(_LINE)
+        self.assertGreater(writer.lost, 0)
+        self.assertTrue(os.get_blocking(theirs))
+
+    def test_bug_in_the_thread(self) -> None:
+        """If the thread ends by an error, the next line has another one."""
+        writer = self.writer(open_path(self.path))
+        with (
+            mock.patch.object(threading, "excepthook"),
+            mock.patch.object(LineFile, "is_torn", side_effect=ZeroDivisionError),
+        ):
+            writer.put(b"a\n")
+            for thread in self.threads():
+                thread.join(_TIMEOUT)
+        self.assertEqual(self.threads(), [])
+        writer.put(b"b\n")
+        self.assertTrue(writer.flush())
+        self.assertEqual(self.text(), b"a\nb\n")
 
     def test_another_file(self) -> None:
         """What waits for a reader goes to the next file, each line whole."""

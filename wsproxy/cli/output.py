@@ -19,7 +19,9 @@ def stderr_handler(formatter: logging.Formatter) -> logging.Handler:
     """Return a handler that writes to stderr, as lines of ``formatter``."""
     stream: TextIO | None = sys.stderr
     file = _file_of(stream)
-    handler = LineHandler(file, stream.encoding) if stream and file else logging.StreamHandler(stream)
+    handler = (
+        LineHandler(file, stream.encoding or "utf-8") if stream and file else logging.StreamHandler(stream)
+    )
     handler.setFormatter(formatter)
     return handler
 
@@ -44,7 +46,7 @@ def print_line(text: str, stream: TextIO) -> None:
         return
     writer = LineWriter("wsproxy-output", lambda lost: b"")
     writer.use(file)
-    writer.put(f"{text}\n".encode(stream.encoding, "backslashreplace"))
+    writer.put(f"{text}\n".encode(stream.encoding or "utf-8", "backslashreplace"))
     writer.close()
 
 

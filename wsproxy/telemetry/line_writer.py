@@ -223,6 +223,17 @@ class LineWriter:
         return True
 
     def _run(self) -> None:
+        try:
+            self._write_until_over()
+        finally:
+            with self._lock:
+                if self._thread is threading.current_thread():  # a bug; the next line starts another
+                    self._thread = None
+        if self._ending and self._closed:
+            with self._turn:
+                self._abandon()
+
+    def _write_until_over(self) -> None:
         while True:
             with self._turn:
                 taken = self._write()
@@ -235,14 +246,11 @@ class LineWriter:
             with self._lock:
                 if self._is_over():
                     self._thread = None
-                    break
+                    return
                 if self._is_to_do():
                     continue
                 self._asleep = True
             self._wakes.get()
-        if self._ending and self._closed:
-            with self._turn:
-                self._abandon()
 
     def _is_over(self) -> bool:
         """Whether the thread is to end: it is told to, or lines can be written without it."""
