@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import selectors
 import sys
 from typing import TextIO
 
@@ -34,13 +35,26 @@ def _file_of(stream: TextIO | None) -> LineFile | None:
         return None
 
 
+def _is_ready(stream: TextIO) -> bool:
+    """Whether a descriptor of a stream's takes some KiB without blocking."""
+    try:
+        with selectors.PollSelector() as selector:
+            selector.register(stream, selectors.EVENT_WRITE)
+            return bool(selector.select(0))
+    except (OSError, ValueError):
+        return False
+
+
 def print_line(text: str, stream: TextIO) -> None:
     """Print a line, after what was logged so far. Takes three seconds at most; what nobody reads is lost.
+
+    Only a file system that hangs is waited for.
 
     :param stream: stdout or stderr, of which nothing must wait to be flushed.
     """
     flush_program_log()
-    file = _file_of(stream)
+    # Whoever has read the line may look at our descriptors, so none is made for it without need.
+    file = None if _is_ready(stream) else _file_of(stream)
     if file is None:
         print(text, file=stream, flush=True)
         return
