@@ -15,6 +15,7 @@ from . import (
     frames,
     heads,
     jwks,
+    proxy_protocol,
     routes,
     tokens,
 )
@@ -34,6 +35,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": frames.check,
     "heads": heads.check,
     "jwks": jwks.check,
+    "proxy_protocol": proxy_protocol.check,
     "routes": routes.check,
     "tokens": tokens.check,
 }

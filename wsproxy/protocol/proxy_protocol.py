@@ -28,7 +28,8 @@ _V2_ADDRESSES: dict[int, tuple[struct.Struct, _Kind]] = {
     0x21: (struct.Struct(">16s16sHH"), IPv6Address),
 }
 _V1_LINE = re.compile(
-    r"PROXY (TCP4|TCP6) ([0-9a-fA-F:.]{2,39}) ([0-9a-fA-F:.]{2,39}) ([0-9]{1,5}) ([0-9]{1,5})"
+    r"PROXY (TCP4|TCP6) ([0-9a-fA-F:.]{2,39}) ([0-9a-fA-F:.]{2,39})"
+    r" (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})"  # "heading zeroes are not permitted"
 )
 _V1_FAMILIES: dict[str, _Kind] = {"TCP4": IPv4Address, "TCP6": IPv6Address}
 _MAX_PORT = 65535
