@@ -1,4 +1,4 @@
-"""Target: headers of the PROXY protocol, judged by a reader that has the whole of them and knows the system's addresses."""
+"""Target: headers of the PROXY protocol, judged by a reader that has the whole of each at once."""
 
 from __future__ import annotations
 
