@@ -857,10 +857,10 @@ class RefusersConversation(LeakTestCase):
         self.assertTrue(frames.endswith(b"\x88\x0c" + (4503).to_bytes(2, "big") + b"busy: full"), frames)
 
     def test_flood_in_the_conversation(self) -> None:
-        """The conversation ends when the client has sent 4 KiB: not every ping of a flood is answered."""
+        """The conversation ends when the client has sent 4 KiB; of the pings in one read one is answered."""
         ping = b"\x89\xfd\0\0\0\0" + bytes(125)
         got = self.refuse(Busy("full"), [ping * 100], upgrade=self.upgrade(), rfb_route=True)
-        self.assertEqual(got.count(b"\x8a\x7d"), 4096 // len(ping))
+        self.assertEqual(got.count(b"\x8a\x7d"), 1)
         self.assertNotIn(b"\x04full", got)
         self.assertTrue(got.endswith(b"busy: full"), got[-50:])
 

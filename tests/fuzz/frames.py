@@ -28,7 +28,7 @@ def check(data: bytes) -> None:
     for pieces in cuts:
         again = passed(FrameScanner(masked, limit), pieces)
         assert again.outcome() == whole.outcome(), "the cuts make a difference"
-        assert len(again.scans) <= len(pieces) + len(again.controls), "a scan without progress"
+        assert len(again.scans) <= len(pieces) + len(again.stops), "a scan without progress"
         _check_boundaries(again)
     _compare(whole, _Reference(stream, masked, limit))
 

@@ -110,6 +110,35 @@ class ValidTest(FrameCase):
                     result = self.check_valid(raw, masked)
                     self.assertEqual(result.controls, [(0, Opcode.CLOSE, payload, raw)])
 
+    def test_awaited_pongs(self) -> None:
+        """The scanner stops at a Pong that is awaited, wherever the cuts are, and passes all others by."""
+        wanted = b"\x81\0\0\0\xff\0\0\x01"
+        payloads = [wanted, bytes(8), wanted[:7], wanted + b"x", b"", wanted[::-1], bytes(125)]
+        for masked in (False, True):
+            frames = [frame(first, each, masked=masked) for each in payloads for first in (0x8A, 0x89, 0x82)]
+            data = frame(0x02, b"part", masked=masked) + frames[0] + frame(0x80, b"", masked=masked)
+            data += b"".join(frames[1:])
+            for pieces in ([data], bytewise(data), random_cuts(data, random.Random(5))):
+                scanner = FrameScanner(masked)
+                scanner.awaited = frozenset({int.from_bytes(wanted, "big"), 5})
+                result = passed(scanner, pieces)
+                self.assertEqual((result.violation, result.forwarded), (None, data))
+                self.assertEqual([stop[1:] for stop in result.stops], [(Opcode.PONG, wanted, frames[0])])
+
+    def test_only_a_close_stops(self) -> None:
+        """However many control frames there are, all but a Close are passed by in one scan, and counted."""
+        for masked in (False, True):
+            control = b"".join(
+                frame(first, bytes(size), masked=masked) for first in (0x89, 0x8A) for size in (0, 125)
+            )
+            close = frame(0x88, b"", masked=masked)
+            data = (control + frame(0x82, b"x", masked=masked)) * 100
+            scanner = FrameScanner(masked, 5)  # the limit is one of data frames
+            self.assertEqual(scanner.scan(bytearray(data + close), 0, len(data + close)), len(data))
+            self.assertEqual(scanner.passed_by, len(control) * 100)
+            assert scanner.control
+            self.assertEqual(scanner.control.raw, close)
+
     def test_mask_of_zeros(self) -> None:
         """A mask of zero bytes is a mask."""
         raw = frame(0x89, b"ping", masked=True, mask=bytes(4))

@@ -35,17 +35,18 @@ class PumpTestCase(LeakTestCase):
         self.sink.setblocking(False)
         self.closing = Closing()
         self.events: list[object] = []
+        self.answers: list[bytes] = []
         self.writer = Writer(self.near_sink, lambda: None)
-        self.pump = Pump(
-            self.near_source, self.writer, self.near_sink, FrameScanner(False, 1 << 20), self.closing, self
-        )
+        scanner = FrameScanner(False, 1 << 20)
+        scanner.awaited = frozenset({int.from_bytes(OURS, "big")})
+        self.pump = Pump(self.near_source, self.writer, self.near_sink, scanner, self.closing, self)
         self.buffer = bytearray(65536)
         self.view = memoryview(self.buffer)
 
     # The pump's events
 
-    def answers_our_ping(self, payload: bytes) -> bool:
-        return payload == OURS
+    def ping_answered(self, payload: bytes) -> None:
+        self.answers.append(payload)
 
     def began(self) -> None:
         self.began_with = self.pump.received
@@ -129,6 +130,33 @@ class Ready(PumpTestCase):
         for cut in range(len(stream)):
             self.assertTrue(self.ready(stream[:cut]) and self.ready(stream[cut:]))
             self.assertEqual(self.arrived(), ping + pong)
+            self.assertEqual(self.answers, [OURS])
+            self.answers.clear()
+        self.assertEqual((self.pump.sent, self.pump.data), (len(stream) * len(ping + pong), 0))
+
+    def test_flood_of_control_frames(self) -> None:
+        """However many pings and pongs come at once, they are sent on at once, together with the data."""
+        ping, pong = build_frame(Opcode.PING, b"8 bytes!"), build_frame(Opcode.PONG, b"8 bytes!")
+        data, answer = build_frame(Opcode.BINARY, b"x"), build_frame(Opcode.PONG, OURS)
+        for name, frames in (("pings", ping), ("pongs", pong), ("all", ping + data + pong)):
+            with self.subTest(name):
+                flood = frames * 400
+                before = self.pump.data
+                with mock.patch.object(self.writer, "try_write", wraps=self.writer.try_write) as write:
+                    self.assertTrue(self.ready(flood))
+                self.assertEqual((self.arrived(), write.call_count), (flood, 1))
+                self.assertEqual(self.pump.data - before, 400 * len(data) * (name == "all"))
+        with mock.patch.object(self.writer, "try_write", wraps=self.writer.try_write) as write:
+            self.assertTrue(self.ready(ping * 400 + answer + pong * 400))
+        self.assertEqual((self.arrived(), write.call_count), (ping * 400 + pong * 400, 2))
+
+    def test_flood_that_is_copied(self) -> None:
+        """The same where a thread copies."""
+        flood = (build_frame(Opcode.PING, b"8 bytes!") + build_frame(Opcode.BINARY, b"x")) * 200
+        self.source.sendall(flood)
+        with mock.patch.object(self.writer, "write", wraps=self.writer.write) as write:
+            self.assertEqual(self.copy(), flood)
+        self.assertLessEqual(write.call_count, 2)  # of which one more than buffers were filled
 
     def test_close(self) -> None:
         """A Close is reported once; what comes behind it is read and dropped, until the end."""

@@ -296,6 +296,16 @@ class Pings(RelayTestCase):
         sent = self.client.send(BINARY, b"next")
         self.assertEqual(self.upstream.recv().raw, sent)
 
+    def test_answer_again(self) -> None:
+        """Each ping is answered once: what comes again is no answer of ours, and passes."""
+        self.start()
+        self.tick(10)
+        payload = self.client.recv().payload
+        self.upstream.recv()
+        self.client.send(PONG, payload)
+        again = self.client.send(PONG, payload)
+        self.assertEqual(self.upstream.recv().raw, again)
+
     def test_foreign_pongs_pass(self) -> None:
         """A pong that is not the answer to a ping of ours on that leg passes, and so does every ping."""
         self.start()

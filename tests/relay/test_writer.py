@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 
+from tests.support.frame_streams import passed
 from wsproxy.exceptions import TransportClosed
 from wsproxy.net.transport import PlainTransport, Transport
 from wsproxy.protocol.frames import FrameScanner, Opcode, build_frame
@@ -638,21 +639,18 @@ class StressTest(LeakTestCase):
         self.check(received, stream, injected)
 
     def check(self, received: bytearray, stream: bytes, injected: list[bytes]) -> None:
-        scanner = FrameScanner(False)
+        result = passed(FrameScanner(False), [bytes(received)])
+        self.assertIsNone(result.violation)
+        self.assertEqual(result.forwarded, received)
         data, pings, position = b"", [], 0
-        while position < len(received):
-            cut = scanner.scan(received, position, len(received))
-            self.assertIsNone(scanner.violation)
-            data += received[position:cut]
-            position = cut
-            if scanner.control is None:
-                break
-            position += len(scanner.control.raw)
-            if scanner.control.opcode is Opcode.PING:
-                pings.append(scanner.control.raw)
+        for start, opcode, _, raw in result.controls:
+            data += received[position:start]
+            position = start + len(raw)
+            if opcode is Opcode.PING:
+                pings.append(raw)
             else:
-                self.assertEqual(scanner.control.raw, CLOSE)
-        self.assertEqual(position, len(received))
+                self.assertEqual(raw, CLOSE)
+        data += received[position:]
         self.assertEqual(data, stream)
         self.assertGreater(len(pings), 10)
         # Each at most once and in order; one that came while another waited was dropped.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
@@ -54,12 +54,23 @@ def bytewise(data: bytes) -> list[bytes]:
     return [data[i : i + 1] for i in range(len(data))]
 
 
+Control = tuple[int, Opcode, bytes, bytes]
+"""A control frame: where in the stream, what, its payload, and all of it."""
+
+
 @dataclass
 class Passed:
-    """What came of a stream."""
+    """What came of a stream.
+
+    :ivar stops: the control frames that the scanner stopped at.
+    :ivar controls: all of them, found in what it let pass by somebody else.
+    :ivar passed_by: bytes of control frames that it did not stop at, as it says.
+    """
 
     forwarded: bytes = b""  # data and control frames, as they would be sent on
-    controls: list[tuple[int, Opcode, bytes, bytes]] = field(default_factory=list)
+    stops: list[Control] = field(default_factory=list)
+    controls: list[Control] = field(default_factory=list)
+    passed_by: int = 0
     violation: tuple[int, str] | None = None
     mid_frame: bool = False
     held: bytes = b""
@@ -67,12 +78,39 @@ class Passed:
 
     def outcome(self) -> object:
         """Return what must not depend on how the stream was cut."""
-        return self.forwarded, self.controls, self.violation, self.mid_frame, self.held
+        return self.forwarded, self.stops, self.violation, self.mid_frame, self.held, self.passed_by
 
 
 def passed(scanner: FrameScanner, chunks: Iterable[bytes], *, past_close: bool = False) -> Passed:
     """Run a stream through the scanner as the relay does, up to its Close or its first mistake."""
     result = Passed()
+    _scan(scanner, chunks, result, past_close)
+    result.controls = list(_controls(result.forwarded))
+    assert result.passed_by + sum(len(raw) for *_, raw in result.stops) == sum(
+        len(raw) for *_, raw in result.controls
+    ), "control frames are counted as something else"
+    return result
+
+
+def _controls(stream: bytes) -> Iterator[Control]:
+    """Find the control frames in a stream of valid frames, which may end within one of data."""
+    position = 0
+    while len(stream) >= position + 2:
+        start, second = position, stream[position + 1]
+        size, position = second & 127, position + 2
+        if extended := {126: 2, 127: 8}.get(size, 0):
+            size = int.from_bytes(stream[position : position + extended], "big")
+            position += extended
+        mask = stream[position : position + 4] if second & 128 else b""
+        position += len(mask) + size
+        if stream[start] & 8:
+            payload = stream[position - size : position]
+            if mask:
+                payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+            yield start, Opcode(stream[start] & 15), payload, stream[start:position]
+
+
+def _scan(scanner: FrameScanner, chunks: Iterable[bytes], result: Passed, past_close: bool) -> None:
     buffer = bytearray()
     start = offset = 0  # of the buffer's first byte in the stream
     for chunk in chunks:
@@ -83,22 +121,22 @@ def passed(scanner: FrameScanner, chunks: Iterable[bytes], *, past_close: bool =
             boundary = offset + scanner.boundary if scanner.boundary >= 0 else -1
             result.scans.append((offset + start, offset + cut, boundary, scanner.mid_frame))
             result.forwarded += buffer[start:cut]
+            result.passed_by += scanner.passed_by
             result.mid_frame = scanner.mid_frame
             start = cut
             if scanner.violation:
                 result.violation = scanner.violation.code, str(scanner.violation)
-                return result
+                return
             if scanner.control is None:
                 break
             control = scanner.control
-            result.controls.append((offset + cut, control.opcode, control.payload, control.raw))
+            result.stops.append((offset + cut, control.opcode, control.payload, control.raw))
             result.forwarded += control.raw
             start += len(control.raw)
             if control.opcode is Opcode.CLOSE and not past_close:
-                return result
+                return
         result.held = bytes(buffer[start:])
         assert len(result.held) < MAX_CONTROL_FRAME
-    return result
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """WebSocket frames: a header-only scanner and a builder for control frames (RFC 6455 section 5).
 
 The relay forwards frames as the bytes they came in. The scanner walks from header to header, says how
-far the bytes may be forwarded, and stops at each control frame and at the first breach of RFC 6455.
+far the bytes may be forwarded, and stops at a Close, at a Pong that somebody waits for, and at the first
+breach of RFC 6455. Every other control frame is passed by as data is, since a peer may send them without end.
 No I/O here, and no payload of a data frame is ever looked at.
 """
 
@@ -13,6 +14,7 @@ from enum import IntEnum
 from ..exceptions import ProtocolViolation
 
 __all__ = [
+    "AWAITED_SIZE",
     "MAX_CLOSE_REASON",
     "MAX_CONTROL_FRAME",
     "ControlFrame",
@@ -42,16 +44,20 @@ MAX_CONTROL_FRAME = 2 + 4 + 125
 MAX_CLOSE_REASON = 123
 """Bytes of a close reason: a control frame's payload less the code (RFC 6455 section 5.5)."""
 
+AWAITED_SIZE = 8
+"""Bytes of the payload of a Pong that the scanner can be told to stop at."""
+
 _MAX_LENGTH = 2**63 - 1
+_MAX_CONTROL_PAYLOAD = 125
 
 # What a first header byte means, by whether a fragmented message is open (RFC 6455 section 5.4).
-_MESSAGE_ENDS, _MESSAGE_GOES_ON, _CONTROL, _INVALID = 0, 1, 2, 3
+_MESSAGE_ENDS, _MESSAGE_GOES_ON, _PING, _PONG, _CLOSE, _INVALID = 0, 1, 2, 3, 4, 5
 
 
 def _first_bytes(fragmented: bool) -> tuple[int, ...]:
     table = [_INVALID] * 256
-    for opcode in (Opcode.CLOSE, Opcode.PING, Opcode.PONG):
-        table[0x80 | opcode] = _CONTROL
+    for opcode, meaning in ((Opcode.CLOSE, _CLOSE), (Opcode.PING, _PING), (Opcode.PONG, _PONG)):
+        table[0x80 | opcode] = meaning
     for opcode in (Opcode.CONTINUATION,) if fragmented else (Opcode.TEXT, Opcode.BINARY):
         table[opcode] = _MESSAGE_GOES_ON
         table[0x80 | opcode] = _MESSAGE_ENDS
@@ -82,7 +88,10 @@ class FrameScanner:
 
     :param masked: whether this direction must be masked (client to server) or must not be.
     :param max_frame_size: largest payload of one data frame, bytes.
+    :ivar awaited: the Pongs to stop at: their payloads, of :data:`AWAITED_SIZE` bytes, as numbers. Any thread
+        may assign it, before the Ping goes out.
     :ivar control: the control frame at which the last scan stopped, or None.
+    :ivar passed_by: bytes of control frames within what the last scan consumed.
     :ivar violation: the breach at which the last scan stopped, or None; there is no going on after it.
     :ivar boundary: the last frame boundary within what the last scan consumed, or -1.
     :ivar mid_frame: whether what has been consumed ends inside a data frame.
@@ -95,8 +104,10 @@ class FrameScanner:
         "_max_frame_size",
         "_max_short",
         "_remaining",
+        "awaited",
         "boundary",
         "control",
+        "passed_by",
         "violation",
     )
 
@@ -107,7 +118,9 @@ class FrameScanner:
         self._max_short = min(125, max_frame_size)
         self._remaining = 0
         self._fragmented = 0
+        self.awaited: frozenset[int] = frozenset()
         self.boundary = -1
+        self.passed_by = 0
         self.control: ControlFrame | None = None
         self.violation: ProtocolViolation | None = None
 
@@ -116,13 +129,14 @@ class FrameScanner:
         return self._remaining > 0
 
     def scan(self, buffer: bytearray, start: int, end: int) -> int:
-        """Scan ``buffer[start:end]`` and return the index up to which it is data to be forwarded.
+        """Scan ``buffer[start:end]`` and return the index up to which it is to be forwarded.
 
         It stops there because the input is used up or goes on with an incomplete header or control
         frame (then neither ``control`` nor ``violation`` is set), or because of one of those two. A
         control frame stands at the returned index and is ``len(control.raw)`` bytes long.
         """
         self.control = None
+        self.passed_by = passed_by = 0
         self.boundary = -1
         pos = start
         if remaining := self._remaining:
@@ -132,19 +146,28 @@ class FrameScanner:
             pos += remaining
             self._remaining = 0
         short_header, max_short, mask_bit = 2 + self._mask_size, self._max_short, self._mask_bit
-        fragmented = self._fragmented
+        awaited, fragmented = self.awaited, self._fragmented
         first_bytes = _FIRST_BYTES[fragmented]
         try:
             while end - pos >= 2:
-                # Short data frames, in line: a chunk may hold thousands.
+                # Short frames, in line: a chunk may hold thousands.
                 state, length = first_bytes[buffer[pos]], buffer[pos + 1] ^ mask_bit
                 stop = pos + short_header + length
                 if state > _MESSAGE_GOES_ON or length > max_short or stop > end:
+                    if (
+                        _MESSAGE_GOES_ON < state <= _PONG
+                        and length <= _MAX_CONTROL_PAYLOAD
+                        and stop <= end
+                        and not (awaited and state == _PONG and self._number(buffer, stop, length) in awaited)
+                    ):
+                        passed_by += stop - pos
+                        pos = stop
+                        continue
                     stop = self._frame(buffer, pos, end)
                     if stop == pos:
                         break
                     if stop > end:
-                        self.boundary = pos
+                        self.boundary, self.passed_by = pos, passed_by
                         self._remaining = stop - end
                         return end
                     state = self._fragmented
@@ -154,11 +177,21 @@ class FrameScanner:
                 pos = stop
         except ProtocolViolation as violation:
             self.violation = violation
-        self.boundary = pos
+        self.boundary, self.passed_by = pos, passed_by
         return pos
 
+    def _number(self, buffer: bytearray, stop: int, length: int) -> int:
+        """Return the payload that ends at ``stop`` as a number, -1 if it has another size than such have."""
+        if length != AWAITED_SIZE:
+            return -1
+        number = int.from_bytes(buffer[stop - AWAITED_SIZE : stop], "big")
+        if self._mask_size:
+            mask_at = stop - AWAITED_SIZE - self._mask_size
+            number ^= int.from_bytes(buffer[mask_at : mask_at + self._mask_size] * 2, "big")
+        return number
+
     def _frame(self, buffer: bytearray, pos: int, end: int) -> int:
-        """Return where the data frame at ``pos`` ends; ``pos`` itself if it cannot be passed yet."""
+        """Return where the data frame at ``pos`` ends; ``pos`` itself if that is as far as the scan goes."""
         state = _FIRST_BYTES[self._fragmented][buffer[pos]]
         if state == _INVALID:
             raise self._invalid_first_byte(buffer[pos])
@@ -167,7 +200,7 @@ class FrameScanner:
             raise ProtocolViolation("frame is masked" if self._mask_bit == 0 else "frame is not masked")
         length = second & 0x7F
         header = 2 + self._mask_size
-        if state == _CONTROL:
+        if state >= _PING:
             return self._control(buffer, pos, end, header + length)
         if length >= 126:
             extended = 2 if length == 126 else 8
@@ -192,7 +225,7 @@ class FrameScanner:
         return length
 
     def _control(self, buffer: bytearray, pos: int, end: int, size: int) -> int:
-        if size > 2 + self._mask_size + 125:
+        if size > 2 + self._mask_size + _MAX_CONTROL_PAYLOAD:
             raise ProtocolViolation("control frame is longer than 125 bytes")
         if end - pos >= size:
             raw = bytes(buffer[pos : pos + size])

@@ -30,8 +30,8 @@ _LARGE_READ = 16 * 1024  # bytes; after one, more is likely to come at once
 class PumpEvents(Protocol):
     """What a pump tells whoever it works for, in the thread that runs it. Nothing here may block."""
 
-    def answers_our_ping(self, payload: bytes) -> bool:
-        """Whether a Pong with that payload answers a ping of ours, and so goes no further."""
+    def ping_answered(self, payload: bytes) -> None:
+        """Take note of a Pong with that payload, at which the scanner was to stop; it goes no further."""
         ...
 
     def began(self) -> None:
@@ -61,7 +61,7 @@ class Pump:
     :param source: read by this pump only.
     :param sink: streamed into by this pump only.
     :param sink_transport: the sink's own; one found broken is only woken, its own reader reports it.
-    :param scanner: of the source's frames.
+    :param scanner: of the source's frames. A Pong that it stops at is consumed.
     :param closing: once it is finished nothing more is read. Closing a socket with unread data resets
         the connection, which frees a peer that is blocked in sending at once; after a mere FIN it could
         stay so for minutes.
@@ -217,6 +217,8 @@ class Pump:
     ) -> bool:
         """Write ``buffer[:end]`` to the sink; carry what is incomplete, or what has to wait.
 
+        That is one piece, pings and pongs included, but for a few answers to pings of ours and a Close.
+
         :returns: whether ``write`` did all that it was to do.
         """
         self._carry = b""
@@ -224,7 +226,8 @@ class Pump:
         while not self._last_word_said:
             cut = scanner.scan(buffer, start, end)
             if cut > start:
-                self.data += cut - start
+                self.data += cut - start - scanner.passed_by
+                self._control += scanner.passed_by
                 if not write(view[start:cut], scanner.boundary - start, scanner.mid_frame):
                     self._carry = bytes(view[cut:end])
                     return False
@@ -235,12 +238,7 @@ class Pump:
                 self._stopped(frame, view[cut:end])
                 return True
             start = cut + len(frame.raw)
-            if frame.opcode is Opcode.PONG and self._events.answers_our_ping(frame.payload):
-                continue
-            self._control += len(frame.raw)
-            if not write(memoryview(frame.raw), len(frame.raw), False):
-                self._carry = bytes(view[start:end])
-                return False
+            self._events.ping_answered(frame.payload)
         return True
 
     def _stopped(self, close: ControlFrame | None, rest: memoryview) -> None:

@@ -8,7 +8,6 @@ had arrived before it was read. What to do at an end is decided by :mod:`wsproxy
 from __future__ import annotations
 
 import os
-import struct
 import threading
 import time
 import weakref
@@ -31,6 +30,7 @@ from ..runtime.deadline import Clock
 from ..runtime.logs import SessionLogger, get_logger
 from ..telemetry.counters import Counters
 from .liveness import Liveness, Look
+from .pings import Pings
 from .poller import Poller
 from .pump import Pump
 from .scheduler import PumpThreads, StartThread
@@ -42,7 +42,6 @@ logger = get_logger("wsproxy.relay")
 
 _FLUSH_INTERVAL = 0.02
 _TOO_BIG = 1009  # RFC 6455 section 7.4.1
-_PING = struct.Struct(">4sI")
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,8 @@ class _Side:
         self.transport = transport
         self.writer = Writer(transport, lambda: relay._close_written(leg))
         self.pump: Pump
-        self.pings = 0  # sent so far
-        self._nonce = b""  # of our pings
-        self._pinged: float | None = None  # when the last one was sent, while it is not answered
+        self.scanner = FrameScanner(leg is Leg.CLIENT, relay._limits.max_frame_size)
+        self._pings = Pings(self.scanner)
         self._began = False
         # Touched by the housekeeping only.
         self.liveness = Liveness(relay._limits.ping_interval, relay._clock())
@@ -81,23 +79,14 @@ class _Side:
 
     def ping(self) -> None:
         """Send a ping of our own."""
-        self._nonce = self._nonce or os.urandom(4)
-        self.pings = (self.pings + 1) & 0xFFFFFFFF
-        self._pinged = self._relay._clock()
-        self.writer.inject(self.own(Opcode.PING, _PING.pack(self._nonce, self.pings)))
+        self.writer.inject(self.own(Opcode.PING, self._pings.next(self._relay._clock())))
 
     # What the pump tells, see PumpEvents
 
-    def answers_our_ping(self, payload: bytes) -> bool:
-        if len(payload) != _PING.size:
-            return False
-        nonce, number = _PING.unpack(payload)
-        answers = bool(nonce == self._nonce and 1 <= number <= self.pings)
-        pinged = self._pinged
-        if answers and number == self.pings and pinged is not None:
-            self._pinged = None
-            self._relay._counters.ping(self.leg, self._relay._clock() - pinged)
-        return answers
+    def ping_answered(self, payload: bytes) -> None:
+        seconds = self._pings.answered(payload, self._relay._clock())
+        if seconds is not None:
+            self._relay._counters.ping(self.leg, seconds)
 
     def began(self) -> None:
         if self.leg is Leg.UPSTREAM and not self._began:
@@ -173,12 +162,11 @@ class Relay:
             side.pump = self._pump(side, self._sides[side.leg.other])
 
     def _pump(self, source: _Side, sink: _Side) -> Pump:
-        scanner = FrameScanner(source.leg is Leg.CLIENT, self._limits.max_frame_size)
         return Pump(
             source.transport,
             sink.writer,
             sink.transport,
-            scanner,
+            source.scanner,
             self._closing,
             weakref.proxy(source),
             self._session,

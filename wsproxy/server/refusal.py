@@ -126,9 +126,10 @@ def _version_came(transport: Transport, connection: WSConnection, deadline: Dead
 
 
 def _messages(transport: Transport, connection: WSConnection, deadline: Deadline) -> Iterator[int]:
-    """Yield the sizes of the pieces of data that come, until a Close, the end, or the deadline.
+    """Yield how much data each read brings, until a Close, the end, or the deadline.
 
-    Also until the client has sent 4 KiB, which is more than it has to say: its every ping is answered.
+    Also until the client has sent 4 KiB, which is more than it has to say. Of the pings in one read only the
+    last is answered (RFC 6455 section 5.5.3): an answer costs a system call, for somebody who has proved nothing.
     """
     left = _MOST_RECEIVED
     while left:
@@ -138,14 +139,19 @@ def _messages(transport: Transport, connection: WSConnection, deadline: Deadline
             return
         left -= len(received)
         connection.receive_data(received or None)
+        size, ping = 0, None
         for event in connection.events():
             if isinstance(event, BytesMessage | TextMessage):
-                yield len(event.data)
+                size += len(event.data)
             elif isinstance(event, Ping):
-                transport.send(connection.send(event.response()), deadline)
+                ping = event
             elif isinstance(event, CloseConnection):
                 _answer_close(transport, connection, event, deadline)
                 return
+        if ping is not None:
+            transport.send(connection.send(ping.response()), deadline)
+        if size:
+            yield size
 
 
 def _answer_close(

@@ -1,0 +1,64 @@
+"""Which Pongs answer a ping of ours."""
+
+from __future__ import annotations
+
+import unittest
+
+from wsproxy.protocol.frames import FrameScanner, Opcode, build_frame
+from wsproxy.relay.pings import Pings
+
+
+class PingsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.scanner = FrameScanner(False)
+        self.pings = Pings(self.scanner)
+
+    def stops_at(self, payload: bytes) -> bool:
+        pong = bytearray(build_frame(Opcode.PONG, payload))
+        at = self.scanner.scan(pong, 0, len(pong))
+        self.assertEqual(at, 0 if self.scanner.control else len(pong))
+        return self.scanner.control is not None
+
+    def test_answer(self) -> None:
+        """An answer is stopped at, and says how long it took."""
+        self.assertFalse(self.stops_at(bytes(8)))
+        payload = self.pings.next(10.0)
+        self.assertEqual((len(payload), payload[4:]), (8, b"\0\0\0\1"))
+        self.assertTrue(self.stops_at(payload))
+        self.assertEqual(self.pings.answered(payload, 10.25), 0.25)
+
+    def test_once(self) -> None:
+        """An answer that comes again is nobody's: it costs what data costs, and tells no time."""
+        payload = self.pings.next(10.0)
+        self.pings.answered(payload, 11.0)
+        self.assertFalse(self.stops_at(payload))
+        self.assertEqual(self.scanner.awaited, frozenset())
+
+    def test_any_order(self) -> None:
+        """Of several that are not answered each may be, in any order; only the last one's time counts."""
+        payloads = [self.pings.next(float(now)) for now in range(3)]
+        for payload, seconds in ((payloads[1], None), (payloads[2], 3.0), (payloads[0], None)):
+            self.assertTrue(self.stops_at(payload))
+            self.assertEqual(self.pings.answered(payload, 5.0), seconds)
+        self.assertFalse(any(map(self.stops_at, payloads)))
+
+    def test_no_answers(self) -> None:
+        """A peer that answers nothing makes us remember the last 16 pings, and no more."""
+        payloads = [self.pings.next(0.0) for _ in range(1000)]
+        self.assertEqual([self.stops_at(payload) for payload in payloads], [False] * 984 + [True] * 16)
+        self.assertEqual(len(self.scanner.awaited), 16)
+
+    def test_other_pongs(self) -> None:
+        """What only resembles an answer is none."""
+        payload = self.pings.next(0.0)
+        for other in (payload[:7], payload + b"x", payload[1:], bytes(8), b"", payload[4:] + payload[:4]):
+            self.assertFalse(self.stops_at(other), other)
+
+    def test_legs_differ(self) -> None:
+        """Another leg's answers are none: the number begins with a random one."""
+        others = {Pings(FrameScanner(False)).next(0.0) for _ in range(20)}
+        self.assertGreater(len(others), 15)
+
+
+if __name__ == "__main__":
+    unittest.main()
