@@ -22,6 +22,7 @@ from .kinds import (
     Timeout,
     collect,
     read_fields,
+    shown_url,
 )
 from .net.addresses import ListenAddress, listen_fault
 from .net.tls_context import ServerTLSFiles, sslopt_faults
@@ -306,7 +307,7 @@ class Config:
         try:
             return None if self.admin is None else ListenAddress.parse(self.admin)
         except ValueError as exc:
-            raise ConfigError([f"admin is {self.admin!r}; {exc}"]) from None
+            raise ConfigError([f"admin is {shown_url(self.admin or '')}; {exc}"]) from None
 
     def _trusted(self) -> TrustedProxies:
         return TrustedProxies.parse(self.trusted_proxies, self.forwarded_headers, self.proxy_protocol)

@@ -195,6 +195,7 @@ def _check_proxies(text: str) -> None:
         trusted = TrustedProxies.parse([text])
     except ConfigError as wrong:
         assert str(wrong).isprintable()
+        _is_said_safely(wrong, text, lambda other: TrustedProxies.parse([other]))
         return
     if text == "unix":
         assert trusted.unix and not trusted.networks and trusted.trusts("unix", None)

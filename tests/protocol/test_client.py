@@ -307,6 +307,16 @@ class BothKinds(unittest.TestCase):
             with self.subTest(kind), self.assertRaises(ConfigError):
                 TrustedProxies.parse(texts, kind, proxy_protocol)
 
+    def test_faults_tell_no_password(self) -> None:
+        """The URL of a proxy is no network, and what lets in at that is not said."""
+        for text in ("http://user:s3cret@10.0.0.1:3128", "http://10.0.0.1/?key=s3cret", "10.0.0.1#s3cret"):
+            with self.subTest(text), self.assertRaises(ConfigError) as caught:
+                TrustedProxies.parse([text])
+            self.assertNotIn("s3cret", str(caught.exception))
+            self.assertIn("10.0.0.1", str(caught.exception))
+        with self.assertRaisesRegex(ConfigError, "10.0.0.1/8 has host bits set; write addresses"):
+            TrustedProxies.parse(["10.0.0.1/8"])
+
 
 class XForwardedPort(unittest.TestCase):
     def own(self, page: str, *headers: str) -> Origin | None:

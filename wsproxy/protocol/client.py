@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any
 
 from ..exceptions import BadRequest, ConfigError
+from ..kinds import shown_url
 from .origin import Origin
 from .request import RequestHead
 
@@ -48,6 +49,16 @@ _WITHOUT_PORT = re.compile(r"[a-z]+://(?:\[[^\]]*\]|[^:\[\]]+)")
 _PORT = re.compile("[0-9]{1,5}")
 
 
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError as exc:
+        # What stands there may be a proxy's URL, with what lets in.
+        fault = str(exc).replace(repr(text), shown_url(text))
+        remedy = "write addresses and networks, as 10.0.0.0/8, or unix"
+        raise ConfigError([f"trusted_proxies: {fault}; {remedy}"]) from None
+
+
 @dataclass(frozen=True)
 class TrustedProxies:
     """The proxies whose headers are believed.
@@ -76,11 +87,7 @@ class TrustedProxies:
         if not texts and (proxy_protocol or kind != "auto"):
             name = "proxy_protocol" if proxy_protocol else "forwarded_headers"
             raise ConfigError([f"{name} is set but trusted_proxies is not; name who is believed"])
-        try:
-            networks = tuple(ip_network(text) for text in texts if text != UNIX_PEER)
-        except ValueError as exc:
-            remedy = "write addresses and networks, as 10.0.0.0/8, or unix"
-            raise ConfigError([f"trusted_proxies: {exc}; {remedy}"]) from None
+        networks = tuple(_network(text) for text in texts if text != UNIX_PEER)
         return cls(networks, UNIX_PEER in texts, kind, proxy_protocol)
 
     def trusts_peer(self, peer: str) -> bool:

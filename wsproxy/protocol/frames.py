@@ -136,7 +136,7 @@ class FrameScanner:
         control frame stands at the returned index and is ``len(control.raw)`` bytes long.
         """
         self.control = None
-        self.passed_by = passed_by = 0
+        self.passed_by = 0
         self.boundary = -1
         pos = start
         if remaining := self._remaining:
@@ -146,7 +146,7 @@ class FrameScanner:
             pos += remaining
             self._remaining = 0
         short_header, max_short, mask_bit = 2 + self._mask_size, self._max_short, self._mask_bit
-        awaited, fragmented = self.awaited, self._fragmented
+        fragmented = self._fragmented
         first_bytes = _FIRST_BYTES[fragmented]
         try:
             while end - pos >= 2:
@@ -158,16 +158,16 @@ class FrameScanner:
                         _MESSAGE_GOES_ON < state <= _PONG
                         and length <= _MAX_CONTROL_PAYLOAD
                         and stop <= end
-                        and not (awaited and state == _PONG and self._number(buffer, stop, length) in awaited)
+                        and not (state == _PONG and self.awaited and self._is_awaited(buffer, stop, length))
                     ):
-                        passed_by += stop - pos
+                        self.passed_by += stop - pos
                         pos = stop
                         continue
-                    stop = self._frame(buffer, pos, end)
+                    stop = self._frame(buffer, pos, end, state)
                     if stop == pos:
                         break
                     if stop > end:
-                        self.boundary, self.passed_by = pos, passed_by
+                        self.boundary = pos
                         self._remaining = stop - end
                         return end
                     state = self._fragmented
@@ -177,31 +177,31 @@ class FrameScanner:
                 pos = stop
         except ProtocolViolation as violation:
             self.violation = violation
-        self.boundary, self.passed_by = pos, passed_by
+        self.boundary = pos
         return pos
 
-    def _number(self, buffer: bytearray, stop: int, length: int) -> int:
-        """Return the payload that ends at ``stop`` as a number, -1 if it has another size than such have."""
+    def _is_awaited(self, buffer: bytearray, stop: int, length: int) -> bool:
+        """Whether the Pong that ends at ``stop`` is one to stop at."""
         if length != AWAITED_SIZE:
-            return -1
+            return False
         number = int.from_bytes(buffer[stop - AWAITED_SIZE : stop], "big")
         if self._mask_size:
             mask_at = stop - AWAITED_SIZE - self._mask_size
             number ^= int.from_bytes(buffer[mask_at : mask_at + self._mask_size] * 2, "big")
-        return number
+        return number in self.awaited
 
-    def _frame(self, buffer: bytearray, pos: int, end: int) -> int:
-        """Return where the data frame at ``pos`` ends; ``pos`` itself if that is as far as the scan goes."""
-        state = _FIRST_BYTES[self._fragmented][buffer[pos]]
-        if state == _INVALID:
-            raise self._invalid_first_byte(buffer[pos])
+    def _frame(self, buffer: bytearray, pos: int, end: int, state: int) -> int:
+        """Return where the data frame at ``pos`` ends; ``pos`` itself if that is as far as the scan goes.
+
+        :param state: what its first byte means.
+        """
+        if state > _MESSAGE_GOES_ON:
+            return self._control(buffer, pos, end, state)
         second = buffer[pos + 1]
         if second & 0x80 != self._mask_bit:
-            raise ProtocolViolation("frame is masked" if self._mask_bit == 0 else "frame is not masked")
+            raise self._wrong_mask()
         length = second & 0x7F
         header = 2 + self._mask_size
-        if state >= _PING:
-            return self._control(buffer, pos, end, header + length)
         if length >= 126:
             extended = 2 if length == 126 else 8
             if end - pos < 2 + extended:
@@ -224,7 +224,15 @@ class FrameScanner:
             raise ProtocolViolation("payload length has its highest bit set")
         return length
 
-    def _control(self, buffer: bytearray, pos: int, end: int, size: int) -> int:
+    def _wrong_mask(self) -> ProtocolViolation:
+        return ProtocolViolation("frame is masked" if self._mask_bit == 0 else "frame is not masked")
+
+    def _control(self, buffer: bytearray, pos: int, end: int, state: int) -> int:
+        if state == _INVALID:
+            raise self._invalid_first_byte(buffer[pos])
+        if buffer[pos + 1] & 0x80 != self._mask_bit:
+            raise self._wrong_mask()
+        size = 2 + self._mask_size + (buffer[pos + 1] & 0x7F)
         if size > 2 + self._mask_size + _MAX_CONTROL_PAYLOAD:
             raise ProtocolViolation("control frame is longer than 125 bytes")
         if end - pos >= size:

@@ -129,7 +129,7 @@ def _messages(transport: Transport, connection: WSConnection, deadline: Deadline
     """Yield how much data each read brings, until a Close, the end, or the deadline.
 
     Also until the client has sent 4 KiB, which is more than it has to say. Of the pings in one read only the
-    last is answered (RFC 6455 section 5.5.3): an answer costs a system call, for somebody who has proved nothing.
+    last is answered (RFC 6455 section 5.5.3): each costs a system call, and the client has proved nothing.
     """
     left = _MOST_RECEIVED
     while left:
