@@ -6,7 +6,7 @@ import random
 
 from tests.support.frame_streams import Passed, bytewise, passed, random_cuts
 from wsproxy.exceptions import ProtocolViolation
-from wsproxy.protocol.frames import FrameScanner, Opcode, close_payload, parse_close_payload
+from wsproxy.protocol.frames import AWAITED_SIZE, FrameScanner, Opcode, close_payload, parse_close_payload
 
 from .texts import assert_own_text
 
@@ -14,23 +14,40 @@ __all__ = ["check"]
 
 _NO_LIMIT = 2**63 - 1
 _LIMITS = (_NO_LIMIT, 0, 100, 126, 1000, 70000)
+_AWAITED = frozenset({0, 5, 0x7878787878787878})
 
 
 def check(data: bytes) -> None:
-    """Scan a stream, whole and in pieces; the first byte says whether it is masked, and the size limit."""
+    """Scan a stream, whole and in pieces.
+
+    The first byte says whether it is masked, the size limit, and whether Pongs are awaited.
+    """
     if not data:
         return
     masked, limit, stream = bool(data[0] & 1), _LIMITS[(data[0] >> 1) % len(_LIMITS)], data[1:]
-    whole = passed(FrameScanner(masked, limit), [stream])
+    awaited = _AWAITED if data[0] & 0x80 else frozenset[int]()
+
+    def scanner() -> FrameScanner:
+        made = FrameScanner(masked, limit)
+        made.awaited = awaited
+        return made
+
+    whole = passed(scanner(), [stream])
     cuts = [random_cuts(stream, random.Random(data))]
     if len(stream) <= 2000:
         cuts.append(bytewise(stream))
     for pieces in cuts:
-        again = passed(FrameScanner(masked, limit), pieces)
+        again = passed(scanner(), pieces)
         assert again.outcome() == whole.outcome(), "the cuts make a difference"
         assert len(again.scans) <= len(pieces) + len(again.stops), "a scan without progress"
         _check_boundaries(again)
+    assert whole.stops == [control for control in whole.controls if _is_stop(*control[1:3], awaited)]
     _compare(whole, _Reference(stream, masked, limit))
+
+
+def _is_stop(opcode: Opcode, payload: bytes, awaited: frozenset[int]) -> bool:
+    pong = opcode is Opcode.PONG and len(payload) == AWAITED_SIZE
+    return opcode is Opcode.CLOSE or (pong and int.from_bytes(payload, "big") in awaited)
 
 
 def _check_boundaries(result: Passed) -> None:
