@@ -22,7 +22,6 @@ _TAKEN = (
 _JOINED = (
     "The server joins header lines of one name, so that a list looks like several lines, which are malformed."
 )
-_HALF_A_HEAD = "The server takes a head that ends with the connection for a whole one."
 _TLS_END = (
     "The server ends TLS without a close_notify, and takes a client's end without one for an error. The "
     "connection of a console does end by a close_notify."
@@ -55,7 +54,6 @@ _WERKZEUG = {
         *_heads("test_request_line", ("GET /TOKEN/v m HTTP/1.1", "GET /TOKEN/vm HTTP/2.0", "")),
         *_heads("test_other_protocols", ("HTTP/2", "nothing", "RFB", "SSH"), "what"),
     ),
-    _HALF_A_HEAD: ("HostileHeads.test_client_that_leaves",),
 }
 _GUNICORN_TLS = {
     _OWN_WORDS: (

@@ -12,7 +12,7 @@ import ssl
 import sys
 import threading
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 from wsgiref.handlers import SimpleHandler
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
@@ -26,6 +26,8 @@ __all__ = ["ApplicationServer"]
 
 _POLL = 0.01
 _MAX_LINE = 65536
+
+_Self = TypeVar("_Self", bound="ApplicationServer")
 
 
 class ApplicationServer:
@@ -47,7 +49,7 @@ class ApplicationServer:
             target=self._server.serve_forever, args=(_POLL,), name=name, daemon=True
         )
 
-    def start(self) -> ApplicationServer:
+    def start(self: _Self) -> _Self:
         """Serve, in a thread; return itself."""
         self._thread.start()
         return self
@@ -69,7 +71,7 @@ class ApplicationServer:
             self._thread.join()
         self._server.server_close()  # waits for the threads of all connections
 
-    def __enter__(self) -> ApplicationServer:
+    def __enter__(self: _Self) -> _Self:
         return self.start()
 
     def __exit__(
