@@ -15,7 +15,7 @@ from tests.test_config import SECRET, ConfigCase, config
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError, Refused
 from wsproxy.kinds import FAULTY, KINDS, setting_value, shown_url
-from wsproxy.settings import SETTINGS
+from wsproxy.settings.table import FIELDS, SETTINGS
 
 
 class Level(enum.IntEnum):
@@ -27,8 +27,8 @@ class Word(str, enum.Enum):
 
 
 _NUMBERS = ("int", "float", "Port", "Count", "Timeout", "Pause", "Age")
-_LISTS = ("Texts", "OrderedTexts", "Restriction")
-_FIELDS = {item.name: str(item.type) for item in fields(Config) if item.init}
+_LISTS = ("Texts", "Files", "Rules", "OrderedTexts", "Restriction")
+_FIELDS = {name: item.kind + (" | None" if item.nullable else "") for name, item in FIELDS.items()}
 
 
 def of_kind(*kinds: str) -> list[str]:
@@ -45,7 +45,8 @@ class KindsTest(unittest.TestCase):
         return fault
 
     def test_every_field_has_a_kind(self) -> None:
-        """The annotation of every field of Config names a kind, and every kind has a field."""
+        """Every field of Config is declared, and has a kind; every kind has a field."""
+        self.assertEqual({item.name for item in fields(Config)}, set(_FIELDS))
         self.assertEqual({kind.removesuffix(" | None") for kind in _FIELDS.values()}, set(KINDS))
 
     def test_flags(self) -> None:
@@ -124,9 +125,10 @@ class KindsTest(unittest.TestCase):
     def test_order(self) -> None:
         """A set is a list where the order does not count, always the same one, and no list elsewhere."""
         for given in ({"b", "a", "c"}, frozenset("cab")):
-            for kind in ("Texts", "Restriction"):
+            for kind in ("Texts", "Files", "Restriction"):
                 self.assertEqual(setting_value(kind, "it", given), ("a", "b", "c"))
-            self.assertIn("has no order", self.fault("OrderedTexts", given))
+            for kind in ("Rules", "OrderedTexts"):
+                self.assertIn("has no order", self.fault(kind, given))
 
     def test_empty_lists(self) -> None:
         """A list that is empty is none, but for one that restricts: it would allow everything."""
@@ -362,7 +364,7 @@ class RestrictionsOfTheEnvironment(unittest.TestCase):
     def test_converters(self) -> None:
         """A variable of a list that restricts names at least one, too."""
         for setting in SETTINGS:
-            if _FIELDS.get(setting.target) == "Restriction | None":
+            if _FIELDS.get(setting.name) == "Restriction | None":
                 with self.subTest(setting.env), self.assertRaisesRegex(ConfigError, "at least one"):
                     setting.parse(" , ")
 

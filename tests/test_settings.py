@@ -12,9 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.test_config import SECRET, config
-from wsproxy.config import Config
+from wsproxy.config import Config, config_from_env, config_from_mapping
 from wsproxy.exceptions import ConfigError
-from wsproxy.settings import SETTINGS, config_from_env, config_from_mapping, without_service_links
+from wsproxy.settings.service_links import without_service_links
+from wsproxy.settings.setting import REQUIRED
+from wsproxy.settings.table import SETTINGS
 from wsproxy.upstream.location import UpstreamURL
 
 IN_CLUSTER = {
@@ -116,6 +118,7 @@ class FromEnvTest(SettingsCase):
         {
             "SECRET_KEY",
             "LOCAL_DEV_MODE",
+            "WSPROXY_CONFIG",
             "KUBERNETES_SERVICE_HOST",
             "KUBERNETES_SERVICE_PORT",
             "WS_REMOTE_URL",
@@ -347,11 +350,12 @@ class SettingTest(unittest.TestCase):
         self.assertEqual(flags["KUBERNETES_SERVICE_HOST"], "--kubernetes-service-host")
 
     def test_help(self) -> None:
-        """Every setting has a line of help, and the secret no default to show."""
+        """Every setting says in sentences what it is for, and the secret has no default to show."""
         for setting in SETTINGS:
-            self.assertTrue(setting.help, setting.env)
-            self.assertLess(len(setting.help), 80, setting.env)
-        self.assertIsNone(next(setting.default for setting in SETTINGS if setting.env == "SECRET_KEY"))
+            self.assertRegex(setting.text, r"\A[A-Z`].*[.]\Z", setting.env)
+            for sentence in setting.text.split(". "):
+                self.assertLessEqual(len(sentence.split()), 25, sentence)
+        self.assertIs(next(item.default for item in SETTINGS if item.env == "SECRET_KEY"), REQUIRED)
 
 
 def service_links(
@@ -441,7 +445,7 @@ class ServiceLinks(SettingsCase):
         (fault,) = self.faults(IN_CLUSTER | {"WSPROXY_REUSE_PORT": "tcp"})
         self.assertIn("WSPROXY_REUSE_PORT is 'tcp'", fault)
         (fault,) = self.faults(IN_CLUSTER, {"WSPROXY_REUSE_PORT": "tcp://10.96.0.7:80"})
-        self.assertIn("WSPROXY_REUSE_PORT is 'tcp://10.96.0.7:80'", fault)
+        self.assertIn("--reuse-port is 'tcp://10.96.0.7:80'", fault)
 
     def test_misspelt_settings(self) -> None:
         """What only looks like one of these, by its name or by its value, is a misspelt setting."""
@@ -568,12 +572,12 @@ class FromMappingTest(unittest.TestCase):
             "close_timeout": -1,
         }
         expected = """\
-secret_key must be text, bytes or a list of these, and is of type int
-remote_url must be text, and is of type int
 'pings_interval' is not a setting; is ping_interval meant?
 'WSPROXY_ZZZZZZZZ' is not a setting
 8 is not a setting
 secret_key and SECRET_KEY are the same setting; give one
+secret_key must be text, bytes or a list of these, and is of type int
+remote_url must be text, and is of type int
 local_dev_mode is 'maybe'; it must be true or false
 port must be a whole number, and is of type bool
 WSPROXY_MAX_PENDING must be a whole number, and is of type float
@@ -591,6 +595,7 @@ remote_url and WS_REMOTE_URL are both given; give remote_url alone"""
     def test_every_setting_has_a_type(self) -> None:
         """A value of an unheard-of type is a fault, whichever setting it is for."""
         names = [item.name for item in fields(Config) if item.init] + [setting.env for setting in SETTINGS]
+        names.remove("WSPROXY_CONFIG")  # which a dict cannot name
         for name in names:
             with self.subTest(name):
                 faults = self.faults(DEV | {name: object()})

@@ -14,11 +14,10 @@ if sys.platform == "win32":
 if TYPE_CHECKING:
     from .access.hooks import AccessRequest, Authorize, OnClose, OnOpen
     from .access.sessions import SessionHandle
-    from .config import Config
+    from .config import Config, config_from_env, config_from_mapping
     from .exceptions import ConfigError, Forbidden, WSProxyError
     from .protocol.closing import Ending
     from .proxy import WebsocketProxy
-    from .settings import config_from_env, config_from_mapping
     from .tokens.claims import Grant
     from .tokens.issue import make_token
 else:
@@ -37,8 +36,8 @@ else:
             "SessionHandle": ".access.sessions",
             "WSProxyError": ".exceptions",
             "WebsocketProxy": ".proxy",
-            "config_from_env": ".settings",
-            "config_from_mapping": ".settings",
+            "config_from_env": ".config",
+            "config_from_mapping": ".config",
             "make_token": ".tokens",
         },
     )

@@ -31,9 +31,10 @@ from werkzeug.routing import BaseConverter
 
 from .access.hooks import AccessRequest, Authorize, OnClose, OnOpen
 from .access.sessions import SessionHandle
-from .config import Config
+from .config import Config, config_from_mapping
 from .protocol.closing import Ending
-from .settings import SETTINGS, config_from_mapping, without_service_links
+from .settings.service_links import without_service_links
+from .settings.table import SETTINGS
 from .telemetry.counters import Snapshot
 from .telemetry.metrics import registry
 from .tokens.claims import Grant

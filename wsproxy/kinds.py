@@ -1,68 +1,27 @@
 """The kinds of values that settings have. No I/O.
 
-A field of :class:`.Config` names its kind by its annotation. :func:`setting_value` checks a value once,
-wherever it comes from, and gives it the one form that it has from then on.
+The declaration of a setting names its kind. :func:`setting_value` checks a value once, wherever it comes
+from, and gives it the one form that it has from then on.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from .exceptions import ConfigError
 
 __all__ = [
     "FAULTY",
     "KINDS",
-    "Age",
-    "AnyText",
-    "Count",
-    "Options",
-    "OrderedTexts",
-    "Pause",
-    "Port",
-    "Restriction",
+    "Kind",
     "Secrets",
-    "Texts",
-    "Timeout",
     "collect",
-    "read_fields",
     "setting_value",
     "shown_url",
 ]
-
-AnyText = Annotated[str, "may be empty"]
-"""Text that may be empty; text of kind ``str`` may not."""
-
-Port = Annotated[int, "0 to 65535"]
-"""A TCP port, 0 for any."""
-
-Count = Annotated[int, "0 or more"]
-"""How many there may be, 0 for any number."""
-
-Timeout = Annotated[float, "above 0"]
-"""Seconds, above 0 and below a day."""
-
-Pause = Annotated[float, "0 or more"]
-"""Seconds, 0 or more and below a day."""
-
-Age = Annotated[float, "0 or more"]
-"""Seconds, 0 for ever."""
-
-Texts = tuple[str, ...]
-"""A list that may be empty, for none. A single text is a list of one, and never one of its characters."""
-
-OrderedTexts = tuple[str, ...]
-"""A list of which the order counts."""
-
-Restriction = tuple[str, ...]
-"""A list of all that is allowed. It may be left out, but not be empty: a program that finds nothing to allow
-would allow everything."""
-
-Options = Mapping[str, Any]
-"""A dict with texts as keys."""
 
 Secrets = str | bytes | Sequence[str | bytes]
 """One secret or several."""
@@ -94,7 +53,7 @@ def setting_value(kind: str, name: str, value: object) -> Any:
     A list may be any iterable of texts, which is read here and never again. A path object is as good as its
     text.
 
-    :param kind: the annotation of the field.
+    :param kind: a name in :data:`KINDS`, with `` | None`` where the setting may be None.
     :param name: what the person calls the setting.
     :raises ConfigError: if it is no such value. The fault quotes numbers only.
     """
@@ -102,35 +61,9 @@ def setting_value(kind: str, name: str, value: object) -> Any:
     if value is None and plain != kind:
         return None
     try:
-        return KINDS[plain](value)
+        return KINDS[plain].read(value)
     except _Wrong as exc:
         raise ConfigError([f"{name} {exc}"]) from None
-
-
-def read_fields(settings: Any, instead: Mapping[str, object], faults: list[str]) -> set[str]:
-    """Give each field of a frozen dataclass the form of its kind; return the names of those that are wrong.
-
-    Those get another value, so that everything else can be checked.
-
-    :param instead: other values, by field; where there is none, the field's default.
-    :param faults: gets a sentence for each that is wrong, but for :data:`FAULTY`.
-    """
-    wrong = set()
-    for item in fields(settings):
-        if not item.init:
-            continue
-        value = getattr(settings, item.name)
-        try:
-            if value is not FAULTY:
-                value = setting_value(str(item.type), item.name, value)
-        except ConfigError as exc:
-            faults += exc.faults
-            value = FAULTY
-        if value is FAULTY:
-            wrong.add(item.name)
-            value = instead[item.name] if item.name in instead else _default(item)
-        object.__setattr__(settings, item.name, value)
-    return wrong
 
 
 def shown_url(text: str) -> str:
@@ -141,10 +74,6 @@ def shown_url(text: str) -> str:
     shown = "...@" + text.rpartition("@")[2] if "@" in text else text
     found = re.search("[?#]", shown)
     return repr(shown[: found.end()] + "..." if found else shown)
-
-
-def _default(item: Field[Any]) -> Any:
-    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _no(what: str, value: object) -> _Wrong:
@@ -243,21 +172,100 @@ def _secrets(value: object) -> str | bytes | tuple[str | bytes, ...]:
     return tuple(secrets)
 
 
-KINDS: Mapping[str, Callable[[object], Any]] = {
-    "bool": _flag,
-    "int": _number(int, "a whole number"),
-    "float": _seconds(lambda value: True, ""),
-    "str": _text,
-    "AnyText": _any_text,
-    "Port": _number(int, "a whole number", lambda value: 0 <= value <= 65535, "0 to 65535"),
-    "Count": _number(int, "a whole number", lambda value: value >= 0, "a whole number, or 0 for no limit"),
-    "Timeout": _seconds(lambda value: 0 < value < _DAY, "seconds, above 0 and below a day"),
-    "Pause": _seconds(lambda value: 0 <= value < _DAY, "seconds, 0 or more and below a day"),
-    "Age": _seconds(lambda value: 0 <= value < float("inf"), "seconds, or 0 for no limit"),
-    "Texts": _texts,
-    "OrderedTexts": _ordered_texts,
-    "Restriction": _restriction,
-    "Options": _options,
-    "Secrets": _secrets,
+def _flag_of_text(text: str) -> bool:
+    value = text.strip().lower()
+    if value in ("y", "yes", "t", "true", "on", "1"):
+        return True
+    if value in ("n", "no", "f", "false", "off", "0"):
+        return False
+    raise ValueError("it must be true or false")
+
+
+def _whole_of_text(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("it must be a whole number") from None
+
+
+def _seconds_of_text(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("it must be a number of seconds") from None
+
+
+def _names_of_text(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _some_names_of_text(text: str) -> tuple[str, ...]:
+    """As :func:`_names_of_text`, where none would not mean none, but no restriction."""
+    if names := _names_of_text(text):
+        return names
+    raise ValueError("it must name at least one")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the values of a setting are.
+
+    :ivar read: checks a value and returns it in the one form that it has.
+    :ivar parse: makes a value of text, as a variable or a flag has it; raises ValueError, which says what the
+        text must be. None if no text stands for such a value.
+    :ivar field: the type of that form.
+    :ivar given: the type of what a program may give.
+    :ivar shown: what the help calls such a value.
+    """
+
+    read: Callable[[object], Any]
+    parse: Callable[[str], Any] | None
+    field: Any
+    given: Any
+    shown: str
+
+
+def _of_numbers(read: Callable[[object], Any], parse: Callable[[str], Any], kind: type) -> Kind:
+    return Kind(read, parse, kind, kind, "NUMBER")
+
+
+def _of_lists(read: Callable[[object], Any], parse: Callable[[str], Any]) -> Kind:
+    return Kind(read, parse, tuple[str, ...], str | Iterable[str], "A,B")
+
+
+_ANY_NUMBER = _seconds(lambda value: True, "")
+_PORT = _number(int, "a whole number", lambda value: 0 <= value <= 65535, "0 to 65535")
+_COUNT = _number(int, "a whole number", lambda value: value >= 0, "a whole number, or 0 for no limit")
+_TIMEOUT = _seconds(lambda value: 0 < value < _DAY, "seconds, above 0 and below a day")
+_PAUSE = _seconds(lambda value: 0 <= value < _DAY, "seconds, 0 or more and below a day")
+_AGE = _seconds(lambda value: 0 <= value < float("inf"), "seconds, or 0 for no limit")
+
+KINDS: Mapping[str, Kind] = {
+    "bool": Kind(_flag, _flag_of_text, bool, bool, "BOOL"),
+    "int": _of_numbers(_number(int, "a whole number"), _whole_of_text, int),
+    "float": _of_numbers(_ANY_NUMBER, _seconds_of_text, float),
+    # Text that may not be empty, and text that may.
+    "str": Kind(_text, str, str, str, "TEXT"),
+    "AnyText": Kind(_any_text, str, str, str, "TEXT"),
+    # A TCP port, 0 for any.
+    "Port": _of_numbers(_PORT, _whole_of_text, int),
+    # How many there may be, 0 for any number.
+    "Count": _of_numbers(_COUNT, _whole_of_text, int),
+    # Seconds: above 0 and below a day; 0 or more and below a day; 0 for ever.
+    "Timeout": _of_numbers(_TIMEOUT, _seconds_of_text, float),
+    "Pause": _of_numbers(_PAUSE, _seconds_of_text, float),
+    "Age": _of_numbers(_AGE, _seconds_of_text, float),
+    # A list that may be empty, for none. A single text is a list of one, and never one of its characters.
+    "Texts": _of_lists(_texts, _names_of_text),
+    # The same of names of files. Text that names none is a fault.
+    "Files": _of_lists(_texts, _some_names_of_text),
+    # A list whose order counts: of rules, which may be empty, and of places, of which there has to be one.
+    "Rules": _of_lists(_ordered_texts, _names_of_text),
+    "OrderedTexts": _of_lists(_ordered_texts, _some_names_of_text),
+    # A list of all that is allowed. It may be left out, but not be empty: a program that finds nothing to
+    # allow would allow everything.
+    "Restriction": _of_lists(_restriction, _some_names_of_text),
+    "Options": Kind(_options, None, Mapping[str, Any], Mapping[str, Any], "TABLE"),
+    "Secrets": Kind(_secrets, str, Secrets, str | bytes | Iterable[str | bytes], "TEXT"),
 }
-"""What reads a value, by the annotation of its field."""
+"""The kinds by their names."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .access.hooks import Authorize, Hooks, OnClose, OnOpen
 from .access.sessions import SessionHandle
@@ -19,7 +19,6 @@ from .config import Config
 from .kinds import Secrets
 from .net.addresses import host_and_port
 from .net.listeners import UNIX, address_text, listen, listen_for_operator
-from .protocol.request import MAX_HEAD_SIZE
 from .runtime.forks import in_forked_child
 from .runtime.logs import get_logger
 from .runtime.program_end import Service, keeps_program_up
@@ -29,12 +28,16 @@ from .runtime.threads import replaced_by
 from .server.acceptor import ConsoleServer
 from .server.gateway import Gateway, examine
 from .server.lifecycle import STOPPED, log_reload, name_of, next_event, stop_in_good_order
+from .settings.signature import spelled_out
+from .settings.table import OPTIONS, accepted
 from .telemetry.counters import Snapshot
 from .telemetry.metrics import registry
-from .upstream.location import SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN
 from .web.urls import console_url, page_url
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .settings.typed import Options
     from .telemetry.metrics import CollectorRegistry
 
 __all__ = ["WebsocketProxy"]
@@ -62,77 +65,16 @@ class WebsocketProxy:
     :param local_dev_mode: no TLS and no bearer token, as behind ``kubectl proxy``.
     :param secret_key: HMAC secret of the tokens, or PEM public keys, or a sequence of these; "" for none.
     :param host_path_prefix: path in front of every route.
-    :param algorithms: what the keys may be used for at most; by default HS256, and all that a public key
-        is for.
-    :param secret_key_files: files that each hold an HMAC secret or PEM public keys, read again when they
-        change.
-    :param jwks: file or https URL of a JWK Set, read again when it changes or in every ``jwks_interval``.
-    :param jwks_interval: seconds from one fetch of that URL to the next.
-    :param jwks_ca_file: authorities of that URL's certificate; by default the system's.
-    :param issuer: ``iss`` claims that are taken; by default any.
-    :param audience: ``aud`` claims that are taken; by default none.
-    :param leeway: seconds by which the clock of who made a token may be wrong; None for 5 by ``nbf`` and
-        ``iat``, and none by ``exp``.
-    :param allow_eternal_tokens: take tokens without ``exp``.
-    :param claim_user: JSON pointers to the user; the first that is there counts.
-    :param claim_namespace: JSON pointer to the namespace.
-    :param claim_vmis: JSON pointer to the list of VMIs.
-    :param claim_takeover: JSON pointer to whether consoles may be taken over; by default they may.
-    :param allow_vmi_patterns: let ``*`` in that list stand for any characters.
-    :param namespaces: the only namespaces that are served; by default all.
-    :param sslopt: TLS towards the API, in websocket-client's vocabulary.
-    :param token_file: file with the service account's bearer token.
-    :param tls_cert: file with the certificate chain (PEM) shown to clients; None if they come without TLS.
-    :param tls_key: file with its private key; None if ``tls_cert`` holds that, too.
-    :param tls_client_ca: file with authorities, one of which has to have signed each client's certificate.
-    :param subresources: subresources that a path may name, besides the one of ``api_path``.
-    :param reject: "auto" (browsers are told by a Close frame, others by HTTP), "http" or "close".
-    :param credentials: where a token may stand: any of path, header, subprotocol, query and cookie.
-    :param cookie_name: name of the cookie that holds a token.
-    :param allow_origin: origins of the pages that may use the proxy.
-    :param require_origin: whether clients that send no Origin header are refused.
-    :param trusted_proxies: networks of the proxies whose X-Forwarded and Forwarded headers are believed.
-    :param forwarded_headers: which of these count: "auto" (both if they agree), "x-forwarded" or "forwarded".
-    :param proxy_protocol: whether these proxies begin each connection with a header of the PROXY protocol.
-    :param tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
-    :param web: directory of a web client, the files of which are served below the prefix.
-    :param console_page: whether the console page is served, at ``/console/``.
-    :param novnc: directory with noVNC for that page; by default an installed one.
-    :param xterm: directory with xterm.js for that page; without one it shows no serial consoles.
-    :param frame_ancestors: which pages may show these in a frame: "self" and origins; by default none.
-    :param screenshots: whether ``.../screenshot.png`` answers with a picture of a VMI's screen.
-    :param console: who keeps a console that several clients want: "passthrough" (KubeVirt's last one),
-        "takeover" or "refuse", or rules such as ``exam-*/*/vnc=refuse``, the first that fits.
-    :param show_user: whether a client is told who else has, or took over, its console.
     :param authorize: called with a :class:`.Grant` and an :class:`.AccessRequest` for each session, before
         anything is dialled: see :data:`.Authorize`.
     :param on_open: called with the :class:`.SessionHandle` of each session that opens: see :data:`.OnOpen`.
     :param on_close: called with that and an :class:`.Ending` when it is over: see :data:`.OnClose`.
-    :param request_timeout: seconds for a whole request head, and for a refusal.
-    :param dial_timeout: seconds for connecting to the API, in all.
-    :param close_timeout: seconds in which every session ends, from its first cause.
-    :param drain_grace: seconds for which :meth:`run` goes on as before after a signal; ``/readyz`` says no.
-    :param drain_timeout: seconds for which open sessions may go on after that.
-    :param ping_interval: seconds between pings on each leg.
-    :param max_frame_size: largest WebSocket frame, bytes.
-    :param max_head_size: largest head of a request, bytes.
-    :param max_pending: how many clients may not have authenticated yet.
-    :param max_sessions: how many sessions there may be, 0 for any number; as the next four.
-    :param max_sessions_per_user: how many one user may have.
-    :param max_sessions_per_vmi: how many there may be with one subresource of one VMI.
-    :param max_pending_per_address: how many clients from one address may not have authenticated yet.
-    :param max_failures: how many attempts from one address may fail to authenticate in a minute.
-    :param grace: seconds for which sessions outlive their token; ``math.inf`` for ever.
-    :param idle_timeout: seconds for which a client may send no data, 0 for ever.
-    :param max_age: seconds for which a session may last, 0 for ever.
-    :param audit_log: file to which events of sessions are appended as JSON lines, "-" for standard output.
-    :param admin: where the operator's listener is, ``HOST:PORT`` or ``unix:PATH``; by default nowhere.
-    :param admin_hosts: names by which that may be asked for, besides addresses and localhost.
-    :param admin_token_file: file with the bearer token that lists and ends sessions there, made if there is
-        none; by default one in the directory for temporary files, and none where ``admin`` is a path.
+    :param options: the settings of :class:`.Options`, by name; ``docs/reference/settings.md`` lists them.
     :raises ConfigError: a :class:`ValueError` listing every fault.
+    :raises TypeError: if a name is not that of a setting; the text says which may be meant.
     """
 
+    @spelled_out(OPTIONS)
     def __init__(
         self,
         remote_url: str,
@@ -141,139 +83,24 @@ class WebsocketProxy:
         secret_key: str | bytes | Iterable[str | bytes],
         host_path_prefix: str | None = None,
         *,
-        algorithms: str | Iterable[str] | None = None,
-        secret_key_files: str | Iterable[str] = (),
-        jwks: str | None = None,
-        jwks_interval: float = 300.0,
-        jwks_ca_file: str | None = None,
-        issuer: str | Iterable[str] | None = None,
-        audience: str | Iterable[str] | None = None,
-        leeway: float | None = None,
-        allow_eternal_tokens: bool = False,
-        claim_user: str | Iterable[str] = ("/id", "/sub"),
-        claim_namespace: str = "/lab_instance/namespace_name",
-        claim_vmis: str = "/lab_instance/allowed_vmi_names",
-        claim_takeover: str = "/may_take_over",
-        allow_vmi_patterns: bool = False,
-        namespaces: str | Iterable[str] | None = None,
-        sslopt: Mapping[str, Any] | None = None,
-        token_file: str = SERVICE_ACCOUNT_TOKEN,
-        tls_cert: str | None = None,
-        tls_key: str | None = None,
-        tls_client_ca: str | None = None,
-        subresources: str | Iterable[str] = (),
-        reject: str = "auto",
-        credentials: str | Iterable[str] = ("path", "header", "subprotocol"),
-        cookie_name: str = "wsproxy_token",
-        allow_origin: str | Iterable[str] | None = None,
-        require_origin: bool = False,
-        trusted_proxies: str | Iterable[str] = (),
-        forwarded_headers: str = "auto",
-        proxy_protocol: bool = False,
-        tickets: bool = False,
-        web: str | None = None,
-        console_page: bool = False,
-        novnc: str | None = None,
-        xterm: str | None = None,
-        frame_ancestors: str | Iterable[str] = (),
-        screenshots: bool = False,
-        console: str | Iterable[str] = (),
-        show_user: bool = False,
         authorize: Authorize | None = None,
         on_open: OnOpen | None = None,
         on_close: OnClose | None = None,
-        request_timeout: float = 10.0,
-        dial_timeout: float = 10.0,
-        close_timeout: float = 5.0,
-        drain_grace: float = 0.0,
-        drain_timeout: float = 0.0,
-        ping_interval: float = 25.0,
-        max_frame_size: int = 16 * 1024 * 1024,
-        max_head_size: int = MAX_HEAD_SIZE,
-        max_pending: int = 512,
-        max_sessions: int = 0,
-        max_sessions_per_user: int = 0,
-        max_sessions_per_vmi: int = 0,
-        max_pending_per_address: int = 0,
-        max_failures: int = 0,
-        grace: float = 0.0,
-        idle_timeout: float = 0.0,
-        max_age: float = 0.0,
-        audit_log: str | None = None,
-        admin: str | None = None,
-        admin_hosts: str | Iterable[str] = (),
-        admin_token_file: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        self._setup(
-            Config(
-                remote_url=remote_url,
-                api_path=api_path,
-                # The original took what distutils' strtobool returns, too.
-                local_dev_mode=bool(local_dev_mode) if local_dev_mode in (0, 1) else local_dev_mode,
-                secret_key=_as_given(secret_key),
-                host_path_prefix=host_path_prefix,
-                algorithms=_as_given(algorithms),
-                secret_key_files=_as_given(secret_key_files),
-                jwks=jwks,
-                jwks_interval=jwks_interval,
-                jwks_ca_file=jwks_ca_file,
-                issuer=_as_given(issuer),
-                audience=_as_given(audience),
-                leeway=leeway,
-                allow_eternal_tokens=allow_eternal_tokens,
-                claim_user=_as_given(claim_user),
-                claim_namespace=claim_namespace,
-                claim_vmis=claim_vmis,
-                claim_takeover=claim_takeover,
-                allow_vmi_patterns=allow_vmi_patterns,
-                namespaces=_as_given(namespaces),
-                sslopt={"ca_certs": SERVICE_ACCOUNT_CA} if sslopt is None else sslopt,
-                token_file=token_file,
-                tls_cert=tls_cert,
-                tls_key=tls_key,
-                tls_client_ca=tls_client_ca,
-                subresources=_as_given(subresources),
-                reject=reject,
-                credentials=_as_given(credentials),
-                cookie_name=cookie_name,
-                allow_origin=_as_given(allow_origin),
-                require_origin=require_origin,
-                trusted_proxies=_as_given(trusted_proxies),
-                forwarded_headers=forwarded_headers,
-                proxy_protocol=proxy_protocol,
-                tickets=tickets,
-                web=web,
-                console_page=console_page,
-                novnc=novnc,
-                xterm=xterm,
-                frame_ancestors=_as_given(frame_ancestors),
-                screenshots=screenshots,
-                console=_as_given(console),
-                show_user=show_user,
-                request_timeout=request_timeout,
-                dial_timeout=dial_timeout,
-                close_timeout=close_timeout,
-                drain_grace=drain_grace,
-                drain_timeout=drain_timeout,
-                ping_interval=ping_interval,
-                max_frame_size=max_frame_size,
-                max_head_size=max_head_size,
-                max_pending=max_pending,
-                max_sessions=max_sessions,
-                max_sessions_per_user=max_sessions_per_user,
-                max_sessions_per_vmi=max_sessions_per_vmi,
-                max_pending_per_address=max_pending_per_address,
-                max_failures=max_failures,
-                grace=grace,
-                idle_timeout=idle_timeout,
-                max_age=max_age,
-                audit_log=audit_log,
-                admin=admin,
-                admin_hosts=_as_given(admin_hosts),
-                admin_token_file=admin_token_file,
-            ),
-            Hooks(authorize, on_open, on_close),
+        accepted("WebsocketProxy", options, OPTIONS)
+        if options.get("sslopt", ...) is None:
+            del options["sslopt"]
+        config = Config(
+            remote_url=remote_url,
+            api_path=api_path,
+            # The original took what distutils' strtobool returns, too.
+            local_dev_mode=bool(local_dev_mode) if local_dev_mode in (0, 1) else local_dev_mode,
+            secret_key=secret_key,
+            host_path_prefix=host_path_prefix,
+            **options,
         )
+        self._setup(config, Hooks(authorize, on_open, on_close))
 
     @classmethod
     def from_config(
@@ -677,8 +504,3 @@ class WebsocketProxy:
         server = self._server
         state = f"on {address_text(*server.address)}" if server else "not running"
         return f"<WebsocketProxy {state}, {self.connections} connections>"
-
-
-def _as_given(setting: object) -> Any:
-    """Config takes more than the types of its fields say, and makes what they say of it."""
-    return setting

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from wsproxy.settings import SETTINGS
+from wsproxy.settings.table import SETTINGS
 
 from .processes import Process, find_program
 from .tools import Target

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsproxy.config import Config
+from wsproxy.settings.table import FIELDS
 
 from .peers import Running
 from .tools import Tools
@@ -28,7 +28,7 @@ _MIB = 2**20
 
 _MOST_OPEN_US = 1e6
 _MOST_ECHO_US = 5e4
-_PENDING = Config.max_pending
+_PENDING = FIELDS["max_pending"].default
 _MOST_GROWTH = _PENDING * 64 * 1024 + 8 * _MIB
 _MOST_THREADS = 2 * _PENDING + 32
 _HOLDS = (

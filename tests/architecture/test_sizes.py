@@ -16,7 +16,7 @@ MOST_LINES = 450
 """Of one file."""
 
 LONGER = {"proxy"}
-"""Has a parameter, its text and its hand-over for each setting."""
+"""Is one class: everything that a program may ask of a proxy."""
 
 
 class SizesTest(unittest.TestCase):

@@ -205,7 +205,7 @@ before = state()
 """
 
 _USE = f"""
-import wsproxy.proxy, wsproxy.settings, wsproxy.runtime.threads, wsproxy.tokens
+import wsproxy.proxy, wsproxy.config, wsproxy.runtime.threads, wsproxy.tokens
 from wsproxy import WebsocketProxy
 
 imported = state()

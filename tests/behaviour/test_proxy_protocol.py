@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from tests.protocol.test_proxy_protocol import SIGNATURE, v2
 from tests.support.proxy_process import wait_until
 from wsproxy import WebsocketProxy
+from wsproxy.config import config_from_env
 from wsproxy.exceptions import ConfigError
-from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient

@@ -24,8 +24,8 @@ from tests.support.processes import python
 from tests.support.proxy_process import ProxyProcess
 from wsproxy.cli import main
 from wsproxy.cli.check import check, raise_descriptor_limit
+from wsproxy.config import config_from_env
 from wsproxy.exceptions import UpstreamTimeout
-from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt.http import Behaviour

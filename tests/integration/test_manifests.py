@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.integration.programs import needs
 from tests.support.proxy_process import ProxyProcess
-from wsproxy.settings import config_from_env
+from wsproxy.config import config_from_env
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.integration.programs import ProgramTestCase, needs
-from wsproxy.settings import config_from_env
+from wsproxy.config import config_from_env
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from wsproxy.settings import config_from_env
+from wsproxy.config import config_from_env
 from wsproxy.wsgi.app import ConsoleApp
 
 if TYPE_CHECKING:

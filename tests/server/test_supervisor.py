@@ -17,8 +17,8 @@ from tests.cli.test_program import call
 from tests.support.processes import python
 from tests.support.proxy_process import ProxyProcess, needs_proc, wait_until
 from wsproxy import WebsocketProxy
+from wsproxy.config import config_from_env
 from wsproxy.server.supervisor import _Place
-from wsproxy.settings import config_from_env
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient
@@ -461,7 +461,7 @@ class Settings(LeakTestCase):
                     status, out, err = call("serve", *arguments, **_DEV, **environment)
                     self.assertEqual((status, out), (2, ""))
                     self.assertRegex(
-                        err, rf"(?m)^  - (workers is {text}|WSPROXY_WORKERS is '{text}'); it must be "
+                        err, rf"(?m)^  - (workers|--workers|WSPROXY_WORKERS) is '?{text}'?; it must be "
                     )
 
     def test_library(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from wsproxy.runtime.deadline import Deadline
-from wsproxy.settings import SETTINGS
+from wsproxy.settings.table import SETTINGS
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import Config
+from ..config import Config, config_from_env
 from ..exceptions import ConfigError
 from ..net.listeners import FD, address_text
 from ..protocol.names import is_dns_label, is_dns_subdomain
@@ -23,7 +23,8 @@ from ..runtime.reloading import file_fault
 from ..runtime.signals import children_reaped
 from ..runtime.systemd import Notifier, activated_descriptor
 from ..server.supervisor import Supervisor
-from ..settings import SETTINGS, config_from_env
+from ..settings.setting import Setting
+from ..settings.table import GROUPS, SETTINGS
 from ..tokens.issue import make_token
 from ..tokens.key_store import read_key_file
 from ..tokens.keys import load_keys
@@ -37,6 +38,10 @@ __all__ = ["main"]
 logger = get_logger("wsproxy.cli")
 
 _USAGE_ERROR = 2
+_WHICH_COUNTS = (
+    "Each flag has an environment variable, which stands at the end of its text. A flag wins over the "
+    "variable, and the variable over the file of --config. docs/reference/settings.md says more."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -209,9 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"wsproxy {__version__}")
     commands = parser.add_subparsers(title="commands", required=True)
 
-    serve = commands.add_parser(
-        "serve", help="serve until SIGTERM", epilog="A flag wins over the environment."
-    )
+    serve = commands.add_parser("serve", help="serve until SIGTERM", epilog=_WHICH_COUNTS)
     serve.set_defaults(command=_serve)
     _add_settings(serve)
 
@@ -233,7 +236,9 @@ def _parser() -> argparse.ArgumentParser:
         "--expires-in", type=float, default=600, metavar="SECONDS", help="validity (default: %(default)s)"
     )
 
-    check_ = commands.add_parser("check", help="say whether a proxy with these settings could serve")
+    check_ = commands.add_parser(
+        "check", help="say whether a proxy with these settings could serve", epilog=_WHICH_COUNTS
+    )
     check_.set_defaults(command=_check)
     _add_settings(check_)
 
@@ -254,13 +259,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting; it is text here, converted and checked with the environment's."""
-    for setting in SETTINGS:
-        default = "" if setting.default is None else f"; default: {setting.default}"
-        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if setting.is_switch else {}
-        parser.add_argument(
-            setting.flag,
-            dest=setting.env,
-            metavar="VALUE",
-            **alone,
-            help=f"{setting.help} (environment: {setting.env}{default})".replace("%", "%%"),
-        )
+    parser.usage = f"{parser.prog} [SETTING ...]"
+    for group in GROUPS:
+        flags = parser.add_argument_group(group.title)
+        for setting in group.settings:
+            if setting.flag:
+                alone: dict[str, Any] = {"nargs": "?", "const": "true"} if setting.is_switch else {}
+                flags.add_argument(
+                    setting.flag,
+                    dest=setting.env,
+                    metavar=setting.metavar,
+                    **alone,
+                    help=f"{setting.text} ({_notes(setting)})".replace("`", "").replace("%", "%%"),
+                )
+
+
+def _notes(setting: Setting) -> str:
+    """Return what the help says of a setting beside its text."""
+    notes = []
+    if setting.shown_default:
+        notes = [setting.unit, f"default: {setting.shown_default}"]
+    elif setting.default_text:
+        notes = [f"default: {setting.default_text} {setting.unit}".rstrip()]
+    return "; ".join(filter(None, [*notes, setting.env]))

@@ -1,0 +1,63 @@
+"""What Kubernetes puts into the environment of a pod, and what is a setting there. No I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from .setting import PREFIX
+
+__all__ = ["is_port", "without_service_links"]
+
+T = TypeVar("T")
+
+
+def without_service_links(environ: Mapping[str, T]) -> dict[str, T]:
+    """Return an environment without what a kubelet has put there for Services called ``wsproxy-...``.
+
+    It tells each pod of each Service of its namespace, by variables that begin with the Service's name. Only
+    what has the form and the value of one of these is left out, so that a misspelt setting is none of them,
+    and a setting whose name is of that form is one if its value is not.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if not (name.startswith(PREFIX) and _is_service_link(name, value))
+    }
+
+
+def _is_service_link(name: str, value: object) -> bool:
+    return isinstance(value, str) and any(
+        re.search(form, name) and is_one(value) for form, is_one in _SERVICE_LINKS
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_port(text: str) -> bool:
+    """Whether a text has the form of a port."""
+    return re.fullmatch("[0-9]{1,5}", text) is not None
+
+
+def _is_like(pattern: str) -> Callable[[str], bool]:
+    return lambda text: re.fullmatch(pattern, text) is not None
+
+
+_PORT_OF_SERVICE = r"_PORT_[0-9]{1,5}_(TCP|UDP|SCTP)"
+_SERVICE_LINKS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    (r"_SERVICE_HOST\Z", _is_address),
+    (r"_SERVICE_PORT(_[A-Z0-9_]+)?\Z", is_port),
+    (rf"_PORT\Z|{_PORT_OF_SERVICE}\Z", _is_like(r"(tcp|udp|sctp)://[0-9a-fA-F.:\[\]]+:[0-9]{1,5}")),
+    (rf"{_PORT_OF_SERVICE}_PROTO\Z", _is_like("tcp|udp|sctp")),
+    (rf"{_PORT_OF_SERVICE}_PORT\Z", is_port),
+    (rf"{_PORT_OF_SERVICE}_ADDR\Z", _is_address),
+)
+"""How the names of a kubelet's variables end, and what their values are like."""

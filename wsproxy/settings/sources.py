@@ -1,0 +1,223 @@
+"""Where settings come from: flags, the environment, a file, or a dict; and which of them counts. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..exceptions import ConfigError
+from ..kinds import FAULTY
+from ..net.addresses import host_and_port
+from .service_links import is_port, without_service_links
+from .setting import PREFIX, Setting
+from .table import BY_NAME, SETTINGS, meant
+from .upstream import KUBERNETES_HOST, KUBERNETES_PORT, WS_REMOTE_URL
+
+__all__ = ["Choice", "Given", "Layer", "choose", "of_environment", "of_file", "of_flags", "of_mapping"]
+
+_BY_VARIABLE = {setting.env: setting for setting in SETTINGS}
+_BY_ANY_NAME = BY_NAME | {setting.env: setting for setting in BY_NAME.values() if setting.env}
+_NOT_IN_A_POD = (
+    "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; run in a cluster, "
+    "or set LOCAL_DEV_MODE=true"
+)
+_NO_URL = "remote_url is missing; give the URL of the Kubernetes API, such as wss://10.96.0.1:443"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value that somebody gave.
+
+    :ivar name: what the person calls the setting: ``PORT``, ``--port``, ``port``.
+    :ivar value: as it was given; text stands for a value of the setting's kind.
+    :ivar origin: where it comes from.
+    :ivar injected: whether nobody wrote it: Kubernetes says so in every pod.
+    """
+
+    name: str
+    value: object
+    origin: str
+    injected: bool = False
+
+    def read(self, setting: Setting) -> Any:
+        """Return the value in the form of its kind.
+
+        :raises ConfigError: if it has no such form.
+        """
+        if isinstance(self.value, str):
+            return setting.parse(self.value, self.name)
+        return setting.read(self.value, self.name)
+
+
+Layer = Mapping[str, Given]
+"""What comes from one place, by the settings' own names."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What counts.
+
+    :ivar values: by field of :class:`.Config`; :data:`.FAULTY` for those whose fault has been told.
+    :ivar origins: where each of these comes from.
+    """
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+
+
+def of_flags(flags: Mapping[str, str | None], faults: list[str]) -> Layer:
+    """Return what flags say.
+
+    :param flags: by the names of the variables; None for those that were not given.
+    :param faults: gets a sentence for each name that is none.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    _refuse_unknown(given, faults)
+    return {
+        setting.name: Given(setting.flag, given[name], f"flag {setting.flag}")
+        for name, setting in _BY_VARIABLE.items()
+        if name in given
+    }
+
+
+def of_environment(environ: Mapping[str, str], faults: list[str]) -> Layer:
+    """Return what variables say. Those that are empty say nothing, but an empty ``SECRET_KEY`` does.
+
+    :param faults: gets a sentence for each name that is none, but looks like one.
+    """
+    given = {
+        name: value for name, value in without_service_links(environ).items() if value or name == "SECRET_KEY"
+    }
+    _refuse_unknown(given, faults)
+    return {
+        setting.name: Given(
+            name, given[name], f"environment {name}", setting in (KUBERNETES_HOST, KUBERNETES_PORT)
+        )
+        for name, setting in _BY_VARIABLE.items()
+        if name in given
+    }
+
+
+def _refuse_unknown(given: Iterable[str], faults: list[str]) -> None:
+    faults += [
+        f"{name} is not a setting; {meant(name, _BY_VARIABLE) or 'see wsproxy serve --help'}"
+        for name in sorted(given)
+        if name.startswith(PREFIX) and name not in _BY_VARIABLE
+    ]
+
+
+def of_file(path: str, content: Mapping[str, object], faults: list[str]) -> Layer:
+    """Return what a file says, in which each key is the name of a setting.
+
+    :param faults: gets a sentence for each key that is none.
+    """
+    found: dict[str, Given] = {}
+    for name, value in content.items():
+        if name in BY_NAME:
+            found[name] = Given(f"{name} in {path}", value, f"{path}, key {name}")
+        else:
+            question = meant(name, BY_NAME) or "docs/reference/settings.md lists the settings"
+            faults.append(f"{name!r} in {path} is not a setting; {question}")
+    return found
+
+
+def of_mapping(given: Mapping[str, object], faults: list[str]) -> Layer:
+    """Return what a dict says. None and an empty text say nothing.
+
+    :param given: by the names of settings, or of variables.
+    :param faults: gets a sentence for each key that is no setting, or a second name of one.
+    """
+    found: dict[str, Given] = {}
+    for name, value in given.items():
+        setting = _BY_ANY_NAME.get(name)
+        if setting is None:
+            question = meant(name, _BY_ANY_NAME)
+            faults.append("; ".join(filter(None, (f"{name!r} is not a setting", question))))
+        elif value is None or value == "":
+            continue
+        elif setting.name in found:
+            faults.append(f"{found[setting.name].name} and {name} are the same setting; give one")
+        else:
+            if setting is KUBERNETES_PORT and type(value) is int:
+                value = str(value)
+            found[setting.name] = Given(name, value, name)
+    return found
+
+
+def choose(layers: Sequence[Layer], faults: list[str]) -> Choice:
+    """Return what counts: of each setting the value in the first of the layers that has one.
+
+    :param faults: gets a sentence for each value that is wrong, and for settings that contradict each other
+        in one layer.
+    """
+    found: dict[str, Given] = {}
+    for layer in reversed(layers):
+        found |= layer
+    rank = {name: min(i for i, layer in enumerate(layers) if name in layer) for name in found}
+    chosen = Choice({}, {name: given.origin for name, given in found.items()})
+    for name, given in found.items():
+        try:
+            chosen.values[name] = given.read(BY_NAME[name])
+        except ConfigError as exc:
+            faults += exc.faults
+            chosen.values[name] = FAULTY
+    chosen.values.setdefault("secret_key", "")
+    _join_ca_file(chosen, found, rank, faults)
+    _join_url(chosen, found, rank, faults)
+    return chosen
+
+
+def _join_ca_file(chosen: Choice, found: Layer, rank: Mapping[str, int], faults: list[str]) -> None:
+    """Make ``sslopt`` of what names a part of it."""
+    if "ca_file" not in found:
+        return
+    file, options = chosen.values.pop("ca_file"), chosen.values.get("sslopt", {})
+    origin = chosen.origins.pop("ca_file")
+    if rank.get("sslopt") == rank["ca_file"]:
+        faults.append(
+            f"{found['ca_file'].name} and sslopt are both given; name the file in sslopt, as ca_certs"
+        )
+        return
+    known = FAULTY not in (file, options)
+    chosen.values["sslopt"] = {**options, "ca_certs": file} if known else FAULTY
+    chosen.origins["sslopt"] = "; ".join(filter(None, (origin, chosen.origins.get("sslopt"))))
+
+
+def _join_url(chosen: Choice, found: Layer, rank: Mapping[str, int], faults: list[str]) -> None:
+    """Make ``remote_url`` of what says where the API is."""
+    values, dev = chosen.values, bool(chosen.values.get("local_dev_mode"))
+    parts = {
+        setting: values.pop(setting.name)
+        for setting in (WS_REMOTE_URL, KUBERNETES_HOST, KUBERNETES_PORT)
+        if setting.name in found
+    }
+    used = [one for one in parts if (one is WS_REMOTE_URL) == dev]
+    origins = [chosen.origins.pop(one.name) for one in parts if one in used] if used else []
+    for one in parts:
+        chosen.origins.pop(one.name, None)
+    if "remote_url" in found:
+        if beside := [found[one.name].name for one in parts if rank[one.name] == rank["remote_url"]]:
+            faults.append(f"remote_url and {' and '.join(beside)} are both given; give remote_url alone")
+            return
+        if not any(rank[one.name] < rank["remote_url"] and not found[one.name].injected for one in used):
+            return
+    chosen.origins["remote_url"] = " and ".join(origins) or "default"
+    if FAULTY in parts.values():
+        values["remote_url"] = FAULTY
+    else:
+        values["remote_url"] = _url(parts, dev, found, faults)
+
+
+def _url(parts: Mapping[Setting, Any], dev: bool, found: Layer, faults: list[str]) -> Any:
+    if dev:
+        return parts.get(WS_REMOTE_URL, WS_REMOTE_URL.default)
+    host, port = parts.get(KUBERNETES_HOST), parts.get(KUBERNETES_PORT)
+    if not host or not port:
+        by_variables = all(given.name.isupper() or given.name.startswith("--") for given in found.values())
+        faults.append(_NOT_IN_A_POD if by_variables else _NO_URL)
+        return FAULTY
+    if not is_port(port) or not 0 < int(port) < 65536:
+        faults.append(f"{found[KUBERNETES_PORT.name].name} is {port!r}; it must be 1 to 65535")
+        return FAULTY
+    return f"wss://{host_and_port(host, port)}"

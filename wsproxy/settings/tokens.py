@@ -1,0 +1,154 @@
+"""The settings of tokens: the keys that verify them, and what they have to say. No I/O."""
+
+from __future__ import annotations
+
+from ..kinds import shown_url
+from ..protocol.names import is_dns_label
+from .setting import MASK, REQUIRED, Group, Setting, within
+
+__all__ = ["CLAIMS", "KEYS"]
+
+_MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
+
+
+def _namespaces(names: tuple[str, ...]) -> str | None:
+    bad = [name for name in names if not is_dns_label(name)]
+    return f"has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)" if bad else None
+
+
+KEYS = Group(
+    "Keys of tokens",
+    (
+        Setting(
+            "secret_key",
+            "Secrets",
+            REQUIRED,
+            "Secret that tokens are signed with (32 bytes or more), or public keys (PEM). "
+            "`secret_key_files` or `jwks` may take its place.",
+            shown_default="none",
+            value="SECRET",
+            variable="SECRET_KEY",
+            stand_in="-" * 32,
+            mask=lambda secrets: MASK if secrets else secrets,
+        ),
+        Setting(
+            "secret_key_files",
+            "Files",
+            (),
+            "Files that each hold a secret, or public keys (PEM).",
+            value="FILE,FILE",
+            variable="SECRET_KEY_FILE",
+            stand_in=("unset",),
+            reread=True,
+        ),
+        Setting(
+            "jwks",
+            "str",
+            None,
+            "JWK Set with the keys of tokens: a file, or an `https` URL. `http` is for addresses of this "
+            "machine only.",
+            value="FILE|URL",
+            stand_in="unset",
+            mask=shown_url,
+            reread=True,
+        ),
+        Setting(
+            "jwks_interval",
+            "Timeout",
+            300.0,
+            "Time from one fetch of the JWK Set's URL to the next.",
+            unit="seconds",
+        ),
+        Setting(
+            "jwks_ca_file",
+            "str",
+            None,
+            "File with the authorities of that URL's certificate.",
+            shown_default="the system's",
+            value="FILE",
+        ),
+        Setting(
+            "algorithms",
+            "Restriction",
+            None,
+            "The only JWS algorithms that keys may be used for.",
+            shown_default="`HS256` for a secret, and all that a public key is for",
+            value="ALG,ALG",
+        ),
+    ),
+)
+
+CLAIMS = Group(
+    "Claims of tokens",
+    (
+        Setting(
+            "issuer",
+            "Restriction",
+            None,
+            "The only issuers (`iss`) whose tokens the proxy accepts.",
+            shown_default="any",
+            value="ISS,ISS",
+        ),
+        Setting(
+            "audience",
+            "Restriction",
+            None,
+            "The audiences (`aud`) whose tokens the proxy accepts. Without it the proxy refuses every token "
+            "that names an audience.",
+            value="AUD,AUD",
+        ),
+        Setting(
+            "leeway",
+            "float",
+            None,
+            "How far the clock of the token's issuer may be off, 0 to 300.",
+            shown_default="5 for `nbf` and `iat`, 0 for `exp`",
+            unit="seconds",
+            check=within(0, _MAX_LEEWAY, "it must be seconds, {} to {}"),
+        ),
+        Setting("allow_eternal_tokens", "bool", False, "Accept tokens without `exp`."),
+        Setting(
+            "claim_user",
+            "OrderedTexts",
+            ("/id", "/sub"),
+            "JSON pointers to the user. The first one that leads somewhere counts.",
+            value="POINTER,POINTER",
+        ),
+        Setting(
+            "claim_namespace",
+            "str",
+            "/lab_instance/namespace_name",
+            "JSON pointer to the namespace.",
+            value="POINTER",
+        ),
+        Setting(
+            "claim_vmis",
+            "str",
+            "/lab_instance/allowed_vmi_names",
+            "JSON pointer to the list of VMs.",
+            value="POINTER",
+        ),
+        Setting(
+            "claim_takeover",
+            "str",
+            "/may_take_over",
+            "JSON pointer to a claim that forbids takeovers if it is `false`.",
+            value="POINTER",
+        ),
+        Setting(
+            "allow_vmi_patterns",
+            "bool",
+            False,
+            "Let `*` in the list of VMs stand for any characters.",
+        ),
+        Setting(
+            "namespaces",
+            "Restriction",
+            None,
+            "The only namespaces that the proxy serves.",
+            shown_default="all",
+            value="NAME,NAME",
+            check=_namespaces,
+        ),
+    ),
+)

@@ -1,0 +1,156 @@
+"""The settings of the Kubernetes API: where it is, how the proxy logs in, and what it opens there. No I/O."""
+
+from __future__ import annotations
+
+import re
+
+from ..upstream.location import DEFAULT_API_PATH, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN
+from .setting import MASK, REQUIRED, Group, Setting
+
+__all__ = ["CONSOLES", "KUBERNETES_HOST", "KUBERNETES_PORT", "UPSTREAM", "WS_REMOTE_URL"]
+
+
+def _subresources(names: tuple[str, ...]) -> str | None:
+    bad = [name for name in names if not re.fullmatch(r"[a-z]+", name)]
+    return f"has {bad[0]!r}; names such as vnc and console are meant" if bad else None
+
+
+KUBERNETES_HOST = Setting(
+    "kubernetes_service_host",
+    "str",
+    None,
+    "Host of the Kubernetes API. Kubernetes sets it in every pod.",
+    value="HOST",
+    variable="KUBERNETES_SERVICE_HOST",
+    part_of="remote_url",
+    program=True,
+)
+
+KUBERNETES_PORT = Setting(
+    "kubernetes_service_port",
+    "str",
+    None,
+    "Port of the Kubernetes API. Kubernetes sets it in every pod.",
+    value="PORT",
+    variable="KUBERNETES_SERVICE_PORT",
+    part_of="remote_url",
+    program=True,
+)
+
+WS_REMOTE_URL = Setting(
+    "ws_remote_url",
+    "str",
+    "ws://localhost:8001",
+    "URL of the Kubernetes API if `local_dev_mode` is on.",
+    value="URL",
+    variable="WS_REMOTE_URL",
+    part_of="remote_url",
+    program=True,
+)
+
+UPSTREAM = Group(
+    "The Kubernetes API",
+    (
+        Setting(
+            "local_dev_mode",
+            "bool",
+            False,
+            "Connect to the API without TLS and without a service account, as `kubectl proxy` wants it.",
+            variable="LOCAL_DEV_MODE",
+        ),
+        Setting(
+            "remote_url",
+            "str",
+            REQUIRED,
+            "URL of the Kubernetes API: `wss://HOST:PORT`, or `ws://HOST:PORT` if `local_dev_mode` is on.",
+            shown_default="made from the next three",
+            value="URL",
+            variable="",
+            stand_in="wss://unset",
+        ),
+        KUBERNETES_HOST,
+        KUBERNETES_PORT,
+        WS_REMOTE_URL,
+        Setting(
+            "token_file",
+            "str",
+            SERVICE_ACCOUNT_TOKEN,
+            "File with the bearer token that the proxy shows to the API.",
+            shown_default="the service account's `token`",
+            value="FILE",
+            reread=True,
+        ),
+        Setting(
+            "ca_file",
+            "str",
+            None,
+            "File with the authorities of the API's certificate.",
+            shown_default="the service account's `ca.crt`",
+            value="FILE",
+            part_of="sslopt",
+            reread=True,
+            program=True,
+        ),
+        Setting(
+            "sslopt",
+            "Options",
+            {"ca_certs": SERVICE_ACCOUNT_CA},
+            "TLS towards the API, in the vocabulary of websocket-client. `ca_certs` in it is `ca_file`.",
+            shown_default="the service account's `ca.crt` as `ca_certs`",
+            variable="",
+            mask=lambda options: options | ({"password": MASK} if "password" in options else {}),
+        ),
+        Setting(
+            "dial_timeout",
+            "Timeout",
+            10.0,
+            "Time in which the proxy connects to the API: name, TCP, TLS and handshake together.",
+            unit="seconds",
+        ),
+    ),
+)
+
+CONSOLES = Group(
+    "Which consoles",
+    (
+        Setting(
+            "api_path",
+            "str",
+            DEFAULT_API_PATH,
+            "Path of a console at the API, with `{namespace}` and `{vmi_name}`. It may name any subresource "
+            "that streams over a WebSocket.",
+            shown_default="KubeVirt's v1 path of `vnc`",
+            value="PATH",
+        ),
+        Setting(
+            "subresources",
+            "Texts",
+            (),
+            "Further subresources that `/TOKEN/VMI/SUBRESOURCE` may name, such as `console`.",
+            value="NAME,NAME",
+            check=_subresources,
+        ),
+        Setting(
+            "console",
+            "Rules",
+            (),
+            "Who keeps a console that several clients want: `passthrough`, `takeover`, `refuse`, or rules. "
+            "Rules are separated by commas, such as `exam-*/*/vnc=refuse`, and the first that fits counts. "
+            "`passthrough` is all that several workers can do.",
+            shown_default="`passthrough`",
+            value="RULE,RULE",
+        ),
+        Setting(
+            "show_user",
+            "bool",
+            False,
+            "Tell a client which user has its console, or took it over.",
+        ),
+        Setting(
+            "screenshots",
+            "bool",
+            False,
+            "Answer `/TOKEN/VMI/screenshot.png` with a picture of the VM's screen.",
+        ),
+    ),
+)
