@@ -174,7 +174,7 @@ class FieldsTest(ConfigCase):
             (fault,) = self.faults(**value)
             self.assertIn(name, fault)
         (fault,) = self.faults(log_level="LOUD")
-        self.assertIn("LOGLEVEL", fault)
+        self.assertIn("log_level", fault)
 
     def test_edges(self) -> None:
         """The edges of every range are within it."""

@@ -305,8 +305,8 @@ class FromEnvTest(SettingsCase):
         for word in (
             "KUBERNETES_SERVICE_HOST",
             "PORT is",
-            "close_timeout",
-            "reject",
+            "WSPROXY_CLOSE_TIMEOUT",
+            "WSPROXY_REJECT",
             "TYPO ",
             "TYPO_2",
             "SECRET_KEY",

@@ -18,7 +18,7 @@ from .protocol.routing import RouteRules, prefix_segments
 from .relay.lifetime import LifetimeRules
 from .settings.config_file import read_config_file
 from .settings.signature import spelled_out
-from .settings.sources import Choice, choose, of_environment, of_file, of_flags, of_mapping
+from .settings.sources import Choice, Given, choose, of_environment, of_file, of_flags, of_mapping
 from .settings.table import FIELDS, accepted, checked
 from .settings.typed import ConfigOptions, Settings
 from .state.arbitration import ConsolePolicies
@@ -314,17 +314,26 @@ def config_from_env(environ: Mapping[str, str], flags: Mapping[str, str | None] 
 
 
 def settings_of_program(
-    environ: Mapping[str, str], flags: Mapping[str, str | None]
+    environ: Mapping[str, str], flags: Mapping[str, str | None], inherited: int | None = None
 ) -> tuple[Config, dict[str, str]]:
-    """As :func:`config_from_env`; return also where each setting comes from that somebody gave, by name."""
+    """As :func:`config_from_env`; return also where each setting comes from that somebody gave, by name.
+
+    :param inherited: a descriptor that the service manager passes to listen on, None for none.
+    """
     faults: list[str] = []
     layers = [of_flags(flags, faults), of_environment(environ, faults)]
-    named = next((layer["config"] for layer in layers if "config" in layer), None)
-    if named:
+    if named := layers[0].get("config") or layers[1].get("config"):
         content = collect(faults, lambda: read_config_file(named.name, str(named.value)))
         layers.append(of_file(str(named.value), content or {}, faults))
-    chosen = choose([{k: v for k, v in layer.items() if k != "config"} for layer in layers], faults)
-    return _config(chosen, faults), chosen.origins
+    if inherited is not None:
+        faults += [
+            f"{layer['listen'].name} is set, but systemd passes a socket to listen on; leave one out"
+            for layer in layers
+            if "listen" in layer
+        ]
+        layers.insert(0, {"listen": Given("listen", f"fd:{inherited}", "systemd")})
+    choice = choose(layers, faults)
+    return _config(choice, faults), choice.origins
 
 
 def config_from_mapping(given: Mapping[str, object]) -> Config:
@@ -341,8 +350,8 @@ def config_from_mapping(given: Mapping[str, object]) -> Config:
     return _config(choose([of_mapping(given, faults)], faults), faults)
 
 
-def _config(chosen: Choice, faults: list[str]) -> Config:
-    config = collect(faults, lambda: Config(**chosen.values))
+def _config(choice: Choice, faults: list[str]) -> Config:
+    config = collect(faults, lambda: Config(**choice.values))
     if config is None or faults:
         raise ConfigError(faults)
     return config

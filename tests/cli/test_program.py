@@ -138,10 +138,13 @@ class Serve(LeakTestCase):
 
     def test_no_such_port(self) -> None:
         """A port that does not exist is a fault, wherever it is given; none is made of it."""
-        for name, value in (("PORT", "70000"), ("WSPROXY_ADMIN", "127.0.0.1:70000")):
+        for name, value, fault in (
+            ("PORT", "70000", "PORT is 70000; "),
+            ("WSPROXY_ADMIN", "127.0.0.1:70000", "admin is '127.0.0.1:70000'; "),
+        ):
             status, _, err = call("serve", **(_DEV | {name: value}))
             self.assertEqual(status, 2)
-            self.assertRegex(err, rf"\n  - {name.removeprefix('WSPROXY_').lower()} is '?{value}'?; ")
+            self.assertIn(f"\n  - {fault}", err)
         status, _, err = call("demo", "--port", "70000")
         self.assertEqual(status, 2)
         self.assertIn("\n  - port is 70000; it must be 0 to 65535\n", err)
@@ -170,7 +173,14 @@ class Serve(LeakTestCase):
         }
         status, out, err = call("serve", **environment)
         self.assertEqual((status, out), (2, ""))
-        for word in ("PORT", "LOGLEVEL", "reject", "dial_timeout", "WSPROXY_PINGS", "SECRET_KEY"):
+        for word in (
+            "PORT",
+            "LOGLEVEL",
+            "WSPROXY_REJECT",
+            "WSPROXY_DIAL_TIMEOUT",
+            "WSPROXY_PINGS",
+            "SECRET_KEY",
+        ):
             self.assertEqual(err.count(f"\n  - {word} "), 1, err)
         self.assertEqual(err.count("KUBERNETES_SERVICE_HOST"), 1, err)
 

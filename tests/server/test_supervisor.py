@@ -461,7 +461,7 @@ class Settings(LeakTestCase):
                     status, out, err = call("serve", *arguments, **_DEV, **environment)
                     self.assertEqual((status, out), (2, ""))
                     self.assertRegex(
-                        err, rf"(?m)^  - (workers|--workers|WSPROXY_WORKERS) is '?{text}'?; it must be "
+                        err, rf"(?m)^  - (--workers|WSPROXY_WORKERS) is '?{text}'?; it must be "
                     )
 
     def test_library(self) -> None:

@@ -1,4 +1,4 @@
-"""The program: ``wsproxy serve``, ``sessions``, ``token``, ``check`` and ``demo``."""
+"""The program: ``wsproxy serve``, ``check``, ``config``, ``sessions``, ``token`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import Config, config_from_env
+from ..config import Config, settings_of_program
 from ..exceptions import ConfigError
-from ..net.listeners import FD, address_text
+from ..net.listeners import address_text
 from ..protocol.names import is_dns_label, is_dns_subdomain
 from ..proxy import WebsocketProxy
 from ..runtime.cpu_affinity import settle
@@ -24,12 +24,13 @@ from ..runtime.signals import children_reaped
 from ..runtime.systemd import Notifier, activated_descriptor
 from ..server.supervisor import Supervisor
 from ..settings.setting import Setting
-from ..settings.table import GROUPS, SETTINGS
+from ..settings.table import GROUPS, SETTINGS, meant
 from ..tokens.issue import make_token
 from ..tokens.key_store import read_key_file
 from ..tokens.keys import load_keys
 from ..version import __version__
 from .check import check, raise_descriptor_limit
+from .config import shown_settings
 from .output import print_line, stderr_handler
 from .sessions import add_sessions_command
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "serve")
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         status: int = options.command(options)
         return status
@@ -62,8 +63,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _USAGE_ERROR
 
 
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """Parse arguments; an unknown flag ends the program with the question which one is meant."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        names = [name.partition("=")[0] for name in unknown if name.startswith("-")] or unknown[:1]
+        known = [setting.flag for setting in SETTINGS if setting.env in options]
+        parser.error("; ".join(_unknown(name, known) for name in names))
+    return options
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    question = meant(name, known) or "--help lists those of each command"
+    return f"{name} is not a flag; {question}"
+
+
 def _serve(options: argparse.Namespace) -> int:
-    config = _config(options, _activated(options))
+    config, _ = _settings(options, activated_descriptor(os.environ, os.getpid()))
     if config.workers == 1 and config.cpu_affinity == "auto":
         settle(random.randrange(1024))  # before a log has a thread
     _set_logging_up(config)
@@ -86,16 +103,6 @@ def _serve(options: argparse.Namespace) -> int:
         print_line(f"wsproxy: {exc if exc.filename else exc.strerror or exc}", sys.stderr)
         return 1
     return 0
-
-
-def _activated(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the setting that systemd makes by passing a socket, if it does."""
-    descriptor = activated_descriptor(os.environ, os.getpid())
-    if descriptor is None:
-        return {}
-    if options.WSPROXY_LISTEN or os.environ.get("WSPROXY_LISTEN"):
-        raise ConfigError(["WSPROXY_LISTEN is set, but systemd passes a socket to listen on; leave one out"])
-    return {"WSPROXY_LISTEN": f"{FD}{descriptor}"}
 
 
 def _set_logging_up(config: Config) -> None:
@@ -185,7 +192,7 @@ def _signing_secret(options: argparse.Namespace) -> bytes:
 
 def _check(options: argparse.Namespace) -> int:
     status = 0
-    for finding in check(_config(options)):
+    for finding in check(_settings(options)[0]):
         print(finding, flush=True)
         status = status if finding.ok else 1
     return status
@@ -199,10 +206,20 @@ def _demo(options: argparse.Namespace) -> int:
     return run_demo(options.port, novnc=options.novnc, xterm=options.xterm, browser=options.open)
 
 
-def _config(options: argparse.Namespace, more: Mapping[str, Any] | None = None) -> Config:
+def _show(options: argparse.Namespace) -> int:
+    for line in shown_settings(*_settings(options)):
+        print(line)
+    return 0
+
+
+def _settings(options: argparse.Namespace, inherited: int | None = None) -> tuple[Config, dict[str, str]]:
+    """Return the settings, and where they come from.
+
+    :param inherited: a descriptor to listen on, from systemd.
+    """
     given: Mapping[str, Any] = vars(options)
     flags = {setting.env: given[setting.env] for setting in SETTINGS}
-    return config_from_env(os.environ, {**flags, **(more or {})})
+    return settings_of_program(os.environ, flags, inherited)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -241,6 +258,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     check_.set_defaults(command=_check)
     _add_settings(check_)
+
+    config = commands.add_parser(
+        "config", help="print the settings that count, and where they come from", epilog=_WHICH_COUNTS
+    )
+    config.set_defaults(command=_show)
+    _add_settings(config)
 
     add_sessions_command(commands)
 

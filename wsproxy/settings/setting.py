@@ -132,19 +132,19 @@ class Setting:
         """
         return setting_value(self.kind + (" | None" if self.nullable else ""), name or self.name, value)
 
-    def checked(self, value: object) -> Any:
+    def checked(self, value: object, name: str | None = None) -> Any:
         """As :meth:`read`, and look at the value, too.
 
         :raises ConfigError: if the setting may not be that.
         """
-        found = self.read(value)
+        found = self.read(value, name)
         wrong = None
         if found is not None and self.choices and found not in self.choices:
             wrong = f"is {found!r}; choose from {', '.join(self.choices)}"
         elif found is not None and self.check:
             wrong = self.check(found)
         if wrong:
-            raise ConfigError([f"{self.env if self.env == 'LOGLEVEL' else self.name} {wrong}"])
+            raise ConfigError([f"{name or self.name} {wrong}"])
         return found
 
     @property

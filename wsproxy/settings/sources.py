@@ -43,11 +43,12 @@ class Given:
     def read(self, setting: Setting) -> Any:
         """Return the value in the form of its kind.
 
-        :raises ConfigError: if it has no such form.
+        :raises ConfigError: if it has no such form, or the setting may not be that.
         """
-        if isinstance(self.value, str):
-            return setting.parse(self.value, self.name)
-        return setting.read(self.value, self.name)
+        value = self.value
+        if isinstance(value, str):
+            value = setting.parse(value, self.name)
+        return setting.checked(value, self.name)
 
 
 Layer = Mapping[str, Given]
@@ -146,7 +147,7 @@ def of_mapping(given: Mapping[str, object], faults: list[str]) -> Layer:
 
 
 def choose(layers: Sequence[Layer], faults: list[str]) -> Choice:
-    """Return what counts: of each setting the value in the first of the layers that has one.
+    """Return what counts: of each setting the value in the first of the layers that have one.
 
     :param faults: gets a sentence for each value that is wrong, and for settings that contradict each other
         in one layer.
@@ -155,54 +156,56 @@ def choose(layers: Sequence[Layer], faults: list[str]) -> Choice:
     for layer in reversed(layers):
         found |= layer
     rank = {name: min(i for i, layer in enumerate(layers) if name in layer) for name in found}
-    chosen = Choice({}, {name: given.origin for name, given in found.items()})
+    choice = Choice({}, {name: given.origin for name, given in found.items()})
     for name, given in found.items():
+        if name == "config":
+            continue  # which has been read
         try:
-            chosen.values[name] = given.read(BY_NAME[name])
+            choice.values[name] = given.read(BY_NAME[name])
         except ConfigError as exc:
             faults += exc.faults
-            chosen.values[name] = FAULTY
-    chosen.values.setdefault("secret_key", "")
-    _join_ca_file(chosen, found, rank, faults)
-    _join_url(chosen, found, rank, faults)
-    return chosen
+            choice.values[name] = FAULTY
+    choice.values.setdefault("secret_key", "")
+    _join_ca_file(choice, found, rank, faults)
+    _join_url(choice, found, rank, faults)
+    return choice
 
 
-def _join_ca_file(chosen: Choice, found: Layer, rank: Mapping[str, int], faults: list[str]) -> None:
+def _join_ca_file(choice: Choice, found: Layer, rank: Mapping[str, int], faults: list[str]) -> None:
     """Make ``sslopt`` of what names a part of it."""
     if "ca_file" not in found:
         return
-    file, options = chosen.values.pop("ca_file"), chosen.values.get("sslopt", {})
-    origin = chosen.origins.pop("ca_file")
+    file, options = choice.values.pop("ca_file"), choice.values.get("sslopt", {})
+    origin = choice.origins.pop("ca_file")
     if rank.get("sslopt") == rank["ca_file"]:
         faults.append(
             f"{found['ca_file'].name} and sslopt are both given; name the file in sslopt, as ca_certs"
         )
         return
     known = FAULTY not in (file, options)
-    chosen.values["sslopt"] = {**options, "ca_certs": file} if known else FAULTY
-    chosen.origins["sslopt"] = "; ".join(filter(None, (origin, chosen.origins.get("sslopt"))))
+    choice.values["sslopt"] = {**options, "ca_certs": file} if known else FAULTY
+    choice.origins["sslopt"] = "; ".join(filter(None, (origin, choice.origins.get("sslopt"))))
 
 
-def _join_url(chosen: Choice, found: Layer, rank: Mapping[str, int], faults: list[str]) -> None:
+def _join_url(choice: Choice, found: Layer, rank: Mapping[str, int], faults: list[str]) -> None:
     """Make ``remote_url`` of what says where the API is."""
-    values, dev = chosen.values, bool(chosen.values.get("local_dev_mode"))
+    values, dev = choice.values, bool(choice.values.get("local_dev_mode"))
     parts = {
         setting: values.pop(setting.name)
         for setting in (WS_REMOTE_URL, KUBERNETES_HOST, KUBERNETES_PORT)
         if setting.name in found
     }
     used = [one for one in parts if (one is WS_REMOTE_URL) == dev]
-    origins = [chosen.origins.pop(one.name) for one in parts if one in used] if used else []
+    origins = [choice.origins[one.name] for one in used]
     for one in parts:
-        chosen.origins.pop(one.name, None)
+        del choice.origins[one.name]
     if "remote_url" in found:
         if beside := [found[one.name].name for one in parts if rank[one.name] == rank["remote_url"]]:
             faults.append(f"remote_url and {' and '.join(beside)} are both given; give remote_url alone")
             return
         if not any(rank[one.name] < rank["remote_url"] and not found[one.name].injected for one in used):
             return
-    chosen.origins["remote_url"] = " and ".join(origins) or "default"
+    choice.origins["remote_url"] = " and ".join(origins) or "default"
     if FAULTY in parts.values():
         values["remote_url"] = FAULTY
     else:

@@ -49,7 +49,7 @@ KEYS = Group(
             "machine only.",
             value="FILE|URL",
             stand_in="unset",
-            mask=shown_url,
+            mask=lambda url: shown_url(url)[1:-1],
             reread=True,
         ),
         Setting(

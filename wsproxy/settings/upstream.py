@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..upstream.location import DEFAULT_API_PATH, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN
-from .setting import MASK, REQUIRED, Group, Setting
+from .setting import REQUIRED, Group, Setting
 
 __all__ = ["CONSOLES", "KUBERNETES_HOST", "KUBERNETES_PORT", "UPSTREAM", "WS_REMOTE_URL"]
 
@@ -98,7 +98,7 @@ UPSTREAM = Group(
             "TLS towards the API, in the vocabulary of websocket-client. `ca_certs` in it is `ca_file`.",
             shown_default="the service account's `ca.crt` as `ca_certs`",
             variable="",
-            mask=lambda options: options | ({"password": MASK} if "password" in options else {}),
+            mask=dict,  # no repr has it, but names of files are all that it holds
         ),
         Setting(
             "dial_timeout",

@@ -1,0 +1,50 @@
+"""``wsproxy config``: which settings count, and where each of them comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..config import Config
+from ..settings.setting import Setting
+from ..settings.table import FIELDS, GROUPS
+
+__all__ = ["shown_settings"]
+
+_COLUMN = 40
+
+
+def shown_settings(config: Config, origins: Mapping[str, str]) -> Iterator[str]:
+    """Yield lines that are a file with settings: what a file cannot say, or may not show, is a comment.
+
+    :param origins: where settings come from, by name; all others have their default.
+    """
+    for group in GROUPS:
+        fields = [setting for setting in group.settings if setting.name in FIELDS]
+        if fields:
+            yield f"# {group.title}"
+            yield from (_line(one, getattr(config, one.name), origins.get(one.name)) for one in fields)
+            yield ""
+
+
+def _line(setting: Setting, value: Any, origin: str | None) -> str:
+    origin = origin or "default"
+    if value is None:
+        return f"{f'# {setting.name} is not set':{_COLUMN}} # {origin}"
+    shown = setting.mask(value) if setting.mask else value
+    line = f"{setting.name} = {_toml(shown)}"
+    if shown != value:
+        line = f"# {line}"
+    return f"{line:{_COLUMN}} # {origin}"
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML has it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, int | float) else json.dumps(str(value), ensure_ascii=False)
