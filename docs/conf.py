@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from wsproxy import __version__
+from wsproxy import Config, WebsocketProxy, __version__
 
 project = "wsproxy"
 release = __version__
@@ -35,7 +35,7 @@ python_maximum_signature_line_length = 90
 _STANDARD = "|".join(map(re.escape, sorted(sys.stdlib_module_names)))
 nitpick_ignore_regex = [
     ("py:.*", rf"({_STANDARD}|flask)\..+"),
-    ("py:class", "StartResponse|WSGIApplication|WSGIEnvironment"),
+    ("py:class", "StartResponse|WSGIApplication|WSGIEnvironment|Unpack|ConfigOptions|Options"),
     (
         "py:class",
         r"CollectorRegistry|wsproxy\.(runtime\.systemd\.Notifier|telemetry\.counters\.Snapshot|tokens\.claims\.TokenKey)",
@@ -46,6 +46,10 @@ nitpick_ignore_regex = [
 
 # Classes whose objects are handed out: how they are made is no concern of whoever gets one.
 _HANDED_OUT = ("Ending", "FakeConsole", "FakeVMI", "SessionHandle")
+
+# Their parameters are in the reference of settings; Sphinx shows the signature that is written, with **options.
+for _class in (Config, WebsocketProxy):
+    del _class.__init__.__signature__  # type: ignore[attr-defined]
 
 _ROOT = Path(__file__).parent.parent
 _AT_ROOT = {"readme": "README.md", "changelog": "CHANGELOG.md"}

@@ -109,7 +109,8 @@ class Config(Settings):
             and path.version_path is None
         ):
             faults.append(
-                "screenshots is set, but api_path is no path of the Kubernetes API; KubeVirt takes them"
+                "screenshots is set, but api_path is no path of the Kubernetes API, where KubeVirt takes "
+                "them; leave one out"
             )
         if self.listen is not None and (fault := listen_fault(self.listen, self.reuse_port)):
             faults.append(fault)
@@ -118,10 +119,12 @@ class Config(Settings):
                 faults.append(f"{name} is set but tls_cert is not; set it, or clients come without TLS")
         for name in ("novnc", "xterm"):
             if getattr(self, name) is not None and not self.console_page:
-                faults.append(f"{name} is set but console_page is not; it is for that page")
+                faults.append(f"{name} is set but console_page is not; set that, too, or leave {name} out")
         faults += sslopt_faults(self.sslopt)
         if self.frame_ancestors and not self.console_page and self.web is None:
-            faults.append("frame_ancestors is set but neither console_page nor web is; it is for their pages")
+            faults.append(
+                "frame_ancestors is set but neither console_page nor web is; set one of them, or leave it out"
+            )
         if self.admin_token_file is not None and self.admin is None:
             faults.append("admin_token_file is set but admin is not; say where the operator's listener is")
         faults += self._worker_faults()

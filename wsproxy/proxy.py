@@ -69,7 +69,7 @@ class WebsocketProxy:
         anything is dialled: see :data:`.Authorize`.
     :param on_open: called with the :class:`.SessionHandle` of each session that opens: see :data:`.OnOpen`.
     :param on_close: called with that and an :class:`.Ending` when it is over: see :data:`.OnClose`.
-    :param options: the settings of :class:`.Options`, by name; ``docs/reference/settings.md`` lists them.
+    :param options: the settings of :class:`.Settings`, by name, but for those of the program.
     :raises ConfigError: a :class:`ValueError` listing every fault.
     :raises TypeError: if a name is not that of a setting; the text says which may be meant.
     """

@@ -460,9 +460,7 @@ class Settings(LeakTestCase):
                 with self.subTest(arguments=arguments, environment=environment):
                     status, out, err = call("serve", *arguments, **_DEV, **environment)
                     self.assertEqual((status, out), (2, ""))
-                    self.assertRegex(
-                        err, rf"(?m)^  - (--workers|WSPROXY_WORKERS) is '?{text}'?; it must be "
-                    )
+                    self.assertRegex(err, rf"(?m)^  - (--workers|WSPROXY_WORKERS) is '?{text}'?; it must be ")
 
     def test_library(self) -> None:
         """A ``WebsocketProxy`` is one process, whatever its settings say."""

@@ -229,7 +229,8 @@ class Faults(WebFilesCase):
         """A directory for noVNC or xterm.js has to hold it."""
         for setting, missing in (("novnc", "core/rfb.js"), ("xterm", "lib/xterm.mjs")):
             fault = self.fault(console_page=True, **{setting: str(self.web)})
-            self.assertEqual(fault, f"{setting} is '{self.web}'; there is no {missing} in it")
+            expected = f"there is no {missing} in it; name the directory that has it"
+            self.assertEqual(fault, f"{setting} is '{self.web}'; {expected}")
 
 
 class Page(WebFilesCase):

@@ -85,8 +85,8 @@ def accepted(function: str, given: Iterable[str], known: Mapping[str, Setting]) 
     """
     for name in given:
         if name not in known:
-            question = "; ".join(filter(None, ("", meant(name, known))))
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{question}")
+            fault = f"{function}() got an unexpected keyword argument {name!r}"
+            raise TypeError("; ".join(filter(None, (fault, meant(name, known)))))
 
 
 def meant(name: object, known: Iterable[str]) -> str:

@@ -13,7 +13,9 @@ _MAX_LEEWAY = 300  # RFC 7519 section 4.1.4: no more than a few minutes
 
 def _namespaces(names: tuple[str, ...]) -> str | None:
     bad = [name for name in names if not is_dns_label(name)]
-    return f"has {bad[0]!r}, which is no Kubernetes name (DNS-1123 label)" if bad else None
+    if bad:
+        return f"has {bad[0]!r}; use Kubernetes names (DNS-1123 labels), such as lab-1"
+    return None
 
 
 KEYS = Group(

@@ -40,7 +40,8 @@ class JWKSLocation:
         if "://" not in text:
             return cls(text, path=text)
         if "@" in text:  # not quoted: it holds a password
-            raise ConfigError(["jwks has a user name in it, which is not supported"])
+            remedy = "leave that out, for keys are fetched without a login"
+            raise ConfigError([f"jwks has a user name in it; {remedy}"])
         fault = f"jwks is {shown_url(text)}"
         try:
             parts, host, port = split_url(text)

@@ -150,10 +150,10 @@ class _Directory:
         try:
             for name in self._needed:
                 if not (self._path / name).is_file():
-                    self._fail(f"there is no {name} in it")
+                    self._fail(f"there is no {name} in it; name the directory that has it")
             return self._pages(base, policy, mounted)
         except OSError as exc:
-            self._fail(f"cannot read {exc.filename}: {exc.strerror}")
+            self._fail(f"cannot read {exc.filename}: {exc.strerror}; name one that the proxy can read")
 
     def _pages(self, base: str, policy: _Policy, mounted: tuple[str, ...]) -> dict[str, _Page]:
         found: dict[str, _Page] = {}

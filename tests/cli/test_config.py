@@ -1,0 +1,76 @@
+"""``wsproxy config``: what counts, and where it comes from."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from tests.cli.test_program import call
+from tests.test_config import SECRET
+from wsproxy.config import config_from_env
+from wsproxy.settings.table import FIELDS
+
+_DEV = {"SECRET_KEY": SECRET, "LOCAL_DEV_MODE": "true"}
+
+
+class ConfigCommandTest(unittest.TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name, "wsproxy.toml")
+
+    def shown(self, *arguments: str, **environ: str) -> dict[str, tuple[str, str]]:
+        """Return for each setting what is printed, and its origin."""
+        status, out, err = call("config", *arguments, **_DEV, **environ)
+        self.assertEqual((status, err), (0, ""))
+        lines = [line.rpartition(" # ") for line in out.splitlines() if " # " in line]
+        return {line.removeprefix("# ").split()[0]: (line.strip(), origin) for line, _, origin in lines}
+
+    def test_origins(self) -> None:
+        """Every setting is there, with its value and its origin."""
+        self.path.write_text('max_age = 5\nnamespaces = ["a", "b"]', encoding="utf-8")
+        shown = self.shown("--config", str(self.path), "--port", "8080", WSPROXY_GRACE="inf")
+        self.assertEqual(set(shown), set(FIELDS))
+        self.assertEqual(shown["port"], ("port = 8080", "flag --port"))
+        self.assertEqual(shown["grace"], ("grace = inf", "environment WSPROXY_GRACE"))
+        self.assertEqual(shown["max_age"], ("max_age = 5", f"{self.path}, key max_age"))
+        self.assertEqual(shown["namespaces"][0], 'namespaces = ["a", "b"]')
+        self.assertEqual(shown["tickets"], ("tickets = false", "default"))
+        self.assertEqual(shown["jwks"], ("# jwks is not set", "default"))
+        self.assertEqual(shown["remote_url"], ('remote_url = "ws://localhost:8001"', "default"))
+
+    def test_secrets(self) -> None:
+        """A secret, and what may be one in a URL, is not shown, wherever it comes from."""
+        self.path.write_text(
+            f'secret_key = "{SECRET}-in-the-file"\njwks = "https://a.example/?key=hunter2"', encoding="utf-8"
+        )
+        for flags in ([], ["--secret-key", f"{SECRET}-flag"]):
+            status, out, err = call("config", "--config", str(self.path), *flags, LOCAL_DEV_MODE="true")
+            self.assertEqual((status, err), (0, ""))
+            self.assertNotIn(SECRET, out)
+            self.assertNotIn("hunter2", out)
+            self.assertIn('# secret_key = "********" ', out)
+            self.assertIn('# jwks = "https://a.example/?..." ', out)
+
+    def test_is_a_file(self) -> None:
+        """What is printed is a file that means the same."""
+        environ = _DEV | {
+            "HOST_PATH_PREFIX": "a/b",
+            "WSPROXY_GRACE": "inf",
+            "WSPROXY_NAMESPACES": "a,b",
+            "WSPROXY_CONSOLE": "exam-*/*=refuse,takeover",
+            "WSPROXY_COOKIE_NAME": "__Host-x",
+            "WSPROXY_CA_FILE": '/a "quoted"/ü',
+        }
+        status, out, _ = call("config", **environ)
+        self.assertEqual(status, 0)
+        self.path.write_text(out, encoding="utf-8")
+        again = {"SECRET_KEY": SECRET, "WSPROXY_CONFIG": str(self.path)}
+        self.assertEqual(config_from_env(again), config_from_env(environ))
+
+    def test_faults(self) -> None:
+        """Faulty settings are told as they are at the start."""
+        status, out, err = call("config", "--port", "x", **_DEV)
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("\n  - --port is 'x'; it must be a whole number\n", err)
