@@ -47,7 +47,7 @@ nitpick_ignore_regex = [
 # Classes whose objects are handed out: how they are made is no concern of whoever gets one.
 _HANDED_OUT = ("Ending", "FakeConsole", "FakeVMI", "SessionHandle")
 
-# Their parameters are in the reference of settings; Sphinx shows the signature that is written, with **options.
+# The reference of settings has their parameters; Sphinx shows the signature that is written, with **options.
 for _class in (Config, WebsocketProxy):
     del _class.__init__.__signature__  # type: ignore[attr-defined]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import textwrap
@@ -10,6 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import shtab
+from argparse_manpage.manpage import Manpage
+
+from wsproxy.cli.program import program_parser
 from wsproxy.settings.setting import REQUIRED, Setting
 from wsproxy.settings.table import FIELDS, GROUPS, OPTIONS, POSITIONAL
 
@@ -124,9 +129,39 @@ def _row(item: Setting) -> str:
     return f"| `{item.name}` | {variable} | {default}{unit if default.startswith('`') else ''} | {text} |\n"
 
 
+def man(now: str) -> str:
+    """Return the manual page."""
+    page = Manpage(program_parser(repeat=False), format="single-commands-section")
+    page.date, page.source, page.manual = "", "wsproxy", "User Commands"
+    page.description = "console gateway for virtual machines on Kubernetes"
+    return str(page).rstrip() + "\n"
+
+
+def completion(shell: str) -> str:
+    """Return what completes the program's commands, flags, files and choices in a shell."""
+    parser = program_parser()
+    for action in _actions(parser):
+        if action.metavar in ("FILE", "DIR"):
+            action.complete = shtab.FILE if action.metavar == "FILE" else shtab.DIRECTORY  # type: ignore[attr-defined]
+        elif isinstance(action.metavar, str) and re.fullmatch("[A-Za-z-]+([|][A-Za-z-]+)+", action.metavar):
+            action.choices = action.metavar.split("|")
+    return shtab.complete(parser, shell).rstrip() + "\n"
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for command in dict.fromkeys(action.choices.values()):
+                yield from _actions(command)
+
+
 FILES: Mapping[str, Callable[[str], str]] = {
     "wsproxy/settings/typed.py": lambda now: typed(),
     "docs/reference/settings.md": page,
+    "share/man/man1/wsproxy.1": man,
+    "share/bash-completion/completions/wsproxy": lambda now: completion("bash"),
+    "share/zsh/site-functions/_wsproxy": lambda now: completion("zsh"),
 }
 """What is written, and what makes it of what is there."""
 
@@ -136,6 +171,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/settings", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     options = parser.parse_args()
+    os.environ["COLUMNS"] = "80"  # argparse goes by it
     status = 0
     for name, make in FILES.items():
         path = _ROOT / name

@@ -10,16 +10,20 @@ from tests.cli.test_program import call
 from tests.test_config import SECRET
 from wsproxy.config import config_from_env
 from wsproxy.settings.table import FIELDS
+from wsproxy.tokens.keys import Keyring, load_keys
+from wsproxy.tokens.verifier import TokenVerifier
 
 _DEV = {"SECRET_KEY": SECRET, "LOCAL_DEV_MODE": "true"}
 
 
-class ConfigCommandTest(unittest.TestCase):
+class ConfigFileCase(unittest.TestCase):
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.path = Path(directory.name, "wsproxy.toml")
 
+
+class ConfigCommandTest(ConfigFileCase):
     def shown(self, *arguments: str, **environ: str) -> dict[str, tuple[str, str]]:
         """Return for each setting what is printed, and its origin."""
         status, out, err = call("config", *arguments, **_DEV, **environ)
@@ -74,3 +78,37 @@ class ConfigCommandTest(unittest.TestCase):
         status, out, err = call("config", "--port", "x", **_DEV)
         self.assertEqual((status, out), (2, ""))
         self.assertIn("\n  - --port is 'x'; it must be a whole number\n", err)
+
+
+class OtherCommandsTest(ConfigFileCase):
+    def test_token(self) -> None:
+        """``wsproxy token`` signs with the secret in the file, or in the file that this one names."""
+        verifier = TokenVerifier(Keyring(load_keys(SECRET)))
+        key = self.path.with_name("key")
+        key.write_text(SECRET, encoding="utf-8")
+        wanted = ("token", "--vmi", "ubuntu", "--namespace", "lab-1", "--config", str(self.path))
+        for text in (
+            f'secret_key = "{SECRET}"',
+            f'secret_key = ["{SECRET}"]',
+            f'secret_key_files = ["{key}"]',
+        ):
+            self.path.write_text(text, encoding="utf-8")
+            with self.subTest(text[:16]):
+                status, out, err = call(*wanted)
+                self.assertEqual((status, err), (0, ""))
+                self.assertEqual(verifier.verify(out.strip()).namespace, "lab-1")
+        self.assertEqual(call(*wanted, SECRET_KEY="x" * 32)[0], 0)
+
+    def test_sessions(self) -> None:
+        """``wsproxy sessions`` asks where the file says that the operator's listener is."""
+        self.path.write_text(f'admin = "unix:{self.path}.nope"', encoding="utf-8")
+        for name, arguments in (("WSPROXY_CONFIG", []), ("X", ["--config", str(self.path)])):
+            status, _, err = call("sessions", *arguments, **{name: str(self.path)})
+            self.assertEqual(status, 1)
+            self.assertIn(f"no answer from unix:{self.path}.nope: No such file or directory", err)
+
+    def test_bad_file(self) -> None:
+        """A file that cannot be read is a fault here, too."""
+        status, _, err = call("sessions", "--config", "/nope")
+        self.assertEqual(status, 2)
+        self.assertIn("\n  - --config names /nope, which cannot be read: No such file or directory; ", err)

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..config import Config
+from ..settings.config_file import read_config_file
+from ..settings.serving import CONFIG_FILE
 from ..settings.setting import Setting
+from ..settings.sources import of_file
 from ..settings.table import FIELDS, GROUPS
 
-__all__ = ["shown_settings"]
+__all__ = ["add_config_file", "setting_in_file", "shown_settings"]
 
 _COLUMN = 40
+_VARIABLE = CONFIG_FILE.env
+
+
+def add_config_file(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names a file with settings, for a command that takes some of them."""
+    parser.add_argument(
+        CONFIG_FILE.flag,
+        dest=_VARIABLE,
+        metavar="FILE",
+        help=f"file with the proxy's settings, for those that are not given here (environment: {_VARIABLE})",
+    )
+
+
+def setting_in_file(options: argparse.Namespace, name: str) -> Any:
+    """Return a setting that the file has that such a command was told of, None if there is none.
+
+    Blocks on the file system.
+
+    :raises ConfigError: if the file cannot be read, or the setting is wrong.
+    """
+    flag: str | None = getattr(options, _VARIABLE)
+    path = flag or os.environ.get(_VARIABLE)
+    if not path:
+        return None
+    content = read_config_file(CONFIG_FILE.flag if flag else _VARIABLE, path)
+    found = of_file(path, content, []).get(name)
+    return found.read(FIELDS[name]) if found else None
 
 
 def shown_settings(config: Config, origins: Mapping[str, str]) -> Iterator[str]:

@@ -30,11 +30,11 @@ from ..tokens.key_store import read_key_file
 from ..tokens.keys import load_keys
 from ..version import __version__
 from .check import check, raise_descriptor_limit
-from .config import shown_settings
+from .config import add_config_file, setting_in_file, shown_settings
 from .output import print_line, stderr_handler
 from .sessions import add_sessions_command
 
-__all__ = ["main"]
+__all__ = ["main", "program_parser"]
 
 logger = get_logger("wsproxy.cli")
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:
     """Parse arguments; an unknown flag ends the program with the question which one is meant."""
-    parser = _parser()
+    parser = program_parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         names = [name.partition("=")[0] for name in unknown if name.startswith("-")] or unknown[:1]
@@ -175,9 +175,13 @@ def _token(options: argparse.Namespace) -> int:
 
 def _signing_secret(options: argparse.Namespace) -> bytes:
     """Return the first secret that a proxy with the same settings would verify with."""
-    text: str | bytes = options.SECRET_KEY or os.environ.get("SECRET_KEY", "")
+    text: str | bytes = options.SECRET_KEY or os.environ.get("SECRET_KEY") or ""
     source = "SECRET_KEY"
     files = options.SECRET_KEY_FILE or os.environ.get("SECRET_KEY_FILE")
+    if not text and not files:
+        secrets = setting_in_file(options, "secret_key") or ""
+        text = secrets if isinstance(secrets, str | bytes) else secrets[0]
+        files = ",".join(setting_in_file(options, "secret_key_files") or ())
     if not text and files:
         source = files.partition(",")[0].strip()
         try:
@@ -222,7 +226,11 @@ def _settings(options: argparse.Namespace, inherited: int | None = None) -> tupl
     return settings_of_program(os.environ, flags, inherited)
 
 
-def _parser() -> argparse.ArgumentParser:
+def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
+    """Return what parses the program's arguments.
+
+    :param repeat: whether each command that takes the settings has them; in a page only ``serve`` has.
+    """
     parser = argparse.ArgumentParser(
         prog="wsproxy",
         description="A console gateway for virtual machines on Kubernetes.",
@@ -237,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
 
     token = commands.add_parser("token", help="print a token, signed with SECRET_KEY")
     token.set_defaults(command=_token)
+    add_config_file(token)
     token.add_argument("--secret-key", dest="SECRET_KEY", metavar="SECRET", help="environment: SECRET_KEY")
     token.add_argument(
         "--secret-key-file",
@@ -257,13 +266,15 @@ def _parser() -> argparse.ArgumentParser:
         "check", help="say whether a proxy with these settings could serve", epilog=_WHICH_COUNTS
     )
     check_.set_defaults(command=_check)
-    _add_settings(check_)
+    if repeat:
+        _add_settings(check_)
 
     config = commands.add_parser(
         "config", help="print the settings that count, and where they come from", epilog=_WHICH_COUNTS
     )
     config.set_defaults(command=_show)
-    _add_settings(config)
+    if repeat:
+        _add_settings(config)
 
     add_sessions_command(commands)
 

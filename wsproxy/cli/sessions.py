@@ -15,6 +15,7 @@ from typing import Any
 from ..admin.auth import default_token_file, read_operator_token
 from ..exceptions import ConfigError
 from ..net.addresses import ListenAddress
+from .config import add_config_file, setting_in_file
 
 __all__ = ["add_sessions_command"]
 
@@ -49,6 +50,7 @@ def add_sessions_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     parser.add_argument("--token-id", help="kick: sessions that were opened with the token of this id")
     parser.add_argument("--token-file", metavar="FILE", help="kick: a whole token; - for standard input")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_config_file(parser)
     parser.add_argument(
         "--admin",
         default=os.environ.get("WSPROXY_ADMIN"),
@@ -81,17 +83,18 @@ def _settings(options: argparse.Namespace) -> tuple[ListenAddress, str | None]:
     :raises ConfigError: listing every fault.
     """
     faults, chosen = [], [options.ids, options.token_file, _criteria(options)]
+    admin = options.admin or setting_in_file(options, "admin")
     if options.action == "list" and any(chosen):
         faults.append("list takes no sessions to choose; use kick to end some")
     if options.action == "kick" and sum(map(bool, chosen)) != 1:
         faults.append("kick needs IDs, or --token-file, or any of --user, --namespace, --vmi and --token-id")
     try:
-        address = ListenAddress.parse(options.admin or "")
+        address = ListenAddress.parse(admin or "")
     except ValueError as exc:
         raise ConfigError(
-            [*faults, f"WSPROXY_ADMIN is {options.admin or 'not set'}; {exc}, as for the proxy"]
+            [*faults, f"WSPROXY_ADMIN is {admin or 'not set'}; {exc}, as for the proxy"]
         ) from None
-    token, path = None, options.admin_token_file or None
+    token, path = None, options.admin_token_file or setting_in_file(options, "admin_token_file")
     where = f" in {path}" if path else ""
     if path or not address.path:
         try:
