@@ -97,11 +97,17 @@ class WheelTest(unittest.TestCase):
         for package in _PACKAGES:
             above = _ROOT if package == "wsproxy" else _ROOT / "compat"
             expected |= {path.relative_to(above).as_posix() for path in (above / package).rglob("*.py")}
+        shared = {name.partition(".data/data/")[2] for name in names if ".data/data/" in name}
+        files = {
+            path.relative_to(_ROOT).as_posix() for path in (_ROOT / "share").rglob("*") if path.is_file()
+        }
+        self.assertEqual(shared, files)
+        names = {name for name in names if ".data/data/" not in name}
         data = {name for name in names - metadata if not name.endswith((".py", "/py.typed"))}
         self.assertEqual(names - metadata - data, expected)
         self.assertTrue(all(name.startswith("wsproxy/") for name in data), data)
-        files = (_ROOT / "wsproxy/web/console_page").iterdir()
-        page = {f"wsproxy/web/console_page/{path.name}" for path in files}
+        parts = (_ROOT / "wsproxy/web/console_page").iterdir()
+        page = {f"wsproxy/web/console_page/{path.name}" for path in parts}
         self.assertIn("wsproxy/web/console_page/index.html", page)
         self.assertLessEqual(page, data)
         self.assertIn("wsproxy = wsproxy.cli:main", entry_points)

@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["build_wheel"]
 
 _ROOT = Path(__file__).parents[2]
-_SOURCES = ("wsproxy", "compat", "setup.py", "setup.cfg", "README.md", "LICENSE")
+_SOURCES = ("wsproxy", "compat", "share", "setup.py", "setup.cfg", "README.md", "LICENSE")
 _SECONDS = 600
 
 
