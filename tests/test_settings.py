@@ -111,7 +111,6 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_CPU_AFFINITY", "OFF", "cpu_affinity", "off"),
         ("WSPROXY_LISTEN", "unix:/run/wsproxy/socket", "listen", "unix:/run/wsproxy/socket"),
         ("WSPROXY_REUSE_PORT", "true", "reuse_port", True),
-        ("WSPROXY_PID_FILE", "/run/wsproxy.pid", "pid_file", "/run/wsproxy.pid"),
         ("WSPROXY_DRAIN_GRACE", "5", "drain_grace", 5.0),
         ("WSPROXY_DRAIN_TIMEOUT", "600", "drain_timeout", 600.0),
     )

@@ -226,17 +226,6 @@ class Serve(LeakTestCase):
                 self.assertEqual(status, 2)
                 self.assertIn(f"\n  - web is '{directory}/x'; cannot read {directory}/x: No such file", err)
 
-    def test_pid_file(self) -> None:
-        """The file has the process id once the program listens."""
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "pid")
-            with program("serve", "--pid-file", str(path), env=_DEV) as process:
-                assert process.stdout
-                process.stdout.readline()
-                self.assertEqual(path.read_text(encoding="ascii"), f"{process.pid}\n")
-                process.send_signal(signal.SIGTERM)
-                process.communicate(timeout=_TIMEOUT)
-
     def test_version_and_help(self) -> None:
         """``--version`` and ``--help`` print to stdout and end with 0."""
         self.assertEqual(call("--version"), (0, f"wsproxy {__version__}\n", ""))

@@ -147,9 +147,6 @@ def _collect_less() -> None:
 
 
 def _print_ready(config: Config, address: tuple[str, int]) -> None:
-    if config.pid_file is not None:
-        with open(config.pid_file, "w", encoding="ascii") as file:
-            print(os.getpid(), file=file)
     schemes = "" if config.tls_cert is None else " (wss, https)"
     print_line(f"wsproxy {__version__} listening on {address_text(*address)}{schemes}", sys.stdout)
 

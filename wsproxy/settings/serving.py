@@ -98,14 +98,6 @@ PROCESSES = Group(
     "Processes and restarts",
     (
         Setting(
-            "pid_file",
-            "str",
-            None,
-            "File to which the program writes its process id when it listens.",
-            value="FILE",
-            program=True,
-        ),
-        Setting(
             "workers",
             "int",
             1,

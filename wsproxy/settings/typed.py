@@ -86,7 +86,6 @@ class ConfigOptions(Options, total=False):
     reuse_port: bool
     host_path_prefix: str | None
     api_path: str
-    pid_file: str | None
     workers: int
     cpu_affinity: str
     log_level: str
@@ -310,9 +309,6 @@ class Settings:
 
     max_failures: int
     """Attempts from one address that may fail to authenticate in a minute. (default: 0: any number)"""
-
-    pid_file: str | None
-    """File to which the program writes its process id when it listens."""
 
     workers: int
     """Number of processes that serve, 1 to 64. (default: ``1``)"""
