@@ -117,16 +117,16 @@ def _tables() -> Iterator[str]:
 def _row(item: Setting) -> str:
     variable = f"`{item.env}`" if item.env else "-"
     default = default_of(item).removeprefix("default: ") or "none"
-    unit = f" {item.unit}" if item.unit and default != "none" else ""
+    unit = f" {item.unit}" if item.unit and default.startswith("`") else ""
     notes = [f"One of {', '.join(f'`{one}`' for one in item.choices)}."] if item.choices else []
-    if item.unit:
+    if item.unit and not unit:
         notes.append(f"In {item.unit}.")
     if item.reread:
         notes.append("A changed file counts without a restart.")
     if item.program and not item.part_of:
         notes.append("Of the program only.")
     text = " ".join([item.text, *notes]).replace("|", "\\|")
-    return f"| `{item.name}` | {variable} | {default}{unit if default.startswith('`') else ''} | {text} |\n"
+    return f"| `{item.name}` | {variable} | {default}{unit} | {text} |\n"
 
 
 def man(now: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from .access.control import AccessRules
@@ -48,22 +48,6 @@ _LIMITS = (
     "max_failures",
 )
 
-_MADE = (
-    "upstream",
-    "console_policies",
-    "path_template",
-    "_prefix",
-    "routes",
-    "keyring",
-    "jwks_location",
-    "claim_rules",
-    "origin_policy",
-    "ancestors",
-    "admin_address",
-    "trusted",
-)
-"""What is made of settings, and may find faults in them."""
-
 
 class Config(Settings):
     """All settings of one proxy, checked as a whole.
@@ -91,8 +75,9 @@ class Config(Settings):
         faults: list[str] = []
         values, wrong = checked(given, faults)
         super().__init__(**values)
-        for name in _MADE:
-            collect(faults, lambda name=name: getattr(self, name))  # type: ignore[misc]
+        for name, made in vars(Config).items():
+            if isinstance(made, cached_property):
+                collect(faults, partial(getattr, self, name))
         faults += self._contradictions(wrong)
         if faults or wrong:
             raise ConfigError(list(dict.fromkeys(faults)))
