@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .access.control import AccessRules
 from .access.credentials import credential_faults
 from .exceptions import ConfigError
-from .kinds import collect
+from .kinds import collect, shown_url
 from .net.addresses import ListenAddress, listen_fault
 from .net.tls_context import ServerTLSFiles, sslopt_faults
 from .protocol.client import TrustedProxies
@@ -222,7 +222,7 @@ class Config(Settings):
         try:
             return None if self.admin is None else ListenAddress.parse(self.admin)
         except ValueError as exc:
-            raise ConfigError([f"admin is {self.admin!r}; {exc}"]) from None
+            raise ConfigError([f"admin is {shown_url(self.admin or '')}; {exc}"]) from None
 
     @cached_property
     def trusted(self) -> TrustedProxies:

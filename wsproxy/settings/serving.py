@@ -155,7 +155,7 @@ LOGGING = Group(
             "str",
             None,
             "File to which the proxy appends a JSON line for each session that opens or ends, and each "
-            "refusal. SIGHUP opens it anew.",
+            "refusal. SIGHUP opens it anew. `-` is standard output.",
             value="FILE",
         ),
     ),

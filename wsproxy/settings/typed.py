@@ -333,7 +333,7 @@ class Settings:
 
     audit_log: str | None
     """File to which the proxy appends a JSON line for each session that opens or ends, and each refusal.
-    SIGHUP opens it anew."""
+    SIGHUP opens it anew. ``-`` is standard output."""
 
     admin: str | None
     """Where the operator's listener is: ``HOST:PORT`` or ``unix:PATH``. It serves metrics, the list of
