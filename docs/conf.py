@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     ("py:class", "StartResponse|WSGIApplication|WSGIEnvironment|Unpack|ConfigOptions|Options"),
     (
         "py:class",
-        r"CollectorRegistry|wsproxy\.(runtime\.systemd\.Notifier|telemetry\.counters\.Snapshot|tokens\.claims\.TokenKey)",
+        r"CollectorRegistry|wsproxy\.(access\.sessions\.Relayed|runtime\.systemd\.Notifier|telemetry\.counters\.Snapshot|tokens\.claims\.TokenKey)",
     ),
     ("py:class", r"wsproxy\.flask\.\w+T"),  # the type variables of decorators
     ("py:class", r"wsproxy\.testing\.kubevirt\.cluster\.(Cluster|Upgrade)"),  # what a stand-in is made of
@@ -52,7 +52,14 @@ for _class in (Config, WebsocketProxy):
     del _class.__init__.__signature__  # type: ignore[attr-defined]
 
 _ROOT = Path(__file__).parent.parent
-_AT_ROOT = {"readme": "README.md", "changelog": "CHANGELOG.md"}
+_AT_ROOT = {
+    "readme": "README.md",
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+    "reporting": "SECURITY.md",
+}
+
+_TO_ROOT = re.compile(rf"\]\(\.\./((?:\.\./)*)({'|'.join(map(re.escape, _AT_ROOT.values()))})")
 
 
 def _read(app: Sphinx, page: str, source: list[str]) -> None:
@@ -61,9 +68,7 @@ def _read(app: Sphinx, page: str, source: list[str]) -> None:
         text = (_ROOT / _AT_ROOT[page]).read_text(encoding="utf-8")
         text = text.replace("](docs/", "](").replace("](examples/", "](../examples/")
     else:
-        text = (
-            source[0].replace("](../README.md", "](README.md").replace("](../../README.md", "](../README.md")
-        )
+        text = re.sub(_TO_ROOT, r"](\1\2", source[0])
     for name, file in _AT_ROOT.items():
         text = re.sub(rf"\]\(((?:\.\./)*){re.escape(file)}", rf"](\1{name}.md", text)
     source[0] = text

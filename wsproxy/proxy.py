@@ -182,7 +182,7 @@ class WebsocketProxy:
         return server.connections if server else 0
 
     def metrics_registry(self) -> CollectorRegistry:
-        """Return a registry of prometheus-client with this proxy's metrics, which docs/metrics.md lists.
+        """Return a registry of prometheus-client with this proxy's metrics: see docs/reference/metrics.md.
 
         They are of this moment whenever they are scraped, and begin anew with each start. Any thread may
         scrape; the global registry is left alone.

@@ -1,4 +1,4 @@
-"""Settings that the README recommends as a whole, with what they are for."""
+"""Settings that the documents recommend as a whole, with what they are for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.support.jws import public_jwk, signed_token
 from wsproxy import WebsocketProxy, config_from_env
 from wsproxy.testing import ProxyTestCase, UpgradeRefused
 
-_README = Path(__file__).parents[2] / "README.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "topics" / "tokens.md"
 
 
 def recipe(title: str) -> dict[str, str]:
-    """Return the settings in the first block below a title."""
-    text = _README.read_text(encoding="utf-8").split(f"**{title}**")[1]
+    """Return the settings in the first block below a heading."""
+    text = _PAGE.read_text(encoding="utf-8").split(f"## {title}\n")[1]
     [block] = re.findall(r"\n\n((?:    WSPROXY_\w+=.*\n)+)\n", text)[:1]
     return dict(line.strip().split("=", 1) for line in block.splitlines())
 
@@ -33,7 +33,7 @@ class OtherIssuersTest(ProxyTestCase):
         keys = Path(directory.name, "keys.json")
         one = public_jwk(key.public_key())
         keys.write_text(json.dumps({"keys": [{**one, "kid": "1", "alg": "ES256"}]}), encoding="utf-8")
-        settings = recipe("Tokens of other issuers.") | {
+        settings = recipe("Tokens of other issuers") | {
             "WSPROXY_JWKS": str(keys),
             "KUBERNETES_SERVICE_HOST": "127.0.0.1",
             "KUBERNETES_SERVICE_PORT": str(self.api.port),

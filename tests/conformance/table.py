@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,26 +19,34 @@ __all__ = ["DOCUMENT", "expected", "render"]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 
 _ALL_FRONTS: tuple[type[Front], ...] = (SocketServer, *FRONTS)
+_WIDTH = 100
 _HOLDS, _PARTLY, _FAILS = "yes", "in part", "no"
 _INTRODUCTION = """\
 # What holds behind which server
 
-This page is made by `scripts/conformance`, which runs the tests that are named here; do not edit it.
+`scripts/conformance` makes this page. It runs the tests that are named here. Do not edit the page.
 
-The same tests go through the proxy's own socket server (`wsproxy serve`, `WebsocketProxy`), and through WSGI
-servers that run `wsproxy.wsgi.ConsoleApp`: werkzeug's development server, plain, and gunicorn's `gthread`
-worker, to which clients come by TLS. The API behind them speaks TLS. **yes** means that the test passes,
-**no** that it fails, and **in part** that some of its cases do; for both a note says why. Each of these
-exceptions is tried in each run, and the run fails if one is not needed.
+The same tests run through these servers:
 
-A WSGI server reads and parses the request, so it decides what a well-formed one is, how long it may take,
-and what a client is told otherwise. It also reads ahead: **what a client sends before it has got the 101 may
-stay in the server's own parser.** Nothing public leads there. The adapter takes it from the insides of these
-two servers; the rows of "Byte identity" show that this works with their present versions. Where it finds
-them changed, such bytes may be lost (for gunicorn a warning in the log says so). RFC 6455 (section 4.1) has
-clients wait for the 101, and browsers do.
+- the proxy's own socket server (`wsproxy serve`, `WebsocketProxy`),
+- werkzeug's development server with `wsproxy.wsgi.ConsoleApp`, without TLS,
+- gunicorn's `gthread` worker with `wsproxy.wsgi.ConsoleApp`, to which clients connect by TLS.
 
-gunicorn runs with `--keep-alive 0`: whether a connection is kept behind an ordinary answer is its affair.
+The API behind them speaks TLS. **yes** means that the test passes, **no** that it fails, and
+**in part** that some of its cases do. A note gives the reason for **no** and **in part**. Each run
+tries each of these exceptions, and fails if one of them is not needed.
+
+A WSGI server reads and parses the request. So it decides what a well-formed request is, how long it
+may take, and how a client is told otherwise.
+
+A WSGI server also reads ahead. **If a client sends data before it has got the 101, that data may
+stay in the server's own parser.** No public interface leads there. The adapter takes the data from
+the internals of these two servers. The rows of "Byte identity" show that this works with their
+present versions. If the internals have changed, such data may be lost. For gunicorn, a warning in
+the log says so. Clients wait for the 101 (RFC 6455, section 4.1), and browsers do.
+
+gunicorn runs with `--keep-alive 0`. The tests do not check whether gunicorn keeps a connection open
+behind an ordinary answer.
 """
 
 Outcomes = dict[tuple[type[Front], Suite, str], str]
@@ -66,8 +75,16 @@ def render(outcomes: Outcomes) -> str:
     parts = [_INTRODUCTION]
     for title, suites in AREAS.items():
         parts.append(f"## {title}\n\n" + "\n".join(_rows(suites, outcomes, notes)) + "\n")
-    parts.append("## Notes\n\n" + "".join(f"{number}. {note}\n" for number, note in enumerate(notes, 1)))
+    parts.append("## Notes\n\n" + "".join(_note(number, note) for number, note in enumerate(notes, 1)))
     return "\n".join(parts)
+
+
+def _note(number: int, text: str) -> str:
+    first = f"{number}. "
+    wrapper = textwrap.TextWrapper(
+        _WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False
+    )
+    return wrapper.fill(text) + "\n"
 
 
 def _rows(suites: tuple[Suite, ...], outcomes: Outcomes, notes: list[str]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """A WSGI application with a proxy beside it, in the same process; the tests start it under real servers.
 
-It is also gunicorn's configuration, as the README has it. ``BESIDE_PORT`` says where consoles are served, and
-``BESIDE_TRAP`` that the proxy is started where it must not be: at the import, before gunicorn forks.
+It is also gunicorn's configuration, as docs/guides/beside.md has it. ``BESIDE_PORT`` says where consoles
+are served, and ``BESIDE_TRAP`` that the proxy is started where it must not be: at the
+import, before gunicorn forks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Takes the README's pictures of the demo: ``scripts/screenshots``. Not run with the tests."""
+"""Takes the pictures of the demo, docs/demo-*.png: ``scripts/screenshots``. Not run with the tests."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from wsproxy.telemetry.counters import Snapshot
 from wsproxy.telemetry.metrics import METRICS, exposition
 from wsproxy.testing.case import SECRET
 
-_DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 _ROW = re.compile(r"^\| `(wsproxy_\w+)` \| (\w+) \| (.*?) \| (.*) \|$", re.MULTILINE)
 
 

@@ -176,7 +176,7 @@ class ConsoleApp:
         return process.numbers() if process else Snapshot()
 
     def metrics_registry(self) -> CollectorRegistry:
-        """Return a registry of prometheus-client with the metrics of this process, see docs/metrics.md.
+        """Return a registry of prometheus-client with this process's metrics: see docs/reference/metrics.md.
 
         They are of the moment of each scrape. Several processes each have their own: have each scraped, or
         add them up with what prometheus-client has for that. Any thread may scrape.

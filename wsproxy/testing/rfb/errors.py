@@ -43,7 +43,7 @@ class ConsoleRefused(ConnectionError):
 
     :ivar status: the HTTP status; None if it was refused after a 101.
     :ivar code: the close code; None if the server named none.
-    :ivar slug: the reason, as in the README's table of refusals; "" if the server named none.
+    :ivar slug: the reason, as in docs/reference/refusals.md; "" if the server named none.
     :ivar message: the reason, for people.
     """
 

@@ -1,0 +1,1 @@
+"""README.md and the pages below docs/: their lines, their sentences, and where their links lead."""
