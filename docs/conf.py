@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"CollectorRegistry|wsproxy\.(access\.sessions\.Relayed|runtime\.systemd\.Notifier|telemetry\.counters\.Snapshot|tokens\.claims\.TokenKey)",
     ),
-    ("py:class", r"wsproxy\.flask\.\w+T"),  # the type variables of decorators
+    ("py:class", r"wsproxy\.(flask\.\w+T|testing\.application\._Self)"),  # type variables
     ("py:class", r"wsproxy\.testing\.kubevirt\.cluster\.(Cluster|Upgrade)"),  # what a stand-in is made of
 ]
 
