@@ -21,7 +21,7 @@ from .settings.signature import spelled_out
 from .settings.sources import Choice, Given, choose, of_environment, of_file, of_flags, of_mapping
 from .settings.table import FIELDS, accepted, checked
 from .settings.typed import ConfigOptions, Settings
-from .state.arbitration import ConsolePolicies
+from .state.console_policies import ConsolePolicies
 from .state.limits import LimitRules
 from .tokens.claims import ClaimRules
 from .tokens.jwks import JWKSLocation

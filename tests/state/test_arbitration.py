@@ -1,4 +1,4 @@
-"""Who keeps a console: the rules, and what each client of a contested console comes to."""
+"""Who keeps a console: what each client of a contested console comes to."""
 
 from __future__ import annotations
 
@@ -8,18 +8,11 @@ import unittest
 from unittest import mock
 
 from wsproxy.access.sessions import SessionHandle
-from wsproxy.exceptions import ConfigError, ConsoleBusy, TransportClosed
+from wsproxy.exceptions import ConsoleBusy, TransportClosed
 from wsproxy.protocol.closing import Ending
 from wsproxy.runtime.deadline import Deadline
-from wsproxy.state.arbitration import (
-    HOLD_OFF,
-    Arbitration,
-    Claim,
-    Console,
-    ConsolePolicies,
-    Policy,
-    Requester,
-)
+from wsproxy.state.arbitration import HOLD_OFF, Arbitration, Claim, Console, Requester
+from wsproxy.state.console_policies import ConsolePolicies
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.console import FakeConsole
@@ -50,39 +43,6 @@ class Session:
 
     def end(self, code: int, reason: str) -> None:
         self.ended.append((code, reason))
-
-
-class Policies(unittest.TestCase):
-    def test_none(self) -> None:
-        """Without a rule KubeVirt decides."""
-        policies = ConsolePolicies(())
-        self.assertIs(policies.of(CONSOLE), Policy.PASSTHROUGH)
-        self.assertFalse(policies.arbitrate)
-
-    def test_first_that_fits(self) -> None:
-        """The first rule that fits a console counts, and the subresource may be left out."""
-        policies = ConsolePolicies(
-            ["exam-*/*/vnc=refuse", "exam-*/*=passthrough", " */web-*=takeover ", "refuse"]
-        )
-        for names, policy in (
-            (("exam-3", "ubuntu", "vnc"), Policy.REFUSE),
-            (("exam-3", "web-1", "console"), Policy.PASSTHROUGH),
-            (("lab-1", "web-1", "console"), Policy.TAKEOVER),
-            (("lab-1", "ubuntu", "vnc"), Policy.REFUSE),
-        ):
-            with self.subTest(names=names):
-                self.assertIs(policies.of(Console(*names)), policy)
-        self.assertTrue(policies.arbitrate)
-        self.assertFalse(ConsolePolicies(["a/b=passthrough", "passthrough"]).arbitrate)
-
-    def test_faults(self) -> None:
-        """All rules that are wrong are told at once, with what they must be."""
-        wrong = ["steal", "a=refuse", "a/b/c/d=refuse", "a//vnc=refuse", "a/b=", "=refuse", ""]
-        with self.assertRaises(ConfigError) as caught:
-            ConsolePolicies(["refuse", *wrong])
-        self.assertEqual(len(caught.exception.faults), len(wrong))
-        self.assertIn("'steal'", str(caught.exception))
-        self.assertIn("must be passthrough, takeover or refuse", str(caught.exception))
 
 
 class ArbitrationTestCase(unittest.TestCase):

@@ -15,14 +15,13 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Protocol
 
-from ..exceptions import ConfigError, ConsoleBusy, TransportClosed
+from ..exceptions import ConsoleBusy, TransportClosed
 from ..runtime.deadline import Clock, Deadline
-from ..tokens.claims import Grant, matches
+from ..tokens.claims import Grant
+from .console_policies import ConsolePolicies, Policy
 
 __all__ = [
     "HOLD_OFF",
@@ -30,9 +29,7 @@ __all__ = [
     "Arbitration",
     "Claim",
     "Console",
-    "ConsolePolicies",
     "Mark",
-    "Policy",
     "Requester",
 ]
 
@@ -48,14 +45,6 @@ _MOMENTS = 5.0  # seconds in which KubeVirt may not have seen yet that a session
 _MOST_MARKS = 16  # of one console
 
 
-class Policy(Enum):
-    """What becomes of the second client of a console."""
-
-    PASSTHROUGH = "passthrough"
-    TAKEOVER = "takeover"
-    REFUSE = "refuse"
-
-
 @dataclass(frozen=True)
 class Console:
     """One subresource of one virtual machine instance."""
@@ -63,51 +52,6 @@ class Console:
     namespace: str
     vmi: str
     subresource: str
-
-
-class ConsolePolicies:
-    """Which policy is for which console.
-
-    :param texts: each a policy for all consoles, or ``NAMESPACE/VMI=POLICY`` or
-        ``NAMESPACE/VMI/SUBRESOURCE=POLICY`` with ``*`` for any characters. The first that fits counts; where
-        none does, KubeVirt decides.
-    :raises ConfigError: listing every fault.
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        found = [(text, _rule(text)) for text in texts]
-        faults = [
-            f"the console rule {text!r} is wrong; it must be passthrough, takeover or refuse, "
-            "or such as NAMESPACE/VMI=refuse or NAMESPACE/VMI/vnc=refuse, where * stands for any characters"
-            for text, rule in found
-            if rule is None
-        ]
-        if faults:
-            raise ConfigError(faults)
-        self._rules = [rule for _, rule in found if rule is not None]
-
-    def of(self, console: Console) -> Policy:
-        """Return the policy for one console."""
-        names = (console.namespace, console.vmi, console.subresource)
-        for patterns, policy in self._rules:
-            if all(map(matches, patterns, names)):
-                return policy
-        return Policy.PASSTHROUGH
-
-    @property
-    def arbitrate(self) -> bool:
-        """Whether there is a console for which KubeVirt does not decide alone."""
-        return any(policy is not Policy.PASSTHROUGH for _, policy in self._rules)
-
-
-def _rule(text: str) -> tuple[tuple[str, ...], Policy] | None:
-    console, equals, name = text.strip().rpartition("=")
-    patterns = console.split("/") if equals else ["*", "*", "*"]
-    if len(patterns) == 2:
-        patterns.append("*")
-    if len(patterns) != 3 or not all(patterns) or name not in [policy.value for policy in Policy]:
-        return None
-    return tuple(patterns), Policy(name)
 
 
 @dataclass(frozen=True)
@@ -279,7 +223,7 @@ class Arbitration:
         :raises ConsoleBusy: if the session may not have it.
         :raises TransportClosed: if the session itself is ending.
         """
-        policy = self._policies.of(console)
+        policy = self._policies.of(console.namespace, console.vmi, console.subresource)
         if policy is Policy.PASSTHROUGH:
             return Claim(None, policy, console, who, session)
         claim = Claim(self, policy, console, who, session)
