@@ -176,7 +176,7 @@ class ReadAgainTest(StuckLogTestCase):
         filled = self.fill()
         admin = os.path.join(self.directory, "admin")
         with open(os.path.join(self.directory, "sitecustomize.py"), "w", encoding="ascii") as file:
-            file.write("from wsproxy.telemetry import line_writer\nline_writer._MOST_BYTES = 1000\n")
+            file.write("from wsproxy.telemetry import line_queue\nline_queue._MOST_BYTES = 1000\n")
         path = os.pathsep.join([self.directory, *sys.path])
         process = self.start(PYTHONPATH=path, WSPROXY_ADMIN=f"unix:{admin}", WSPROXY_WORKERS=workers)
         url = self.url_at(process)

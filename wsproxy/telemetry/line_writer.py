@@ -11,17 +11,15 @@ import os
 import queue
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
 from ..runtime.threads import start_thread
 from .line_file import LineFile
+from .line_queue import LineQueue
 
 __all__ = ["LineWriter", "flush_program_log", "lines_lost_of_program_log"]
 
-_MOST_BYTES = 1 << 20  # in the queue
-_ENOUGH_BYTES = _MOST_BYTES // 2  # once it was full, lines are lost until so few are left
 _LOOK_SECONDS = 0.1
 _PAUSE_SECONDS = 0.01  # of the thread, after it has written
 _FLUSH_SECONDS = 1.0
@@ -86,14 +84,11 @@ class LineWriter:
         """Have nothing to write: at first, and in a forked child, whose locks others may hold."""
         # Guards the attributes below. Held for moments only; a finalizer or a signal handler may log inside.
         self._lock = threading.RLock()
-        self._queue: deque[bytes | int] = deque()  # a number stands for so many lost lines
-        self._size = 0
+        self._queue = LineQueue()
         self._done = threading.Condition(self._lock)  # for the time being, or for good
         self._flushing = 0  # threads that wait for that
-        self._full = self._closed = self._ending = False
+        self._closed = self._ending = False
         self._failing = False  # the file takes nothing at all
-        self._complained = False
-        self._lost = 0
         self._next: LineFile | None = None  # to be used in place of the file
         self._thread: threading.Thread | None = None
         self._asleep = False
@@ -107,7 +102,7 @@ class LineWriter:
     @property
     def lost(self) -> int:
         """How many lines were lost so far, in this process."""
-        return self._lost
+        return self._queue.lost
 
     def put(self, line: bytes) -> None:
         """Write a line, or have it written. Any thread; does not block, and raises nothing.
@@ -139,7 +134,7 @@ class LineWriter:
         with self._lock:
             if self._closed or not (self._file or self._next):
                 return
-            begins = self._add(line)
+            begins = self._queue.add(line)
         if begins:
             self._complain(_NOT_TAKEN)
         self._go_on()
@@ -273,41 +268,7 @@ class LineWriter:
         with self._lock:
             if self._line or self._next:
                 return True
-            only_says_lost = len(self._queue) == 1 and isinstance(self._queue[0], int)
-            return bool(self._queue) and not (self._failing and only_says_lost)
-
-    # Lines, with the lock
-
-    def _add(self, line: bytes) -> bool:
-        """Put a line into the queue; return whether it is the first of several that are lost."""
-        if self._size <= _ENOUGH_BYTES:
-            self._full = False
-        if self._full or self._size + len(line) > _MOST_BYTES:
-            self._full = True
-            self._lost += 1
-            number = self._queue.pop() if self._queue and isinstance(self._queue[-1], int) else 0
-            assert isinstance(number, int)
-            self._queue.append(number + 1)
-            first, self._complained = not self._complained, True
-            return first
-        self._queue.append(line)
-        self._size += len(line)
-        return False
-
-    def _lose_all(self) -> bool:
-        """Let what waits be lost; return whether that is the first of several."""
-        numbers = sum(item for item in self._queue if isinstance(item, int))
-        lines = sum(isinstance(item, bytes) for item in self._queue)
-        if self._line and self._told:
-            numbers += self._told
-        elif self._line:
-            lines += 1
-        self._line = self._left = b""
-        self._lost += lines
-        self._size = self._told = 0
-        self._queue = deque([numbers + lines] if numbers + lines else ())
-        first, self._complained = bool(lines) and not self._complained, self._complained or bool(lines)
-        return first
+            return bool(self._queue) and not (self._failing and self._queue.only_says_lost)
 
     # Writing, with the turn
 
@@ -347,9 +308,8 @@ class LineWriter:
         with self._lock:
             if not self._is_to_do():
                 return False
-            item = self._queue.popleft()
+            item = self._queue.take()
             if isinstance(item, bytes):
-                self._size -= len(item)
                 self._line = self._left = item
                 self._told = 0
                 return True
@@ -370,11 +330,18 @@ class LineWriter:
         self._line = b""
         self._failing = False
         if told:
-            self._complained = False
+            self._queue.note_told()
             self._relieve(told)
         if self._flushing and not self._queue:
             with self._lock:
                 self._done.notify_all()
+
+    def _lose_all(self) -> bool:
+        """Let what waits or was begun be lost; return whether that is the first of several."""
+        begun = self._told or self._line
+        self._line = self._left = b""
+        self._told = 0
+        return self._queue.lose_all(begun)
 
     def _abandon(self) -> None:
         """Give up what is left, and close the file."""
