@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
-import ssl
-import tempfile
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -14,7 +11,6 @@ from typing import Any
 
 from ...exceptions import TransportClosed
 from ...net.tls import accept_tls
-from ...net.tls_context import server_context
 from ...net.transport import PlainTransport, Transport
 from ...runtime.deadline import Deadline
 from .backends import Backend
@@ -36,7 +32,7 @@ from .http import (
     upgrade_head,
 )
 from .link import Link
-from .service_account import ServiceAccountDirectory
+from .service_account import Credentials
 from .vmi import FakeVMI
 
 __all__ = ["FakeKubeVirtAPI"]
@@ -69,7 +65,6 @@ class FakeKubeVirtAPI(Cluster):
     :ivar consoles: every session ever, in the order of their start.
     :ivar errors: exceptions that no peer can cause: bugs of the stand-in or of a test's backend.
     :ivar tls_failures: why TLS handshakes failed, one text each.
-    :ivar authority: with TLS and from the start on, what issued the certificate, and may issue others.
     """
 
     def __init__(
@@ -91,18 +86,14 @@ class FakeKubeVirtAPI(Cluster):
         self.consoles: list[FakeConsole] = []
         self.errors: list[BaseException] = []
         self.tls_failures: list[str] = []
-        self._host, self._port, self._names, self._socket_buffer = host, port, names, socket_buffer
+        self._host, self._port, self._socket_buffer = host, port, socket_buffer
         self._stopping = threading.Event()
         # Guarded by _changed, as the lists above.
         self._live: list[FakeConsole] = []
         # Held by start, stop and the rotations, so that they do not overlap; guards what they assign.
         self._lifecycle = threading.Lock()
         self._server: ConnectionServer | None = None
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
-        self._account = ServiceAccountDirectory("")
-        self.authority: CertificateAuthority | None = None
-        self._context: ssl.SSLContext | None = None
-        self._ca_pem = b""
+        self._credentials = Credentials((*names, host) if tls else None)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -119,13 +110,7 @@ class FakeKubeVirtAPI(Cluster):
                 self._host, self._port, self._connection, self._fail, self._socket_buffer
             )
             self._server = server
-            self._directory = tempfile.TemporaryDirectory(prefix="fake-kubevirt-")
-            account = os.path.join(self._directory.name, "serviceaccount")
-            os.mkdir(account)
-            self._account = ServiceAccountDirectory(account)
-            self._account.write(token=self.token.encode(), namespace=b"wsproxy")
-            if self.tls:
-                self._new_authority()
+            self._credentials.create(self.token)
             server.start()
         return self
 
@@ -136,15 +121,14 @@ class FakeKubeVirtAPI(Cluster):
         ended by then is recorded in ``errors``.
         """
         with self._lifecycle:
-            if self._server is None or self._directory is None:
+            if self._server is None or not self._credentials.exist:
                 return
             self._stopping.set()
             self._hanging.stop()
             alive = self._server.stop(Deadline(_STOP_TIMEOUT), self._kill_sessions)
             for thread in alive:
                 self._fail(RuntimeError(f"thread {thread.name} did not end"))
-            self._directory.cleanup()
-            self._directory = None
+            self._credentials.remove()
 
     def __enter__(self) -> FakeKubeVirtAPI:
         return self.start()
@@ -179,17 +163,22 @@ class FakeKubeVirtAPI(Cluster):
     @property
     def service_account(self) -> str:
         """The directory that holds ``token``, ``ca.crt`` and ``namespace``, as in a pod."""
-        return self._account.path("")
+        return self._credentials.account.path("")
 
     @property
     def token_file(self) -> str:
         """The file that holds the bearer token."""
-        return self._account.path("token")
+        return self._credentials.account.path("token")
 
     @property
     def ca_file(self) -> str:
         """The file that holds the authority's certificate; does not exist without TLS."""
-        return self._account.path("ca.crt")
+        return self._credentials.account.path("ca.crt")
+
+    @property
+    def authority(self) -> CertificateAuthority | None:
+        """With TLS and from the start on, what issued the certificate, and may issue others."""
+        return self._credentials.authority
 
     def rotate_token(
         self,
@@ -206,8 +195,8 @@ class FakeKubeVirtAPI(Cluster):
         """
         with self._lifecycle:
             self.old_token, self.token = self.token, token if token is not None else _random_token()
-            if write_file and self._directory is not None:
-                self._account.write(token=self.token.encode())
+            if write_file and self._credentials.exist:
+                self._credentials.account.write(token=self.token.encode())
             overlap()
             self.old_token = None
             return self.token
@@ -220,9 +209,7 @@ class FakeKubeVirtAPI(Cluster):
         :raises RuntimeError: without TLS, or if it does not serve.
         """
         with self._lifecycle:
-            if not self.tls or self._directory is None:
-                raise RuntimeError("there is no authority to rotate")
-            self._new_authority(overlap)
+            self._credentials.rotate_authority(overlap)
 
     def show_certificate(self, certfile: str, keyfile: str) -> None:
         """Show another certificate to later connections, expired perhaps, or of an authority nobody knows.
@@ -232,22 +219,7 @@ class FakeKubeVirtAPI(Cluster):
         :raises RuntimeError: without TLS, or if it does not serve.
         """
         with self._lifecycle:
-            if self._context is None:
-                raise RuntimeError("there is no certificate to change")
-            self._context = server_context(certfile, keyfile)
-
-    def _new_authority(self, overlap: Callable[[], None] | None = None) -> None:
-        assert self._lifecycle.locked() and self._directory is not None
-        authority = CertificateAuthority(self._directory.name)
-        certfile, keyfile = authority.issue((*self._names, self._host))
-        if overlap:
-            self._account.write(ca_crt=self._ca_pem + authority.ca_pem)
-            overlap()
-        self.authority, self._context = authority, server_context(certfile, keyfile)
-        if overlap:
-            overlap()
-        self._ca_pem = authority.ca_pem
-        self._account.write(ca_crt=self._ca_pem)
+            self._credentials.show_certificate(certfile, keyfile)
 
     # -- what it saw ------------------------------------------------------------------------------
 
@@ -322,9 +294,10 @@ class FakeKubeVirtAPI(Cluster):
             transport.close()
 
     def _transport(self, sock: socket.socket) -> Transport:
-        if self._context is None:
+        context = self._credentials.context
+        if context is None:
             return PlainTransport(sock)
-        return accept_tls(sock, self._context, Deadline(_HANDSHAKE_TIMEOUT))
+        return accept_tls(sock, context, Deadline(_HANDSHAKE_TIMEOUT))
 
     def _request(self, transport: Transport, wire: Wire, peer: Any) -> None:
         deadline = Deadline(_HANDSHAKE_TIMEOUT)
