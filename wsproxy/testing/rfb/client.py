@@ -1,6 +1,6 @@
 """A viewer of a console: RFB over a WebSocket, as a browser has it, but for tests.
 
-The errors are those of :mod:`.console_errors` and :mod:`.rfb_viewer`.
+The errors are those of :mod:`.errors` and :mod:`.viewer`.
 """
 
 from __future__ import annotations

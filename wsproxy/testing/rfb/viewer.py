@@ -1,6 +1,6 @@
 """A viewer for tests: RFB 3.8 (RFC 6143) over any byte stream.
 
-Errors of a viewer, besides those of :mod:`.console_errors`::
+Errors of a viewer, besides those of :mod:`.errors`::
 
     TimeoutError
     └── PictureTimeout    the picture that was waited for did not come
@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from ...protocol.rfb import SECURITY_NONE, VERSION_3_8, RFBError, parse_version
 from ...runtime.deadline import Deadline
 from ..screen.canvas import Rectangle
 from ..screen.image import RGB, Area, Image
 from ..screen.picture_asserts import assert_same_picture, assert_shows, assert_shows_colour, colours_of
-from .errors import ABNORMAL, ConsoleClosed, RFBRefused
+from .connection import ByteStream, RFBConnection
+from .errors import ConsoleClosed
 from .keysyms import chord, strokes
 from .messages import (
     RGBX,
-    SECURITY_OK,
     Encoding,
     FramebufferUpdateRequest,
     PointerEvent,
-    ServerInit,
     SetEncodings,
     SetPixelFormat,
 )
@@ -47,9 +44,6 @@ from .updates import (
 __all__ = ["ByteStream", "PictureTimeout", "RFBViewer"]
 
 __unittest = True  # a failed assertion ends at the line of the test
-_CHUNK = 65536
-_MAX_REASON = 65536  # bytes of a refusal's reason; a name is bounded by it as well
-_GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 
 Directory = str | os.PathLike[str] | None
 
@@ -67,21 +61,6 @@ class PictureTimeout(TimeoutError):
         size = f"{image.width} x {image.height}"
         super().__init__(f"{text}; most of its {size} pixels are: {colours_of(image)}")
         self.image = image
-
-
-class ByteStream(Protocol):
-    """What a viewer speaks over; a :class:`socket.socket` is one.
-
-    ``recv`` blocks and returns at least one byte, or ``b""`` at the end. It may raise TimeoutError after a
-    while of its own: the viewer then asks again until its operation's timeout is over. A ``recv`` that never
-    does cannot be bounded by the viewer.
-    """
-
-    def recv(self, max_bytes: int, /) -> bytes: ...
-
-    def sendall(self, data: bytes, /) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class RFBViewer:
@@ -104,7 +83,7 @@ class RFBViewer:
         self.bells = 0
         self.cut_text = b""
         self._timeout = timeout
-        self._pending = bytearray()  # bytes of the handshake not looked at yet
+        self._connection = RFBConnection(stream, timeout)
         self._parser = ServerParser()
         self._ready: Iterator[ServerMessage] = iter(())
         self._framebuffer = Framebuffer(1, 1)
@@ -128,14 +107,12 @@ class RFBViewer:
 
         :raises RFBRefused: if the server refuses; the reason is the server's.
         """
-        deadline = self._deadline(timeout)
-        if parse_version(self._take(12, deadline)) < (3, 8):
-            raise RFBError("the server does not speak RFB 3.8")
-        self._send(VERSION_3_8)
-        self._agree_on_security(deadline)
-        self._send(b"\x01")  # ClientInit: other viewers may stay
-        head = self._take(ServerInit.HEAD, deadline)
-        self._start(ServerInit.parse(head + self._take_counted(ServerInit.name_length(head), deadline)))
+        init, rest = self._connection.handshake(self._deadline(timeout))
+        self.name = init.name
+        self._framebuffer = Framebuffer(init.width, init.height)
+        encodings = SetEncodings((Encoding.COPY_RECT, Encoding.RAW, Encoding.DESKTOP_SIZE))
+        self._connection.send(SetPixelFormat(RGBX).encode() + encodings.encode())
+        self._ready = self._parser.receive(rest)
 
     # --- looking ---
 
@@ -259,12 +236,7 @@ class RFBViewer:
 
     def wait_closed(self, timeout: float | None = None) -> ConsoleClosed:
         """Drop what still comes until the connection ends, and return how it ended; blocks."""
-        deadline = self._deadline(timeout)
-        try:
-            while True:
-                self._receive(deadline)
-        except ConsoleClosed as end:
-            return end
+        return self._connection.wait_closed(self._deadline(timeout))
 
     # --- doing ---
 
@@ -276,7 +248,7 @@ class RFBViewer:
 
         :raises ValueError: if a character has no key.
         """
-        self._send(strokes(text))
+        self._connection.send(strokes(text))
 
     def key(self, *keys: int | str) -> None:
         """Press keys in this order and release them in the opposite one: ``key("Control_L", "c")``.
@@ -284,14 +256,14 @@ class RFBViewer:
         :param keys: X names such as "Return" (see :data:`.KEYSYMS`), characters, or keysyms.
         :raises ValueError: if there is no such key.
         """
-        self._send(chord(keys))
+        self._connection.send(chord(keys))
 
     def move(self, x: int, y: int) -> None:
         """Move the pointer, no button down, to a place in pixels.
 
         :raises ValueError: if that is outside of the screen.
         """
-        self._send(self._pointer(0, x, y))
+        self._connection.send(self._pointer(0, x, y))
 
     def click(self, x: int, y: int, button: int = 1) -> None:
         """Press and release a button of the pointer at a place in pixels.
@@ -299,7 +271,7 @@ class RFBViewer:
         :param button: 1 is the left one, 2 the middle, 3 the right; 4 and 5 turn the wheel up and down.
         :raises ValueError: if that is outside of the screen, or there is no such button.
         """
-        self._send(self._pointer(_bit(button), x, y) + self._pointer(0, x, y))
+        self._connection.send(self._pointer(_bit(button), x, y) + self._pointer(0, x, y))
 
     def drag(self, start: tuple[int, int], end: tuple[int, int], button: int = 1) -> None:
         """Press a button at one place, move the pointer to another, and release it there.
@@ -310,7 +282,7 @@ class RFBViewer:
         """
         down = _bit(button)
         events = ((0, start), (down, start), (down, end), (0, end))
-        self._send(b"".join(self._pointer(buttons, *place) for buttons, place in events))
+        self._connection.send(b"".join(self._pointer(buttons, *place) for buttons, place in events))
 
     def close(self) -> None:
         """End the connection. Idempotent."""
@@ -321,42 +293,6 @@ class RFBViewer:
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"({x}, {y}) is outside of the screen, which has {width} x {height} pixels")
         return PointerEvent(buttons, x, y).encode()
-
-    # --- handshake ---
-
-    def _agree_on_security(self, deadline: Deadline) -> None:
-        offered = self._take(self._take(1, deadline)[0], deadline)
-        if not offered:
-            raise RFBRefused(self._take_reason(deadline))
-        if SECURITY_NONE not in offered:
-            raise RFBError(f"the server offers security types {list(offered)}, not None")
-        self._send(bytes((SECURITY_NONE,)))
-        if self._take(4, deadline) != SECURITY_OK:
-            raise RFBRefused(self._take_reason(deadline))
-
-    def _start(self, init: ServerInit) -> None:
-        self.name = init.name
-        self._framebuffer = Framebuffer(init.width, init.height)
-        encodings = SetEncodings((Encoding.COPY_RECT, Encoding.RAW, Encoding.DESKTOP_SIZE))
-        self._send(SetPixelFormat(RGBX).encode() + encodings.encode())
-        self._ready = self._parser.receive(bytes(self._pending))
-        self._pending.clear()
-
-    def _take_reason(self, deadline: Deadline) -> str:
-        length = int.from_bytes(self._take(4, deadline), "big")
-        return self._take_counted(length, deadline).decode("utf-8", "replace")
-
-    def _take_counted(self, length: int, deadline: Deadline) -> bytes:
-        if length > _MAX_REASON:
-            raise RFBError(f"a text of {length} bytes: at most {_MAX_REASON}")
-        return self._take(length, deadline)
-
-    def _take(self, length: int, deadline: Deadline) -> bytes:
-        while len(self._pending) < length:
-            self._pending += self._receive(deadline)
-        data = bytes(self._pending[:length])
-        del self._pending[:length]
-        return data
 
     # --- updates ---
 
@@ -372,13 +308,13 @@ class RFBViewer:
             pass
 
     def _request(self, *, incremental: bool) -> None:
-        self._send(FramebufferUpdateRequest(incremental, 0, 0, *self.size).encode())
+        self._connection.send(FramebufferUpdateRequest(incremental, 0, 0, *self.size).encode())
         self._requested = True
 
     def _next_message(self, deadline: Deadline) -> ServerMessage:
         """Return the next message, already applied."""
         while (message := next(self._ready, None)) is None:
-            self._ready = self._parser.receive(self._receive(deadline))
+            self._ready = self._parser.receive(self._connection.receive(deadline))
         self._framebuffer.apply(message)
         if isinstance(message, UpdateEnd):
             self._requested = False
@@ -387,26 +323,6 @@ class RFBViewer:
         elif isinstance(message, CutText):
             self.cut_text = message.text
         return message
-
-    def _receive(self, deadline: Deadline) -> bytes:
-        while True:
-            if deadline.passed:
-                raise TimeoutError("the server did not send in time what was waited for")
-            with suppress(TimeoutError):
-                try:
-                    data = self.stream.recv(_CHUNK)
-                except _GONE as exc:
-                    raise ConsoleClosed(ABNORMAL, str(exc)) from exc
-                if not data:
-                    raise ConsoleClosed(ABNORMAL, "the connection ended without a Close frame")
-                return data
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self.stream.sendall(data)
-        except _GONE as exc:
-            # What the server said before it went, a Close perhaps, is still to be read.
-            raise self.wait_closed() from exc
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
