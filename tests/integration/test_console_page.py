@@ -84,7 +84,7 @@ class WithDebiansNoVNC(Case):
         browser = self.open_screen("ubuntu")
         keys = [_CONTROL, _ALT, _DELETE]
         expected = [*((True, key) for key in keys), *((False, key) for key in reversed(keys))]
-        with mock.patch.object(desktop, "_press", wraps=desktop._press) as pressed:
+        with mock.patch.object(desktop._served, "press", wraps=desktop._press) as pressed:
             self.press_button(browser, "Keys")
             self.press_button(browser, "Ctrl+Alt+Del")
             self.assertTrue(wait_until(lambda: pressed.call_count >= len(expected), _WITHIN))
@@ -163,7 +163,7 @@ class WithDebiansNoVNC(Case):
         press(browser, _WAY_OUT[0], _WAY_OUT[1], ("a", "KeyA"))
         self.assertTrue(desktop.wait_for_text("a", _WITHIN))
         self.assertTrue(browser.evaluate(_ON_SCREEN))
-        with mock.patch.object(desktop, "_press", wraps=desktop._press) as pressed:
+        with mock.patch.object(desktop._served, "press", wraps=desktop._press) as pressed:
             press(browser, *_WAY_OUT)
             browser.wait_until(f"{_FOCUSED} === 'Keys'")
             released = [mock.call(False, keysym) for keysym in (_SHIFT, _ALT, _CONTROL)]

@@ -1,1 +1,1 @@
-"""Clients of a console: raw bytes, RFB messages, a viewer that knows the picture."""
+"""RFB: clients of a console, from raw bytes to a viewer that knows the picture, and the server's end."""

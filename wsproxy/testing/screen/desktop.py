@@ -1,8 +1,8 @@
 """A small desktop that speaks RFB 3.8 (RFC 6143), security type None, in place of a virtual machine.
 
-Threads: the caller of `Desktop.serve` reads one viewer; a second thread, started there and joined there,
-writes to it. They and all other viewers meet at one condition, which guards everything in `Desktop` and the
-request and damage of each viewer. No socket is touched while it is held, but to wake one with `shutdown`.
+Each caller of `Desktop.serve` serves one viewer, with the server's end of :mod:`..rfb.server`. All viewers
+meet at one condition, which guards everything in `Desktop`. No socket is touched while it is held, but to
+wake one with `shutdown`.
 """
 
 from __future__ import annotations
@@ -11,37 +11,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
-from time import monotonic
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, final
 
-from ...protocol.rfb import (
-    VERSION_3_8,
-    ClientMessage,
-    ClientMessageType,
-    ClientParser,
-    RFBError,
-    refusal,
-)
-from ..rfb.messages import (
-    RGBX,
-    SECURITY_OK,
-    ClientCutText,
-    ExtendedKeyEvent,
-    FramebufferUpdateRequest,
-    KeyEvent,
-    PixelFormat,
-    PointerEvent,
-    ServerInit,
-    SetPixelFormat,
-    framebuffer_update_header,
-    rectangle_header,
-    security_types,
-    server_cut_text,
-)
-from .canvas import Rectangle
+from ...protocol.rfb import RFBError
+from ..rfb.messages import PointerEvent, server_cut_text
+from ..rfb.server import ServedMachine, ServedViewer
 from .image import Image
 from .look import LOOKS
 from .picture_asserts import saved
@@ -56,8 +32,6 @@ __all__ = ["Desktop"]
 
 __unittest = True  # a failed assertion ends at the line of the test
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
-_CHUNK = 16384
-_MAX_DAMAGE = 24  # more rectangles than these become one
 
 
 @final
@@ -94,13 +68,16 @@ class Desktop:
         self._max_viewers = max_viewers
         self._changed = threading.Condition()  # guards all below, and each viewer's request and damage
         self._screen = Screen(name, facts, *size, LOOKS[look])
-        self._viewers: set[_Viewer] = set()
+        self._viewers: set[ServedViewer] = set()
         self._text = ""
         self._clipboard = ""
         self._keys = 0
         self._pointer = (size[0] // 2, size[1] // 2)
         self._buttons = 0
         self._closed = False
+        self._served = ServedMachine(
+            name, size, self._screen, self._changed, now, self.refresh, self._press, self._paste, self._point
+        )
         self.refresh()
 
     def __enter__(self) -> Desktop:
@@ -119,7 +96,7 @@ class Desktop:
         The socket becomes blocking and is closed at the end. A peer that vanishes, breaks the protocol or
         stops reading ends only its own viewer; nothing is raised for it. No timeout: :meth:`close` ends it.
         """
-        viewer = _Viewer(self, connection)
+        viewer = ServedViewer(self._served, connection)
         with connection:
             try:
                 self._join(viewer)
@@ -244,7 +221,7 @@ class Desktop:
 
     # --- for the viewers ---
 
-    def _join(self, viewer: _Viewer) -> None:
+    def _join(self, viewer: ServedViewer) -> None:
         with self._changed:
             if self._closed:
                 raise ConnectionAbortedError("the desktop is closed")
@@ -252,7 +229,7 @@ class Desktop:
             self._viewers.add(viewer)
             self._publish()
 
-    def _leave(self, viewer: _Viewer) -> None:
+    def _leave(self, viewer: ServedViewer) -> None:
         with self._changed:
             self._viewers.discard(viewer)
             self._publish()
@@ -289,161 +266,3 @@ class Desktop:
 
     def _status(self) -> tuple[str, str]:
         return status_line(self._pointer, self._buttons, len(self._viewers), self._keys)
-
-
-class _Viewer:
-    """One connection: its state in the protocol, and its two threads."""
-
-    def __init__(self, desktop: Desktop, connection: socket.socket) -> None:
-        self.refused = False
-        self._desktop = desktop
-        self._connection = connection
-        self._changed = desktop._changed
-        self._parser = ClientParser()
-        self._result = SECURITY_OK
-        self._writer = threading.Thread(
-            target=self._write, name=f"desktop-{desktop.name}-writer", daemon=True
-        )  # daemon: a process that forgets close() must still end
-        # Under the condition:
-        self._gone = False
-        self.cut_text = b""  # a message that is still to be sent
-        self._format: PixelFormat = RGBX
-        self._request: Rectangle | None = None
-        self._damage: list[Rectangle] = []
-
-    def run(self) -> None:
-        """Read until the end. Raises OSError or RFBError for a bad one; the writer is joined either way."""
-        try:
-            self._connection.settimeout(None)
-            self._connection.sendall(VERSION_3_8)
-            while data := self._connection.recv(_CHUNK):
-                for message in self._parser.receive(data):
-                    self._handle(message)
-        finally:
-            self._end()
-            if self._writer.ident is not None:
-                self._writer.join()
-
-    def abort(self) -> None:
-        """Wake both threads and let them end. Under the condition; does not block."""
-        self._gone = True
-        with suppress(OSError):  # already gone
-            self._connection.shutdown(socket.SHUT_RDWR)
-
-    def add_damage(self, changed: list[Rectangle]) -> None:
-        """Note what this viewer has to see anew. Under the condition."""
-        for area in changed:
-            if not any(known.contains(area) for known in self._damage):
-                self._damage = [known for known in self._damage if not area.contains(known)]
-                self._damage.append(area)
-        if len(self._damage) > _MAX_DAMAGE:
-            whole = Rectangle(0, 0, 0, 0)
-            for area in self._damage:
-                whole = whole.union(area)
-            self._damage = [whole]
-
-    def _end(self) -> None:
-        with self._changed:
-            self.abort()
-            self._changed.notify_all()
-
-    # --- the reading thread ---
-
-    def _handle(self, message: ClientMessage) -> None:
-        kind, data = message.kind, message.data
-        if kind is ClientMessageType.FRAMEBUFFER_UPDATE_REQUEST:
-            self._take_request(FramebufferUpdateRequest.parse(data))
-        elif kind is ClientMessageType.POINTER_EVENT:
-            self._desktop._point(PointerEvent.parse(data))
-        elif kind is ClientMessageType.KEY_EVENT:
-            key = KeyEvent.parse(data)
-            self._desktop._press(key.down, key.keysym)
-        elif kind is ClientMessageType.QEMU:
-            extended = ExtendedKeyEvent.parse(data)
-            self._desktop._press(extended.down, extended.keysym)
-        elif kind is ClientMessageType.CLIENT_CUT_TEXT:
-            self._desktop._paste(ClientCutText.parse(data).text)
-        elif kind is ClientMessageType.SET_PIXEL_FORMAT:
-            self._take_format(SetPixelFormat.parse(data).pixel_format)
-        else:
-            self._shake_hands(kind, data)
-
-    def _shake_hands(self, kind: ClientMessageType, data: bytes) -> None:
-        """Answer a part of the handshake; other messages need no answer (Raw is always allowed)."""
-        if kind is ClientMessageType.VERSION:
-            if self.refused:
-                self._connection.sendall(refusal("This desktop has as many viewers as it can take.")[1])
-                raise RFBError("too many viewers")
-            if data != VERSION_3_8:
-                self._result = b""  # RFB 3.7 has no SecurityResult for None
-            self._connection.sendall(security_types(1))
-        elif kind is ClientMessageType.SECURITY_TYPE:
-            self._connection.sendall(self._result)
-        elif kind is ClientMessageType.CLIENT_INIT:
-            self._connection.sendall(ServerInit(*self._desktop.size, RGBX, self._desktop.name).encode())
-            self._writer.start()
-
-    def _take_request(self, request: FramebufferUpdateRequest) -> None:
-        screen = Rectangle(0, 0, *self._desktop.size)
-        area = Rectangle(request.x, request.y, request.width, request.height).intersection(screen)
-        if not area:
-            return
-        with self._changed:
-            self._request = area.union(self._request) if self._request else area
-            if not request.incremental:
-                self.add_damage([area])
-            self._changed.notify_all()
-
-    def _take_format(self, pixel_format: PixelFormat) -> None:
-        if not pixel_format.true_colour:
-            raise RFBError("colour maps are not supported")
-        with self._changed:
-            self._format = pixel_format
-
-    # --- the writing thread ---
-
-    def _write(self) -> None:
-        try:
-            while update := self._next_update():
-                self._connection.sendall(update)
-        except OSError:
-            self._end()  # the reading thread must not wait for a peer that does not read
-
-    def _next_update(self) -> bytes:
-        """Block until there is something to send; empty at the end. Bounded by `abort`."""
-        with self._changed:
-            while not self._gone:
-                update = self.cut_text or self._take_update()
-                self.cut_text = b""
-                if update:
-                    return update
-                self._wait()
-            return b""
-
-    def _wait(self) -> None:
-        """Wait for a change; who has asked for an update also sees each new second, and what moves."""
-        if self._request is None:
-            self._changed.wait()
-            return
-        frame = self._desktop._screen.frame_seconds
-        rest = frame - self._desktop._now().microsecond / 1_000_000 % frame
-        end = monotonic() + rest
-        self._changed.wait(rest)
-        if monotonic() >= end:
-            self._desktop.refresh()
-
-    def _take_update(self) -> bytes:
-        """Return the damage within the requested area as a FramebufferUpdate, or nothing."""
-        if self._request is None:
-            return b""
-        areas = [area for area in (known.intersection(self._request) for known in self._damage) if area]
-        if not areas:
-            return b""
-        # What lies outside of the requested area stays damaged until it is asked for.
-        self._damage = [rest for known in self._damage for rest in known.difference(self._request)]
-        self._request = None
-        parts = [framebuffer_update_header(len(areas))]
-        for area in areas:
-            parts.append(rectangle_header(area.x, area.y, area.width, area.height))
-            parts.append(self._desktop._screen.front.read(area, self._format))
-        return b"".join(parts)
