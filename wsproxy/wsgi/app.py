@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..access.credentials import looks_like_ticket
 from ..access.hooks import Authorize, Hooks, OnClose, OnOpen
 from ..access.sessions import SessionHandle
 from ..config import Config
@@ -40,8 +39,9 @@ from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
 from ..web import endpoints
 from ..web.in_flight import Place
-from .environ import Environ, head_of, is_tls, path_of, path_segments, peer_of
+from .environ import Environ, head_of, is_tls, peer_of
 from .exchange import Around
+from .own_requests import OwnRequests
 from .process import WSGIProcess
 from .responses import ConsoleResponse, respond
 from .servers import WSGIServer, client_socket
@@ -91,7 +91,7 @@ class ConsoleApp:
     ) -> None:
         if faults := _faults(config, threads, reserve):
             raise ConfigError(faults)
-        self._files = examine(config).files
+        self._own = OwnRequests(config, examine(config).files)
         self.config = config
         self.app = app
         self._hooks = Hooks(authorize, on_open, on_close)
@@ -106,7 +106,7 @@ class ConsoleApp:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request, or hand it on. A console is served while the server iterates over the result."""
-        if self.app is not None and not self._takes(environ):
+        if self.app is not None and environ not in self._own:
             return self.app(environ, start_response)
         return self.respond(environ, start_response)
 
@@ -299,20 +299,6 @@ class ConsoleApp:
             places[0].hold(len(answer))
         return answer
 
-    def _takes(self, environ: Environ) -> bool:
-        """Whether a request is ours, where there is an application behind."""
-        segments, prefix = path_segments(environ), self.config.routes.prefix
-        if prefix:
-            return segments[: len(prefix)] == prefix
-        if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
-            return _is_console(segments, self.config.tickets)
-        names = endpoints.endpoint_names(self.config.endpoint_rules)
-        return (
-            "/".join(segments) in names
-            or (self.config.screenshots and _is_screenshot(segments))
-            or self._files.find(path_of(environ)) is not None
-        )
-
     def _started(self, environ: Environ) -> WSGIProcess:
         """Return what serves the consoles of this process; start it if this is the first request."""
         if self.config.tickets and environ.get("wsgi.multiprocess"):
@@ -374,20 +360,6 @@ def _faults(config: Config, threads: int | None, reserve: int) -> list[str]:
     if config.proxy_protocol:
         faults.append("proxy_protocol is on, but here the WSGI server reads connections; have that speak it")
     return faults
-
-
-def _is_console(segments: tuple[str, ...], tickets: bool) -> bool:
-    """Whether a path that has no prefix is a console's, and not the one of somebody else's WebSocket."""
-    if len(segments) not in (2, 3):
-        return False
-    first = segments[0]
-    return first == "-" or first.count(".") == 2 or (tickets and looks_like_ticket(first))
-
-
-def _is_screenshot(segments: tuple[str, ...]) -> bool:
-    """Whether a path that has no prefix is that of a picture, and not of somebody else's."""
-    first = segments[0] if segments else ""
-    return segments[-1:] == ("screenshot.png",) and (first == "-" or first.count(".") == 2)
 
 
 def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:
