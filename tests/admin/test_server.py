@@ -11,7 +11,8 @@ import tempfile
 from unittest import mock
 
 from wsproxy.admin.endpoints import admin_endpoints
-from wsproxy.admin.server import AdminEndpoint, AdminRequest, AdminServer, AdminThread, Reply
+from wsproxy.admin.routes import AdminEndpoint, AdminRequest, Reply
+from wsproxy.admin.server import AdminServer, AdminThread
 from wsproxy.exceptions import BadToken, Busy, ConfigError
 from wsproxy.net.addresses import ListenAddress
 from wsproxy.net.listeners import listen, listen_for_operator

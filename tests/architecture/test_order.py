@@ -46,6 +46,7 @@ NO_IO = (
     "access/hooks",
     "access/pending",
     "access/sessions",
+    "admin/routes",
     "state/",
     "tokens/",
     "net/addresses",

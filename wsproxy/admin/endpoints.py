@@ -17,7 +17,7 @@ from ..telemetry.counters import Snapshot
 from ..telemetry.metrics import check_metrics, exposition
 from .auth import Guard
 from .kick import Chosen, Kicked, Kicks
-from .server import AdminEndpoint, AdminRequest, Reply
+from .routes import AdminEndpoint, AdminRequest, Reply
 
 __all__ = ["Gather", "admin_endpoints", "session_endpoints"]
 

@@ -13,28 +13,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from dataclasses import replace
 from typing import Any
 
-from ..exceptions import (
-    BadRequest,
-    Forbidden,
-    MethodNotAllowed,
-    NotFound,
-    Refused,
-    RequestTimeout,
-    UnsupportedMediaType,
-)
+from ..exceptions import Refused, RequestTimeout
 from ..net.sockets import OUT_OF_RESOURCES
-from ..protocol.request import OWS, HeadReader, RequestHead
+from ..protocol.request import HeadReader
 from ..protocol.response import http_response, refusal_response
 from ..runtime.deadline import Clock
 from ..runtime.forks import in_forked_child
 from ..runtime.logs import Complaints, get_logger
 from ..runtime.threads import VitalLoop, start_thread
+from .routes import AdminEndpoint, AdminRequest, AdminRoutes, body_size
 
-__all__ = ["AdminEndpoint", "AdminRequest", "AdminServer", "AdminThread", "Reply"]
+__all__ = ["AdminServer", "AdminThread"]
 
 logger = get_logger("wsproxy.admin")
 
@@ -44,44 +36,8 @@ _ANSWER_SECONDS = 5.0  # for making the answer, and once more for its being take
 _LINGER_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5  # without descriptors
 _RECEIVE = 4096
-_MAX_BODY = 16 * 1024
 _BUG = http_response(500, b"a bug; the log has more\n")
 _SLOW = http_response(504, b"the answer was not there in time\n")
-
-Reply = Callable[[Callable[[], bytes]], None]
-"""Takes what makes a whole response or raises :class:`.Refused`, now or later, in the thread that serves.
-
-It is called at once, but only the first time, and not if the client has gone or was told it took too long.
-"""
-
-
-@dataclass(frozen=True)
-class AdminRequest:
-    """A request that may be answered.
-
-    :ivar path: without the query.
-    :ivar name: the last element of a path whose others are one of the endpoints'.
-    :ivar body: of a POST: JSON, as its sender says.
-    """
-
-    head: RequestHead
-    path: str
-    name: str = ""
-    body: bytes = b""
-
-
-@dataclass(frozen=True)
-class AdminEndpoint:
-    """What answers at one path.
-
-    :ivar method: the one that it takes.
-    :ivar handle: answers; may raise :class:`.Refused`. Must not block.
-    :ivar guard: raises :class:`.Refused` for who may not ask, before anything else is looked at.
-    """
-
-    method: str
-    handle: Callable[[AdminRequest, Reply], None]
-    guard: Callable[[RequestHead], None] | None = None
 
 
 class AdminServer:
@@ -102,8 +58,7 @@ class AdminServer:
         clock: Clock = time.monotonic,
     ) -> None:
         self._listener = listener
-        self._endpoints = endpoints
-        self._hosts = frozenset(name.lower() for name in hosts)
+        self._routes = AdminRoutes(endpoints, hosts)
         self._clock = clock
         self._exchanges: dict[_Exchange, None] = {}  # the oldest first
         self._resume: float | None = None  # when to accept again, if not now
@@ -218,9 +173,9 @@ class AdminServer:
                 head = exchange.reader.feed(received)
                 if head is None:
                     return
-                exchange.found = self._find(head)
+                exchange.found = self._routes.find(head)
                 exchange.trusted = exchange.found[0].guard is not None
-                exchange.body_size = _body_size(head)
+                exchange.body_size = body_size(head)
                 received = exchange.reader.rest
             exchange.body += received
             if len(exchange.body) < exchange.body_size:
@@ -232,42 +187,6 @@ class AdminServer:
         except Refused as refused:
             exchange.asked = True
             self._refuse(exchange, refused)
-
-    def _find(self, head: RequestHead) -> tuple[AdminEndpoint, AdminRequest]:
-        """Return what answers a request, if it is one that may be answered.
-
-        :raises Refused: if not.
-        """
-        if not self._is_host(head.values("host")):
-            # A page may have its own name point to our address (DNS rebinding).
-            raise Forbidden("the Host header must be an address, localhost, or a name listed in admin_hosts")
-        if head.values("origin"):
-            raise Forbidden("this is not for pages")
-        path = head.target.partition("?")[0]
-        endpoint, name = self._endpoints.get(path), ""
-        if endpoint is None:
-            parent, slash, name = path.rpartition("/")
-            endpoint = self._endpoints.get(parent + slash)
-        if endpoint is None or path.endswith("/"):
-            raise NotFound("there is no such page")
-        if endpoint.guard:
-            endpoint.guard(head)
-        if head.method != endpoint.method:
-            raise MethodNotAllowed(endpoint.method)
-        return endpoint, AdminRequest(head, path, name)
-
-    def _is_host(self, values: list[str]) -> bool:
-        if len(values) != 1:
-            raise BadRequest("there must be one Host header")
-        value = values[0].strip(OWS).lower()
-        host = value[1:].partition("]")[0] if value.startswith("[") else value.partition(":")[0]
-        if host == "localhost" or host in self._hosts:
-            return True
-        try:
-            ip_address(host)
-        except ValueError:
-            return False
-        return True
 
     def _refuse(self, exchange: _Exchange, refused: Refused) -> None:
         self._reply(exchange, lambda: refusal_response(refused))
@@ -317,21 +236,6 @@ class AdminServer:
 def _host_of(address: Any) -> str:
     """Return the address of a peer without the port; that of all who come by a path is the same."""
     return str(address[0]) if isinstance(address, tuple) else ""
-
-
-def _body_size(head: RequestHead) -> int:
-    """Return how many bytes follow a head that may be answered.
-
-    :raises Refused: if it is not what should follow.
-    """
-    if head.method != "POST":
-        head.refuse_body()
-        return 0
-    # A page can send JSON nowhere without being asked first (CORS); what forms send is of other types.
-    types = [value.partition(";")[0].strip(OWS).lower() for value in head.values("content-type")]
-    if types != ["application/json"]:
-        raise UnsupportedMediaType("the body must be application/json")
-    return head.body_size(_MAX_BODY)
 
 
 class _Exchange:
