@@ -1,15 +1,24 @@
-"""Messages between the supervisor and one worker: JSON objects, a line each, over a socket pair."""
+"""Messages between the supervisor and one worker: JSON objects, a line each, over a socket pair.
+
+The worker says that it is ready, and its numbers when it is asked.
+"""
 
 from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..protocol.strict_json import parse_json
+from ..runtime.logs import get_logger
+from ..telemetry.counters import Snapshot
 
-__all__ = ["MAX_MESSAGE", "Channel"]
+__all__ = ["MAX_MESSAGE", "Channel", "WorkerProcess"]
+
+logger = get_logger("wsproxy.supervisor")
 
 MAX_MESSAGE = 16 * 1024
 """Bytes of a message, with its newline."""
@@ -81,3 +90,50 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return message if isinstance(message, dict) else None
+
+
+@dataclass
+class WorkerProcess:
+    """What the supervisor knows of a process that was forked and not yet waited for.
+
+    :ivar ready: whether it has said that it serves.
+    :ivar asked: whether it owes an answer.
+    :ivar numbers: what it said last.
+    """
+
+    number: int
+    pid: int
+    channel: Channel
+    started: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    asked: bool = False
+    numbers: Snapshot = field(default_factory=Snapshot)
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (pid {self.pid})"
+
+    def ask(self) -> None:
+        """Ask for its numbers, if it can answer and is not asked already."""
+        if self.ready and not self.asked and not self.channel.closed:
+            self.asked = True
+            self.channel.send({"ask": "numbers"})
+
+    def hear(self) -> bool:
+        """Take its messages; return whether there were any."""
+        messages = self.channel.receive()
+        if messages is None:  # it has ended, or should
+            self.channel.close()
+        for message in messages or ():
+            if not self.channel.closed:  # by what came before
+                self._take(message)
+        return bool(messages)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            self.ready = True
+            return
+        try:
+            self.numbers, self.asked = Snapshot.from_json(message.get("numbers")), False
+        except ValueError as exc:
+            logger.error("%s is dropped: %s", self, exc)
+            self.channel.close()

@@ -16,8 +16,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
 from ..admin.auth import operator_guard
 from ..admin.endpoints import admin_endpoints, session_endpoints
@@ -32,7 +32,7 @@ from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, signa
 from ..runtime.systemd import Notifier
 from ..telemetry.counters import Snapshot, lost_lines
 from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
-from .channel import Channel
+from .channel import Channel, WorkerProcess
 from .gateway import examine
 from .worker import WORKER_SIGNALS, work
 
@@ -51,22 +51,6 @@ _PAUSE = 0.1  # seconds after an error
 
 
 @dataclass
-class _Worker:
-    """A process that was forked and not yet waited for."""
-
-    number: int
-    pid: int
-    channel: Channel
-    started: float = field(default_factory=time.monotonic)
-    ready: bool = False
-    asked: bool = False
-    numbers: Snapshot = field(default_factory=Snapshot)
-
-    def __str__(self) -> str:
-        return f"worker {self.number} (pid {self.pid})"
-
-
-@dataclass
 class _Place:
     """What one of the workers is, was, or will be.
 
@@ -75,7 +59,7 @@ class _Place:
     """
 
     number: int
-    worker: _Worker | None = None
+    worker: WorkerProcess | None = None
     deaths: int = 0
     due: float = 0.0
 
@@ -201,7 +185,7 @@ class Supervisor:
             while any(self._workers()) and len(self._stop_signals) == heard:
                 self._wait(deadline.remaining())
 
-    def _workers(self) -> Iterator[_Worker]:
+    def _workers(self) -> Iterator[WorkerProcess]:
         return (place.worker for place in self._places if place.worker)
 
     # Starting a worker
@@ -214,7 +198,7 @@ class Supervisor:
                 "worker %d cannot be started: %s; next try in %g s", place.number, exc, place.delay()
             )
             return
-        place.worker = _Worker(place.number, pid, channel)
+        place.worker = WorkerProcess(place.number, pid, channel)
         logger.info("%s started", place.worker)
 
     def _fork(self, number: int) -> tuple[int, Channel]:
@@ -288,7 +272,7 @@ class Supervisor:
             if worker is None:
                 self._take_signals()
             elif worker is not self._admin:
-                self._hear(worker)
+                worker.hear()
         self._reap()
         if self._admin:
             self._admin.serve()
@@ -310,26 +294,6 @@ class Supervisor:
         self._signal(RELOAD_SIGNAL)
         self._notifier.ready()
 
-    def _hear(self, worker: _Worker) -> bool:
-        """Take a worker's messages; return whether there were any."""
-        messages = worker.channel.receive()
-        if messages is None:  # it has ended, or should
-            worker.channel.close()
-        for message in messages or ():
-            if not worker.channel.closed:  # by what came before
-                self._take(worker, message)
-        return bool(messages)
-
-    def _take(self, worker: _Worker, message: dict[str, Any]) -> None:
-        if "ready" in message:
-            worker.ready = True
-            return
-        try:
-            worker.numbers, worker.asked = Snapshot.from_json(message.get("numbers")), False
-        except ValueError as exc:
-            logger.error("%s is dropped: %s", worker, exc)
-            worker.channel.close()
-
     # The end of a worker
 
     def _reap(self) -> None:
@@ -339,16 +303,16 @@ class Supervisor:
                 if place.worker and place.worker.pid == pid:
                     self._take_leave(place, place.worker, status)
 
-    def _take_leave(self, place: _Place, worker: _Worker, status: int) -> None:
+    def _take_leave(self, place: _Place, worker: WorkerProcess, status: int) -> None:
         """Note the end of a worker."""
-        while not worker.channel.closed and self._hear(worker):
+        while not worker.channel.closed and worker.hear():
             pass
         worker.channel.close()
         self._ended += worker.numbers.totals()
         place.worker = None
         self._log_end(place, worker, os.waitstatus_to_exitcode(status))
 
-    def _log_end(self, place: _Place, worker: _Worker, code: int) -> None:
+    def _log_end(self, place: _Place, worker: WorkerProcess, code: int) -> None:
         how = f"ended with status {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
         level = logging.ERROR if code else logging.WARNING
         if self._stopping:
@@ -366,9 +330,7 @@ class Supervisor:
         Whoever does not answer in time counts with what it said before.
         """
         for worker in self._workers():
-            if worker.ready and not worker.asked and not worker.channel.closed:
-                worker.asked = True
-                worker.channel.send({"ask": "numbers"})
+            worker.ask()
         if not self._told:
             self._told_due = time.monotonic() + _TELL_SECONDS
         self._told.append(then)
