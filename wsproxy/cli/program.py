@@ -243,6 +243,28 @@ def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
     serve.set_defaults(command=_serve)
     _add_settings(serve)
 
+    _add_token_command(commands)
+
+    check_ = commands.add_parser(
+        "check", help="say whether a proxy with these settings could serve", epilog=_WHICH_COUNTS
+    )
+    check_.set_defaults(command=_check)
+    if repeat:
+        _add_settings(check_)
+
+    config = commands.add_parser(
+        "config", help="print the settings that count, and where they come from", epilog=_WHICH_COUNTS
+    )
+    config.set_defaults(command=_show)
+    if repeat:
+        _add_settings(config)
+
+    add_sessions_command(commands)
+    _add_demo_command(commands)
+    return parser
+
+
+def _add_token_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     token = commands.add_parser("token", help="print a token, signed with SECRET_KEY")
     token.set_defaults(command=_token)
     add_config_file(token)
@@ -262,22 +284,8 @@ def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
         "--expires-in", type=float, default=600, metavar="SECONDS", help="validity (default: %(default)s)"
     )
 
-    check_ = commands.add_parser(
-        "check", help="say whether a proxy with these settings could serve", epilog=_WHICH_COUNTS
-    )
-    check_.set_defaults(command=_check)
-    if repeat:
-        _add_settings(check_)
 
-    config = commands.add_parser(
-        "config", help="print the settings that count, and where they come from", epilog=_WHICH_COUNTS
-    )
-    config.set_defaults(command=_show)
-    if repeat:
-        _add_settings(config)
-
-    add_sessions_command(commands)
-
+def _add_demo_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser("demo", help="show consoles in a browser, with no cluster")
     demo.set_defaults(command=_demo)
     demo.add_argument(
@@ -288,7 +296,6 @@ def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
     demo.add_argument("--xterm", metavar="DIR", help="xterm.js for its serial consoles (default: none)")
     demo.add_argument("--once", action="store_true", help="connect, type, look, say what happened, and exit")
     demo.add_argument("--screenshot", metavar="FILE.png", help="with --once: save what was seen")
-    return parser
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
