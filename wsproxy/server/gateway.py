@@ -112,16 +112,7 @@ class Gateway:
         self.audit = AuditLog(config.audit_log)
         self.counters = Counters(self.limits.hits, self._lost_lines)
         self.failures = Failures(self.counters, clock)
-        self.access = AccessControl(
-            config.access_rules,
-            self.verifier,
-            self.tickets,
-            hooks.authorize,
-            self.limits,
-            self.denylist,
-            self.failures.report,
-            self.wall_clock,
-        )
+        self.access = self._access_control()
         self.arbitration = Arbitration(config.console_policies, config.show_user, clock)
         self.dialler = Dialler(config.upstream_rules, self.resolver)
         self.clock = clock
@@ -138,16 +129,24 @@ class Gateway:
         self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
-
-        self.on_reload: list[Callable[[], None]] = [
-            self.keys.reload,
-            self.dialler.reload,
-            self.audit.open,
-            self.files.reload,
-        ]
-        if self.tls:
-            self.on_reload.append(self.tls.reload)
+        self.on_reload = self._reload_steps()
         self.vital: list[Vital] = [self.housekeeping, *([self.poller] if self.poller else [])]
+
+    def _access_control(self) -> AccessControl:
+        return AccessControl(
+            self.config.access_rules,
+            self.verifier,
+            self.tickets,
+            self.hooks.authorize,
+            self.limits,
+            self.denylist,
+            self.failures.report,
+            self.wall_clock,
+        )
+
+    def _reload_steps(self) -> list[Callable[[], None]]:
+        steps = [self.keys.reload, self.dialler.reload, self.audit.open, self.files.reload]
+        return [*steps, self.tls.reload] if self.tls else steps
 
     @property
     def is_healthy(self) -> bool:
