@@ -146,8 +146,7 @@ class FrameScanner:
             pos += remaining
             self._remaining = 0
         short_header, max_short, mask_bit = 2 + self._mask_size, self._max_short, self._mask_bit
-        fragmented = self._fragmented
-        first_bytes = _FIRST_BYTES[fragmented]
+        first_bytes = _FIRST_BYTES[fragmented := self._fragmented]
         try:
             while end - pos >= 2:
                 # Short frames, in line: a chunk may hold thousands.
