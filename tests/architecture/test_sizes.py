@@ -1,9 +1,12 @@
-"""How large things are: folders that a glance takes in, and files that are read at one go."""
+"""How large things are: folders that a glance takes in, files and functions that are read at one go."""
 
 from __future__ import annotations
 
+import ast
+import statistics
 import unittest
 from collections import Counter
+from collections.abc import Iterator
 
 from .sources import PACKAGE, sources
 
@@ -12,11 +15,24 @@ MOST_FOLDERS_AT_THE_TOP = 17
 MOST_FILES = 14
 """Python files of one folder."""
 
-MOST_LINES = 450
+MOST_LINES = 400
 """Of one file."""
 
 LONGER = {"proxy"}
 """Is one class: everything that a program may ask of a proxy."""
+
+MOST_LINES_OF_A_FUNCTION = 50
+MEDIAN_FUNCTION = 6
+"""Lines of a function, from ``def`` to its end, with its docstring."""
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Yield the name and the lines of every function, methods and those within others included."""
+    for source in sources():
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                yield f"{source.name}:{node.name}", node.end_lineno - node.lineno + 1
 
 
 class SizesTest(unittest.TestCase):
@@ -41,3 +57,9 @@ class SizesTest(unittest.TestCase):
                     self.assertGreater(lines, MOST_LINES, "it needs no exception any more")
                 else:
                     self.assertLessEqual(lines, MOST_LINES)
+
+    def test_functions(self) -> None:
+        """No function is longer than a screen, and most are much shorter."""
+        lines = list(functions())
+        self.assertEqual([name for name, count in lines if count > MOST_LINES_OF_A_FUNCTION], [])
+        self.assertLessEqual(statistics.median(count for _, count in lines), MEDIAN_FUNCTION)
