@@ -7,6 +7,7 @@ import datetime
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -96,7 +97,16 @@ def _spellings_of_der(der: bytes, pem: bytes) -> Iterator[tuple[str, bytes]]:
     yield "base64url", base64.urlsafe_b64encode(der).rstrip(b"=")
     yield "hexadecimal", der.hex().encode()
     yield "hexadecimal with colons", der.hex(":").encode()
+    yield (
+        "hexadecimal in lines, as OpenSSL shows it",
+        ":\n    ".join(der[at : at + 15].hex(":") for at in range(0, len(der), 15)).encode(),
+    )
+    yield "hexadecimal, an array in C", ", ".join(f"0x{byte:02x}" for byte in der).encode()
+    yield "hexadecimal, a string in C", "".join(f"\\x{byte:02x}" for byte in der).encode()
     yield "lines of base64", body.encode()
+    yield "lines of base64, line breaks as \\n", body.replace("\n", "\\n").encode()
+    yield "lines of base64, line breaks as \\r\\n", body.replace("\n", "\\r\\n").encode()
+    yield "lines of base64, for a URL", quote(body, safe="").encode()
     yield "lines of base64, CRLF", body.replace("\n", "\r\n").encode()
     yield "PEM without dashes", text.replace("-", "").encode()
     yield "PEM with other dashes", text.replace("-----", "\u2013\u2013").encode()
@@ -123,6 +133,7 @@ def _texts(public: Any) -> Iterator[tuple[str, bytes]]:
         yield f"{name}, indented", json.dumps(found, indent=4).encode()
         yield f"{name}, as a string", json.dumps(text).encode()
         yield f"{name}, as Python shows it", str(found).encode()
+        yield f"{name}, for a URL", quote(text, safe="").encode()
         yield f"{name}, base64", base64.b64encode(text.encode())
         yield f"{name}, utf-16", text.encode("utf-16")
         yield f"{name}, byte order mark", text.encode("utf-8-sig")

@@ -60,6 +60,7 @@ class PublicKeyTakenForASecret(unittest.TestCase):
             ("P-256: public, base64 of PEM in utf-16", "PEM in UTF-16 in base64"),
             ("P-256: public, PEM without dashes", "PEM"),
             ("P-521: point", "a public key as DER"),
+            ("RSA: PKCS #1, lines of base64, line breaks as \\n", "a public key as DER in base64 in escapes"),
             ("RSA: JWK", "a JWK"),
             ("RSA: JWK Set, base64", "a JWK in base64"),
             ("Ed25519: SSH", "a key of SSH"),
@@ -113,7 +114,10 @@ class Secrets(unittest.TestCase):
 
     def test_cost(self) -> None:
         """A long one is looked at in a moment, whatever it is made of."""
-        pieces = "A", "a\n", "ab ", "MIIB", "30", "0:", "30 ", "\0a", "-", "{", '"kty', "BEGIN "
+        pieces = (
+            *("A", "a\n", "ab ", "MIIB", "30", "0:", "30 ", "\0a", "-", "{", '"kty', "BEGIN "),
+            *("%25", "\\n", "\\x", "\\u005c", "0x30, ", "30" + 9 * " ", "30 " * 31 + "-"),
+        )
         for piece in pieces:
             begun = time.monotonic()
             mistaken_for_secret(piece.encode() * (100_000 // len(piece)))

@@ -33,7 +33,10 @@ _KEY_OID = re.compile(
 )
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]{40,}={0,2}")
 _LINE = re.compile(rb"[A-Za-z0-9+/_=-]+")
-_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}[\s:]?){32,}")
+_BETWEEN_HEX = rb"(?:[\s:,]|0x)"  # of OpenSSL's lines, of arrays in C
+_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}%b{0,8}){32,}" % _BETWEEN_HEX)
+_ESCAPED_BREAK = re.compile(rb"(?:\\r)?\\n")
+_ESCAPED = re.compile(rb"(?:%|\\x|\\u00)([0-9A-Fa-f]{2})")
 
 _AS_PEM = "pass the public key as PEM in UTF-8, from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY-----"
 
@@ -108,7 +111,14 @@ def _undone(data: bytes) -> Iterator[tuple[str, bytes]]:
         digits = digits[: len(digits) - (len(digits) % 4 == 1)]
         yield "base64", b64decode(digits + b"=" * (-len(digits) % 4))
     for number in _HEX.findall(data):
-        yield "hexadecimal digits", binascii.unhexlify(re.sub(rb"[\s:]", b"", number))
+        yield "hexadecimal digits", binascii.unhexlify(re.sub(_BETWEEN_HEX, b"", number))
+    yield "escapes", _unescaped(data)
+
+
+def _unescaped(data: bytes) -> bytes:
+    """Undo what variables, JSON, C and URLs do to a text."""
+    with_breaks = _ESCAPED_BREAK.sub(b"\n", data)
+    return _ESCAPED.sub(lambda found: binascii.unhexlify(found[1]), with_breaks)
 
 
 def _runs(data: bytes) -> Iterator[bytes]:
