@@ -166,7 +166,7 @@ class Settings(LeakTestCase):
         for mode in modes:
             url = "ws://localhost:8001" if mode else "wss://localhost:8001"
             self.assertIs(WebsocketProxy(url, DEFAULT_API_PATH, mode, SECRET).local_dev_mode, bool(mode))
-        wrong: tuple[Any, ...] = ("false", "", None, 2, -1)
+        wrong: tuple[Any, ...] = ("false", "", None, 2, -1, 1.0, 0.0)
         for mode in wrong:
             with self.subTest(mode=mode), self.assertRaisesRegex(ConfigError, "^local_dev_mode must be"):
                 WebsocketProxy("ws://localhost:8001", DEFAULT_API_PATH, mode, SECRET)

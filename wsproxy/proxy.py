@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .access.hooks import Authorize, Hooks, OnClose, OnOpen
 from .access.sessions import SessionHandle
@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 __all__ = ["WebsocketProxy"]
 
 logger = get_logger("wsproxy.proxy")
+
+
+def _mode_of_the_original(mode: Any) -> Any:
+    """Return what the original took for a mode as one: what distutils' strtobool returns, too."""
+    return bool(mode) if isinstance(mode, int) and mode in (0, 1) else mode
 
 
 class WebsocketProxy:
@@ -94,8 +99,7 @@ class WebsocketProxy:
         config = Config(
             remote_url=remote_url,
             api_path=api_path,
-            # The original took what distutils' strtobool returns, too.
-            local_dev_mode=bool(local_dev_mode) if local_dev_mode in (0, 1) else local_dev_mode,
+            local_dev_mode=_mode_of_the_original(local_dev_mode),
             secret_key=secret_key,
             host_path_prefix=host_path_prefix,
             **options,
