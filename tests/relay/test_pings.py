@@ -43,10 +43,10 @@ class PingsTest(unittest.TestCase):
         self.assertFalse(any(map(self.stops_at, payloads)))
 
     def test_no_answers(self) -> None:
-        """A peer that answers nothing makes us remember the last 16 pings, and no more."""
+        """A peer that answers nothing makes us remember the last 64 pings, and no more."""
         payloads = [self.pings.next(0.0) for _ in range(1000)]
-        self.assertEqual([self.stops_at(payload) for payload in payloads], [False] * 984 + [True] * 16)
-        self.assertEqual(len(self.scanner.awaited), 16)
+        self.assertEqual([self.stops_at(payload) for payload in payloads], [False] * 936 + [True] * 64)
+        self.assertEqual(len(self.scanner.awaited), 64)
 
     def test_other_pongs(self) -> None:
         """What only resembles an answer is none."""

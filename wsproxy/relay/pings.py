@@ -10,13 +10,13 @@ from ..protocol.frames import AWAITED_SIZE, FrameScanner
 __all__ = ["Pings"]
 
 _NONCE_SIZE = 4
-_MOST_UNANSWERED = 16
+_MOST_UNANSWERED = 64
 
 
 class Pings:
     """Numbers the pings, and has the scanner stop at their answers, which go no further.
 
-    Each ping is answered once. A Pong that comes again, or answers none of the last 16 pings, passes as every
+    Each ping is answered once. A Pong that comes again, or answers none of the last 64 pings, passes as every
     other does: so a peer that repeats an answer without end costs no more than one that sends data.
 
     :param scanner: of what the leg sends.
