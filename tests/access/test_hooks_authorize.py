@@ -74,6 +74,7 @@ class AuthorizedTest(unittest.TestCase):
             replace(GRANT, expires_at=1e13),
             replace(GRANT, expires_at=math.inf),
             replace(GRANT, expires_at=math.nan),
+            replace(GRANT, expires_at=10**400),  # as no float is
             replace(GRANT, namespace="lab-2"),
             replace(GRANT, user=6),
             replace(GRANT, token_id="another"),

@@ -467,7 +467,14 @@ class ConnectTest(WSGITestCase):
     def test_no_grant(self) -> None:
         """What is no grant, or would match parts of names, is a mistake of the program's."""
         app = self.make_app()
-        for grant in (None, "echo", self.grant(vmis="echo"), self.grant(vmis=["echo"])):
+        for grant in (
+            None,
+            "echo",
+            self.grant(vmis="echo"),
+            self.grant(vmis=["echo"]),
+            self.grant(expires_at=10**400),  # as no float is
+            self.grant(user=10**400),  # Python would not write one of 5000 digits to a log
+        ):
             with self.subTest(grant), self.assertRaises(TypeError):
                 app.connect({}, lambda *args: None, grant, "echo")  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard, cast
 
 from ..exceptions import BadToken, ConfigError, Forbidden, TokenExpired, TokenNotYetValid
 from ..protocol.names import is_dns_label
@@ -70,13 +70,12 @@ class Grant:
     @property
     def fault(self) -> str | None:
         """What is wrong with its own form, None if nothing is; for those that an embedding program makes."""
-        times = type(self.expires_at) in (int, float) and not math.isnan(self.expires_at)
         vmis = isinstance(self.vmis, tuple) and all(isinstance(name, str) for name in self.vmis)
         for good, what in (
-            (isinstance(self.user, str) or type(self.user) is int, "user must be text or a whole number"),
+            (isinstance(self.user, str) or _is_id(self.user), "user must be text or a whole number"),
             (isinstance(self.namespace, str), "namespace must be text"),
             (vmis, "vmis must be a tuple of texts"),
-            (times, "expires_at must be a UNIX time, a number of seconds, or math.inf"),
+            (_is_time(self.expires_at), "expires_at must be a UNIX time, a number of seconds, or math.inf"),
             (isinstance(self.token_id, str), "token_id must be text"),
             (isinstance(self.patterns, bool), "patterns must be true or false"),
             (isinstance(self.may_take_over, bool), "may_take_over must be true or false"),
@@ -278,12 +277,25 @@ class ClaimRules:
             user = pointer.find(claims)
             if user is not None:
                 break
-        if isinstance(user, int) and not isinstance(user, bool) and abs(user) < _MAX_ID:
+        if _is_id(user):
             return user
         if isinstance(user, str) and len(user) <= _MAX_USER and user.isprintable():
             return user
         places = " or ".join(map(str, self.user))
         raise BadToken(f"the token's claim {places} must be a short string or a whole number")
+
+
+def _is_id(user: object) -> TypeGuard[int]:
+    """Whether it is a whole number, and none of so many digits that Python does not print it."""
+    return type(user) is int and abs(user) < _MAX_ID
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is a time that can be reckoned with; a whole number may be too large for that."""
+    try:
+        return type(value) in (int, float) and not math.isnan(cast(float, value))
+    except OverflowError:
+        return False
 
 
 def _is_one_of(name: object, expected: tuple[str, ...]) -> bool:
