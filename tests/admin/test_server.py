@@ -344,6 +344,44 @@ class Errors(AdminTestCase):
         client.sendall(_GOOD)
         self.assertTrue(self.read(client).endswith(b"good"))
 
+    def test_listener_without_use(self) -> None:
+        """A listener that accepts nobody any more, as an inherited one that was shut down, costs no more."""
+        broken = OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self.connect()
+        with (
+            self.assertLogs("wsproxy.admin", "ERROR") as logs,
+            mock.patch.object(type(self.server._listener), "accept", side_effect=broken) as accept,
+            socket.create_connection(self.address, _TIMEOUT),
+        ):
+            self.serve()
+            self.serve()
+        accept.assert_called_once()
+        self.assertEqual(len(logs.output), 1)
+        self.assertNotIn("open files", logs.output[0])
+
+    def test_cannot_resume(self) -> None:
+        """If the system watches no more descriptors when a pause is over, that is tried again."""
+        full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        client = socket.create_connection(self.address, _TIMEOUT)
+        self.addCleanup(client.close)
+        with (
+            self.assertLogs("wsproxy.admin", "ERROR"),
+            mock.patch.object(type(self.server._listener), "accept", side_effect=full),
+        ):
+            self.serve()
+        self.now += 0.5
+        no_watches = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with (
+            mock.patch.object(self.server._selector, "register", side_effect=no_watches),
+            self.assertRaises(OSError),
+        ):
+            self.server.serve()
+        self.serve()  # it accepts again
+        self.serve()
+        self.assertTrue(self.server._exchanges, "it accepts nobody any more")
+        client.sendall(_GOOD)
+        self.assertTrue(self.read(client).endswith(b"good"))
+
     def test_bug_of_any_kind(self) -> None:
         """An error while a request is read, or a client accepted, ends that connection alone."""
         before = self.connect()

@@ -310,9 +310,12 @@ class Queue(ServerTestCase):
         server.socket = server._listener = exhausted
         return exhausted
 
-    def test_out_of_descriptors(self) -> None:
-        """Without a free descriptor accepting pauses instead of spinning, complains once, and goes on."""
-        for error in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+    def test_cannot_accept(self) -> None:
+        """Without a free descriptor accepting pauses instead of spinning, complains once, and goes on.
+
+        So it does after any other error that can stay: of an inherited socket that somebody shut down.
+        """
+        for error in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL):
             with self.subTest(error=errno.errorcode[error]):
                 server = self.server()
                 exhausted = self.replace_socket(server, failures=4, error=error)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..exceptions import Refused, RequestTimeout
-from ..net.sockets import OUT_OF_RESOURCES
+from ..net.sockets import GONE, why_not_accepted
 from ..protocol.request import HeadReader
 from ..protocol.response import http_response, refusal_response
 from ..runtime.deadline import Clock
@@ -89,8 +89,8 @@ class AdminServer:
                 self._try(self._advance, key.data)
         now = self._clock()
         if self._resume is not None and self._resume <= now:
-            self._resume = None
             self._selector.register(self._listener, selectors.EVENT_READ)
+            self._resume = None  # not before: if that fails, it is tried again
         for exchange in [one for one in self._exchanges if one.due <= now]:
             self._try(self._run_out, exchange)
 
@@ -115,10 +115,10 @@ class AdminServer:
     def _accept(self) -> None:
         try:
             sock, address = self._listener.accept()
+        except GONE:
+            return
         except OSError as exc:
-            if exc.errno in OUT_OF_RESOURCES:
-                self._pause(exc)
-            return  # it has gone already, or stays in the queue
+            return self._pause(exc)
         self._complained = False
         try:
             sock.setblocking(False)
@@ -132,11 +132,11 @@ class AdminServer:
             self._drop(self._victim(exchange))
 
     def _pause(self, exc: OSError) -> None:
-        """Accept nobody for a moment: there is no descriptor, and who waits would be seen again at once."""
+        """Accept nobody for a moment: who waits in the queue would be seen again at once."""
         self._selector.unregister(self._listener)
         self._resume = self._clock() + _PAUSE_SECONDS
         if not self._complained:
-            logger.error("cannot accept the operator: %s; raise the limit on open files", exc)
+            logger.error("cannot accept the operator: %s", why_not_accepted(exc))
             self._complained = True
 
     def _victim(self, newcomer: _Exchange) -> _Exchange:

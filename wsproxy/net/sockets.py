@@ -18,6 +18,7 @@ from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
 
 __all__ = [
+    "GONE",
     "OUT_OF_RESOURCES",
     "READABLE",
     "WRITABLE",
@@ -33,6 +34,7 @@ __all__ = [
     "wait",
     "wait_any",
     "wake",
+    "why_not_accepted",
 ]
 
 Address = tuple[socket.AddressFamily, Any]
@@ -40,6 +42,9 @@ Address = tuple[socket.AddressFamily, Any]
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """Why a client cannot be accepted now, and stays in the queue."""
+
+GONE = (BlockingIOError, ConnectionAbortedError)
+"""What accepting raises if the client has left the queue; after anything else it would be asked for again."""
 
 READABLE, WRITABLE = select.POLLIN, select.POLLOUT
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
@@ -49,6 +54,11 @@ T = TypeVar("T")
 
 Steps = Generator[tuple[int, int], None, T]
 """Something that never blocks. It yields for which descriptor, and which event of it, it has to wait."""
+
+
+def why_not_accepted(exc: OSError) -> str:
+    """Return what a log says of an error of accepting, with the remedy if there is one."""
+    return f"{exc}; raise the limit on open files" if exc.errno in OUT_OF_RESOURCES else str(exc)
 
 
 def wait(fd: int, event: int, deadline: Deadline | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from ..access.sessions import SessionHandle
 from ..net.addresses import host_and_port
 from ..net.listeners import BACKLOG, Listener
-from ..net.sockets import OUT_OF_RESOURCES, AcceptTurns, readable_by, reset_on_close, tune, wake
+from ..net.sockets import GONE, AcceptTurns, readable_by, reset_on_close, tune, wake, why_not_accepted
 from ..protocol.client import UNIX_PEER, network_of
 from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
@@ -167,9 +167,10 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             sock, address = self.socket.accept()
+        except GONE:
+            raise
         except OSError as exc:
-            if exc.errno in OUT_OF_RESOURCES:
-                self._pause(exc)
+            self._pause(exc)
             raise
         self._complained = False
         return sock, address
@@ -216,7 +217,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     def _pause(self, exc: OSError) -> None:
         """Wait a little instead of spinning on a connection that cannot be accepted; complain once."""
         if not self._complained:
-            logger.error("cannot accept connections: %s; raise the limit on open files", exc)
+            logger.error("cannot accept connections: %s", why_not_accepted(exc))
             self._complained = True
         self._stop_requested.wait(_PAUSE_SECONDS)
 
