@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import unittest
 from pathlib import Path
@@ -127,6 +128,16 @@ class SignaturesTest(unittest.TestCase):
             ):
                 with self.subTest(name, size=len(bad)):
                     self.assertFalse(verifies(name, public, b"text", bad))
+
+    def test_number_that_is_short(self) -> None:
+        """A signature of RSA that begins with a zero must have it, as not every OpenSSL asks for it."""
+        for name in ("RS256", "PS256"):
+            private, public = self.pairs[name]
+            texts = (str(number).encode() for number in itertools.count())
+            text, good = next((text, found) for text in texts if not (found := sign(name, private, text))[0])
+            with self.subTest(name):
+                self.assertTrue(verifies(name, public, text, good))
+                self.assertFalse(verifies(name, public, text, good[1:]))
 
     def test_ecdsa_numbers(self) -> None:
         """In ECDSA r and s lie between 0 and the order of the curve, both exclusive (CVE-2022-21449)."""

@@ -86,6 +86,8 @@ def verifies(algorithm: str, key: bytes | PublicKey, signed: bytes, signature: b
         return hmac.compare_digest(signature, sign(algorithm, key, signed))
     try:
         if isinstance(key, RSAPublicKey):
+            if len(signature) != (key.key_size + 7) // 8:  # RFC 8017 section 8.1.2; not every OpenSSL asks
+                return False
             key.verify(signature, signed, *_RSA[algorithm])
         elif isinstance(key, EllipticCurvePublicKey):
             _, size, scheme = _ECDSA[key.curve.name]
