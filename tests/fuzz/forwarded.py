@@ -101,9 +101,9 @@ def _check_client(client: Client, head: RequestHead, peer: str) -> None:
     assert str(client) in (peer, f"{client.address} via {peer}"), "the log is told more than addresses"
     scheme, _, host = client.asked.partition("://")
     assert scheme in ("http", "https", ""), "a scheme of which there is no page"
-    # Quotes and what a backslash escapes aside.
-    named = [value.replace("\\", "") for value in _said(head, "host")]
-    assert any(host.replace("\\", "") in value for value in named), "a host that nobody named"
+    # Quotes, capitals and what a backslash escapes aside.
+    named = [value.replace("\\", "").lower() for value in _said(head, "host")]
+    assert any(host.replace("\\", "").lower() in value for value in named), "a host that nobody named"
     if client.own is not None:
         assert client.own.scheme == scheme and client.asked.isascii()
 
