@@ -101,11 +101,14 @@ def _check_client(client: Client, head: RequestHead, peer: str) -> None:
     assert str(client) in (peer, f"{client.address} via {peer}"), "the log is told more than addresses"
     scheme, _, host = client.asked.partition("://")
     assert scheme in ("http", "https", ""), "a scheme of which there is no page"
-    # Quotes, capitals and what a backslash escapes aside.
-    named = [value.replace("\\", "").lower() for value in _said(head, "host")]
-    assert any(host.replace("\\", "").lower() in value for value in named), "a host that nobody named"
+    assert any(_plain(host) in _plain(value) for value in _said(head, "host")), "a host that nobody named"
     if client.own is not None:
         assert client.own.scheme == scheme and client.asked.isascii()
+
+
+def _plain(text: str) -> str:
+    """Return a text without what makes no other host: capitals, escapes, zeros in front of a port."""
+    return re.sub(r":0+(?=[0-9])", ":", text.replace("\\", "").lower())
 
 
 def _said(head: RequestHead, *more: str) -> list[str]:
