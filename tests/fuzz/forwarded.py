@@ -163,7 +163,7 @@ def _check_spoofed(client: Client, lines: list[bytes], peer: str, tls: bool, tru
     address = _parsed(client.address)
     if address is None or any(address in network for network in trusted.networks):
         return  # everybody on the way was a proxy, so who is in front of them counts
-    changed = [_in_front(line) for line in lines]
+    changed = _spoofed(lines)
     head = head_of(b"/", changed)
     if head is None or sum(map(len, changed)) > MAX_HEAD_SIZE // 2:
         return
@@ -171,11 +171,13 @@ def _check_spoofed(client: Client, lines: list[bytes], peer: str, tls: bool, tru
     assert again is None or again.address == client.address, "a client chooses its address"
 
 
-def _in_front(line: bytes) -> bytes:
-    name, colon, value = line.partition(b":")
-    kind = name.lower() if value.strip() else b""
-    if kind == b"x-forwarded-for":
-        return name + colon + b" " + _SPOOFED.encode() + b", " + value
-    if kind == b"forwarded":
-        return name + colon + b" for=" + _SPOOFED.encode() + b", " + value
-    return line
+def _spoofed(lines: list[bytes]) -> list[bytes]:
+    """Return lines of which the first of each kind has what a client puts in front of all that proxies add."""
+    fields = {b"x-forwarded-for": b" %s, ", b"forwarded": b" for=%s, "}
+    changed = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if value.strip() and (field := fields.pop(name.lower(), None)):
+            line = name + colon + field % _SPOOFED.encode() + value
+        changed.append(line)
+    return changed
