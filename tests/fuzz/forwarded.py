@@ -172,7 +172,7 @@ def _check_spoofed(client: Client, lines: list[bytes], peer: str, tls: bool, tru
 
 
 def _spoofed(lines: list[bytes]) -> list[bytes]:
-    """Return lines of which the first of each kind has what a client puts in front of all that proxies add."""
+    """Return lines, the first of each kind with what a client puts in front of all that proxies add."""
     fields = {b"x-forwarded-for": b" %s, ", b"forwarded": b" for=%s, "}
     changed = []
     for line in lines:
