@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from ..protocol.closing import Ending
@@ -12,7 +12,7 @@ from ..protocol.frames import MAX_CLOSE_REASON, may_be_sent
 from ..runtime.forks import in_forked_child
 from ..tokens.claims import Grant
 
-__all__ = ["LiveSessions", "SessionHandle"]
+__all__ = ["LiveSessions", "SessionHandle", "criteria_of"]
 
 _FORKED = Ending("proxy", None, "forked")
 
@@ -228,7 +228,7 @@ class LiveSessions:
         wanted = {name: value for name, value in said.items() if value is not None}
         if not wanted:
             raise TypeError("say which sessions are to be ended: of a user, namespace, vmi or token_id")
-        found = [handle for handle in self.all() if _fits(handle, wanted)]
+        found = [handle for handle in self.all() if wanted.items() <= criteria_of(handle).items()]
         for handle in found:
             handle.close(code, reason)
         return len(found)
@@ -242,14 +242,14 @@ def _stays() -> bool:
     return False
 
 
-def _fits(handle: SessionHandle, wanted: Mapping[str, object]) -> bool:
-    is_so = {
+def criteria_of(handle: SessionHandle) -> dict[str, str | int]:
+    """Return what sessions may be chosen by, besides the id, as it is of this one."""
+    return {
         "user": handle.user,
         "namespace": handle.namespace,
         "vmi": handle.vmi,
         "token_id": handle.grant.token_id,
     }
-    return all(is_so[name] == value for name, value in wanted.items())
 
 
 def _check_close(code: int, reason: str) -> None:

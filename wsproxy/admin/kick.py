@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..access.sessions import LiveSessions, SessionHandle
+from ..access.sessions import LiveSessions, SessionHandle, criteria_of
 from ..exceptions import BadRequest, BadToken, Busy, Forbidden, NotFound
 from ..state.denylist import Denylist
 from ..telemetry.reports import Reports
@@ -48,14 +48,8 @@ class Chosen:
 
     def fits(self, session: SessionHandle) -> bool:
         """Whether a session is meant. None is if a token chooses."""
-        said = {
-            "session": session.id,
-            "user": str(session.user),
-            "namespace": session.namespace,
-            "vmi": session.vmi,
-            "token_id": session.grant.token_id,
-        }
-        return bool(self.by) and all(said[name] == value for name, value in self.by)
+        said = {"session": session.id, **criteria_of(session)}
+        return bool(self.by) and all(str(said[name]) == value for name, value in self.by)
 
 
 @dataclass(frozen=True)
