@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 import tracemalloc
 from collections.abc import Callable
 from typing import Any, ClassVar
 from unittest import mock
 
+from tests.support.gate import Gate
 from tests.support.proxy_process import wait_until
 from tests.support.wsgi_host import Host
 from wsproxy import Config, WebsocketProxy
@@ -191,22 +191,20 @@ class StrangersAndThoseWhoWait(MemoryCase):
 
     def test_pictures(self) -> None:
         """A picture that is being taken comes, and one that is read slowly is not cut off."""
-        begun, go_on = threading.Event(), threading.Event()
-        self.addCleanup(go_on.set)
+        gate = Gate(self, _WAIT)
 
         def screen() -> bytes:
-            begun.set()
-            self.assertTrue(go_on.wait(_WAIT))
+            gate.stop()
             return _PICTURE
 
         self.vmi.screen = screen
         taking = self.ask(self.proxy, receive_buffer=None)
         waiting = self.ask(self.proxy, "bob", receive_buffer=None)
-        self.assertTrue(begun.wait(_WAIT))
+        gate.wait()
         in_flight = self.gateway(self.proxy).in_flight
         self.assertTrue(wait_until(lambda: len(in_flight._requests) == 2))
         self.crowd()
-        go_on.set()
+        gate.open()
         for client in (taking, waiting):
             client.read_head()
             self.crowd()
@@ -231,21 +229,19 @@ class StrangersAndThoseWhoWait(MemoryCase):
     def test_consoles(self) -> None:
         """A client that waits for a console, which somebody is just leaving, gets it."""
         arbitration = self.gateway(self.proxy).arbitration
-        claim, waiting, go_on = arbitration.claim, threading.Event(), threading.Event()
-        self.addCleanup(go_on.set)
+        claim, gate = arbitration.claim, Gate(self, _WAIT)
 
         def slow(*arguments: Any) -> Any:
-            waiting.set()
-            self.assertTrue(go_on.wait(_WAIT))
+            gate.stop()
             return claim(*arguments)
 
         with mock.patch.object(arbitration, "claim", slow):
             client = RawClient(self.proxy.address)
             self.addCleanup(client.close)
             client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
-            self.assertTrue(waiting.wait(_WAIT))
+            gate.wait()
             self.crowd()
-            go_on.set()
+            gate.open()
             self.assertEqual(self.status(client), 101)
         client.send_frame(BINARY, b"x")
         self.assertEqual(client.recv_frame().payload, b"x")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-import threading
 import unittest
 import zlib
 from collections.abc import Callable
 from unittest import mock
 
+from tests.support.gate import Gate
 from tests.support.transports import in_thread
 from wsproxy.exceptions import LimitExceeded, UpstreamTimeout, VMINotRunning
 from wsproxy.runtime.deadline import Deadline
@@ -114,19 +114,17 @@ class ScreenshotsCase(LeakTestCase):
 
     def hold(self, machine: str, user: str = "alice") -> Callable[[], object]:
         """Begin to take a picture; what is returned ends that, and returns the picture."""
-        begun, go_on = threading.Event(), threading.Event()
-        self.addCleanup(go_on.set)
+        gate = Gate(self, _WAIT)
 
         def take() -> bytes:
-            begun.set()
-            self.assertTrue(go_on.wait(_WAIT))
+            gate.stop()
             return self.take()
 
         join = in_thread(lambda: self.get(machine, take, user))
-        self.assertTrue(begun.wait(_WAIT))
+        gate.wait()
 
         def end() -> object:
-            go_on.set()
+            gate.open()
             return join()
 
         return end
@@ -197,18 +195,17 @@ class OneForAllTest(ScreenshotsCase):
 
     def test_another_takes_over(self) -> None:
         """If taking it failed by a bug, one of those that wait takes it."""
-        begun, go_on = threading.Event(), threading.Event()
+        gate = Gate(self, _WAIT)
 
         def fail() -> bytes:
-            begun.set()
-            self.assertTrue(go_on.wait(_WAIT))
+            gate.stop()
             raise ZeroDivisionError
 
         first = in_thread(lambda: self.get(take=fail))
-        self.assertTrue(begun.wait(_WAIT))
+        gate.wait()
         others = [in_thread(lambda: self.get(user="bob")) for _ in range(2)]
         self.wait_until_waiting(3)
-        go_on.set()
+        gate.open()
         with self.assertRaises(ZeroDivisionError):
             first()
         self.assertEqual([join() for join in others], [b"picture 1"] * 2)

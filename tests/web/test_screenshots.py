@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 from unittest import mock
 
+from tests.support.gate import Gate
 from tests.support.novnc import stand_in_novnc
 from tests.support.proxy_process import ProxyProcess
 from tests.support.transports import in_thread
@@ -318,12 +318,10 @@ class ReuseTest(ScreenshotCase):
 
     def test_at_once(self) -> None:
         """Who asks at once costs the API one request."""
-        begun, go_on = threading.Event(), threading.Event()
-        self.addCleanup(go_on.set)
+        gate = Gate(self, _WAIT)
 
         def screen() -> bytes:
-            begun.set()
-            self.assertTrue(go_on.wait(_WAIT))
+            gate.stop()
             return _PICTURE
 
         self.vmi.screen = screen
@@ -332,8 +330,8 @@ class ReuseTest(ScreenshotCase):
             in_thread(lambda user=user: self.ask("/-/vm/screenshot.png", self.bearer(user=user)))  # type: ignore[misc]
             for user in range(4)
         ]
-        self.assertTrue(begun.wait(_WAIT))
-        go_on.set()
+        gate.wait()
+        gate.open()
         self.assertEqual([join()[::2] for join in asking], [(200, _PICTURE)] * 4)  # type: ignore[index]
         self.assertEqual(len(self.asked), 1)
 

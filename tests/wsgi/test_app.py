@@ -16,6 +16,7 @@ from unittest import mock
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
+from tests.support.gate import Gate
 from tests.support.novnc import stand_in_novnc
 from tests.support.proxy_process import wait_until
 from tests.support.wsgi_host import Host, gunicorn_worker
@@ -359,22 +360,20 @@ class HTTPTest(WSGITestCase):
 
     def test_pending_per_address(self) -> None:
         """A request that has not been authorised yet counts, and keeps others out, but no probe."""
-        asked, may_go_on = threading.Event(), threading.Event()
-        self.addCleanup(may_go_on.set)
+        gate = Gate(self, _WAIT)
 
         def authorize(grant: Grant, request: AccessRequest) -> Grant:
-            asked.set()
-            may_go_on.wait(_WAIT)
+            gate.stop()
             return grant
 
         host = self.serve(self.make_app(screenshots=True, max_pending_per_address=1, authorize=authorize))
         with RawClient(host.address) as slow:
             path = f"/{self.token('echo')}/echo/screenshot.png"
             slow.send_raw(f"GET {path} HTTP/1.1\r\nHost: proxy\r\n\r\n".encode())
-            self.assertTrue(asked.wait(_WAIT))
+            gate.wait()
             self.assertEqual(self.get(host, "/nothing")[0], 429)
             self.assertEqual(self.get(host, "/healthz")[0], 200)
-            may_go_on.set()
+            gate.open()
             slow.read_head()
             self.body(slow)
             self.assertEqual(self.get(host, "/nothing")[0], 404)
