@@ -43,7 +43,9 @@ class Presence:
         self._is_over = False
 
     def __enter__(self) -> Presence:
-        if not self._is_polled():
+        if self.look():  # it left before: nobody needs to be told by another thread, perhaps too late
+            self._poller = None
+        elif not self._is_polled():
             self._poller = None
             self._look_again()
         return self
