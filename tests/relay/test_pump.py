@@ -45,22 +45,22 @@ class PumpTestCase(LeakTestCase):
 
     # The pump's events
 
-    def ping_answered(self, payload: bytes) -> None:
+    def ping_answered(self, pump: Pump, payload: bytes) -> None:
         self.answers.append(payload)
 
-    def began(self) -> None:
+    def began(self, pump: Pump) -> None:
         self.began_with = self.pump.received
 
-    def close_received(self, close: ControlFrame) -> None:
+    def close_received(self, pump: Pump, close: ControlFrame) -> None:
         self.events.append(close.raw)
 
-    def violated(self, violation: ProtocolViolation) -> None:
+    def violated(self, pump: Pump, violation: ProtocolViolation) -> None:
         self.events.append(violation.code)
 
-    def let_go(self) -> None:
+    def let_go(self, pump: Pump) -> None:
         self.events.append("let go")
 
-    def failed(self, exc: Exception) -> None:
+    def failed(self, pump: Pump, exc: Exception) -> None:
         self.events.append(exc)
 
     # What the tests do

@@ -30,27 +30,27 @@ _LARGE_READ = 16 * 1024  # bytes; after one, more is likely to come at once
 class PumpEvents(Protocol):
     """What a pump tells whoever it works for, in the thread that runs it. Nothing here may block."""
 
-    def ping_answered(self, payload: bytes) -> None:
+    def ping_answered(self, pump: Pump, payload: bytes) -> None:
         """Take note of a Pong with that payload, at which the scanner was to stop; it goes no further."""
         ...
 
-    def began(self) -> None:
+    def began(self, pump: Pump) -> None:
         """Take note of the first bytes; perhaps more than once."""
         ...
 
-    def close_received(self, close: ControlFrame) -> None:
+    def close_received(self, pump: Pump, close: ControlFrame) -> None:
         """Take note of the source's Close, and forward it if need be."""
         ...
 
-    def violated(self, violation: ProtocolViolation) -> None:
+    def violated(self, pump: Pump, violation: ProtocolViolation) -> None:
         """Take note of the source's breach of RFC 6455."""
         ...
 
-    def let_go(self) -> None:
+    def let_go(self, pump: Pump) -> None:
         """Take note that the poller lets go of the pump: it is over, or else has to be run by a thread."""
         ...
 
-    def failed(self, exc: Exception) -> None:
+    def failed(self, pump: Pump, exc: Exception) -> None:
         """End the session: there is a bug in the pump."""
         ...
 
@@ -117,11 +117,11 @@ class Pump:
     def failed(self, exc: Exception) -> None:
         """See :class:`.Watched`."""
         self.is_over = True
-        self._events.failed(exc)
+        self._events.failed(self, exc)
 
     def let_go(self) -> None:
         """See :class:`.Watched`."""
-        self._events.let_go()
+        self._events.let_go(self)
 
     def abort(self) -> None:
         """See :class:`.Watched`."""
@@ -144,7 +144,7 @@ class Pump:
             self.is_over = received == 0
             return False
         if not self.received:
-            self._events.began()
+            self._events.began(self)
         self.received += received
         end = held + received
         passed_on = self._pass_on(buffer, view, end, self._try_write)
@@ -175,7 +175,7 @@ class Pump:
             if not received:
                 break
             if not self.received:
-                self._events.began()
+                self._events.began(self)
             self.received += received
             end, size = held + received, len(buffer)
             self._pass_on(buffer, view, end, self._write)
@@ -238,7 +238,7 @@ class Pump:
                 self._stopped(frame, view[cut:end])
                 return True
             start = cut + len(frame.raw)
-            self._events.ping_answered(frame.payload)
+            self._events.ping_answered(self, frame.payload)
         return True
 
     def _stopped(self, close: ControlFrame | None, rest: memoryview) -> None:
@@ -248,9 +248,9 @@ class Pump:
             return
         self._last_word_said = True
         if close is not None:
-            self._events.close_received(close)
+            self._events.close_received(self, close)
         elif self._scanner.violation is not None:
-            self._events.violated(self._scanner.violation)
+            self._events.violated(self, self._scanner.violation)
 
     def _write(self, piece: memoryview, boundary: int, mid_frame: bool) -> bool:
         try:

@@ -59,53 +59,37 @@ class RelayLimits:
 
 
 class _Side:
-    """One leg, and the pump that reads it."""
+    """One leg, and the pump that reads it.
 
-    def __init__(self, relay: Relay, leg: Leg, transport: Transport) -> None:
-        self._relay = relay
+    :param now: the clock's reading.
+    """
+
+    def __init__(
+        self,
+        leg: Leg,
+        transport: Transport,
+        limits: RelayLimits,
+        now: float,
+        on_close_written: Callable[[], None],
+    ) -> None:
         self.leg = leg
         self.transport = transport
-        self.writer = Writer(transport, lambda: relay._close_written(leg))
+        self.writer = Writer(transport, on_close_written)
         self.pump: Pump
-        self.scanner = FrameScanner(leg is Leg.CLIENT, relay._limits.max_frame_size)
-        self._pings = Pings(self.scanner)
-        self._began = False
+        self.scanner = FrameScanner(leg is Leg.CLIENT, limits.max_frame_size)
+        self.pings = Pings(self.scanner)
+        self.began = False
         # Touched by the housekeeping only.
-        self.liveness = Liveness(relay._limits.ping_interval, relay._clock())
+        self.liveness = Liveness(limits.ping_interval, now)
 
     def own(self, opcode: Opcode, payload: bytes) -> bytes:
         """Build a frame of our own for this leg; to a server with a fresh mask (RFC 6455 section 5.3)."""
         return build_frame(opcode, payload, os.urandom(4) if self.leg is Leg.UPSTREAM else None)
 
-    def ping(self) -> None:
+    def ping(self, now: float) -> None:
         """Send a ping of our own."""
-        self.writer.inject(self.own(Opcode.PING, self._pings.next(self._relay._clock())))
-
-    # What the pump tells, see PumpEvents
-
-    def ping_answered(self, payload: bytes) -> None:
-        seconds = self._pings.answered(payload, self._relay._clock())
-        if seconds is not None:
-            self._relay._counters.ping(self.leg, seconds)
-
-    def began(self) -> None:
-        if self.leg is Leg.UPSTREAM and not self._began:
-            self._relay._counters.first_byte(self._relay._clock() - self._relay._started)
-        self._began = True
-
-    def close_received(self, close: ControlFrame) -> None:
-        code, reason = parse_close_payload(close.payload)
-        self._relay._act(lambda closing: closing.close_received(self.leg, code, reason), close.raw)
-
-    def violated(self, violation: ProtocolViolation) -> None:
-        self._relay.frame_too_big |= violation.code == _TOO_BIG
-        self._relay._act(lambda closing: closing.violated(self.leg, violation.code, str(violation)))
-
-    def let_go(self) -> None:
-        self._relay._threads.let_go(self.pump)
-
-    def failed(self, exc: Exception) -> None:
-        self._relay._threads.fail(exc)
+        self.writer.inject(self.own(Opcode.PING, self.pings.next(now)))
+        self.liveness.asked(now)
 
 
 class Relay:
@@ -148,18 +132,26 @@ class Relay:
         # Weak where what it holds has it, so that what a session leaves is freed at once: the collector
         # would take a tenth of an opening's time. Nobody runs a pump after run() has returned.
         self._self: Relay = weakref.proxy(self)
-        self._client = _Side(self._self, Leg.CLIENT, client)
-        self._upstream = _Side(self._self, Leg.UPSTREAM, upstream)
+        self._client = self._side(Leg.CLIENT, client)
+        self._upstream = self._side(Leg.UPSTREAM, upstream)
         self._sides = {Leg.CLIENT: self._client, Leg.UPSTREAM: self._upstream}
         # Guards _closing and _close_at; never held while a socket is touched.
         self._lock = threading.Lock()
         self._closing = Closing()
         self._close_at: float | None = None
         self._close_not_sent: tuple[str, ...] = ()
-        self._next_ping = clock() + limits.ping_interval
+        self._next_ping = self._started + limits.ping_interval
 
         for side in self._sides.values():
             side.pump = self._pump(side, self._sides[side.leg.other])
+
+    def _side(self, leg: Leg, transport: Transport) -> _Side:
+        relay = self._self
+
+        def close_written() -> None:
+            relay._act(lambda closing: closing.close_written(leg))
+
+        return _Side(leg, transport, self._limits, self._started, close_written)
 
     def _pump(self, source: _Side, sink: _Side) -> Pump:
         return Pump(
@@ -168,7 +160,7 @@ class Relay:
             sink.transport,
             source.scanner,
             self._closing,
-            weakref.proxy(source),
+            self._self,
             self._session,
         )
 
@@ -217,9 +209,41 @@ class Relay:
 
     def _lost(self, pump: Pump) -> None:
         """Nothing more comes from a leg."""
-        side = self._client if pump is self._client.pump else self._upstream
-        heard, stranded = side.pump.received > 0, self._sides[side.leg.other].writer.mid_frame
-        self._act(lambda closing: closing.lost(side.leg, heard=heard, stranded=stranded))
+        leg = self._read_by(pump).leg
+        heard, stranded = pump.received > 0, self._sides[leg.other].writer.mid_frame
+        self._act(lambda closing: closing.lost(leg, heard=heard, stranded=stranded))
+
+    def _read_by(self, pump: Pump) -> _Side:
+        return self._client if pump is self._client.pump else self._upstream
+
+    # What the pumps tell, see PumpEvents
+
+    def ping_answered(self, pump: Pump, payload: bytes) -> None:
+        side = self._read_by(pump)
+        if (seconds := side.pings.answered(payload, self._clock())) is not None:
+            self._counters.ping(side.leg, seconds)
+
+    def began(self, pump: Pump) -> None:
+        side = self._read_by(pump)
+        if side is self._upstream and not side.began:
+            self._counters.first_byte(self._clock() - self._started)
+        side.began = True
+
+    def close_received(self, pump: Pump, close: ControlFrame) -> None:
+        leg = self._read_by(pump).leg
+        code, reason = parse_close_payload(close.payload)
+        self._act(lambda closing: closing.close_received(leg, code, reason), close.raw)
+
+    def violated(self, pump: Pump, violation: ProtocolViolation) -> None:
+        leg = self._read_by(pump).leg
+        self.frame_too_big |= violation.code == _TOO_BIG
+        self._act(lambda closing: closing.violated(leg, violation.code, str(violation)))
+
+    def let_go(self, pump: Pump) -> None:
+        self._threads.let_go(pump)
+
+    def failed(self, pump: Pump, exc: Exception) -> None:
+        self._threads.fail(exc)
 
     def end(self, code: int, reason: str) -> None:
         """End the session with a Close of ours. Any thread; returns at once, idempotent.
@@ -273,8 +297,7 @@ class Relay:
         if pinging:
             self._next_ping = now + self._limits.ping_interval
             for side in sides:
-                side.ping()
-                side.liveness.asked(now)
+                side.ping(now)
         return dead
 
     # The ends
@@ -327,9 +350,6 @@ class Relay:
             return b""
         slug, _, words = close.reason.partition(": ")
         return b"".join(build_frame(Opcode.BINARY, message) for message in rfb.refusal(words or slug))
-
-    def _close_written(self, leg: Leg) -> None:
-        self._act(lambda closing: closing.close_written(leg))
 
     def _flush(self) -> bool:
         """Retry injected frames; return whether one still waits that a later retry may bring out."""
