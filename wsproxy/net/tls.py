@@ -50,10 +50,18 @@ def forget_errors() -> None:
         pass
 
 
-def _broken(exc: OSError | ValueError) -> TransportClosed:
-    """Return what a failed call on a TLS connection means; it was the calling thread's last one."""
+def _wanted(exc: OSError | ValueError) -> int:
+    """Return the event that a call on a TLS connection waits for; it was the calling thread's last one.
+
+    :param exc: what the call has raised.
+    :raises TransportClosed: if the call has failed.
+    """
+    if isinstance(exc, ssl.SSLWantReadError):
+        return READABLE
+    if isinstance(exc, ssl.SSLWantWriteError):
+        return WRITABLE
     forget_errors()
-    return TransportClosed(_REMEDIES.get(getattr(exc, "reason", ""), str(exc)))
+    raise TransportClosed(_REMEDIES.get(getattr(exc, "reason", ""), str(exc))) from exc
 
 
 class TLSTransport(Transport):
@@ -80,17 +88,12 @@ class TLSTransport(Transport):
     def handshake_steps(self) -> Steps[None]:
         """Do as :meth:`handshake`, step by step."""
         while True:
-            event = READABLE
             try:
                 with self._lock:
                     self._tls.do_handshake()
                 break
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLWantWriteError:
-                event = WRITABLE
             except (OSError, ValueError) as exc:
-                raise _broken(exc) from exc
+                event = _wanted(exc)
             yield self._fd, event
         if self._tls.server_side and self._tls.session_reused:
             self._refuse_expired()
@@ -113,15 +116,10 @@ class TLSTransport(Transport):
         if self._unread:
             return self._take_unread(buffer)
         while True:
-            event = READABLE
             try:
                 return self._recv_records(buffer)
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLWantWriteError:
-                event = WRITABLE
             except (OSError, ValueError) as exc:
-                raise _broken(exc) from exc
+                event = _wanted(exc)
             wait(self._fd, event, None)
 
     def try_recv_into(self, buffer: memoryview) -> int | None:
@@ -129,12 +127,11 @@ class TLSTransport(Transport):
             return self._take_unread(buffer)
         try:
             return self._recv_records(buffer)
-        except ssl.SSLWantReadError:
+        except ssl.SSLWantReadError:  # which comes after each small message
             return None
-        except ssl.SSLWantWriteError:
-            return -1
         except (OSError, ValueError) as exc:
-            raise _broken(exc) from exc
+            _wanted(exc)
+            return -1
 
     def _recv_records(self, buffer: memoryview) -> int:
         """Receive one record, or several, if the first ones are of the largest size."""
@@ -157,7 +154,6 @@ class TLSTransport(Transport):
     def sendall(self, data: memoryview | bytes) -> None:
         view = memoryview(data)
         while view:
-            event = WRITABLE
             self._check_sending()
             try:
                 # After a want, OpenSSL must be given the same bytes again: the view stays where it is.
@@ -165,12 +161,8 @@ class TLSTransport(Transport):
                     sent = self._tls.send(view)
                 view = view[sent:]
                 continue
-            except ssl.SSLWantWriteError:
-                pass
-            except ssl.SSLWantReadError:
-                event = READABLE
             except (OSError, ValueError) as exc:
-                raise _broken(exc) from exc
+                event = _wanted(exc)
             wait(self._fd, event, None)
 
     def try_send(self, data: memoryview | bytes) -> int:
@@ -178,10 +170,9 @@ class TLSTransport(Transport):
         try:
             with self._lock:
                 return self._tls.send(data)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return 0
         except (OSError, ValueError) as exc:
-            raise _broken(exc) from exc
+            _wanted(exc)
+            return 0
 
     def _check_sending(self) -> None:
         """Make sure that OpenSSL meets no error in sending: it would receive nothing either, then."""
@@ -192,10 +183,9 @@ class TLSTransport(Transport):
         try:
             with self._lock:
                 return self._tls.recv(size)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
         except (OSError, ValueError) as exc:
-            raise _broken(exc) from exc
+            _wanted(exc)
+            return None
 
     def shut_down(self) -> None:
         self._notify_close()
