@@ -8,10 +8,11 @@ from typing import Any
 
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
+from wsproxy.net.addresses import WebURL
 from wsproxy.protocol.client import TrustedProxies
 from wsproxy.relay.lifetime import LifetimeRules
 from wsproxy.state.limits import LimitRules
-from wsproxy.upstream.location import DEFAULT_API_PATH, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN, UpstreamURL
+from wsproxy.upstream.location import DEFAULT_API_PATH, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN
 
 SECRET = "the-very-secret-of-at-least-32-bytes"
 
@@ -57,7 +58,7 @@ class FieldsTest(ConfigCase):
     def test_what_is_made(self) -> None:
         """The URL, the key, the path template and the prefix are made while checking."""
         found = config(host_path_prefix="/a/b/", subresources=("console",))
-        self.assertEqual(found.upstream, UpstreamURL("10.96.0.1", 443, "", True))
+        self.assertEqual(found.upstream, WebURL("wss", "10.96.0.1", 443, ""))
         (key,) = found.keyring.keys
         self.assertEqual((key.key, key.algorithms), (SECRET.encode(), ("HS256",)))
         self.assertIsNone(found.jwks_location)

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.test_config import SECRET, config
 from wsproxy.config import Config, config_from_env, config_from_mapping
 from wsproxy.exceptions import ConfigError
+from wsproxy.net.addresses import WebURL
 from wsproxy.settings.service_links import without_service_links
 from wsproxy.settings.setting import REQUIRED
 from wsproxy.settings.table import SETTINGS
-from wsproxy.upstream.location import UpstreamURL
 
 IN_CLUSTER = {
     "SECRET_KEY": SECRET,
@@ -231,7 +231,7 @@ class FromEnvTest(SettingsCase):
         """An IPv6 address of the API gets brackets."""
         found = config_from_env(IN_CLUSTER | {"KUBERNETES_SERVICE_HOST": "fd00::1"})
         self.assertEqual(found.remote_url, "wss://[fd00::1]:443")
-        self.assertEqual(found.upstream, UpstreamURL("fd00::1", 443, "", True))
+        self.assertEqual(found.upstream, WebURL("wss", "fd00::1", 443, ""))
 
     def test_outside_a_cluster(self) -> None:
         """Outside a cluster, and not in dev mode, the fault says what to do."""

@@ -10,7 +10,7 @@ from .access.control import AccessRules
 from .access.credentials import credential_faults
 from .exceptions import ConfigError
 from .kinds import collect, shown_url
-from .net.addresses import ListenAddress, listen_fault
+from .net.addresses import ListenAddress, WebURL, listen_fault
 from .net.tls_context import ServerTLSFiles, sslopt_faults
 from .protocol.client import TrustedProxies
 from .protocol.origin import OriginPolicy
@@ -28,7 +28,7 @@ from .tokens.jwks import JWKSLocation
 from .tokens.key_store import KeyRules
 from .tokens.keys import Keyring, load_keyring
 from .upstream.dialler import UpstreamRules
-from .upstream.location import ApiPath, UpstreamURL
+from .upstream.location import ApiPath, api_url
 from .web.csp import frame_ancestors
 from .web.endpoints import EndpointRules
 from .web.screenshots import PictureRules
@@ -155,9 +155,9 @@ class Config(Settings):
     # What is made of the settings.
 
     @cached_property
-    def upstream(self) -> UpstreamURL:
+    def upstream(self) -> WebURL:
         """Where the Kubernetes API is."""
-        return UpstreamURL.parse(self.remote_url)
+        return api_url(self.remote_url)
 
     @cached_property
     def path_template(self) -> ApiPath:

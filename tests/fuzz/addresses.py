@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from wsproxy.protocol.client import TrustedProxies
 from wsproxy.protocol.origin import Origin, OriginPolicy
 from wsproxy.protocol.routing import RouteRules
 from wsproxy.tokens.jwks import JWKSLocation
-from wsproxy.upstream.location import UpstreamURL
+from wsproxy.upstream.location import api_url
 from wsproxy.web.urls import URLRules, console_url, page_url
 
 __all__ = ["check"]
@@ -126,17 +127,16 @@ def _check_url(url: WebURL, text: str, secure: str) -> None:
 
 def _check_upstream(text: str) -> None:
     try:
-        url = UpstreamURL.parse(text)
+        url = api_url(text)
     except ConfigError as wrong:
-        _is_said_safely(wrong, text, UpstreamURL.parse)
+        _is_said_safely(wrong, text, api_url)
         return
-    target = url.path or "/"
-    _check_url(WebURL(url.host, url.port, target, url.tls), text, "wss")
-    assert not url.path.endswith("/") and not set("?#") & set(url.path)
-    assert url.path == "" or url.path.startswith("/"), "a path that is none"
-    assert UpstreamURL.parse(url.url("")) == url, "no round trip"
-    whole = urlsplit(url.url("/apis/x"))
-    assert (whole.hostname, whole.port, whole.path) == (url.host, url.port, f"{url.path}/apis/x")
+    _check_url(replace(url, target=url.target or "/"), text, "wss")
+    assert not url.target.endswith("/") and not set("?#") & set(url.target)
+    assert url.target == "" or url.target.startswith("/"), "a path that is none"
+    assert api_url(url.below("")) == url, "no round trip"
+    whole = urlsplit(url.below("/apis/x"))
+    assert (whole.hostname, whole.port, whole.path) == (url.host, url.port, f"{url.target}/apis/x")
 
 
 def _check_origin(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from wsproxy.net.addresses import ListenAddress, listen_fault, split_url
+from wsproxy.net.addresses import ListenAddress, WebURL, listen_fault
 
 
 class ListenAddressTest(unittest.TestCase):
@@ -53,17 +53,18 @@ class ListenFaultTest(unittest.TestCase):
         self.assertIsNotNone(listen_fault("unix:/" + "\u00fc" * 50, False))
 
 
-class SplitURLTest(unittest.TestCase):
+class WebURLTest(unittest.TestCase):
     def test_hosts(self) -> None:
         """A host is a name or an address, wherever Python's own parser draws the line."""
         for text, host, port in (
             ("https://a_b.Example:1/", "a_b.example", 1),
-            ("https://[2001:DB8::1]", "2001:db8::1", None),
-            ("https://[fe80::1%eth0]/", "fe80::1%eth0", None),
-            ("https://1.2.3.4:", "1.2.3.4", None),
+            ("https://[2001:DB8::1]", "2001:db8::1", 443),
+            ("https://[fe80::1%eth0]/", "fe80::1%eth0", 443),
+            ("https://1.2.3.4:", "1.2.3.4", 443),
         ):
             with self.subTest(text=text):
-                self.assertEqual(split_url(text)[1:], (host, port))
+                found = WebURL.parse(text)
+                self.assertEqual((found.host, found.port), (host, port))
         for text in (
             "https://",
             "https://[a]",
@@ -73,7 +74,7 @@ class SplitURLTest(unittest.TestCase):
             "//a b",
         ):
             with self.subTest(text=text), self.assertRaises(ValueError):
-                split_url(text)
+                WebURL.parse(text)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,17 @@ class JWKSLocationTest(unittest.TestCase):
     def test_url(self) -> None:
         """A URL is taken apart."""
         for text, url, authority in (
-            ("https://a.example", WebURL("a.example", 443, "/", True), "a.example"),
-            ("https://a.example:8443/k?v=1&x", WebURL("a.example", 8443, "/k?v=1&x", True), "a.example:8443"),
-            ("https://[2001:db8::1]/k", WebURL("2001:db8::1", 443, "/k", True), "[2001:db8::1]"),
-            ("http://127.0.0.1:80/", WebURL("127.0.0.1", 80, "/", False), "127.0.0.1"),
-            ("http://127.9.9.9:8080/", WebURL("127.9.9.9", 8080, "/", False), "127.9.9.9:8080"),
-            ("http://[::1]:8080/", WebURL("::1", 8080, "/", False), "[::1]:8080"),
-            ("http://localhost/", WebURL("localhost", 80, "/", False), "localhost"),
+            ("https://a.example", WebURL("https", "a.example", 443, "/"), "a.example"),
+            (
+                "https://a.example:8443/k?v=1&x",
+                WebURL("https", "a.example", 8443, "/k?v=1&x"),
+                "a.example:8443",
+            ),
+            ("https://[2001:db8::1]/k", WebURL("https", "2001:db8::1", 443, "/k"), "[2001:db8::1]"),
+            ("http://127.0.0.1:80/", WebURL("http", "127.0.0.1", 80, "/"), "127.0.0.1"),
+            ("http://127.9.9.9:8080/", WebURL("http", "127.9.9.9", 8080, "/"), "127.9.9.9:8080"),
+            ("http://[::1]:8080/", WebURL("http", "::1", 8080, "/"), "[::1]:8080"),
+            ("http://localhost/", WebURL("http", "localhost", 80, "/"), "localhost"),
         ):
             with self.subTest(text=text):
                 found = JWKSLocation.parse(text)
@@ -95,7 +99,7 @@ class JWKSLocationTest(unittest.TestCase):
             with self.subTest(host=host), self.assertRaises(ConfigError):
                 JWKSLocation.parse(f"https://{host}/keys")
         self.assertEqual(
-            JWKSLocation.parse("https://[fe80::1%eth0]/").url, WebURL("fe80::1%eth0", 443, "/", True)
+            JWKSLocation.parse("https://[fe80::1%eth0]/").url, WebURL("https", "fe80::1%eth0", 443, "/")
         )
 
 

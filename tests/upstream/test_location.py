@@ -5,23 +5,24 @@ from __future__ import annotations
 import unittest
 
 from wsproxy.exceptions import ConfigError
-from wsproxy.upstream.location import UpstreamURL
+from wsproxy.net.addresses import WebURL
+from wsproxy.upstream.location import api_url
 
 
-class UpstreamURLTest(unittest.TestCase):
+class ApiURLTest(unittest.TestCase):
     def test_parse(self) -> None:
         """Scheme, host, port and path are taken apart, with the scheme's default port."""
         for url, expected in (
-            ("ws://localhost:8001", UpstreamURL("localhost", 8001, "", False)),
-            ("wss://10.96.0.1:443", UpstreamURL("10.96.0.1", 443, "", True)),
-            ("wss://api", UpstreamURL("api", 443, "", True)),
-            ("ws://api", UpstreamURL("api", 80, "", False)),
-            ("WSS://API.example/", UpstreamURL("api.example", 443, "", True)),
-            ("wss://[fd00::1]:6443", UpstreamURL("fd00::1", 6443, "", True)),
-            ("wss://api/k8s/clusters/c-1/", UpstreamURL("api", 443, "/k8s/clusters/c-1", True)),
+            ("ws://localhost:8001", WebURL("ws", "localhost", 8001, "")),
+            ("wss://10.96.0.1:443", WebURL("wss", "10.96.0.1", 443, "")),
+            ("wss://api", WebURL("wss", "api", 443, "")),
+            ("ws://api", WebURL("ws", "api", 80, "")),
+            ("WSS://API.example/", WebURL("wss", "api.example", 443, "")),
+            ("wss://[fd00::1]:6443", WebURL("wss", "fd00::1", 6443, "")),
+            ("wss://api/k8s/clusters/c-1/", WebURL("wss", "api", 443, "/k8s/clusters/c-1")),
         ):
             with self.subTest(url=url):
-                self.assertEqual(UpstreamURL.parse(url), expected)
+                self.assertEqual(api_url(url), expected)
 
     def test_url(self) -> None:
         """A whole URL has brackets around an IPv6 address, the port, and the path in front."""
@@ -30,12 +31,12 @@ class UpstreamURLTest(unittest.TestCase):
             ("wss://[fd00::1]", "wss://[fd00::1]:443/x"),
             ("wss://api/k8s/", "wss://api:443/k8s/x"),
         ):
-            self.assertEqual(UpstreamURL.parse(url).url("/x"), whole)
+            self.assertEqual(api_url(url).below("/x"), whole)
 
     def test_password_is_not_quoted(self) -> None:
         """A URL with a password in it is refused in words that do not hold it."""
         with self.assertRaises(ConfigError) as caught:
-            UpstreamURL.parse("wss://admin:hunter2@api")
+            api_url("wss://admin:hunter2@api")
         self.assertNotIn("hunter2", str(caught.exception))
 
     def test_faults(self) -> None:
@@ -65,14 +66,14 @@ class UpstreamURLTest(unittest.TestCase):
             "ws://host:0",
         ):
             with self.subTest(url=url), self.assertRaises(ConfigError) as caught:
-                UpstreamURL.parse(url)
+                api_url(url)
             self.assertIn("remote_url", caught.exception.faults[0])
 
     def test_query_is_not_quoted(self) -> None:
         """A query may hold a token, so no fault shows it."""
         for url in ("wss://api/?token=hunter2", "ws://api:x?token=hunter2", "wss://api#hunter2"):
             with self.subTest(url=url), self.assertRaises(ConfigError) as caught:
-                UpstreamURL.parse(url)
+                api_url(url)
             self.assertNotIn("hunter2", str(caught.exception))
 
 

@@ -47,7 +47,7 @@ def check(config: Config) -> Iterator[Finding]:
     """Look at everything that ``config`` depends on. Blocks for at most the dial timeout for each finding."""
     yield Finding(
         True,
-        f"settings: API at {config.upstream.url('')}, "
+        f"settings: API at {config.upstream.below('')}, "
         f"listening on {config.listen or host_and_port(config.host, config.port)}",
     )
     yield _descriptors()
@@ -162,7 +162,7 @@ def _dialler(config: Config) -> Iterator[Dialler]:
 
 
 def _api(config: Config) -> Finding:
-    what = f"API: {config.upstream.url('')}"
+    what = f"API: {config.upstream.below('')}"
     try:
         with _dialler(config) as dialler:
             status, _ = dialler.request(_PROBE, Deadline(config.dial_timeout))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-__all__ = ["ListenAddress", "WebURL", "host_and_port", "is_loopback", "listen_fault", "split_url"]
+__all__ = ["ListenAddress", "WebURL", "host_and_port", "is_loopback", "listen_fault"]
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_TLS = ("https", "wss")
 _ZONE = re.compile(r"[A-Za-z0-9._~-]*")
 _MAX_UNIX_PATH = 100  # less than sockaddr_un has room for on Linux and macOS, as it is bound by a longer name
 
@@ -66,16 +67,43 @@ def listen_fault(listen: str, reuse_port: bool) -> str | None:
 
 @dataclass(frozen=True)
 class WebURL:
-    """An http or https URL.
+    """Where something is on the web.
 
+    :ivar scheme: such as "https" or "wss", in lower case.
     :ivar host: a name or an IP address, without brackets.
-    :ivar target: path and query.
+    :ivar target: path and query, "" for none.
     """
 
+    scheme: str
     host: str
     port: int
     target: str
-    tls: bool
+
+    @classmethod
+    def parse(cls, text: str) -> WebURL:
+        """Take a URL apart; a port that it leaves out is the scheme's.
+
+        :raises ValueError: if it has no host, or one that can be neither a name nor an address, or port 0.
+            The text quotes neither a path nor a query.
+        """
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        is_host = _is_ipv6(host) if "[" in parts.netloc else _HOST_NAME.fullmatch(host)
+        if not re.fullmatch(r"[!-~]+", text) or not is_host:
+            raise ValueError("it has no host, or characters that no URL has")
+        if port == 0:
+            raise ValueError("there is no port 0")
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        return cls(parts.scheme, host, port or (443 if parts.scheme in _TLS else 80), target)
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is reached by TLS."""
+        return self.scheme in _TLS
+
+    def below(self, path: str) -> str:
+        """Return the whole URL of what has this path behind that of the URL."""
+        return f"{self.scheme}://{host_and_port(self.host, self.port)}{self.target}{path}"
 
     @property
     def authority(self) -> str:
@@ -83,22 +111,6 @@ class WebURL:
         if self.port != (443 if self.tls else 80):
             return host_and_port(self.host, self.port)
         return f"[{self.host}]" if ":" in self.host else self.host
-
-
-def split_url(text: str) -> tuple[SplitResult, str, int | None]:
-    """Return the parts of a URL, its host without brackets, and its port, None if it has none.
-
-    :raises ValueError: if it has no host, or one that can be neither a name nor an address, or port 0; the
-        text quotes neither a path nor a query.
-    """
-    parts = urlsplit(text)
-    host, port = parts.hostname or "", parts.port
-    bracketed = "[" in parts.netloc
-    if not re.fullmatch(r"[!-~]+", text) or not (_is_ipv6(host) if bracketed else _HOST_NAME.fullmatch(host)):
-        raise ValueError("it has no host, or characters that no URL has")
-    if port == 0:
-        raise ValueError("there is no port 0")
-    return parts, host, port
 
 
 def _is_ipv6(host: str) -> bool:

@@ -12,8 +12,9 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
@@ -91,6 +92,24 @@ class Connector:
         self.note_answer(connected.address)
         self.note_silent(*connected.slower)
         return connected
+
+    @contextmanager
+    def connection(
+        self,
+        deadline: Deadline,
+        on_socket: OnSocket,
+        given_up: Future[None] | None = None,
+        let_go: Callable[[Transport], None] = Transport.close,
+    ) -> Iterator[Transport]:
+        """Connect as :meth:`connect`. If what is done with the connection fails, it is let go of."""
+        transport, address, _ = self.connect(deadline, on_socket, given_up)
+        try:
+            yield transport
+        except BaseException as exc:
+            let_go(transport)
+            if isinstance(exc, TimeoutError):  # it may be the address; the next time begins with another one
+                self.note_silent(address)
+            raise
 
     def note_answer(self, address: Address) -> None:
         """Try an address in its turn again."""

@@ -37,15 +37,9 @@ def fetch(
     :raises TransportClosed: if the server cannot be reached, speaks no HTTP, or breaks off.
     :raises ValueError: if it answers anything but 200, or too much.
     """
-    transport, address, _ = connector.connect(deadline, on_socket)
-    try:
+    with connector.connection(deadline, on_socket) as transport, closing(transport):
         transport.send(_request(url), deadline)
         return read_good(ResponseStream(transport, deadline), max_size)
-    except TimeoutError:
-        connector.note_silent(address)
-        raise
-    finally:
-        transport.close()
 
 
 def _request(url: WebURL) -> bytes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..exceptions import ConfigError
 from ..kinds import shown_url
-from ..net.addresses import WebURL, is_loopback, split_url
+from ..net.addresses import WebURL, is_loopback
 from ..protocol.strict_json import parse_json
 from ..runtime.logs import get_logger
 from .keys import VerificationKey, key_of_jwk
@@ -44,16 +44,15 @@ class JWKSLocation:
             raise ConfigError([f"jwks has a user name in it; {remedy}"])
         fault = f"jwks is {shown_url(text)}"
         try:
-            parts, host, port = split_url(text)
+            url = WebURL.parse(text)
         except ValueError as exc:
             raise ConfigError([f"{fault}: {exc}"]) from None
-        if parts.scheme not in ("http", "https") or "#" in text:
+        if url.scheme not in ("http", "https") or "#" in text:
             raise ConfigError([f"{fault}; it must be a file, or look like https://HOST/PATH"])
-        tls = parts.scheme == "https"
-        if not tls and not is_loopback(host):
+        if not url.tls and not is_loopback(url.host):
             raise ConfigError([f"{fault}; whoever is on the way could replace the keys: use https"])
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return cls(text.partition("?")[0], url=WebURL(host, port or (443 if tls else 80), target, tls))
+        target = url.target if url.target.startswith("/") else f"/{url.target}"
+        return cls(text.partition("?")[0], url=replace(url, target=target))
 
 
 def parse_jwks(

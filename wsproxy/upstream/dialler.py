@@ -18,6 +18,7 @@ from ..exceptions import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from ..net.addresses import WebURL
 from ..net.connecting import Connector, OnSocket
 from ..net.resolver import Resolver
 from ..net.tls import TLSTransport
@@ -27,7 +28,6 @@ from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded
 from .errors import refusal_of
 from .handshake import HandshakeStream, Unauthorized, chosen_subprotocol, shake_hands
-from .location import UpstreamURL
 
 __all__ = ["Dialler", "Upstream", "UpstreamRules", "read_token"]
 
@@ -57,7 +57,7 @@ class UpstreamRules:
     :ivar token_file: file with the service account's bearer token.
     """
 
-    url: UpstreamURL
+    url: WebURL
     sslopt: Mapping[str, Any] = field(repr=False)
     token_file: str
 
@@ -104,10 +104,15 @@ class Dialler:
             the client's business.
         """
 
-        def attempt(credentials: str | None) -> Upstream:
-            return self._open(path, subprotocols, credentials, deadline, on_socket, given_up, on_unanswered)
+        def shake(stream: HandshakeStream, transport: Transport) -> Upstream:
+            shake_hands(stream, self._url, path, subprotocols)
+            chosen = chosen_subprotocol(stream, subprotocols)
+            stream.hand_over()
+            if self._tls and isinstance(transport, TLSTransport):
+                self._tls.keep_session(transport)
+            return Upstream(transport, chosen)
 
-        return _translated(lambda: self._try_twice(attempt))
+        return self._ask(shake, deadline, on_socket, given_up, on_unanswered)
 
     def get(
         self, path: str, max_size: int, deadline: Deadline, on_socket: OnSocket = lambda sock: None
@@ -116,11 +121,22 @@ class Dialler:
 
         :param max_size: of the answer, bytes; a larger one is refused.
         """
-        return _translated(
-            lambda: self._try_twice(
-                lambda credentials: self._get(path, max_size, credentials, deadline, on_socket)
-            )
-        )
+
+        def read(stream: HandshakeStream, transport: Transport) -> bytes:
+            with closing(transport):
+                stream.send(self._request_head(path))
+                status = stream.read_head()
+                if status == 401:
+                    raise Unauthorized(stream.read_body())
+                if status != 200:
+                    raise refusal_of(status, stream.read_body())
+                try:
+                    return stream.read_good(max_size)
+                except ValueError as exc:
+                    what = "the Kubernetes API's answer is too large"
+                    raise UpstreamRefused(what, log_detail=str(exc)) from None
+
+        return self._ask(read, deadline, on_socket)
 
     def file_faults(self) -> list[str]:
         """Return which of our own files keep us from the API, and what to do. Blocks on the file system."""
@@ -148,7 +164,7 @@ class Dialler:
         :raises TransportClosed: if the API cannot be reached, or speaks no HTTP.
         :raises OSError: if the CA or the token cannot be read.
         """
-        with self._connection(deadline, lambda sock: None) as transport, closing(transport):
+        with self._connector.connection(deadline, lambda sock: None) as transport, closing(transport):
             stream = HandshakeStream(transport, deadline, self._credentials())
             stream.send(self._request_head(path, body))
             if body:
@@ -157,86 +173,49 @@ class Dialler:
             return status, stream.read_body()
 
     def _request_head(self, path: str, body: bytes = b"") -> bytes:
-        host = self._url.url("").partition("://")[2].partition("/")[0]
         method = "POST" if body else "GET"
-        lines = [f"{method} {self._url.path}{path} HTTP/1.1", f"Host: {host}", "Connection: close"]
+        lines = [
+            f"{method} {self._url.target}{path} HTTP/1.1",
+            f"Host: {self._url.authority}",
+            "Connection: close",
+        ]
         if body:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
-    def _try_twice(self, attempt: Callable[[str | None], _Result]) -> _Result:
-        """Call ``attempt`` with the credentials, and with others if the API refused these."""
-        credentials = self._credentials()
-        try:
-            return attempt(credentials)
-        except Unauthorized:
-            fresh = self._credentials()
-            if fresh == credentials:
-                raise
-            return attempt(fresh)
-
-    def _credentials(self) -> str | None:
-        return self._token.get() if self._token else None
-
-    @contextmanager
-    def _connection(
+    def _ask(
         self,
+        ask: Callable[[HandshakeStream, Transport], _Result],
         deadline: Deadline,
         on_socket: OnSocket,
         given_up: Future[None] | None = None,
-        let_go: Callable[[Transport], None] = Transport.close,
-    ) -> Iterator[Transport]:
-        """Connect. If what is done with the connection fails it is let go of."""
-        transport, address, _ = self._connector.connect(deadline, on_socket, given_up)
-        try:
-            yield transport
-        except BaseException as exc:
-            let_go(transport)
-            if isinstance(exc, TimeoutError):  # it may be the address; the next dial begins with another one
-                self._connector.note_silent(address)
-            raise
+        on_unanswered: OnUnanswered | None = None,
+    ) -> _Result:
+        """Connect and call ``ask``; and once more with other credentials if the API refused ours."""
 
-    def _open(
-        self,
-        path: str,
-        subprotocols: Sequence[str],
-        credentials: str | None,
-        deadline: Deadline,
-        on_socket: OnSocket,
-        given_up: Future[None] | None,
-        on_unanswered: OnUnanswered | None,
-    ) -> Upstream:
-        def let_go(transport: Transport) -> None:
-            if on_unanswered and stream.is_unanswered:
-                on_unanswered(transport)
-            else:
-                transport.close()
+        def ask_with(credentials: str | None) -> _Result:
+            def let_go(transport: Transport) -> None:
+                if on_unanswered and stream.is_unanswered:
+                    on_unanswered(transport)
+                else:
+                    transport.close()
 
-        with self._connection(deadline, on_socket, given_up, let_go) as transport:
-            stream = HandshakeStream(transport, deadline, credentials)
-            shake_hands(stream, self._url, path, subprotocols)
-            chosen = chosen_subprotocol(stream, subprotocols)
-            stream.hand_over()
-            if self._tls and isinstance(transport, TLSTransport):
-                self._tls.keep_session(transport)
-            return Upstream(transport, chosen)
+            with self._connector.connection(deadline, on_socket, given_up, let_go) as transport:
+                stream = HandshakeStream(transport, deadline, credentials)
+                return ask(stream, transport)
 
-    def _get(
-        self, path: str, max_size: int, credentials: str | None, deadline: Deadline, on_socket: OnSocket
-    ) -> bytes:
-        with self._connection(deadline, on_socket) as transport, closing(transport):
-            stream = HandshakeStream(transport, deadline, credentials)
-            stream.send(self._request_head(path))
-            status = stream.read_head()
-            if status == 401:
-                raise Unauthorized(stream.read_body())
-            if status != 200:
-                raise refusal_of(status, stream.read_body())
+        with _refusals_in_our_terms():
+            credentials = self._credentials()
             try:
-                return stream.read_good(max_size)
-            except ValueError as exc:
-                what = "the Kubernetes API's answer is too large"
-                raise UpstreamRefused(what, log_detail=str(exc)) from None
+                return ask_with(credentials)
+            except Unauthorized:
+                fresh = self._credentials()
+                if fresh == credentials:
+                    raise
+                return ask_with(fresh)
+
+    def _credentials(self) -> str | None:
+        return self._token.get() if self._token else None
 
 
 def _fault_of(read: Callable[[], object]) -> str | None:
@@ -247,10 +226,11 @@ def _fault_of(read: Callable[[], object]) -> str | None:
     return None
 
 
-def _translated(attempt: Callable[[], _Result]) -> _Result:
-    """Return what ``attempt`` does, or refuse the client in our terms."""
+@contextmanager
+def _refusals_in_our_terms() -> Iterator[None]:
+    """Refuse the client in our terms if what is done in the context fails."""
     try:
-        return attempt()
+        yield
     except Unauthorized as exc:
         raise refusal_of(401, exc.body) from None
     except TimeoutError as exc:

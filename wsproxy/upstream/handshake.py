@@ -16,12 +16,12 @@ import websocket
 from wsproto.utilities import generate_accept_token
 
 from ..exceptions import TransportClosed, UpstreamRefused
+from ..net.addresses import WebURL
 from ..net.http_client import ResponseStream, read_good
 from ..net.transport import Transport
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from .errors import refusal_of
-from .location import UpstreamURL
 
 __all__ = ["HandshakeStream", "Unauthorized", "chosen_subprotocol", "shake_hands"]
 
@@ -43,7 +43,7 @@ class Unauthorized(Exception):
         self.body = body
 
 
-def shake_hands(stream: HandshakeStream, url: UpstreamURL, path: str, subprotocols: Sequence[str]) -> None:
+def shake_hands(stream: HandshakeStream, url: WebURL, path: str, subprotocols: Sequence[str]) -> None:
     """Ask for a WebSocket at ``path``, and judge the answer. Blocks until the stream's deadline.
 
     :param subprotocols: what to offer.
@@ -61,7 +61,7 @@ def shake_hands(stream: HandshakeStream, url: UpstreamURL, path: str, subprotoco
     error: Exception | None = None
     try:
         client.connect(  # type: ignore[no-untyped-call]
-            url.url(path), socket=stream, header=headers, suppress_origin=True, redirect_limit=0
+            url.below(path), socket=stream, header=headers, suppress_origin=True, redirect_limit=0
         )
     except websocket.WebSocketTimeoutException:  # what it makes of our own
         raise TimeoutError("no answer to the opening handshake in time") from None

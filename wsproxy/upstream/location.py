@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 
 from ..exceptions import ConfigError
 from ..kinds import shown_url
-from ..net.addresses import host_and_port, split_url
+from ..net.addresses import WebURL
 
-__all__ = ["DEFAULT_API_PATH", "SERVICE_ACCOUNT_CA", "SERVICE_ACCOUNT_TOKEN", "ApiPath", "UpstreamURL"]
+__all__ = ["DEFAULT_API_PATH", "SERVICE_ACCOUNT_CA", "SERVICE_ACCOUNT_TOKEN", "ApiPath", "api_url"]
 
 
 DEFAULT_API_PATH = (
@@ -20,41 +20,21 @@ SERVICE_ACCOUNT_CA = f"{_SERVICE_ACCOUNT}/ca.crt"
 SERVICE_ACCOUNT_TOKEN = f"{_SERVICE_ACCOUNT}/token"
 
 
-@dataclass(frozen=True)
-class UpstreamURL:
-    """Where the Kubernetes API is.
+def api_url(text: str) -> WebURL:
+    """Parse the URL of the Kubernetes API, ``ws://`` or ``wss://``. Its path goes in front of every API path.
 
-    :ivar host: a name or an IP address, without brackets.
-    :ivar path: a path in front of every API path, "" for none.
+    :raises ConfigError: if it is none.
     """
-
-    host: str
-    port: int
-    path: str
-    tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> UpstreamURL:
-        """Parse a ``ws://`` or ``wss://`` URL.
-
-        :raises ConfigError: if it is none.
-        """
-        if "@" in url:  # not quoted: it holds a password
-            raise ConfigError(["remote_url has a user name in it; the service-account token is what lets in"])
-        fault = f"remote_url is {shown_url(url)}"
-        try:
-            parts, host, port = split_url(url)
-        except ValueError as exc:
-            raise ConfigError([f"{fault}: {exc}"]) from None
-        if parts.scheme not in ("ws", "wss") or parts.query or parts.fragment:
-            raise ConfigError([f"{fault}; it must look like wss://HOST:PORT or ws://HOST:PORT"])
-        tls = parts.scheme == "wss"
-        return cls(host, port or (443 if tls else 80), parts.path.rstrip("/"), tls)
-
-    def url(self, path: str) -> str:
-        """Return the whole URL of an API path."""
-        scheme = "wss" if self.tls else "ws"
-        return f"{scheme}://{host_and_port(self.host, self.port)}{self.path}{path}"
+    if "@" in text:  # not quoted: it holds a password
+        raise ConfigError(["remote_url has a user name in it; the service-account token is what lets in"])
+    fault = f"remote_url is {shown_url(text)}"
+    try:
+        url = WebURL.parse(text)
+    except ValueError as exc:
+        raise ConfigError([f"{fault}: {exc}"]) from None
+    if url.scheme not in ("ws", "wss") or "?" in text or "#" in text:
+        raise ConfigError([f"{fault}; it must look like wss://HOST:PORT or ws://HOST:PORT"])
+    return replace(url, target=url.target.rstrip("/"))
 
 
 class ApiPath:
