@@ -16,7 +16,7 @@ from unittest import mock
 from wsproxy import AccessRequest, Forbidden, Grant, WebsocketProxy
 from wsproxy.config import Config
 from wsproxy.exceptions import Refused
-from wsproxy.protocol.client import Client
+from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
@@ -786,12 +786,12 @@ class EveryWayIn(AccessCase):
         gateway = Gateway(Config(**self.proxy_options()))
         self.addCleanup(gateway.stop_resolving)
         head = parsed(f"/{self.token('vm')}/vm")
-        session = Session(gateway, "192.0.2.1:1")
+        session = Session(gateway, Peer.at("192.0.2.1", 1))
         with (
             mock.patch.object(type(gateway.access), "admit", side_effect=Forbidden("no")),
             self.assertRaises(Refused),
         ):
-            session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(10), lambda: None)
+            session.open(head, Upgrade(head), Client(Peer.at("192.0.2.1", 1)), Deadline(10), lambda: None)
         self.assertEqual(self.api.connections, 0)
 
 

@@ -7,7 +7,7 @@ import time
 import unittest
 
 from wsproxy.access.pending import PATIENCE, Pending
-from wsproxy.protocol.client import network_of
+from wsproxy.protocol.client import Peer
 
 
 class Model:
@@ -160,7 +160,7 @@ class NetworkTest(unittest.TestCase):
             (("no:address", 1), "unknown"),
         ):
             with self.subTest(address=address):
-                self.assertEqual(network_of(address), network)
+                self.assertEqual(Peer.accepted(address).network, network)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
 from wsproxy.net.tls import TLSTransport
 from wsproxy.net.tls_context import ServerTLS
+from wsproxy.protocol.client import Peer
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.relay.poller import Poller
 from wsproxy.runtime.deadline import Deadline
@@ -598,7 +599,7 @@ class Aborted(LeakTestCase):
         )  # for what has begun to come
         patcher.start()
         self.addCleanup(patcher.stop)
-        self.connection = ClientConnection(gateway, Refuser("auto"), ours, "192.0.2.1:1234")
+        self.connection = ClientConnection(gateway, Refuser("auto"), ours, Peer.at("192.0.2.1", 1234))
         self.thread = threading.Thread(target=self.connection.run)
 
     def assert_ends(self) -> None:

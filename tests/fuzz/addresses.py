@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from wsproxy.exceptions import ConfigError
 from wsproxy.net.addresses import ListenAddress, WebURL, is_loopback, listen_fault
-from wsproxy.protocol.client import TrustedProxies
+from wsproxy.protocol.client import UNIX_PEER, Peer, TrustedProxies
 from wsproxy.protocol.origin import Origin, OriginPolicy
 from wsproxy.protocol.routing import RouteRules
 from wsproxy.tokens.jwks import JWKSLocation
@@ -198,16 +198,19 @@ def _check_proxies(text: str) -> None:
         _is_said_safely(wrong, text, lambda other: TrustedProxies.parse([other]))
         return
     if text == "unix":
-        assert trusted.unix and not trusted.networks and trusted.trusts("unix", None)
+        assert trusted.unix and not trusted.networks and trusted.trusts(Peer(UNIX_PEER))
         return
     (network,) = trusted.networks
-    assert network == ip_network(text) and not trusted.unix and not trusted.trusts("unix", None)
+    assert network == ip_network(text) and not trusted.unix and not trusted.trusts(Peer(UNIX_PEER))
     assert TrustedProxies.parse([str(network)]) == trusted, "no round trip"
     for address in (network[0], network[-1]):
-        assert trusted.trusts(f"{address}:1", address)
+        # A peer is never one of a network of IPv4-mapped addresses: it is taken for the IPv4 one.
+        mapped = isinstance(address, IPv6Address) and address.ipv4_mapped
+        assert trusted.trusts(Peer.at(str(address), 1)) != bool(mapped)
     before = int(network[0]) - 1
     if before >= 0:
-        assert not trusted.trusts("", ip_address(before) if network.version == 4 else IPv6Address(before))
+        there = ip_address(before) if network.version == 4 else IPv6Address(before)
+        assert not trusted.trusts(Peer.at(str(there), 1))
 
 
 _CHECKS: tuple[Callable[[str], None], ...] = (

@@ -6,7 +6,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from wsproxy.exceptions import BadRequest
-from wsproxy.protocol.client import UNIX_PEER, Client, TrustedProxies, client_of, host_of, network_of
+from wsproxy.protocol.client import UNIX_PEER, Client, Peer, TrustedProxies, client_of
 from wsproxy.protocol.request import MAX_HEAD_SIZE, RequestHead
 
 from .requests import head_of
@@ -14,7 +14,13 @@ from .texts import assert_own_text
 
 __all__ = ["check"]
 
-_PEERS = ("10.0.0.1:1234", "[2001:db8::1]:1234", "[::ffff:10.0.0.1]:1234", UNIX_PEER, "192.0.2.9:1234")
+_PEERS = (
+    Peer.at("10.0.0.1", 1234),
+    Peer.at("2001:db8::1", 1234),
+    Peer.at("::ffff:10.0.0.1", 1234),
+    Peer(UNIX_PEER),
+    Peer.at("192.0.2.9", 1234),
+)
 _TRUSTED = (
     TrustedProxies(),
     TrustedProxies.parse(["10.0.0.0/8"]),
@@ -45,11 +51,11 @@ def check(data: bytes) -> None:
         _check_spoofed(client, lines, peer, tls, trusted)
 
 
-def _asked(head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies) -> Client:
+def _asked(head: RequestHead, peer: Peer, tls: bool, trusted: TrustedProxies) -> Client:
     return client_of(head, peer, tls, trusted)
 
 
-def _found(head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies) -> Client | None:
+def _found(head: RequestHead, peer: Peer, tls: bool, trusted: TrustedProxies) -> Client | None:
     try:
         client = _asked(head, peer, tls, trusted)
     except BadRequest as refused:  # anything else is a finding
@@ -59,10 +65,10 @@ def _found(head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies) -> 
     return client
 
 
-def _is_trusted(peer: str, trusted: TrustedProxies) -> bool:
-    address = _parsed(host_of(peer))
+def _is_trusted(peer: Peer, trusted: TrustedProxies) -> bool:
+    address = _parsed(peer.address)
     if address is None:
-        return peer == UNIX_PEER and trusted.unix
+        return peer == Peer(UNIX_PEER) and trusted.unix
     return any(address in network for network in trusted.networks)
 
 
@@ -75,19 +81,19 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _check_stranger(
-    client: Client | None, head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies
+    client: Client | None, head: RequestHead, peer: Peer, tls: bool, trusted: TrustedProxies
 ) -> None:
     """What somebody says who is not trusted changes nothing, and is not even parsed."""
     assert client is not None, "a header was looked at that nobody is trusted to send"
     others = [field for field in head.headers if not field[0].decode().startswith(_OTHERS)]
     bare = RequestHead(head.method, head.target, head.http_version, others)
     assert client == _asked(bare, peer, tls, trusted), "a stranger's headers are believed"
-    assert client.address == host_of(peer)
+    assert client.address == peer.address
     assert client.asked == f"{'https' if tls else 'http'}://{head.values('host')[0]}"
 
 
-def _check_client(client: Client, head: RequestHead, peer: str) -> None:
-    own = _parsed(host_of(peer))
+def _check_client(client: Client, head: RequestHead, peer: Peer) -> None:
+    own = _parsed(peer.address)
     assert client.peer == peer
     if client.address == "":
         assert own is None, "an address was lost"
@@ -95,10 +101,10 @@ def _check_client(client: Client, head: RequestHead, peer: str) -> None:
         address = _parsed(client.address)
         assert address is not None
         # Where nobody says anything of the client, it is the peer, in the peer's own spelling.
-        assert client.address in (str(address), host_of(peer)), "another spelling of an address"
+        assert client.address in (str(address), peer.address), "another spelling of an address"
         assert address == own or address in _addresses_in(head), "an address that nobody named"
-        assert network_of((client.address,)) != "unknown"
-    assert str(client) in (peer, f"{client.address} via {peer}"), "the log is told more than addresses"
+        assert client.network != "unknown"
+    assert str(client) in (str(peer), f"{client.address} via {peer}"), "the log is told more than addresses"
     scheme, _, host = client.asked.partition("://")
     assert scheme in ("http", "https", ""), "a scheme of which there is no page"
     assert any(_plain(host) in _plain(value) for value in _said(head, "host")), "a host that nobody named"
@@ -145,20 +151,22 @@ def _hops(head: RequestHead) -> list[str] | None:
     return hops if plain else None
 
 
-def _check_reference(client: Client, head: RequestHead, peer: str, trusted: TrustedProxies) -> None:
+def _check_reference(client: Client, head: RequestHead, peer: Peer, trusted: TrustedProxies) -> None:
     """In a chain of plain addresses it is the last one that is not a trusted proxy's, or the first of all."""
     hops = _hops(head)
     if hops is None:
         return
     chain = [_parsed(text) for text in hops]
-    if (nearest := _parsed(host_of(peer))) is not None:
+    if (nearest := _parsed(peer.address)) is not None:
         chain.append(nearest)
     strangers = [one for one in chain if one and not any(one in network for network in trusted.networks)]
     expected = strangers[-1] if strangers else chain[0]
     assert client.address == str(expected), "another client than the chain has"
 
 
-def _check_spoofed(client: Client, lines: list[bytes], peer: str, tls: bool, trusted: TrustedProxies) -> None:
+def _check_spoofed(
+    client: Client, lines: list[bytes], peer: Peer, tls: bool, trusted: TrustedProxies
+) -> None:
     """What a client puts in front of what proxies add never makes it somebody else."""
     address = _parsed(client.address)
     if address is None or any(address in network for network in trusted.networks):

@@ -18,7 +18,7 @@ from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.wsgi.app import ConsoleApp
 
 _ORIGIN = "Origin: http://proxy"
-_BUG = "wsproxy.protocol.client.host_of"  # is asked about every request
+_BUG = "wsproxy.protocol.client.TrustedProxies.trusts"  # is asked about every request
 
 
 class RequestsThatRaise(ProxyTestCase):

@@ -7,13 +7,15 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from wsproxy.exceptions import BadRequest, ConfigError
-from wsproxy.protocol.client import UNIX_PEER, Client, TrustedProxies, client_of
+from wsproxy.protocol.client import UNIX_PEER, Client, Peer, TrustedProxies, client_of
 from wsproxy.protocol.origin import Origin
 from wsproxy.protocol.request import HeadReader, RequestHead
 
 TRUSTED = TrustedProxies((ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
 NOBODY = TrustedProxies()
-PROXY = "10.0.0.1:40000"
+PROXY = Peer.at("10.0.0.1", 40000)
+CLIENT = Peer.at("192.0.2.1", 1234)
+UNKNOWN = Peer("unknown")
 
 
 def parsed(*headers: str, host: str = "inside:5001") -> RequestHead:
@@ -23,7 +25,7 @@ def parsed(*headers: str, host: str = "inside:5001") -> RequestHead:
     return head
 
 
-def seen(*headers: str, peer: str = PROXY, tls: bool = False) -> Client:
+def seen(*headers: str, peer: Peer = PROXY, tls: bool = False) -> Client:
     return client_of(parsed(*headers), peer, tls, TRUSTED)
 
 
@@ -31,7 +33,7 @@ class UnixSocket(unittest.TestCase):
     """Whoever comes over a Unix socket has no address, and is believed if the settings say so."""
 
     def seen(self, *headers: str, trust_unix: bool = True) -> Client:
-        return client_of(parsed(*headers), UNIX_PEER, False, replace(TRUSTED, unix=trust_unix))
+        return client_of(parsed(*headers), Peer(UNIX_PEER), False, replace(TRUSTED, unix=trust_unix))
 
     def test_trusted(self) -> None:
         """The first address that no trusted proxy has is the client's; the rest is the proxy's word."""
@@ -57,41 +59,39 @@ class UnixSocket(unittest.TestCase):
 
     def test_others(self) -> None:
         """The setting is about Unix sockets alone."""
-        client = client_of(
-            parsed("X-Forwarded-For: 1.2.3.4"), "192.0.2.1:1", False, TrustedProxies(unix=True)
-        )
+        client = client_of(parsed("X-Forwarded-For: 1.2.3.4"), CLIENT, False, TrustedProxies(unix=True))
         self.assertEqual(client.address, "192.0.2.1")
-        unknown = client_of(parsed("X-Forwarded-For: 1.2.3.4"), "unknown", False, TrustedProxies(unix=True))
+        unknown = client_of(parsed("X-Forwarded-For: 1.2.3.4"), UNKNOWN, False, TrustedProxies(unix=True))
         self.assertEqual(unknown.address, "")
 
 
 class Direct(unittest.TestCase):
     def test_peer(self) -> None:
         """A client that comes by itself is the peer, and asked the host that it names."""
-        client = client_of(parsed(host="Proxy.example"), "192.0.2.1:1234", False, NOBODY)
-        self.assertEqual(client, Client("192.0.2.1:1234", "192.0.2.1", "http://Proxy.example"))
+        client = client_of(parsed(host="Proxy.example"), CLIENT, False, NOBODY)
+        self.assertEqual(client, Client(CLIENT, "192.0.2.1", "http://Proxy.example"))
         self.assertEqual(client.own, Origin("http", "proxy.example", 80))
         self.assertEqual(str(client), "192.0.2.1:1234")
 
     def test_tls(self) -> None:
         """Over TLS it asked for https."""
-        client = client_of(parsed(host="proxy.example"), "[2001:db8::1]:1234", True, NOBODY)
+        client = client_of(parsed(host="proxy.example"), Peer.at("2001:db8::1", 1234), True, NOBODY)
         self.assertEqual((client.address, client.own), ("2001:db8::1", Origin("https", "proxy.example", 443)))
         self.assertEqual(str(client), "[2001:db8::1]:1234")
-        scoped = client_of(parsed(), "[fe80::1%eth0]:1234", False, NOBODY)
+        scoped = client_of(parsed(), Peer.at("fe80::1%eth0", 1234), False, NOBODY)
         self.assertEqual((scoped.address, str(scoped)), ("fe80::1", "[fe80::1%eth0]:1234"))
 
     def test_odd_peers_and_hosts(self) -> None:
         """A peer without an address is not trusted, a host that is none has no page."""
-        self.assertEqual(client_of(parsed(), "unknown", False, TRUSTED).address, "")
-        self.assertEqual(str(client_of(parsed(), "unknown", False, TRUSTED)), "unknown")
+        self.assertEqual(client_of(parsed(), UNKNOWN, False, TRUSTED).address, "")
+        self.assertEqual(str(client_of(parsed(), UNKNOWN, False, TRUSTED)), "unknown")
         for host in ("", "a b", "a/b", "a@b", "a,b", "b\xe4r"):
             with self.subTest(host):
                 self.assertIsNone(client_of(parsed(host=host), PROXY, False, NOBODY).own)
 
     def test_nobody_is_believed(self) -> None:
         """Headers of a peer that is not trusted are not looked at, well-formed or not."""
-        expected = client_of(parsed(), "192.0.2.1:1234", False, TRUSTED)
+        expected = client_of(parsed(), CLIENT, False, TRUSTED)
         for headers in (
             ["X-Forwarded-For: 1.2.3.4", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https"],
             ["Forwarded: for=1.2.3.4;host=evil.example;proto=https"],
@@ -99,7 +99,7 @@ class Direct(unittest.TestCase):
             ['Forwarded: for="'],
         ):
             with self.subTest(headers):
-                self.assertEqual(seen(*headers, peer="192.0.2.1:1234"), expected)
+                self.assertEqual(seen(*headers, peer=CLIENT), expected)
         spoofed = client_of(parsed("X-Forwarded-For: 1.2.3.4"), PROXY, False, NOBODY)
         self.assertEqual(spoofed.address, "10.0.0.1")
 
@@ -351,7 +351,7 @@ class XForwardedPort(unittest.TestCase):
             with self.subTest(headers):
                 self.assertNotEqual(self.own(page, *headers), Origin.parse(page))
         headers = ["X-Forwarded-Host: a", "X-Forwarded-Port: 8443", f"Origin: {page}"]
-        self.assertNotEqual(seen(*headers, peer="192.0.2.1:1").own, Origin.parse(page))
+        self.assertNotEqual(seen(*headers, peer=CLIENT).own, Origin.parse(page))
         forwarded = replace(TRUSTED, kind="forwarded")
         client = client_of(parsed("Forwarded: host=a", *headers[1:]), PROXY, False, forwarded)
         self.assertNotEqual(client.own, Origin.parse(page))
@@ -365,19 +365,23 @@ class XForwardedPort(unittest.TestCase):
 class Source(unittest.TestCase):
     """A trusted peer that has said by the PROXY protocol whose connection it is."""
 
-    def seen(self, source: str, *headers: str) -> Client:
+    def seen(self, source: Peer, *headers: str) -> Client:
         return client_of(parsed(*headers), PROXY, True, TRUSTED, source)
 
     def test_client(self) -> None:
         """The client is who that is, and what it says of others is not believed."""
-        client = self.seen("192.0.2.7:4711", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Host: evil.example")
+        client = self.seen(
+            Peer.at("192.0.2.7", 4711), "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Host: evil.example"
+        )
         self.assertEqual(client, Client(PROXY, "192.0.2.7", "https://inside:5001"))
         self.assertEqual(str(client), f"192.0.2.7 via {PROXY}")
 
     def test_one_more_proxy(self) -> None:
         """If that is a trusted proxy, too, its headers count."""
-        self.assertEqual(self.seen("10.9.9.9:4711", "X-Forwarded-For: 192.0.2.7").address, "192.0.2.7")
-        self.assertEqual(self.seen("[fd00::9]:4711", "Forwarded: for=192.0.2.7").address, "192.0.2.7")
+        self.assertEqual(
+            self.seen(Peer.at("10.9.9.9", 4711), "X-Forwarded-For: 192.0.2.7").address, "192.0.2.7"
+        )
+        self.assertEqual(self.seen(Peer.at("fd00::9", 4711), "Forwarded: for=192.0.2.7").address, "192.0.2.7")
 
 
 if __name__ == "__main__":

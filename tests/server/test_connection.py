@@ -8,6 +8,7 @@ import unittest
 from unittest import mock
 
 from wsproxy.config import Config
+from wsproxy.protocol.client import Peer
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.connection import ClientConnection
@@ -36,7 +37,7 @@ class BeforeASession(LeakTestCase):
         self.peer.settimeout(_TIMEOUT)
         self.ours = ours
         self.gateway = Gateway(config)
-        self.connection = ClientConnection(self.gateway, Refuser("auto"), ours, "192.0.2.1:1234")
+        self.connection = ClientConnection(self.gateway, Refuser("auto"), ours, Peer.at("192.0.2.1", 1234))
         self.thread = threading.Thread(target=self.connection.run)
         self.addCleanup(ours.close)
         self.addCleanup(self.peer.close)

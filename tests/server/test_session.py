@@ -18,7 +18,7 @@ from tests.support.jws import signed_token
 from tests.support.proxy_process import wait_until
 from wsproxy.config import Config
 from wsproxy.exceptions import Draining, Refused, TransportClosed
-from wsproxy.protocol.client import Client
+from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.relay.relay import Relay
@@ -43,6 +43,9 @@ def parsed(target: str, *headers: str) -> RequestHead:
     head = HeadReader().feed(RawClient.request(target, headers))
     assert head is not None
     return head
+
+
+PEER = Peer.at("192.0.2.1", 1)
 
 
 class Subprotocols(ProxyTestCase):
@@ -235,12 +238,12 @@ class Alone(ProxyTestCase):
         self.config = Config(**options)
         self.gateway = Gateway(self.config)
         self.addCleanup(self.gateway.stop_resolving)
-        self.session = Session(self.gateway, "192.0.2.1:1")
+        self.session = Session(self.gateway, PEER)
         self.addCleanup(self.session.close)
 
     def open(self) -> None:
         head = parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
-        self.session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(5), lambda: None)
+        self.session.open(head, Upgrade(head), Client(PEER), Deadline(5), lambda: None)
 
     def test_open(self) -> None:
         """An opened session knows what to answer; before, it knows nothing."""
@@ -263,7 +266,7 @@ class Alone(ProxyTestCase):
         for target in ("/x", "/garbage/vm", f"/{self.token('other')}/vm", f"/{self.token('vm')}/VM", "/-/vm"):
             head = parsed(target)
             with self.subTest(target=target[:10]), self.assertRaises(Refused):
-                self.session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(5), lambda: None)
+                self.session.open(head, Upgrade(head), Client(PEER), Deadline(5), lambda: None)
         self.assertEqual(self.api.connections, 0)
 
     def test_order(self) -> None:
@@ -271,13 +274,13 @@ class Alone(ProxyTestCase):
         head = parsed(f"/{self.token('vm')}/vm")
         on_authorised = mock.Mock(side_effect=TransportClosed("shut down"))
         with self.assertRaises(TransportClosed):
-            self.session.open(head, Upgrade(head), Client("192.0.2.1:1"), Deadline(5), on_authorised)
+            self.session.open(head, Upgrade(head), Client(PEER), Deadline(5), on_authorised)
         on_authorised.assert_called_once_with()
         self.assertEqual(self.api.connections, 0)
 
     def test_ids_differ(self) -> None:
         """Every session has an id of its own, from the start."""
-        self.assertEqual(len({Session(self.gateway, "x").id for _ in range(100)}), 100)
+        self.assertEqual(len({Session(self.gateway, PEER).id for _ in range(100)}), 100)
 
     def test_rfb_expected(self) -> None:
         """A vnc route speaks RFB, another one does not, and an unknown one is taken for the default."""

@@ -26,7 +26,7 @@ from wsproxy.exceptions import (
     TokenExpired,
     UnsupportedMediaType,
 )
-from wsproxy.protocol.client import Client
+from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.gateway import Gateway
@@ -68,7 +68,7 @@ def ask(
     ready: ReadyStub | None = None,
 ) -> bytes:
     """Ask an endpoint that needs no body."""
-    request = HTTPRequest(parsed(line, *headers), Client("192.0.2.1:1"), Deadline(10), unread)
+    request = HTTPRequest(parsed(line, *headers), Client(Peer.at("192.0.2.1", 1)), Deadline(10), unread)
     gateway = gateway or made_gateway(host_path_prefix="/".join(prefix))
     return answer(
         request,
@@ -317,7 +317,7 @@ class TicketCase(unittest.TestCase):
             return raw
 
         self.gateway = self.gateway or made_gateway(**self.options)
-        request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), read_body)
+        request = HTTPRequest(head, Client(Peer.at("192.0.2.1", 1), asked=OWN), Deadline(10), read_body)
         return answer(
             request,
             self.gateway.config.endpoint_rules,
@@ -500,7 +500,7 @@ class CORS(TicketCase):
 
     def preflight(self, *headers: str) -> list[str]:
         head = parsed("OPTIONS /ticket", *headers)
-        request = HTTPRequest(head, Client("192.0.2.1:1", asked=OWN), Deadline(10), unread)
+        request = HTTPRequest(head, Client(Peer.at("192.0.2.1", 1), asked=OWN), Deadline(10), unread)
         gateway = made_gateway(**self.options)
         first, lines, body = split(
             answer(

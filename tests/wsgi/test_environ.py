@@ -147,7 +147,7 @@ class HeadTest(unittest.TestCase):
 
     def test_peer(self) -> None:
         """The client is whom the server names, IPv6 addresses in brackets; nobody on a Unix socket."""
-        self.assertEqual(peer_of(environ()), "192.0.2.1:4321")
-        self.assertEqual(peer_of(environ(REMOTE_ADDR="2001:db8::1")), "[2001:db8::1]:4321")
-        self.assertEqual(peer_of(environ(REMOTE_PORT=None)), "192.0.2.1:0")
-        self.assertEqual(peer_of(environ(REMOTE_ADDR="")), "unknown")
+        self.assertEqual(str(peer_of(environ())), "192.0.2.1:4321")
+        self.assertEqual(str(peer_of(environ(REMOTE_ADDR="2001:db8::1"))), "[2001:db8::1]:4321")
+        self.assertEqual(str(peer_of(environ(REMOTE_PORT=None))), "192.0.2.1:0")
+        self.assertEqual(str(peer_of(environ(REMOTE_ADDR=""))), "unknown")

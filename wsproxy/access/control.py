@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from ..exceptions import BadRequest, BadToken, Forbidden, NotFound, Refused, TokenExpired
-from ..protocol.client import Client, network_of
+from ..protocol.client import Client
 from ..protocol.names import is_dns_label
 from ..protocol.origin import Origin, OriginPolicy
 from ..protocol.request import OWS, RequestHead
@@ -157,7 +157,7 @@ class AccessControl:
     def _attempt(self, head: RequestHead, client: Client) -> AbstractContextManager[object]:
         """``with`` it, a client tries to authenticate: see :meth:`.Limits.attempt`."""
         foreign = self._may_be_of_foreign_page(head, client)
-        return self._limits.attempt(network_of((client.address,)), foreign=foreign)
+        return self._limits.attempt(client.network, foreign=foreign)
 
     def _may_be_of_foreign_page(self, head: RequestHead, client: Client) -> bool:
         """Whether a page that is neither ours nor listed may have had a browser send a request.

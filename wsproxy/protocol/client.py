@@ -6,10 +6,10 @@ only if the peer of the connection is a trusted proxy, and then only what truste
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -23,10 +23,9 @@ __all__ = [
     "UNIX_PEER",
     "Client",
     "Network",
+    "Peer",
     "TrustedProxies",
     "client_of",
-    "host_of",
-    "network_of",
 ]
 
 UNIX_PEER = "unix"
@@ -47,6 +46,51 @@ _AS_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # s
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 _WITHOUT_PORT = re.compile(r"[a-z]+://(?:\[[^\]]*\]|[^:\[\]]+)")
 _PORT = re.compile("[0-9]{1,5}")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of a connection, whether it has an address or not. Its text is for the log.
+
+    :ivar text: ``HOST:PORT``, :data:`UNIX_PEER`, or "unknown".
+    :ivar address: its IP address, without a port and a scope (RFC 4007); "" for none.
+    """
+
+    text: str
+    address: str = ""
+
+    @classmethod
+    def at(cls, host: str, port: int | str) -> Peer:
+        """Return the peer at a host and port."""
+        text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return cls(text, host.strip("[]").partition("%")[0])
+
+    @classmethod
+    def accepted(cls, address: Any) -> Peer:
+        """Return the peer of a connection.
+
+        :param address: as ``accept`` returned it.
+        """
+        if isinstance(address, str | bytes):
+            return cls(UNIX_PEER)
+        try:
+            host, port = address[:2]
+        except (TypeError, ValueError):
+            return cls("unknown")
+        return cls.at(str(host).removeprefix("::ffff:"), port)
+
+    @cached_property
+    def ip(self) -> _Address | None:
+        """The address as a number; None for none."""
+        return _address(self.address)
+
+    @cached_property
+    def network(self) -> str:
+        """What clients are counted by; see :func:`_network_of`."""
+        return _network_of(self.address)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def _network(text: str) -> Network:
@@ -90,25 +134,23 @@ class TrustedProxies:
         networks = tuple(_network(text) for text in texts if text != UNIX_PEER)
         return cls(networks, UNIX_PEER in texts, kind, proxy_protocol)
 
-    def trusts_peer(self, peer: str) -> bool:
-        """Whether the other end of a connection, ``HOST:PORT`` or :data:`UNIX_PEER`, is one of them."""
-        return self.trusts(peer, _address(host_of(peer)))
-
-    def trusts(self, peer: str, address: _Address | None) -> bool:
+    def trusts(self, peer: Peer) -> bool:
         """Whether the other end of a connection is one of them."""
-        return _is_in(address, self.networks) if address else self.unix and peer == UNIX_PEER
+        if peer.text == UNIX_PEER:
+            return self.unix
+        return bool(self.networks) and peer.ip is not None and _is_in(peer.ip, self.networks)
 
 
 @dataclass(frozen=True)
 class Client:
     """Who speaks to us. Its text is for the log.
 
-    :ivar peer: the other end of the connection, ``HOST:PORT`` or :data:`UNIX_PEER`.
+    :ivar peer: the other end of the connection.
     :ivar address: the client's IP address, without its port; "" if it is not known.
     :ivar asked: scheme and host that the client sent its request to, as ``scheme://host[:port]``.
     """
 
-    peer: str
+    peer: Peer
     address: str = ""
     asked: str = ""
 
@@ -118,30 +160,35 @@ class Client:
         return Origin.parse(self.asked)
 
     def __str__(self) -> str:
-        return self.peer if self.address in ("", host_of(self.peer)) else f"{self.address} via {self.peer}"
+        if self.address in ("", self.peer.address):
+            return self.peer.text
+        return f"{self.address} via {self.peer}"
+
+    @cached_property
+    def network(self) -> str:
+        """What it is counted by; see :func:`_network_of`."""
+        return self.peer.network if self.address == self.peer.address else _network_of(self.address)
 
 
 def client_of(
-    head: RequestHead, peer: str, tls: bool, trusted: TrustedProxies, source: str | None = None
+    head: RequestHead, peer: Peer, tls: bool, trusted: TrustedProxies, source: Peer | None = None
 ) -> Client:
     """Find out who sent a request, and where to.
 
-    :param peer: the other end of the connection, ``HOST:PORT`` or :data:`UNIX_PEER`.
+    :param peer: the other end of the connection.
     :param tls: whether the connection is TLS.
     :param trusted: the proxies whose headers are believed.
     :param source: whose connection that is, if a trusted peer has said so by the PROXY protocol.
     :raises BadRequest: if a trusted proxy's headers contradict each other, or are malformed.
     """
     before = source or peer
-    address = host_of(before)
     scheme, host = "https" if tls else "http", next(iter(head.values("host")), "")
-    nearest = _address(address) if trusted.networks else None
-    client = Client(peer, address, f"{scheme}://{host}")
-    if not trusted.trusts(before, nearest):
+    client = Client(peer, before.address, f"{scheme}://{host}")
+    if not trusted.trusts(before):
         return client
     found = set()
     for said in filter(_Said.says_anything, _said(head, trusted.kind)):
-        first = _first_untrusted(nearest, said.hops, trusted.networks)
+        first = _first_untrusted(before.ip, said.hops, trusted.networks)
         asked = _AS_HTTP.get(said.scheme or scheme, "")
         found.add(Client(peer, str(first or ""), _asked(asked, said.host or host)))
     if len(found) > 1:
@@ -247,11 +294,6 @@ def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
-def host_of(peer: str) -> str:
-    """Return the address of a peer, ``HOST:PORT``, without a scope (RFC 4007)."""
-    return peer.rpartition(":")[0].strip("[]").partition("%")[0]
-
-
 def _address(text: str) -> _Address | None:
     """Parse an IP address, with or without brackets and a port; None for anything else."""
     match = _WITH_PORT.fullmatch(text)
@@ -269,20 +311,17 @@ def _is_in(address: _Address, networks: Collection[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def network_of(address: Any) -> str:
+def _network_of(address: str) -> str:
     """Return what clients are counted by: the IPv4 address, or the /64 of an IPv6 one.
 
     Whoever has one IPv6 address usually has all of its /64.
-
-    :param address: as ``accept`` returned it.
     """
+    if ":" not in address:
+        return address or "unknown"
     try:
-        host = str(address[0])
-        if ":" not in host:
-            return host
-        found = ipaddress.IPv6Address(host)
-    except (IndexError, TypeError, ValueError):
+        found = IPv6Address(address)
+    except ValueError:
         return "unknown"
     if found.ipv4_mapped:
         return str(found.ipv4_mapped)
-    return f"{ipaddress.IPv6Address(found.packed[:8] + bytes(8))}/64"
+    return f"{IPv6Address(found.packed[:8] + bytes(8))}/64"

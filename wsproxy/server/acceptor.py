@@ -13,10 +13,9 @@ import threading
 from typing import Any
 
 from ..access.sessions import SessionHandle
-from ..net.addresses import host_and_port
 from ..net.listeners import BACKLOG, Listener
 from ..net.sockets import GONE, AcceptTurns, readable_by, reset_on_close, tune, wake, why_not_accepted
-from ..protocol.client import UNIX_PEER, network_of
+from ..protocol.client import Peer
 from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
 from ..runtime.logs import get_logger
@@ -176,18 +175,17 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         return sock, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        network = network_of(client_address)
-        if not self._gateway.admission.admits(network):
+        peer = Peer.accepted(client_address)
+        if not self._gateway.admission.admits(peer.network):
             _reset(request)
             return
         tune(request)
-        peer = _peer(client_address)
         connection = ClientConnection(self._gateway, self._refuser, request, peer)
         if not self._registry.add(connection):
             request.close()
             return
         try:
-            self._gateway.admission.add(connection, network)
+            self._gateway.admission.add(connection, peer.network)
             self._pool.run(f"wsproxy-{connection.session.id}", lambda: self._run(connection))
         except BaseException as exc:
             self._forget(connection)
@@ -202,7 +200,8 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             self._out_of_threads = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        self._gateway.failures.report(logger, "accepting a connection from %s failed", _peer(client_address))
+        peer = Peer.accepted(client_address)
+        self._gateway.failures.report(logger, "accepting a connection from %s failed", peer)
 
     def _run(self, connection: ClientConnection) -> None:
         try:
@@ -226,13 +225,3 @@ def _reset(sock: socket.socket) -> None:
     """Close a connection so that the kernel keeps nothing of it either."""
     reset_on_close(sock)
     sock.close()
-
-
-def _peer(address: Any) -> str:
-    if isinstance(address, str | bytes):
-        return UNIX_PEER
-    try:
-        host, port = address[:2]
-    except (TypeError, ValueError):
-        return "unknown"
-    return host_and_port(str(host).removeprefix("::ffff:"), port)

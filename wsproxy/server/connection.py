@@ -6,9 +6,8 @@ import socket
 from collections.abc import Callable
 
 from ..exceptions import Refused, RequestTimeout, TransportClosed
-from ..net.addresses import host_and_port
 from ..net.transport import PlainTransport
-from ..protocol.client import Client, network_of
+from ..protocol.client import Client, Peer
 from ..protocol.closing import Leg
 from ..protocol.handshake import Upgrade
 from ..protocol.proxy_protocol import ProxyHeader, ProxyHeaderReader
@@ -35,10 +34,10 @@ class ClientConnection(Exchange):
     :param gateway: what all sessions of the server share.
     :param refuser: how to refuse.
     :param sock: the client's; owned and closed here.
-    :param peer: the client's address, for the log.
+    :param peer: the other end of it.
     """
 
-    def __init__(self, gateway: Gateway, refuser: Refuser, sock: socket.socket, peer: str) -> None:
+    def __init__(self, gateway: Gateway, refuser: Refuser, sock: socket.socket, peer: Peer) -> None:
         super().__init__(gateway, refuser, PlainTransport(sock), peer, tls=gateway.tls is not None)
         self._sock = sock
         self._heard = False  # the client has said something
@@ -52,7 +51,7 @@ class ClientConnection(Exchange):
     def _read_source(self, deadline: Deadline) -> bool:
         """Learn whose connection this is, where a trusted peer has to say so; return False if it does not."""
         trusted = self._gateway.config.trusted
-        if not trusted.proxy_protocol or not trusted.trusts_peer(self._peer):
+        if not trusted.proxy_protocol or not trusted.trusts(self._peer):
             return True
         if not self._transport.starts(deadline):
             return False
@@ -63,9 +62,9 @@ class ClientConnection(Exchange):
             self._fail_source(refused, deadline)
             return False
         if header.address:
-            self._source = host_and_port(header.address, header.port)
+            self._source = Peer.at(header.address, header.port)
             self.session.identify(Client(self._peer, header.address))
-            self._gateway.admission.move(self, network_of((header.address,)))
+            self._gateway.admission.move(self, self._source.network)
         return True
 
     def _read_proxy_header(self, deadline: Deadline) -> ProxyHeader:

@@ -7,7 +7,7 @@ import threading
 
 from ..exceptions import InternalError, Refused, TransportClosed
 from ..net.transport import Transport
-from ..protocol.client import Client, client_of
+from ..protocol.client import Client, Peer, client_of
 from ..protocol.handshake import Upgrade, upgrade_of
 from ..protocol.request import RequestHead
 from ..protocol.routing import Route
@@ -37,7 +37,7 @@ class Exchange:
     :param gateway: what all sessions of the server share.
     :param refuser: how to refuse.
     :param transport: to the client.
-    :param peer: the client's address, for the log.
+    :param peer: the other end of the connection.
     :param tls: whether the client comes by TLS.
     :param granted: what to open and the grant for it, where the embedding program has authenticated the
         client by itself; None if a token has to say so.
@@ -48,7 +48,7 @@ class Exchange:
         gateway: Gateway,
         refuser: Refuser,
         transport: Transport,
-        peer: str,
+        peer: Peer,
         *,
         tls: bool,
         granted: tuple[Route, Grant] | None = None,
@@ -57,7 +57,7 @@ class Exchange:
         self._gateway = gateway
         self._refuser = refuser
         self._peer = peer
-        self._source: str | None = None  # whose connection it is, if the peer has said so before TLS
+        self._source: Peer | None = None  # whose connection it is, if the peer has said so before TLS
         self._tls = tls
         self._granted = granted
         # Guards the attributes below.

@@ -22,7 +22,7 @@ from ..exceptions import (
 )
 from ..net.sockets import wake
 from ..net.transport import Transport
-from ..protocol.client import Client, host_of, network_of
+from ..protocol.client import Client, Peer
 from ..protocol.closing import Leg
 from ..protocol.handshake import Upgrade, answered_subprotocol, offered_upstream
 from ..protocol.request import RequestHead
@@ -75,7 +75,7 @@ class Opening:
     :ivar opened: None before :meth:`open` has dialled.
     """
 
-    def __init__(self, gateway: Gateway, about: dict[str, Any], peer: str) -> None:
+    def __init__(self, gateway: Gateway, about: dict[str, Any], peer: Peer) -> None:
         self.opened: Opened | None = None
         self._gateway = gateway
         self._about = about
@@ -88,7 +88,7 @@ class Opening:
         self._claim: Claim | None = None
         self._mark: Mark | None = None  # left when it was given up, for a dial that was under way
         # Assigned by the session's own thread only, the first two before it starts.
-        self._network = network_of((host_of(peer),))
+        self._network = peer.network
         self._connection_slot = gateway.limits.take_connection(self._network)
         self._session_slot: Slot | None = None
 
@@ -162,11 +162,10 @@ class Opening:
 
         :raises LimitExceeded: if so.
         """
-        network = network_of((client.address,))
-        if network != self._network:
+        if client.network != self._network:
             self.release_connection()
-            self._network = network
-            self._connection_slot = self._gateway.limits.take_connection(network)
+            self._network = client.network
+            self._connection_slot = self._gateway.limits.take_connection(self._network)
         self._connection_slot.check()
 
     def release_connection(self) -> None:

@@ -14,7 +14,7 @@ from ..config import Config
 from ..exceptions import Draining, Forbidden, Refused, TransportClosed
 from ..net.tls import forget_errors
 from ..net.transport import Transport
-from ..protocol.client import Client
+from ..protocol.client import Client, Peer
 from ..protocol.closing import Ending
 from ..protocol.handshake import Upgrade
 from ..protocol.request import RequestHead
@@ -99,13 +99,13 @@ class Session:
     Used by one thread, but for :meth:`stop` and :meth:`end`, which any thread may call.
 
     :param gateway: what it shares with others.
-    :param peer: the client's address, for the log.
+    :param peer: the other end of the client's connection.
     :ivar about: what is known of it, for the log; see :class:`.Reports`.
     """
 
-    def __init__(self, gateway: Gateway, peer: str) -> None:
+    def __init__(self, gateway: Gateway, peer: Peer) -> None:
         self.id = new_session_id()
-        self.about: dict[str, Any] = {"session": self.id, "peer": peer}
+        self.about: dict[str, Any] = {"session": self.id, "peer": str(peer)}
         self._gateway = gateway
         self._opening = Opening(gateway, self.about, peer)
         # Guards the attributes below.

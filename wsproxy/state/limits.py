@@ -128,7 +128,7 @@ class Limits:
     def take_connection(self, network: str) -> Slot:
         """Take a slot for a connection that has not authenticated, and may not do so if there is none left.
 
-        :param network: where it comes from: see :func:`.network_of`.
+        :param network: where it comes from: see :attr:`.Peer.network`.
         """
         return self._take(("address", network, self._rules.address))
 

@@ -22,7 +22,7 @@ from ..exceptions import (
     UpgradeRequired,
 )
 from ..kinds import collect, setting_value
-from ..protocol.client import client_of, network_of
+from ..protocol.client import client_of
 from ..protocol.request import RequestHead
 from ..protocol.response import refusal_response
 from ..protocol.routing import Route, granted_route
@@ -219,7 +219,7 @@ class ConsoleApp:
         if wanted and (fault := wanted[0].fault):
             raise TypeError(fault)
         head: RequestHead | None = None
-        about: dict[str, Any] = {"session": new_session_id(), "peer": peer_of(environ)}
+        about: dict[str, Any] = {"session": new_session_id(), "peer": str(peer_of(environ))}
         places: list[Place] = []
         try:
             head = head_of(environ)
@@ -272,7 +272,7 @@ class ConsoleApp:
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         deadline = Deadline(self.config.request_timeout)
         rules = self.config.endpoint_rules
-        slot = gateway.limits.take_connection(network_of((client.address,)))
+        slot = gateway.limits.take_connection(client.network)
 
         def note_user(user: str | int) -> None:
             places.append(gateway.in_flight.enter(user))

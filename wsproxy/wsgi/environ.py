@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..net.addresses import host_and_port
+from ..protocol.client import Peer
 from ..protocol.request import RequestHead, origin_form
 
 __all__ = ["Environ", "head_of", "is_tls", "path_of", "path_segments", "peer_of"]
@@ -48,10 +48,10 @@ def path_segments(environ: Environ) -> tuple[str, ...]:
     return tuple(segment for segment in path_of(environ).split("/") if segment)
 
 
-def peer_of(environ: Environ) -> str:
-    """Return who the server, or a middleware that knows better, says the client is, for the log."""
+def peer_of(environ: Environ) -> Peer:
+    """Return who the server, or a middleware that knows better, says the client is."""
     address = str(environ.get("REMOTE_ADDR") or "")
-    return host_and_port(address, str(environ.get("REMOTE_PORT") or 0)) if address else "unknown"
+    return Peer.at(address, str(environ.get("REMOTE_PORT") or 0)) if address else Peer("unknown")
 
 
 def _target(environ: Environ) -> str:
