@@ -64,7 +64,9 @@ class FieldsTest(ConfigCase):
         self.assertIsNone(found.jwks_location)
         self.assertEqual((found.routes.prefix, found.routes.default), (("a", "b"), "vnc"))
         self.assertTrue(
-            found.path_template.path("n", "v").endswith("/namespaces/n/virtualmachineinstances/v/vnc")
+            found.path_template.path("n", "v", found.path_template.subresource).endswith(
+                "/namespaces/n/virtualmachineinstances/v/vnc"
+            )
         )
         self.assertEqual(found.routes.enabled, {"vnc", "console"})
         networks = config(trusted_proxies=("10.0.0.0/8", "::1")).trusted.networks

@@ -9,7 +9,7 @@ from wsproxy.access.credentials import CREDENTIALS, Credential, bearer_token, fi
 from wsproxy.config import Config
 from wsproxy.exceptions import BadRequest, BadToken
 from wsproxy.protocol.request import HeadReader, RequestHead
-from wsproxy.protocol.routing import session_route
+from wsproxy.protocol.routing import RouteRules, session_route
 from wsproxy.testing.rfb.raw_client import RawClient
 
 JWT = "eyJh.eyJp._-Xy"
@@ -51,7 +51,7 @@ def find(
     cookie_name: str = "wsproxy_token",
     tickets: bool = False,
 ) -> Credential:
-    route = session_route(target, (), frozenset({"vnc"}))
+    route = session_route(target, RouteRules((), "vnc", frozenset({"vnc"})))
     return find_credential(parsed(target, *headers), route, enabled, cookie_name, tickets)
 
 

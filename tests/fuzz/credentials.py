@@ -15,7 +15,7 @@ from wsproxy.access.credentials import (
 )
 from wsproxy.exceptions import BadRequest, BadToken, Refused
 from wsproxy.protocol.request import RequestHead
-from wsproxy.protocol.routing import Route, session_route
+from wsproxy.protocol.routing import Route, RouteRules, session_route
 
 from .requests import head_of, own_fields
 from .texts import assert_own_text
@@ -45,7 +45,7 @@ def check(data: bytes) -> None:
     if head is None:
         return
     try:
-        route = session_route(head.target, (), {"vnc", "console"})
+        route = session_route(head.target, RouteRules((), "vnc", frozenset({"vnc", "console"})))
     except Refused:
         return
     found = _found(head, route, enabled, cookie, tickets)

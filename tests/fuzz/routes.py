@@ -7,6 +7,7 @@ import re
 from wsproxy.exceptions import ConfigError, Refused
 from wsproxy.protocol.routing import (
     Route,
+    RouteRules,
     endpoint_of,
     file_path,
     prefix_segments,
@@ -20,6 +21,7 @@ from .texts import assert_own_text
 __all__ = ["check"]
 
 _PREFIXES: tuple[tuple[str, ...], ...] = ((), ("ws_proxy",), ("a", "b"), ("healthz",), ("-",))
+_DEFAULT = "vnc"
 _SUBRESOURCES = frozenset({"vnc", "console"})
 _API = ApiPath(
     "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
@@ -49,7 +51,7 @@ def check(data: bytes) -> None:
 
 def _routed(target: str, prefix: tuple[str, ...]) -> Route | None:
     try:
-        return session_route(target, prefix, _SUBRESOURCES)
+        return session_route(target, RouteRules(prefix, _DEFAULT, _SUBRESOURCES))
     except Refused as refused:
         assert_own_text(refused)
         return None
@@ -103,8 +105,12 @@ def _check_route(route: Route, target: str, prefix: tuple[str, ...]) -> None:
         *([route.token] if route.token is not None else ["-"]),
         *([route.namespace] if route.namespace else []),
     ]
-    names += [route.vmi, *([route.subresource] if route.subresource else [])]
-    assert [part for part in path.split("/") if part] == [*prefix, *names], "a segment was lost or changed"
+    names.append(route.vmi)
+    if (segments := [part for part in path.split("/") if part]) == [*prefix, *names]:
+        assert route.subresource == _DEFAULT
+    else:
+        names.append(route.subresource)
+    assert segments == [*prefix, *names], "a segment was lost or changed"
     assert not {".", ".."} & set(names)
     for other in (
         "/" + "/".join([*prefix, *names]),
@@ -123,7 +129,7 @@ def _check_prefix(text: str) -> None:
     except ConfigError:
         return
     route = _routed("/" + "/".join([*segments, "token", "vm"]), segments)
-    assert route == Route("token", None, "vm"), "no request can match the prefix"
+    assert route == Route("token", None, "vm", _DEFAULT), "no request can match the prefix"
 
 
 def _check_template(text: str) -> None:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from wsproxy.exceptions import Refused
 from wsproxy.protocol.names import is_dns_label, is_dns_subdomain
-from wsproxy.protocol.routing import Route, prefix_segments, session_route
+from wsproxy.protocol.routing import Route, RouteRules, prefix_segments, session_route
 from wsproxy.upstream.location import ApiPath
 
 from .profile import few, many
 
-_SUBRESOURCES = ("vnc", "console")
+_DEFAULT = "vnc"
+_SUBRESOURCES = (_DEFAULT, "console")
 _LABELS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 _VMIS = st.lists(_LABELS, min_size=1, max_size=3).map(".".join)
 _TOKENS = st.text(string.ascii_letters + string.digits + "-_.", min_size=2, max_size=40).filter(
@@ -24,21 +25,21 @@ _TOKENS = st.text(string.ascii_letters + string.digits + "-_.", min_size=2, max_
 )
 _PREFIXES = st.lists(st.text(string.ascii_letters + "-_~1", min_size=1, max_size=8), max_size=3)
 _SLASHES = st.sampled_from(("/", "//", "///"))
-_ROUTES = st.builds(Route, _TOKENS, st.none(), _VMIS, st.none() | st.sampled_from(_SUBRESOURCES)) | st.builds(
-    Route, st.none(), st.none() | _LABELS, _VMIS
+_ROUTES = st.builds(Route, _TOKENS, st.none(), _VMIS, st.sampled_from(_SUBRESOURCES)) | st.builds(
+    Route, st.none(), st.none() | _LABELS, _VMIS, st.just(_DEFAULT)
 )
 
 
 def target(route: Route, prefix: Sequence[str], slash: str) -> str:
     """Return a path that names a route."""
     names = [route.token or "-", route.namespace, route.vmi, route.subresource]
-    return slash + slash.join([*prefix, *(name for name in names if name)])
+    return slash + slash.join([*prefix, *(name for name in names if name and name != _DEFAULT)])
 
 
 def routed(path: str, prefix: Sequence[str] = ()) -> Route | None:
     """Return the route of a path, None if it is refused."""
     try:
-        return session_route(path, tuple(prefix), _SUBRESOURCES)
+        return session_route(path, RouteRules(tuple(prefix), _DEFAULT, frozenset(_SUBRESOURCES)))
     except Refused:
         return None
 
@@ -76,13 +77,13 @@ class RoundTripTest(unittest.TestCase):
         if route is not None:
             self.assertTrue(is_dns_subdomain(route.vmi))
             self.assertTrue(route.namespace is None or is_dns_label(route.namespace))
-            self.assertIn(route.subresource, (None, *_SUBRESOURCES))
+            self.assertIn(route.subresource, _SUBRESOURCES)
 
     @few
-    @given(_LABELS, _VMIS, st.none() | st.sampled_from(_SUBRESOURCES))
-    def test_api_path(self, namespace: str, vmi: str, subresource: str | None) -> None:
+    @given(_LABELS, _VMIS, st.sampled_from(_SUBRESOURCES))
+    def test_api_path(self, namespace: str, vmi: str, subresource: str) -> None:
         """The API's path has one segment for each name, in its place."""
         path = ApiPath("/apis/x/namespaces/{namespace}/vmis/{vmi_name}/vnc").path(namespace, vmi, subresource)
         self.assertEqual(
-            path.split("/"), ["", "apis", "x", "namespaces", namespace, "vmis", vmi, subresource or "vnc"]
+            path.split("/"), ["", "apis", "x", "namespaces", namespace, "vmis", vmi, subresource]
         )

@@ -10,22 +10,24 @@ from wsproxy.protocol.names import is_dns_label, is_dns_subdomain
 from wsproxy.protocol.routing import (
     Endpoint,
     Route,
+    RouteRules,
     endpoint_of,
     file_path,
     granted_route,
-    named_subresource,
     prefix_segments,
     session_route,
+    subresource_of,
 )
 from wsproxy.upstream.location import DEFAULT_API_PATH, ApiPath
 
 SUBRESOURCES = frozenset({"vnc", "console"})
+RULES = RouteRules((), "vnc", SUBRESOURCES)
 TOKEN = "aaa.bbb.ccc"
 
 
 def route(target: str, prefix: str | None = None) -> Route:
     """Return the session route of a target."""
-    return session_route(target, prefix_segments(prefix), SUBRESOURCES)
+    return session_route(target, RouteRules(prefix_segments(prefix), "vnc", SUBRESOURCES))
 
 
 class NamesTest(unittest.TestCase):
@@ -101,7 +103,7 @@ class PrefixTest(unittest.TestCase):
         for prefix in ("ws_proxy", "/ws_proxy/", "a/b"):
             for target in (f"/{prefix}/{TOKEN}/vm", f"//{prefix}///{TOKEN}//vm/"):
                 with self.subTest(prefix=prefix, target=target):
-                    self.assertEqual(route(target, prefix), Route(TOKEN, None, "vm"))
+                    self.assertEqual(route(target, prefix), Route(TOKEN, None, "vm", "vnc"))
 
     def test_wrong_prefix(self) -> None:
         """A path without the prefix, or with another one, is not found."""
@@ -125,7 +127,7 @@ class PrefixTest(unittest.TestCase):
 class SessionRouteTest(unittest.TestCase):
     def test_token_and_vmi(self) -> None:
         """/TOKEN/VMI opens the default subresource."""
-        self.assertEqual(route(f"/{TOKEN}/ubuntu"), Route(TOKEN, None, "ubuntu", None))
+        self.assertEqual(route(f"/{TOKEN}/ubuntu"), Route(TOKEN, None, "ubuntu", "vnc"))
 
     def test_subresource(self) -> None:
         """/TOKEN/VMI/SUBRESOURCE opens an enabled subresource, and no other."""
@@ -136,12 +138,12 @@ class SessionRouteTest(unittest.TestCase):
 
     def test_without_token(self) -> None:
         """/-/VMI and /-/NAMESPACE/VMI leave the token to other means."""
-        self.assertEqual(route("/-/ubuntu"), Route(None, None, "ubuntu"))
-        self.assertEqual(route("/-/lab-1/ubuntu"), Route(None, "lab-1", "ubuntu"))
+        self.assertEqual(route("/-/ubuntu"), Route(None, None, "ubuntu", "vnc"))
+        self.assertEqual(route("/-/lab-1/ubuntu"), Route(None, "lab-1", "ubuntu", "vnc"))
 
     def test_without_token_is_not_a_subresource(self) -> None:
         """Under /-/ the second of two names is the VMI, also if a subresource has its name."""
-        self.assertEqual(route("/-/lab-1/vnc"), Route(None, "lab-1", "vnc"))
+        self.assertEqual(route("/-/lab-1/vnc"), Route(None, "lab-1", "vnc", "vnc"))
 
     def test_without_token_and_with_a_subresource(self) -> None:
         """/-/NAMESPACE/VMI/SUBRESOURCE opens an enabled subresource, and no other."""
@@ -154,13 +156,13 @@ class SessionRouteTest(unittest.TestCase):
 
     def test_slashes(self) -> None:
         """Repeated and trailing slashes are one."""
-        self.assertEqual(route(f"//{TOKEN}////ubuntu///"), Route(TOKEN, None, "ubuntu"))
+        self.assertEqual(route(f"//{TOKEN}////ubuntu///"), Route(TOKEN, None, "ubuntu", "vnc"))
 
     def test_query(self) -> None:
         """A query is dropped."""
         for query in ("?", "?x=1", "?a=%2f&b=/../c?d"):
             with self.subTest(query=query):
-                self.assertEqual(route(f"/{TOKEN}/ubuntu{query}"), Route(TOKEN, None, "ubuntu"))
+                self.assertEqual(route(f"/{TOKEN}/ubuntu{query}"), Route(TOKEN, None, "ubuntu", "vnc"))
 
     def test_not_found(self) -> None:
         """A path of another length is not found."""
@@ -243,31 +245,32 @@ class NamedSubresourceTest(unittest.TestCase):
     def test_named(self) -> None:
         """It is what the path names, also where that is not enabled, or another name is wrong."""
         for target, name in (
-            (f"/p/{TOKEN}/vm", None),
+            (f"/p/{TOKEN}/vm", "vnc"),
             (f"/p/{TOKEN}/vm/console", "console"),
             (f"/p/{TOKEN}/VM/console", "console"),
             (f"/p/{TOKEN}/vm/usbredir?x=/vnc", "usbredir"),
-            ("/p/-/vm", None),
-            ("/p/-/lab-1/console", None),
+            ("/p/-/vm", "vnc"),
+            ("/p/-/lab-1/console", "vnc"),
             ("/p/-/Lab/vm/vnc/", "vnc"),
         ):
             with self.subTest(target=target):
-                self.assertEqual(named_subresource(target, ("p",)), name)
+                self.assertEqual(subresource_of(target, RouteRules(("p",), "vnc", SUBRESOURCES)), name)
 
     def test_no_route(self) -> None:
-        """What is no session route names none."""
+        """What is no session route means the default."""
         for target in ("/", f"/{TOKEN}/vm/console", f"/p/{TOKEN}/vm/console/x", "/p/a/%76m/console", "*"):
             with self.subTest(target=target):
-                self.assertIsNone(named_subresource(target, ("p",)))
+                rules = RouteRules(("p",), "console", SUBRESOURCES)
+                self.assertEqual(subresource_of(target, rules), "console")
 
 
 class GrantedRouteTest(unittest.TestCase):
     def test_names(self) -> None:
         """What an embedding program names is checked as what a path names."""
-        self.assertEqual(granted_route("ubuntu", None, SUBRESOURCES), Route(None, None, "ubuntu"))
-        self.assertEqual(granted_route("u", "vnc", SUBRESOURCES), Route(None, None, "u", "vnc"))
-        self.assertRaises(BadRequest, granted_route, "../ubuntu", None, SUBRESOURCES)
-        self.assertRaises(NotFound, granted_route, "ubuntu", "portforward", SUBRESOURCES)
+        self.assertEqual(granted_route("ubuntu", None, RULES), Route(None, None, "ubuntu", "vnc"))
+        self.assertEqual(granted_route("u", "vnc", RULES), Route(None, None, "u", "vnc"))
+        self.assertRaises(BadRequest, granted_route, "../ubuntu", None, RULES)
+        self.assertRaises(NotFound, granted_route, "ubuntu", "portforward", RULES)
 
 
 class EndpointTest(unittest.TestCase):
@@ -341,12 +344,14 @@ class ApiPathTest(unittest.TestCase):
         template = ApiPath(DEFAULT_API_PATH)
         base = "/apis/subresources.kubevirt.io/v1/namespaces/lab-1/virtualmachineinstances/ubuntu"
         self.assertEqual(template.subresource, "vnc")
-        self.assertEqual(template.path("lab-1", "ubuntu"), f"{base}/vnc")
+        self.assertEqual(template.path("lab-1", "ubuntu", "vnc"), f"{base}/vnc")
         self.assertEqual(template.path("lab-1", "ubuntu", "console"), f"{base}/console")
 
     def test_placeholders_more_than_once(self) -> None:
         """A placeholder may stand in more than one place, in any order."""
-        self.assertEqual(ApiPath("/{vmi_name}/{namespace}/{vmi_name}/vnc").path("n", "v"), "/v/n/v/vnc")
+        self.assertEqual(
+            ApiPath("/{vmi_name}/{namespace}/{vmi_name}/vnc").path("n", "v", "vnc"), "/v/n/v/vnc"
+        )
 
     def test_faults(self) -> None:
         """A template that is not a plain path with both placeholders and a subresource is a fault."""

@@ -21,11 +21,12 @@ from wsproxy.exceptions import Draining, Refused, TransportClosed
 from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.protocol.request import HeadReader, RequestHead
+from wsproxy.protocol.routing import subresource_of
 from wsproxy.relay.relay import Relay
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.timers import Housekeeping
 from wsproxy.server.gateway import Gateway
-from wsproxy.server.session import Session, rfb_expected
+from wsproxy.server.session import Session
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.console import FakeConsole
@@ -301,7 +302,7 @@ class Alone(ProxyTestCase):
         ):
             with self.subTest(api_path=api_path[-8:], target=target):
                 config = Config(**{**options, "api_path": api_path})
-                self.assertIs(rfb_expected(parsed(target), config), expected)
+                self.assertIs(subresource_of(target, config.routes) == "vnc", expected)
 
 
 class Memory(ProxyTestCase):

@@ -48,8 +48,8 @@ class ConsoleURL(unittest.TestCase):
         for token in (TOKEN, TICKET):
             for subresource in (None, "vnc", "console"):
                 found = console_url(given, "ws://x", token, "a.b", subresource)
-                route = session_route(found.removeprefix("ws://x"), given.routes.prefix, given.routes.enabled)
-                self.assertEqual(route, Route(token, None, "a.b", subresource))
+                route = session_route(found.removeprefix("ws://x"), given.routes)
+                self.assertEqual(route, Route(token, None, "a.b", subresource or "vnc"))
 
     def test_bases_that_are_none(self) -> None:
         """What is no base, or would make another URL of it, is refused."""

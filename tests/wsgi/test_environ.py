@@ -7,8 +7,10 @@ from typing import Any
 
 from wsproxy.exceptions import BadRequest, Refused
 from wsproxy.protocol.handshake import Upgrade
-from wsproxy.protocol.routing import session_route
+from wsproxy.protocol.routing import RouteRules, session_route
 from wsproxy.wsgi.environ import head_of, path_of, path_segments, peer_of
+
+_RULES = RouteRules((), "vnc", frozenset({"vnc"}))
 
 
 def environ(**changes: Any) -> dict[str, Any]:
@@ -53,20 +55,20 @@ class HeadTest(unittest.TestCase):
         for name in ("RAW_URI", "REQUEST_URI"):
             for raw in ("/tok%65n/ubuntu", "/token/ubuntu#x", "/token/ubuntu?a#x", "http://other/x/y", "*"):
                 with self.subTest(name=name, raw=raw), self.assertRaises(BadRequest):
-                    session_route(head_of(environ(**{name: raw})).target, (), ())
+                    session_route(head_of(environ(**{name: raw})).target, _RULES)
         own = environ(RAW_URI="http://proxy/token/ubuntu", PATH_INFO="/token/ubuntu")
         self.assertEqual(head_of(own).target, "/token/ubuntu")
         with self.assertRaises(BadRequest):
-            session_route(head_of(own | {"RAW_URI": "http://proxy/tok%65n/ubuntu"}).target, (), ())
+            session_route(head_of(own | {"RAW_URI": "http://proxy/tok%65n/ubuntu"}).target, _RULES)
         target = head_of(environ(RAW_URI="/token/ubuntu?a=%20", QUERY_STRING="a=%20")).target
         self.assertEqual(target, "/token/ubuntu?a=%20")
-        session_route(target, (), ())
+        session_route(target, _RULES)
 
     def test_decoded_delimiters(self) -> None:
         """A question mark or a number sign that the server has decoded does not end the path."""
         for path in ("/token?x/ubuntu", "/token/ubuntu#x"):
             with self.subTest(path), self.assertRaises(BadRequest):
-                session_route(head_of(environ(PATH_INFO=path)).target, (), ())
+                session_route(head_of(environ(PATH_INFO=path)).target, _RULES)
 
     def test_joined_headers(self) -> None:
         """Lines of one name that the server has joined are told apart where there may be one."""

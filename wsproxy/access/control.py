@@ -111,7 +111,7 @@ class AccessControl:
         :raises Refused: if it is not let in, for whatever reason.
         """
         with self._attempt(head, client):
-            route = session_route(head.target, self._routes.prefix, self._routes.enabled)
+            route = session_route(head.target, self._routes)
             tickets = self._tickets is not None
             return route, self._admit(head, client, deadline, route, on_verified, tickets=tickets)
 
@@ -135,7 +135,7 @@ class AccessControl:
         *,
         tickets: bool,
     ) -> Grant:
-        rules, subresource = self._rules, route.subresource or self._routes.default
+        rules = self._rules
         try:
             # The page first: from the refusal it must not learn whether its visitor is logged in, and what it
             # makes up must not count as its visitor's failure.
@@ -149,7 +149,7 @@ class AccessControl:
             raise
         if credential.kind == TICKET:
             assert self._tickets is not None
-            grant = self._tickets.redeem(credential.token, subresource, head.origin)
+            grant = self._tickets.redeem(credential.token, route.subresource, head.origin)
         else:
             grant = self._verifier.verify(credential.token, deadline)
         return self._authorized(head, client, credential.kind, route, grant, on_verified)
@@ -216,8 +216,7 @@ class AccessControl:
         on_verified(route, grant)
         self._check_revoked(grant)  # whoever revokes it from now on has been told of the session
         if self._authorize is not None:
-            subresource = route.subresource or self._routes.default
-            request = _described(head, client, kind, grant, route.vmi, subresource)
+            request = _described(head, client, kind, grant, route)
             grant = authorized(self._authorize, grant, request, self._report)
             grant.authorize(route.vmi, route.namespace)
         if grant.seconds_left(self._wall_clock()) <= 0:  # the ticket's, or the hook's
@@ -297,13 +296,11 @@ def _fetch_site(head: RequestHead) -> list[str]:
     return [value.strip(OWS).lower() for value in head.values("sec-fetch-site")]
 
 
-def _described(
-    head: RequestHead, client: Client, kind: str, grant: Grant, vmi: str, subresource: str
-) -> AccessRequest:
+def _described(head: RequestHead, client: Client, kind: str, grant: Grant, route: Route) -> AccessRequest:
     return AccessRequest(
         namespace=grant.namespace,
-        vmi=vmi,
-        subresource=subresource,
+        vmi=route.vmi,
+        subresource=route.subresource,
         client=client.address,
         origin=head.origin,
         credential=kind,

@@ -20,10 +20,10 @@ __all__ = [
     "endpoint_of",
     "file_path",
     "granted_route",
-    "named_subresource",
     "prefix_segments",
     "screenshot_route",
     "session_route",
+    "subresource_of",
 ]
 
 _TARGET = re.compile(r"/[!-~]*")
@@ -38,13 +38,13 @@ class Route:
 
     :ivar token: the token in the path, None under ``/-/``, where it comes by other means.
     :ivar namespace: as given in the path, None where the token alone says it.
-    :ivar subresource: as given in the path, None for the default.
+    :ivar subresource: as given in the path, or the one that a path without one means.
     """
 
     token: str | None = field(repr=False)
     namespace: str | None
     vmi: str
-    subresource: str | None = None
+    subresource: str
 
 
 @dataclass(frozen=True)
@@ -108,44 +108,45 @@ def file_path(target: str, prefix: tuple[str, ...]) -> str | None:
     return path[len(base) :] if path == base or path.startswith(f"{base}/") else None
 
 
-def session_route(target: str, prefix: tuple[str, ...], subresources: Collection[str]) -> Route:
+def session_route(target: str, rules: RouteRules) -> Route:
     """Find what an upgrade request asks to open.
 
-    :param prefix: from :func:`prefix_segments`.
-    :param subresources: the subresources that may be named in the path.
     :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
     :raises NotFound: if it is no session route, or the prefix is wrong.
     """
-    route = _unchecked_route(target, prefix)
-    _check_subresource(route.subresource, subresources)
+    route = _unchecked_route(target, rules)
+    _check_subresource(route, rules)
     _check_names(route)
     return route
 
 
-def named_subresource(target: str, prefix: tuple[str, ...]) -> str | None:
-    """Return the subresource that the path of an upgrade request names, enabled or not; None if none.
+def subresource_of(target: str, rules: RouteRules) -> str:
+    """Return the subresource that the path of an upgrade request means, enabled or not.
 
     For refusals: what its client is about to speak depends on it, whatever else is wrong with the request.
     """
     try:
-        return _unchecked_route(target, prefix).subresource
+        return _unchecked_route(target, rules).subresource
     except Refused:
-        return None
+        return rules.default
 
 
-def _unchecked_route(target: str, prefix: tuple[str, ...]) -> Route:
+def _unchecked_route(target: str, rules: RouteRules) -> Route:
     """Return the parts of the path, which may still be any text."""
-    segments = _path_of(target)
+    segments, prefix = _path_of(target), rules.prefix
     if segments[: len(prefix)] != prefix:
         raise NotFound("wrong path prefix")
     first, *rest = segments[len(prefix) :] or ("",)
     if first == _NO_TOKEN:
         if len(rest) not in (1, 2, 3):
             raise NotFound("the path must be /-/VMI, /-/NAMESPACE/VMI or /-/NAMESPACE/VMI/SUBRESOURCE")
-        return Route(None, None, *rest) if len(rest) == 1 else Route(None, *rest)
+        namespace = rest.pop(0) if len(rest) > 1 else None
+        vmi, *named = rest
+        return Route(None, namespace, vmi, *(named or [rules.default]))
     if len(rest) not in (1, 2):
         raise NotFound("the path must be /TOKEN/VMI or /TOKEN/VMI/SUBRESOURCE")
-    return Route(first, None, *rest)
+    vmi, *named = rest
+    return Route(first, None, vmi, *(named or [rules.default]))
 
 
 def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
@@ -168,16 +169,17 @@ def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
     return route
 
 
-def granted_route(vmi: str, subresource: str | None, subresources: Collection[str]) -> Route:
+def granted_route(vmi: str, subresource: str | None, rules: RouteRules) -> Route:
     """Return the route that the embedding program has found by itself.
 
-    :param subresources: the subresources that may be named.
+    :param subresource: None for the default one.
     :raises BadRequest: if the VMI's name is not a Kubernetes name.
     :raises NotFound: if the subresource is not enabled.
     """
-    _check_subresource(subresource, subresources)
+    route = Route(None, None, vmi, rules.default if subresource is None else subresource)
+    _check_subresource(route, rules)
     _check_vmi(vmi)
-    return Route(None, None, vmi, subresource)
+    return route
 
 
 def _path_of(target: str) -> tuple[str, ...]:
@@ -203,8 +205,8 @@ def _check_names(route: Route) -> None:
     _check_vmi(route.vmi)
 
 
-def _check_subresource(name: str | None, enabled: Collection[str]) -> None:
-    if name is not None and name not in enabled:
+def _check_subresource(route: Route, rules: RouteRules) -> None:
+    if route.subresource not in rules.enabled:
         raise NotFound("this subresource is not enabled")
 
 

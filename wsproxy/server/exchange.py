@@ -10,14 +10,14 @@ from ..net.transport import Transport
 from ..protocol.client import Client, Peer, client_of
 from ..protocol.handshake import Upgrade, upgrade_of
 from ..protocol.request import RequestHead
-from ..protocol.routing import Route
+from ..protocol.routing import Route, subresource_of
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger, in_session
 from ..tokens.claims import Grant
 from .gateway import Gateway
 from .opening import ClientLeft
 from .refusal import Refuser
-from .session import Session, rfb_expected
+from .session import Session
 
 __all__ = ["LAST_WORD_SECONDS", "Exchange"]
 
@@ -198,10 +198,10 @@ class Exchange:
         return logging.INFO if self._proved else self._gateway.admission.refusal_level()
 
     def _expects_rfb(self, head: RequestHead) -> bool:
-        config = self._gateway.config
+        """Whether the client of a well-formed upgrade request is about to speak RFB."""
         if self._granted:
-            return (self._granted[0].subresource or config.routes.default) == "vnc"
-        return rfb_expected(head, config)
+            return self._granted[0].subresource == "vnc"
+        return subresource_of(head.target, self._gateway.config.routes) == "vnc"
 
     # What a server does in its own way
 

@@ -55,8 +55,6 @@ class Opened:
     """
 
     grant: Grant
-    vmi: str
-    subresource: str
     upstream: Upstream
     subprotocol: str | None
     dial_seconds: float
@@ -114,22 +112,21 @@ class Opening:
         try:
             route, grant = self._admitted(head, client, before_dial, granted, on_verified)
             self._check()
-            subresource = route.subresource or self._gateway.config.routes.default
-            console = Console(grant.namespace, route.vmi, subresource)
-            self._about |= admitted(grant, route.vmi, subresource)
+            console = Console(grant.namespace, route.vmi, route.subresource)
+            self._about |= admitted(grant, route.vmi, route.subresource)
             self._take_slot(grant, console)
             on_authorised()  # before it waits for anything: strangers have no say any more in whether it may
             self.release_connection()
             claim = self._claim_console(console, Requester(grant, client.address), holder, before_dial)
-            upstream, seconds = self._dial(claim, route, console, offered_upstream(upgrade.subprotocols))
+            upstream, seconds = self._dial(claim, console, offered_upstream(upgrade.subprotocols))
             look()
             self._win(claim, upstream)
         except BaseException:
             self._give_back()
             raise
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
-        tells_by_rfb = subresource == "vnc" and by_websocket(self._gateway.config.reject, upgrade)
-        self.opened = Opened(grant, route.vmi, subresource, upstream, agreed, seconds, tells_by_rfb)
+        tells_by_rfb = route.subresource == "vnc" and by_websocket(self._gateway.config.reject, upgrade)
+        self.opened = Opened(grant, upstream, agreed, seconds, tells_by_rfb)
         claim.won()
 
     @property
@@ -199,15 +196,13 @@ class Opening:
 
     # The dial
 
-    def _dial(
-        self, claim: Claim, route: Route, console: Console, offered: Sequence[str]
-    ) -> tuple[Upstream, float]:
+    def _dial(self, claim: Claim, console: Console, offered: Sequence[str]) -> tuple[Upstream, float]:
         """Open the upstream, and return it with how many seconds that took.
 
         A console that is in use is asked for again if that may be our own doing, within the dial's deadline.
         """
         config = self._gateway.config
-        path = config.path_template.path(console.namespace, console.vmi, route.subresource)
+        path = config.path_template.path(console.namespace, console.vmi, console.subresource)
         preserve = claim.asks_first and console.subresource == "vnc"  # of which alone KubeVirt says it
         started, deadline, pause = time.monotonic(), Deadline(config.dial_timeout), _FIRST_PAUSE
         patience = deadline

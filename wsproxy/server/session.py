@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from typing import Any, NewType
 
 from ..access.sessions import SessionHandle
-from ..config import Config
 from ..exceptions import Draining, Forbidden, Refused, TransportClosed
 from ..net.tls import forget_errors
 from ..net.transport import Transport
@@ -18,7 +17,7 @@ from ..protocol.client import Client, Peer
 from ..protocol.closing import Ending
 from ..protocol.handshake import Upgrade
 from ..protocol.request import RequestHead
-from ..protocol.routing import Route, named_subresource
+from ..protocol.routing import Route
 from ..relay.lifetime import Lifetime
 from ..relay.relay import Relay
 from ..runtime.deadline import Deadline
@@ -30,7 +29,7 @@ from .gateway import Gateway
 from .opening import Opened, Opening
 from .presence import Presence
 
-__all__ = ["Session", "SessionId", "new_session_id", "rfb_expected"]
+__all__ = ["Session", "SessionId", "new_session_id"]
 
 logger = get_logger("wsproxy.session")
 
@@ -38,11 +37,6 @@ SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
 _CLIENT_GONE = Ending("client", None, "client-gone")  # before the session was open
-
-
-def rfb_expected(head: RequestHead, config: Config) -> bool:
-    """Whether the client of a well-formed upgrade request is about to speak RFB."""
-    return (named_subresource(head.target, config.routes.prefix) or config.routes.default) == "vnc"
 
 
 def new_session_id() -> SessionId:
@@ -189,7 +183,7 @@ class Session:
             id=self.id,
             grant=grant,
             vmi=route.vmi,
-            subresource=route.subresource or self._gateway.config.routes.default,
+            subresource=route.subresource,
             client=client.address,
             is_open=False,
         )

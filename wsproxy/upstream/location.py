@@ -70,7 +70,7 @@ class ApiPath:
         """Where KubeVirt says its version, if the path is one of its API group; None if it is none."""
         return self._base.partition("/namespaces/")[0] + "/version" if self.resource else None
 
-    def path(self, namespace: str, vmi: str, subresource: str | None = None) -> str:
+    def path(self, namespace: str, vmi: str, subresource: str) -> str:
         """Return the path of one VMI's subresource; the names must have been checked."""
         filled = self._base.replace("{namespace}", namespace).replace("{vmi_name}", vmi)
-        return f"{filled}/{subresource or self.subresource}"
+        return f"{filled}/{subresource}"

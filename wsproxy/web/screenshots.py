@@ -98,10 +98,9 @@ class ScreenshotSource:
         :raises Refused: if there is no picture for this client, for whatever reason.
         """
         route, grant = self._access.admit_screenshot(head, client, deadline)
-        namespace, vmi, subresource = grant.namespace, route.vmi, route.subresource
-        assert subresource is not None, "the route of a picture has one"
-        on_admitted(admitted(grant, vmi, subresource))
-        path = self._rules.api_path.path(namespace, vmi, subresource)
+        namespace, vmi = grant.namespace, route.vmi
+        on_admitted(admitted(grant, vmi, route.subresource))
+        path = self._rules.api_path.path(namespace, vmi, route.subresource)
         timeout = self._rules.timeout
         return self._screenshots.get(
             (namespace, vmi), grant.user, lambda: self._take(path, Deadline(timeout)), Deadline(timeout)

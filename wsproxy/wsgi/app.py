@@ -250,7 +250,7 @@ class ConsoleApp:
         if wanted:
             grant, vmi, subresource = wanted
             try:
-                granted = granted_route(vmi, subresource, self.config.routes.enabled), grant
+                granted = granted_route(vmi, subresource, self.config.routes), grant
             except Refused as exc:
                 refused = exc
 
