@@ -56,6 +56,7 @@ NO_IO = (
     "runtime/logs",
     "runtime/wall_clock",
     "telemetry/causes",
+    "telemetry/record",
     "telemetry/histogram",
     "upstream/errors",
     "upstream/location",

@@ -21,6 +21,7 @@ import websocket
 from tests.support.proxy_process import ProxyProcess
 from tests.support.tokens import early
 from wsproxy.access.credentials import CREDENTIALS
+from wsproxy.net.connecting import Connector
 from wsproxy.runtime.logs import TextFormatter
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
@@ -30,7 +31,6 @@ from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, encode_frame
 from wsproxy.testing.kubevirt.http import Answer, Behaviour, status_answer
 from wsproxy.testing.kubevirt.vmi import FakeVMI
 from wsproxy.testing.rfb.raw_client import RawClient
-from wsproxy.upstream.dialler import Dialler
 
 _WINDOW = 20  # so many characters of a secret in a row are a leak
 _TIMEOUT = 1.0
@@ -557,7 +557,7 @@ class Library(SecretsTestCase):
     def fail_with_a_bug(self) -> None:
         """Have an exception come out of the middle of an opening session."""
         with (
-            mock.patch.object(Dialler, "_connection", side_effect=RuntimeError("a bug")),
+            mock.patch.object(Connector, "connection", side_effect=RuntimeError("a bug")),
             RawClient(self.address) as client,
         ):
             client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))

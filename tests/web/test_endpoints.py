@@ -30,12 +30,15 @@ from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.gateway import Gateway
+from wsproxy.telemetry.record import SessionRecord
 from wsproxy.testing.case import SECRET
 from wsproxy.tokens.issue import make_token
 from wsproxy.web.endpoints import HTTPRequest, answer
 
 PAGE = "https://console.example"
 OWN = "http://proxy"
+
+RECORD = SessionRecord("0", "192.0.2.1:1")
 
 
 def parsed(line: str, *headers: str) -> RequestHead:
@@ -68,7 +71,9 @@ def ask(
     ready: ReadyStub | None = None,
 ) -> bytes:
     """Ask an endpoint that needs no body."""
-    request = HTTPRequest(parsed(line, *headers), Client(Peer.at("192.0.2.1", 1)), Deadline(10), unread)
+    request = HTTPRequest(
+        parsed(line, *headers), Client(Peer.at("192.0.2.1", 1)), Deadline(10), unread, RECORD
+    )
     gateway = gateway or made_gateway(host_path_prefix="/".join(prefix))
     return answer(
         request,
@@ -317,7 +322,9 @@ class TicketCase(unittest.TestCase):
             return raw
 
         self.gateway = self.gateway or made_gateway(**self.options)
-        request = HTTPRequest(head, Client(Peer.at("192.0.2.1", 1), asked=OWN), Deadline(10), read_body)
+        request = HTTPRequest(
+            head, Client(Peer.at("192.0.2.1", 1), asked=OWN), Deadline(10), read_body, RECORD
+        )
         return answer(
             request,
             self.gateway.config.endpoint_rules,
@@ -500,7 +507,7 @@ class CORS(TicketCase):
 
     def preflight(self, *headers: str) -> list[str]:
         head = parsed("OPTIONS /ticket", *headers)
-        request = HTTPRequest(head, Client(Peer.at("192.0.2.1", 1), asked=OWN), Deadline(10), unread)
+        request = HTTPRequest(head, Client(Peer.at("192.0.2.1", 1), asked=OWN), Deadline(10), unread, RECORD)
         gateway = made_gateway(**self.options)
         first, lines, body = split(
             answer(

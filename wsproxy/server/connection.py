@@ -63,7 +63,7 @@ class ClientConnection(Exchange):
             return False
         if header.address:
             self._source = Peer.at(header.address, header.port)
-            self.session.identify(Client(self._peer, header.address))
+            self.session.record.identify(Client(self._peer, header.address))
             self._gateway.admission.move(self, self._source.network)
         return True
 
@@ -78,9 +78,12 @@ class ClientConnection(Exchange):
         """Tell a peer that has sent no header; what TLS would be spoken to is not told anything."""
         if self._gateway.tls is None:
             return self._refuse(refused, None, None, deadline)
-        session, level = self.session, self._gateway.admission.refusal_level()
+        self._note_no_handshake(refused.message)
+
+    def _note_no_handshake(self, why: str) -> None:
+        record, level = self.session.record, self._gateway.admission.refusal_level()
         self._gateway.counters.fail_handshake(Leg.CLIENT)
-        logger.log(level, "connection %s from %s: %s", session.id, session.peer, refused.message)
+        logger.log(level, "connection %s from %s: %s", record.session, record.peer, why)
 
     def _note_told(self) -> None:
         with self._lock:
@@ -119,10 +122,7 @@ class ClientConnection(Exchange):
             transport.handshake(deadline)
             return True
         except (TransportClosed, TimeoutError) as exc:
-            session = self.session
-            self._gateway.counters.fail_handshake(Leg.CLIENT)
-            level = self._gateway.admission.refusal_level()
-            logger.log(level, "connection %s from %s: no TLS handshake: %s", session.id, session.peer, exc)
+            self._note_no_handshake(f"no TLS handshake: {exc}")
             self._transport.linger(Deadline(LAST_WORD_SECONDS))  # so that the reason arrives, an alert
             return False
 
@@ -159,7 +159,7 @@ class ClientConnection(Exchange):
             client,
             deadline,
             lambda most: self._read_body(head, most, deadline),
-            self.session.about.update,
+            self.session.record,
             on_authenticated=self._authenticated,
         )
         answer = endpoints.answer(
@@ -171,13 +171,9 @@ class ClientConnection(Exchange):
             gateway.pictures,
             gateway.is_healthy,
         )
-        if self._place and self._is_picture:
+        if self._place and self.session.record.admitted:
             self._place.hold(len(answer))
         return answer
-
-    @property
-    def _is_picture(self) -> bool:
-        return "vmi" in self.session.about
 
     def _authenticated(self, user: str | int) -> None:
         """From now on the client takes none of the places for others that have not authenticated."""
@@ -187,7 +183,7 @@ class ClientConnection(Exchange):
             raise TransportClosed("shut down to make room for others")
 
     def _send_answer(self, answer: bytes, deadline: Deadline) -> None:
-        if self._is_picture:  # the time until now was the API's
+        if self.session.record.admitted:  # it is a picture: the time until now was the API's
             deadline = Deadline(self._gateway.config.request_timeout)
         self._transport.bound_unsent()
         self._transport.send(answer, deadline)

@@ -77,7 +77,7 @@ class Exchange:
             if self._open(Deadline(self._gateway.config.request_timeout)):
                 self.session.relay(self._transport, self._close)
         except (TransportClosed, TimeoutError) as exc:
-            logger.debug("connection %s from %s: %s", self.session.id, self.session.peer, exc)
+            logger.debug("connection %s from %s: %s", self.session.id, self.session.record.peer, exc)
         except Exception:  # noqa: BLE001 - a bug of ours, reported
             self._report_failure()
         finally:
@@ -134,7 +134,7 @@ class Exchange:
             else:
                 answer = self._answer(head, client, deadline)
         except ClientLeft as left:
-            self._gateway.reports.left(self.session.about, str(left), self._refusal_level())
+            self._gateway.reports.left(self.session.record, str(left), self._refusal_level())
             raise
         except (TransportClosed, TimeoutError):
             raise
@@ -162,7 +162,7 @@ class Exchange:
         """Find out who sent the request; the log names that client from now on."""
         config = self._gateway.config
         client = client_of(head, self._peer, self._tls, config.trusted, self._source)
-        self.session.identify(client)
+        self.session.record.identify(client)
         return client
 
     def _set_in_session(self, value: bool) -> None:
@@ -172,12 +172,12 @@ class Exchange:
     def _refuse(
         self, refused: Refused, head: RequestHead | None, upgrade: Upgrade | None, deadline: Deadline
     ) -> None:
-        if isinstance(refused, InternalError) or (upgrade is None and "vmi" in self.session.about):
+        if isinstance(refused, InternalError) or (upgrade is None and self.session.record.admitted):
             # That has its line already; pages ask for the pictures of every machine again and again.
             level = logging.DEBUG
         else:
             level = self._refusal_level()
-        self._gateway.reports.refused(self.session.about, refused, level)
+        self._gateway.reports.refused(self.session.record, refused, level)
         self._gateway.housekeeping.remove(self)  # where stop() has given it less time than that takes
         self._allow(_REFUSAL_SECONDS)
         if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself

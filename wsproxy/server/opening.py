@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any
 
 from ..access.control import OnVerified
 from ..exceptions import (
@@ -30,7 +29,7 @@ from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..state.arbitration import Claim, Console, ConsoleHolder, Mark, Requester
 from ..state.limits import Slot
-from ..telemetry.reports import admitted
+from ..telemetry.record import Admitted, SessionRecord
 from ..tokens.claims import Grant
 from ..upstream.dialler import Upstream
 from .gateway import Gateway
@@ -68,15 +67,15 @@ class Opening:
     :meth:`note_ending`, which any may call.
 
     :param gateway: what all sessions share.
-    :param about: what is known of the session, for the log; see :class:`.Reports`.
+    :param record: what is known of the session, for the log.
     :param peer: the other end of the client's connection.
     :ivar opened: None before :meth:`open` has dialled.
     """
 
-    def __init__(self, gateway: Gateway, about: dict[str, Any], peer: Peer) -> None:
+    def __init__(self, gateway: Gateway, record: SessionRecord, peer: Peer) -> None:
         self.opened: Opened | None = None
         self._gateway = gateway
-        self._about = about
+        self._record = record
         self._given_up: Future[None] = Future()  # done when nothing more is to be waited for
         # Guards the attributes below.
         self._lock = threading.Lock()
@@ -113,7 +112,7 @@ class Opening:
             route, grant = self._admitted(head, client, before_dial, granted, on_verified)
             self._check()
             console = Console(grant.namespace, route.vmi, route.subresource)
-            self._about |= admitted(grant, route.vmi, route.subresource)
+            self._record.admitted = Admitted.by(grant, route)
             self._take_slot(grant, console)
             on_authorised()  # before it waits for anything: strangers have no say any more in whether it may
             self.release_connection()

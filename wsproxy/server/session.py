@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, NewType
+from typing import NewType
 
 from ..access.sessions import SessionHandle
 from ..exceptions import Draining, Forbidden, Refused, TransportClosed
@@ -24,6 +24,7 @@ from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger, in_session
 from ..runtime.threads import start_thread
 from ..state.arbitration import TAKEN_OVER
+from ..telemetry.record import SessionRecord
 from ..tokens.claims import Grant
 from .gateway import Gateway
 from .opening import Opened, Opening
@@ -94,14 +95,14 @@ class Session:
 
     :param gateway: what it shares with others.
     :param peer: the other end of the client's connection.
-    :ivar about: what is known of it, for the log; see :class:`.Reports`.
+    :ivar record: what is known of it, for the log.
     """
 
     def __init__(self, gateway: Gateway, peer: Peer) -> None:
         self.id = new_session_id()
-        self.about: dict[str, Any] = {"session": self.id, "peer": str(peer)}
+        self.record = SessionRecord(self.id, str(peer))
         self._gateway = gateway
-        self._opening = Opening(gateway, self.about, peer)
+        self._opening = Opening(gateway, self.record, peer)
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._transport: Transport | None = None  # to the client
@@ -113,16 +114,6 @@ class Session:
         self._lifetime: Lifetime | None = None
         # Touched by the session's own thread only.
         self._handle: SessionHandle | None = None
-
-    @property
-    def peer(self) -> str:
-        """The client's address, for the log."""
-        peer: str = self.about["peer"]
-        return peer
-
-    def identify(self, client: Client) -> None:
-        """Note who the client is, as its request says."""
-        self.about |= {"peer": str(client), "client": client.address}
 
     @property
     def subprotocol(self) -> str | None:
@@ -225,7 +216,7 @@ class Session:
         if end:
             relay.end(*end)
         handle.note_opened(relay, grant)
-        gateway.reports.opened(self.about, relay, opened.dial_seconds)
+        gateway.reports.opened(self.record, relay, opened.dial_seconds)
         gateway.sessions.add(handle)
         if gateway.denylist.denies(grant.token_key):  # since it was looked at; who revokes one now, finds us
             handle.close()
@@ -256,7 +247,7 @@ class Session:
             ending = relay.ending or Ending("proxy", None, "failed")
             self._unlist(ending)
             seconds = gateway.clock() - started
-            gateway.reports.ended(self.about, relay, ending, seconds, relay.close_not_sent)
+            gateway.reports.ended(self.record, relay, ending, seconds, relay.close_not_sent)
             gateway.hooks.closed(handle, ending, gateway.failures.report)
 
     def _make_relay(self, client: Transport, opened: Opened) -> Relay:

@@ -4,55 +4,39 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from ..exceptions import Refused
 from ..protocol.closing import Ending
 from ..runtime.logs import get_logger
-from ..tokens.claims import Grant
 from .audit import AuditLog
 from .causes import ending_cause, refusal_cause
 from .counters import Counters, SessionCounts
+from .record import SessionRecord
 
-__all__ = ["Reports", "admitted"]
+__all__ = ["Reports"]
 
 _connection = get_logger("wsproxy.connection")
 _session = get_logger("wsproxy.session")
 _operator = get_logger("wsproxy.admin")
 
 
-def admitted(grant: Grant, vmi: str, subresource: str) -> dict[str, Any]:
-    """Return what is known of a client, see :class:`Reports`, once its token was accepted."""
-    return {
-        "user": grant.user,
-        "namespace": grant.namespace,
-        "vmi": vmi,
-        "subresource": subresource,
-        "token_id": grant.token_id,
-    }
-
-
 class Reports:
-    """Reports on the sessions of one server. Safe from every thread; blocks as the log does.
-
-    What is known of a session or client is a mapping: ``session`` and ``peer``; ``client``, an IP address,
-    once its request was read; ``user``, ``namespace``, ``vmi``, ``subresource`` and ``token_id`` once its
-    token was accepted.
-    """
+    """Reports on the sessions of one server. Safe from every thread; blocks as the log does."""
 
     def __init__(self, counters: Counters, audit: AuditLog) -> None:
         self._counters = counters
         self._audit = audit
 
-    def opened(self, about: Mapping[str, Any], session: SessionCounts, dial_seconds: float) -> None:
+    def opened(self, record: SessionRecord, session: SessionCounts, dial_seconds: float) -> None:
         """A session was opened, after so many seconds of dialling."""
         self._counters.add(session, dial_seconds)
-        _session.info("session %s opened: %s", about["session"], _who(about), extra={"fields": about})
-        self._audit.write("open", about)
+        fields = record.fields()
+        _session.info("session %s opened: %s", record.session, str(record), extra={"fields": fields})
+        self._audit.write("open", fields)
 
     def ended(
         self,
-        about: Mapping[str, Any],
+        record: SessionRecord,
         session: SessionCounts,
         ending: Ending,
         seconds: float,
@@ -64,7 +48,7 @@ class Reports:
         """
         self._counters.remove(session, ending, seconds)
         fields = {
-            **about,
+            **record.fields(),
             "seconds": round(seconds, 3),
             "bytes_up": session.bytes_up,
             "bytes_down": session.bytes_down,
@@ -76,7 +60,7 @@ class Reports:
         }
         _session.info(
             "session %s ended: by %s code %s %r after %.1f s, %d bytes up, %d bytes down%s: %s",
-            about["session"],
+            record.session,
             ending.by,
             ending.code,
             ending.reason,
@@ -84,19 +68,19 @@ class Reports:
             session.bytes_up,
             session.bytes_down,
             f", close not sent to {' and '.join(close_not_sent)}" if close_not_sent else "",
-            _who(about),
+            str(record),
             extra={"fields": fields},
         )
         self._audit.write("end", fields)
 
-    def refused(self, about: Mapping[str, Any], refused: Refused, level: int) -> None:
+    def refused(self, record: SessionRecord, refused: Refused, level: int) -> None:
         """A client was refused.
 
         :param level: of the log line; the audit log has those of INFO, so that a flood fills no disk.
         """
         self._counters.refuse(refused.slug)
         fields = {
-            **about,
+            **record.fields(),
             "status": refused.status,
             "cause": refusal_cause(refused.slug),
             "reason": refused.slug,
@@ -106,8 +90,8 @@ class Reports:
         _connection.log(
             level,
             "connection %s refused: %s: %d %s: %s%s",
-            about["session"],
-            _who(about),
+            record.session,
+            str(record),
             refused.status,
             refused.slug,
             refused.message,
@@ -117,13 +101,18 @@ class Reports:
         if level >= logging.INFO:
             self._audit.write("refused", fields)
 
-    def left(self, about: Mapping[str, Any], text: str, level: int) -> None:
+    def left(self, record: SessionRecord, text: str, level: int) -> None:
         """A client left before it was let in or refused.
 
         :param level: of the log line.
         """
         _connection.log(
-            level, "connection %s: %s: %s", about["session"], text, _who(about), extra={"fields": about}
+            level,
+            "connection %s: %s: %s",
+            record.session,
+            text,
+            str(record),
+            extra={"fields": record.fields()},
         )
 
     def kicked(self, by: Mapping[str, str], sessions: Sequence[str], tokens: Sequence[str]) -> None:
@@ -142,10 +131,3 @@ class Reports:
             extra={"fields": fields},
         )
         self._audit.write("kicked", fields)
-
-
-def _who(about: Mapping[str, Any]) -> str:
-    text = f"client {about['peer']}"
-    if "vmi" in about:
-        text += f" user {about['user']!r} vmi {about['namespace']}/{about['vmi']}"
-    return text

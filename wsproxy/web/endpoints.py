@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..access.control import AccessControl
 from ..exceptions import (
@@ -28,6 +28,7 @@ from ..protocol.response import http_response, refusal_response
 from ..protocol.routing import RouteRules, endpoint_of, file_path, screenshot_route
 from ..protocol.strict_json import parse_json
 from ..runtime.deadline import Deadline
+from ..telemetry.record import Admitted, SessionRecord
 
 __all__ = ["EndpointRules", "HTTPRequest", "answer", "endpoint_names", "is_probe"]
 
@@ -82,7 +83,7 @@ class Pictures(Protocol):
         head: RequestHead,
         client: Client,
         deadline: Deadline,
-        on_admitted: Callable[[Mapping[str, Any]], None],
+        on_admitted: Callable[[Admitted], None],
     ) -> bytes: ...
 
 
@@ -94,7 +95,7 @@ class HTTPRequest:
     :ivar deadline: bounds all of it, the answer included, but for what is asked of the Kubernetes API.
     :ivar read_body: returns the whole body, which must not have more bytes than it is given. An endpoint
         calls it at most once, and only for a request that it would answer otherwise.
-    :ivar on_admitted: told who sent it, where that is asked, once it is known; see :class:`.Reports`.
+    :ivar record: gets who sent it, where that is asked, once it is known.
     :ivar root: the path that everything here is mounted under by others, "" for none.
     :ivar on_authenticated: told whose it is, once that is known and before it waits for more; may refuse.
     """
@@ -103,7 +104,7 @@ class HTTPRequest:
     client: Client
     deadline: Deadline
     read_body: Callable[[int], bytes]
-    on_admitted: Callable[[Mapping[str, Any]], None] = lambda about: None
+    record: SessionRecord
     root: str = ""
     on_authenticated: Callable[[str | int], None] = lambda user: None
 
@@ -179,9 +180,9 @@ def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
     _check_reading(head)
     head_only = head.method == "HEAD"
 
-    def on_admitted(about: Mapping[str, Any]) -> None:
-        request.on_admitted(about)
-        request.on_authenticated(about["user"])
+    def on_admitted(admitted: Admitted) -> None:
+        request.record.admitted = admitted
+        request.on_authenticated(admitted.user)
 
     try:
         response = pictures.picture(head, request.client, request.deadline, on_admitted)

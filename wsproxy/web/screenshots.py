@@ -6,9 +6,8 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ..access.control import AccessControl
 from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused
@@ -19,7 +18,7 @@ from ..protocol.response import http_response
 from ..runtime.deadline import Clock, Deadline
 from ..runtime.logs import get_logger
 from ..telemetry.counters import Counters
-from ..telemetry.reports import admitted
+from ..telemetry.record import Admitted
 from ..upstream.dialler import Dialler
 from ..upstream.kubevirt import kubevirt_version, leaves_console_alone
 from ..upstream.location import ApiPath
@@ -84,7 +83,7 @@ class ScreenshotSource:
         head: RequestHead,
         client: Client,
         deadline: Deadline,
-        on_admitted: Callable[[Mapping[str, Any]], None],
+        on_admitted: Callable[[Admitted], None],
     ) -> bytes:
         """Return the whole response with the picture that a request asks for, a PNG.
 
@@ -94,12 +93,12 @@ class ScreenshotSource:
 
         :param client: who sent the request.
         :param deadline: how long the token's key may be waited for.
-        :param on_admitted: told who it is, and what is asked for, as :class:`.Reports` wants it.
+        :param on_admitted: told who it is, and what is asked for.
         :raises Refused: if there is no picture for this client, for whatever reason.
         """
         route, grant = self._access.admit_screenshot(head, client, deadline)
         namespace, vmi = grant.namespace, route.vmi
-        on_admitted(admitted(grant, vmi, route.subresource))
+        on_admitted(Admitted.by(grant, route))
         path = self._rules.api_path.path(namespace, vmi, route.subresource)
         timeout = self._rules.timeout
         return self._screenshots.get(

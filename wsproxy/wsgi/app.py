@@ -6,7 +6,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..access.hooks import Authorize, Hooks, OnClose, OnOpen
@@ -35,6 +35,7 @@ from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters, Snapshot
 from ..telemetry.failures import Failures
 from ..telemetry.metrics import registry
+from ..telemetry.record import SessionRecord
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
 from ..web import endpoints
@@ -219,7 +220,7 @@ class ConsoleApp:
         if wanted and (fault := wanted[0].fault):
             raise TypeError(fault)
         head: RequestHead | None = None
-        about: dict[str, Any] = {"session": new_session_id(), "peer": str(peer_of(environ))}
+        record = SessionRecord(new_session_id(), str(peer_of(environ)))
         places: list[Place] = []
         try:
             head = head_of(environ)
@@ -227,10 +228,10 @@ class ConsoleApp:
                 return self._console(environ, start_response, head, wanted, around)
             if wanted:
                 raise UpgradeRequired()
-            response = self._answer(environ, head, about, places)
+            response = self._answer(environ, head, record, places)
         except Exception as exc:  # noqa: BLE001 - a refusal, or a bug of ours, reported
-            refused = exc if isinstance(exc, Refused) else self._report_failure(about)
-            self._log_refusal(about, refused)
+            refused = exc if isinstance(exc, Refused) else self._report_failure(record)
+            self._log_refusal(record, refused)
             response = refusal_response(refused, head_only=bool(head and head.method == "HEAD"))
         return respond(response, start_response, places)
 
@@ -260,7 +261,7 @@ class ConsoleApp:
         return ConsoleResponse(serve, environ, start_response)
 
     def _answer(
-        self, environ: WSGIEnvironment, head: RequestHead, about: dict[str, Any], places: list[Place]
+        self, environ: WSGIEnvironment, head: RequestHead, record: SessionRecord, places: list[Place]
     ) -> bytes:
         """Return the whole response to a request that is no upgrade.
 
@@ -286,7 +287,7 @@ class ConsoleApp:
                 client,
                 deadline,
                 lambda most: _body(environ, head, most),
-                about.update,
+                record,
                 root,
                 on_authenticated=note_user,
             )
@@ -295,7 +296,7 @@ class ConsoleApp:
             )
         finally:
             slot.release()
-        if places and "vmi" in about:
+        if places and record.admitted:
             places[0].hold(len(answer))
         return answer
 
@@ -329,24 +330,24 @@ class ConsoleApp:
     def _lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
-    def _report_failure(self, about: Mapping[str, Any]) -> Refused:
+    def _report_failure(self, record: SessionRecord) -> Refused:
         """Report a bug of ours that is being handled, and return what to tell the client."""
         process = self._own_process()
         failures = process.gateway.failures if process else self._failures
-        failures.report(logger, "connection %s failed", about["session"])
+        failures.report(logger, "connection %s failed", record.session)
         return InternalError()
 
-    def _log_refusal(self, about: Mapping[str, Any], refused: Refused) -> None:
+    def _log_refusal(self, record: SessionRecord, refused: Refused) -> None:
         if isinstance(refused, UnsupportedServer) and not self._complained:
             self._complained = True
             logger.error("%s", refused.message)
         process = self._own_process()
-        if isinstance(refused, InternalError) or "vmi" in about:
+        if isinstance(refused, InternalError) or record.admitted:
             level = logging.DEBUG  # as for :class:`.Exchange`
         else:
             level = process.gateway.admission.refusal_level() if process else logging.INFO
         reports = process.gateway.reports if process else Reports(Counters(), AuditLog(None))
-        reports.refused(about, refused, level)
+        reports.refused(record, refused, level)
 
 
 def _faults(config: Config, threads: int | None, reserve: int) -> list[str]:

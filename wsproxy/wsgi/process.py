@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ..access.hooks import Hooks
 from ..config import Config
@@ -21,6 +20,7 @@ from ..server.connections import Registry
 from ..server.gateway import Gateway
 from ..server.refusal import Refuser
 from ..telemetry.counters import Snapshot
+from ..telemetry.record import Admitted
 from ..tokens.claims import Grant
 from .environ import Environ
 from .exchange import Around, WSGIExchange
@@ -141,7 +141,7 @@ class WSGIProcess:
         head: RequestHead,
         client: Client,
         deadline: Deadline,
-        on_admitted: Callable[[Mapping[str, Any]], None],
+        on_admitted: Callable[[Admitted], None],
     ) -> bytes:
         """Return the picture of a screen, as :class:`.ScreenshotSource` does; it takes a console's thread.
 

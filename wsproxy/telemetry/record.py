@@ -1,0 +1,61 @@
+"""What is known of one client and its session, for the log, the audit log and their readers. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..protocol.client import Client
+from ..protocol.routing import Route
+from ..tokens.claims import Grant
+
+__all__ = ["Admitted", "SessionRecord"]
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What a client may open, once its token was accepted."""
+
+    user: str | int
+    namespace: str
+    vmi: str
+    subresource: str
+    token_id: str
+
+    @classmethod
+    def by(cls, grant: Grant, route: Route) -> Admitted:
+        """Return what a grant allows that was accepted for a route."""
+        return cls(grant.user, grant.namespace, route.vmi, route.subresource, grant.token_id)
+
+
+@dataclass
+class SessionRecord:
+    """What is known of a client and its session, for the log. Filled by the session's own thread.
+
+    :ivar session: the session's id, or the connection's if there is no session.
+    :ivar peer: who the client is, for people.
+    :ivar client: its IP address, "" if it has none; None before its request was read.
+    :ivar admitted: None before its token was accepted.
+    """
+
+    session: str
+    peer: str
+    client: str | None = None
+    admitted: Admitted | None = None
+
+    def identify(self, client: Client) -> None:
+        """Note who the client is, as its request says."""
+        self.peer, self.client = str(client), client.address
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is known by now, by the names that log and audit log have for it."""
+        known: dict[str, Any] = {"session": self.session, "peer": self.peer}
+        if self.client is not None:
+            known["client"] = self.client
+        return known | vars(self.admitted) if self.admitted else known
+
+    def __str__(self) -> str:
+        text = f"client {self.peer}"
+        if who := self.admitted:
+            text += f" user {who.user!r} vmi {who.namespace}/{who.vmi}"
+        return text
