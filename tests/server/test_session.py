@@ -26,7 +26,8 @@ from wsproxy.relay.relay import Relay
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.timers import Housekeeping
 from wsproxy.server.gateway import Gateway
-from wsproxy.server.session import Session
+from wsproxy.server.opening import Opened
+from wsproxy.server.session import OpenSession, Session
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.console import FakeConsole
@@ -242,15 +243,13 @@ class Alone(ProxyTestCase):
         self.session = Session(self.gateway, PEER)
         self.addCleanup(self.session.close)
 
-    def open(self) -> None:
+    def open(self) -> Opened:
         head = parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
-        self.session.open(head, Upgrade(head), Client(PEER), Deadline(5), lambda: None)
+        return self.session.open(head, Upgrade(head), Client(PEER), Deadline(5), lambda: None)
 
     def test_open(self) -> None:
-        """An opened session knows what to answer; before, it knows nothing."""
-        self.assertIsNone(self.session.subprotocol)
-        self.open()
-        self.assertEqual(self.session.subprotocol, "binary")
+        """What has been opened says what to answer."""
+        self.assertEqual(self.open().subprotocol, "binary")
         self.session.close()
         self.session.close()
         self.assertTrue(self.api.wait_until_idle())
@@ -325,7 +324,7 @@ class Memory(ProxyTestCase):
         proxy = self.start_proxy()
         gc.disable()
         self.addCleanup(gc.enable)
-        with noted(Session), noted(Relay), noted(WebSocket):
+        with noted(Session), noted(OpenSession), noted(Relay), noted(WebSocket):
             for _ in range(3):
                 client = RawClient.open(self.url(proxy, "vm", self.token("vm")))
                 self.addCleanup(client.close)
@@ -333,7 +332,7 @@ class Memory(ProxyTestCase):
                 client.recv_frame()
                 client.send_close(1000)
                 client.wait_for_end()
-        self.assertEqual(len(made), 9)
+        self.assertEqual(len(made), 12)
         self.assertTrue(wait_until(lambda: not any(one() for one in made)), [one() for one in made])
 
 

@@ -18,6 +18,7 @@ from ..web import endpoints
 from ..web.in_flight import Place
 from .exchange import LAST_WORD_SECONDS, Exchange
 from .gateway import Gateway
+from .opening import Opened
 from .refusal import Refuser
 
 __all__ = ["ClientConnection"]
@@ -45,8 +46,10 @@ class ClientConnection(Exchange):
         # Guarded by the lock, too: whether it has had its answer, and whether stop() has left it a second.
         self._told = self._last_second = False
 
-    def _open(self, deadline: Deadline) -> bool:
-        return self._read_source(deadline) and self._secure(deadline) and super()._open(deadline)
+    def _open(self, deadline: Deadline) -> Opened | None:
+        if self._read_source(deadline) and self._secure(deadline):
+            return super()._open(deadline)
+        return None
 
     def _read_source(self, deadline: Deadline) -> bool:
         """Learn whose connection this is, where a trusted peer has to say so; return False if it does not."""
@@ -153,7 +156,7 @@ class ClientConnection(Exchange):
     def _answer(self, head: RequestHead, client: Client, deadline: Deadline) -> bytes:
         gateway = self._gateway
         if not endpoints.is_probe(head, gateway.config.endpoint_rules):
-            self.session.check_address(client)
+            self.session.opening.check_address(client)
         request = endpoints.HTTPRequest(
             head,
             client,
@@ -178,7 +181,7 @@ class ClientConnection(Exchange):
     def _authenticated(self, user: str | int) -> None:
         """From now on the client takes none of the places for others that have not authenticated."""
         self._place = self._gateway.in_flight.enter(user)
-        self.session.release_connection()
+        self.session.opening.release_connection()
         if not self._gateway.admission.prove(self):
             raise TransportClosed("shut down to make room for others")
 
@@ -203,8 +206,8 @@ class ClientConnection(Exchange):
             raise TransportClosed("shut down to make room for others")
         super()._prove()
 
-    def _accept(self, upgrade: Upgrade, deadline: Deadline) -> None:
-        self._transport.send(upgrade.accept(self.session.subprotocol), deadline)
+    def _accept(self, upgrade: Upgrade, subprotocol: str | None, deadline: Deadline) -> None:
+        self._transport.send(upgrade.accept(subprotocol), deadline)
 
     def _close(self) -> None:
         if self._place:

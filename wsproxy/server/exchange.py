@@ -15,7 +15,7 @@ from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger, in_session
 from ..tokens.claims import Grant
 from .gateway import Gateway
-from .opening import ClientLeft
+from .opening import ClientLeft, Opened
 from .refusal import Refuser
 from .session import Session
 
@@ -74,8 +74,8 @@ class Exchange:
 
     def _run(self) -> None:
         try:
-            if self._open(Deadline(self._gateway.config.request_timeout)):
-                self.session.relay(self._transport, self._close)
+            if opened := self._open(Deadline(self._gateway.config.request_timeout)):
+                self.session.relay(opened, self._transport, self._close)
         except (TransportClosed, TimeoutError) as exc:
             logger.debug("connection %s from %s: %s", self.session.id, self.session.record.peer, exc)
         except Exception:  # noqa: BLE001 - a bug of ours, reported
@@ -114,8 +114,8 @@ class Exchange:
         if self._tls:
             self._gateway.housekeeping.add(self, seconds + LAST_WORD_SECONDS)
 
-    def _open(self, deadline: Deadline) -> bool:
-        """Do everything up to the 101; return False if the request has been answered otherwise."""
+    def _open(self, deadline: Deadline) -> Opened | None:
+        """Do everything up to the 101; return None if the request has been answered otherwise."""
         head: RequestHead | None = None
         upgrade: Upgrade | None = None
         try:
@@ -128,7 +128,7 @@ class Exchange:
                 upgrade = Upgrade(head)
                 self._set_in_session(True)
                 self._enter()
-                self.session.open(
+                opened = self.session.open(
                     head, upgrade, client, deadline, self._prove, self._granted, self._transport
                 )
             else:
@@ -141,12 +141,12 @@ class Exchange:
         except Exception as exc:  # noqa: BLE001 - a refusal, or a bug of ours, reported
             self._set_in_session(False)
             self._refuse(self._refusal_of(exc), head, upgrade, deadline)
-            return False
+            return None
         if upgrade is None:
             self._send_answer(answer, deadline)
-            return False
-        self._accept(upgrade, Deadline(self._gateway.config.request_timeout))
-        return True
+            return None
+        self._accept(upgrade, opened.subprotocol, Deadline(self._gateway.config.request_timeout))
+        return opened
 
     def _refusal_of(self, exc: Exception) -> Refused:
         """Return what to tell the client of what was raised; a bug of ours is reported."""
@@ -231,8 +231,8 @@ class Exchange:
         """Called once the client may come in, before the dial."""
         self._proved = True
 
-    def _accept(self, upgrade: Upgrade, deadline: Deadline) -> None:
-        """Answer 101, with the session's subprotocol."""
+    def _accept(self, upgrade: Upgrade, subprotocol: str | None, deadline: Deadline) -> None:
+        """Answer 101, with this subprotocol."""
         raise NotImplementedError
 
     def _close(self) -> None:

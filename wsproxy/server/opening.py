@@ -69,11 +69,9 @@ class Opening:
     :param gateway: what all sessions share.
     :param record: what is known of the session, for the log.
     :param peer: the other end of the client's connection.
-    :ivar opened: None before :meth:`open` has dialled.
     """
 
     def __init__(self, gateway: Gateway, record: SessionRecord, peer: Peer) -> None:
-        self.opened: Opened | None = None
         self._gateway = gateway
         self._record = record
         self._given_up: Future[None] = Future()  # done when nothing more is to be waited for
@@ -88,6 +86,7 @@ class Opening:
         self._network = peer.network
         self._connection_slot = gateway.limits.take_connection(self._network)
         self._session_slot: Slot | None = None
+        self._upstream: Upstream | None = None
 
     def open(
         self,
@@ -100,7 +99,7 @@ class Opening:
         granted: tuple[Route, Grant] | None,
         on_verified: OnVerified,
         look: Callable[[], object],
-    ) -> None:
+    ) -> Opened:
         """Authenticate, authorise and dial; see :meth:`.Session.open`, which is for others to call.
 
         :param holder: the session, which has the console from then on.
@@ -125,8 +124,9 @@ class Opening:
             raise
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
         tells_by_rfb = route.subresource == "vnc" and by_websocket(self._gateway.config.reject, upgrade)
-        self.opened = Opened(grant, upstream, agreed, seconds, tells_by_rfb)
+        self._upstream = upstream
         claim.won()
+        return Opened(grant, upstream, agreed, seconds, tells_by_rfb)
 
     @property
     def client_left(self) -> bool:
@@ -350,8 +350,8 @@ class Opening:
 
         The client's connection has been closed before.
         """
-        if self.opened:
-            self.opened.upstream.transport.close()
+        if self._upstream:
+            self._upstream.transport.close()
         self.release_console()
         self.release_connection()
         if self._session_slot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NewType
@@ -20,6 +21,7 @@ from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..relay.lifetime import Lifetime
 from ..relay.relay import Relay
+from ..relay.scheduler import StartThread
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger, in_session
 from ..runtime.threads import start_thread
@@ -30,7 +32,7 @@ from .gateway import Gateway
 from .opening import Opened, Opening
 from .presence import Presence
 
-__all__ = ["Session", "SessionId", "new_session_id"]
+__all__ = ["OpenSession", "Session", "SessionId", "new_session_id"]
 
 logger = get_logger("wsproxy.session")
 
@@ -96,29 +98,22 @@ class Session:
     :param gateway: what it shares with others.
     :param peer: the other end of the client's connection.
     :ivar record: what is known of it, for the log.
+    :ivar opening: what it holds from its beginning.
     """
 
     def __init__(self, gateway: Gateway, peer: Peer) -> None:
         self.id = new_session_id()
         self.record = SessionRecord(self.id, str(peer))
         self._gateway = gateway
-        self._opening = Opening(gateway, self.record, peer)
+        self.opening = Opening(gateway, self.record, peer)
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._transport: Transport | None = None  # to the client
-        self._relay: Relay | None = None
+        self._open: OpenSession | None = None
         self._end: tuple[int, str] | None = None
         self._takeover: tuple[int, str] | None = None
-        # Held while the housekeeping looks after the session; guards the attribute below.
-        self._ticking = threading.Lock()
-        self._lifetime: Lifetime | None = None
         # Touched by the session's own thread only.
         self._handle: SessionHandle | None = None
-
-    @property
-    def subprotocol(self) -> str | None:
-        """What to answer the client, once :meth:`open` has returned."""
-        return self._opening.opened.subprotocol if self._opening.opened else None
 
     def open(
         self,
@@ -129,7 +124,7 @@ class Session:
         on_authorised: Callable[[], None],
         granted: tuple[Route, Grant] | None = None,
         transport: Transport | None = None,
-    ) -> None:
+    ) -> Opened:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
         Blocks for at most the dial timeout after ``before_dial``, and while the embedder's hook, if there is
@@ -156,7 +151,7 @@ class Session:
                 self._transport = transport
                 look = watched.enter_context(self._presence(transport)).look
             try:
-                self._opening.open(
+                return self.opening.open(
                     self, head, upgrade, client, before_dial, on_authorised, granted, on_verified, look
                 )
             except BaseException as exc:
@@ -165,7 +160,7 @@ class Session:
 
     def _presence(self, transport: Transport) -> Presence:
         gateway = self._gateway
-        return Presence(transport, gateway.poller, gateway.housekeeping, self._opening.abandon)
+        return Presence(transport, gateway.poller, gateway.housekeeping, self.opening.abandon)
 
     def _list(self, route: Route, grant: Grant, client: Client) -> None:
         """Have others find the session from now on."""
@@ -189,91 +184,38 @@ class Session:
     def _note_departure(self) -> bool:
         """Look whether the client has left, and keep nobody out then. Any thread, never blocks."""
         if left := self._has_client_left():
-            self._opening.abandon()
-            self._opening.note_ending()
+            self.opening.abandon()
+            self.opening.note_ending()
         return left
 
     def _has_client_left(self) -> bool:
         transport = self._transport
         if transport is None:
             return False
-        return transport.has_hung_up() if self._relay else transport.has_left()
+        return transport.has_hung_up() if self._open else transport.has_left()
 
-    def relay(self, client: Transport, close_client: Callable[[], None]) -> None:
+    def relay(self, opened: Opened, client: Transport, close_client: Callable[[], None]) -> None:
         """Relay until the session has ended. Blocks that long, and while the embedder's hooks run.
 
+        :param opened: what :meth:`open` has returned.
         :param client: the client's transport, after the 101.
         :param close_client: closes it, once nothing uses it any more.
         """
-        opened, gateway, handle = self._opening.opened, self._gateway, self._handle
-        assert opened is not None and handle is not None, "open() comes first"
-        grant, housekeeping = opened.grant, gateway.housekeeping
-        relay = self._make_relay(client, opened)
-        started = gateway.clock()
+        handle = self._handle
+        assert handle is not None, "nothing is opened before it is listed"
+        session = OpenSession(self._gateway, self.record, opened, handle, client, self.opening.note_ending)
         with self._lock:
-            self._relay, end = relay, self._end
-            relay.expect_takeover(self._takeover)
+            self._open, end = session, self._end
+            session.relay.expect_takeover(self._takeover)
         if end:
-            relay.end(*end)
-        handle.note_opened(relay, grant)
-        gateway.reports.opened(self.record, relay, opened.dial_seconds)
-        gateway.sessions.add(handle)
-        if gateway.denylist.denies(grant.token_key):  # since it was looked at; who revokes one now, finds us
-            handle.close()
-        try:
-            gateway.hooks.opened(handle, gateway.failures.report)
-            if gateway.hooks.authorize or gateway.hooks.on_open:
-                forget_errors()  # they may have used TLS in this thread
-            now, left = gateway.clock(), grant.seconds_left(gateway.wall_clock())
-            self._lifetime = Lifetime(gateway.config.lifetime_rules, now, left)
-            if over := self._lifetime.look(now, 0):  # during the dial, or the hook
-                relay.end(*over)
-            # Not called before something is due: waking one more thread would make each opening slower.
-            housekeeping.add(self, min(self._lifetime.due - now, gateway.config.ping_interval))
-            gateway.clock_watch.add(self)
-            if relay.ending:  # it may have been ended, and its wake lost, before it was added
-                housekeeping.wake(self)
-            relay.run(self._start_second_thread)
-        finally:
-            gateway.clock_watch.remove(self)
-            housekeeping.remove(self)
-            with self._ticking:  # a call under way is waited for; a later one finds nothing to do
-                self._lifetime = None
-            # Before anything that may take long: the client may come again at once.
+            session.relay.end(*end)
+
+        def let_go(ending: Ending) -> None:
             close_client()
-            self._opening.close()
-            if relay.frame_too_big:
-                gateway.limits.hit("frame")
-            ending = relay.ending or Ending("proxy", None, "failed")
+            self.opening.close()
             self._unlist(ending)
-            seconds = gateway.clock() - started
-            gateway.reports.ended(self.record, relay, ending, seconds, relay.close_not_sent)
-            gateway.hooks.closed(handle, ending, gateway.failures.report)
 
-    def _make_relay(self, client: Transport, opened: Opened) -> Relay:
-        gateway = self._gateway
-        return Relay(
-            client,
-            opened.upstream.transport,
-            gateway.relay_limits,
-            self._wake,
-            clock=gateway.clock,
-            poller=gateway.poller,
-            counters=gateway.counters,
-            session=self.id,
-            tells_by_rfb=opened.tells_by_rfb,
-        )
-
-    def check_address(self, client: Client) -> None:
-        """Refuse a client that wants no session, if too many of its address have not authenticated.
-
-        :raises LimitExceeded: if so.
-        """
-        self._opening.check_address(client)
-
-    def release_connection(self) -> None:
-        """Take note that a client which wants no session has authenticated. Idempotent."""
-        self._opening.release_connection()
+        session.run(let_go)
 
     def close(self) -> None:
         """Close the upstream, and give back what is held. By the session's own thread. Idempotent.
@@ -281,31 +223,31 @@ class Session:
         The client's connection is closed before, so that nothing is given back that still costs something.
         """
         with self._lock:
-            self._relay = None  # which holds us
-        self._opening.close()
+            self._open = None
+        self.opening.close()
         self._unlist(Ending("proxy", None, "failed"))  # where the client was not let in after all
 
     def end(self, code: int, reason: str) -> None:
         """End the session with a Close of ours; one that is still opening is refused. Any thread."""
         with self._lock:
             self._end = self._end or (code, reason)
-            relay = self._relay
-        if relay:
-            relay.end(code, reason)
+            session = self._open
+        if session:
+            session.relay.end(code, reason)
         elif (code, reason) == _RESTARTING:
-            self._opening.interrupt(Draining("the proxy is stopping"))
+            self.opening.interrupt(Draining("the proxy is stopping"))
         else:
-            self._opening.interrupt(EndedWhileOpening(code, reason))
+            self.opening.interrupt(EndedWhileOpening(code, reason))
 
     @property
     def ending(self) -> Ending | None:
         """Why the session ends; None while nothing ends it."""
-        relay, end = self._relay, self._end
-        if relay:
-            return relay.ending
+        session, end = self._open, self._end
+        if session:
+            return session.relay.ending
         if end:
             return Ending("proxy", *end)
-        return _CLIENT_GONE if self._opening.client_left else None
+        return _CLIENT_GONE if self.opening.client_left else None
 
     @property
     def is_ending(self) -> bool:
@@ -316,35 +258,130 @@ class Session:
         """See :class:`.ConsoleHolder`."""
         with self._lock:
             self._takeover = (TAKEN_OVER, reason) if reason is not None else None
-            if self._relay:
-                self._relay.expect_takeover(self._takeover)
+            if self._open:
+                self._open.relay.expect_takeover(self._takeover)
 
     def abort(self) -> None:
         """Shut the upstream down, whatever it is doing. Any thread, never blocks, idempotent."""
         with self._lock:
-            relay = self._relay
-        if relay:
-            relay.abort()
+            session = self._open
+        if session:
+            session.relay.abort()
         else:
-            self._opening.abort()
+            self.opening.abort()
 
     def stop(self) -> None:
         """End the session because the proxy stops. Any thread, never blocks, idempotent."""
         self.end(*_RESTARTING)
 
+
+class OpenSession:
+    """A session whose console is open, and whose client has been let in.
+
+    Used by the session's own thread, but for :meth:`tick`, and for the relay, which any thread may end.
+
+    :param handle: how others know it.
+    :param client: the client's transport, after the 101.
+    :param on_ending: called when it begins to end, perhaps more than once, by any thread; must not block.
+    :ivar relay: copies its bytes.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        record: SessionRecord,
+        opened: Opened,
+        handle: SessionHandle,
+        client: Transport,
+        on_ending: Callable[[], None],
+    ) -> None:
+        self._gateway = gateway
+        self._record = record
+        self._opened = opened
+        self._handle = handle
+        self._on_ending = on_ending
+        this = weakref.ref(self)  # so that what a session leaves is freed at once; see Relay
+
+        def wake(delay: float) -> None:
+            if session := this():
+                session._wake(delay)
+
+        self.relay = Relay(
+            client,
+            opened.upstream.transport,
+            gateway.relay_limits,
+            wake,
+            clock=gateway.clock,
+            poller=gateway.poller,
+            counters=gateway.counters,
+            session=record.session,
+            tells_by_rfb=opened.tells_by_rfb,
+        )
+        # Held while the housekeeping looks after the session; guards the attributes below.
+        self._ticking = threading.Lock()
+        self._is_over = False
+        self._lifetime: Lifetime
+
+    def run(self, let_go: Callable[[Ending], None]) -> None:
+        """Relay until the session has ended, and tell of both. Blocks that long, and while the hooks run.
+
+        :param let_go: lets go of what the session holds, before anything that may take long: the client may
+            come again at once.
+        """
+        gateway, relay, handle, grant = self._gateway, self.relay, self._handle, self._opened.grant
+        started = gateway.clock()
+        handle.note_opened(relay, grant)
+        gateway.reports.opened(self._record, relay, self._opened.dial_seconds)
+        gateway.sessions.add(handle)
+        if gateway.denylist.denies(grant.token_key):  # since it was looked at; who revokes one now, finds us
+            handle.close()
+        try:
+            gateway.hooks.opened(handle, gateway.failures.report)
+            if gateway.hooks.authorize or gateway.hooks.on_open:
+                forget_errors()  # they may have used TLS in this thread
+            self._begin_ticking()
+            relay.run(_second_thread(gateway, self._record.session))
+        finally:
+            self._end_ticking()
+            if relay.frame_too_big:
+                gateway.limits.hit("frame")
+            ending = relay.ending or Ending("proxy", None, "failed")
+            let_go(ending)
+            seconds = gateway.clock() - started
+            gateway.reports.ended(self._record, relay, ending, seconds, relay.close_not_sent)
+            gateway.hooks.closed(handle, ending, gateway.failures.report)
+
+    def _begin_ticking(self) -> None:
+        gateway = self._gateway
+        now, left = gateway.clock(), self._seconds_left()
+        self._lifetime = Lifetime(gateway.config.lifetime_rules, now, left)
+        if over := self._lifetime.look(now, 0):  # during the dial, or the hook
+            self.relay.end(*over)
+        # Not called before something is due: waking one more thread would make each opening slower.
+        gateway.housekeeping.add(self, min(self._lifetime.due - now, gateway.config.ping_interval))
+        gateway.clock_watch.add(self)
+        if self.relay.ending:  # it may have been ended, and its wake lost, before it was added
+            gateway.housekeeping.wake(self)
+
+    def _end_ticking(self) -> None:
+        self._gateway.clock_watch.remove(self)
+        self._gateway.housekeeping.remove(self)
+        with self._ticking:  # a call under way is waited for; a later one finds nothing to do
+            self._is_over = True
+
+    def _seconds_left(self) -> float:
+        return self._handle.grant.seconds_left(self._gateway.wall_clock())
+
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`."""
         with self._ticking:
-            return self._tick(now)
+            return math.inf if self._is_over else self._tick(now)
 
     def _tick(self, now: float) -> float:
-        relay, lifetime, handle = self._relay, self._lifetime, self._handle
-        if relay is None or lifetime is None or handle is None:
-            return math.inf  # it is over, and has been removed
-        handle.note_activity()
-        left = handle.grant.seconds_left(self._gateway.wall_clock())
-        if relay.ending is None and (over := lifetime.look(now, relay.data_up, left)):
-            self.end(*over)
+        relay, lifetime = self.relay, self._lifetime
+        self._handle.note_activity()
+        if relay.ending is None and (over := lifetime.look(now, relay.data_up, self._seconds_left())):
+            relay.end(*over)
         due = relay.tick(now)
         return due if relay.ending else min(due, lifetime.due)
 
@@ -355,13 +392,19 @@ class Session:
         console, has as many sessions as may be. What it still costs is counted up to its very end, and so
         many of one user, or with one console, may be ending, as may be open.
         """
-        if self.ending:
-            self._opening.note_ending()
+        if self.relay.ending:
+            self._on_ending()
         self._gateway.housekeeping.wake(self, delay)
 
-    def _start_second_thread(self, target: Callable[[], None]) -> threading.Thread:
+
+def _second_thread(gateway: Gateway, session: str) -> StartThread:
+    """Return what starts the second thread of a session."""
+
+    def start(target: Callable[[], None]) -> threading.Thread:
         def run() -> None:
-            with in_session(self.id):
+            with in_session(session):
                 target()
 
-        return start_thread(f"wsproxy-{self.id}-second", run, self._gateway)
+        return start_thread(f"wsproxy-{session}-second", run, gateway)
+
+    return start

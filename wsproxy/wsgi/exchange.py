@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import simple_websocket
 
@@ -18,7 +18,7 @@ from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..server.exchange import Exchange
 from ..server.gateway import Gateway
-from ..server.opening import ClientLeft
+from ..server.opening import ClientLeft, Opened
 from ..server.refusal import Refuser
 from ..tokens.claims import Grant
 from .environ import Environ, is_tls, peer_of
@@ -26,8 +26,14 @@ from .servers import take_read_ahead
 
 __all__ = ["Around", "WSGIExchange"]
 
-Around = Callable[[Callable[[], bool]], bool]
-"""Calls what it is given, with whatever the embedding program needs around it, and returns the answer."""
+_Result = TypeVar("_Result")
+
+
+class Around(Protocol):
+    """Calls what it is given, with whatever the embedding program needs around it, and returns the answer."""
+
+    def __call__(self, function: Callable[[], _Result], /) -> _Result: ...
+
 
 # What the handshake is made of. No extensions: they would be agreed to. No credentials: nobody needs them.
 _HANDSHAKE = (
@@ -77,7 +83,7 @@ class WSGIExchange(Exchange):
         self._head = head
         self._around = around or _call
 
-    def _open(self, deadline: Deadline) -> bool:
+    def _open(self, deadline: Deadline) -> Opened | None:
         try:
             return self._around(lambda: super(WSGIExchange, self)._open(deadline))
         except ClientLeft:
@@ -97,13 +103,12 @@ class WSGIExchange(Exchange):
         self.status = refused.status
         super()._refuse(refused, head, upgrade, deadline)
 
-    def _accept(self, upgrade: Upgrade, deadline: Deadline) -> None:
+    def _accept(self, upgrade: Upgrade, subprotocol: str | None, deadline: Deadline) -> None:
         self.status = 101
         environ = {name: self._environ[name] for name in _HANDSHAKE if name in self._environ}
         environ["werkzeug.socket"] = _Handshaking(self._transport, deadline)
-        agreed = self.session.subprotocol
         server = simple_websocket.Server.accept(
-            environ, subprotocols=[agreed] if agreed else [], thread_class=_NoThread
+            environ, subprotocols=[subprotocol] if subprotocol else [], thread_class=_NoThread
         )
         self._transport = server.sock.transport  # from here on simple-websocket is out of it
 
@@ -133,5 +138,5 @@ class _NoThread:
         pass
 
 
-def _call(function: Callable[[], bool]) -> bool:
+def _call(function: Callable[[], _Result]) -> _Result:
     return function()
