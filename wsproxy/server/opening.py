@@ -13,6 +13,7 @@ from ..access.control import OnVerified
 from ..exceptions import (
     ConsoleBusy,
     Draining,
+    Forbidden,
     LimitExceeded,
     Refused,
     TransportClosed,
@@ -35,7 +36,7 @@ from ..upstream.dialler import Upstream
 from .gateway import Gateway
 from .refusal import by_websocket
 
-__all__ = ["ClientLeft", "Opened", "Opening"]
+__all__ = ["ClientLeft", "EndedWhileOpening", "Opened", "Opening"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds, before a console that is in use is asked for again
 _PATIENCE = 5.0  # seconds for which that is done where the newcomer is to get it in any case
@@ -43,6 +44,24 @@ _PATIENCE = 5.0  # seconds for which that is done where the newcomer is to get i
 
 class ClientLeft(TransportClosed):
     """The client has left before its console was open."""
+
+
+class EndedWhileOpening(Forbidden):
+    """The operator or the embedding program ended a session before it was open.
+
+    :param code: close code, as for an open one.
+    :param reason: the close reason.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        slug, _, words = reason.partition(":")
+        super().__init__(words.strip() or "the session was ended before it was open")
+        self.close_code, self.slug = code, slug
+        self._reason = reason
+
+    @property
+    def close_reason(self) -> str:
+        return self._reason
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import NewType
 
 from ..access.sessions import SessionHandle
-from ..exceptions import Draining, Forbidden, Refused, TransportClosed
+from ..exceptions import Draining, Refused, TransportClosed
 from ..net.tls import forget_errors
 from ..net.transport import Transport
 from ..protocol.client import Client, Peer
@@ -29,7 +29,7 @@ from ..state.arbitration import TAKEN_OVER
 from ..telemetry.record import SessionRecord
 from ..tokens.claims import Grant
 from .gateway import Gateway
-from .opening import Opened, Opening
+from .opening import EndedWhileOpening, Opened, Opening
 from .presence import Presence
 
 __all__ = ["OpenSession", "Session", "SessionId", "new_session_id"]
@@ -45,24 +45,6 @@ _CLIENT_GONE = Ending("client", None, "client-gone")  # before the session was o
 def new_session_id() -> SessionId:
     """Return a name for one more connection."""
     return SessionId(f"{random.getrandbits(32):08x}")
-
-
-class EndedWhileOpening(Forbidden):
-    """The operator or the embedding program ended a session before it was open.
-
-    :param code: close code, as for an open one.
-    :param reason: the close reason.
-    """
-
-    def __init__(self, code: int, reason: str) -> None:
-        slug, _, words = reason.partition(":")
-        super().__init__(words.strip() or "the session was ended before it was open")
-        self.close_code, self.slug = code, slug
-        self._reason = reason
-
-    @property
-    def close_reason(self) -> str:
-        return self._reason
 
 
 class _BeingOpened:
