@@ -26,7 +26,7 @@ from .runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_
 from .runtime.systemd import Notifier
 from .runtime.threads import replaced_by
 from .server.acceptor import ConsoleServer
-from .server.gateway import Gateway, examine
+from .server.gateway import Gateway, check_files
 from .server.lifecycle import STOPPED, log_reload, name_of, next_event, stop_in_good_order
 from .settings.signature import spelled_out
 from .settings.table import OPTIONS, accepted
@@ -121,7 +121,7 @@ class WebsocketProxy:
         return proxy
 
     def _setup(self, config: Config, hooks: Hooks) -> None:
-        examine(config)
+        check_files(config)
         self.config = config
         self._hooks = hooks
         # Guards the attributes below; held while starting and stopping, so those take turns.

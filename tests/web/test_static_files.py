@@ -13,7 +13,7 @@ from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
 from wsproxy.protocol.representation import Redirect
 from wsproxy.protocol.request import HeadReader
-from wsproxy.server.gateway import examine
+from wsproxy.server.gateway import Gateway, check_files
 from wsproxy.testing.case import SECRET
 from wsproxy.web.static_files import StaticFiles
 
@@ -292,13 +292,13 @@ class Page(WebFilesCase):
     def test_no_novnc(self) -> None:
         """Without noVNC the page is served all the same, and the log says what is missing, once."""
         with self.assertLogs("wsproxy.gateway", "WARNING") as logs:
-            gateway = examine(self.config(console_page=True))
+            files = check_files(self.config(console_page=True))
         self.assertIn("--novnc DIR", logs.output[0])
         self.assertEqual(len(logs.output), 1)
-        self.assertIsNotNone(gateway.files.find("/console/"))
-        self.assertIsNone(gateway.files.find("/console/novnc/core/rfb.js"))
+        self.assertIsNotNone(files.find("/console/"))
+        self.assertIsNone(files.find("/console/novnc/core/rfb.js"))
         with self.assertNoLogs("wsproxy"):
-            examine(self.config())
+            check_files(self.config())
 
     def test_page_and_web(self) -> None:
         """The page comes before a web client's files of the same names; the others are there beside it."""
@@ -325,7 +325,7 @@ class Reload(WebFilesCase):
     def test_signal(self) -> None:
         """A gateway's reload, which SIGHUP is, reads them, too."""
         self.write("a.js")
-        gateway = examine(self.config(web=str(self.web)))
+        gateway = Gateway(self.config(web=str(self.web)))
         self.write("a.js", content=b"new")
         gateway.reload()
         self.assertEqual(self.content(gateway.files, "/a.js"), b"new")

@@ -38,25 +38,30 @@ from ..web.screenshot_cache import Screenshots
 from ..web.screenshots import ScreenshotSource
 from ..web.static_files import StaticFiles
 
-__all__ = ["Gateway", "examine"]
+__all__ = ["Gateway", "check_files"]
 
 logger = get_logger("wsproxy.gateway")
 
 _NO_HOOKS = Hooks()
 
 
-def examine(config: Config) -> Gateway:
-    """Find the faults that the settings alone do not show, and say in the log what is missing.
+def check_files(config: Config) -> StaticFiles:
+    """Read every file that the settings name, and say in the log what is missing.
 
     Blocks on the file system.
 
-    :returns: a gateway that is not started.
-    :raises ConfigError: as :class:`Gateway`.
+    :returns: what is served to browsers.
+    :raises ConfigError: as :class:`Gateway`, which reads the same ones.
     """
-    gateway = Gateway(config)
-    if missing := gateway.files.missing:
+    if config.server_tls:
+        ServerTLS(config.server_tls)
+    files, resolver = StaticFiles(config.file_rules), Resolver()
+    KeyStore(config.key_rules, resolver)
+    AuditLog(config.audit_log)
+    Dialler(config.upstream_rules, resolver)
+    if missing := files.missing:
         logger.warning("%s", missing)
-    return gateway
+    return files
 
 
 class Vital(Protocol):

@@ -25,6 +25,7 @@ from ..admin.server import AdminServer
 from ..config import Config
 from ..net.addresses import ListenAddress
 from ..net.listeners import Listener, address_text, listen, listen_for_operator
+from ..net.resolver import Resolver
 from ..runtime.cpu_affinity import settle
 from ..runtime.deadline import Deadline
 from ..runtime.logs import Complaints, get_logger
@@ -32,8 +33,10 @@ from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, signa
 from ..runtime.systemd import Notifier
 from ..telemetry.counters import Snapshot, lost_lines
 from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
+from ..upstream.dialler import Dialler
+from ..upstream.readiness import Readiness
 from .channel import Channel, WorkerProcess
-from .gateway import examine
+from .gateway import check_files
 from .worker import WORKER_SIGNALS, work
 
 __all__ = ["Supervisor"]
@@ -82,7 +85,8 @@ class Supervisor:
     _listener: Listener
 
     def __init__(self, config: Config, notifier: Notifier | None = None) -> None:
-        examine(config).readiness.check_files()
+        check_files(config)
+        Readiness(Dialler(config.upstream_rules, Resolver())).check_files()
         self._config = config
         self._notifier = notifier or Notifier()
         self._places = [_Place(number) for number in range(1, config.workers + 1)]

@@ -29,7 +29,7 @@ from ..protocol.routing import Route, granted_route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..runtime.threads import current_owner
-from ..server.gateway import examine
+from ..server.gateway import check_files
 from ..server.session import new_session_id
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters, Snapshot
@@ -92,7 +92,7 @@ class ConsoleApp:
     ) -> None:
         if faults := _faults(config, threads, reserve):
             raise ConfigError(faults)
-        self._own = OwnRequests(config, examine(config).files)
+        self._own = OwnRequests(config, check_files(config))
         self.config = config
         self.app = app
         self._hooks = Hooks(authorize, on_open, on_close)
