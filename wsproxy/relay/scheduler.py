@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from ..runtime.cpu_affinity import anywhere
@@ -39,7 +38,7 @@ class PumpThreads:
         self._on_failure = on_failure
         # Guards the attributes below.
         self._turn = threading.Condition()
-        self._waiting: deque[Pump] = deque()
+        self._waiting: list[Pump] = []  # two at most: an empty deque takes more memory than all the rest
         self._free = 1  # threads that will take what waits: at first the session's own
         self._left = 0  # pumps that have not ended
         self._starting = 0  # second threads that are being started
@@ -111,7 +110,7 @@ class PumpThreads:
             while stay and not self._waiting and (self._left or self._starting):
                 self._turn.wait()
             self._free -= 1
-            return self._waiting.popleft() if self._waiting else None
+            return self._waiting.pop(0) if self._waiting else None
 
     def _serve(self, pump: Pump) -> None:
         try:

@@ -295,6 +295,7 @@ class Opening:
         if not self._is_won:
             self._leave(claim, upstream.transport)
             self._check()
+        del self._given_up  # an open session needs none, and it is a kilobyte
 
     # Giving it up
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..protocol.client import Client
 from ..protocol.routing import Route
@@ -12,8 +12,7 @@ from ..tokens.claims import Grant
 __all__ = ["Admitted", "SessionRecord"]
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(NamedTuple):
     """What a client may open, once its token was accepted."""
 
     user: str | int
@@ -52,7 +51,7 @@ class SessionRecord:
         known: dict[str, Any] = {"session": self.session, "peer": self.peer}
         if self.client is not None:
             known["client"] = self.client
-        return known | vars(self.admitted) if self.admitted else known
+        return known | self.admitted._asdict() if self.admitted else known
 
     def __str__(self) -> str:
         text = f"client {self.peer}"
