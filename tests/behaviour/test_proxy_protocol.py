@@ -1,4 +1,4 @@
-"""Connections that a load balancer passes on with a header of the PROXY protocol, end to end."""
+"""Connections that a load balancer passes on with a PROXY protocol header, end to end."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ class BeforeTLS(ProxyProtocolCase):
             client = self.connect(proxy, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00")
             self.assertEqual(client.recv_raw(), b"")
         self.assertEqual(len(logs.output), 1)
-        self.assertRegex(logs.output[0], r"from 127\.0\.0\.1:\d+: whoever is trusted must send")
+        self.assertRegex(logs.output[0], r"from 127\.0\.0\.1:\d+: a trusted peer must send")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class StrictJSONTest(unittest.TestCase):
         """A name that is given twice, at any depth and in any spelling, is refused."""
         for raw in (b'{"a": 1, "a": 1}', b'[{"x": {"a": 1, "b": 2, "a": 3}}]', b'{"a": 1, "\\u0061": 2}'):
             with self.subTest(raw=raw):
-                self.assertIn("twice", self.fault(raw))
+                self.assertIn("duplicate", self.fault(raw))
 
     def test_no_numbers(self) -> None:
         """NaN and Infinity are no JSON, and a number that would become one of them is refused, too."""

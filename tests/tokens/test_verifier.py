@@ -302,11 +302,11 @@ class VerifyTest(TokensCase):
         """A name that is given twice, in the header or the claims, could be read in two ways."""
         payload = json.dumps(claims()).encode()
         for header in (b'{"alg": "none", "alg": "HS256"}', b'{"alg": "HS256", "\\u0061lg": "HS256"}'):
-            self.assertIn("twice", str(self.refuse(signed(header, payload)).log_detail))
+            self.assertIn("duplicate", str(self.refuse(signed(header, payload)).log_detail))
         doubled = payload.replace(b'"ubuntu"', b'"ubuntu"', 1).replace(b"{", b'{"id": 6, ', 1)
-        self.assertIn("twice", str(self.refuse(signed(b'{"alg": "HS256"}', doubled)).log_detail))
+        self.assertIn("duplicate", str(self.refuse(signed(b'{"alg": "HS256"}', doubled)).log_detail))
         inner = payload.replace(b'"lab_id"', b'"namespace_name": "lab-2", "lab_id"')
-        self.assertIn("twice", str(self.refuse(signed(b'{"alg": "HS256"}', inner)).log_detail))
+        self.assertIn("duplicate", str(self.refuse(signed(b'{"alg": "HS256"}', inner)).log_detail))
 
     def test_not_json(self) -> None:
         """What only Python takes for JSON is refused, signed or not."""

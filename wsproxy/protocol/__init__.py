@@ -1,1 +1,1 @@
-"""Bytes in, values out: HTTP heads, the opening handshake, frames, closing, RFB, origins, routes. No I/O."""
+"""Parses and builds HTTP heads, handshakes, frames, Closes, RFB, origins and routes. No I/O."""

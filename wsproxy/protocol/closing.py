@@ -1,12 +1,11 @@
-"""How a session ends: one small state machine without I/O.
+"""How a session ends: a state machine that knows no sockets, threads or time.
 
-It is told what happens (:meth:`Closing.close_received`, :meth:`~Closing.lost`,
+The relay reports each event (:meth:`Closing.close_received`, :meth:`~Closing.lost`,
 :meth:`~Closing.violated`, :meth:`~Closing.end`, :meth:`~Closing.close_written`, :meth:`~Closing.cut`,
-:meth:`~Closing.deadline`, :meth:`~Closing.abort`) and answers with what to do, in order.
+:meth:`~Closing.deadline`, :meth:`~Closing.abort`). Each method returns the actions to take, in order.
 
 A leg is *done* when it is lost or cut, or when a Close went each way on it (RFC 6455 section 7.1.4). The
-session is finished when both legs are done, when the close deadline passes, or when waiting is of no
-use. Nothing here knows sockets, threads or time.
+session is finished when both legs are done, when the close timeout passes, or when waiting cannot help.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class Ending:
     """Why a session ended, for the log.
 
     :ivar by: "client", "upstream" or "proxy".
-    :ivar code: the close code that says it; None for a peer's Close without a code.
-    :ivar reason: a slug of ours, or the peer's own reason.
+    :ivar code: the close code; None for a peer's Close without a code, and for an abort.
+    :ivar reason: the proxy's reason code, which a detail may follow; or the close reason of a peer.
     """
 
     by: str
@@ -50,14 +49,14 @@ class Ending:
 
 @dataclass(frozen=True)
 class ForwardClose:
-    """Send the Close frame just received on the other leg, unchanged, to ``leg``."""
+    """Forward the Close frame that the other leg just sent, unchanged, to ``leg``."""
 
     leg: Leg
 
 
 @dataclass(frozen=True)
 class SendClose:
-    """Send a Close frame of our own to ``leg``; nothing more of the client's goes up before it."""
+    """Send a Close frame of the proxy's own to ``leg``. If that is the upstream, forward no more to it."""
 
     leg: Leg
     code: int | None
@@ -74,21 +73,21 @@ Action = ForwardClose | SendClose | Finish
 
 @dataclass
 class _LegState:
-    sent: bool = False  # a Close is on its way to this leg, ours or the other leg's
-    written: bool = False  # and all of it is with the kernel
+    sent: bool = False  # an action told the relay to send a Close to this leg
+    written: bool = False  # the kernel has taken that whole Close
     received: bool = False  # a Close came from this leg
-    echo: tuple[int | None, str] = (None, "")  # what that Close said
+    echo: tuple[int | None, str] = (None, "")  # code and reason of the Close that came
     lost: bool = False
-    cut: bool = False  # nothing is sent to it any more, as it is inside a frame
+    cut: bool = False  # the proxy sends nothing more to this leg, which is inside a frame
 
 
 class Closing:
-    """The ends of one session. Not safe for threads: the relay holds a lock around each call.
+    """The state of one session's end. Not safe for threads: the relay holds a lock around each call.
 
     :ivar ending: the first cause, None while the session is open.
-    :ivar finished: whether :class:`Finish` has been given out.
-    :ivar taken_over: code and reason for the client if the upstream is lost now because another client takes
-        the console over; None while nobody does.
+    :ivar finished: whether a method has returned :class:`Finish`.
+    :ivar taken_over: close code and reason for the client if the upstream is lost during a takeover of the
+        console; None while no other client takes it over.
     """
 
     def __init__(self) -> None:
@@ -99,7 +98,7 @@ class Closing:
 
     @property
     def unsent(self) -> list[Leg]:
-        """The legs that were to get a Close, which did not reach the kernel, though they stood."""
+        """The legs whose Close the kernel did not take whole. A lost leg counts only if it was cut."""
         return [
             leg
             for leg, state in self._legs.items()
@@ -120,9 +119,9 @@ class Closing:
         return actions + self._finish_if_done()
 
     def lost(self, leg: Leg, *, heard: bool = True, stranded: bool = False) -> list[Action]:
-        """The connection of ``leg`` is gone.
+        """The connection of ``leg`` is lost.
 
-        :param heard: whether any byte ever came from it; an upstream that never spoke has refused.
+        :param heard: whether any byte ever came from it. If not, an upstream counts as having refused.
         :param stranded: whether the other leg is inside a frame that only this leg could complete.
         """
         state, other = self._legs[leg], self._legs[leg.other]
@@ -134,7 +133,7 @@ class Closing:
             code, slug = (1011, "upstream-closed") if heard else (4502, _NEVER_SPOKE)
         else:
             code, slug = 1000, "client-gone"
-            # A client that said goodbye and left: its Close still deserves the upstream's answer.
+            # If the client sent a Close and left, the upstream still gets time to answer that Close.
             wait = state.received and other.sent and not other.received
         self._begin(by, code, slug)
         actions = self._answer(leg.other) if other.received else self._close(leg.other, code, slug)
@@ -143,28 +142,28 @@ class Closing:
         return actions + self._finish_if_done()
 
     def violated(self, leg: Leg, code: int, reason: str) -> list[Action]:
-        """``leg`` broke RFC 6455; nothing that it sends from now on can be understood."""
+        """``leg`` broke RFC 6455, so the proxy cannot parse what it sends from now on."""
         slug = "message-too-big" if code == 1009 else "protocol-error"
         self._begin(leg.value, code, f"{slug}: {reason}")
         return self._close(leg, code, f"{slug}: {reason}") + self._close_other(leg)
 
     def end(self, code: int, reason: str) -> list[Action]:
-        """We end the session; the client is told ``code`` and ``reason``."""
+        """The proxy ends the session. The client gets ``code`` and ``reason``."""
         self._begin("proxy", code, reason)
         return self._close(Leg.CLIENT, code, reason) + self._close(Leg.UPSTREAM, 1000, "")
 
     def close_written(self, leg: Leg) -> list[Action]:
-        """The Close for ``leg`` is all with the kernel."""
+        """The kernel has taken the whole Close for ``leg``."""
         self._legs[leg].written = True
         return self._finish_if_done()
 
     def cut(self, leg: Leg) -> list[Action]:
-        """The Close for ``leg`` cannot be sent, as it is inside a frame that will not be completed."""
+        """The proxy cannot send the Close for ``leg``, which is inside a frame that nobody will complete."""
         self._legs[leg].cut = True
         return self._finish_if_done()
 
     def deadline(self) -> list[Action]:
-        """The close timeout passed: answer for whoever did not, and finish."""
+        """The close timeout passed: answer each Close that the other peer did not answer, and finish."""
         actions: list[Action] = []
         for leg, state in self._legs.items():
             if state.received and not state.sent and not state.lost:
@@ -172,7 +171,7 @@ class Closing:
         return actions + self._finish()
 
     def abort(self) -> list[Action]:
-        """We cannot go on: finish at once, without a Close."""
+        """The proxy cannot continue: finish at once, without a Close."""
         self._begin("proxy", None, "aborted")
         return self._finish()
 

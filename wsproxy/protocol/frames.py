@@ -1,9 +1,9 @@
-"""WebSocket frames: a header-only scanner and a builder for control frames (RFC 6455 section 5).
+"""WebSocket frames: a scanner for headers and a builder for short frames (RFC 6455 section 5). No I/O.
 
-The relay forwards frames as the bytes they came in. The scanner walks from header to header, says how
-far the bytes may be forwarded, and stops at a Close, at a Pong that somebody waits for, and at the first
-breach of RFC 6455. Every other control frame is passed by as data is, since a peer may send them without end.
-No I/O here, and no payload of a data frame is ever looked at.
+The relay forwards the bytes of frames unchanged. The scanner walks from header to header and says how far
+the relay may forward. It stops at a Close, at an awaited Pong, and at the first violation of RFC 6455.
+It passes other control frames like data, because a peer may send any number of them.
+It never reads the payload of a data frame.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ MAX_CONTROL_FRAME = 2 + 4 + 125
 """Bytes of the longest control frame: header, mask, payload (RFC 6455 section 5.5)."""
 
 MAX_CLOSE_REASON = 123
-"""Bytes of a close reason: a control frame's payload less the code (RFC 6455 section 5.5)."""
+"""Bytes of the longest close reason: a control frame's payload without the code (RFC 6455 section 5.5)."""
 
 AWAITED_SIZE = 8
-"""Bytes of the payload of a Pong that the scanner can be told to stop at."""
+"""Bytes of payload in a Pong that :attr:`FrameScanner.awaited` can name."""
 
 _MAX_LENGTH = 2**63 - 1
 _MAX_CONTROL_PAYLOAD = 125
@@ -71,8 +71,8 @@ _FIRST_BYTES = (_first_bytes(False), _first_bytes(True))
 class ControlFrame:
     """A whole control frame.
 
-    :ivar raw: the frame as it came, mask included.
-    :ivar payload: its payload without the mask.
+    :ivar raw: the frame as received, mask included.
+    :ivar payload: the unmasked payload.
     """
 
     opcode: Opcode
@@ -83,18 +83,18 @@ class ControlFrame:
 class FrameScanner:
     """Finds the frame boundaries of one direction of a connection.
 
-    It keeps no bytes: whatever ``scan`` does not consume must be presented again, with more behind it.
+    The scanner keeps no bytes. The caller presents what ``scan`` did not consume again, with more behind it.
     That rest is shorter than :data:`MAX_CONTROL_FRAME`.
 
     :param masked: whether this direction must be masked (client to server) or must not be.
     :param max_frame_size: largest payload of one data frame, bytes.
-    :ivar awaited: the Pongs to stop at: their payloads, of :data:`AWAITED_SIZE` bytes, as numbers. Any thread
-        may assign it, before the Ping goes out.
+    :ivar awaited: payloads of the Pongs to stop at, as big-endian numbers of :data:`AWAITED_SIZE` bytes. Any
+        thread may assign it, before it sends the Ping.
     :ivar control: the control frame at which the last scan stopped, or None.
-    :ivar passed_by: bytes of control frames within what the last scan consumed.
-    :ivar violation: the breach at which the last scan stopped, or None; there is no going on after it.
-    :ivar boundary: the last frame boundary within what the last scan consumed, or -1.
-    :ivar mid_frame: whether what has been consumed ends inside a data frame.
+    :ivar passed_by: bytes of control frames that the last scan consumed.
+    :ivar violation: the violation at which the last scan stopped, or None. After one, do not scan again.
+    :ivar boundary: index of the last frame boundary that the last scan found, or -1.
+    :ivar mid_frame: whether the consumed bytes end inside a data frame.
     """
 
     __slots__ = (
@@ -129,11 +129,11 @@ class FrameScanner:
         return self._remaining > 0
 
     def scan(self, buffer: bytearray, start: int, end: int) -> int:
-        """Scan ``buffer[start:end]`` and return the index up to which it is to be forwarded.
+        """Scan ``buffer[start:end]`` and return the index up to which the caller may forward it.
 
-        It stops there because the input is used up or goes on with an incomplete header or control
-        frame (then neither ``control`` nor ``violation`` is set), or because of one of those two. A
-        control frame stands at the returned index and is ``len(control.raw)`` bytes long.
+        If ``control`` is set, that frame begins at the returned index, ``len(control.raw)`` bytes long. If
+        ``violation`` is set, the violation begins there. If neither is set, the input ends there, or with an
+        incomplete header or control frame.
         """
         self.control = None
         self.passed_by = 0
@@ -149,7 +149,7 @@ class FrameScanner:
         first_bytes = _FIRST_BYTES[fragmented := self._fragmented]
         try:
             while end - pos >= 2:
-                # Short frames, in line: a chunk may hold thousands.
+                # No call for short frames: a chunk may hold thousands of them.
                 state, length = first_bytes[buffer[pos]], buffer[pos + 1] ^ mask_bit
                 stop = pos + short_header + length
                 if state > _MESSAGE_GOES_ON or length > max_short or stop > end:
@@ -180,7 +180,7 @@ class FrameScanner:
         return pos
 
     def _is_awaited(self, buffer: bytearray, stop: int, length: int) -> bool:
-        """Whether the Pong that ends at ``stop`` is one to stop at."""
+        """Whether the Pong that ends at index ``stop`` is in ``awaited``."""
         if length != AWAITED_SIZE:
             return False
         number = int.from_bytes(buffer[stop - AWAITED_SIZE : stop], "big")
@@ -190,9 +190,9 @@ class FrameScanner:
         return number in self.awaited
 
     def _frame(self, buffer: bytearray, pos: int, end: int, state: int) -> int:
-        """Return where the data frame at ``pos`` ends; ``pos`` itself if that is as far as the scan goes.
+        """Return the index where the data frame at ``pos`` ends; ``pos`` if the scan has to stop before it.
 
-        :param state: what its first byte means.
+        :param state: the meaning of the frame's first byte, such as ``_MESSAGE_ENDS``.
         """
         if state > _MESSAGE_GOES_ON:
             return self._control(buffer, pos, end, state)
@@ -220,7 +220,7 @@ class FrameScanner:
         if length <= (125 if size == 2 else 0xFFFF):
             raise ProtocolViolation("payload length is not minimally encoded")
         if length > _MAX_LENGTH:
-            raise ProtocolViolation("payload length has its highest bit set")
+            raise ProtocolViolation("most significant bit of the payload length is set")
         return length
 
     def _wrong_mask(self) -> ProtocolViolation:
@@ -248,18 +248,18 @@ class FrameScanner:
     def _invalid_first_byte(self, first: int) -> ProtocolViolation:
         opcode = first & 0x0F
         if first & 0x70:
-            return ProtocolViolation("reserved bits are set, no extension was agreed")
+            return ProtocolViolation("reserved bits are set, but no extension was negotiated")
         if opcode not in list(Opcode):
             return ProtocolViolation(f"unknown opcode {opcode}")
         if opcode >= Opcode.CLOSE:
             return ProtocolViolation("control frame is fragmented")
         if opcode == Opcode.CONTINUATION:
             return ProtocolViolation("continuation without a message to continue")
-        return ProtocolViolation("new message inside a fragmented one")
+        return ProtocolViolation("new message inside a fragmented message")
 
 
 def _masked(payload: bytes, mask: bytes) -> bytes:
-    """Apply ``mask`` (RFC 6455 section 5.3); the same operation takes it off again."""
+    """Mask a payload, or unmask it: both are the same operation (RFC 6455 section 5.3)."""
     size = len(payload)
     if not size:
         return b""
@@ -292,7 +292,12 @@ def parse_close_payload(payload: bytes) -> tuple[int | None, str]:
 
 
 def close_payload(code: int | None, reason: str = "") -> bytes:
-    """Return a Close payload; the reason is cut to 123 bytes at a character. None gives an empty one."""
+    """Return the payload of a Close, which is empty if ``code`` is None.
+
+    The reason is cut to 123 bytes, at a character boundary.
+
+    :raises ValueError: if a Close frame may not carry ``code``.
+    """
     if code is None:
         return b""
     if not may_be_sent(code):

@@ -1,8 +1,8 @@
-"""The opening handshake on the server's side (RFC 6455 section 4.2), bytes in and bytes out.
+"""The opening handshake on the server's side (RFC 6455 section 4.2). No I/O.
 
-The head is parsed by h11 and the handshake is answered by wsproto. Neither checks all that a proxy on
-the Internet has to, so the checks that they leave out stand here, before they are asked. No text raised
-here quotes the request: the path holds a token.
+h11 parses the head, and wsproto answers the handshake. A proxy on the Internet needs more checks than
+these libraries make; this file makes them first. No error text quotes the request, because the path may
+hold a token.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = ["PLAIN_KUBEVIRT", "Upgrade", "answered_subprotocol", "offered_upstrea
 
 
 PLAIN_KUBEVIRT = "plain.kubevirt.io"
-"""The one subprotocol that KubeVirt's streams know."""
+"""The only subprotocol that KubeVirt's streams support."""
 
-_BEARER_SUBPROTOCOL = "base64url.bearer."  # Kubernetes' way to carry a token; never passed on
-# What wsproto judges (RFC 6455 section 4.2.1), but for Connection, which is checked here.
+_BEARER_SUBPROTOCOL = "base64url.bearer."  # carries a token in Kubernetes; never passed on
+# Headers that wsproto checks (RFC 6455 section 4.2.1), without Connection, which this file checks.
 _JUDGED = frozenset(
     {b"host", b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"}
 )
@@ -41,11 +41,11 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
 class Upgrade:
-    """A well-formed upgrade request that has not been answered yet.
+    """A well-formed upgrade request that the proxy has not answered yet.
 
     :param head: a head that asks for a WebSocket.
-    :ivar subprotocols: what the client offers, in its order and spelling.
-    :ivar origin: the Origin header, None for a client that is no browser.
+    :ivar subprotocols: the subprotocols that the client offers, in its order and spelling.
+    :ivar origin: the Origin header; None without one, as from clients that are not browsers.
     :raises MethodNotAllowed: if the method is not GET.
     :raises UpgradeRequired: if the WebSocket version is not 13.
     :raises BadRequest: for every other fault.
@@ -65,15 +65,15 @@ class Upgrade:
     def accept(self, subprotocol: str | None) -> bytes:
         """Return the 101 response, without extensions.
 
-        :param subprotocol: one of :attr:`subprotocols`, or None for none.
+        :param subprotocol: one of :attr:`subprotocols`; None for a response without a subprotocol.
         """
         return self.connection.send(AcceptConnection(subprotocol=subprotocol))
 
 
 def upgrade_of(head: RequestHead | None) -> Upgrade | None:
-    """Return the well-formed upgrade request that a head is, though something else is wrong with it.
+    """Return the upgrade request of a head that the proxy refuses for another fault.
 
-    :returns: None if it is none.
+    :returns: None if the head is not a well-formed upgrade request.
     """
     try:
         return Upgrade(head) if head and head.asks_for_websocket else None
@@ -82,9 +82,10 @@ def upgrade_of(head: RequestHead | None) -> Upgrade | None:
 
 
 def _request_to_judge(head: RequestHead) -> bytes:
-    """Return what wsproto is shown of a request: it would parse every other header once more, for nothing.
+    """Return the part of a request that wsproto has to check, so that it does not parse all headers again.
 
-    Not the target either: its errors must not quote it. One Connection line, as it looks at the last only.
+    The target is left out, because wsproto's errors must not quote it. There is one Connection line, because
+    wsproto looks at the last one only.
     """
     judged = [b"%s: %s\r\n" % field for field in head.headers if field[0] in _JUDGED]
     return b"GET / HTTP/1.1\r\nConnection: Upgrade\r\n%s\r\n" % b"".join(judged)
@@ -95,12 +96,12 @@ def _check_upgrade(head: RequestHead) -> None:
         raise MethodNotAllowed("GET")
     if head.http_version != "1.1":
         raise BadRequest("a WebSocket needs HTTP/1.1")
-    # Of others nobody reads the value: names that a login adds, or a cookie of somebody else's.
+    # The proxy ignores other headers. A login proxy may add names there, or another site a cookie.
     if any(name in _READ and not value.isascii() for name, value in head.headers):
-        raise BadRequest("headers that are read here must be ASCII")
+        raise BadRequest("the headers of the WebSocket handshake must be ASCII")
     head.refuse_body()
     if [value.strip(OWS).lower() for value in head.values("upgrade")] != ["websocket"]:
-        raise BadRequest("the Upgrade header must be websocket alone")
+        raise BadRequest("the Upgrade header must contain websocket only")
     if "upgrade" not in (token.lower() for token in head.tokens("connection")):
         raise BadRequest("the Connection header must contain Upgrade")
     versions = head.values("sec-websocket-version")
@@ -114,7 +115,7 @@ def _check_upgrade(head: RequestHead) -> None:
 
 
 def _check_key(keys: Sequence[str]) -> None:
-    """RFC 6455 section 4.2.1: one key, the base64 form of 16 bytes."""
+    """Check that there is one key, 16 bytes in base64 (RFC 6455 section 4.2.1)."""
     if len(keys) != 1:
         raise BadRequest("there must be one Sec-WebSocket-Key header")
     try:
@@ -126,15 +127,16 @@ def _check_key(keys: Sequence[str]) -> None:
 
 
 def offered_upstream(client: Sequence[str]) -> tuple[str, ...]:
-    """Return the subprotocols to offer upstream: the client's, less those with a token, plus KubeVirt's."""
+    """Return the subprotocols to offer the upstream: the client's, without tokens, and KubeVirt's."""
     passed = [name for name in client if not name.lower().startswith(_BEARER_SUBPROTOCOL)]
     return tuple(dict.fromkeys([*passed, PLAIN_KUBEVIRT]))
 
 
 def answered_subprotocol(client: Sequence[str], upstream: str | None) -> str | None:
-    """Return the subprotocol to answer the client with, in its own spelling; None for none.
+    """Return the subprotocol for the answer to the client, in the client's spelling; None for none.
 
-    The upstream's choice if the client offered it, else ``binary``, which old noVNC insists on.
+    It is the upstream's choice if the client offered that. Otherwise it is ``binary`` if the client offered
+    it, because old noVNC fails without it.
     """
     for wanted in (upstream, "binary"):
         for name in client:

@@ -1,4 +1,4 @@
-"""Names as Kubernetes allows them (DNS-1123). No I/O."""
+"""Checks names as Kubernetes does (DNS-1123). No I/O."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MAX_SUBDOMAIN = 253
 
 
 def is_dns_label(name: str) -> bool:
-    """Whether ``name`` may be a Kubernetes namespace (DNS-1123 label)."""
+    """Whether ``name`` is a valid name for a Kubernetes namespace (DNS-1123 label)."""
     return len(name) <= _MAX_LABEL and _DNS_LABEL.fullmatch(name) is not None
 
 
 def is_dns_subdomain(name: str) -> bool:
-    """Whether ``name`` may be a virtual machine instance (DNS-1123 subdomain as Kubernetes checks it)."""
+    """Whether ``name`` is valid for a virtual machine instance (DNS-1123 subdomain, as Kubernetes has it)."""
     return len(name) <= _MAX_SUBDOMAIN and _DNS_SUBDOMAIN.fullmatch(name) is not None

@@ -1,8 +1,9 @@
-"""Which pages may use the proxy: the Origin header (RFC 6454) and what is allowed. No I/O.
+"""Which pages may use the proxy: checks the Origin header (RFC 6454). No I/O.
 
-A browser sends cookies and client certificates along with whatever any page asks for. So where one of
-those lets in, the page has to be one that is allowed (cross-site WebSocket hijacking, CWE-1385). A token
-in the path, a header, a subprotocol or a ticket is something that the page itself had to know.
+A browser adds cookies and client certificates to the requests of every page. If a cookie or a certificate
+authenticates a request, only pages with an allowed origin may send it. Otherwise any page could hijack a
+WebSocket (CWE-1385). A page must know the other credentials itself: a token in the path, a header or a
+subprotocol, or a ticket.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _EVERY = "*"
 
 @dataclass(frozen=True)
 class Origin:
-    """Scheme, host and port in one spelling.
+    """Scheme, host and port, normalised.
 
     :ivar scheme: in lower case.
     :ivar host: in lower case; an IPv6 address in brackets.
-    :ivar port: the scheme's own if none was given, None if it has none.
+    :ivar port: the scheme's default port if the text has no port; None if the scheme has no default.
     """
 
     scheme: str
@@ -37,7 +38,7 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Origin | None:
-        """Parse ``scheme://host[:port]``; None for anything else, ``null`` included."""
+        """Parse ``scheme://host[:port]``; return None for any other text, such as ``null``."""
         match = _ORIGIN.fullmatch(text.lower()) if text.isascii() else None
         if match is None:
             return None
@@ -54,18 +55,18 @@ class Origin:
 
     @property
     def authority(self) -> str:
-        """Host and port, without the scheme's own port (RFC 6454 section 6.1)."""
+        """Host and port; without the port if it is the scheme's default (RFC 6454 section 6.1)."""
         default = self.port in (None, _DEFAULT_PORTS.get(self.scheme))
         return self.host if default else f"{self.host}:{self.port}"
 
 
 class OriginPolicy:
-    """The pages that are allowed. Immutable: no request can add to it.
+    """The origins that are allowed. Immutable: no request can add to them.
 
-    :param allowed: origins such as ``https://console.example``; ``*`` stands for every one but ``null``.
-        None for no limit but on credentials that browsers send by themselves.
-    :param required: whether clients that send no Origin, and so are no browsers, are refused.
-    :raises ConfigError: if an entry is no origin.
+    :param allowed: origins such as ``https://console.example``; ``*`` stands for every origin except
+        ``null``. None limits only requests with credentials that browsers add by themselves.
+    :param required: whether to refuse clients without an Origin header, which are not browsers.
+    :raises ConfigError: if an entry is not an origin.
     """
 
     def __init__(self, allowed: Collection[str] | None, required: bool = False) -> None:
@@ -79,30 +80,31 @@ class OriginPolicy:
         self._allowed = frozenset(parsed.values())
         self._required = required
         self.every = _EVERY in allowed
-        """Whether every page is allowed."""
+        """Whether every origin except ``null`` is allowed."""
 
     def knows(self, origin: str, own: Origin | None) -> bool:
-        """Whether a page is in the list by its name, or came from the very host that the request went to.
+        """Whether the list names an origin, or the origin is the one that the request went to.
 
-        Parameters are those of :meth:`allows`.
+        The parameters are those of :meth:`allows`.
         """
         parsed = Origin.parse(origin)
         return parsed is not None and (parsed == own or parsed in self._allowed)
 
     def allows(self, origin: str, own: Origin | None) -> bool:
-        """Whether a page is in the list, as all are if ``*`` is, or is of the very host that was asked.
+        """Whether an origin is allowed: as :meth:`knows`, or by ``*`` in the list.
 
         :param origin: the Origin header.
-        :param own: scheme, host and port that the request was sent to; None if they are unknown.
+        :param own: scheme, host and port that the request went to; None if they are unknown.
         """
         return self.knows(origin, own) or (self.every and Origin.parse(origin) is not None)
 
     def check(self, origin: str | None, own: Origin | None, *, ambient: bool) -> None:
-        """Check the page that a request comes from; see :meth:`allows`.
+        """Check the origin of a request. ``own`` is as for :meth:`allows`.
 
         :param origin: the Origin header, None without one.
-        :param ambient: whether the request's credential is one that browsers add by themselves.
-        :raises Forbidden: if the page is not allowed, and the credential or the settings demand it.
+        :param ambient: whether browsers add the request's credential by themselves.
+        :raises Forbidden: if the origin is missing or not allowed, and the settings or the credential require
+            an allowed one.
         """
         if origin is None:
             if self._required:

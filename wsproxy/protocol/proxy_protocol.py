@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2, on the receiver's side: bytes in, the client's address out. No I/O.
+"""Parses headers of the PROXY protocol, versions 1 and 2, for the client's address. No I/O.
 
-A load balancer that passes TCP on (haproxy, network load balancers) says by it, before anything else, whose
-connection it is. What follows may be TLS, so not one byte more than the header may be received.
+A load balancer that forwards TCP (haproxy, network load balancers) sends this header first, to name the
+client of the connection. TLS may follow, so the proxy must not receive a byte beyond the header.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _V1_BEGIN = b"PROXY "
 _V1_LONGEST = 107  # section 2.1, with its CR LF
 _V2_FIXED = struct.Struct(">BBH")  # version and command, family and protocol, length of the rest
-_V2_LONGEST = 2048  # bytes of addresses and of further values, which are not looked at
+_V2_LONGEST = 2048  # bytes of addresses and of TLVs, which the proxy ignores
 _V2_LOCAL, _V2_PROXY = 0x20, 0x21
 _Address = IPv4Address | IPv6Address
 _Kind = type[IPv4Address] | type[IPv6Address]
@@ -37,11 +37,11 @@ _MAX_PORT = 65535
 
 @dataclass(frozen=True)
 class ProxyHeader:
-    """What a header says.
+    """The content of a header.
 
-    :ivar address: the client's IP address; "" if the connection is the sender's own, such as a health check,
-        or the sender does not know.
-    :ivar port: the client's port.
+    :ivar address: the client's IP address. "" if the connection is the sender's own, such as a health check,
+        or if the sender does not know the address.
+    :ivar port: the client's port, 0 without an address.
     """
 
     address: str = ""
@@ -51,7 +51,7 @@ class ProxyHeader:
 class ProxyHeaderReader:
     """Reads one header.
 
-    :ivar wants: how many bytes may be received next, at most; more could belong to what follows.
+    :ivar wants: how many bytes the caller may receive next, at most. More could reach beyond the header.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class ProxyHeaderReader:
     def feed(self, data: bytes) -> ProxyHeader | None:
         """Take received bytes, :attr:`wants` at most, and return the header as soon as it is complete.
 
-        :raises BadRequest: if it is none.
+        :raises BadRequest: if the bytes are not a header of the PROXY protocol.
         """
         self._data += data
         if not _V2_SIGNATURE.startswith(self._data[: len(_V2_SIGNATURE)]):
@@ -70,7 +70,7 @@ class ProxyHeaderReader:
         if len(self._data) >= size:
             command, family, length = _V2_FIXED.unpack_from(self._data, len(_V2_SIGNATURE))
             if length > _V2_LONGEST:
-                raise BadRequest("the header of the PROXY protocol is too long")
+                raise BadRequest("the PROXY protocol header is too long")
             size += length
             if len(self._data) == size:
                 return _parsed_v2(command, family, self._data[size - length :])
@@ -79,45 +79,45 @@ class ProxyHeaderReader:
 
     def _feed_v1(self) -> ProxyHeader | None:
         if not self._data.startswith(_V1_BEGIN[: len(self._data)]):
-            raise BadRequest("whoever is trusted must send a header of the PROXY protocol first")
+            raise BadRequest("a trusted peer must send a PROXY protocol header first")
         if self._data.endswith(b"\r\n"):
             return _parsed_v1(self._data)
         if b"\n" in self._data or len(self._data) >= _V1_LONGEST:
-            raise BadRequest("the header of the PROXY protocol has no end")
-        # While its first part is incomplete its end is further away than the rest of that.
+            raise BadRequest("the PROXY protocol header has no end")
+        # Every header is longer than _V2_SIGNATURE. Beyond that length, each byte may be the last.
         self.wants = max(len(_V2_SIGNATURE) - len(self._data), 1)
         return None
 
 
 def _parsed_v1(line: bytes) -> ProxyHeader:
-    """Section 2.1."""
+    """Parse a header of version 1 (section 2.1), CR LF included."""
     text = line[:-2].decode("latin-1")
     if text == "PROXY UNKNOWN" or text.startswith("PROXY UNKNOWN "):
         return ProxyHeader()
     match = _V1_LINE.fullmatch(text)
     if match is None:
-        raise BadRequest("the header of the PROXY protocol is malformed")
+        raise BadRequest("the PROXY protocol header is malformed")
     family = _V1_FAMILIES[match[1]]
     try:
         source, _ = family(match[2]), family(match[3])
     except ValueError:
-        raise BadRequest("the header of the PROXY protocol is malformed") from None
+        raise BadRequest("the PROXY protocol header is malformed") from None
     if max(int(match[4]), int(match[5])) > _MAX_PORT:
-        raise BadRequest("the header of the PROXY protocol is malformed")
+        raise BadRequest("the PROXY protocol header is malformed")
     return ProxyHeader(_text(source), int(match[4]))
 
 
 def _parsed_v2(command: int, family: int, rest: bytes) -> ProxyHeader:
-    """Section 2.2."""
+    """Parse a header of version 2 (section 2.2), without its fixed part."""
     if command == _V2_LOCAL:
         return ProxyHeader()
     if command != _V2_PROXY:
-        raise BadRequest("the header of the PROXY protocol has another version, or command")
+        raise BadRequest("the PROXY protocol header has an unknown version or command")
     if family not in _V2_ADDRESSES:
         return ProxyHeader()  # another family: "the receiver should ignore address information"
     layout, kind = _V2_ADDRESSES[family]
     if len(rest) < layout.size:
-        raise BadRequest("the header of the PROXY protocol is cut short")
+        raise BadRequest("the PROXY protocol header is truncated")
     source, _, port, _ = layout.unpack_from(rest)
     return ProxyHeader(_text(kind(source)), port)
 

@@ -1,6 +1,6 @@
-"""A file as HTTP shows it: what GET and HEAD get, by conditional requests too (RFC 9110 section 13). No I/O.
+"""Answers GET and HEAD with a file's content, conditional requests included (RFC 9110 section 13). No I/O.
 
-All answers are made beforehand: nothing in them comes from a request.
+All responses are built in advance, so no response quotes a request.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ _METHODS = ("GET", "HEAD")
 
 
 def media_type(name: str) -> str:
-    """Return the type of a file, by the end of its name; what is unknown is bytes, which no browser runs."""
+    """Return the media type for a file's suffix. Browsers do not run the type for unknown suffixes."""
     _, dot, end = name.rpartition(".")
     return _MEDIA_TYPES.get(end.lower() if dot else "", "application/octet-stream")
 
 
 class Representation:
-    """What there is at one path. Immutable; safe from every thread.
+    """The content at one path. Immutable; safe from every thread.
 
-    :param content: all of it.
+    :param content: the whole content.
     :param kind: its media type.
-    :param modified: UNIX time of its last change.
-    :param headers: header fields of its own.
+    :param modified: UNIX time of its last change, seconds.
+    :param headers: further header fields of its responses.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Representation:
                 status,
                 content,
                 content_type=kind,
-                cache_control="no-cache",  # kept, but never used without asking whether it has changed
+                cache_control="no-cache",  # browsers keep it, but revalidate it before each use
                 headers=fields,
                 head_only=head_only,
             )
@@ -83,28 +83,28 @@ class Representation:
         self._unchanged = response(304, True)
 
     def answer(self, head: RequestHead) -> bytes:
-        """Return the whole response to a request. A Range is not looked at (RFC 9110 section 14.2).
+        """Return the whole response to a request. A Range header is ignored (RFC 9110 section 14.2).
 
-        :raises MethodNotAllowed: if it is neither GET nor HEAD.
-        :raises BadRequest: if it has a body.
+        :raises MethodNotAllowed: if the method is neither GET nor HEAD.
+        :raises BadRequest: if the request has a body.
         """
         _check(head)
         head_only = head.method == "HEAD"
         if not self._is_expected(head):
-            return http_response(412, b"the file is another one by now\n", head_only=head_only)
+            return http_response(412, b"the file has changed\n", head_only=head_only)
         if self._is_known(head):
             return self._unchanged
         return self._head if head_only else self._whole
 
     def _is_expected(self, head: RequestHead) -> bool:
-        """RFC 9110 section 13.1.1 and 13.1.4: whether the client wants it only if it is what it has."""
+        """Whether If-Match and If-Unmodified-Since hold (RFC 9110 sections 13.1.1 and 13.1.4)."""
         if head.values("if-match"):
             return not {"*", self._etag}.isdisjoint(head.tokens("if-match"))
         since = _time(head.values("if-unmodified-since"))
         return since is None or self._modified <= since
 
     def _is_known(self, head: RequestHead) -> bool:
-        """RFC 9110 section 13.1.2 and 13.1.3: whether the client has it already."""
+        """Whether the client already has this version (RFC 9110 sections 13.1.2 and 13.1.3)."""
         if head.values("if-none-match"):
             tags = {tag.removeprefix("W/") for tag in head.tokens("if-none-match")}
             return not {"*", self._etag}.isdisjoint(tags)
@@ -113,7 +113,7 @@ class Representation:
 
 
 class Redirect:
-    """Sends whoever asks to another path, which was known at the start. Immutable.
+    """Redirects every client to one path, which is fixed at the start. Immutable.
 
     :param location: a relative reference.
     """
@@ -122,7 +122,7 @@ class Redirect:
         self._location = location
 
     def answer(self, head: RequestHead) -> bytes:
-        """As :meth:`Representation.answer`."""
+        """Return the 307 response; raises as :meth:`Representation.answer` does."""
         _check(head)
         return http_response(307, b"", headers=[("Location", self._location)])
 
@@ -134,7 +134,7 @@ def _check(head: RequestHead) -> None:
 
 
 def _time(values: Sequence[str]) -> float | None:
-    """Return the UNIX time that a header says, None if it says none; that counts as no header."""
+    """Return the UNIX time in a header; None if it has no valid date, which counts as no header."""
     if len(values) != 1:
         return None
     try:

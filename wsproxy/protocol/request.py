@@ -1,4 +1,4 @@
-"""The head of an HTTP request (RFC 9112): read with a bound, and parsed strictly. No I/O."""
+"""Reads the head of an HTTP request (RFC 9112) with a size limit, and parses it strictly. No I/O."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .origin import Origin
 __all__ = ["MAX_HEAD_SIZE", "OWS", "HeadReader", "RequestHead", "origin_form"]
 
 MAX_HEAD_SIZE = 16 * 1024
-"""Bytes of a request head, if nothing else is said; what h11 and many servers take."""
+"""Default limit on the bytes of a request head; h11 and many servers have the same."""
 
 OWS = " \t"
-"""Optional whitespace (RFC 9110 section 5.6.3): what ``strip`` takes off by itself is more."""
+"""Optional whitespace (RFC 9110 section 5.6.3); ``strip()`` without an argument would remove more."""
 
-_MAX_LINES = 100  # as Apache has it; a line costs far more than its bytes
-_MOST_ELEMENTS = 100  # of a list in a header, each of which costs more than its bytes, too
+_MAX_LINES = 100  # as in Apache; parsing a line costs far more than its bytes
+_MOST_ELEMENTS = 100  # of a list in a header; parsing each costs more than its bytes, too
 _ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_SKIMMED = 256 * 1024  # bytes of a head that is too large
-# What a browser is told by that its head is too large.
+# The headers that the proxy needs to tell a browser that its head is too large.
 _SKIMMED = (
     b"host",
     b"connection",
@@ -39,9 +39,9 @@ _LONGEST_NAME = max(map(len, _SKIMMED))
 
 
 def origin_form(target: str, hosts: Sequence[str]) -> str:
-    """Return the path and query of a target that names our own host; any other target as it is.
+    """Return the path and query of a target that names the Host header's host; any other target unchanged.
 
-    :param hosts: the values of the Host headers, which have to name the same one (RFC 9112 section 3.2.2).
+    :param hosts: the values of all Host headers. Only one Host header is valid (RFC 9112 section 3.2.2).
     """
     match = _ABSOLUTE_FORM.fullmatch(target)
     if match is None or len(hosts) != 1:
@@ -57,11 +57,12 @@ class RequestHead:
     """A parsed request head.
 
     :ivar method: as sent.
-    :ivar target: the request target, in origin form if it names our own host; holds a token, so it must never
-        be logged or quoted.
+    :ivar target: the request target, in origin form if it names the host of the Host header. It may hold a
+        token, so no code may log or quote it.
     :ivar http_version: such as "1.1".
-    :ivar headers: names in lower case, and values; as many of a name as there were lines of it.
-    :ivar fault: why it is refused, whatever it asks for; it has only what a refusal is made by then.
+    :ivar headers: pairs of lower-case name and value, one for each header line.
+    :ivar fault: if set, the proxy refuses the request with this error. The head then has only the headers
+        that a refusal needs.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class RequestHead:
             self._values.setdefault(name.decode("ascii"), []).append(value.decode("latin-1"))
 
     def values(self, name: str) -> list[str]:
-        """Return the values of all header lines of that lower-case name."""
+        """Return the values of all header lines with this lower-case name."""
         return self._values.get(name, [])
 
     def tokens(self, name: str) -> list[str]:
@@ -92,7 +93,7 @@ class RequestHead:
 
     @property
     def asks_for_websocket(self) -> bool:
-        """Whether this is an upgrade request; any other ``Upgrade`` is ignored (RFC 9110 section 7.8).
+        """Whether this is an upgrade request. An ``Upgrade`` to another protocol is not (RFC 9110, 7.8).
 
         :raises BadRequest: as :meth:`tokens`.
         """
@@ -100,7 +101,7 @@ class RequestHead:
 
     @property
     def origin(self) -> str | None:
-        """The Origin header, None for a client that is no browser.
+        """The Origin header; None without one, as from clients that are not browsers.
 
         :raises BadRequest: if there is more than one.
         """
@@ -110,43 +111,44 @@ class RequestHead:
         return values[0] if values else None
 
     def body_size(self, most: int) -> int:
-        """Return how many bytes of body follow the head, 1 to ``most``.
+        """Return the size of the body in bytes, 1 to ``most``.
 
-        :raises LengthRequired: if the request does not say (RFC 9110 section 15.5.12).
-        :raises ContentTooLarge: if there are more.
-        :raises BadRequest: if it says it in two ways (RFC 9112 section 6.3), or there is no body.
+        :raises LengthRequired: if the request has no Content-Length (RFC 9110 section 15.5.12).
+        :raises ContentTooLarge: if the body is larger than ``most``.
+        :raises BadRequest: if the length is ambiguous (RFC 9112 section 6.3) or malformed, or the body empty.
         """
         lengths, chunked = self.values("content-length"), self.values("transfer-encoding")
         if len(lengths) > 1 or (lengths and (chunked or not re.fullmatch("[0-9]+", lengths[0]))):
             raise BadRequest("the length of the body is ambiguous")
         if not lengths:
-            raise LengthRequired("a Content-Length is needed here")
+            raise LengthRequired("this request needs a Content-Length header")
         digits = lengths[0].lstrip("0")
         if len(digits) > len(str(most)) or int(digits or 0) > most:
             raise ContentTooLarge(f"the body is larger than {most} bytes")
         if not digits:
-            raise BadRequest("a body is needed here")
+            raise BadRequest("this request needs a body")
         return int(digits)
 
     def refuse_body(self) -> None:
-        """Refuse a request that has a body.
+        """Refuse a request with a body.
 
-        :raises BadRequest: if it has.
+        :raises BadRequest: if the request has one.
         """
         if self.values("transfer-encoding") or any(
             v.strip(OWS) != "0" for v in self.values("content-length")
         ):
-            raise BadRequest("a request here has no body")
+            raise BadRequest("this request must not have a body")
 
 
 class HeadReader:
     """Collects bytes until the request head is complete.
 
-    A browser that sends too much does so because of its cookies, and its page cannot see the status of the
-    answer. So its upgrade request is received to the end, and skimmed for what it can be told by.
+    A browser's head is usually too large because of cookies, and its page cannot see the HTTP status of a
+    refused upgrade. So the reader receives an oversized upgrade request to its end. It keeps only the headers
+    that the proxy needs to complete the handshake and refuse by a Close.
 
-    :param most: bytes of a head.
-    :ivar rest: the bytes behind the head, once it is complete: WebSocket data already.
+    :param most: limit on the bytes of a head.
+    :ivar rest: once the head is complete, the bytes behind it, such as the first WebSocket frames.
     """
 
     def __init__(self, most: int = MAX_HEAD_SIZE) -> None:
@@ -158,16 +160,16 @@ class HeadReader:
     def feed(self, data: bytes) -> RequestHead | None:
         """Take received bytes and return the head as soon as it is complete.
 
-        :returns: one with a ``fault`` if it is a browser's upgrade request, and too large.
-        :raises HeadTooLarge: if another one is too large, or has too many lines.
-        :raises BadRequest: if it is not HTTP.
+        :returns: a head with a ``fault`` if a head with an Origin is too large, or has too many lines.
+        :raises HeadTooLarge: if another head is too large, or has too many lines.
+        :raises BadRequest: if the bytes are not HTTP, or not strictly so.
         """
         if self._skimmer:
             return self._skimmer.feed(data)
         searched = max(0, len(self._data) - len(_END_OF_HEAD))
         self._data += data
         if self._data and not 0x41 <= self._data[0] <= 0x7A:
-            # Methods begin with a letter. Said at once, because a TLS client waits for an answer.
+            # Methods begin with a letter. Refuse at once, because a TLS client waits for an answer.
             raise BadRequest("this is not HTTP; is the client using https or wss on a port without TLS?")
         end = self._data.find(_END_OF_HEAD, searched)
         if max(end + len(_END_OF_HEAD), 0 if end >= 0 else len(self._data)) > self._most:
@@ -187,11 +189,11 @@ class HeadReader:
 
     @property
     def fault(self) -> HeadTooLarge | None:
-        """Why what has come is refused, though its end has not."""
+        """Why the proxy refuses the head, which has not ended yet; None if it does not."""
         return self._skimmer.fault if self._skimmer else None
 
     def _skim(self, fault: str) -> RequestHead | None:
-        """Go on with a head that is too large; see :meth:`feed`."""
+        """Continue with a head that is too large; see :meth:`feed`."""
         too_large = HeadTooLarge(fault)
         if b"\norigin:" not in self._data[: self._most].lower():
             raise too_large
@@ -205,10 +207,10 @@ class HeadReader:
 
 
 class _Skimmer:
-    """Takes out of a head that is too large what a browser is told by. It holds as much as a head may have.
+    """Extracts from an oversized head what a refusal needs. It never holds more bytes than a head may have.
 
-    :param fault: what to say.
-    :param most: bytes of a head.
+    :param fault: the error that the head gets.
+    :param most: limit on the bytes that it keeps.
     """
 
     def __init__(self, fault: HeadTooLarge, most: int) -> None:
@@ -216,13 +218,13 @@ class _Skimmer:
         self._most = most
         self._size = 0
         self._kept = bytearray()
-        self._line = b""  # which has not ended yet
+        self._line = b""  # the last line, which has not ended yet
 
     def feed(self, data: bytes) -> RequestHead | None:
-        """Take received bytes; return what there is of the head once that has ended.
+        """Take received bytes; when the head has ended, return it with the headers that were kept.
 
-        :raises HeadTooLarge: if that is too large itself, or does not end.
-        :raises BadRequest: if that is not HTTP.
+        :raises HeadTooLarge: if the kept headers are too large, or the head does not end.
+        :raises BadRequest: if the kept part is not HTTP.
         """
         self._size += len(data)
         *lines, rest = (self._line + data).split(b"\r\n")
@@ -234,7 +236,7 @@ class _Skimmer:
             if not self._kept or _is_needed(line):
                 self._kept += line + b"\r\n"
         if self._kept and len(rest) > _LONGEST_NAME and not _is_needed(rest):
-            rest = rest[: _LONGEST_NAME + 1] + rest[-1:]  # which may be half of its end
+            rest = rest[: _LONGEST_NAME + 1] + rest[-1:]  # the last byte may be the CR of its CR LF
         self._line = rest
         if self._size > _MOST_SKIMMED or len(self._kept) + len(rest) > self._most:
             raise self.fault
@@ -247,14 +249,14 @@ def _is_needed(line: bytes) -> bool:
 
 def _parsed(head: bytes) -> RequestHead:
     if b"\r\n " in head or b"\r\n\t" in head:
-        # h11 joins them, others see another header: RFC 9112 section 5.2 lets it be refused.
-        raise BadRequest("a header must not go on in the next line")
+        # h11 joins the lines, other parsers see another header. RFC 9112 section 5.2 permits a refusal.
+        raise BadRequest("a header must not continue on the next line")
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head))
     try:
         connection.receive_data(head)
         event = connection.next_event()
     except h11.RemoteProtocolError:
-        raise BadRequest("the request head is malformed") from None  # h11's text quotes it
+        raise BadRequest("the request head is malformed") from None  # h11's text quotes the head
     if not isinstance(event, h11.Request):
         raise BadRequest("the request head is malformed")
     headers = [(name.lower(), value) for name, value in event.headers.raw_items()]

@@ -1,4 +1,4 @@
-"""HTTP responses as bytes (RFC 9112). No I/O."""
+"""Builds HTTP responses as bytes (RFC 9112). No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..exceptions import Refused
 __all__ = ["http_response", "reason_phrase", "refusal_response"]
 
 
-# RFC 9110 sections 5.1 and 5.5, but for what is not ASCII.
+# RFC 9110 sections 5.1 and 5.5, but ASCII only.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~]*")
 
@@ -28,9 +28,9 @@ def http_response(
 ) -> bytes:
     """Return a whole HTTP/1.1 response that closes the connection.
 
-    :param cache_control: who may keep it.
-    :param head_only: leave the body out, as the answer to HEAD.
-    :raises ValueError: if a header is nothing that HTTP can carry.
+    :param cache_control: value of the Cache-Control header.
+    :param head_only: whether to leave the body out, as in the answer to HEAD.
+    :raises ValueError: if a header's name or value is not valid in HTTP.
     """
     lines = [f"HTTP/1.1 {status} {reason_phrase(status)}"]
     fields = [
@@ -44,13 +44,13 @@ def http_response(
     ]
     for name, value in fields:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise ValueError(f"{name!r} with {value!r} is no header of HTTP")
+            raise ValueError(f"{name!r} with {value!r} is not a valid HTTP header")
         lines.append(f"{name}: {value}")
     return "\r\n".join([*lines, "", ""]).encode("ascii") + (b"" if head_only else body)
 
 
 def reason_phrase(status: int) -> str:
-    """Return what stands behind a status; "Refused" for one that is not registered."""
+    """Return the reason phrase of a status; "Refused" for a status that is not registered."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -60,8 +60,8 @@ def reason_phrase(status: int) -> str:
 def refusal_response(refused: Refused, *, status: int | None = None, head_only: bool = False) -> bytes:
     """Return the HTTP response that refuses a request, with the reason as JSON.
 
-    :param status: of the response, where that is not the refusal's own.
-    :raises ValueError: if a header of the refusal is nothing that HTTP can carry.
+    :param status: status of the response; None for the refusal's own.
+    :raises ValueError: if a header of the refusal is not valid in HTTP.
     """
     body = {
         "status": refused.status,

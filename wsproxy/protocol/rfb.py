@@ -1,11 +1,11 @@
-"""Messages of the Remote Framebuffer Protocol (RFC 6143), without I/O.
+"""Messages of the Remote Framebuffer Protocol (RFC 6143). No I/O.
 
-What a console speaks inside the WebSocket, as far as a proxy has to know it: the refusal that noVNC shows to
-its user, and where each message of a client begins and ends. Everything here is a pure function, a frozen
-dataclass or a parser that is fed bytes; nothing blocks, and one thread at a time may use a parser.
+A VNC console speaks RFB inside the WebSocket. The proxy needs two parts of it: the refusal that noVNC shows
+to its user, and the boundaries of a client's messages. Nothing here blocks. One thread at a time may use a
+parser; functions and values are safe from every thread.
 
-A faulty byte raises `RFBError`. The parser fails closed: the length of an unknown message is unknowable, so
-nothing after it could be understood.
+A faulty byte raises `RFBError`. The parser fails closed: it cannot know the length of an unknown message, so
+it could not find the next one.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ VERSION_3_8 = b"RFB 003.008\n"
 SECURITY_NONE = 1
 """The security type None (RFC 6143 section 7.2.1)."""
 
-_MAX_FENCE = 64  # the fence extension's own limit for its payload
+_MAX_FENCE = 64  # bytes; the fence extension limits its payload to that
 
 
 class RFBError(ValueError):
-    """The peer sent something that is not RFB, or that this side cannot follow."""
+    """The peer sent bytes that are not RFB, or a part of RFB that this parser does not support."""
 
 
 class ClientMessageType(IntEnum):
-    """What a client sends: the message ids of RFC 6143 section 7.5 and of the extensions in use.
+    """Types of a client's messages, from RFC 6143 section 7.5 and from the extensions in use.
 
-    The three values above 255 never stand on the wire; they name the parts of the handshake.
+    The three values above 255 name the parts of the handshake; no message carries them.
     """
 
     SET_PIXEL_FORMAT = 0
@@ -67,7 +67,7 @@ class ClientMessageType(IntEnum):
 
 
 def parse_version(data: bytes) -> tuple[int, int]:
-    """Return (major, minor) of a 12-byte ProtocolVersion. Raises RFBError if it is none."""
+    """Return (major, minor) of a 12-byte ProtocolVersion. Raises RFBError for any other bytes."""
     numbers = (data[4:7], data[8:11])
     shaped = len(data) == 12 and data[:4] == b"RFB " and data[7:8] == b"." and data[11:] == b"\n"
     if not shaped or not all(number.isdigit() for number in numbers):
@@ -76,17 +76,17 @@ def parse_version(data: bytes) -> tuple[int, int]:
 
 
 def reason_text(reason: str) -> bytes:
-    """Return a reason as RFB carries it: its length in UTF-8 bytes as u32, then the bytes."""
+    """Return a reason in RFB's encoding: its length in UTF-8 bytes as u32, then the bytes."""
     text = reason.encode("utf-8", "replace")
     return struct.pack(">I", len(text)) + text
 
 
 def refusal(reason: str) -> tuple[bytes, bytes]:
-    """Return the two things a server sends to refuse a client with a reason its user can read.
+    """Return the two messages by which a server refuses a client and gives its user the reason.
 
-    The first is the ProtocolVersion. The second, due once the client's 12 bytes have come, is a list of zero
-    security types and the reason (RFC 6143 section 7.1.2); noVNC shows it as "New connection has been
-    rejected with reason". After it the connection is closed.
+    The first is the ProtocolVersion. The second is a list of zero security types and the reason (RFC 6143
+    section 7.1.2). A server sends it when the client's 12 bytes have come, and then closes the connection.
+    noVNC shows the reason behind "New connection has been rejected with reason".
     """
     return VERSION_3_8, b"\0" + reason_text(reason)
 
@@ -101,7 +101,7 @@ def client_message_length(head: bytes | bytearray, *, extended_pointer: bool = F
 
     None means that `head` is too short to tell. `extended_pointer`: the server enabled the pseudo-encoding
     ExtendedMouseButtons (-316), with which a PointerEvent may have 7 bytes. Raises RFBError for a message
-    whose length nobody can know.
+    of unknown length.
     """
     if not head:
         return None
@@ -164,18 +164,18 @@ _COUNTERS = {
 
 @dataclass(frozen=True)
 class ClientMessage:
-    """One whole message of a client, or one part of its handshake, with the very bytes it came in."""
+    """One whole message of a client, or one part of its handshake, with its bytes as received."""
 
     kind: ClientMessageType
     data: bytes
 
 
 class ClientParser:
-    """Splits what a client sends, from its first byte on, into messages.
+    """Splits a client's bytes, from the first on, into messages.
 
-    The handshake is followed for RFB 3.7 and 3.8 with the security type None only: with any other, this
-    side could not tell where the authentication ends. `max_message` bounds the memory: a longer message
-    raises RFBError. `extended_pointer`: see `client_message_length`; it may be set while parsing.
+    The parser supports RFB 3.7 and 3.8 with the security type None. With another type it could not find the
+    end of the authentication. A message of more than `max_message` bytes raises RFBError, which bounds the
+    memory. `extended_pointer`: see `client_message_length`; the caller may set it between messages.
     """
 
     def __init__(self, *, max_message: int = 1 << 20, extended_pointer: bool = False) -> None:
@@ -189,10 +189,10 @@ class ClientParser:
         ]
 
     def receive(self, data: bytes) -> Iterator[ClientMessage]:
-        """Take bytes, cut anywhere, and return an iterator over the messages that are now whole.
+        """Take bytes, cut anywhere, and return an iterator over the messages that are now complete.
 
-        The iterator raises RFBError where the client broke the protocol, after the messages before that
-        place; so does every later call.
+        If the client violated the protocol, the iterator first yields the messages before that, and then
+        raises RFBError. So do the iterators of all later calls.
         """
         self._buffer += data
         return self._messages()
@@ -207,7 +207,7 @@ class ClientParser:
             return None
         data = bytes(self._buffer[:length])
         kind = self._handshake[-1][0] if self._handshake else ClientMessageType(data[0])
-        self._check_handshake(kind, data)  # before anything is consumed: the error must come again
+        self._check_handshake(kind, data)  # before it consumes anything, so that later calls fail, too
         del self._buffer[:length]
         if self._handshake:
             self._handshake.pop()

@@ -1,4 +1,4 @@
-"""JSON from strangers, read so that no two readers can understand it differently. No I/O."""
+"""Parses untrusted JSON, and rejects what two parsers could read differently. No I/O."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["nested_deeper_than", "parse_json"]
 
 
 def parse_json(raw: bytes, most_brackets: int) -> Any:
-    """Parse RFC 8259 JSON, and nothing that only Python takes for it.
+    """Parse RFC 8259 JSON, without Python's extensions.
 
-    :param most_brackets: how many opening brackets there may be, which bounds the nesting.
-    :raises ValueError: also for a name that is given twice, for NaN and Infinity, for a number such as 1e999
-        that is infinite to some readers, and for any encoding but UTF-8. Its text quotes nothing.
+    :param most_brackets: limit on opening brackets, which bounds the nesting.
+    :raises ValueError: if it is not JSON in UTF-8. Duplicate names, NaN, Infinity, and numbers such as 1e999,
+        which some parsers read as infinite, are rejected, too. The text quotes nothing of the input.
     """
     if nested_deeper_than(most_brackets, raw):
         raise ValueError("it is nested too deeply")
@@ -33,7 +33,7 @@ class _Ambiguous(ValueError):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _Ambiguous("a name is given twice")
+        raise _Ambiguous("it has a duplicate name")
     return found
 
 
@@ -52,5 +52,5 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse, p
 
 
 def nested_deeper_than(most: int, json: bytes) -> bool:
-    """Whether ``json`` could nest deeper than ``most``: counted as opening brackets, which is quick."""
+    """Whether ``json`` could nest deeper than ``most``. Counting opening brackets is quick, and enough."""
     return json.count(b"[") + json.count(b"{") > most
