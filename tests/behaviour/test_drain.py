@@ -281,7 +281,7 @@ class Program(DrainTestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         path, other = os.path.join(directory.name, "key"), "another secret of more than 32 bytes"
-        broken = rb"ERROR wsproxy\.reloaded: the key file \S+ cannot be read again, the one from before stays"
+        broken = rb"ERROR wsproxy\.reloaded: the key file \S+ cannot be read again, the last one stays in use"
         for workers in (1, 2):
             _write(path, SECRET)
             settings = {"SECRET_KEY": "", "SECRET_KEY_FILE": path, "WSPROXY_WORKERS": str(workers)}

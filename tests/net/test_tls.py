@@ -553,7 +553,7 @@ class ServerTLSTest(TransportCase):
             self.assertEqual([self.shown(tls) for _ in range(3)], [before] * 3)
         self.assertEqual(len(logs.output), 1, logs.output)
         self.assertIn(
-            f"the TLS certificate cannot be read again, the one from before stays: the key in "
+            f"the TLS certificate cannot be read again, the last one stays in use: the key in "
             f"{keyfile} is not that",
             logs.output[0],
         )

@@ -80,7 +80,7 @@ class Settle(LeakTestCase):
         self.assertEqual(allowed(), before)
 
     def test_not_allowed(self) -> None:
-        """A sandbox may forbid it; that is no reason not to serve."""
+        """If a sandbox forbids to set the affinity, the process serves all the same."""
         before = allowed()
         with mock.patch("os.sched_setaffinity", side_effect=PermissionError):
             cpu_affinity.settle(0)

@@ -24,7 +24,7 @@ class DeadlineTest(unittest.TestCase):
         self.deadline = Deadline(10, self.clock)
 
     def test_remaining(self) -> None:
-        """What remains shrinks as the clock goes on, whoever waited for it."""
+        """The remaining time shrinks with the clock, whichever step waits."""
         self.assertEqual(self.deadline.remaining(), 10)
         self.clock.now += 4
         self.assertEqual(self.deadline.remaining(), 6)

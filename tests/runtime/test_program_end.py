@@ -104,7 +104,7 @@ class Programs(unittest.TestCase):
                 self.assertEqual((done.stdout, done.stderr), ("main\nstopped\n", ""))
 
     def test_prompt(self) -> None:
-        """Who leaves an interpreter's prompt is not kept."""
+        """A user who leaves an interpreter's prompt does not have to wait."""
         done = self.run_program(_SERVICE + "sys.ps1 = '>>> '")
         self.assertEqual((done.stdout, done.stderr), ("stopped\n", ""))
 

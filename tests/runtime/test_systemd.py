@@ -35,7 +35,7 @@ class Activation(unittest.TestCase):
                 self.assertIsNone(activated_descriptor(environ, 7))
 
     def test_several(self) -> None:
-        """Several sockets are a fault, as is what is no number; it says what to do."""
+        """Several sockets, or a count that is not a number, are a fault with a remedy."""
         for count in ("2", "-1", "one"):
             with self.subTest(count=count), self.assertRaisesRegex(ConfigError, "leave one ListenStream="):
                 activated_descriptor({"LISTEN_PID": "7", "LISTEN_FDS": count}, 7)

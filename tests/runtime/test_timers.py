@@ -141,7 +141,7 @@ class HousekeepingTest(LeakTestCase):
         self.assertTrue(self.calls.empty())
 
     def test_real_time(self) -> None:
-        """With the real clock nobody has to nudge it."""
+        """With the real clock, the test does not have to nudge the thread."""
         housekeeping = Housekeeping()
         housekeeping.start(self)
         self.addCleanup(housekeeping.stop)
@@ -275,7 +275,7 @@ class HousekeepingTest(LeakTestCase):
         self.assertIsNotNone(logs.records[0].exc_info)
 
     def test_bugs_of_every_kind(self) -> None:
-        """A task that does not know when to be called again, or that exits, is called again like others."""
+        """A task that returns no valid time, or that exits, is called again like others."""
         self.start()
         for answer in (float("nan"), None, "soon", SystemExit()):
             with self.subTest(answer=answer), self.assertLogs("wsproxy.housekeeping", logging.ERROR):

@@ -1,4 +1,4 @@
-"""UNIX time where somebody sets the clock: it never goes back, and a jump is noticed."""
+"""UNIX time when the clock is set: it never decreases, and a jump wakes the tasks that depend on it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ClockWatchTest(unittest.TestCase):
         return len(self.woken)
 
     def test_no_jump(self) -> None:
-        """As long as both clocks go on together nobody is woken."""
+        """While both clocks run equally fast, no task is woken."""
         self.assertEqual([self.tick(1, by) for by in (0, 0.1, -0.1, 0.2, 0)], [0] * 5)
 
     def test_jump(self) -> None:

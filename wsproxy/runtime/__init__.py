@@ -1,1 +1,1 @@
-"""What any daemon stands on: threads, timers, deadlines, forks, signals, logs, watched files."""
+"""Basics of a daemon: threads, timers, deadlines, forks, signals, logs, watched files."""

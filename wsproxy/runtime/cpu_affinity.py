@@ -1,8 +1,8 @@
-"""Keeping the threads of a process that take turns on one CPU.
+"""Keeps the threads of a process on one CPU, because only one of them at a time runs Python.
 
-One thread at a time runs Python. To hand the interpreter's lock to a thread on another CPU takes an interrupt
-there, and finds cold caches: docs/performance.md has what that costs. Threads that copy much are
-let go anywhere meanwhile, because they hold no lock while they do.
+To pass the interpreter lock to a thread on another CPU costs an interrupt, and cold caches there
+(docs/performance.md has numbers). A thread that copies much data may use every CPU meanwhile, because it
+does not hold the lock while it copies.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from contextlib import suppress
 
 __all__ = ["anywhere", "settle"]
 
-# What the process may use apart from settle(); empty until then. Like the affinity itself it is the
-# process's; assigned once, before there are threads.
+# The CPUs that the process might use before settle(); empty until then. The affinity is the process's, so
+# this is global, too. Assigned once, before there are threads.
 _allowed: frozenset[int] = frozenset()
 
 
 def settle(choice: int) -> None:
-    """Keep the calling thread, and what it starts from now on, on one of the CPUs that it may use.
+    """Keep the calling thread, and the threads that it starts later, on one of the CPUs that it may use.
 
-    For a process's main thread, before there is another one. Does nothing with a single CPU, or where the
-    system knows no affinity (macOS) or does not allow it. The system's scheduler moves whatever else runs
-    on that CPU.
+    Call it in the main thread, before there is another thread. It has no effect with a single CPU, or if the
+    system has no affinity (macOS) or does not permit it. If other programs run on that CPU, the kernel's
+    scheduler moves them.
 
-    :param choice: any number; several processes with numbers in a row spread over the CPUs.
+    :param choice: any number. Processes with consecutive numbers spread over the CPUs.
     """
     global _allowed
     with suppress(AttributeError, OSError):
@@ -34,7 +34,7 @@ def settle(choice: int) -> None:
 
 
 class anywhere:
-    """``with`` it, the calling thread may use every CPU again that the process had before :func:`settle`."""
+    """Context manager: the calling thread may use all CPUs that the process had before :func:`settle`."""
 
     def __enter__(self) -> None:
         if _allowed:

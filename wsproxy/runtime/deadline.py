@@ -1,4 +1,4 @@
-"""One point in time that bounds everything done before it."""
+"""One point in time that bounds all steps of an operation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 __all__ = ["Clock", "Deadline"]
 
 Clock = Callable[[], float]
-"""Returns seconds that never go backwards; ``time.monotonic`` but in tests."""
+"""Returns seconds that never decrease; ``time.monotonic``, except in tests."""
 
 
 class Deadline:
-    """A wall of time shared by several blocking steps, so that their waits do not add up.
+    """A deadline that several blocking steps share, so that their timeouts do not add up.
 
-    :param seconds: how far away it is, from now.
-    :param clock: where "now" comes from.
+    :param seconds: seconds from now to the deadline.
+    :param clock: returns the current time, seconds.
     """
 
     __slots__ = ("_at", "_clock")
@@ -25,9 +25,9 @@ class Deadline:
         self._at = clock() + seconds
 
     def remaining(self) -> float:
-        """Return the seconds left.
+        """Return the seconds until the deadline. Does not block.
 
-        :raises TimeoutError: if none are.
+        :raises TimeoutError: if the deadline has passed.
         """
         left = self._at - self._clock()
         if left <= 0:
@@ -36,7 +36,7 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Whether no time is left."""
+        """Whether the deadline has passed."""
         return self._clock() >= self._at
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
-"""What a forked child does with what it inherits of running proxies.
+"""Closes the sockets that a forked child inherits of running proxies.
 
-It has their sockets, but none of their threads. Kept open there, a listening socket would keep the port after
-the proxy has been stopped, and take in clients whom nobody serves; a connection would outlive a
-parent that is killed. So each is closed in the child, right after the fork.
+The child has copies of the sockets, but no threads that serve them. If it kept a listening socket open, the
+port would stay in use after the proxy has stopped, and clients there would get no answer. If it kept a
+connection open, that would outlive a killed parent. So the child closes each right after the fork.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ __all__ = ["in_forked_child"]
 
 T = TypeVar("T")
 
-# Of the process, as forks are. An entry goes with its object.
+# Global, because forks concern the whole process. An entry disappears with its object.
 _actions: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
 def in_forked_child(thing: T, action: Callable[[T], None]) -> T:
-    """Have every child that this process forks call ``action(thing)``, as long as there is ``thing``.
+    """Have every child that this process forks call ``action(thing)``, as long as ``thing`` exists.
 
-    Any thread. The action must not wait for a lock, which might be held by a thread that is not there, and
-    must not do anything to a connection but close it. OSError is ignored.
+    Any thread; does not block. The action must not wait for a lock, because a thread that the child does not
+    have may hold it. The action may close a connection, but do nothing else to it. OSError is ignored.
 
     :returns: ``thing``.
     """

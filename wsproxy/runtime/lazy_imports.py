@@ -1,6 +1,6 @@
-"""Packages whose public names are imported when somebody asks for them (PEP 562).
+"""Imports a package's public names when a program first uses them (PEP 562).
 
-pytest imports the package of an installed plugin in every run, whatever is tested there.
+pytest imports the package of every installed plugin in every run, so the import has to be quick.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _Hooks = tuple[Callable[[str], Any], Callable[[], list[str]]]
 def lazy_names(package: str, homes: Mapping[str, str]) -> _Hooks:
     """Return a package's ``__getattr__`` and ``__dir__``.
 
-    A name is imported once, and is an ordinary attribute of the package from then on.
+    The first use of a name imports it. From then on it is an ordinary attribute of the package.
 
     :param package: its full name.
-    :param homes: for each public name the module that has it, relative to the package: ``.config``.
+    :param homes: the module of each public name, relative to the package, such as ``.config``.
     """
 
     def get(name: str) -> Any:

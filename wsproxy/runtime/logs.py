@@ -1,7 +1,7 @@
-"""How records are logged: the session's id on every one of them, as text or as JSON.
+"""Loggers that put the session's id on every record, and formatters for text and JSON.
 
-The loggers are those of :mod:`logging`, and nothing here touches the root logger or any handler. The
-program puts :class:`TextFormatter` or :class:`JSONFormatter` on a handler of its own.
+The loggers are those of :mod:`logging`. This file changes neither the root logger nor any handler. A
+program sets :class:`TextFormatter` or :class:`JSONFormatter` on a handler of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     _LoggerAdapter = logging.LoggerAdapter[logging.Logger]
-else:  # which Python 3.10 does not subscript
+else:  # Python 3.10 cannot subscript the class
     _LoggerAdapter = logging.LoggerAdapter
 
 _session: ContextVar[str] = ContextVar("wsproxy_session", default="")
@@ -45,13 +45,13 @@ _Failure = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 class _RecordFilter(logging.Filter):
-    """Puts on each record the session that the thread works for, as ``session``, and bounds its traceback."""
+    """Sets ``session`` of each record to the id of the thread's session, and bounds the traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "session"):
             record.session = _session.get()
         if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-            record.exc_text = _bounded_traceback(record.exc_info)  # which formatters take
+            record.exc_text = _bounded_traceback(record.exc_info)  # formatters use it instead of exc_info
         return True
 
 
@@ -59,7 +59,10 @@ _filter = _RecordFilter()
 
 
 def _bounded_traceback(failure: _Failure) -> str:
-    """Return a traceback of bounded length, in which the text of an exception begins no line."""
+    """Return a traceback of bounded length.
+
+    Further lines of an exception's text are indented, so that they cannot look like log lines.
+    """
     lines: list[str] = []
     for part in traceback.TracebackException(*failure, limit=-_MOST_FRAMES, compact=True).format():
         first, *further = part.rstrip("\n").split("\n")
@@ -70,16 +73,16 @@ def _bounded_traceback(failure: _Failure) -> str:
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of that name; its records have an attribute ``session``, "" for no session's."""
+    """Return the logger with this name. Its records have an attribute ``session``, "" outside a session."""
     logger = logging.getLogger(name)
     logger.addFilter(_filter)
     return logger
 
 
 class in_session:
-    """``with`` it, what the current thread logs belongs to a session.
+    """Context manager: the records of the current thread get a session's id.
 
-    :param session: its id.
+    :param session: the id.
     """
 
     def __init__(self, session: str) -> None:
@@ -93,9 +96,9 @@ class in_session:
 
 
 class SessionLogger(_LoggerAdapter):
-    """Logs for one session, from threads that work for many.
+    """Logs for one session in threads that work for many sessions.
 
-    :param logger: one of :func:`get_logger`.
+    :param logger: a logger of :func:`get_logger`.
     :param session: the session's id.
     """
 
@@ -108,12 +111,13 @@ class SessionLogger(_LoggerAdapter):
 
 
 class Complaints:
-    """Logs errors that nobody expects: a traceback of each kind now and then, and how many there were.
+    """Logs unexpected errors: at most one traceback of each kind in an interval, with the number of others.
 
     Any thread.
 
-    :param logger: gets them.
-    :param seconds: from one traceback to the next of the same kind.
+    :param logger: logs the errors.
+    :param clock: seconds for the interval.
+    :param seconds: interval from one traceback to the next of the same kind.
     """
 
     def __init__(
@@ -122,12 +126,12 @@ class Complaints:
         self._logger = logger
         self._clock = clock
         self._seconds = seconds
-        # Guards when each kind may be logged next, and how many have come since it was.
+        # Guards _kinds: the time from which each kind is logged again, and the number of errors before it.
         self._lock = threading.Lock()
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def note(self, kind: str) -> None:
-        """Log the exception that is being handled. Raises nothing, whatever a handler of the program's does.
+        """Log the current exception. Raises nothing, even if one of the program's log handlers raises.
 
         :param kind: the message, a constant.
         """
@@ -142,9 +146,9 @@ class Complaints:
 
 
 def rfc3339(seconds: float) -> str:
-    """Return a UNIX time as RFC 3339 writes it, in UTC, with milliseconds.
+    """Return a UNIX time in RFC 3339 format, in UTC, with milliseconds.
 
-    A time before 1970 or after 9999, which that cannot express, is the first or the last one that it can.
+    A time before 1970 becomes the first of 1970, and a time after 9999 the last of 9999.
     """
     seconds = min(max(seconds, 0.0), _LAST_TIME)
     text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
@@ -152,15 +156,17 @@ def rfc3339(seconds: float) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """A line for each record, whatever a peer has put into it; a traceback follows in lines of its own.
+    """Formats each record as one line. A traceback follows in lines of its own.
 
-    :param with_process: whether the process id is part of it.
+    Control characters in a message are escaped, so that no peer can add lines.
+
+    :param with_process: whether the line has the process id.
     """
 
     def __init__(self, *, with_process: bool = False) -> None:
         process = " [%(process)d]" if with_process else ""
         super().__init__(f"%(asctime)s{process} %(levelname)s %(name)s: %(message)s")
-        self._second = (0, "")  # the last one, and how it is written
+        self._second = (0, "")  # the latest second, and its formatted text
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         second, written = self._second
@@ -179,10 +185,11 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object in one line for each record, traceback included.
+    """Formats each record as one JSON object in one line, traceback included.
 
-    Its members are ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message`` and ``process``; ``session``
-    for a session's; ``exception`` and ``stack`` if there are any; and what the record has as ``fields``.
+    The members are ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message`` and ``process``. Records of a
+    session also have ``session``. ``exception`` and ``stack`` are there if the record has them. The record's
+    attribute ``fields`` adds further members.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -201,7 +208,7 @@ class JSONFormatter(logging.Formatter):
             line["exception"] = record.exc_text
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        # What every line has cannot be replaced.
+        # A record's fields cannot replace the standard members.
         return json.dumps({**getattr(record, "fields", {}), **line}, default=str)
 
 

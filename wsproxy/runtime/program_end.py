@@ -1,10 +1,12 @@
-"""The end of a program: what serves in its threads keeps it up, or is stopped in good order.
+"""The end of a program: a service in its threads keeps the program running, or is stopped gracefully.
 
-When a program's main thread is done, the interpreter ends in three steps: it calls the functions that
-``threading._register_atexit`` was given, it joins the threads that are no daemons, and it calls those of
-:mod:`atexit`. A :class:`Service` that keeps its program up is waited for in the first step, by code of ours,
-which can catch Ctrl-C. In the second step that would be a traceback. What serves even so is stopped in the
-third step, while threads still run.
+When a program's main thread is done, the interpreter ends in three steps:
+
+1. It calls the functions that were passed to ``threading._register_atexit``. If a :class:`Service` keeps the
+   program up, this file waits for it here, and can catch Ctrl-C.
+2. It joins the threads that are not daemons. Ctrl-C would print a traceback in this step.
+3. It calls the functions of :mod:`atexit`. Here this file stops the services that still run. Their daemon
+   threads still run, too.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ __all__ = ["Service", "keeps_program_up", "starts_no_threads"]
 logger = get_logger("wsproxy.program")
 
 _INTERRUPTED = 128 + signal.SIGINT
-"""The status of a program that Ctrl-C has ended, as shells have it."""
+"""Exit status of a program that Ctrl-C has ended, by the convention of shells."""
 
 _FLUSH_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
@@ -58,47 +60,48 @@ _OWN_END = (
     "waitress",
     "werkzeug",
 )
-"""What calls a program's code and then ends by rules of its own: servers, reloaders, what runs tests."""
+"""Modules of servers, reloaders and test runners, which call a program's code and end by their own rules."""
 
 _EMBEDDING = ("mod_wsgi", "uwsgi")
-"""Modules that exist only inside servers that Python is a part of."""
+"""Modules that exist only in servers that embed Python."""
 
 _RELOADERS = ("RUN_MAIN", "WERKZEUG_RUN_MAIN")
-"""Environment variables of programs that Django or Werkzeug ends when their code has changed."""
+"""Variables that Django and Werkzeug set for a program that they restart when its code changes."""
 
 
 class Service:
-    """Something that serves in threads of a program, from its start until :meth:`end`.
+    """A service in threads of a program, from its start until :meth:`end`.
 
-    Any thread. In a forked child there are none.
+    Any thread may call the methods. A forked child has no services.
 
-    :param stop: stops it, which calls :meth:`end`, in a bounded time. Called when the interpreter ends.
-    :param name: of a thread that stands for it, until it has ended; None for no such thread.
-    :param keeps_up: whether the program goes on when its main thread is done, until Ctrl-C or :meth:`end`.
-    :ivar thread: that thread; somebody may join it.
-    :raises RuntimeError: if the system will not start the thread.
+    :param stop: stops the service in a bounded time and calls :meth:`end`. This file calls it when the
+        interpreter ends.
+    :param name: name of a thread that lives as long as the service; None for no such thread.
+    :param keeps_up: whether the program continues when its main thread is done, until Ctrl-C or :meth:`end`.
+    :ivar thread: that thread, which a program may join; or None.
+    :raises RuntimeError: if the system cannot start the thread.
     """
 
     def __init__(self, stop: Callable[[], None], name: str | None = None, *, keeps_up: bool = False) -> None:
         self.stop = stop
         self.keeps_up = keeps_up
         self._over = threading.Event()
-        # Where Python calls nobody, it waits for the thread, and Ctrl-C is a traceback.
+        # Without _register_atexit, Python waits for this thread instead, and Ctrl-C prints a traceback.
         daemon = _program.is_called_in_time() or not keeps_up
         self.thread = None if name is None else start_thread(name, self._over.wait, self, daemon=daemon)
         _program.services.add(self)
 
     def release(self) -> None:
-        """Do not keep the program up any more. Does not block."""
+        """Stop keeping the program up. Does not block."""
         self.keeps_up = False
         _program.wake()
         if self.thread and not self.thread.daemon:
             self._over.set()
 
     def end(self) -> None:
-        """Take note that it is stopped. Idempotent; waits for :attr:`thread`, which ends at once."""
+        """Record that the service has stopped. Idempotent; waits for :attr:`thread`, which ends at once."""
         _program.services.discard(self)
-        self.stop = _nothing  # which knows us, and would be left to the garbage collector
+        self.stop = _nothing  # the old function refers to this object: a cycle that only the collector frees
         _program.wake()
         self._over.set()
         if self.thread:
@@ -106,14 +109,14 @@ class Service:
 
 
 def _nothing() -> None:
-    """What there is to stop of a service that has ended."""
+    """Stop a service that has ended already."""
 
 
 def keeps_program_up() -> bool:
-    """Whether a program expects to be kept up by what it starts now, if it does not say.
+    """Whether a service that starts now keeps the program up if the program does not say.
 
-    It does if its main thread calls us, outside of an event loop, and no server and nothing that runs tests
-    has called the code that leads here: these end by rules of their own, and must not wait for us.
+    It does if the main thread calls this, outside of an event loop, and no server, reloader or test runner
+    is among its callers. Those end by their own rules, and must not wait for a service.
     """
     if threading.current_thread() is not threading.main_thread() or _in_event_loop():
         return False
@@ -123,7 +126,7 @@ def keeps_program_up() -> bool:
 
 
 def starts_no_threads() -> bool:
-    """Whether this Python starts no thread any more once the main one is done (python/cpython#113964)."""
+    """Whether this Python cannot start threads once the main thread is done (python/cpython#113964)."""
     return (3, 12, 0) <= sys.version_info < (3, 12, 3)
 
 
@@ -148,7 +151,7 @@ def _called_by_a_runner() -> bool:
 
 
 class _Program:
-    """The process's services, and what becomes of them at its end. There is one of these, as of ends."""
+    """The services of the process, and how they end. There is one object, because a process ends once."""
 
     def __init__(self) -> None:
         self.services: set[Service] = set()
@@ -156,9 +159,9 @@ class _Program:
         self._registered = False
 
     def is_called_in_time(self) -> bool:
-        """Have the interpreter call us at its end; return False if it cannot do so before it joins threads.
+        """Register for the interpreter's end; return False if Python has no call before it joins threads.
 
-        Registers once for a process, and for all that it forks.
+        The registration happens once. Forked children inherit it.
         """
         register = getattr(threading, "_register_atexit", None)
         if not self._registered:
@@ -170,7 +173,7 @@ class _Program:
         return register is not None
 
     def wake(self) -> None:
-        """Have the main thread look again at what it waits for."""
+        """Have the main thread check again whether a service keeps the program up. Does not block."""
         if waker := self._waker:
             with suppress(OSError):  # closed meanwhile
                 waker.send(b"\0")
@@ -184,17 +187,20 @@ class _Program:
                 logger.exception("stopping at the end of the program failed")
 
     def forget(self) -> None:
-        """In a forked child: there is no service."""
+        """Forget all services. For a forked child, which has none of their threads."""
         self.services.clear()
         self._waker = None
 
     def _main_thread_is_done(self) -> None:
-        """Wait for what keeps the program up, in the main thread. Does not return if it is interrupted."""
-        interactive = hasattr(sys, "ps1")  # who leaves an interpreter's prompt wants to leave
+        """Wait, in the main thread, for the services that keep the program up.
+
+        Blocks without a timeout. If a signal handler raises, such as that of Ctrl-C, it ends the process.
+        """
+        interactive = hasattr(sys, "ps1")  # a user who leaves an interpreter's prompt wants to leave
         if interactive or getattr(sys, "last_type", None) is KeyboardInterrupt or not self._is_kept_up():
             return
         try:
-            logger.info("the main thread is done; the program goes on until Ctrl-C, or the proxy is stopped")
+            logger.info("the main thread is done; the program runs on until Ctrl-C, or until the proxy stops")
             if starts_no_threads():
                 logger.error("this Python serves no new client now; have the main thread join the proxy's")
             self._wait()
@@ -204,11 +210,11 @@ class _Program:
     def _wait(self) -> None:
         try:
             self._waker, woken = socket.socketpair()
-        except OSError:  # no descriptors; whoever holds them may be a reason to serve on
+        except OSError:  # no descriptors left, perhaps because the service has many clients
             while self._is_kept_up():
                 time.sleep(_LOOK_SECONDS)
             return
-        # Handlers stay what they are; but whichever thread a signal is given to, this one is woken.
+        # The program keeps its signal handlers. A signal wakes this thread, whichever thread receives it.
         with self._waker, woken, signals_to(self._waker, ()):
             while self._is_kept_up():
                 woken.recv(64)
@@ -222,9 +228,9 @@ os.register_at_fork(after_in_child=_program.forget)
 
 
 def _leave(exc: BaseException) -> NoReturn:
-    """Stop all, and end the process with the status of a program that ``exc`` ends.
+    """Stop all services, and end the process with the status of a program that ``exc`` ends.
 
-    Python has no way to say a status at this point, and would print ``exc`` with a traceback.
+    ``os._exit`` is needed: at this point Python offers no exit status, and would print a traceback.
     """
     status = 1
     try:
@@ -250,14 +256,14 @@ def _status_of(exc: BaseException) -> int:
 
 
 def _flush_files() -> None:
-    """Write what open files have buffered, as Python does when it destroys them. Takes a second at most."""
-    # In another thread, because somebody may hold a file's lock who writes to a full pipe.
+    """Flush the buffers of open files, as Python does when it destroys them. Blocks for a second at most."""
+    # In another thread, because a thread that writes to a full pipe may hold the file's lock.
     start_thread("wsproxy-flush", _flush_all, None).join(_FLUSH_SECONDS)
 
 
 def _flush_all() -> None:
     for thing in gc.get_objects():
-        # Of the type, because what only looks like one may do anything when it is asked.
+        # Check the type: isinstance() may run code of an object that only resembles a file.
         if issubclass(type(thing), io.TextIOBase | io.BufferedIOBase):
             with suppress(OSError, ValueError):  # closed already
                 thing.flush()

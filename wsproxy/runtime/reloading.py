@@ -1,7 +1,7 @@
-"""A value made from files, made again when the files change.
+"""Values that are loaded from files, and loaded again when the files change.
 
-Kubernetes rotates the service-account token and the CA by swapping a symbolic link, so a file is
-looked at by its path each time and never held open.
+When Kubernetes rotates the service-account token and the CA, it replaces a symbolic link. So each check looks
+a file up by its path, and no file is kept open.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _REMEDIES = {
 
 
 def file_fault(setting: str, path: str, error: OSError) -> str:
-    """Return what is wrong with a file that a setting names, and what to do about it."""
+    """Return an error text for a file that a setting names: the fault, and a remedy."""
     reason = error.strerror or str(error)
     remedy = _REMEDIES.get(error.errno or 0, "name a file that can be read")
     return f"{setting} names {path}, which cannot be read: {reason}; {remedy}"
 
 
 class Reloaded(Generic[T]):
-    """Holds what ``load()`` returned and calls it again once any of ``paths`` looks different.
+    """Keeps the result of ``load()``, and calls it again when the stat of one of ``paths`` changes.
 
-    Safe to use from every thread. Reading blocks on the file system only.
+    Safe from every thread. All methods block on the file system only.
 
     :param what: the name of the value in log lines.
-    :param paths: the files the value is made from.
+    :param paths: the files that the value is made from.
     :param load: makes the value; may raise :class:`OSError` or :class:`ValueError`.
     """
 
@@ -51,22 +51,23 @@ class Reloaded(Generic[T]):
         self._what = what
         self._paths = tuple(paths)
         self._load = load
-        # Guards the attributes below. Held while loading, so that a change is loaded once.
+        # Guards the attributes below. Held while loading, so that only one thread loads a change.
         self._lock = threading.Lock()
         self._value: T | None = None
         self._stamp: _Stamp | None = None
-        self._bad: _Stamp | None = None  # of files that could not be loaded; None also for missing ones
+        self._bad: _Stamp | None = None  # of files that failed to load; None also if one is missing
         self._bad_until = 0.0
         self._complaint = ""
 
     def get(self) -> T:
-        """Return the value, current as of this call.
+        """Return the value of the files as they are now.
 
-        While a changed file cannot be read, the value from before goes on, one warning is logged, and it is
-        tried again once a second at most: whoever makes us ask must neither fill the log nor keep us busy.
+        While changed files cannot be loaded, the last value stays in use. The log gets one warning for each
+        error text, and the same files are tried at most once a second. So clients that cause many calls can
+        neither fill the log nor use up the CPU.
 
         :raises OSError: if the files could never be read.
-        :raises ValueError: if their content was never usable.
+        :raises ValueError: if their content was never valid.
         """
         with self._lock:
             stamp: _Stamp | None = None
@@ -80,12 +81,12 @@ class Reloaded(Generic[T]):
                     raise
                 self._bad, self._bad_until = stamp, time.monotonic() + _RETRY_SECONDS
                 if str(exc) != self._complaint:
-                    logger.warning("%s cannot be read again, the one from before stays: %s", self._what, exc)
+                    logger.warning("%s cannot be read again, the last one stays in use: %s", self._what, exc)
                     self._complaint = str(exc)
             return self._value
 
     def reload(self) -> None:
-        """Load the value again at once. If that fails, the one from before stays, and an error is logged."""
+        """Load the value again at once. If that fails, log an error and keep the last value."""
         with self._lock:
             stamp: _Stamp | None = None
             try:
@@ -94,11 +95,11 @@ class Reloaded(Generic[T]):
                 self._complaint = ""
             except (OSError, ValueError) as exc:
                 self._bad, self._bad_until = stamp, time.monotonic() + _RETRY_SECONDS
-                self._complaint = str(exc)  # said now, so that get() need not say it again
-                logger.error("%s cannot be read again, the one from before stays: %s", self._what, exc)
+                self._complaint = str(exc)  # so that get() does not log it again
+                logger.error("%s cannot be read again, the last one stays in use: %s", self._what, exc)
 
     def _is_known_bad(self, stamp: _Stamp | None) -> bool:
-        """Whether these very files could not be loaded a moment ago."""
+        """Whether the same files failed to load less than a second ago."""
         return stamp == self._bad and time.monotonic() < self._bad_until
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Signals as bytes on a socket, so that whoever waits for one is woken whichever thread gets it."""
+"""Signals as bytes on a socket: they wake the thread that waits there, whichever thread receives them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = [
 ]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""What ends a program in good order."""
+"""Signals that end a program gracefully."""
 
 RELOAD_SIGNAL = signal.SIGHUP
-"""What has a program read its files again."""
+"""The signal to read files again."""
 
-_MOST_CHILDREN = 1000  # at a time, however fast they end
+_MOST_CHILDREN = 1000  # for each call, however fast children end
 
 _undo_signals: list[Callable[[], None]] = []
 
@@ -36,14 +36,15 @@ def is_unclaimed(number: signal.Signals) -> bool:
 
 @contextmanager
 def signals_to(waker: socket.socket, numbers: Collection[signal.Signals] = STOP_SIGNALS) -> Iterator[None]:
-    """Have signals send their numbers to ``waker``; what was before comes back at the end.
+    """Context manager: signals send their numbers to ``waker``. At its end the old handlers come back.
 
-    Not by what the handlers do: they run in the main thread alone, and a signal that the kernel gives
-    to another thread does not wake a main thread that waits for a lock. The wakeup descriptor is
-    written to at once, in whichever thread. Does nothing off the main thread, where Python allows no
-    handlers. A forked child has what was before.
+    Handlers alone do not suffice. Python runs them in the main thread. If the kernel delivers a signal to
+    another thread, a main thread that waits for a lock does not wake. But each thread writes to the wakeup
+    descriptor at once. Has no effect outside the main thread, where Python permits no handlers. A forked
+    child gets the old handlers back.
 
-    :param waker: gets a byte for each signal, also for those that the program handles itself.
+    :param waker: gets a byte for each signal, also for signals that the program handles itself.
+    :param numbers: the signals whose handlers are replaced by empty ones.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -61,15 +62,16 @@ def signals_to(waker: socket.socket, numbers: Collection[signal.Signals] = STOP_
     try:
         yield
     finally:
-        if undo in _undo_signals:  # not in a forked child, where that is done already
+        if undo in _undo_signals:  # a forked child has undone it already
             _undo_signals.remove(undo)
             undo()
 
 
 def ended_children() -> Iterator[tuple[int, int]]:
-    """Wait for children that have ended, whoever started them; yield process id and status. Does not block.
+    """Reap children that have ended, and yield the process id and status of each. Does not block.
 
-    The parent of a process whose own one has ended is PID 1, which in a container is the program.
+    That includes children which the program did not start: orphans become children of PID 1, which in a
+    container is the program.
     """
     for _ in range(_MOST_CHILDREN):
         try:
@@ -83,13 +85,13 @@ def ended_children() -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def children_reaped() -> Iterator[None]:
-    """Have the kernel forget every child when it ends; see :func:`ended_children`.
+    """Context manager: the kernel reaps every child when it ends; see :func:`ended_children`.
 
     For the main thread of a program that starts no processes itself.
     """
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        for _ in ended_children():  # before this
+        for _ in ended_children():  # before SIGCHLD was ignored
             pass
         yield
     finally:
@@ -97,7 +99,7 @@ def children_reaped() -> Iterator[None]:
 
 
 def _after_fork() -> None:
-    """Undo our signal handling in a forked child: its signals would stop the parent, and not the child."""
+    """Undo the signal handling in a forked child, whose signals would stop the parent otherwise."""
     while _undo_signals:
         _undo_signals.pop()()
 

@@ -1,4 +1,4 @@
-"""What systemd and its services say to each other: sockets that are passed, and state that is told."""
+"""systemd's protocols for services: socket activation, and notifications of state."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Notifier", "activated_descriptor"]
 logger = get_logger("wsproxy.systemd")
 
 _FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
-_SLACK = 10.0  # seconds for what has no limit of its own
+_SLACK = 10.0  # seconds for the steps of a stop that have no timeout
 
 
 def activated_descriptor(environ: Mapping[str, str], pid: int) -> int | None:
-    """Return the descriptor of the socket that the process was started for, None if there is none.
+    """Return the descriptor of the socket that systemd passed to this process; None without one.
 
-    :param environ: with LISTEN_FDS and LISTEN_PID, see sd_listen_fds(3).
-    :param pid: the process's id; what is meant for another process does not count.
-    :raises ConfigError: if there are several.
+    :param environ: the environment, with LISTEN_FDS and LISTEN_PID; see sd_listen_fds(3).
+    :param pid: this process's id. If LISTEN_PID is another one, the sockets are not for this process.
+    :raises ConfigError: if systemd passed several sockets.
     """
     if environ.get("LISTEN_PID") != str(pid):
         return None
@@ -37,11 +37,11 @@ def activated_descriptor(environ: Mapping[str, str], pid: int) -> int | None:
 
 
 class Notifier:
-    """Tells the service manager what the program is about (sd_notify(3)). One thread's; does not block.
+    """Notifies the service manager of the program's state (sd_notify(3)). One thread only; does not block.
 
-    Failures are logged: nothing depends on being heard.
+    A failure is logged and otherwise ignored, because the proxy can serve without notifications.
 
-    :param path: the manager's datagram socket, ``@NAME`` for an abstract one; "" if there is none.
+    :param path: the manager's datagram socket, ``@NAME`` for an abstract one; "" to send nothing.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -49,21 +49,21 @@ class Notifier:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Notifier:
-        """Return one for the socket that NOTIFY_SOCKET names."""
+        """Return a notifier for the socket that NOTIFY_SOCKET names."""
         return cls(environ.get("NOTIFY_SOCKET", ""))
 
     def ready(self) -> None:
-        """Clients are served, or a reload is done."""
+        """Say that the program serves clients, or that a reload is done."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """Files are being read again; :meth:`ready` follows."""
+        """Say that the program reads its files again; :meth:`ready` must follow."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, seconds: float) -> None:
-        """The program is about to stop.
+        """Say that the program begins to stop.
 
-        :param seconds: how long that may take; the manager kills no sooner.
+        :param seconds: how long that may take. The manager does not kill the program before.
         """
         self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((seconds + _SLACK) * 1_000_000)}")
 

@@ -1,4 +1,4 @@
-"""Starting threads, with a small stack and a known owner."""
+"""Starts threads with a small stack and a known owner."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = [
 logger = get_logger("wsproxy.threads")
 
 STACK_SIZE = 512 * 1024
-"""Bytes. A session recurses little; what JSON may nest is bounded by :mod:`wsproxy.protocol.strict_json`."""
+"""Bytes. A session recurses little, and :mod:`wsproxy.protocol.strict_json` bounds the nesting of JSON."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds after an error, until a vital thread goes on
-_FAILURES = 5  # in a row; then something is wrong that does not go away by itself
-_GOOD_SECONDS = 5.0  # without an error, after which those before are forgotten
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds from an error until a vital thread continues
+_FAILURES = 5  # in a row; from then on the loop counts as unhealthy
+_GOOD_SECONDS = 5.0  # without an error, after which earlier errors no longer count
 
 _IDLE_SECONDS = 2.0
 _MAX_IDLE = 8
 
-# Guards threading.stack_size(), which is one setting for the whole process. Taken over a fork: a child must
-# find neither the lock held by a thread that it does not have, nor our stack size.
+# Guards threading.stack_size(), a setting of the whole process. The forking thread holds the lock during the
+# fork. Otherwise a child could inherit this stack size, or a lock that no thread of the child releases.
 _lock = threading.RLock()
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _current = threading.local()
@@ -48,19 +48,19 @@ _pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()  # guarded by _lock
 
 
 def thread_pools() -> list[ThreadPool]:
-    """Return the pools of this process that somebody still has."""
+    """Return the pools of this process that are still referenced."""
     with _lock:
         return list(_pools)
 
 
 def current_owner() -> object | None:
-    """Return the owner of the calling thread, None for a thread that works for somebody else."""
+    """Return the owner of the calling thread; None for a thread that another library started."""
     return getattr(_current, "owner", None)
 
 
 @contextmanager
 def working_for(owner: object) -> Iterator[None]:
-    """Let ``owner`` own the calling thread meanwhile, which was not started here."""
+    """Context manager: ``owner`` owns the calling thread, which another library started."""
     before = current_owner()
     _current.owner = owner
     try:
@@ -70,9 +70,10 @@ def working_for(owner: object) -> Iterator[None]:
 
 
 def replaced_by() -> str | None:
-    """Return the library that has put something else in the place of Python's threads; None if none has.
+    """Return the library that has replaced Python's threads by its own, "gevent" or "eventlet"; else None.
 
-    Under such a library nothing here works: sockets and epoll are others, and what never blocks does.
+    The proxy does not work with such a library. It also replaces sockets and epoll, and calls may block that
+    must not.
     """
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     if gevent and gevent.is_module_patched("threading"):
@@ -83,11 +84,11 @@ def replaced_by() -> str | None:
 def start_thread(
     name: str, target: Callable[[], object], owner: object, *, daemon: bool = True
 ) -> threading.Thread:
-    """Start a thread and return it; whoever starts it joins it.
+    """Start a thread and return it. The caller joins it.
 
-    :param owner: what the thread works for, see :func:`current_owner`.
-    :param daemon: False to have the interpreter wait for the thread when the program ends.
-    :raises RuntimeError: if the system will not start one more.
+    :param owner: the object that the thread works for, see :func:`current_owner`.
+    :param daemon: False if the interpreter has to wait for the thread when the program ends.
+    :raises RuntimeError: if the system cannot start another thread.
     """
 
     def run() -> None:
@@ -105,11 +106,12 @@ def start_thread(
 
 
 class VitalLoop:
-    """What runs in a thread that all others need: an error that nobody expects does not end it.
+    """The loop of a thread that all others need. An unexpected error does not end it.
 
-    :param name: for the log.
-    :param target: works until it is told to end, and returns then. It is called again if it raises.
-    :param clock: seconds.
+    :param name: name in the log.
+    :param target: works until the program tells it to end, and then returns. If it raises, the loop logs the
+        error and calls it again, after a pause.
+    :param clock: seconds for :attr:`is_healthy`.
     """
 
     def __init__(self, name: str, target: Callable[[], object], clock: Clock = time.monotonic) -> None:
@@ -118,19 +120,19 @@ class VitalLoop:
         self._clock = clock
         self._complaints = Complaints(logger, clock)
         self._stopping = threading.Event()
-        # Assigned by the thread only.
+        # Only the loop's thread assigns these.
         self._over = False
         self._failures = 0
         self._resumed = clock()
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it works, or is meant not to. False if the thread has ended, or fails again and again."""
+        """Whether the loop works, or is stopped. False if its thread has ended, or fails repeatedly."""
         works = self._failures < _FAILURES or self._is_good()
         return self._stopping.is_set() or (works and not self._over)
 
     def run(self) -> None:
-        """Work until :meth:`stop`. For the thread; blocks."""
+        """Call the target until it returns, or until :meth:`stop`. For the loop's thread; blocks."""
         try:
             while not self._stopping.is_set() and not self._is_done():
                 self._stopping.wait(min(_FIRST_PAUSE * 2 ** min(self._failures, 10), _LONGEST_PAUSE))
@@ -138,14 +140,14 @@ class VitalLoop:
             self._over = True
 
     def stop(self) -> None:
-        """Do not call the target any more; whoever calls this ends a call under way. Does not block."""
+        """Do not call the target again. The caller has to end a call under way. Does not block."""
         self._stopping.set()
 
     def _is_done(self) -> bool:
         self._resumed = self._clock()
         try:
             self._target()
-        except BaseException:  # noqa: BLE001 - SystemExit, too, would end the thread without a word
+        except BaseException:  # noqa: BLE001 - SystemExit, too, would end the thread without a log line
             self._failures = 1 if self._is_good() else self._failures + 1
             self._complaints.note(f"{self._name} failed, and goes on")
             return False
@@ -159,18 +161,18 @@ _Job = tuple[str, Callable[[], None]]
 
 
 class _IdleThread(NamedTuple):
-    """One that waits for a job, and where it is put."""
+    """A thread that waits for a job, and the queue where the pool puts one."""
 
     thread: threading.Thread
     jobs: queue.SimpleQueue[_Job | None]
 
 
 class ThreadPool:
-    """Threads that are used again: to start one for each connection would be a fifth of an opening's cost.
+    """Reuses threads. To start one for each connection would take a fifth of an opening's time.
 
-    It never makes anybody wait: a thread is started whenever none is idle. Few stay idle, and not for long.
+    No job has to wait: if no thread is idle, the pool starts one. At most 8 threads stay idle, for 2 s.
 
-    :param owner: what the threads work for, see :func:`current_owner`.
+    :param owner: the object that the threads work for, see :func:`current_owner`.
     """
 
     def __init__(self, owner: object) -> None:
@@ -185,14 +187,14 @@ class ThreadPool:
 
     @property
     def idle_threads(self) -> set[threading.Thread]:
-        """The threads that wait for the next job, none once it is stopped. Any thread; does not block."""
+        """The threads that wait for a job; empty after :meth:`stop`. Any thread; does not block."""
         with self._lock:
             return set() if self._stopping else {idle.thread for idle in self._idle}
 
     def run(self, name: str, target: Callable[[], None]) -> None:
-        """Have a thread run ``target``, named ``name`` meanwhile. Any thread; does not block.
+        """Have a thread run ``target``, and give it ``name`` meanwhile. Any thread; does not block.
 
-        :raises RuntimeError: if the system will not start one more.
+        :raises RuntimeError: if the system cannot start another thread.
         """
         with self._lock:
             idle = self._idle.pop() if self._idle else None
@@ -202,7 +204,7 @@ class ThreadPool:
             start_thread(name, lambda: self._work(jobs), self._owner)
 
     def stop(self, timeout: float) -> None:
-        """End the idle threads, and the others when they are done; wait at most ``timeout`` seconds."""
+        """End the idle threads, and the others after their jobs. Blocks for at most ``timeout`` seconds."""
         with self._lock:
             self._stopping = True
             for idle in self._idle:
@@ -222,7 +224,7 @@ class ThreadPool:
             while job is not None:
                 this.name, target = job
                 target()
-                del target, job  # not to be kept alive by an idle thread
+                del target, job  # so that an idle thread keeps no object alive
                 this.name = "wsproxy-idle"
                 job = self._next(jobs)
         finally:
@@ -230,7 +232,7 @@ class ThreadPool:
                 self._threads.discard(this)
 
     def _next(self, jobs: queue.SimpleQueue[_Job | None]) -> _Job | None:
-        """Be idle until there is something to do; return None to end."""
+        """Wait as an idle thread and return the next job; None if the thread has to end."""
         with self._lock:
             if self._stopping or len(self._idle) >= _MAX_IDLE:
                 return None
@@ -244,4 +246,4 @@ class ThreadPool:
             if idle in self._idle:
                 self._idle.remove(idle)
                 return None
-        return jobs.get()  # which was put, or is about to be
+        return jobs.get()  # run() has taken this thread, and puts a job or has put it

@@ -1,4 +1,4 @@
-"""The one timer thread of a server: pings, liveness, lifetimes and close deadlines of every session."""
+"""The timer thread of a server: it drives pings, liveness, lifetimes and close timeouts of all sessions."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ __all__ = ["ClockWatch", "Housekeeping", "Ticking"]
 logger = get_logger("wsproxy.housekeeping")
 
 _AFTER_A_BUG = 1.0
-_LONGEST_WAIT = 1.0  # seconds; what is due later than that need not wake the thread
+_LONGEST_WAIT = 1.0  # seconds; a task that is due later need not wake the thread
 _RUNNING = float("-inf")
 _LOOK_SECONDS = 1.0
 _JUMP = 0.5  # seconds
 
 
 class Ticking(Protocol):
-    """Something that has to be looked after from time to time."""
+    """A task that the timer thread calls from time to time."""
 
     def tick(self, now: float) -> float:
-        """Do what is due at ``now`` without blocking and return when to be called again."""
+        """Do what is due at ``now``, without blocking; return the time of the next call, seconds."""
         ...
 
 
 class Housekeeping:
-    """Calls ``tick`` of everything added, when it asked to be called.
+    """Calls ``tick`` of each task at the time that the task asked for.
 
-    :param clock: seconds; what is passed to ``tick``.
+    :param clock: seconds; ``tick`` gets its reading.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        # Guards the attributes below; not held while something ticks.
+        # Guards the attributes below; not held during a tick.
         self._changed = threading.Condition()
         self._due: dict[Ticking, float] = {}
-        # Weak, because what was removed stays in here until it would have been due: a whole session.
+        # Weak: the entry of a removed task stays until it would be due, and must not keep a session alive.
         self._heap: list[tuple[float, int, weakref.ref[Ticking]]] = []
         self._order = itertools.count()
         self._stopping = False
@@ -62,7 +62,7 @@ class Housekeeping:
         self._thread = start_thread("wsproxy-housekeeping", self._loop.run, owner)
 
     def stop(self) -> None:
-        """End the thread and wait for it; what is still in its care is looked after no more. Idempotent."""
+        """End the thread and wait for it. It calls the remaining tasks no more. Idempotent."""
         self._loop.stop()
         with self._changed:
             self._stopping = True
@@ -71,26 +71,26 @@ class Housekeeping:
             self._thread.join()
 
     def add(self, task: Ticking, delay: float = 0.0) -> None:
-        """Look after ``task`` from now on. Any thread, never blocks.
+        """Call ``task`` from now on. Any thread, never blocks.
 
-        :param delay: seconds until it is called first.
+        :param delay: seconds until the first call.
         """
         with self._changed:
             self._schedule(task, self._clock() + delay)
-            if self._heap[0][2]() is task:  # the thread waits for the first one only
+            if self._heap[0][2]() is task:  # the thread waits for the first task only
                 self._changed.notify()
 
     def wake(self, task: Ticking, delay: float = 0.0) -> None:
         """Call ``task`` in ``delay`` seconds at the latest. Any thread, never blocks.
 
-        Does nothing if it is not in our care any more.
+        Has no effect if ``task`` was removed.
         """
         with self._changed:
             if self._bring_forward(task, self._clock() + delay) and delay < _LONGEST_WAIT:
                 self._changed.notify()
 
     def remove(self, task: Ticking) -> None:
-        """Forget ``task``; a call under way may still finish. Any thread, never blocks."""
+        """Call ``task`` no more; a call under way may still finish. Any thread, never blocks."""
         with self._changed:
             self._due.pop(task, None)
 
@@ -98,7 +98,7 @@ class Housekeeping:
         return len(self._due)
 
     def _bring_forward(self, task: Ticking, due: float) -> bool:
-        """Schedule ``task`` if it is in our care and not due earlier anyway. Needs the lock."""
+        """Schedule ``task``, unless it was removed or is due earlier anyway. Needs the lock."""
         before = self._due.get(task)
         sooner = before is not None and (before == _RUNNING or due < before)
         if sooner:
@@ -112,22 +112,22 @@ class Housekeeping:
     def _run(self) -> None:
         while (task := self._next()) is not None:
             self._call(task)
-            del task  # not to be kept alive while nothing else is due
+            del task  # so that waiting for the next one does not keep it alive
 
     def _call(self, task: Ticking) -> None:
         now = self._clock()
         try:
             due = float(task.tick(now))
             if math.isnan(due):
-                raise ValueError("a task does not know when to be called again")
-        except BaseException:  # noqa: BLE001 - a bug of ours in one task must not end all others
+                raise ValueError("a task returned NaN as the time of its next call")
+        except BaseException:  # noqa: BLE001 - a bug in one task must not end all others
             self._complaints.note("housekeeping failed")
             due = now + _AFTER_A_BUG
         with self._changed:
-            self._bring_forward(task, due)  # unless it was removed, or woken, meanwhile
+            self._bring_forward(task, due)  # unless remove() or wake() was called meanwhile
 
     def _first(self) -> Ticking | None:
-        """Return what is due first. Needs the lock. What was rescheduled or removed since is dropped."""
+        """Return the task that is due first, and drop outdated entries before it. Needs the lock."""
         while self._heap:
             due, _, reference = self._heap[0]
             task = reference()
@@ -137,7 +137,7 @@ class Housekeeping:
         return None
 
     def _next(self) -> Ticking | None:
-        """Wait for a task to be due and take it; None when stopping."""
+        """Wait until a task is due and return it; None when stopping."""
         with self._changed:
             while not self._stopping:
                 wait = None
@@ -153,12 +153,13 @@ class Housekeeping:
 
 
 class ClockWatch:
-    """Has everything that depends on UNIX time looked after at once when that jumps forward.
+    """Wakes all tasks that depend on UNIX time when the wall clock jumps forward.
 
-    Between jumps it goes as fast as the clock that housekeeping waits by. Safe from every thread.
+    Housekeeping waits by a monotonic clock. Between jumps both clocks run equally fast. Safe from every
+    thread.
 
     :param wall_clock: UNIX time, seconds.
-    :param housekeeping: has the watch and all that depends on it in its care.
+    :param housekeeping: calls this watch, and the tasks that it wakes.
     """
 
     def __init__(self, wall_clock: Clock, housekeeping: Housekeeping) -> None:
@@ -166,20 +167,20 @@ class ClockWatch:
         self._housekeeping = housekeeping
         self._lock = threading.Lock()  # guards the attribute below
         self._dependent: set[Ticking] = set()
-        self._offset = math.inf  # of UNIX time from the other clock; touched by housekeeping's thread only
+        self._offset = math.inf  # of UNIX time from the other clock; only housekeeping's thread uses it
 
     def add(self, task: Ticking) -> None:
-        """Have ``task`` looked after when time jumps, until :meth:`remove`."""
+        """Wake ``task`` when the wall clock jumps, until :meth:`remove`. Does not block."""
         with self._lock:
             self._dependent.add(task)
 
     def remove(self, task: Ticking) -> None:
-        """Forget ``task``. Idempotent."""
+        """Wake ``task`` no more. Idempotent; does not block."""
         with self._lock:
             self._dependent.discard(task)
 
     def tick(self, now: float) -> float:
-        """Housekeeping: see :class:`.Ticking`."""
+        """Compare the clocks. For housekeeping, see :class:`.Ticking`."""
         offset = self._wall_clock() - now
         if offset > self._offset + _JUMP:
             self._offset = offset

@@ -1,4 +1,4 @@
-"""UNIX time, by which tokens are valid, where somebody may set the clock. No I/O."""
+"""UNIX time, for the validity of tokens, on machines whose clock may be set. No I/O."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ _NOTEWORTHY = 1.0  # seconds; corrections by NTP are mostly smaller
 
 
 def unix_time() -> float:
-    """Return what the clock says, seconds."""
+    """Return UNIX time by the system's clock, seconds."""
     return time.time()
 
 
 class WallClock:
-    """UNIX time that never goes back: the latest time that was ever read counts. Safe from every thread.
+    """UNIX time that never decreases: it is the latest time ever read. Safe from every thread.
 
-    If it went back, what has expired, or was forgotten because it had expired, would be valid again.
+    If it decreased, expired tokens would become valid again. So would revoked tokens that the proxy forgot
+    because they had expired.
 
-    :param read: UNIX time, seconds.
+    :param read: returns UNIX time, seconds.
     """
 
     def __init__(self, read: Clock = unix_time) -> None:
@@ -36,7 +37,7 @@ class WallClock:
         self._is_behind = False
 
     def __call__(self) -> float:
-        """Return the time. Does not block; logs once when the clock turns out to have been set back."""
+        """Return the time. Does not block. Logs once when it finds that the clock was set back."""
         with self._lock:
             now = self._read()
             behind = self._latest - now
@@ -45,8 +46,8 @@ class WallClock:
             self._is_behind = behind > 0 and (self._is_behind or news)
         if news:
             logger.warning(
-                "the clock was set back by %.0f s; until it has caught up, tokens are judged by the latest "
-                "time seen",
+                "the clock was set back by %.0f s; until it catches up, the latest time read decides whether "
+                "tokens are valid",
                 behind,
             )
         return latest
