@@ -499,7 +499,7 @@ class Reloading(ClientTLSTestCase):
         with self.assertRaises(ConfigError) as caught:
             WebsocketProxy(**options)
         (fault,) = caught.exception.faults
-        self.assertIn(f"the key in {keyfile} is not that of the first certificate in {certfile}", fault)
+        self.assertIn(f"the key in {keyfile} does not belong to the first certificate in {certfile}", fault)
 
 
 class ClientCertificates(ClientTLSTestCase):

@@ -406,11 +406,11 @@ class Check(ProxyTestCase):
                 f"ok    certificate: {certfile}, 29 days left, clients need one of {authority.ca_file}", lines
             )
             for word, different in (
-                ("is not that of the first certificate", {"WSPROXY_TLS_KEY": authority.issue()[1]}),
+                ("does not belong to the first certificate", {"WSPROXY_TLS_KEY": authority.issue()[1]}),
                 ("No such file", {"WSPROXY_TLS_CERT": "/nowhere/tls.crt"}),
                 ("holds no certificate", {"WSPROXY_TLS_CLIENT_CA": keyfile}),
                 (
-                    "expired since",
+                    "expired at",
                     dict(zip(files, authority.issue(seconds=-1), strict=True)),
                 ),
             ):

@@ -57,7 +57,7 @@ class Paths(ListenersTestCase):
     """``unix:PATH``."""
 
     def test_permissions(self) -> None:
-        """User and group may connect, and nobody else, whatever the umask says."""
+        """Only user and group may connect, whatever the umask is."""
         for mask in (0o000, 0o077, 0o777):
             before = os.umask(mask)
             try:
@@ -107,7 +107,7 @@ class Paths(ListenersTestCase):
             listener.close()
 
     def test_live_socket(self) -> None:
-        """A socket that somebody listens on stays, even if its queue is full."""
+        """A live socket is not replaced, even if its backlog is full."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as live, contextlib.ExitStack() as clients:
             live.bind(self.path)
             live.listen(0)
@@ -121,10 +121,10 @@ class Paths(ListenersTestCase):
             self.assertTrue(os.path.exists(self.path))
 
     def test_other_files(self) -> None:
-        """A file that is no socket is left alone, behind a link, too; also by a successor."""
+        """A file that is not a socket is never replaced, not by a successor either, nor behind a link."""
         with open(self.path, "w", encoding="ascii") as file:
             file.write("precious")
-        self.assertIn("no socket", self.assert_refuses(errno.EEXIST))
+        self.assertIn("not a socket", self.assert_refuses(errno.EEXIST))
         with self.assertRaises(OSError):
             listen(f"unix:{self.path}", 0, reuse_port=True)
         os.rename(self.path, self.path + ".file")
@@ -142,7 +142,7 @@ class Paths(ListenersTestCase):
             listen(f"unix:{self.path}/socket", 0)
 
     def test_two_at_once(self) -> None:
-        """Who finds somebody else at work in the directory gives up: neither removes the other's socket."""
+        """A process that finds the directory locked gives up, so that neither removes the other's socket."""
         directory = os.open(self.directory, os.O_RDONLY)
         self.addCleanup(os.close, directory)
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -182,7 +182,7 @@ class HandOver(ListenersTestCase):
     """Several processes at one TCP port."""
 
     def test_alone(self) -> None:
-        """Without SO_REUSEPORT nobody is held back."""
+        """Without SO_REUSEPORT no SYN is dropped."""
         self.assertEqual(self.listen("127.0.0.1").withdraw(), 0.0)
 
     @unittest.skipUnless(sys.platform.startswith("linux"), "a socket filter of Linux")
@@ -221,7 +221,7 @@ class HandOver(ListenersTestCase):
         self.assertEqual(failures, [])
 
     def test_filter_is_not_to_be_had(self) -> None:
-        """Where the kernel takes no filter, nobody is waited for."""
+        """If the kernel takes no filter, the caller waits for no clients."""
         listener = self.listen("127.0.0.1", reuse_port=True)
         with mock.patch("wsproxy.net.listeners._SO_ATTACH_FILTER", 0x7FFF):
             self.assertEqual(listener.withdraw(), 0.0)
@@ -283,7 +283,7 @@ class Everywhere(ListenersTestCase):
                     listen("::1", 0)  # an address that was meant is not replaced
 
     def test_taken(self) -> None:
-        """Another error than a lack of IPv6 does not lead elsewhere: the port is somebody else's."""
+        """Only a lack of IPv6 leads to IPv4; if another program has the port, that is an error."""
         for family, host in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
             if family == socket.AF_INET or has_ipv6():
                 with socket.create_server((host, 0), family=family) as taken:

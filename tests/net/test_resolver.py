@@ -135,7 +135,7 @@ class ResolverTest(LeakTestCase):
         self.assertEqual(self.resolve(), list(ONE))
 
     def test_deadline(self) -> None:
-        """Who asks waits no longer than its deadline; the late answer is kept for the next."""
+        """A caller waits until its deadline; a late answer is kept for the next one."""
         with self.assertRaises(TimeoutError) as caught:
             self.resolver.resolve("api", 443, Deadline(0.01))
         self.assertIn("api", str(caught.exception))

@@ -10,7 +10,7 @@ from wsproxy.net.sockets import tune, wake
 
 class SocketsTest(TransportCase):
     def test_tune_of_other_sockets(self) -> None:
-        """A socket that is not TCP is left alone."""
+        """A socket other than TCP is not changed."""
         one, _ = self.sockets()
         tune(one)
 

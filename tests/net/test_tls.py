@@ -508,7 +508,7 @@ class ServerTLSTest(TransportCase):
         for files, text in (
             (("/nonexistent", keyfile, None), "/nonexistent"),
             ((certfile, "/nonexistent", None), "/nonexistent"),
-            ((certfile, foreign, None), f"{foreign} is not that of the first certificate"),
+            ((certfile, foreign, None), f"{foreign} does not belong to the first certificate"),
             ((certfile, keyfile, "/nonexistent"), "/nonexistent"),
             ((certfile, keyfile, keyfile), f"{keyfile} holds no certificate"),
         ):
@@ -519,7 +519,7 @@ class ServerTLSTest(TransportCase):
             self.assertIn("tls_cert, tls_key and tls_client_ca", fault)
 
     def test_refused_by_openssl(self) -> None:
-        """What OpenSSL itself does not take is a fault, too."""
+        """If OpenSSL rejects the files, that is a fault, too."""
         with (
             mock.patch.object(
                 ssl.SSLContext, "load_cert_chain", side_effect=ssl.SSLError("ee key too small")
@@ -554,7 +554,7 @@ class ServerTLSTest(TransportCase):
         self.assertEqual(len(logs.output), 1, logs.output)
         self.assertIn(
             f"the TLS certificate cannot be read again, the last one stays in use: the key in "
-            f"{keyfile} is not that",
+            f"{keyfile} does not belong",
             logs.output[0],
         )
         self.file("reloaded.key", second[1])

@@ -1,1 +1,1 @@
-"""Sockets, transports, TLS, name resolution and listeners: moving bytes with a deadline."""
+"""Moves bytes with a deadline: sockets, transports, TLS, name resolution, listeners."""

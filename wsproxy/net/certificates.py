@@ -1,6 +1,6 @@
-"""What the files of a TLS server hold: its certificate, its key, and the authorities of its clients.
+"""Checks the files of a TLS server: its certificate, its private key, and the CAs of its clients.
 
-OpenSSL reads them, too, but its errors tell neither which file is meant nor what is wrong with it.
+OpenSSL reads the files, too, but its errors name neither the file nor the fault.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ __all__ = ["check_authorities", "check_certificate", "days_left"]
 
 
 def check_certificate(certfile: str, keyfile: str) -> x509.Certificate:
-    """Return the certificate that a server shows, the first of ``certfile``. Blocks on the file system only.
+    """Return the server's own certificate, the first of ``certfile``. Blocks on the file system only.
 
-    :param keyfile: holds its private key; may be the same file.
-    :raises ValueError: saying which file is at fault, and what to do.
+    :param certfile: the certificate chain (PEM).
+    :param keyfile: the private key (PEM); may be the same file.
+    :raises ValueError: if a file cannot be used, or the key does not fit; the text names the file.
     """
     certificate = _certificates(certfile)[0]
     key = _key(keyfile)
     if _spki(certificate) != _spki(key):
         raise ValueError(
-            f"the key in {keyfile} is not that of the first certificate in {certfile}; "
-            "a chain begins with the server's own certificate"
+            f"the key in {keyfile} does not belong to the first certificate in {certfile}; "
+            "a chain must begin with the server's own certificate"
         )
     return certificate
 
 
 def check_authorities(file: str) -> None:
-    """Look whether a file holds certificates. Blocks on the file system only.
+    """Check that a file holds certificates. Blocks on the file system only.
 
     :raises ValueError: if it does not, or cannot be read.
     """
@@ -42,14 +43,14 @@ def check_authorities(file: str) -> None:
 def days_left(certificate: x509.Certificate, now: datetime.datetime | None = None) -> int:
     """Return for how many whole days a certificate is still valid.
 
-    :param now: an aware time; None for now.
-    :raises ValueError: if it is not valid yet, or not any more.
+    :param now: a time with a time zone; None for the current time.
+    :raises ValueError: if the certificate is not valid yet, or has expired.
     """
     now = now or datetime.datetime.now(datetime.timezone.utc)
     if now < certificate.not_valid_before_utc:
         raise ValueError(f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
     if now > certificate.not_valid_after_utc:
-        raise ValueError(f"expired since {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+        raise ValueError(f"expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     return (certificate.not_valid_after_utc - now).days
 
 
@@ -65,9 +66,9 @@ def _key(file: str) -> PrivateKeyTypes:
     data = _read(file)
     try:
         return load_pem_private_key(data, None)
-    except TypeError:  # nobody is there to type the password in
+    except TypeError:  # the key needs a password, which a server cannot ask for
         raise ValueError(f"the private key in {file} is encrypted; store it without a password") from None
-    except (ValueError, UnsupportedAlgorithm):  # its text may quote the key: not chained
+    except (ValueError, UnsupportedAlgorithm):  # not chained, because its text may quote the key
         raise ValueError(f"{file} holds no private key in PEM form") from None
 
 

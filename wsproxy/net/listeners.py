@@ -1,4 +1,4 @@
-"""Listening sockets: at a TCP address, at a path, or inherited from whoever started the process."""
+"""Listening sockets: at a TCP address, at a path, or inherited from the parent process."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ __all__ = [
 ]
 
 UNIX, FD = "unix:", "fd:"
-"""How a host begins that is a path, or the number of a descriptor."""
+"""Prefixes of a host that is a path, or the number of a descriptor."""
 
 BACKLOG = 4096
-"""How many clients the kernel queues until they are accepted."""
+"""The most connections that the kernel queues until the proxy accepts them."""
 
 _FAULT = "cannot listen on"
 _ANYWHERE = "::"
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # switched off in the kernel, or for all interfaces
 _UNIX_MODE, _OPERATOR_MODE = 0o660, 0o600
-_HAND_OVER_SECONDS = 0.2  # more than a handshake takes that is under way
+_HAND_OVER_SECONDS = 0.2  # longer than the rest of a TCP handshake that has begun
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; not in the socket module
-# Classic BPF on the TCP header (linux/filter.h): drop a packet that has SYN and not ACK, keep all others.
+# Classic BPF on the TCP header (linux/filter.h): drop packets with SYN and without ACK, keep all others.
 _DROP_NEWCOMERS = struct.pack(
     "=" + 5 * "HBBI",
     *(0x30, 0, 0, 13),  # A = the byte with the flags
@@ -53,14 +53,14 @@ _DROP_NEWCOMERS = struct.pack(
 
 
 class Listener(socket.socket):
-    """A listening socket that knows who else may use it, and removes its path when it is closed.
+    """A listening socket that removes its path when it is closed, if no other process uses the path.
 
-    :ivar inherited: whether it belongs to whoever started the process, and goes on without us.
+    :ivar inherited: whether the socket belongs to the parent process, such as systemd, which keeps it open.
     """
 
     inherited = False
     _path = ""
-    _identity: tuple[int, int] | None = None  # of what is at the path, if that is ours
+    _identity: tuple[int, int] | None = None  # device and inode of the path, if this object made it
     _pid = 0
 
     @property
@@ -72,28 +72,29 @@ class Listener(socket.socket):
         return host, port
 
     def withdraw(self) -> float:
-        """Let newcomers be another's, as far as that is possible; what is queued can still be accepted.
+        """Leave new clients to other listeners as far as possible. Queued ones can still be accepted.
 
-        A path is removed. With SO_REUSEPORT the kernel would go on queueing clients here, and reset them
-        when the socket is closed: so requests for connections are dropped from now on. The clients' kernels
-        repeat them a second later, when only the others listen. Does not block.
+        If the listener has a path, this removes the path. If it shares a port (SO_REUSEPORT), the kernel
+        would go on queueing clients here, and send them RST when the socket is closed. So on Linux the kernel
+        drops SYNs to this socket from now on. The clients' kernels repeat the SYN a second later, when only
+        the other sockets listen. Does not block.
 
-        :returns: for how many seconds clients may still come whose handshake had begun.
+        :returns: for how many seconds clients may still come whose TCP handshake had begun.
         """
         self.remove_path()
         return _HAND_OVER_SECONDS if self._shares_port() and _drop_newcomers(self) else 0.0
 
     def close(self) -> None:
-        """Close it, and remove its path. Idempotent."""
+        """Close the socket, and remove its path. Idempotent; does not block."""
         super().close()
         self.remove_path()
 
     def close_copy(self) -> None:
-        """Close it, but leave its path, because another process has a copy and goes on accepting."""
+        """Close the socket, but keep its path, because another process has a copy and still accepts."""
         super().close()
 
     def remove_path(self) -> None:
-        """Remove the path if it is still ours: made by this process, and not replaced since. Idempotent."""
+        """Remove the path if this process made it, and no other has replaced it since. Idempotent."""
         identity, self._identity = self._identity, None
         if identity is None or self._pid != os.getpid():
             return
@@ -102,19 +103,22 @@ class Listener(socket.socket):
                 if _identity_of(self._path) == identity:
                     os.unlink(self._path)
         except OSError:
-            pass  # its directory is gone, or ours no more; a stale path harms nobody
+            pass  # the directory is gone, or not writable any more; a stale path does no harm
 
     def bind_path(self, path: str, mode: int, replace: bool) -> None:
-        """Listen at a path; see :func:`listen`."""
+        """Listen at a path; for the parameters see :func:`listen`.
+
+        :raises OSError: if the path is in use, or another process is binding in the same directory.
+        """
         self._path, self._pid = os.path.abspath(path), os.getpid()
         with _only_one_in(self._path):
             _check_is_free(self._path, replace)
-            # Under another name first: at every moment whoever asks for the path finds somebody who listens.
+            # Under another name first, and renamed then: so clients find a listening socket at any time.
             new = self._path + "~"
-            _remove_socket(new)  # of a process that died in between
+            _remove_socket(new)  # left by a process that died before the rename
             self.bind(new)
             try:
-                os.chmod(new, mode)  # nobody can connect before listen()
+                os.chmod(new, mode)  # no client can connect before listen()
                 self.listen(BACKLOG)
                 os.rename(new, self._path)
             except OSError:
@@ -128,26 +132,27 @@ class Listener(socket.socket):
 
 
 def address_text(host: str, port: int) -> str:
-    """Return an address as it is written: ``HOST:PORT``, ``unix:PATH`` or ``fd:NUMBER``."""
+    """Return the text of an address: ``HOST:PORT``, ``unix:PATH`` or ``fd:NUMBER``."""
     return host if host.startswith((UNIX, FD)) else host_and_port(host, port)
 
 
 def listen(
     host: str | None, port: int, *, reuse_port: bool = False, mode: int = _UNIX_MODE, fault: str = _FAULT
 ) -> Listener:
-    """Return a socket that listens; the caller closes it. Resolves a name, and blocks for nothing else.
+    """Return a listening socket, which the caller closes. Blocks only while it resolves a name.
 
-    :param host: a name or address; "::", "" and None for every address of both families, or of IPv4 where the
-        system has no IPv6; ``unix:PATH``; or ``fd:NUMBER`` for a listening socket that this process was
-        started with.
+    :param host: a name or an address; ``unix:PATH``; or ``fd:NUMBER`` for a listening socket that this
+        process inherited. "::", "" and None mean all addresses of both families, or all of IPv4 if the system
+        has no IPv6.
     :param port: TCP port, 0 for any free one.
-    :param reuse_port: let other sockets listen at the same address, if they say so, too (SO_REUSEPORT); at a
-        path, take the place of whoever listens there.
-    :param mode: permissions of the path. A stale socket is replaced; a live one, and any other file, is not.
-    :param fault: how an error begins; the address follows.
-    :raises ConfigError: if a parameter is of the wrong type, or there is no such port.
-    :raises OSError: if the address cannot be bound, or the descriptor is no listening socket; the text says
-        which.
+    :param reuse_port: whether other sockets with this option may listen at the same address (SO_REUSEPORT).
+        At a path: whether to replace a socket that listens there.
+    :param mode: permissions of the path. A stale socket there is replaced; a live one only with
+        ``reuse_port``, and any other file never.
+    :param fault: beginning of an error text; the address follows.
+    :raises ConfigError: if a parameter is of the wrong type, or the port is out of range.
+    :raises OSError: if the address cannot be bound, or the descriptor is not a listening socket. The text
+        names it.
     """
     host, port = _checked(host, port, reuse_port)
     with naming_address(host, port, fault):
@@ -163,9 +168,11 @@ def listen(
 
 
 def listen_for_operator(address: ListenAddress, *, reuse_port: bool = False) -> Listener:
-    """Return a socket that listens for the operator; the caller closes it. A path is for its owner alone.
+    """Return a listening socket for the operator, which the caller closes. Only the owner may use a path.
 
-    :raises OSError: if the address cannot be bound; its text says what it was for.
+    Parameters and blocking are as for :func:`listen`.
+
+    :raises OSError: if the address cannot be bound; the text names the operator's listener.
     """
     host = UNIX + address.path if address.path else address.host
     fault = "the operator's listener"
@@ -174,13 +181,13 @@ def listen_for_operator(address: ListenAddress, *, reuse_port: bool = False) -> 
 
 @contextmanager
 def naming_address(host: str, port: int, fault: str = _FAULT) -> Iterator[None]:
-    """Have an error tell which address cannot be listened on: what the system says does not.
+    """Context manager: an error in it names the address, which the system's error text does not.
 
-    :raises OSError: with the number of the error, as a :class:`socket.gaierror` if it was one.
+    :raises OSError: with the original error number; a :class:`socket.gaierror` stays one.
     """
     try:
         yield
-    except (OSError, ValueError) as exc:  # the latter for what cannot be a host's name
+    except (OSError, ValueError) as exc:  # ValueError: the host is not a valid name
         kind = socket.gaierror if isinstance(exc, socket.gaierror) else OSError
         number = getattr(exc, "errno", None) or errno.EINVAL
         reason = getattr(exc, "strerror", None) or exc
@@ -188,7 +195,7 @@ def naming_address(host: str, port: int, fault: str = _FAULT) -> Iterator[None]:
 
 
 def _checked(host: object, port: object, reuse_port: object) -> tuple[str, int]:
-    """Return host and port; a host that stands for every address is :data:`_ANYWHERE`.
+    """Return host and port; a host that means all addresses becomes :data:`_ANYWHERE`.
 
     :raises ConfigError: listing every fault.
     """
@@ -211,7 +218,7 @@ def _at_path(path: str, mode: int, replace: bool) -> Listener:
 
 
 def _anywhere(port: int, reuse_port: bool) -> Listener:
-    """Listen at every address that there is."""
+    """Listen at all addresses, of IPv6 and IPv4 if the system has both."""
     try:
         return _at_address(socket.AF_INET6, (_ANYWHERE, port), reuse_port)
     except OSError as exc:
@@ -234,9 +241,9 @@ def _at_address(family: int, address: tuple[Any, ...], reuse_port: bool) -> List
 
 
 def _inherited(descriptor: int) -> Listener:
-    """Return the listening socket that has this descriptor.
+    """Return the listening socket with this descriptor.
 
-    :raises OSError: if it is none; the descriptor is left alone then.
+    :raises OSError: if the descriptor is not a listening stream socket. It stays open then.
     """
     try:
         listener = Listener(fileno=descriptor)
@@ -246,14 +253,14 @@ def _inherited(descriptor: int) -> Listener:
     if not listens or listener.type != socket.SOCK_STREAM:
         listener.detach()
         remedy = "systemd needs Accept=no and ListenStream="
-        raise OSError(errno.EINVAL, f"descriptor {descriptor} is no listening stream socket; {remedy}")
+        raise OSError(errno.EINVAL, f"descriptor {descriptor} is not a listening stream socket; {remedy}")
     listener.set_inheritable(False)
     listener.inherited = True
     return listener
 
 
 def _drop_newcomers(sock: socket.socket) -> bool:
-    """Have the kernel ignore requests for connections to a TCP listener; return False if it cannot."""
+    """Have the kernel drop all SYNs to a TCP listener; return False if it cannot."""
     if not sys.platform.startswith("linux"):
         return False
     program = ctypes.create_string_buffer(_DROP_NEWCOMERS, len(_DROP_NEWCOMERS))
@@ -277,9 +284,9 @@ def _closed_on_error(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def _only_one_in(path: str) -> Iterator[None]:
-    """Keep others who do the same from the path's directory. Does not block.
+    """Context manager: lock the path's directory against other proxies. Does not block.
 
-    :raises OSError: if somebody else is at it.
+    :raises OSError: if another process holds the lock.
     """
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -290,17 +297,20 @@ def _only_one_in(path: str) -> Iterator[None]:
 
 
 def _check_is_free(path: str, replace: bool) -> None:
-    """Raise OSError if something is at a path that must stay there."""
+    """Check that this process may bind a path.
+
+    :raises OSError: if the path is a file, or a live socket and ``replace`` is false.
+    """
     try:
         status = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise OSError(errno.EEXIST, "there is a file that is no socket; it is left alone")
+        raise OSError(errno.EEXIST, "there is a file that is not a socket; it was not replaced")
     if replace:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full queue is a live socket's, too
+        probe.setblocking(False)  # BlockingIOError: the backlog is full, so the socket is live
         try:
             probe.connect(path)
         except ConnectionRefusedError:

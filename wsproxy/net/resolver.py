@@ -1,7 +1,7 @@
-"""Names to addresses, off the session's clock.
+"""Resolves names in a thread of its own.
 
-``getaddrinfo`` takes no timeout and cannot be interrupted. One thread of the server asks it; a session
-waits for the answer no longer than its own deadline, and an answer that comes late is kept for the next.
+``getaddrinfo`` has no timeout and cannot be interrupted. So one thread of the server calls it, and a session
+waits for the answer until its own deadline. An answer that comes later serves the next session.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ def _getaddrinfo(host: str, port: int) -> tuple[Address, ...]:
 
 
 class Resolver:
-    """Resolves names in one thread, which starts with the first name; answers are kept for 30 s.
+    """Resolves names in one thread, which starts with the first name. Keeps answers for 30 s.
 
-    :param ask: what resolves a name; blocks, raises OSError.
-    :param clock: seconds for the keeping of answers.
+    Safe from every thread.
+
+    :param ask: resolves a name; blocks, raises OSError.
+    :param clock: seconds, for the age of answers.
     """
 
     def __init__(
@@ -60,11 +62,12 @@ class Resolver:
     def resolve(
         self, host: str, port: int, deadline: Deadline, given_up: Future[None] | None = None
     ) -> Sequence[Address]:
-        """Return the addresses of ``host``; a literal address needs no thread. Blocks until the deadline.
+        """Return the addresses of ``host``. Blocks until the deadline, except for a literal address.
 
-        :param given_up: done when nobody wants the answer any more.
+        :param given_up: done when the caller does not need the answer any more.
         :raises TimeoutError: if no answer came by the deadline.
-        :raises TransportClosed: if the name cannot be resolved, or is given up, or the resolver is stopped.
+        :raises TransportClosed: if the name cannot be resolved, if ``given_up`` is done, or if the resolver
+            is stopped.
         """
         try:
             if literal := _literal(host, port):
@@ -76,15 +79,15 @@ class Resolver:
                 if given_up.done():
                     raise TransportClosed("nobody waits for the address any more")
             return answer.result(deadline.remaining())
-        except (FutureTimeout, TimeoutError):  # one and the same since Python 3.11
-            raise TimeoutError(f"no answer for the name {host} in time") from None
+        except (FutureTimeout, TimeoutError):  # the same class since Python 3.11
+            raise TimeoutError(f"the name {host} was not resolved in time") from None
         except OSError as exc:
             raise TransportClosed(f"the name {host} cannot be resolved: {exc}") from exc
 
     def stop(self) -> None:
-        """Fail every question under way and end the thread. Waits at most a second for it.
+        """Fail all requests under way, and end the thread. Blocks for at most a second. Idempotent.
 
-        A thread inside ``getaddrinfo`` cannot be woken; it ends by itself right after. Idempotent.
+        A thread inside ``getaddrinfo`` cannot be woken. It ends by itself when that returns.
         """
         with self._lock:
             self._stopped = True
@@ -123,7 +126,7 @@ class Resolver:
             (host, port), answer = question
             try:
                 addresses = self._ask(host, port)
-            except Exception as exc:  # noqa: BLE001 - such as UnicodeError, of a label that IDNA cannot encode
+            except Exception as exc:  # noqa: BLE001 - such as UnicodeError, if IDNA cannot encode a label
                 _fail(answer, exc if isinstance(exc, OSError) else OSError(str(exc)))
             else:
                 _settle(lambda found=addresses, to=answer: to.set_result(found))  # type: ignore[misc]
@@ -159,5 +162,5 @@ def _fail(answer: _Answer, exc: BaseException) -> None:
 def _settle(set_answer: Callable[[], Any]) -> None:
     try:
         set_answer()
-    except Exception:  # noqa: BLE001 - InvalidStateError: stop() was faster
+    except Exception:  # noqa: BLE001 - InvalidStateError: stop() has failed the answer already
         pass

@@ -1,7 +1,4 @@
-"""What is done to sockets as such: waiting with a deadline, waking, tuning.
-
-This is the only module that touches ``poll``.
-"""
+"""Functions for single sockets: wait with a deadline, wake, tune. Only this file uses ``select.poll``."""
 
 from __future__ import annotations
 
@@ -41,10 +38,10 @@ Address = tuple[socket.AddressFamily, Any]
 """An address family and the socket address that belongs to it."""
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""Why a client cannot be accepted now, and stays in the queue."""
+"""Error numbers of ``accept`` that leave the client in the backlog."""
 
 GONE = (BlockingIOError, ConnectionAbortedError)
-"""What accepting raises if the client has left the queue; after anything else it would be asked for again."""
+"""What ``accept`` raises if the client has left the backlog. After other errors the client is still there."""
 
 READABLE, WRITABLE = select.POLLIN, select.POLLOUT
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
@@ -53,16 +50,16 @@ _NO_LINGER = struct.pack("ii", 1, 0)  # struct linger
 T = TypeVar("T")
 
 Steps = Generator[tuple[int, int], None, T]
-"""Something that never blocks. It yields for which descriptor, and which event of it, it has to wait."""
+"""An operation that never blocks. If it has to wait, it yields a descriptor and an event to wait for."""
 
 
 def why_not_accepted(exc: OSError) -> str:
-    """Return what a log says of an error of accepting, with the remedy if there is one."""
+    """Return a log text for an error of ``accept``, with a remedy if there is one."""
     return f"{exc}; raise the limit on open files" if exc.errno in OUT_OF_RESOURCES else str(exc)
 
 
 def wait(fd: int, event: int, deadline: Deadline | None) -> None:
-    """Block until ``fd`` is ready for ``event``, or is broken.
+    """Block until ``fd`` is ready for ``event``, or is broken; without a limit if ``deadline`` is None.
 
     :raises TimeoutError: if the deadline passes first.
     """
@@ -76,9 +73,10 @@ def wait(fd: int, event: int, deadline: Deadline | None) -> None:
 
 
 def wait_any(events: Mapping[int, int], seconds: float) -> list[int]:
-    """Block until one of several descriptors is ready, or broken; return which are. None is after that time.
+    """Block until one of several descriptors is ready, or broken, and return those that are.
 
-    :param events: what to wait for, by descriptor.
+    :param events: the events to wait for, by descriptor.
+    :param seconds: how long to block at most; the list is empty then.
     """
     poller = select.poll()
     for fd, event in events.items():
@@ -87,7 +85,7 @@ def wait_any(events: Mapping[int, int], seconds: float) -> list[int]:
 
 
 def readable_by(sock: socket.socket, deadline: Deadline) -> bool:
-    """Return whether there is something to receive, or accept. Blocks until there is, or the deadline."""
+    """Whether there is something to receive, or to accept. Blocks until there is, or until the deadline."""
     try:
         wait(sock.fileno(), READABLE, deadline)
     except TimeoutError:
@@ -102,17 +100,17 @@ def _is_readable(sock: socket.socket) -> bool:
 
 
 def has_hung_up(sock: socket.socket, *, both_ways: bool = False) -> bool:
-    """Whether the peer has ended its direction, or the connection is broken, or closed. Never blocks.
+    """Whether the peer has sent FIN, or the connection is broken or closed. Never blocks.
 
-    Where the system cannot tell without reading, it is not seen behind bytes that wait to be received.
+    If the system has no POLLRDHUP, a FIN behind unread bytes is not seen.
 
-    :param both_ways: whether a peer that may still receive does not count.
+    :param both_ways: True not to count a half-closed connection, whose peer may still receive.
     """
     descriptor = sock.fileno()
     if descriptor < 0:
         return True
     poller = select.poll()
-    poller.register(descriptor, 0 if both_ways else _HUNG_UP)  # what is broken is always told
+    poller.register(descriptor, 0 if both_ways else _HUNG_UP)  # poll always reports broken sockets
     if (told := bool(poller.poll(0))) or both_ways or _HUNG_UP:
         return told
     try:
@@ -124,15 +122,15 @@ def has_hung_up(sock: socket.socket, *, both_ways: bool = False) -> bool:
 
 
 class AcceptTurns:
-    """Waits for clients of a listening socket, in turn with other processes.
+    """Waits for clients of a listening socket, in turn with other processes. One thread at a time.
 
-    Linux wakes one process for each client: the one that has waited longest, since each goes to the end
-    of the queue whenever it waits. One that kept its place would get nearly all of them. Elsewhere every
-    client wakes all processes, and whoever is first has it.
+    Linux wakes one process for each client, the first in a queue. Each process joins the end of the queue
+    whenever it waits. A process that kept its place would get nearly all clients. On other systems each
+    client wakes all processes, and the fastest accepts it.
 
     :param listener: the listening socket, non-blocking.
-    :param woken: ends a :meth:`wait` when it can be read.
-    :param shared: whether there are other processes.
+    :param woken: a socket that ends :meth:`wait` when it is readable.
+    :param shared: whether other processes accept from the same socket.
     """
 
     def __init__(self, listener: socket.socket, woken: socket.socket, shared: bool) -> None:
@@ -147,7 +145,7 @@ class AcceptTurns:
                 self._poll.register(sock, READABLE)
 
     def wait(self) -> None:
-        """Block until there may be a client to accept, or ``woken`` can be read. Accept one at most, then."""
+        """Block until there may be a client, or ``woken`` is readable. Accept at most one client after it."""
         if self._queue is None:
             self._poll.poll()
             return
@@ -168,25 +166,26 @@ class AcceptTurns:
 
 
 class closed_on_error:
-    """``with`` it, every error of a broken socket or TLS layer is :class:`TransportClosed`.
+    """Context manager: raises :class:`TransportClosed` for errors of a broken socket or TLS layer.
 
-    A class, because a generator as a context manager costs three times as much, several times per session.
+    It is used several times per session. A generator as a context manager would cost three times as much.
     """
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, TimeoutError) and exc.errno is None:  # a deadline of ours, not ETIMEDOUT
+        if isinstance(exc, TimeoutError) and exc.errno is None:  # a Deadline's, not ETIMEDOUT
             return
         if isinstance(exc, (OSError, ValueError)):  # ValueError: the socket is closed already
             raise TransportClosed(str(exc)) from exc
 
 
 def take(steps: Steps[T], deadline: Deadline) -> T:
-    """Take steps to their end, and return what they do. Blocks until the deadline, while they have to wait.
+    """Run an operation to its end, and return its result. Blocks while it has to wait, until the deadline.
 
     :raises TimeoutError: if the deadline passes.
+    :raises TransportClosed: if the connection is broken or closed.
     """
     try:
         while True:
@@ -201,12 +200,12 @@ def take(steps: Steps[T], deadline: Deadline) -> T:
 
 
 def wake(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
-    """Shut a socket down, which wakes every call blocked on it. Any thread; idempotent.
+    """Shut a socket down, which wakes all calls that block on it. Any thread; never blocks; idempotent.
+
+    For TLS, too, this calls ``socket.socket.shutdown``. ``SSLSocket.shutdown`` would remove the TLS layer, so
+    that a later read would return ciphertext as data.
 
     :param how: both directions, or one of them.
-
-    ``socket.socket.shutdown`` also for TLS: ``SSLSocket.shutdown`` would take the TLS layer off and a
-    later read would return ciphertext as data.
     """
     try:
         socket.socket.shutdown(sock, how)
@@ -215,19 +214,19 @@ def wake(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
 
 
 def reset_on_close(sock: socket.socket) -> None:
-    """Have the kernel keep nothing of a connection when its socket is closed. Any thread; never raises."""
+    """Have the kernel drop unsent data and send RST when the socket is closed. Any thread; never raises."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     except OSError:
-        pass  # closed already; or macOS, and the peer has gone
+        pass  # closed already; or macOS, and the peer has disconnected
 
 
 def tune(sock: socket.socket) -> None:
-    """Switch TCP_NODELAY and TCP keepalive on; a socket that is not TCP is left alone."""
+    """Enable TCP_NODELAY and TCP keepalive. Has no effect on sockets other than TCP. Never raises."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError:
-        pass  # macOS: the peer has gone already, as its reader will find
+        pass  # macOS: the peer has disconnected already, which the next read reports

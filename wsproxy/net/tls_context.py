@@ -1,6 +1,6 @@
-"""Every SSLContext, built again when the files that it is made of change.
+"""Builds every SSLContext, and builds it again when its files change.
 
-Together with :mod:`wsproxy.net.tls` the only module that touches :mod:`ssl`.
+Only this file and :mod:`wsproxy.net.tls` use :mod:`ssl`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ _ALPN = ["http/1.1"]  # RFC 7301 section 6; a WebSocket over HTTP/2 would be RFC
 
 
 def server_context(certfile: str, keyfile: str, client_ca: str | None = None) -> ssl.SSLContext:
-    """Return a context for the server side, with the given certificate chain and key.
+    """Return a context for the server side. Blocks on the file system only.
 
-    :param client_ca: authorities one of which has to have signed each client's certificate; None if clients
-        need none.
+    :param certfile: the certificate chain (PEM), the server's own first.
+    :param keyfile: its private key (PEM), without a password.
+    :param client_ca: file of CAs (PEM) for client certificates. If it is given, each client must have a
+        certificate of one of them. None if clients need no certificate.
+    :raises OSError: if a file cannot be read, or OpenSSL rejects it (``ssl.SSLError``).
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(_ALPN)
@@ -41,31 +44,31 @@ def server_context(certfile: str, keyfile: str, client_ca: str | None = None) ->
 
 
 def _context(protocol: int) -> ssl.SSLContext:
-    """Return a context as all of ours are: TLS 1.2 or newer, neither compression nor renegotiation.
+    """Return a context with the proxy's options: TLS 1.2 or newer, no compression, no renegotiation.
 
-    A peer that ends TCP without close_notify has just ended: WebSocket has a Close of its own, and OpenSSL
-    would answer with an alert in place of what we still have to say.
+    If a peer sends FIN without close_notify, that is a normal end of the stream, because WebSocket has its
+    own Close. OpenSSL would send an alert, and the proxy could not send its last bytes.
     """
-    # Not create_default_context: that one writes TLS keys to the file named by SSLKEYLOGFILE.
+    # Not create_default_context, which writes TLS keys to the file in SSLKEYLOGFILE.
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # new in OpenSSL 3, which needs it
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 3 has it, and needs it
     return context
 
 
 def _load_chain(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
-    context.load_cert_chain(certfile, keyfile, password="")  # without one OpenSSL asks on the terminal
+    context.load_cert_chain(certfile, keyfile, password="")  # without a password OpenSSL asks on the terminal
 
 
 @dataclass(frozen=True)
 class ServerTLSFiles:
-    """What TLS towards clients is made of, as the settings say.
+    """The files for TLS towards clients, from the settings.
 
     :ivar certfile: the certificate chain (PEM), the server's own first.
     :ivar keyfile: its private key (PEM), without a password.
-    :ivar client_ca: authorities (PEM) one of which has to have signed each client's certificate; None if
-        clients need none.
+    :ivar client_ca: CAs (PEM) for client certificates. If it is given, each client must have a certificate
+        of one of them. None if clients need no certificate.
     """
 
     certfile: str
@@ -76,9 +79,9 @@ class ServerTLSFiles:
 class ServerTLS:
     """TLS towards clients: the server-side SSLContext, built again when one of its files changes.
 
-    A context in use is never altered: connections keep the one they were made with, and its tickets are of
-    no use with another. While changed files cannot be used, the context from before goes on, with a warning
-    in the log. Safe from every thread.
+    A context never changes: each connection keeps the context that it began with. Session tickets of one
+    context are not valid with another. While changed files cannot be used, the last context stays in use, and
+    the log gets a warning. Safe from every thread.
 
     :param files: see :class:`ServerTLSFiles`.
     :raises ConfigError: if the files cannot be read, or do not belong together.
@@ -99,15 +102,15 @@ class ServerTLS:
         self._context.reload()
 
     def wrap(self, sock: socket.socket) -> TLSTransport:
-        """Return a transport before its handshake. It owns the connection; ``sock`` is of no use any more.
+        """Return a transport before its handshake. It owns the connection; do not use ``sock`` any more.
 
         Blocks on the file system only.
 
-        :raises TransportClosed: if the client is gone.
+        :raises TransportClosed: if the client has disconnected.
         """
         context = self._context.get()
         with closed_on_error():
-            sock.getpeername()  # or wrap_socket would fail, and leave the socket open
+            sock.getpeername()  # if this fails, wrap_socket would fail and leave the socket open
             return TLSTransport(context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False))
 
     def _build(self) -> ssl.SSLContext:
@@ -118,41 +121,42 @@ class ServerTLS:
         try:
             return server_context(certfile, keyfile, client_ca)
         except ssl.SSLError as exc:
-            raise ValueError(f"OpenSSL does not take {certfile}: {exc}") from exc
+            raise ValueError(f"OpenSSL rejects {certfile}: {exc}") from exc
 
 
 def sslopt_faults(sslopt: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with TLS options in websocket-client's vocabulary; see :class:`ClientTLS`.
+    """Return the faults of TLS options in websocket-client's format; see :class:`ClientTLS`.
 
-    A text may be None, as if it was left out. Whatever would only happen to mean that less is verified, such
-    as an empty name of a file or ``check_hostname=None``, is a fault.
+    A text may be None, which means the same as a missing key. Values that would weaken the verification by
+    accident, such as an empty file name or ``check_hostname=None``, are faults.
     """
     faults = []
     if unknown := sorted(set(sslopt) - _SSLOPT_KEYS):
         known = ", ".join(sorted(_SSLOPT_KEYS))
-        faults.append(f"sslopt has no {', '.join(unknown)}; it takes {known}")
+        faults.append(f"sslopt has the unknown key {', '.join(unknown)}; known keys are {known}")
     for key in _SSLOPT_TEXTS:
         value = sslopt.get(key)
         if value is not None and not (isinstance(value, str | os.PathLike) and os.fspath(value)):
-            faults.append(f"sslopt has a {key} that is no text, or an empty one")
+            faults.append(f"sslopt has a {key} that is not a text, or is empty")
     if not isinstance(sslopt.get("check_hostname", True), bool):
         faults.append("sslopt has a check_hostname that is neither true nor false")
     demanded = sslopt.get("cert_reqs", ssl.CERT_REQUIRED)
     if type(demanded) not in (int, ssl.VerifyMode) or demanded not in tuple(ssl.VerifyMode):
-        faults.append("sslopt has a cert_reqs that is none of the ssl module's")
+        faults.append("sslopt has a cert_reqs that is not one of the ssl module's CERT_ values")
     return faults
 
 
 class ClientTLS:
     """The client-side SSLContext described by ``sslopt``, built again when one of its files changes.
 
-    A context in use is never altered: connections keep the one they were made with. The session of the last
-    full handshake is resumed, which spares both sides the certificate. Safe from every thread.
+    A context never changes: each connection keeps the context that it began with. New connections resume the
+    session of the last full handshake, so that neither side handles certificates again. Safe from every
+    thread.
 
-    :param sslopt: websocket-client's vocabulary, limited to ``ca_certs``, ``certfile``, ``keyfile``,
+    :param sslopt: options in websocket-client's format, limited to ``ca_certs``, ``certfile``, ``keyfile``,
         ``ciphers``, ``server_hostname``, ``check_hostname`` and ``cert_reqs``. Without ``ca_certs`` the
-        system's authorities are trusted.
-    :raises ConfigError: if ``sslopt`` has another key, or a value that is none of it.
+        context trusts the system's CAs.
+    :raises ConfigError: if ``sslopt`` has another key, or an invalid value.
     """
 
     def __init__(self, sslopt: Mapping[str, Any]) -> None:
@@ -161,16 +165,16 @@ class ClientTLS:
         self._sslopt = dict(sslopt)
         files = [self._sslopt[key] for key in ("ca_certs", "certfile", "keyfile") if self._sslopt.get(key)]
         self._context = Reloaded("the upstream TLS configuration", files, self._build)
-        # Assigned as a whole and never altered, so it needs no lock: whichever thread was last is right.
+        # Needs no lock: it is assigned as a whole and never changes, and the last assignment may win.
         self._session: TLSSession | None = None
 
     def steps(
         self, sock: socket.socket, host: str, on_socket: Callable[[socket.socket], None]
     ) -> Steps[TLSTransport]:
-        """Do the TLS handshake with ``host`` step by step, resuming a session if possible.
+        """Do the TLS handshake with ``host`` step by step, and resume a session if possible.
 
-        :param sock: connected; of no use afterwards.
-        :param on_socket: told of the TLS socket before the handshake.
+        :param sock: a connected socket; do not use it afterwards.
+        :param on_socket: gets the TLS socket before the handshake.
         :raises OSError: as :meth:`context`.
         :raises TransportClosed: if the handshake fails; the text says why.
         """
@@ -180,18 +184,18 @@ class ClientTLS:
         try:
             return (yield from tls_steps(sock, context, on_socket, server_hostname=name, session=session))
         except TransportClosed:
-            self._session = None  # should it be to blame, it is not so again
+            self._session = None  # in case the session caused the failure
             raise
 
     def keep_session(self, transport: TLSTransport) -> None:
-        """Let later connections resume this one's session. Does not block.
+        """Have later connections resume the session of this one. Does not block.
 
-        :param transport: made by :meth:`steps`; something must have been received from it.
+        :param transport: made by :meth:`steps`; it must have received some bytes.
         """
         self._session = transport.session(self._session)
 
     def context(self) -> ssl.SSLContext:
-        """Return the context; safe from every thread, blocks on the file system only.
+        """Return the context. Any thread; blocks on the file system only.
 
         :raises OSError: if a file cannot be read, or holds no certificate or key (``ssl.SSLError``).
         """
@@ -202,7 +206,7 @@ class ClientTLS:
         self._context.reload()
 
     def server_hostname(self, host: str) -> str:
-        """Return the name the server's certificate must carry, ``host`` unless ``sslopt`` says otherwise."""
+        """Return the name that the server's certificate must have: ``sslopt``'s, or else ``host``."""
         name: str = self._sslopt.get("server_hostname") or host
         return name
 

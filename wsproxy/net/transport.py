@@ -1,8 +1,7 @@
-"""Byte transports over a connected socket: what they have in common, and the plain one.
+"""Byte transports over a connected socket: their base class, and the one without TLS.
 
-One thread may receive while another sends.
-
-Exactly one owner calls ``close()``; any thread may call ``abort()``, which wakes every blocked call.
+One thread may receive while another sends. Exactly one owner calls ``close()``. Any thread may call
+``abort()``, which wakes all blocked calls.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ _PIECE_SECONDS = 0.1
 
 
 class Traffic(NamedTuple):
-    """What has passed through a connection, as our kernel sees it.
+    """The traffic of a connection, by the local kernel's TCP_INFO.
 
     :ivar taken: bytes that the peer's kernel has acknowledged.
-    :ivar sent_ago: seconds since bytes were last sent.
-    :ivar heard_ago: seconds since bytes last came.
+    :ivar sent_ago: seconds since the kernel last sent data.
+    :ivar heard_ago: seconds since the kernel last received data.
     """
 
     taken: int
@@ -64,28 +63,28 @@ class Transport:
         self._fd = sock.fileno()
         self._unread = memoryview(b"")
         self._broken_off = False
-        self._pieces = 0  # of less than _SMALL_PIECE bytes, received by recv_sparingly
+        self._pieces = 0  # pieces of less than _SMALL_PIECE bytes that recv_sparingly received
 
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self._fd
 
     def recv_into(self, buffer: memoryview) -> int:
-        """Receive at least one byte; return 0 at the end of the stream.
+        """Receive at least one byte, and return the number; 0 at the end of the stream.
 
-        Blocks without a limit until ``abort()``. One thread at a time.
+        Blocks without a timeout until ``abort()``. One thread at a time.
 
         :raises TransportClosed: if the connection is broken.
         """
         raise NotImplementedError
 
     def try_recv_into(self, buffer: memoryview) -> int | None:
-        """Receive what is there, 0 at the end of the stream; None if nothing is there yet. Never blocks.
+        """Receive the bytes that have come, and return their number. Never blocks. One thread at a time.
 
-        All that could be had is taken, or ``buffer`` is full, provided that it takes 16 KiB.
+        If ``buffer`` has at least 16 KiB, no bytes stay behind in the TLS layer, where poll cannot see them.
 
-        :returns: -1 if something is there that only ``recv_into`` can receive, as it has to wait for room
-            to send: TLS may answer the peer by itself.
+        :returns: 0 at the end of the stream; None if no byte has come yet. -1 if only ``recv_into`` can
+            receive the bytes, because TLS has to send an answer first and the kernel's buffer is full.
         :raises TransportClosed: if the connection is broken.
         """
         raise NotImplementedError
@@ -93,23 +92,23 @@ class Transport:
     def sendall(self, data: memoryview | bytes) -> None:
         """Hand all of ``data`` to the kernel.
 
-        Blocks without a limit until ``abort()``. One thread at a time, ``try_send`` included.
+        Blocks without a timeout until ``abort()``. One thread at a time, ``try_send`` included.
 
         :raises TransportClosed: if the connection is broken.
         """
         raise NotImplementedError
 
     def try_send(self, data: memoryview | bytes) -> int:
-        """Hand over what fits now and return how many bytes that were. Never blocks.
+        """Hand the kernel the bytes that fit now, and return their number. Never blocks.
 
-        After a return below ``len(data)`` the rest, and nothing else, must be sent next.
+        If that is below ``len(data)``, the caller must send the rest next, and nothing else before it.
 
         :raises TransportClosed: if the connection is broken.
         """
         raise NotImplementedError
 
     def _try_recv(self, size: int) -> bytes | None:
-        """Receive what is there, b"" at the end; None if nothing is there yet."""
+        """Receive the bytes that have come; b"" at the end of the stream, None if none have come yet."""
         raise NotImplementedError
 
     def recv(self, size: int, deadline: Deadline) -> bytes:
@@ -127,9 +126,9 @@ class Transport:
             return received
 
     def recv_sparingly(self, size: int, deadline: Deadline) -> bytes:
-        """Receive as :meth:`recv` does, but what comes in many small pieces ten times a second only.
+        """Receive as :meth:`recv` does, but after 16 small pieces only ten times a second.
 
-        To be woken for every single byte by somebody who has proved nothing would cost too much.
+        Otherwise a client that has not authenticated could wake the thread for every single byte.
         """
         gather = self._pieces >= _QUICK_PIECES
         if gather:
@@ -137,7 +136,7 @@ class Transport:
         received = self.recv(size, deadline)
         with closed_on_error():
             while gather and len(received) < size and (more := self._try_recv(size - len(received))):
-                received += more  # TLS gives out one record for each call
+                received += more  # TLS returns one record for each call
         self._pieces += len(received) < min(size, _SMALL_PIECE)
         return received
 
@@ -156,22 +155,22 @@ class Transport:
                     wait(self._fd, WRITABLE, deadline)
 
     def bound_unsent(self) -> None:
-        """Have the kernel take few bytes that it cannot send yet; by itself it takes megabytes for each peer.
+        """Limit the bytes that the kernel buffers before it can send them. By default it buffers megabytes.
 
-        For what is sent to somebody who may be slow. What is on its way is not limited.
+        For peers that may be slow. The limit does not concern bytes in flight. Never blocks.
         """
         try:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MOST_UNSENT)
         except (AttributeError, OSError):
-            pass  # no TCP, or closed already
+            pass  # not TCP, or closed already
 
     def unread(self, data: bytes) -> None:
-        """Give back bytes received too far; they are received first from now on."""
+        """Give back bytes that belong to the next reader. The next call receives them first."""
         self._unread = memoryview(data + bytes(self._unread))
 
     @property
     def has_unread(self) -> bool:
-        """Whether there are bytes that the kernel does not know of any more."""
+        """Whether there are received bytes in this object, which no poll of the socket reports."""
         return bool(self._unread)
 
     def _take_unread(self, buffer: memoryview) -> int:
@@ -181,9 +180,9 @@ class Transport:
         return size
 
     def starts(self, deadline: Deadline) -> bool:
-        """Wait until the peer says something, which is left to be received; False if it ends instead.
+        """Whether the peer sends a byte, which stays to be received; False if it sends FIN instead.
 
-        Blocks until the deadline.
+        Blocks until one of both, or until the deadline.
 
         :raises TimeoutError: if the deadline passes.
         :raises TransportClosed: if the connection is broken.
@@ -193,7 +192,7 @@ class Transport:
             return bool(socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
 
     def has_arrived(self) -> bool:
-        """Whether something has come that was not received yet, or the end. Any thread, never blocks."""
+        """Whether the kernel has unread bytes, or the end of the stream. Any thread, never blocks."""
         try:
             socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -203,14 +202,15 @@ class Transport:
         return True
 
     def has_hung_up(self) -> bool:
-        """Whether the peer has ended its direction, whatever has come before. Any thread, never blocks."""
+        """Whether the peer has sent FIN, also behind unread bytes. Any thread, never blocks."""
         return has_hung_up(self._sock)
 
     def has_left(self) -> bool:
-        """Whether the peer, which waits for an answer, does so no more. Any thread, never blocks.
+        """Whether a peer that waits for an answer has left. Any thread, never blocks.
 
-        One that has ended its direction counts, as whoever closes its connection does. If bytes wait to be
-        received, it was in no hurry to leave: it may want to hear the answer to all that it had to say.
+        A peer that has sent FIN counts, because a peer that closes its connection sends that, too. If there
+        are unread bytes before the FIN, the peer may have half-closed the connection after its last request,
+        and still wait for the answer. Then it counts only if the connection is broken or closed.
         """
         return has_hung_up(self._sock, both_ways=self._has_bytes_waiting())
 
@@ -218,7 +218,7 @@ class Transport:
         return bool(self._unread)
 
     def peer_has_closed(self) -> bool:
-        """After :meth:`abort`: whether the peer has closed, too. False where the kernel does not say.
+        """After :meth:`abort`: whether the peer has closed, too. False if the kernel has no TCP_INFO.
 
         Any thread; does not block.
         """
@@ -229,7 +229,7 @@ class Transport:
         return state not in _OPEN_STATES
 
     def traffic(self) -> Traffic | None:
-        """Return what the kernel knows of the traffic; None where it does not say."""
+        """Return the kernel's numbers for the traffic; None if it has no TCP_INFO. Never blocks."""
         try:
             info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             sent_ago, heard_ago, taken = _TCP_INFO.unpack(info)
@@ -238,7 +238,7 @@ class Transport:
         return Traffic(taken, sent_ago * _MS, heard_ago * _MS)
 
     def bytes_waiting(self) -> int:
-        """Return how many bytes the peer's kernel has not acknowledged yet; 0 where that is unknown."""
+        """Return how many bytes the peer's kernel has not acknowledged yet; 0 if that is unknown."""
         try:
             waiting: int = struct.unpack("=i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))[0]
         except (OSError, ValueError):
@@ -246,48 +246,48 @@ class Transport:
         return waiting
 
     def abort(self) -> None:
-        """Shut both directions down, which wakes every blocked call. Any thread, any number of times."""
+        """Shut both directions down, which wakes all blocked calls. Any thread; idempotent."""
         wake(self._sock)
 
     def end_reading(self) -> None:
-        """Have whoever reads find the end, behind all that has come. Any thread, any number of times."""
+        """Have the reader find the end of the stream, behind all bytes that came. Any thread; idempotent."""
         wake(self._sock, socket.SHUT_RD)
 
     def break_off(self) -> None:
-        """Send nothing more, whoever is about to; what the kernel still has is dropped at the close.
+        """Stop sending, in all threads. When the socket is closed, the kernel drops its unsent bytes.
 
-        What the peer sends can still be received. For TCP, as upstreams are: a Unix socket wakes no sender.
-        Any thread, any number of times; never blocks.
+        The peer's bytes can still be received. For TCP only, such as upstreams: on a Unix socket, a blocked
+        sender would not wake. Any thread; idempotent; never blocks.
         """
         self._broken_off = True
         wake(self._sock, socket.SHUT_WR)
         reset_on_close(self._sock)
 
     def shut_down(self) -> None:
-        """Do as ``abort``, in such order as is possible without waiting. Any thread, any number of times."""
+        """Do as ``abort``, but as gracefully as possible without blocking. Any thread; idempotent."""
         self.abort()
 
     def linger(self, deadline: Deadline) -> None:
-        """End our direction and drop what still comes, so that the last bytes sent are not lost.
+        """Send FIN and drop the bytes that still come, so that the peer gets the last bytes sent.
 
-        A socket closed with unread data resets the connection, and the peer's kernel may then throw
-        away what it had received. Blocks until the peer ends its direction, or the deadline. Nothing can be
+        If a socket with unread data is closed, the kernel sends RST. The peer's kernel may then drop bytes
+        that its program has not read. Blocks until the peer sends FIN, or until the deadline. Nothing can be
         received afterwards.
         """
         try:
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
             while True:
                 wait(self._fd, READABLE, deadline)
-                # Below TLS: what comes after our own last word is not to be understood any more.
+                # Below TLS: bytes that come after the FIN are not decrypted any more.
                 if not socket.socket.recv(self._sock, _LINGER_CHUNK, socket.MSG_DONTWAIT):
                     return
         except (OSError, ValueError):
-            pass  # the peer had its chance
+            pass  # the deadline has passed, or the connection is broken
 
     def give_back(self) -> None:
-        """End the connection, and leave the socket, in blocking mode, to the server that it belongs to.
+        """End the connection, and leave the socket, in blocking mode, to the WSGI server that owns it.
 
-        In place of :meth:`close`. That server finds an end of the stream in it, below TLS.
+        Call it in place of :meth:`close`. That server then reads the end of the stream, below TLS.
         """
         self.shut_down()
         try:
@@ -296,12 +296,12 @@ class Transport:
             pass  # closed already
 
     def close(self) -> None:
-        """Close the socket. Only the owner, after every other thread left. Idempotent."""
+        """Close the socket. Only the owner, when no other thread uses it any more. Idempotent."""
         self._sock.close()
 
 
 class PlainTransport(Transport):
-    """A TCP or Unix stream socket, kept in blocking mode: one system call for each call."""
+    """A transport without TLS. The socket stays in blocking mode, so that each call is one system call."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
