@@ -38,13 +38,13 @@ class ClaimsCase(unittest.TestCase):
 
 class TimesTest(ClaimsCase):
     def test_expiry(self) -> None:
-        """A token is void from its exp on, and not before."""
+        """A token expires at its exp, and not before."""
         self.assertEqual(self.grant(claims(exp=NOW + 0.5)).expires_at, NOW + 0.5)
         for exp in (NOW, NOW - 0.001, 0, -1):
             self.refuse(claims(exp=exp), TokenExpired)
 
     def test_begin(self) -> None:
-        """A token from the future, by nbf or iat, is refused; its maker's clock may be ahead by 5 s."""
+        """A token with a future nbf or iat is refused; the issuer's clock may be ahead by 5 s."""
         for name in ("nbf", "iat"):
             for value in (NOW, NOW - 1, 0, -5, NOW + 5):
                 self.assertEqual(self.grant(claims(exp=NOW + 9, **{name: value})).expires_at, NOW + 9)
@@ -52,7 +52,7 @@ class TimesTest(ClaimsCase):
             self.refuse(claims(**{name: NOW + 0.1}), TokenNotYetValid, leeway=0)
 
     def test_leeway(self) -> None:
-        """The leeway is granted at both ends, and is part of what a session has."""
+        """The leeway counts at both ends, and lengthens a session."""
         self.assertEqual(self.grant(claims(exp=NOW - 9.9), leeway=10).expires_at, NOW + 0.1)
         self.refuse(claims(exp=NOW - 10), TokenExpired, leeway=10)
         for name in ("nbf", "iat"):
@@ -60,7 +60,7 @@ class TimesTest(ClaimsCase):
             self.refuse(claims(**{name: NOW + 10.1}), TokenNotYetValid, leeway=10)
 
     def test_types(self) -> None:
-        """A time that is no number, or not one of seconds, is refused, whichever it is."""
+        """A time that is not a number of seconds is refused in each of the claims."""
         bad: tuple[Any, ...] = (None, "5", [], {}, True, False, math.nan, math.inf, -math.inf, 10**400, 1e300)
         for name in ("exp", "nbf", "iat"):
             for value in (*bad, NOW * 1000, -NOW * 1000):
@@ -68,7 +68,7 @@ class TimesTest(ClaimsCase):
                     self.assertIn(name, self.refuse(claims(**{name: value}), eternal=True))
 
     def test_eternal(self) -> None:
-        """A token without exp is refused, unless eternal ones are taken."""
+        """A token without exp is refused, unless the settings accept eternal tokens."""
         eternal = {name: value for name, value in claims().items() if name != "exp"}
         self.assertIn("exp", self.refuse(eternal))
         grant = self.grant(eternal, eternal=True)
@@ -79,7 +79,7 @@ class TimesTest(ClaimsCase):
 
 class PartiesTest(ClaimsCase):
     def test_issuer(self) -> None:
-        """The issuer is compared as a whole; a part of it is another one (CVE-2024-53861)."""
+        """The issuer is compared as a whole; a part of its name is another issuer (CVE-2024-53861)."""
         rules: dict[str, Any] = {"issuers": ("https://a.example", "https://b.example/")}
         self.grant(claims(iss="https://a.example"), **rules)
         self.grant(claims(iss="https://b.example/"), **rules)
@@ -126,13 +126,13 @@ class PartiesTest(ClaimsCase):
         self.refuse(claims(), **rules)
 
     def test_audience_of_others(self) -> None:
-        """A token that names its audience is refused by whoever is no audience (RFC 7519 section 4.1.3)."""
+        """A proxy without an audience refuses a token that has one (RFC 7519 section 4.1.3)."""
         for aud in ("consoles", ["a", "b"], "", [], None):
             with self.subTest(aud=aud):
                 self.refuse(claims(aud=aud))
 
     def test_nobody(self) -> None:
-        """Rules with an empty list take no token: only where there is no list, any will do."""
+        """Rules with an empty list accept no token; only None accepts all."""
         self.refuse(claims(iss="https://a.example"), issuers=())
         self.refuse(claims(), issuers=())
         self.refuse(claims(aud="consoles"), audiences=())
@@ -157,7 +157,7 @@ class MappingTest(ClaimsCase):
         self.assertEqual(rules.grant(found | {"email": "eve@a.example"}, "t").user, "eve@a.example")
 
     def test_pointers(self) -> None:
-        """A pointer goes through objects only, and undoes its escapes in the right order."""
+        """A pointer leads through objects only, and decodes its escapes in the right order."""
         whole = {"a": {"b": 1, "": 2, "~1": 3, "/": 4, "~": 5}, "l": [{"b": 1}], "s": "b", "": 6}
         for text, expected in (
             ("/a/b", 1),
@@ -178,7 +178,7 @@ class MappingTest(ClaimsCase):
                 self.assertEqual(str(Pointer(text)), text)
 
     def test_no_pointers(self) -> None:
-        """What is no pointer to a claim is a fault of the settings; all are listed."""
+        """Each setting that is not a pointer to a claim is a fault; all are listed."""
         with self.assertRaises(ConfigError) as caught:
             ClaimRules.load(user=["sub", "/id", "/a~b"], namespace="", vmis="a.b")
         self.assertEqual(len(caught.exception.faults), 4)
@@ -211,7 +211,7 @@ class MappingTest(ClaimsCase):
             rules.grant(claims(lab_instance=lab | {"vmi_name": "ubuntu"}), "the-hash")
 
     def test_takeover(self) -> None:
-        """Consoles may be taken over with a token unless a claim says false; it may say nothing else."""
+        """A token permits takeovers unless the claim is false; the claim must be a boolean."""
         rules = ClaimRules.load(
             user=["/id"],
             namespace="/lab_instance/namespace_name",
@@ -232,7 +232,7 @@ class MappingTest(ClaimsCase):
                 rules.grant(claims(x={"take": value}), "t")
 
     def test_user(self) -> None:
-        """The user is the first of its claims that is there; a string or a whole number, and short."""
+        """The user is in the first claim that is there, and must be a short string or a whole number."""
         self.assertEqual(self.grant(claims(sub="eve")).user, 5)
         self.assertEqual(self.grant(claims(id=None, sub="eve")).user, "eve")
         for user in ("", "x" * 255, "\u00e9\u4e16", 0, -5, 2**63 - 1):
@@ -245,7 +245,7 @@ class MappingTest(ClaimsCase):
         self.refuse(claims(id=True, sub="eve"))
 
     def test_token_id(self) -> None:
-        """A jti that is a short word names the token; a jti that is no string is refused."""
+        """A jti that is a short word identifies the token; a jti that is not a string is refused."""
         for jti, expected in (("a-1", "a-1"), ("", "the-hash"), ("a b", "the-hash"), ("x" * 65, "the-hash")):
             self.assertEqual(self.grant(claims(jti=jti)).token_id, expected)
         bad: tuple[Any, ...] = (None, 5, [], True)
@@ -253,13 +253,13 @@ class MappingTest(ClaimsCase):
             self.assertIn("jti", self.refuse(claims(jti=odd)))
 
     def test_namespaces(self) -> None:
-        """A token for a namespace that is not served is right, but forbidden."""
+        """A valid token for a namespace that the proxy does not serve is forbidden."""
         self.grant(claims(), namespaces=("lab-0", "lab-1"))
         for namespaces in (("lab-0",), ("lab",), ("lab-11",), ()):
             self.refuse(claims(), Forbidden, namespaces=namespaces)
 
     def test_no_object(self) -> None:
-        """Claims that are no object are refused."""
+        """Claims that are not an object are refused."""
         for found in (None, [], "x", 5, [claims()]):
             self.refuse(found)
 
@@ -275,7 +275,7 @@ class PatternsTest(ClaimsCase):
         return True
 
     def test_off(self) -> None:
-        """Unless patterns are allowed, a name with a star is no name of anything."""
+        """Unless patterns are allowed, a name with a star matches no VMI."""
         for names in (["*"], ["web-*"], ["*1"]):
             self.assertFalse(self.allows(names, "web-1", patterns=False))
         self.assertTrue(self.allows(["web-*", "web-1"], "web-1", patterns=False))
@@ -330,7 +330,7 @@ class PatternsTest(ClaimsCase):
         self.assertRaises(Forbidden, grant.authorize, "web-7", "lab-2")
 
     def test_linear(self) -> None:
-        """A pattern made to be slow is not: regular expressions would take longer than the universe has."""
+        """A malicious pattern takes no long time, as it would as a regular expression."""
         started = time.process_time()
         for pattern in ("a*" * 2000 + "b", "*a" * 2000 + "*b", "*" * 4000 + "b"):
             self.assertFalse(self.allows([pattern], "a" * 253))

@@ -144,7 +144,7 @@ class JWKSSourceTest(LeakTestCase):
         self.assertLessEqual(source._wanted, 1)
 
     def test_key_that_does_not_exist(self) -> None:
-        """A key that is still not there after a fetch begun since is not to be had."""
+        """If a fetch that begins after the call does not bring the key, the call returns."""
         self.script.keys("a")
         source = self.source()
         for number in range(2, 5):
@@ -153,7 +153,7 @@ class JWKSSourceTest(LeakTestCase):
         self.assertEqual(self.names(source), ["a"])
 
     def test_pause(self) -> None:
-        """Names that do not exist cause one fetch in a pause; nobody waits for it beyond his deadline."""
+        """Unknown names cause one fetch in a pause; no caller waits beyond its deadline."""
         self.script.keys("a")
         source = self.source(pause=_NEVER)
         source.await_key("a", Deadline(_TIMEOUT))
@@ -164,7 +164,7 @@ class JWKSSourceTest(LeakTestCase):
         self.assertEqual(self.script.fetches, 1)
 
     def test_without_waiting(self) -> None:
-        """Without a deadline a fetch is asked for, and nobody waits."""
+        """Without a deadline the call starts a fetch and does not wait."""
         self.script.keys("a")
         source = self.source()
         self.script.wait(1)
@@ -175,7 +175,7 @@ class JWKSSourceTest(LeakTestCase):
         self.script.gate.set()
 
     def test_deadline(self) -> None:
-        """While a fetch takes long, nobody waits longer than his deadline, and known keys are there."""
+        """During a long fetch no caller waits beyond its deadline, and known keys are there."""
         self.script.keys("a")
         source = self.source()
         source.await_key("a", Deadline(_TIMEOUT))
@@ -201,7 +201,7 @@ class JWKSSourceTest(LeakTestCase):
         self.assertEqual(self.script.fetches, 1)
 
     def test_failures(self) -> None:
-        """While fetching fails, the keys from before stay, with one warning; a success is told once, too."""
+        """While fetching fails, the last keys stay, with one warning; a success is logged once, too."""
         self.script.keys("a")
         with self.assertLogs("wsproxy.jwks_source", logging.INFO) as logs:
             source = self.source(interval=0.01)
@@ -238,7 +238,7 @@ class JWKSSourceTest(LeakTestCase):
         self.assertEqual([record.levelname for record in logs.records], ["WARNING", "INFO"])
 
     def test_removal(self) -> None:
-        """A set without keys is believed: whoever takes all his keys back is obeyed."""
+        """An empty set replaces the last keys: an issuer may withdraw all of its keys."""
         self.script.keys("a")
         source = self.source()
         source.await_key("a", Deadline(_TIMEOUT))
@@ -254,7 +254,7 @@ class JWKSSourceTest(LeakTestCase):
             self.script.wait(4)
 
     def test_bug(self) -> None:
-        """A bug is logged with its traceback, and the fetching goes on."""
+        """A bug is logged with its traceback, and the thread continues to fetch."""
         self.script.answers.put(ZeroDivisionError("oops"))
         with self.assertLogs("wsproxy.jwks_source", logging.ERROR) as logs:
             source = self.source()
@@ -264,7 +264,7 @@ class JWKSSourceTest(LeakTestCase):
         self.assertIn("ZeroDivisionError", logs.output[0])
 
     def test_secrets_are_refused(self) -> None:
-        """A secret that is published at a URL is no secret."""
+        """A secret in a set at a URL is not used, because it is published."""
         self.script.answers.put(
             b'{"keys": [{"kty": "oct", "kid": "a", "k": "eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4"}]}'
         )
@@ -274,7 +274,7 @@ class JWKSSourceTest(LeakTestCase):
         self.assertEqual(source.keys, ())
 
     def test_load(self) -> None:
-        """Without a thread the set is fetched by the caller, who is told what is wrong."""
+        """Without a thread the caller fetches the set, and gets the errors."""
         source = self.source(start=False)
         self.script.answers.put(OSError("gone"))
         self.assertRaisesRegex(OSError, "gone", source.load, Deadline(5))
@@ -293,13 +293,13 @@ class StopTest(LeakTestCase):
         return source
 
     def test_never_started(self) -> None:
-        """What was never started can be stopped, any number of times."""
+        """A client that was never started can be stopped, any number of times."""
         source = JWKSClient("https://a.example/", Script().fetch, None, _NEVER)
         source.stop()
         source.stop()
 
     def test_breaks_off_a_fetch(self) -> None:
-        """A fetch under way is broken off, and is no failure then; so is one that is about to begin."""
+        """A stop aborts a fetch under way, or about to begin, and no failure is logged."""
         ours, theirs = socket.socketpair()
         entered = threading.Event()
 
@@ -320,7 +320,7 @@ class StopTest(LeakTestCase):
             self.assertLess(time.monotonic() - started, 2)
 
     def test_nobody_waits(self) -> None:
-        """Whoever waits for a key is told that the proxy stops, and so is who comes later."""
+        """Callers that wait for a key, and later callers, get the error that the proxy stops."""
         script = Script()
         script.gate = threading.Event()
         source = self.started(script.fetch)

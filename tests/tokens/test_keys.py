@@ -153,7 +153,7 @@ class VerificationKeyTest(unittest.TestCase):
         self.assertIn("SSH", self.fault(ssh, ("HS256",)))
 
     def test_key_of_another_kind(self) -> None:
-        """A key that algorithms names nothing for is refused."""
+        """A key is refused if algorithms has none of its algorithms."""
         other = ed25519.Ed25519PrivateKey.generate().public_key()
         p384 = ec.generate_private_key(ec.SECP384R1()).public_key()
         for public, algorithm in (
@@ -164,32 +164,32 @@ class VerificationKeyTest(unittest.TestCase):
             (p384, "ES256"),
         ):
             with self.subTest(algorithm=algorithm, kind=type(public).__name__):
-                self.assertIn("algorithms names none", self.fault(public_pem(public), (algorithm,)))
-        self.assertIn("algorithms names none", self.fault(SECRET, ("RS256", "ES256", "EdDSA")))
+                self.assertIn("add one of these to algorithms", self.fault(public_pem(public), (algorithm,)))
+        self.assertIn("add one of these to algorithms", self.fault(SECRET, ("RS256", "ES256", "EdDSA")))
 
     def test_unusable_public_keys(self) -> None:
-        """A curve that no algorithm is for, another kind of key, and an RSA key that is short are refused."""
+        """A key of an unsupported curve or type, and a short RSA key are refused."""
         for public, word in (
             (ec.generate_private_key(ec.SECP256K1()).public_key(), "curve"),
             (ec.generate_private_key(ec.BrainpoolP256R1()).public_key(), "curve"),
-            (ed448.Ed448PrivateKey.generate().public_key(), "kind"),
-            (x25519.X25519PrivateKey.generate().public_key(), "kind"),
+            (ed448.Ed448PrivateKey.generate().public_key(), "type"),
+            (x25519.X25519PrivateKey.generate().public_key(), "type"),
             (rsa.generate_private_key(65537, 1024).public_key(), "1024 bits"),
         ):
             with self.subTest(word=word):
                 self.assertIn(word, self.fault(public_pem(public), None))
 
     def test_not_a_public_key(self) -> None:
-        """A private key, a certificate and a broken PEM are no public keys."""
+        """A private key, a certificate and a broken PEM are refused as public keys."""
         broken = public_pem(self.rsa.public_key()).replace(b"A", b"B")
         certificate = b"-----BEGIN CERTIFICATE-----\nMII=\n-----END CERTIFICATE-----"
         for secret in (private_pem(self.rsa), private_pem(self.ec), broken, certificate):
             for algorithms in (("RS256", "ES256"), ("HS256",), None):
                 with self.subTest(secret=secret[:30], algorithms=algorithms):
-                    self.assertIn("no public key", self.fault(secret, algorithms))
+                    self.assertIn("not a public key", self.fault(secret, algorithms))
 
     def test_one_family(self) -> None:
-        """One key never serves two families, which is how tokens are forged with a public key."""
+        """One key never serves two families; otherwise a public key could forge tokens."""
         pem = public_pem(self.rsa.public_key())
         for algorithms in (("HS256", "RS256"), ("RS256", "ES256", "HS256")):
             self.assertEqual(load(SECRET, algorithms).algorithms, ("HS256",))
@@ -223,7 +223,7 @@ class VerificationKeyTest(unittest.TestCase):
                 self.assertFalse(key.verifies(algorithm, signed, odd))
 
     def test_judged_once(self) -> None:
-        """A secret is judged when it is loaded, and not for each token: that costs more than all else."""
+        """A secret is checked when it is loaded, not for each token, because the check is slow."""
         key = load(SECRET)
         with mock.patch("wsproxy.tokens.keys.check_secret", side_effect=AssertionError):
             self.assertTrue(key.verifies("HS256", b"signed", raw_signature("HS256", SECRET, b"signed")))

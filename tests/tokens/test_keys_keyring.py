@@ -23,7 +23,7 @@ class KeyringTest(unittest.TestCase):
         return [number for number, one in enumerate(keys) if one.verifies.called]
 
     def test_no_keys(self) -> None:
-        """Nothing is signed by no key."""
+        """An empty keyring verifies no signature."""
         self.assertFalse(Keyring([]).verifies("HS256", None, b"", b""))
         self.assertFalse(Keyring([]).has("a"))
 

@@ -19,7 +19,7 @@ from wsproxy.tokens.spellings import is_blank, mistaken_for_secret
 
 
 class PublicKeyTakenForASecret(unittest.TestCase):
-    """Whoever has the public key could sign tokens with its text."""
+    """Everybody who has the public key could sign tokens if its text were a secret."""
 
     def test_every_spelling(self) -> None:
         """A key that others know is recognised, and a text says how to give it; no text quotes it."""
@@ -34,7 +34,7 @@ class PublicKeyTakenForASecret(unittest.TestCase):
         self.assertGreater(number, 400)
 
     def test_no_keys(self) -> None:
-        """It is no secret of the settings, nor of a JWK Set, where it is a fault of the whole set."""
+        """It is refused as a secret of the settings, and of a JWK Set, whose other keys are not used then."""
         good = {"kty": "oct", "k": b64(b"x" * 32), "kid": "good"}
         for name, text in undamaged_spellings():
             with self.subTest(name):
@@ -46,7 +46,7 @@ class PublicKeyTakenForASecret(unittest.TestCase):
                     parse_jwks(json.dumps({"keys": [good, jwk]}).encode(), None, symmetric=True)
 
     def test_words(self) -> None:
-        """What it is, and in what it is wrapped, is said from the inside out."""
+        """The text names the key first, and then its encodings from the inside out."""
         named = dict(undamaged_spellings())
         for name, what in (
             ("RSA: public, DER", "a public key as DER"),
@@ -63,8 +63,8 @@ class PublicKeyTakenForASecret(unittest.TestCase):
             ("RSA: PKCS #1, lines of base64, line breaks as \\n", "a public key as DER in base64 in escapes"),
             ("RSA: JWK", "a JWK"),
             ("RSA: JWK Set, base64", "a JWK in base64"),
-            ("Ed25519: SSH", "a key of SSH"),
-            ("Ed25519: SSH, without its kind", "a key of SSH in base64"),
+            ("Ed25519: SSH", "an SSH key"),
+            ("Ed25519: SSH, without its kind", "an SSH key in base64"),
         ):
             with self.subTest(name):
                 found = mistaken_for_secret(named[name])
@@ -107,7 +107,7 @@ def secrets() -> Iterator[bytes]:
 
 class Secrets(unittest.TestCase):
     def test_secrets_are_taken(self) -> None:
-        """What does not come out as a key is a secret, in base64, in hexadecimal digits or as it is."""
+        """Bytes that do not decode to a key are a secret, in base64, in hexadecimal digits or as they are."""
         for secret in secrets():
             self.assertIsNone(mistaken_for_secret(secret), secret)
             self.assertFalse(is_blank(secret))
@@ -124,7 +124,7 @@ class Secrets(unittest.TestCase):
             self.assertLess(time.monotonic() - begun, 5.0, piece)  # a tenth of a second, if it is idle
 
     def test_blank(self) -> None:
-        """Zeros are the empty key to HMAC, and white space of any kind is nobody's secret."""
+        """Zeros, which are an empty key to HMAC, and white space of any kind are blank."""
         for text in (
             "",
             " ",

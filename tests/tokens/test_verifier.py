@@ -139,7 +139,7 @@ class VerifyTest(TokensCase):
             self.refuse(token, TokenExpired)
 
     def test_refused_again(self) -> None:
-        """A token that was refused is not known; nor is one to a verifier with another key."""
+        """The verifier keeps no grant of a refused token; a verifier with another key has other grants."""
         bad = token_of(claims(), secret="another secret, also of 32 bytes!")
         for _ in range(2):
             self.refuse(bad)
@@ -148,7 +148,7 @@ class VerifyTest(TokensCase):
         self.refuse(bad)
 
     def test_known_tokens_are_bounded(self) -> None:
-        """Only so many are known at once."""
+        """The number of kept grants is limited."""
         with mock.patch("wsproxy.tokens.verifier._MAX_KNOWN", 3):
             for user in range(10):
                 self.verifier.verify(token_of(claims(id=user)))
@@ -188,13 +188,13 @@ class VerifyTest(TokensCase):
                         self.refuse(token, verifier=verifier)
 
     def test_expired(self) -> None:
-        """A token whose time is over is told from a bad one."""
+        """An expired token gets another error than a bad one."""
         for exp in (0, 1, now() - 1, -5.5):
             with self.subTest(exp=exp):
                 self.refuse(token_of(claims(exp=exp)), TokenExpired)
 
     def test_expired_and_forged(self) -> None:
-        """A forged token is bad, and nothing is said about its time."""
+        """A forged token is bad, and the error does not mention its expiry."""
         self.refuse(token_of(claims(exp=1), secret="another secret of thirty-two bytes.."))
 
     def test_not_yet_valid(self) -> None:
@@ -202,7 +202,7 @@ class VerifyTest(TokensCase):
         self.refuse(token_of(claims(nbf=now() + 600)), TokenNotYetValid)
 
     def test_garbage(self) -> None:
-        """What is no JWT is refused, whatever it is."""
+        """Texts that are not a JWT are refused."""
         good = token_of(claims())
         header, payload, signature = good.split(".")
         for token in (
@@ -262,7 +262,7 @@ class VerifyTest(TokensCase):
         self.refuse(signed(b'{"typ": "JWT"}', json.dumps(claims()).encode()))
 
     def test_canonical_base64(self) -> None:
-        """Each part must be what an encoder makes: the same token never comes in two spellings."""
+        """Each part must be canonical base64url, so that one token has one spelling."""
         payload = json.dumps(claims(pad="?>" * 9)).encode()  # which has "-" and "_" in base64url
         for size in range(3):
             good = signed(b'{"alg": "HS256"}', payload + b" " * size)
@@ -309,7 +309,7 @@ class VerifyTest(TokensCase):
         self.assertIn("duplicate", str(self.refuse(signed(b'{"alg": "HS256"}', inner)).log_detail))
 
     def test_not_json(self) -> None:
-        """What only Python takes for JSON is refused, signed or not."""
+        """Python's extensions of JSON are refused, signed or not."""
         payload = json.dumps(claims(x=1))
         for text in (payload.replace('"x": 1', '"x": NaN'), payload.replace('"x": 1', '"x": -Infinity')):
             self.refuse(signed(b'{"alg": "HS256"}', text.encode()))
@@ -378,7 +378,7 @@ class VerifyTest(TokensCase):
             verifier_of(SECRET, rules=ClaimRules(namespaces=("lab-2",))).verify(token_of(claims()))
 
     def test_known_by_its_keys(self) -> None:
-        """A known token is verified again when the keys are others, and refused if its key is gone."""
+        """A known token is verified again after the keys have changed, and refused without its key."""
         source = mock.Mock(current=mock.Mock(return_value=Keyring(load_keys(SECRET))))
         verifier, token = TokenVerifier(source), token_of(claims())
         for _ in range(2):
@@ -677,8 +677,8 @@ class MakeTokenTest(TokensCase):
             (public, "HS256", "PEM"),
             (private, "HS512", "PEM"),
             (base64.b64encode(public.encode()), "HS256", "PEM in base64"),
-            (public, "RS256", "no private key"),
-            (SECRET, "RS256", "no private key"),
+            (public, "RS256", "not a private key"),
+            (SECRET, "RS256", "not a private key"),
             (private, "ES256", "not for ES256"),
             (private, "EdDSA", "not for EdDSA"),
             (ec_private, "ES384", "not for ES384"),
@@ -697,7 +697,7 @@ class MakeTokenTest(TokensCase):
                         self.assertNotIn(line, shown)
 
     def test_data_that_is_not_json(self) -> None:
-        """What no proxy would take is refused when it is made."""
+        """A token that no proxy would accept is refused when it is made."""
         with self.assertRaises(ValueError):
             make_token(SECRET, namespace="lab-1", vmis=["a"], additional_data={"x": math.nan})
         with self.assertRaises(TypeError):

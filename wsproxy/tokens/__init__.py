@@ -1,4 +1,4 @@
-"""From a JWT to a Grant: keys, JWK Sets, signatures and claims; and making tokens."""
+"""Turns a JWT into a Grant, with keys, JWK Sets, signatures and claims. Also makes tokens."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The JWS algorithms: signatures of RFC 7518 section 3, RFC 8037 and RFC 9864, made and verified. No I/O.
+"""Makes and verifies signatures of JWS (RFC 7518 section 3, RFC 8037, RFC 9864). No I/O.
 
-The kind of the key decides which algorithms there are, so that no key serves two families of them.
+The type of a key decides which algorithms it serves, so that no key serves two families of algorithms.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _RSA: dict[str, tuple[AsymmetricPadding, HashAlgorithm]] = {
     **{f"RS{size}": (PKCS1v15(), found) for size, found in _HASHES.items()},
     **{f"PS{size}": (_pss(found), found) for size, found in _HASHES.items()},
 }
-# By the name of the curve: the one algorithm (RFC 7518 section 3.4), and the bytes of each of r and s.
+# By the name of the curve: its algorithm (RFC 7518 section 3.4), and the bytes of r and of s.
 _ECDSA = {
     "secp256r1": ("ES256", 32, ECDSA(SHA256())),
     "secp384r1": ("ES384", 48, ECDSA(SHA384())),
@@ -55,14 +55,14 @@ _ECDSA = {
 _EDDSA = ("EdDSA", "Ed25519")  # RFC 8037 section 3.1, and its fully-specified name (RFC 9864 section 2.2)
 
 PUBLIC_KEY_ALGORITHMS = frozenset({*_RSA, *(name for name, _, _ in _ECDSA.values()), *_EDDSA})
-"""The names of those that public keys are for."""
+"""The names of the algorithms that use public keys."""
 
 ALGORITHMS = (*_HMAC, *_RSA, *(name for name, _, _ in _ECDSA.values()), *_EDDSA)
-"""The names of all of them; "none" is not one."""
+"""The names of all algorithms. "none" (RFC 7518 section 3.6) is not supported."""
 
 
 def algorithms_of(key: bytes | PublicKey | PrivateKey) -> tuple[str, ...]:
-    """Return the names of the algorithms that a key is for, all of one family; none for a curve of others."""
+    """Return the names of the algorithms of a key, all of one family; empty for an unsupported curve."""
     if isinstance(key, bytes):
         return tuple(_HMAC)
     if isinstance(key, RSAPublicKey | RSAPrivateKey):
@@ -73,20 +73,20 @@ def algorithms_of(key: bytes | PublicKey | PrivateKey) -> tuple[str, ...]:
 
 
 def shortest_secret(algorithm: str) -> int:
-    """Return how many bytes a secret must have for an HMAC: as many as its hash (RFC 7518 section 3.2)."""
+    """Return how many bytes the secret of an HMAC needs: as many as its hash (RFC 7518 section 3.2)."""
     return _HMAC[algorithm][1]
 
 
 def verifies(algorithm: str, key: bytes | PublicKey, signed: bytes, signature: bytes) -> bool:
-    """Whether ``signature`` was made by the key over ``signed``.
+    """Whether ``signature`` is the key's signature of ``signed``.
 
-    :param algorithm: one of those that the key is for.
+    :param algorithm: one of the key's algorithms.
     """
     if isinstance(key, bytes):
         return hmac.compare_digest(signature, sign(algorithm, key, signed))
     try:
         if isinstance(key, RSAPublicKey):
-            if len(signature) != (key.key_size + 7) // 8:  # RFC 8017 section 8.1.2; not every OpenSSL asks
+            if len(signature) != (key.key_size + 7) // 8:  # RFC 8017, 8.1.2; not every OpenSSL checks it
                 return False
             key.verify(signature, signed, *_RSA[algorithm])
         elif isinstance(key, EllipticCurvePublicKey):
@@ -102,9 +102,9 @@ def verifies(algorithm: str, key: bytes | PublicKey, signed: bytes, signature: b
 
 
 def sign(algorithm: str, key: bytes | PrivateKey, signed: bytes) -> bytes:
-    """Return the signature of a key over ``signed``.
+    """Return the key's signature of ``signed``.
 
-    :param algorithm: one of those that the key is for.
+    :param algorithm: one of the key's algorithms.
     """
     if isinstance(key, bytes):
         return hmac.new(key, signed, _HMAC[algorithm][0]).digest()  # quicker than hmac.digest
@@ -118,6 +118,6 @@ def sign(algorithm: str, key: bytes | PrivateKey, signed: bytes) -> bytes:
 
 
 def _dss(signature: bytes, size: int) -> bytes:
-    """Return in ASN.1, which OpenSSL wants, what JWS has as r and s side by side."""
+    """Convert an ECDSA signature from JWS, which concatenates r and s, to ASN.1, which OpenSSL needs."""
     r, s = signature[:size], signature[size:]
     return encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))

@@ -8,14 +8,14 @@ __all__ = ["decode", "encode"]
 
 
 def encode(raw: bytes) -> str:
-    """Return the one spelling of some bytes."""
+    """Return the canonical encoding of some bytes."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def decode(text: str) -> bytes:
-    """Decode what an encoder makes: no padding, no other characters, no loose bits.
+    """Decode the canonical encoding: no padding, no other characters, unused bits zero.
 
-    :raises ValueError: if it is anything else. Its text quotes nothing.
+    :raises ValueError: for any other text. The error's text does not quote it.
     """
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

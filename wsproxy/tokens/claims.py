@@ -1,12 +1,12 @@
-"""From a token's claims (RFC 7519) to what its holder may open. No I/O.
+"""Turns a token's claims (RFC 7519) into a grant: the VMIs that its holder may open. No I/O.
 
-Where a claim stands is configured, by JSON pointers (RFC 6901) through objects. By default it is the layout
-of LabOrchestrator's tokens::
+Settings name the place of each claim, by JSON pointers (RFC 6901) through objects. The defaults fit
+LabOrchestrator's tokens::
 
     {"id": 5, "exp": 1700000000.5, "lab_instance": {"lab_id": 1, "lab_instance_id": 2,
      "namespace_name": "lab-1", "allowed_vmi_names": ["ubuntu"], "additional_data": {}}}
 
-Every claim that is used is checked for its type first, and names are compared as a whole.
+The proxy checks the type of every claim before it uses it, and compares whole names.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from ..protocol.names import is_dns_label
 
 __all__ = ["ClaimRules", "Grant", "Pointer", "TokenKey", "matches"]
 
-_BEGIN_LEEWAY = 5.0  # a token that has just been made, by a machine whose clock is ahead, is no forgery
-_MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z; a time in milliseconds lies beyond it
+_BEGIN_LEEWAY = 5.0  # seconds; the clock of the issuer may be ahead
+_MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z; a time in milliseconds is larger
 _MAX_ID = 2**63
 _MAX_USER = 255  # OpenID Connect Core 1.0 section 2: sub
 _SHORT_WORD = re.compile(r"[!-~]{1,64}")
 
 
 class TokenKey(NamedTuple):
-    """By what a token is known, without giving it away.
+    """Identifies a token without revealing it.
 
-    :ivar digest: SHA-256 of its issuer and ``jti``, or else of what is signed.
-    :ivar expires_at: UNIX time from which on it is void; ``math.inf`` for never.
+    :ivar digest: SHA-256 of its issuer and ``jti``; without a ``jti``, of its header and payload.
+    :ivar expires_at: UNIX time at which the token expires, leeway included; ``math.inf`` for never.
     """
 
     digest: bytes
@@ -47,15 +47,16 @@ class TokenKey(NamedTuple):
 class Grant:
     """What the holder of a token may open.
 
-    :ivar user: who it is.
-    :ivar namespace: the one namespace.
+    :ivar user: the user's name or id.
+    :ivar namespace: the only namespace.
     :ivar vmis: names of virtual machine instances in it.
-    :ivar expires_at: UNIX time from which on it is void, leeway included; ``math.inf`` for never.
-    :ivar token_id: names the token in logs and lists, without giving it away: its ``jti`` claim if that is a
-        short word, else made from its hash.
+    :ivar expires_at: UNIX time at which the grant expires, leeway included; ``math.inf`` for never.
+    :ivar token_id: identifies the token in logs and lists without revealing it: its ``jti`` claim if that is
+        a short word, else a part of its hash.
     :ivar patterns: whether ``*`` in ``vmis`` stands for any characters; otherwise it matches nothing.
-    :ivar may_take_over: whether it may take a console from who has it, where consoles can be taken over.
-    :ivar token_key: by what its token is known when that is revoked; None if there is none.
+    :ivar may_take_over: whether the holder may take a console over from another client, if the settings
+        permit takeovers.
+    :ivar token_key: the key by which the operator revokes the token; None for a grant without a token.
     """
 
     user: str | int
@@ -69,7 +70,7 @@ class Grant:
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with its own form, None if nothing is; for those that an embedding program makes."""
+        """A fault in the types of its values, None without one; for grants of an embedding program."""
         vmis = isinstance(self.vmis, tuple) and all(isinstance(name, str) for name in self.vmis)
         for good, what in (
             (isinstance(self.user, str) or _is_id(self.user), "user must be text or a whole number"),
@@ -85,14 +86,14 @@ class Grant:
         return None
 
     def seconds_left(self, now: float | None = None) -> float:
-        """Return how long the token is still valid; negative once it is not.
+        """Return for how many seconds the grant is still valid; negative once it has expired.
 
-        :param now: UNIX time; None for what the clock says.
+        :param now: UNIX time; None for the system's clock.
         """
         return self.expires_at - (time.time() if now is None else now)
 
     def authorize(self, vmi: str, namespace: str | None = None) -> None:
-        """Check that ``vmi`` may be opened, and that ``namespace``, if given, is the granted one.
+        """Check that the grant includes ``vmi``, and that ``namespace``, if given, is the granted one.
 
         :raises Forbidden: if not.
         """
@@ -104,7 +105,7 @@ class Grant:
 
 
 class Pointer:
-    """Where a claim stands.
+    """The place of a claim.
 
     :param text: a JSON pointer such as ``/lab_instance/namespace_name``; in a name ``~1`` stands for ``/``
         and ``~0`` for ``~``.
@@ -118,11 +119,11 @@ class Pointer:
 
     @staticmethod
     def is_one(text: str) -> bool:
-        """Whether this is a pointer to something below the whole."""
+        """Whether ``text`` is a JSON pointer, other than the empty one to the whole document."""
         return re.fullmatch(r"(/([^~/]|~[01])*)+", text) is not None
 
     def find(self, claims: object, missing: object = None) -> Any:
-        """Return what stands there, ``missing`` if there is nothing; an array is not gone through."""
+        """Return the value at this place, or ``missing`` without one. Pointers do not lead into arrays."""
         for name in self._names:
             if not isinstance(claims, dict) or name not in claims:
                 return missing
@@ -143,18 +144,21 @@ _TAKEOVER = Pointer("/may_take_over")
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRules:
-    """What a token must say, and where it says what its holder may open.
+    """The claims that a token must have, and their places.
 
-    :ivar issuers: the ``iss`` that are taken; None for any and none.
-    :ivar audiences: what ``aud`` must hold one of; None means that a token for any audience is refused.
-    :ivar leeway: seconds by which other clocks may be wrong; None for 5 where a token begins, by ``nbf`` and
-        ``iat``, and none where it ends.
-    :ivar eternal: whether a token without ``exp`` is taken.
-    :ivar user: where the user is; the first that is there counts.
-    :ivar vmi: where a token that has no such list has the one name; None for nowhere.
-    :ivar takeover: where it says, by false, that consoles may not be taken over with it.
+    :ivar issuers: the accepted values of ``iss``. None accepts tokens with any ``iss``, and without one.
+    :ivar audiences: the accepted values of ``aud``; a token must have one of them. None refuses all tokens
+        with an ``aud``.
+    :ivar leeway: seconds by which other clocks may be wrong. None means 5 for ``nbf`` and ``iat``, and 0 for
+        ``exp``.
+    :ivar eternal: whether the proxy accepts a token without ``exp``.
+    :ivar user: places of the user; the first place that has a value counts.
+    :ivar namespace: place of the namespace.
+    :ivar vmis: place of the list of VMI names.
+    :ivar vmi: place of a single name, for tokens without the list; None to require the list.
+    :ivar takeover: place of a boolean. If it is false, the holder may not take consoles over.
     :ivar patterns: whether ``*`` in the name of a VMI stands for any characters.
-    :ivar namespaces: the only namespaces that are served; None for all.
+    :ivar namespaces: the only namespaces that the proxy serves; None for all.
     """
 
     issuers: tuple[str, ...] | None = None
@@ -173,9 +177,9 @@ class ClaimRules:
     def load(
         cls, *, user: Sequence[str], namespace: str, vmis: str, takeover: str = str(_TAKEOVER), **rest: Any
     ) -> ClaimRules:
-        """Make rules of settings, which have text where the rules have pointers.
+        """Make rules from settings, which have texts instead of pointers.
 
-        :raises ConfigError: listing every fault.
+        :raises ConfigError: with all faults.
         """
         pointers = (
             ("claim_user", tuple(user)),
@@ -201,14 +205,14 @@ class ClaimRules:
         )
 
     def grant(self, claims: object, token_id: str, digest: bytes = b"", *, now: float | None = None) -> Grant:
-        """Return what the claims of a token with a right signature grant.
+        """Return the grant for the claims of a token whose signature is valid.
 
-        :param token_id: what names it if it has no ``jti`` that does.
-        :param digest: what it is revoked by if it has no ``jti``.
-        :param now: UNIX time; None for what the clock says.
-        :raises TokenExpired: if its time is over.
-        :raises TokenNotYetValid: if its time has not begun.
-        :raises Forbidden: if its namespace is not served here.
+        :param token_id: identifies the token if it has no ``jti`` that is a short word.
+        :param digest: the digest for :class:`TokenKey` if it has no ``jti``.
+        :param now: UNIX time; None for the system's clock.
+        :raises TokenExpired: if the token has expired.
+        :raises TokenNotYetValid: if the token is not valid yet.
+        :raises Forbidden: if the proxy does not serve its namespace.
         :raises BadToken: for every other fault.
         """
         if not isinstance(claims, dict):
@@ -240,10 +244,9 @@ class ClaimRules:
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
         if self.issuers is not None and not _is_one_of(claims.get("iss"), self.issuers):
-            raise BadToken("the token is of another issuer")
-        if (
-            "aud" in claims or self.audiences is not None
-        ):  # RFC 7519 section 4.1.3: whoever is not meant refuses
+            raise BadToken("the token is from another issuer")
+        # RFC 7519 section 4.1.3: a recipient that aud does not name must reject the token.
+        if "aud" in claims or self.audiences is not None:
             audience = claims.get("aud")
             named = audience if isinstance(audience, list) else [audience]
             if not any(_is_one_of(name, self.audiences or ()) for name in named):
@@ -286,12 +289,12 @@ class ClaimRules:
 
 
 def _is_id(user: object) -> TypeGuard[int]:
-    """Whether it is a whole number, and none of so many digits that Python does not print it."""
+    """Whether it is a whole number with so few digits that Python can print it."""
     return type(user) is int and abs(user) < _MAX_ID
 
 
 def _is_time(value: object) -> bool:
-    """Whether it is a time that can be reckoned with; a whole number may be too large for that."""
+    """Whether it is a number of seconds that fits into a float; a whole number may be too large."""
     try:
         return type(value) in (int, float) and not math.isnan(cast(float, value))
     except OverflowError:
@@ -303,13 +306,13 @@ def _is_one_of(name: object, expected: tuple[str, ...]) -> bool:
 
 
 def _digest(issuer: object, jti: str) -> bytes:
-    """Return what stands for a token: a ``jti`` is its issuer's (RFC 7519 section 4.1.7)."""
+    """Return the digest of issuer and ``jti``; a ``jti`` is unique only with both (RFC 7519, 4.1.7)."""
     issuer = issuer if isinstance(issuer, str) else None
     return hashlib.sha256(json.dumps([issuer, jti]).encode("ascii")).digest()
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a NumericDate (RFC 7519 section 2), None if there is none."""
+    """Return the NumericDate of a claim (RFC 7519 section 2); None without the claim."""
     if name not in claims:
         return None
     value = claims[name]
@@ -319,7 +322,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether ``name`` fits, where ``*`` stands for any characters. Linear in both, whatever they are."""
+    """Whether ``name`` matches ``pattern``, where ``*`` stands for any characters. Takes linear time."""
     first, *between = pattern.split("*")
     if not between:
         return pattern == name

@@ -1,4 +1,4 @@
-"""Making tokens, for platforms and for tests (RFC 7519)."""
+"""Makes tokens (RFC 7519), for platforms and for tests."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ def make_token(
 ) -> str:
     """Return a signed token with LabOrchestrator's claims, for a user that the caller has authenticated.
 
-    Any thread; does not block. What it says is checked by the proxy that gets it.
+    Any thread; does not block. The claims are not checked here, but by the proxy that gets the token.
 
     :param secret: HMAC secret, or a PEM private key for the other algorithms.
-    :param namespace: of the VMIs.
-    :param vmis: names of the VMIs that may be opened; a single text means that one.
-    :param user: who it is, for logs, limits and hooks.
-    :param expires_in: seconds from now; negative makes an expired one. A session ends when its token expires.
-    :param algorithm: JWS algorithm; that of the key.
-    :param additional_data: further data of the platform's own, as JSON has it; not looked at.
-    :raises ConfigError: if the secret or key cannot be used, or is not for the algorithm.
+    :param namespace: namespace of the VMIs.
+    :param vmis: names of the VMIs that the user may open; a text is a single name.
+    :param user: name or id of the user, for logs, limits and hooks.
+    :param expires_in: seconds until the token expires, which ends its sessions; negative for an expired one.
+    :param lab_id: the platform's id of the lab; the proxy ignores it.
+    :param lab_instance_id: the platform's id of the lab's instance; the proxy ignores it.
+    :param algorithm: JWS algorithm, one of the key's.
+    :param additional_data: further data of the platform, valid in JSON; the proxy ignores it.
+    :raises ConfigError: if the secret or key cannot be used, or does not fit the algorithm.
     """
     lab = {
         "lab_id": lab_id,

@@ -1,4 +1,4 @@
-"""The keys of a JWK Set at a URL, fetched by a thread of their own and kept."""
+"""Fetches a JWK Set from a URL in a thread of its own, and keeps the keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Fetch = Callable[[Deadline, OnSocket], bytes]
 
 
 def fetch_jwks(location: JWKSLocation, resolver: Resolver, tls: ClientTLS) -> Fetch:
-    """Return what fetches the set at a URL, with the errors of :func:`.fetch`."""
+    """Return a function that fetches the set at a URL, and raises as :func:`.fetch` does."""
     url = location.url
     assert url is not None
     connector = Connector(url.host, url.port, resolver, tls if url.tls else None)
@@ -40,16 +40,16 @@ def fetch_jwks(location: JWKSLocation, resolver: Resolver, tls: ClientTLS) -> Fe
 
 
 class JWKSClient:
-    """Keeps the keys of one URL. Safe from every thread; only :meth:`await_key` and :meth:`stop` block.
+    """Keeps the keys of one URL. Safe from every thread.
 
-    They are fetched at the start, in every interval, and for a key that is not among them, then with a pause
-    in between. While that fails, the keys from before stay.
+    The thread fetches the set at the start, in every interval, and when a token names an unknown key. While
+    fetching fails, the last keys stay in use. Only :meth:`await_key`, :meth:`load` and :meth:`stop` block.
 
     :param what: the URL, for the log.
-    :param fetch: gets the set; raises as :func:`.fetch`.
+    :param fetch: returns the set; raises as :func:`.fetch`.
     :param algorithms: as for :func:`.parse_jwks`.
-    :param interval: seconds from one fetch to the next.
-    :param pause: seconds at least from the start of a fetch to the next that somebody waits for.
+    :param interval: seconds from the start of one fetch to the next.
+    :param pause: seconds at least from the start of one fetch to the next for an unknown key.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class JWKSClient:
         self._raw: bytes | None = None
         self._begun = 0  # fetches
         self._done = 0
-        self._wanted = 0  # somebody waits for this fetch
+        self._wanted = 0  # number of the last fetch that a caller needs for an unknown key
         self._failures = 0  # since the last success
         self._began_at = float("-inf")
         self._stopping = False
@@ -81,7 +81,7 @@ class JWKSClient:
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
-        """The keys that were fetched last; the same object as long as they are the same."""
+        """The keys of the last successful fetch; the same object until the set changes."""
         return self._keys or ()
 
     def start(self, owner: object) -> None:
@@ -89,7 +89,7 @@ class JWKSClient:
         self._thread = start_thread("wsproxy-jwks", self._loop.run, owner)
 
     def stop_waiting(self) -> None:
-        """Let nobody wait in :meth:`await_key`, now and later. Does not block. Idempotent."""
+        """End all waits in :meth:`await_key`, also later ones. Does not block. Idempotent."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -97,32 +97,33 @@ class JWKSClient:
                 wake(self._socket)
 
     def stop(self) -> None:
-        """End the thread and wait for it: a fetch under way is broken off. Idempotent."""
+        """Abort a fetch under way, end the thread and wait for it. Idempotent."""
         self._loop.stop()
         self.stop_waiting()
         if self._thread:
             self._thread.join()
 
     def refresh(self) -> None:
-        """Have the set fetched at once. Any thread; does not block."""
+        """Have the thread fetch the set at once. Any thread; does not block."""
         with self._changed:
             self._began_at = float("-inf")
             self._changed.notify_all()
 
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
-        """Have the set fetched once more, and wait for it until the key is there.
+        """Have the thread fetch the set once more, and wait until that is done or the key is there.
 
-        With None for the name, only the first set is waited for. Blocks until the deadline; not at all with
-        None, or if the pause between two fetches will outlast the deadline.
+        Blocks until the deadline. It does not block if the pause between two fetches ends after that.
 
-        :raises Draining: if it is stopped meanwhile.
+        :param kid: the key's name; None to wait for the first set only.
+        :param deadline: how long to block at most; None to return at once.
+        :raises Draining: if the client is stopped while a caller waits.
         """
         with self._changed:
             if kid is None and self._keys is not None:
                 return
             number = self._begun + 1
             while not (self._stopping or self._done >= number or self._has(kid)):
-                if self._begun == self._done or deadline is None:  # else the one under way may bring it
+                if self._begun == self._done or deadline is None:  # else the current fetch may bring the key
                     self._wanted = number
                     self._changed.notify_all()
                 if deadline is None or not self._wait(deadline):
@@ -131,7 +132,7 @@ class JWKSClient:
                 raise Draining("the proxy is stopping")
 
     def _wait(self, deadline: Deadline) -> bool:
-        """Wait for something to change; return False if there is no time left for a fetch. Needs the lock."""
+        """Wait for a change; return False if the deadline leaves no time for it. Needs the lock."""
         try:
             left = deadline.remaining()
         except TimeoutError:
@@ -145,13 +146,13 @@ class JWKSClient:
         return self._keys is not None and any(kid in (None, key.kid) for key in self._keys)
 
     def _pause_left(self) -> float:
-        """Seconds until the next fetch that somebody waits for."""
+        """Return the seconds until the thread may fetch again for an unknown key."""
         return self._began_at + self._pause - time.monotonic()
 
     def load(self, deadline: Deadline) -> None:
-        """Fetch the set in the calling thread, with no thread started. Blocks until the deadline.
+        """Fetch the set in the calling thread, without :meth:`start`. Blocks until the deadline.
 
-        :raises OSError, TransportClosed, ValueError: as :func:`.fetch`, and if it is no set of keys.
+        :raises OSError, TransportClosed, ValueError: as :func:`.fetch`, and if it is not a JWK Set.
         """
         raw = self._fetch(deadline, self._watch)
         if raw != self._raw:
@@ -168,7 +169,7 @@ class JWKSClient:
             except (OSError, ValueError, TransportClosed) as exc:
                 failure = exc
             except Exception as exc:
-                logger.exception("fetching keys failed")  # a bug of ours, which must not end the fetching
+                logger.exception("fetching keys failed")  # a bug, which must not end the thread
                 failure = exc
             self._finish(failure, new=self._keys is not before)
 
@@ -187,7 +188,7 @@ class JWKSClient:
             return False
 
     def _next_interval(self) -> float:
-        """After a failure it is tried again soon, and then less and less often."""
+        """Return the seconds to the next fetch: fewer after a failure, then doubled up to the interval."""
         if not self._failures:
             return self._interval
         return min(self._interval, self._pause * (1 << min(self._failures, 10)))
@@ -202,13 +203,13 @@ class JWKSClient:
                 return
         if failure and not failures:
             logger.warning(
-                "the keys at %s cannot be fetched, those from before stay: %s", self._what, failure
+                "the keys at %s cannot be fetched, the last ones stay in use: %s", self._what, failure
             )
         elif not failure and (failures or new):
             logger.info("%d keys fetched from %s", len(self.keys), self._what)
 
     def _watch(self, sock: socket.socket) -> None:
-        """Remember the socket that the fetch blocks on, so that :meth:`stop` can wake it."""
+        """Store the socket that the fetch blocks on, so that :meth:`stop` can wake it."""
         with self._changed:
             self._socket = sock
             if self._stopping:

@@ -1,4 +1,4 @@
-"""The keys of a running proxy: those of its settings, of files that may change, and of a JWK Set."""
+"""The keys of a running proxy: from its settings, from files that may change, and from a JWK Set."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Keys = tuple[VerificationKey, ...]
 
 @dataclass(frozen=True)
 class KeyRules:
-    """Where the keys are, as the settings say.
+    """The places of the keys, from the settings.
 
-    :ivar keyring: the keys that stand in the settings themselves.
-    :ivar algorithms: JWS algorithms that keys may be used for at most; None for HS256 with secrets, and for
-        all that a public key is for.
+    :ivar keyring: the keys in the settings themselves.
+    :ivar algorithms: the only JWS algorithms to use keys for. None means HS256 for secrets, and all its
+        algorithms for a public key.
     :ivar files: files that each hold an HMAC secret or PEM public keys.
-    :ivar jwks: where a JWK Set is, None for none.
-    :ivar jwks_interval: seconds from one fetch of it to the next.
-    :ivar jwks_ca_file: authorities for its URL, None for the system's.
+    :ivar jwks: the place of a JWK Set, None without one.
+    :ivar jwks_interval: seconds from one fetch of the set to the next.
+    :ivar jwks_ca_file: file of CAs for the set's URL, None for the system's CAs.
     """
 
     keyring: Keyring
@@ -45,12 +45,12 @@ class KeyRules:
 class KeyStore:
     """A :class:`.KeySource`. Safe from every thread.
 
-    Key files are looked at for each token, so that a key that was taken out is refused from then on. One that
-    cannot be read leaves its keys as they were.
+    Each token causes a check of the key files. So the proxy refuses a key as soon as an operator removes it
+    from its file. If a file cannot be read, its last keys stay in use.
 
-    :param rules: where the keys are; files are read at once.
-    :param resolver: for the host of a JWK Set.
-    :raises ConfigError: if a file cannot be used, or none has a key and there is no URL.
+    :param rules: the places of the keys; files are read at once.
+    :param resolver: resolves the host of a JWK Set's URL.
+    :raises ConfigError: if a file cannot be used, or if there is neither a key nor a URL.
     """
 
     def __init__(self, rules: KeyRules, resolver: Resolver) -> None:
@@ -76,32 +76,32 @@ class KeyStore:
         self._check_files(named)
 
     def start(self, owner: object) -> None:
-        """Start what fetches keys, if there is anything to fetch. Once only; does not block."""
+        """Start the thread that fetches keys, if there is a URL. Once only; does not block."""
         if self._url:
             self._url.start(owner)
 
     def load(self, deadline: Deadline) -> None:
-        """Fetch what is at a URL, instead of starting what does. Blocks until the deadline.
+        """Fetch a JWK Set at a URL in the calling thread, without :meth:`start`. Blocks until the deadline.
 
-        :raises OSError, TransportClosed, ValueError: as :func:`.fetch`, if there are no keys to be had.
+        :raises OSError, TransportClosed, ValueError: as :meth:`.JWKSClient.load`.
         """
         if self._url:
             self._url.load(deadline)
 
     def reload(self) -> None:
-        """Read all files again, and have a set at a URL fetched. Blocks on the file system only."""
+        """Read all files again, and have the thread fetch a set at a URL. Blocks on the file system only."""
         for file in self._files:
             file.reload()
         if self._url:
             self._url.refresh()
 
     def stop_waiting(self) -> None:
-        """Let nobody wait for a key, now and later. Does not block. Idempotent."""
+        """End all waits for keys, also later ones. Does not block. Idempotent."""
         if self._url:
             self._url.stop_waiting()
 
     def stop(self) -> None:
-        """End what fetches keys. Idempotent."""
+        """End the thread that fetches keys, and wait for it. Idempotent."""
         if self._url:
             self._url.stop()
 
@@ -118,14 +118,15 @@ class KeyStore:
             return self._ring
 
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
-        """See :class:`.KeySource`: only what is at a URL may come yet."""
+        """See :class:`.KeySource`. Only a set at a URL can bring new keys."""
         if self._url:
             self._url.await_key(kid, deadline)
 
     def _check_files(self, named: Sequence[tuple[str, str]]) -> None:
         """Read every file once.
 
-        :param named: the setting that names each, and its path.
+        :param named: for each file the setting that names it, and its path.
+        :raises ConfigError: with all faults.
         """
         faults: list[str] = []
         for (setting, path), file in zip(named, self._files, strict=True):
@@ -138,13 +139,13 @@ class KeyStore:
             except ValueError as exc:
                 faults.append(str(exc))
         if not faults and not self._url and not self.current().keys:
-            faults.append("WSPROXY_JWKS has no key that tokens can be verified with")
+            faults.append("WSPROXY_JWKS has no key that can verify tokens")
         if faults:
             raise ConfigError(faults)
 
 
 def read_key_file(path: str) -> bytes:
-    """Return a key file's content without the line break at its end, which an editor has put there.
+    """Return a key file's content without line breaks at its end, which editors add. Blocks on the disk only.
 
     :raises OSError: if it cannot be read.
     """

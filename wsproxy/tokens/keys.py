@@ -1,7 +1,7 @@
-"""The keys that tokens are verified with, however they are given: as a secret, as PEM, or as a JWK.
+"""Keys that verify tokens, from a secret, from PEM, or from a JWK.
 
-The algorithms follow from the key and the configuration, never from the token (RFC 8725 section 3.1). A key
-serves one family of them, so that a public key never verifies an HMAC.
+The key and the settings decide which algorithms are valid, never the token (RFC 8725 section 3.1). A key
+serves one family of algorithms, so that no token can use a public key as an HMAC secret.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.
 
 @dataclass(frozen=True, eq=False)
 class VerificationKey:
-    """A key together with the algorithms that it may be used for. Two keys are equal only if they are one.
+    """A key, and the algorithms that it may be used for. Objects are compared by identity.
 
     :ivar key: an HMAC secret or a public key.
     :ivar algorithms: JWS algorithm names, all of one family.
-    :ivar kid: the key's name (RFC 7517 section 4.5), None for one that serves tokens with any.
+    :ivar kid: the key's name (RFC 7517 section 4.5). None for a key that may verify tokens with any ``kid``.
     """
 
     key: bytes | PublicKey = field(repr=False)
@@ -58,17 +58,17 @@ class VerificationKey:
     kid: str | None = None
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
-        """Whether ``signature`` is this key's over ``signed``, by an algorithm that it is for.
+        """Whether ``signature`` is this key's signature of ``signed``, by one of its algorithms.
 
-        The key itself was judged when it was loaded.
+        The key itself was checked when it was loaded.
         """
         return algorithm in self.algorithms and verifies(algorithm, self.key, signed, signature)
 
 
 def check_algorithms(algorithms: Sequence[str]) -> None:
-    """Check a choice of algorithms.
+    """Check the setting of algorithms.
 
-    :raises ConfigError: if it is empty, or names one that is not known here; "none" is not.
+    :raises ConfigError: if it is empty, or has an unsupported name, such as "none".
     """
     if not algorithms or not set(algorithms) <= set(ALGORITHMS):
         known = ", ".join(ALGORITHMS)
@@ -78,14 +78,16 @@ def check_algorithms(algorithms: Sequence[str]) -> None:
 def load_keys(
     text: str | bytes, algorithms: Sequence[str] | None = None, source: str = "SECRET_KEY"
 ) -> tuple[VerificationKey, ...]:
-    """Make keys of an HMAC secret, or of one or several PEM public keys.
+    """Make keys from an HMAC secret, or from one or several PEM public keys.
 
-    A secret below 32 bytes is taken, as the original did, with a warning in the log.
+    The original proxy accepted short secrets. So this function accepts a secret that is shorter than its hash
+    (32 bytes for HS256), and logs a warning.
 
-    :param algorithms: what the keys may be used for at most; None for HS256, and for all that a public key
-        is for.
-    :param source: where it comes from, for messages.
-    :raises ConfigError: if it is empty, or key and algorithms do not belong together.
+    :param text: the secret, or the public keys.
+    :param algorithms: the only algorithms to use the keys for. None means HS256 for a secret, and all its
+        algorithms for a public key.
+    :param source: the setting or file that the text comes from, for messages.
+    :raises ConfigError: if the text is empty or holds no usable key, or if no algorithm fits a key.
     """
     raw = octets(text, source)
     if _PEM_BEGIN not in raw:
@@ -100,19 +102,20 @@ def load_keys(
 def octets(text: str | bytes, source: str) -> bytes:
     """Return a secret, or a key's text, as bytes.
 
-    :raises ConfigError: if it is text that UTF-8 has nothing for.
+    :param source: the setting or file that it comes from, for messages.
+    :raises ConfigError: if UTF-8 cannot encode the text.
     """
     try:
         return text.encode() if isinstance(text, str) else bytes(text)
-    except UnicodeEncodeError:  # holds the secret: not chained
+    except UnicodeEncodeError:  # not chained, because it holds the secret
         raise ConfigError([f"{source} is not UTF-8 text"]) from None
 
 
 def check_secret(raw: bytes, source: str) -> None:
-    """Check that bytes can be an HMAC secret: that they are there, and no key that others know.
+    """Check that bytes can be an HMAC secret.
 
-    :param source: where they come from, for messages.
-    :raises ConfigError: if not.
+    :param source: the setting or file that they come from, for messages.
+    :raises ConfigError: if they are blank, or are a key or a certificate that others may know.
     """
     if is_blank(raw):
         raise ConfigError([f"{source} is empty; give the secret that the tokens are signed with"])
@@ -126,11 +129,11 @@ def check_secret(raw: bytes, source: str) -> None:
 def key_of_jwk(
     jwk: Mapping[str, Any], algorithms: Sequence[str] | None, *, symmetric: bool
 ) -> VerificationKey | None:
-    """Make a key of a JWK (RFC 7517); None if it is for other purposes than ours.
+    """Make a key from a JWK (RFC 7517); return None if the JWK is not for verifying tokens here.
 
-    :param algorithms: as for :func:`load_keys`; the JWK's own ``alg`` narrows them further.
-    :param symmetric: whether it may be a secret (``oct``).
-    :raises ValueError: if it is malformed, or must not be used; the text quotes nothing but its ``kid``.
+    :param algorithms: as for :func:`load_keys`. The JWK's own ``alg`` limits them further.
+    :param symmetric: whether the JWK may be a secret (``oct``).
+    :raises ValueError: if the JWK is malformed, or must not be used. The text quotes only its ``kid``.
     """
     kind, alg, kid, operations = (jwk.get(name) for name in ("kty", "alg", "kid", "key_ops"))
     if jwk.get("use", "sig") != "sig" or not isinstance(kind, str) or kind not in _KINDS:
@@ -162,27 +165,27 @@ def key_of_jwk(
 def _jwk_material(jwk: Mapping[str, Any], source: str) -> bytes | PublicKey | None:
     try:
         return secret_of_jwk(jwk) if jwk["kty"] == "oct" else public_key_of_jwk(jwk)
-    except ValueError:  # its text may quote the key: not chained
+    except ValueError:  # not chained, because its text may quote the key
         raise ValueError(f"{source} is malformed") from None
 
 
 def _check_jwk_secret(key: bytes, chosen: tuple[str, ...], source: str) -> None:
-    """Check a secret, and that it is long enough: the original had no JWK Sets, so none is in use."""
+    """Check a secret and its length. Short secrets are refused: the original proxy supported no JWK Sets."""
     check_secret(key, source)
     least = min(map(shortest_secret, chosen))
     if len(key) < least:
-        raise ConfigError([f"{source} has {len(key)} bytes; it must have {least}, at random"])
+        raise ConfigError([f"{source} has {len(key)} bytes; it must have {least} random bytes"])
 
 
 def _key(key: bytes | PublicKey, algorithms: Sequence[str] | None, source: str) -> VerificationKey:
     possible = algorithms_of(key)
     if not possible:
-        raise ConfigError([f"{source} holds a public key on a curve that no algorithm here is for"])
+        raise ConfigError([f"{source} holds a public key on a curve that no supported algorithm uses"])
     chosen = _chosen(key, possible, algorithms)
     if not chosen:
         kind = "a secret" if isinstance(key, bytes) else "a PEM public key"
         raise ConfigError(
-            [f"{source} holds {kind}, which is for {', '.join(possible)}; algorithms names none of them"]
+            [f"{source} holds {kind}, which is for {', '.join(possible)}; add one of these to algorithms"]
         )
     _check_size(key, chosen, source)
     return VerificationKey(key, chosen)
@@ -204,7 +207,7 @@ def _pem(block: bytes, source: str) -> PublicKey:
 
 
 def _check_size(key: bytes | PublicKey, chosen: tuple[str, ...], source: str) -> None:
-    """Check that a key is long enough; a secret that is not may be in use, and is only warned of."""
+    """Check that a key is long enough. A short secret only causes a warning, because it may be in use."""
     bits = rsa_bits(key)
     if bits is not None and bits < _SHORT_RSA:
         raise ConfigError([f"{source} holds an RSA key of {bits} bits; it must have {_SHORT_RSA}"])
@@ -213,9 +216,9 @@ def _check_size(key: bytes | PublicKey, chosen: tuple[str, ...], source: str) ->
 
 
 class Keyring:
-    """The keys of one moment. Immutable, so that whoever has one can tell whether the keys are others now.
+    """A set of keys. Immutable, so that another object from :meth:`KeySource.current` means other keys.
 
-    :param keys: tried in this order.
+    :param keys: the keys, in the order in which to try them.
     """
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
@@ -227,10 +230,10 @@ class Keyring:
         self._names = frozenset(key.kid for key in self.keys if key.kid is not None)
 
     def verifies(self, algorithm: str, kid: str | None, signed: bytes, signature: bytes) -> bool:
-        """Whether a key made ``signature``.
+        """Whether ``signature`` is a signature of ``signed`` by one of the keys.
 
-        :param algorithm: what the token says; a key that is not for it is not tried.
-        :param kid: what the token says. It rules out keys of other names, and is only compared.
+        :param algorithm: the token's ``alg``. Only keys for this algorithm are tried.
+        :param kid: the token's ``kid``. If it is given, keys with other names are not tried.
         """
         return any(
             (kid is None or key.kid is None or key.kid == kid) and key.verifies(algorithm, signed, signature)
@@ -238,28 +241,28 @@ class Keyring:
         )
 
     def has(self, kid: str | None) -> bool:
-        """Whether there is a key of this name; None is no name."""
+        """Whether there is a key with this name; False for None."""
         return kid in self._names
 
-    # A keyring is its own source: keys that never change.
+    # A keyring is also a KeySource whose keys never change.
 
     def current(self) -> Keyring:
         """See :class:`KeySource`."""
         return self
 
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
-        """See :class:`KeySource`: there will be no others."""
+        """See :class:`KeySource`. Returns at once, because no new keys can come."""
 
 
 def load_keyring(
     secrets: str | bytes | Sequence[str | bytes], algorithms: Sequence[str] | None, others: bool
 ) -> Keyring:
-    """Return the keys that stand in the settings themselves.
+    """Return the keys in the settings themselves.
 
     :param secrets: HMAC secrets or PEM public keys; "" for none.
-    :param algorithms: as :func:`load_keys` takes them.
-    :param others: whether there are keys elsewhere, so that there may be none here.
-    :raises ConfigError: if one of them cannot be used, or there must be one and is none.
+    :param algorithms: as for :func:`load_keys`.
+    :param others: whether files or a JWK Set give keys, too. If not, at least one secret is required.
+    :raises ConfigError: if a secret cannot be used, or a required one is missing.
     """
     if algorithms is not None:
         check_algorithms(algorithms)
@@ -270,17 +273,17 @@ def load_keyring(
 
 
 class KeySource(Protocol):
-    """Where the keys come from."""
+    """A source of keys."""
 
     def current(self) -> Keyring:
-        """Return the keys as they are now, the same object as long as they are the same. Any thread."""
+        """Return the current keys; the same object until they change. Any thread."""
         ...
 
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
-        """Look for a public key that :meth:`current` has not; return when it has it, or it is not to be had.
+        """Look for a public key that :meth:`current` lacks. Return when it is there, or not available.
 
-        :param kid: its name, None for any key at all.
-        :param deadline: how long to block at most; None for not at all.
+        :param kid: the key's name, None for any key.
+        :param deadline: how long to block at most; None to return at once.
         :raises Draining: if the proxy stops meanwhile.
         """
         ...

@@ -1,6 +1,6 @@
-"""Keys in each of their forms: PEM, JWK (RFC 7517) and DER. No I/O.
+"""Reads keys from PEM, JWK (RFC 7517) and DER. No I/O.
 
-Whatever is not just so is refused, with a text that quotes nothing of it.
+The readers are strict, and no error text quotes the input.
 """
 
 from __future__ import annotations
@@ -40,30 +40,31 @@ __all__ = [
 ]
 
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
-"""Members of a JWK that give a private key away (RFC 7518 section 6, RFC 8037 section 2)."""
+"""Members of a JWK that reveal a private key (RFC 7518 section 6, RFC 8037 section 2)."""
 
-# RFC 7518 section 6.2.1.1, and the bytes of each coordinate.
+# By the name of the curve (RFC 7518 section 6.2.1.1): its class, and the bytes of each coordinate.
 _CURVES: dict[str, tuple[Callable[[], EllipticCurve], int]] = {
     "P-256": (SECP256R1, 32),
     "P-384": (SECP384R1, 48),
     "P-521": (SECP521R1, 66),
 }
 _POINTS = {1 + 2 * size: curve for curve, size in _CURVES.values()}
-# Curves of other algorithms (RFC 8812, RFC 8037), which are no mistake.
+# Valid curves of unsupported algorithms (RFC 8812, RFC 8037).
 _FOREIGN_CURVES = frozenset({"secp256k1", "Ed448", "X25519", "X448"})
 
 
 def public_key_of_pem(block: bytes) -> PublicKey:
-    """Return the key in one block of PEM.
+    """Return the public key in one block of PEM.
 
-    :raises ValueError: if it is none, or of a kind that no algorithm is for; the text begins with a noun.
+    :raises ValueError: if it is not a public key, or no supported algorithm uses its type. The text begins
+        with a noun.
     """
     try:
         key = load_pem_public_key(block)
-    except (ValueError, UnsupportedAlgorithm):  # its text may quote the key: not chained
-        raise ValueError("PEM that is no public key") from None
+    except (ValueError, UnsupportedAlgorithm):  # not chained, because its text may quote the key
+        raise ValueError("PEM that is not a public key") from None
     if not isinstance(key, PublicKey):
-        raise ValueError("a public key of a kind that no algorithm here is for")
+        raise ValueError("a public key of a type that no supported algorithm uses")
     return key
 
 
@@ -74,15 +75,15 @@ def private_key_of_pem(text: bytes) -> PrivateKey:
     """
     try:
         key = load_pem_private_key(text, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # its text may quote the key: not chained
-        raise ValueError("PEM that is no private key, or an encrypted one") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # not chained, because its text may quote the key
+        raise ValueError("PEM that is not a private key, or is encrypted") from None
     if not isinstance(key, PrivateKey):
-        raise ValueError("a private key of a kind that no algorithm here is for")
+        raise ValueError("a private key of a type that no supported algorithm uses")
     return key
 
 
 def public_key_of_jwk(jwk: Mapping[str, Any]) -> PublicKey | None:
-    """Return the key in a JWK of the kind RSA, EC or OKP; None if its curve is for other algorithms.
+    """Return the key in a JWK of the type RSA, EC or OKP; None if no supported algorithm uses its curve.
 
     :raises ValueError: if it is malformed.
     """
@@ -98,11 +99,11 @@ def public_key_of_jwk(jwk: Mapping[str, Any]) -> PublicKey | None:
         return EllipticCurvePublicNumbers(x, y, make()).public_key()
     if kind == "OKP" and curve == "Ed25519":
         return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x", 32))
-    raise ValueError("it is on no known curve")
+    raise ValueError("its curve is unknown")
 
 
 def secret_of_jwk(jwk: Mapping[str, Any]) -> bytes:
-    """Return the secret in a JWK of the kind oct (RFC 7518 section 6.4).
+    """Return the secret in a JWK of the type oct (RFC 7518 section 6.4).
 
     :raises ValueError: if it is malformed.
     """
@@ -110,14 +111,14 @@ def secret_of_jwk(jwk: Mapping[str, Any]) -> bytes:
 
 
 def rsa_bits(key: bytes | PublicKey) -> int | None:
-    """Return how long an RSA key is, None if it is another."""
+    """Return the size of an RSA key in bits; None for other keys."""
     return key.key_size if isinstance(key, RSAPublicKey) else None
 
 
 def _octets(jwk: Mapping[str, Any], name: str, size: int | None = None) -> bytes:
     text = jwk.get(name)
     if not isinstance(text, str):
-        raise ValueError(f"its {name} is no string")
+        raise ValueError(f"its {name} is not a string")
     raw = base64url.decode(text)
     if size is not None and len(raw) != size:
         raise ValueError(f"its {name} must have {size} bytes")
@@ -125,13 +126,13 @@ def _octets(jwk: Mapping[str, Any], name: str, size: int | None = None) -> bytes
 
 
 def _number(jwk: Mapping[str, Any], name: str, size: int | None = None) -> int:
-    """Return a big-endian number, of just so many bytes; zeros before one of any size change nothing."""
+    """Return a big-endian number of ``size`` bytes; None permits any size, with leading zeros, too."""
     return int.from_bytes(_octets(jwk, name, size), "big")
 
 
 def kind_of_der(raw: bytes) -> str | None:
-    """Return what a key or certificate in DER is, or the bare point of an EC key; None for anything else."""
-    from cryptography import x509  # slow to import, and hardly ever needed
+    """Return a noun for a key or a certificate in DER, or for the bare point of an EC key; else None."""
+    from cryptography import x509  # slow to import, and rarely needed
 
     loaders: tuple[tuple[Callable[[bytes], object], str], ...] = (
         (load_der_public_key, "a public key"),
@@ -152,13 +153,13 @@ def _is_loaded(load: Callable[[bytes], object], raw: bytes) -> bool:
     except ValueError:
         return False
     except (TypeError, UnsupportedAlgorithm):
-        return True  # an encrypted key, or one of an unknown kind
+        return True  # an encrypted key, or a key of an unknown type
     return True
 
 
 def _load_point(raw: bytes) -> EllipticCurvePublicKey:
-    """Return the key that an uncompressed point is (SEC 1 section 2.3.3); hardly any other bytes are one."""
+    """Return the key for an uncompressed point (SEC 1 section 2.3.3). Few other bytes form a valid point."""
     curve = _POINTS.get(len(raw))
     if curve is None or not raw.startswith(b"\4"):
-        raise ValueError("it is no point")
+        raise ValueError("it is not a point")
     return EllipticCurvePublicKey.from_encoded_point(curve(), raw)

@@ -1,8 +1,8 @@
-"""Keys that are given where a secret belongs. No I/O.
+"""Detects keys and certificates that a setting gives as an HMAC secret. No I/O.
 
-If a proxy took the text of a public key for an HMAC secret, everybody who has that key could sign tokens.
-Such a text comes in many spellings. Each is undone here, and the result must be a key: a random secret is
-taken, in whatever spelling.
+If the proxy used the text of a public key as an HMAC secret, everybody who has the key could sign tokens.
+Such a text has many encodings. This file decodes each, and reports it only if the result is a key. So random
+secrets are accepted in every encoding.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KEY_OID = re.compile(
 )
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]{40,}={0,2}")
 _LINE = re.compile(rb"[A-Za-z0-9+/_=-]+")
-_BETWEEN_HEX = rb"(?:[\s:,]|0x)"  # of OpenSSL's lines, of arrays in C
+_BETWEEN_HEX = rb"(?:[\s:,]|0x)"  # in OpenSSL's output, and in arrays in C
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}%b{0,8}){32,}" % _BETWEEN_HEX)
 _ESCAPED_BREAK = re.compile(rb"(?:\\r)?\\n")
 _ESCAPED = re.compile(rb"(?:%|\\x|\\u00)([0-9A-Fa-f]{2})")
@@ -42,10 +42,10 @@ _AS_PEM = "pass the public key as PEM in UTF-8, from -----BEGIN PUBLIC KEY----- 
 
 
 class Mistaken(NamedTuple):
-    """What somebody took for a secret.
+    """A key or a certificate that a setting gives as a secret.
 
-    :ivar what: a noun.
-    :ivar remedy: what to do instead.
+    :ivar what: a noun for it, with its encodings.
+    :ivar remedy: what the operator has to do instead.
     """
 
     what: str
@@ -53,15 +53,15 @@ class Mistaken(NamedTuple):
 
 
 def is_blank(raw: bytes) -> bool:
-    """Whether it is no more of a secret than nothing is.
+    """Whether a secret is empty, or has only whitespace, zero bytes and invisible characters.
 
-    Zeros are what HMAC fills a key up with (RFC 2104 section 2), so a key of zeros is the empty one.
+    HMAC pads a key with zeros (RFC 2104 section 2), so a key of zeros is the same as an empty key.
     """
     return all(char.isspace() or char in "\0\ufeff\u200b" for char in raw.decode("utf-8", "replace"))
 
 
 def mistaken_for_secret(raw: bytes) -> Mistaken | None:
-    """Return what a secret really is, if it is a public key, a private key or a certificate."""
+    """Return what a secret really is, if it is a key or a certificate; None if it is not."""
     for data, layers in _spellings(raw):
         found = _recognised(data)
         if found:
@@ -75,7 +75,7 @@ def _recognised(data: bytes) -> Mistaken | None:
     if _JWK.search(data):
         return Mistaken("a JWK", "put it into a file, as a JWK Set, and name the file in WSPROXY_JWKS")
     if _SSH_LINE.match(data) or _SSH_BLOB.match(data):
-        return Mistaken("a key of SSH", _AS_PEM)
+        return Mistaken("an SSH key", _AS_PEM)
     if _XML_KEY.search(data):
         return Mistaken("a key in XML", _AS_PEM)
     if data[:1] in (b"\x30", b"\4"):
@@ -88,7 +88,7 @@ def _recognised(data: bytes) -> Mistaken | None:
 
 
 def _spellings(raw: bytes) -> Iterator[tuple[bytes, tuple[str, ...]]]:
-    """Yield it, and all that it could be the spelling of, with what has to be undone to get there."""
+    """Yield the bytes, and all that they could encode, each with the names of its encodings, outer first."""
     seen = {raw}
     found: list[tuple[bytes, tuple[str, ...]]] = [(raw, ())]
     for data, layers in found:
@@ -116,13 +116,13 @@ def _undone(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _unescaped(data: bytes) -> bytes:
-    """Undo what variables, JSON, C and URLs do to a text."""
+    r"""Decode the escapes of environment variables, JSON, C and URLs, such as ``\n`` and ``%20``."""
     with_breaks = _ESCAPED_BREAK.sub(b"\n", data)
     return _ESCAPED.sub(lambda found: binascii.unhexlify(found[1]), with_breaks)
 
 
 def _runs(data: bytes) -> Iterator[bytes]:
-    """Yield what could be base64: whole, by lines that follow each other, and each word by itself."""
+    """Yield all runs that could be base64: in consecutive lines joined, and in the bytes as they are."""
     joined: list[bytes] = []
     for line in (*data.splitlines(), b""):
         word = b"".join(line.split())

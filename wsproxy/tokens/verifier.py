@@ -1,8 +1,7 @@
-"""From a JWT (RFC 7519, RFC 7515) to what its holder may open. No I/O.
+"""Verifies a JWT (RFC 7519, RFC 7515) and returns the grant of its holder. No I/O.
 
-Nothing in the header is obeyed: ``alg`` and ``kid`` only choose among the keys that are configured, keys and
-addresses of keys in it are not looked at. Each part is decoded once, here.
-No text raised here quotes a token.
+The proxy trusts nothing in the header. ``alg`` and ``kid`` only choose among the configured keys, and keys or
+URLs of keys in the header are ignored. This file decodes each part once. No error text quotes a token.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from .keys import Keyring, KeySource
 __all__ = ["MAX_TOKEN_SIZE", "TokenVerifier"]
 
 MAX_TOKEN_SIZE = 8192
-"""Bytes; also less than the request head may hold."""
+"""Bytes; less than a request head may have."""
 
-# The header is parsed before the signature is checked. No JOSE header nests (RFC 7515 section 4.1).
+# The proxy parses the header before it checks the signature. JOSE headers do not nest (RFC 7515, 4.1).
 _MAX_HEADER_BRACKETS = 32
 _MAX_CLAIMS_BRACKETS = 500
 _MAX_KNOWN = 1024
-# What would change the meaning of the rest: extensions (RFC 7515 section 4.1.11), of which none is
-# understood, an unencoded payload (RFC 7797), encryption and compression (RFC 7516).
+# Headers that would change the meaning of the rest: extensions (RFC 7515 section 4.1.11), none of which the
+# proxy supports, an unencoded payload (RFC 7797), encryption and compression (RFC 7516).
 _FORBIDDEN_HEADERS = ("crit", "b64", "enc", "zip")
 _TYPES = frozenset({"jwt", "at+jwt"})  # RFC 7519 section 5.1, RFC 9068 section 2.1
 _ENCRYPTED_PARTS = 5
@@ -39,11 +38,11 @@ _ENCRYPTED_PARTS = 5
 class TokenVerifier:
     """Verifies tokens. Safe from every thread.
 
-    A token that was found valid is known again until it expires, or the keys are others, by its SHA-256: a
-    browser that reconnects brings the same one.
+    The verifier keeps the grants of valid tokens by SHA-256, until they expire or the keys change. A browser
+    that reconnects sends the same token again.
 
     :param keys: the keys.
-    :param rules: what the claims must be.
+    :param rules: the rules for the claims; None for the defaults.
     :param clock: UNIX time, seconds.
     """
 
@@ -51,16 +50,19 @@ class TokenVerifier:
         self._keys = keys
         self._rules = rules or ClaimRules()
         self._clock = clock
-        # Each grant with the keys that were tried. Needs no lock: each step is one operation of the dict.
+        # Each grant, with the keyring that verified it. Needs no lock: each step is one dict operation.
         self._known: dict[bytes, tuple[Grant, Keyring]] = {}
 
     def verify(self, token: str, deadline: Deadline | None = None) -> Grant:
-        """Return what a valid token grants. Blocks only if it names a key that is not known.
+        """Return the grant of a valid token.
 
-        :param deadline: how long to wait for such a key; None for not at all.
-        :raises TokenExpired: if the token is right but its time is over.
-        :raises TokenNotYetValid: if the token is right but its time has not begun.
-        :raises Forbidden: if its namespace is not served.
+        Blocks only if the token names no known key, and a fetch may bring one.
+
+        :param deadline: how long to wait for such a key; None to not wait.
+        :raises TokenExpired: if the signature is valid, but the token has expired.
+        :raises TokenNotYetValid: if the signature is valid, but the token is not valid yet.
+        :raises Forbidden: if the proxy does not serve its namespace.
+        :raises Draining: if the proxy stops while this waits for a key.
         :raises BadToken: for every other fault.
         """
         if len(token) > MAX_TOKEN_SIZE:
@@ -83,9 +85,9 @@ class TokenVerifier:
         return grant
 
     def _check_signature(self, jws: _JWS, ring: Keyring, deadline: Deadline | None) -> Keyring:
-        """Return the keys that the signature was right with, ``ring`` or newer ones.
+        """Return the keyring that verifies the signature: ``ring`` or a newer one.
 
-        Only public keys come late, so no other token makes anybody look for them.
+        A URL gives public keys only. So only tokens with an algorithm for these cause a fetch.
         """
         if jws.is_signed_by(ring):
             return ring
@@ -95,21 +97,21 @@ class TokenVerifier:
             if newer is not ring and jws.is_signed_by(newer):
                 return newer
             ring = newer
-        detail = "the signature is of no key" if ring.keys else "there are no keys"
+        detail = "no key verifies the signature" if ring.keys else "there are no keys"
         raise BadToken("the token is not valid", log_detail=detail)
 
 
 class _JWS:
-    """A signed token, taken apart; nothing about it is proved.
+    """The parts of a signed token, before its signature is verified.
 
-    :raises BadToken: if it is malformed, or of a kind that is not taken.
+    :raises BadToken: if it is malformed, or of an unsupported kind.
     """
 
     def __init__(self, token: str) -> None:
         parts = token.split(".")
         if len(parts) != 3:
             raise BadToken(
-                "encrypted tokens are not taken"
+                "encrypted tokens are not accepted"
                 if len(parts) == _ENCRYPTED_PARTS
                 else "the token is not a JWT"
             )
@@ -119,7 +121,7 @@ class _JWS:
             raise BadToken("the token is not a JWT")
         for name in _FORBIDDEN_HEADERS:
             if name in header:
-                raise BadToken(f"tokens with {name} in the header are not taken")
+                raise BadToken(f"tokens with {name} in the header are not accepted")
         self._check_type(header)
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or not isinstance(header.get("kid", ""), str):
@@ -134,14 +136,17 @@ class _JWS:
         if "typ" in header:
             kind = header["typ"]
             if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
-                raise BadToken("the token is of another type than JWT")
+                raise BadToken("the token's typ header is not JWT")
 
     def is_signed_by(self, ring: Keyring) -> bool:
-        """Whether a key of ``ring`` made the signature."""
+        """Whether a key of ``ring`` verifies the signature."""
         return ring.verifies(self.algorithm, self.kid, self._signed, self._signature)
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of what is signed: an ECDSA signature's holder can make it look different."""
+        """Return the SHA-256 of header and payload.
+
+        It leaves the signature out, because a holder can change an ECDSA signature into another valid one.
+        """
         return hashlib.sha256(self._signed).digest()
 
 
