@@ -23,7 +23,7 @@ ENDS = [
 
 class LegTest(unittest.TestCase):
     def test_other(self) -> None:
-        """Each leg's other is the other."""
+        """``other`` of each leg is the opposite leg."""
         self.assertIs(CLIENT.other, UPSTREAM)
         self.assertIs(UPSTREAM.other, CLIENT)
 
@@ -92,14 +92,14 @@ class OneSideClosesTest(unittest.TestCase):
         self.assertEqual(closing.close_received(UPSTREAM, 1000, ""), [Finish()])
 
     def test_client_closes_and_leaves_after_the_answer(self) -> None:
-        """Once the upstream has answered, a client that leaves is all that was waited for."""
+        """If the upstream has answered, the session is finished as soon as the client leaves."""
         closing = Closing()
         closing.close_received(CLIENT, 1000, "")
         closing.close_received(UPSTREAM, 1000, "")
         self.assertEqual(closing.lost(CLIENT), [Finish()])
 
     def test_upstream_leaves_after_its_answer(self) -> None:
-        """An upstream that answers and leaves, as TCP servers do, takes nothing from the client."""
+        """If the upstream answers and closes TCP at once, the client still gets the answer."""
         closing = Closing()
         closing.close_received(CLIENT, 1000, "")
         closing.close_written(UPSTREAM)
@@ -196,7 +196,7 @@ class ProxyEndsTest(unittest.TestCase):
                 self.assertEqual(closing.ending, Ending("proxy", code, reason))
 
     def test_finished_by_answers(self) -> None:
-        """Both answers are waited for and consumed, none is forwarded."""
+        """The proxy waits for both answers, and forwards neither."""
         for first in BOTH:
             closing = Closing()
             closing.end(4411, "expired")
@@ -231,7 +231,7 @@ class ProxyEndsTest(unittest.TestCase):
         self.assertEqual(closing.ending, Ending("proxy", 4411, "expired"))
 
     def test_ended_while_closing(self) -> None:
-        """An end while one side's Close is under way answers that side, and tells nobody twice."""
+        """An end while one side's Close is under way answers that side, and no leg gets two Closes."""
         closing = Closing()
         closing.close_received(CLIENT, 1000, "bye")
         self.assertEqual(closing.end(1012, "restarting"), [SendClose(CLIENT, 1012, "restarting")])
@@ -240,7 +240,7 @@ class ProxyEndsTest(unittest.TestCase):
         self.assertEqual(closing.end(1012, "restarting"), [SendClose(UPSTREAM, 1000, "")])
 
     def test_cut(self) -> None:
-        """An upstream that is inside a frame is not waited for, and is told of as one that got no Close."""
+        """The proxy does not wait for an upstream inside a frame, and reports that it got no Close."""
         closing = Closing()
         closing.end(4411, "expired")
         self.assertEqual(closing.cut(UPSTREAM), [])
@@ -250,7 +250,7 @@ class ProxyEndsTest(unittest.TestCase):
         self.assertEqual(closing.unsent, [UPSTREAM])
 
     def test_deadline_with_unsent_closes(self) -> None:
-        """At the deadline both are shut down, and the legs that took no Close are told to the log."""
+        """At the deadline both are shut down, and the log names the legs that took no Close."""
         closing = Closing()
         closing.end(4411, "expired")
         closing.close_written(UPSTREAM)
@@ -410,7 +410,7 @@ class Walk:
             self.check((self.closing.ending is not None) == bool(self.happened), "no cause was noted")
 
     def check_waiting(self) -> None:
-        """Whether it is finished exactly if nothing can be waited for, and nobody is left without a word."""
+        """Check that it is finished only if waiting is useless, and that no leg misses a Close."""
         lost = [leg for leg in BOTH if ("lost", leg) in self.happened]
         closed = [leg for leg in BOTH if ("close", leg) in self.happened]
         cut = [leg for leg in BOTH if ("cut", leg) in self.happened]
@@ -472,7 +472,7 @@ class AbortTest(unittest.TestCase):
 
 class InvariantsTest(unittest.TestCase):
     def test_all_sequences(self) -> None:
-        """After every possible sequence of up to six events all that is promised holds."""
+        """After every possible sequence of up to six events all guarantees hold."""
         count = sum(1 for _ in sequences(self, 6))
         self.assertGreater(count, 5000)
 
@@ -487,7 +487,7 @@ class InvariantsTest(unittest.TestCase):
                     walk.apply(event)
 
     def test_deadline_always_finishes(self) -> None:
-        """From every state that an event has ended, the deadline finishes."""
+        """If an event has ended the session, the deadline finishes it from every state."""
         dice = random.Random(6)
         deadline = EVENTS[1]
         for _ in range(3000):
@@ -512,14 +512,14 @@ class TakeoverTest(unittest.TestCase):
                 self.assertEqual(closing.ending, Ending("proxy", 4410, "taken-over"))
 
     def test_loss_after_a_failed_takeover(self) -> None:
-        """Once nobody takes over any more, a loss is a loss."""
+        """After a failed takeover, a loss of the upstream is a plain loss again."""
         closing = Closing()
         closing.taken_over = (4410, "taken-over")
         closing.taken_over = None
         self.assertEqual(closing.lost(UPSTREAM), [SendClose(CLIENT, 1011, "upstream-closed")])
 
     def test_client_lost_while_taken_over(self) -> None:
-        """A client that leaves has left, whatever happens to its console."""
+        """If the client leaves during a takeover, the cause is the client, not the takeover."""
         closing = Closing()
         closing.taken_over = (4410, "taken-over")
         closing.lost(CLIENT)

@@ -23,10 +23,10 @@ BAD_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65
 
 
 class FrameCase(unittest.TestCase):
-    """Feeds everything whole, byte by byte and at random cuts, and wants the same to come of it."""
+    """Scans every input whole, byte by byte and at random cuts, and compares the results."""
 
     def check(self, data: bytes, masked: bool, limit: int = 1 << 40) -> Passed:
-        """Return what comes of ``data``, however it is cut."""
+        """Return the result for ``data``, which must be the same for all cuts."""
         whole = passed(FrameScanner(masked, limit), [data])
         if len(data) <= 4000:
             single = passed(FrameScanner(masked, limit), bytewise(data))
@@ -46,7 +46,7 @@ class FrameCase(unittest.TestCase):
         return result
 
     def check_violation(self, data: bytes, masked: bool, code: int = 1002, limit: int = 1 << 40) -> str:
-        """Check that ``data`` is a breach, also behind good frames, which still pass; return the text."""
+        """Check that ``data`` is a violation, also behind valid frames, which pass; return the text."""
         text = ""
         for before in (b"", frame(0x82, b"good", masked=masked), frame(0x89, b"ping", masked=masked)):
             result = self.check(before + data, masked, limit)
@@ -126,7 +126,7 @@ class ValidTest(FrameCase):
                 self.assertEqual([stop[1:] for stop in result.stops], [(Opcode.PONG, wanted, frames[0])])
 
     def test_only_a_close_stops(self) -> None:
-        """However many control frames there are, all but a Close are passed by in one scan, and counted."""
+        """One scan passes, and counts, any number of control frames except a Close."""
         for masked in (False, True):
             control = b"".join(
                 frame(first, bytes(size), masked=masked) for first in (0x89, 0x8A) for size in (0, 125)
@@ -145,7 +145,7 @@ class ValidTest(FrameCase):
         self.assertEqual(self.check_valid(raw, True).controls, [(0, Opcode.PING, b"ping", raw)])
 
     def test_payload_is_not_looked_at(self) -> None:
-        """Text that is not UTF-8 passes: the peers' business."""
+        """Text that is not UTF-8 passes, because only the peers check it."""
         self.check_valid(frame(0x81, b"\xff\xfe", masked=False), False)
 
     def test_huge_frame_is_counted(self) -> None:
@@ -183,7 +183,7 @@ class ValidTest(FrameCase):
 
 class ViolationTest(FrameCase):
     def test_reserved_bits(self) -> None:
-        """A frame with any reserved bit set is refused, since no extension was agreed."""
+        """A frame with any reserved bit set is refused, because no extension was negotiated."""
         for masked in (False, True):
             for opcode in Opcode:
                 for bits in range(0x10, 0x80, 0x10):
@@ -244,7 +244,7 @@ class ViolationTest(FrameCase):
                     self.assertIn("minimal", self.check_violation(data, masked))
 
     def test_length_with_highest_bit(self) -> None:
-        """A length with its highest bit set is refused, whatever the limit."""
+        """A length with its most significant bit set is refused, whatever the limit."""
         for masked in (False, True):
             for size in (1 << 63, (1 << 64) - 1):
                 with self.subTest(masked=masked, size=size):
@@ -300,13 +300,13 @@ class ViolationTest(FrameCase):
                     self.check_violation(data, masked, 1009, limit)
 
     def test_first_of_two_mistakes_counts(self) -> None:
-        """Nothing behind the first mistake is looked at."""
+        """The scanner reads nothing behind the first violation."""
         data = frame(0x83, b"", masked=True) + frame(0x89, b"ping", masked=True)
         result = self.check(data, True)
         self.assertEqual((result.forwarded, result.controls), (b"", []))
 
     def test_frames_before_a_mistake_pass(self) -> None:
-        """What is valid in front of a mistake is forwarded, control frames included."""
+        """Valid frames in front of a violation are forwarded, control frames included."""
         good = (
             frame(0x02, b"a" * 300, masked=True)
             + frame(0x89, b"p", masked=True)
@@ -330,7 +330,7 @@ class ViolationTest(FrameCase):
 
 
 def random_stream(dice: random.Random, masked: bool) -> list[bytes]:
-    """Return the frames of a valid stream; text is ASCII, so that a judge has nothing to say to it."""
+    """Return the frames of a valid stream; text is ASCII, so that wsproto accepts it in every piece."""
     frames: list[bytes] = []
     open_message = False
     for _ in range(dice.randrange(1, 12)):
@@ -356,7 +356,7 @@ def random_stream(dice: random.Random, masked: bool) -> list[bytes]:
 
 class BoundaryTest(unittest.TestCase):
     def test_boundaries(self) -> None:
-        """After every scan of randomly cut streams, boundary and mid_frame tell the truth."""
+        """After every scan of randomly cut streams, boundary and mid_frame are right."""
         dice = random.Random(1)
         for _ in range(300):
             masked = dice.random() < 0.5
@@ -395,10 +395,10 @@ class BoundaryTest(unittest.TestCase):
 
 
 class JudgeTest(unittest.TestCase):
-    """wsproto, which was written by others, judges the same streams."""
+    """wsproto, an independent implementation, gets the same streams."""
 
     def test_valid_streams(self) -> None:
-        """What wsproto finds valid passes unchanged, with the same control frames."""
+        """Streams that wsproto accepts pass unchanged, with the same control frames."""
         dice = random.Random(2)
         for _ in range(400):
             masked = dice.random() < 0.5
@@ -425,7 +425,7 @@ class JudgeTest(unittest.TestCase):
         self.assertGreater(refused, 500)
 
     def test_random_bytes(self) -> None:
-        """On bytes without any order the two agree as well."""
+        """The two agree on random bytes, too."""
         dice = random.Random(4)
         for _ in range(2000):
             masked = dice.random() < 0.5
@@ -464,7 +464,7 @@ class ClosePayloadTest(unittest.TestCase):
             self.assertFalse(may_be_sent(code), code)
 
     def test_round_trip(self) -> None:
-        """A payload that was built is parsed into what it was built of."""
+        """A payload that was built is parsed into the same code and reason."""
         for code in GOOD_CODES:
             for reason in ("", "bye", "zu spät \N{SNOWMAN}"):
                 self.assertEqual(parse_close_payload(close_payload(code, reason)), (code, reason))

@@ -70,7 +70,7 @@ def random_cuts(data: bytes, dice: random.Random) -> list[bytes]:
 
 
 def outcome(chunks: list[bytes]) -> object:
-    """Return what comes of a request that arrives in these pieces: what it says, or how it is refused."""
+    """Return the result for a request that arrives in these pieces: its content, or the refusal."""
     reader = HeadReader()
     for place, chunk in enumerate(chunks):
         try:
@@ -88,7 +88,7 @@ def outcome(chunks: list[bytes]) -> object:
 
 class UpgradeCase(unittest.TestCase):
     def refuse(self, data: bytes, kind: type[Refused]) -> Refused:
-        """Check that a request is refused, the same however it is cut, with nothing of it quoted."""
+        """Check that a request is refused in the same way for all cuts, and is not quoted."""
         with self.assertRaises(Refused) as caught:
             upgrade_of(data)
         refused = caught.exception
@@ -102,7 +102,7 @@ class UpgradeCase(unittest.TestCase):
         return refused
 
     def same_in_pieces(self, data: bytes) -> None:
-        """Check that whole, byte by byte and at random cuts the same comes of a request."""
+        """Check that a request gives the same result whole, byte by byte and at random cuts."""
         whole = outcome([data])
         self.assertEqual(outcome([data[i : i + 1] for i in range(len(data))]), whole)
         dice = random.Random(len(data))
@@ -151,7 +151,7 @@ class HeadReaderTest(UpgradeCase):
             self.same_in_pieces(bytes(data))
 
     def test_absolute_form(self) -> None:
-        """A target that names our own host is as good as its path (RFC 9112 section 3.2.2)."""
+        """A target that names the host of the Host header means its path (RFC 9112 section 3.2.2)."""
         for target, host, expected in (
             (b"http://proxy/a/b?c", b"proxy", "/a/b?c"),
             (b"HTTPS://Proxy:443/a", b"proxy", "/a"),
@@ -192,7 +192,7 @@ class HeadReaderTest(UpgradeCase):
         self.assertEqual(reader.rest, b"")
 
     def test_rest(self) -> None:
-        """What came behind the head is kept, whatever it looks like."""
+        """The bytes behind the head are kept, whatever they are."""
         for rest in (b"", b"\x81\x80abcd", b"\n\n\n", b"x" * 100_000):
             reader = HeadReader()
             reader.feed(request() + rest)
@@ -218,7 +218,7 @@ class HeadReaderTest(UpgradeCase):
         self.assertEqual(HeadTooLarge("x").status, 431)
 
     def test_lines(self) -> None:
-        """A head of a hundred header lines passes; one more is 431, for each costs more than its bytes do."""
+        """A head of a hundred header lines passes; one more is 431."""
         lines = request().count(b"\r\n") - 2
         self.assertIsNotNone(HeadReader().feed(request(*[(b"X", b"")] * (100 - lines))))
         found = outcome([request(*[(b"X", b"")] * (101 - lines))])
@@ -226,7 +226,7 @@ class HeadReaderTest(UpgradeCase):
         self.assertIs(found[0], HeadTooLarge)
 
     def test_cost_of_single_bytes(self) -> None:
-        """A head that comes byte by byte costs the same for each byte, however many there are."""
+        """If a head comes byte by byte, each byte costs the same time."""
 
         def seconds(size: int) -> float:
             reader, started = HeadReader(), time.thread_time()
@@ -261,7 +261,7 @@ class HeadReaderTest(UpgradeCase):
                 self.assertRaises(BadRequest, HeadReader().feed, data)
 
     def test_bare_lf(self) -> None:
-        """A line that ends with LF alone is refused, wherever it stands."""
+        """A line that ends with LF without CR is refused, wherever it is."""
         data = request((b"X", b"evil"))
         for place in [i for i in range(len(data)) if data[i : i + 2] == b"\r\n"]:
             with self.subTest(place=place):
@@ -274,13 +274,13 @@ class HeadReaderTest(UpgradeCase):
         self.assertRaises(BadRequest, HeadReader().feed, b"GET / HTTP/1.1\nHost: a\n\n")
 
     def test_folded_lines(self) -> None:
-        """A header that goes on in the next line is refused, whichever it is (RFC 9112 section 5.2)."""
+        """Any header that continues on the next line is refused (RFC 9112 section 5.2)."""
         for space in (b" ", b"\t"):
             for value in (b"a\r\n" + space + b"b", b"a\r\n" + space, b"\r\n" + space + b"Upgrade: h2c"):
                 self.refuse(request((b"X", value)), BadRequest)
 
     def test_malformed(self) -> None:
-        """What is not HTTP/1.1 is refused, and h11's text, which quotes it, is not shown."""
+        """Bytes that are not HTTP/1.1 are refused, and h11's text, which quotes them, is not shown."""
         for data in (
             request(first=b"GET " + SECRET_PATH),
             request(first=b"GET  " + SECRET_PATH + b" HTTP/1.1"),
@@ -318,13 +318,13 @@ class RefusalTest(UpgradeCase):
                 self.assertEqual(refused.headers, (("Allow", "GET"),))
 
     def test_http_version(self) -> None:
-        """HTTP/1.0 has no upgrade, and HTTP/2 not this one."""
+        """An upgrade by HTTP/1.0 or HTTP/2 is refused."""
         for version in (b"1.0", b"2.0", b"0.9"):
             with self.subTest(version=version):
                 self.refuse(request(first=b"GET " + SECRET_PATH + b" HTTP/" + version), BadRequest)
 
     def test_websocket_version(self) -> None:
-        """Another version, or none, is 426 and is told the version that is spoken."""
+        """Another version, or none, is 426, and the answer names the supported version."""
         for data in (
             request(Sec_WebSocket_Version=b"8"),
             request(Sec_WebSocket_Version=b"14"),
@@ -361,7 +361,7 @@ class RefusalTest(UpgradeCase):
         self.refuse(request((b"sec-websocket-key", b"AAAAAAAAAAAAAAAAAAAAAA==")), BadRequest)
 
     def test_upgrade_header(self) -> None:
-        """Upgrade is websocket and nothing else beside it."""
+        """Upgrade has to contain websocket only."""
         for value in (b"websocket, h2c", b"h2c, websocket", b"websocket,", b"websocket, websocket"):
             with self.subTest(value=value):
                 self.refuse(request(Upgrade=value), BadRequest)
@@ -376,7 +376,7 @@ class RefusalTest(UpgradeCase):
         self.refuse(request(without=b"Connection"), BadRequest)
 
     def test_body(self) -> None:
-        """An upgrade request with a body is refused, before anybody could take it for a second request."""
+        """An upgrade request with a body is refused, so that the body cannot pass for a second request."""
         for name, value in (
             (b"Content-Length", b"5"),
             (b"Content-Length", b"00"),
@@ -387,7 +387,7 @@ class RefusalTest(UpgradeCase):
         upgrade_of(request((b"Content-Length", b"0")))
 
     def test_empty_lists(self) -> None:
-        """A client that offers nothing, by a header without a value, is as good as one without that."""
+        """A header without a value means the same as no header."""
         for name in ("Sec_WebSocket_Protocol", "Sec_WebSocket_Extensions"):
             for value in (b"", b" ", b","):
                 with self.subTest(name=name, value=value):
@@ -400,7 +400,7 @@ class RefusalTest(UpgradeCase):
         )
 
     def test_non_ascii(self) -> None:
-        """A value that is read and not ASCII is refused: wsproto would fail on some of them."""
+        """A header of the handshake that is not ASCII is refused: wsproto would fail on some of them."""
         for name in ("Host", "Connection", "Sec_WebSocket_Protocol", "Origin", "Upgrade"):
             for value in (b"evil\xff", "ä".encode()):
                 with self.subTest(name=name, value=value):
@@ -411,7 +411,7 @@ class RefusalTest(UpgradeCase):
                         self.refuse(data, BadRequest)
 
     def test_non_ascii_that_nobody_reads(self) -> None:
-        """Values of all other headers are opaque bytes: names of a login, cities, a neighbour's cookie."""
+        """Values of all other headers are opaque bytes, such as user names, cities and foreign cookies."""
         for name in ("X", "X_Remote_User", "X_City", "Sec_WebSocket_Extensions", "Cookie", "User_Agent"):
             for value in (b"J\xfcrgen", "Jürgen".encode(), bytes(range(0x80, 0x100))):
                 with self.subTest(name=name, value=value):
@@ -427,13 +427,13 @@ class RefusalTest(UpgradeCase):
                     self.assertIs(type(refused), BadRequest)
 
     def test_subprotocol_header(self) -> None:
-        """A subprotocol that is no token is refused, so that none can become a header of its own."""
+        """A subprotocol that is not a token is refused, so that it cannot add a header."""
         for value in (b"a b", b'"evil"', b"a/b", b"evil;x", b"a, b c", b"evil@x"):
             with self.subTest(value=value):
                 self.refuse(request(Sec_WebSocket_Protocol=value), BadRequest)
 
     def test_body_of_other_requests(self) -> None:
-        """A request that is no upgrade can be refused for its body too."""
+        """A request without an upgrade can be refused for its body, too."""
         head = head_of(
             request((b"Content-Length", b"3"), first=b"POST /healthz HTTP/1.1", without=b"Upgrade")
         )
@@ -460,7 +460,7 @@ class RefusalTest(UpgradeCase):
         self.assertRaises(BadRequest, head_of(request(chunked, (b"Content-Length", b"1"))).body_size, 9)
 
     def test_other_upgrades_are_ignored(self) -> None:
-        """Another Upgrade than websocket is no upgrade request (RFC 9110 section 7.8)."""
+        """An Upgrade to another protocol than websocket is ignored (RFC 9110 section 7.8)."""
         for value in (b"h2c", b"TLS/1.0", b"", b"websockets"):
             with self.subTest(value=value):
                 self.assertFalse(head_of(request(Upgrade=value)).asks_for_websocket)
@@ -506,7 +506,7 @@ class AcceptTest(UpgradeCase):
             self.assertIn(name.encode(), response)
 
     def test_origin(self) -> None:
-        """The Origin tells a browser from other clients."""
+        """The Origin is that of the header, None without one."""
         self.assertIsNone(upgrade_of(request()).origin)
         self.assertEqual(upgrade_of(request(Origin=b"https://a.example")).origin, "https://a.example")
         self.assertEqual(upgrade_of(request(Origin=b"null")).origin, "null")
@@ -604,6 +604,6 @@ class ResponseTest(unittest.TestCase):
                 )
 
     def test_http_only_refusals(self) -> None:
-        """A refusal that only HTTP knows has no close code."""
+        """A refusal that exists only in HTTP has no close code."""
         _, _, body = self.parsed(refusal_response(UpgradeRequired()))
         self.assertIsNone(json.loads(body)["code"])

@@ -27,7 +27,7 @@ class Parse(unittest.TestCase):
                 self.assertEqual(Origin.parse(text), expected)
 
     def test_no_origin(self) -> None:
-        """Everything else is none: no path, no user, no list, no ``null``."""
+        """Other texts are not origins: no path, no user, no list, no ``null``."""
         for text in (
             "",
             "null",
@@ -68,7 +68,7 @@ class Policy(unittest.TestCase):
         return True
 
     def test_no_list(self) -> None:
-        """Without a list any page may use what it has to know, but only our own an ambient credential."""
+        """Without a list, every page may use a token, but only the proxy's own page an ambient credential."""
         policy = OriginPolicy(None)
         for origin in (PAGE, "null", "nonsense", "https://proxy.example", None):
             with self.subTest(origin):
@@ -83,13 +83,13 @@ class Policy(unittest.TestCase):
                 self.assertIs(self.allowed(policy, origin, ambient=True), expected)
 
     def test_empty_list(self) -> None:
-        """A list that allows no page allows none but our own: it is not as if there were none."""
+        """An empty list allows the proxy's own page only; it differs from no list."""
         for ambient in (False, True):
             self.assertFalse(self.allowed(OriginPolicy(()), PAGE, ambient=ambient))
             self.assertTrue(self.allowed(OriginPolicy(()), "https://proxy.example", ambient=ambient))
 
     def test_list(self) -> None:
-        """With a list it counts for every credential; the own host is allowed besides."""
+        """A list counts for every credential; the proxy's own host is allowed, too."""
         policy = OriginPolicy((PAGE, "http://localhost:8080"))
         for origin, expected in (
             (PAGE, True),
@@ -113,7 +113,7 @@ class Policy(unittest.TestCase):
                     self.assertIs(self.allowed(policy, origin, ambient=ambient), expected)
 
     def test_unknown_host(self) -> None:
-        """A request of which it is not known where it was sent to has no page of its own host."""
+        """If the host of a request is unknown, no origin counts as the proxy's own."""
         self.assertFalse(self.allowed(OriginPolicy(None), "null", ambient=True, own=None))
         self.assertFalse(self.allowed(OriginPolicy((PAGE,)), "https://proxy.example", own=None))
 
@@ -133,7 +133,7 @@ class Policy(unittest.TestCase):
         self.assertTrue(self.allowed(policy, PAGE))
 
     def test_list_is_never_altered(self) -> None:
-        """No request adds to the list, be it the page or the host that it was sent to (nova's mistake)."""
+        """No request adds to the list, neither by its origin nor by its host (a bug of nova)."""
         policy, evil = OriginPolicy((PAGE,)), Origin("https", "evil.example", 443)
         before = policy._allowed
         for _ in range(3):
@@ -143,7 +143,7 @@ class Policy(unittest.TestCase):
         self.assertIsInstance(before, frozenset)
 
     def test_faults(self) -> None:
-        """An entry that is no origin is a fault, not one that never matches."""
+        """An entry that is not an origin is a fault, and not an entry that never matches."""
         for text in ("null", "console.example", "https://console.example/", "https://*.example", "", "**"):
             with self.subTest(text), self.assertRaises(ConfigError) as caught:
                 OriginPolicy((PAGE, text))

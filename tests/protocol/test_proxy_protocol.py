@@ -50,13 +50,13 @@ class Reading(unittest.TestCase):
         self.assert_read(longest, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535)
 
     def test_version_2(self) -> None:
-        """The binary one, whatever further values it has."""
+        """The binary header of version 2, with any TLVs."""
         self.assert_read(v2("192.0.2.7", "198.51.100.1"), "192.0.2.7", 4711)
         self.assert_read(v2("2001:db8::7", "::1", 1), "2001:db8::7", 1)
         self.assert_read(v2("192.0.2.7", "198.51.100.1", more=b"\xea\0\x05hello" * 20), "192.0.2.7", 4711)
 
     def test_nobody(self) -> None:
-        """A health check of the sender's own, and a client that it does not know."""
+        """A health check by the sender, and a client whose address the sender does not know."""
         for header in (
             b"PROXY UNKNOWN\r\n",
             b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n",
@@ -71,7 +71,7 @@ class Reading(unittest.TestCase):
 
 class Malformed(unittest.TestCase):
     def test_refused(self) -> None:
-        """What is none, or lies about itself, is refused, and never read as another one."""
+        """Malformed headers, and headers with a wrong length, are refused, and never read as valid ones."""
         for header in (
             b"GET / HTTP/1.1\r\n",
             b"PROXZ TCP4 ",
@@ -102,7 +102,7 @@ class Malformed(unittest.TestCase):
                     read(header, most)
 
     def test_random(self) -> None:
-        """Whatever comes ends in a header or a refusal, of the same kind at any cuts, within its longest."""
+        """All bytes lead to a header or a refusal, the same at any cuts, within the longest header."""
         dice = random.Random(3)
         whole = [
             b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n",

@@ -37,7 +37,7 @@ class RepresentationCase(unittest.TestCase):
         self.etag = split(self.file.answer(parsed("GET")))[1]["ETag"]
 
     def status(self, *lines: str, method: str = "GET") -> int:
-        """Return the status; whatever is no 200 has no body that says what the file is."""
+        """Return the status; check that only a 200 has the file as its body."""
         status, _, body = split(self.file.answer(parsed(method, *lines)))
         self.assertEqual(body == CONTENT, status == 200 and method == "GET")
         return status
@@ -45,7 +45,7 @@ class RepresentationCase(unittest.TestCase):
 
 class Whole(RepresentationCase):
     def test_get(self) -> None:
-        """GET gets the content, and what a browser has to know of it."""
+        """GET gets the content, with the headers that a browser needs."""
         status, fields, body = split(self.file.answer(parsed("GET")))
         self.assertEqual((status, body), (200, CONTENT))
         self.assertRegex(fields.pop("ETag"), r'\A"[0-9a-f]{32}"\Z')
@@ -69,7 +69,7 @@ class Whole(RepresentationCase):
         self.assertEqual(self.file.answer(parsed("HEAD")) + CONTENT, whole)
 
     def test_ranges(self) -> None:
-        """A range is not looked at, nor several: the answer is the whole file, once."""
+        """One range, or several, are ignored: the response is the whole file, once."""
         for line in ("Range: bytes=0-1", "Range: bytes=" + ",".join(["0-"] * 500), "Range: x", "If-Range: x"):
             self.assertEqual(self.status(line), 200)
 
@@ -101,7 +101,7 @@ class Whole(RepresentationCase):
 
 class Conditional(RepresentationCase):
     def test_not_modified(self) -> None:
-        """The answer to who has it is 304, with the fields of the whole and without its body."""
+        """A client that has this version gets 304, with the headers of a 200 and without the body."""
         whole = split(self.file.answer(parsed("GET")))[1]
         for method in ("GET", "HEAD"):
             status, fields, body = split(self.file.answer(parsed(method, f"If-None-Match: {self.etag}")))
@@ -116,27 +116,27 @@ class Conditional(RepresentationCase):
         self.assertEqual(self.status('If-None-Match: "x"', f"If-None-Match: {self.etag}"), 304)
 
     def test_if_modified_since(self) -> None:
-        """Whoever has it from that second or later has it."""
+        """A client whose copy is of that second or later gets 304."""
         for value, status in ((AT, 304), (AFTER, 304), (BEFORE, 200)):
             self.assertEqual(self.status(f"If-Modified-Since: {value}"), status, value)
         for obsolete in ("Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"):
             self.assertEqual(self.status(f"If-Modified-Since: {obsolete}"), 304, obsolete)
 
     def test_what_is_no_date(self) -> None:
-        """A date that is none, or two of them, count as none."""
+        """A header with an invalid date, or two of them, are ignored."""
         for value in ("", "yesterday", "784111777", "Sun, 99 Nov 1994 08:49:37 GMT", "9" * 400, "\xff"):
             self.assertEqual(self.status(f"If-Modified-Since: {value}"), 200, value)
             self.assertEqual(self.status(f"If-Unmodified-Since: {value}"), 200, value)
         self.assertEqual(self.status(f"If-Modified-Since: {AFTER}", f"If-Modified-Since: {AFTER}"), 200)
 
     def test_tags_come_before_dates(self) -> None:
-        """Where both are said, the tag counts (RFC 9110 section 13.2.2)."""
+        """If a request has a tag and a date, the tag counts (RFC 9110 section 13.2.2)."""
         self.assertEqual(self.status('If-None-Match: "x"', f"If-Modified-Since: {AFTER}"), 200)
         self.assertEqual(self.status(f"If-None-Match: {self.etag}", f"If-Modified-Since: {BEFORE}"), 304)
         self.assertEqual(self.status(f"If-Match: {self.etag}", f"If-Unmodified-Since: {BEFORE}"), 200)
 
     def test_preconditions(self) -> None:
-        """Who wants it only if it is what he has gets 412 otherwise, before anything else is looked at."""
+        """If a precondition fails, the client gets 412, before other conditions count."""
         for line, status in (
             (f"If-Match: {self.etag}", 200),
             ("If-Match: *", 200),
@@ -152,7 +152,7 @@ class Conditional(RepresentationCase):
 
 class Redirects(unittest.TestCase):
     def test_redirect(self) -> None:
-        """A redirect leads to one place, whatever was asked, and is not kept."""
+        """A redirect always leads to the same place, and browsers do not cache it."""
         for method in ("GET", "HEAD"):
             status, fields, body = split(
                 Redirect("console/").answer(parsed(method, "X-Forwarded-Host: evil"))
@@ -163,7 +163,7 @@ class Redirects(unittest.TestCase):
 
 class MediaTypes(unittest.TestCase):
     def test_types(self) -> None:
-        """Each kind of file that a web client has is called what browsers insist on."""
+        """Each kind of file of a web client has the media type that browsers require."""
         for name, kind in (
             ("index.html", "text/html; charset=utf-8"),
             ("rfb.js", "text/javascript; charset=utf-8"),
@@ -183,6 +183,6 @@ class MediaTypes(unittest.TestCase):
             self.assertEqual(media_type(name), kind)
 
     def test_unknown(self) -> None:
-        """What is unknown is bytes, which no browser runs or shows."""
+        """An unknown suffix has the type of plain bytes, which no browser runs or shows."""
         for name in ("html", "a.exe", "a.html.", "a.html~", "a.php", "a.xhtml"):
             self.assertEqual(media_type(name), "application/octet-stream")

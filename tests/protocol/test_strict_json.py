@@ -28,7 +28,7 @@ class StrictJSONTest(unittest.TestCase):
                 self.assertIn("duplicate", self.fault(raw))
 
     def test_no_numbers(self) -> None:
-        """NaN and Infinity are no JSON, and a number that would become one of them is refused, too."""
+        """NaN and Infinity are not JSON, and a number that would become one of them is refused, too."""
         for raw in (b"NaN", b'{"exp": Infinity}', b"[-Infinity]", b'{"exp": 1e999}', b"[-1e400]"):
             with self.subTest(raw=raw):
                 self.assertIn("number", self.fault(raw))
@@ -56,7 +56,7 @@ class StrictJSONTest(unittest.TestCase):
                 self.assertNotIn("secret", self.fault(raw))
 
     def test_nesting(self) -> None:
-        """So many opening brackets and no more, wherever they stand."""
+        """The limit on opening brackets holds wherever they are."""
         self.assertEqual(parse_json(b"[" * 100 + b"]" * 100, 100), json.loads("[" * 100 + "]" * 100))
         for raw in (b"[" * 101 + b"]" * 101, b"[" * 101, b'"' + b"{" * 101 + b'"'):
             self.assertIn("nested", self.fault(raw))

@@ -19,12 +19,12 @@ class NestingTest(unittest.TestCase):
         self.assertTrue(nested_deeper_than(1, b'[{"a": 1}]'))
 
     def test_no_nesting(self) -> None:
-        """Text without brackets never nests, nor does no text."""
+        """Text without brackets, or an empty text, never nests."""
         self.assertFalse(nested_deeper_than(0, b"1"))
         self.assertFalse(nested_deeper_than(0, b""))
 
     def test_closing_brackets_do_not_count(self) -> None:
-        """Only what opens can nest."""
+        """Closing brackets do not count."""
         self.assertFalse(nested_deeper_than(0, b"]]}}"))
 
     def test_other_encodings(self) -> None:
