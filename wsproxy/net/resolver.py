@@ -77,7 +77,7 @@ class Resolver:
                 either: tuple[Future[Any], ...] = (answer, given_up)
                 wait(either, deadline.remaining(), FIRST_COMPLETED)
                 if given_up.done():
-                    raise TransportClosed("nobody waits for the address any more")
+                    raise TransportClosed("the caller does not need the address any more")
             return answer.result(deadline.remaining())
         except (FutureTimeout, TimeoutError):  # the same class since Python 3.11
             raise TimeoutError(f"the name {host} was not resolved in time") from None

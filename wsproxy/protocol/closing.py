@@ -158,7 +158,7 @@ class Closing:
         return self._finish_if_done()
 
     def cut(self, leg: Leg) -> list[Action]:
-        """The proxy cannot send the Close for ``leg``, which is inside a frame that nobody will complete."""
+        """The proxy cannot send the Close for ``leg``, which is inside a frame that will stay incomplete."""
         self._legs[leg].cut = True
         return self._finish_if_done()
 

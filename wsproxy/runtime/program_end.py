@@ -202,7 +202,10 @@ class _Program:
         try:
             logger.info("the main thread is done; the program runs on until Ctrl-C, or until the proxy stops")
             if starts_no_threads():
-                logger.error("this Python serves no new client now; have the main thread join the proxy's")
+                logger.error(
+                    "this Python starts no thread now, so the proxy serves no new client; "
+                    "let the main thread join proxy.thread"
+                )
             self._wait()
         except BaseException as exc:  # noqa: BLE001 - of a signal's handler
             _leave(exc)
