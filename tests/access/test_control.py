@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import sys
 import threading
 import unittest
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
@@ -16,6 +18,7 @@ from unittest import mock
 from wsproxy import AccessRequest, Forbidden, Grant, WebsocketProxy
 from wsproxy.config import Config
 from wsproxy.exceptions import Refused
+from wsproxy.net.transport import PlainTransport
 from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.protocol.request import HeadReader, RequestHead
@@ -787,11 +790,15 @@ class EveryWayIn(AccessCase):
         self.addCleanup(gateway.stop_resolving)
         head = parsed(f"/{self.token('vm')}/vm")
         session = Session(gateway, Peer.at("192.0.2.1", 1))
+        client = Client(Peer.at("192.0.2.1", 1))
+        near, far = socket.socketpair()
         with (
+            far,
+            closing(PlainTransport(near)) as transport,
             mock.patch.object(type(gateway.access), "admit", side_effect=Forbidden("no")),
             self.assertRaises(Refused),
         ):
-            session.open(head, Upgrade(head), Client(Peer.at("192.0.2.1", 1)), Deadline(10), lambda: None)
+            session.open(head, Upgrade(head), client, Deadline(10), lambda: None, None, transport)
         self.assertEqual(self.api.connections, 0)
 
 

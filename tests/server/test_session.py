@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import math
+import socket
 import threading
 import time
 import unittest
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -18,6 +20,7 @@ from tests.support.jws import signed_token
 from tests.support.proxy_process import wait_until
 from wsproxy.config import Config
 from wsproxy.exceptions import Draining, Refused, TransportClosed
+from wsproxy.net.transport import PlainTransport
 from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.protocol.request import HeadReader, RequestHead
@@ -242,10 +245,18 @@ class Alone(ProxyTestCase):
         self.addCleanup(self.gateway.stop_resolving)
         self.session = Session(self.gateway, PEER)
         self.addCleanup(self.session.close)
+        near, far = socket.socketpair()
+        self.transport = PlainTransport(near)
+        self.addCleanup(far.close)
+        self.addCleanup(self.transport.close)
 
-    def open(self) -> Opened:
-        head = parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
-        return self.session.open(head, Upgrade(head), Client(PEER), Deadline(5), lambda: None)
+    def open(
+        self, head: RequestHead | None = None, on_authorised: Callable[[], None] = lambda: None
+    ) -> Opened:
+        head = head or parsed(f"/{self.token('vm')}/vm", "Sec-WebSocket-Protocol: binary")
+        return self.session.open(
+            head, Upgrade(head), Client(PEER), Deadline(5), on_authorised, None, self.transport
+        )
 
     def test_open(self) -> None:
         """What has been opened says what to answer."""
@@ -266,7 +277,7 @@ class Alone(ProxyTestCase):
         for target in ("/x", "/garbage/vm", f"/{self.token('other')}/vm", f"/{self.token('vm')}/VM", "/-/vm"):
             head = parsed(target)
             with self.subTest(target=target[:10]), self.assertRaises(Refused):
-                self.session.open(head, Upgrade(head), Client(PEER), Deadline(5), lambda: None)
+                self.open(head)
         self.assertEqual(self.api.connections, 0)
 
     def test_order(self) -> None:
@@ -274,7 +285,7 @@ class Alone(ProxyTestCase):
         head = parsed(f"/{self.token('vm')}/vm")
         on_authorised = mock.Mock(side_effect=TransportClosed("shut down"))
         with self.assertRaises(TransportClosed):
-            self.session.open(head, Upgrade(head), Client(PEER), Deadline(5), on_authorised)
+            self.open(head, on_authorised)
         on_authorised.assert_called_once_with()
         self.assertEqual(self.api.connections, 0)
 

@@ -17,6 +17,7 @@ from ..exceptions import TransportClosed
 from ..runtime.deadline import Deadline
 from ..runtime.forks import in_forked_child
 from .sockets import (
+    PEEK,
     READABLE,
     WRITABLE,
     closed_on_error,
@@ -189,12 +190,12 @@ class Transport:
         """
         with closed_on_error():
             wait(self._fd, READABLE, deadline)
-            return bool(socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            return bool(socket.socket.recv(self._sock, 1, PEEK))
 
     def has_arrived(self) -> bool:
         """Whether the kernel has unread bytes, or the end of the stream. Any thread, never blocks."""
         try:
-            socket.socket.recv(self._sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            socket.socket.recv(self._sock, 1, PEEK)
         except BlockingIOError:
             return False
         except OSError:
@@ -342,7 +343,7 @@ class PlainTransport(Transport):
 
     def _has_bytes_waiting(self) -> bool:
         try:
-            return bool(self._unread or self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            return bool(self._unread or self._sock.recv(1, PEEK))
         except OSError:
             return False
 

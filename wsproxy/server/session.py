@@ -7,7 +7,6 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import NewType
 
 from ..access.sessions import SessionHandle
@@ -104,8 +103,8 @@ class Session:
         client: Client,
         before_dial: Deadline,
         on_authorised: Callable[[], None],
-        granted: tuple[Route, Grant] | None = None,
-        transport: Transport | None = None,
+        granted: tuple[Route, Grant] | None,
+        transport: Transport,
     ) -> Opened:
         """Authenticate, authorise and dial: afterwards the client may be accepted.
 
@@ -119,7 +118,7 @@ class Session:
         :param on_authorised: called before the dial; what it raises ends the opening.
         :param granted: what to open and for whom, if the embedding program has authenticated the client;
             then no token is looked at.
-        :param transport: to the client, which nobody reads meanwhile; None if it is not to be watched.
+        :param transport: to the client, which nobody reads meanwhile.
         :raises Refused: if the client is not let in, for whatever reason.
         :raises ClientLeft: if it has left.
         """
@@ -127,22 +126,23 @@ class Session:
         def on_verified(route: Route, grant: Grant) -> None:
             self._list(route, grant, client)
 
-        with ExitStack() as watched:
-            look: Callable[[], object] = bool
-            if transport:
-                self._transport = transport
-                look = watched.enter_context(self._presence(transport)).look
+        self._transport, gateway = transport, self._gateway
+        with Presence(transport, gateway.poller, gateway.housekeeping, self.opening.abandon) as presence:
             try:
                 return self.opening.open(
-                    self, head, upgrade, client, before_dial, on_authorised, granted, on_verified, look
+                    self,
+                    head,
+                    upgrade,
+                    client,
+                    before_dial,
+                    on_authorised,
+                    granted,
+                    on_verified,
+                    presence.look,
                 )
             except BaseException as exc:
                 self._unlist(_ending_of(exc))
                 raise
-
-    def _presence(self, transport: Transport) -> Presence:
-        gateway = self._gateway
-        return Presence(transport, gateway.poller, gateway.housekeeping, self.opening.abandon)
 
     def _list(self, route: Route, grant: Grant, client: Client) -> None:
         """Have others find the session from now on."""

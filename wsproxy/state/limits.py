@@ -9,9 +9,10 @@ import math
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import TracebackType
 
 from ..exceptions import BadToken, Busy, LimitExceeded, Refused
 from ..runtime.deadline import Clock
@@ -168,16 +169,7 @@ class Limits:
         """
         if not self._rules.failures:
             return _UNLIMITED
-        return self._attempt(network + _FOREIGN if foreign else network)
-
-    @contextmanager
-    def _attempt(self, bucket: str) -> Iterator[None]:
-        self._may_try(bucket)
-        try:
-            yield
-        except BadToken as refused:
-            self._failed(bucket, refused.attempts)
-            raise
+        return _Attempt(self, network + _FOREIGN if foreign else network)
 
     def _may_try(self, bucket: str) -> None:
         most = self._rules.failures
@@ -225,6 +217,28 @@ def _subtract(counter: Counter[_Key], keys: tuple[_Key, ...]) -> None:
     for key in keys:
         if not counter[key]:
             del counter[key]
+
+
+class _Attempt:
+    """An attempt to authenticate. Each opening makes one, so this is no generator, which costs thrice that.
+
+    :param bucket: which it counts in if it fails.
+    """
+
+    __slots__ = ("_bucket", "_limits")
+
+    def __init__(self, limits: Limits, bucket: str) -> None:
+        self._limits = limits
+        self._bucket = bucket
+
+    def __enter__(self) -> None:
+        self._limits._may_try(self._bucket)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(exc, BadToken):
+            self._limits._failed(self._bucket, exc.attempts)
 
 
 _MESSAGES = {

@@ -7,13 +7,14 @@ with our credentials, obey proxies named in the environment and take a timeout f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..exceptions import (
+    Refused,
     TransportClosed,
     UpstreamRefused,
     UpstreamTimeout,
@@ -204,7 +205,7 @@ class Dialler:
                 stream = HandshakeStream(transport, deadline, credentials)
                 return ask(stream, transport)
 
-        with _refusals_in_our_terms():
+        try:
             credentials = self._credentials()
             try:
                 return ask_with(credentials)
@@ -213,6 +214,8 @@ class Dialler:
                 if fresh == credentials:
                     raise
                 return ask_with(fresh)
+        except (Unauthorized, TimeoutError, TransportClosed, OSError, ValueError) as exc:
+            raise _in_our_terms(exc) from exc
 
     def _credentials(self) -> str | None:
         return self._token.get() if self._token else None
@@ -226,18 +229,14 @@ def _fault_of(read: Callable[[], object]) -> str | None:
     return None
 
 
-@contextmanager
-def _refusals_in_our_terms() -> Iterator[None]:
-    """Refuse the client in our terms if what is done in the context fails."""
-    try:
-        yield
-    except Unauthorized as exc:
-        raise refusal_of(401, exc.body) from None
-    except TimeoutError as exc:
-        raise UpstreamTimeout("the Kubernetes API did not answer in time", log_detail=str(exc)) from exc
-    except (TransportClosed, OSError, ValueError) as exc:
-        detail = f"{type(exc.__cause__ or exc).__name__}: {exc}"
-        raise UpstreamRefused("the Kubernetes API cannot be reached", log_detail=detail) from exc
+def _in_our_terms(exc: Exception) -> Refused:
+    """Return how to refuse a client because of what happened between the proxy and the API."""
+    if isinstance(exc, Unauthorized):
+        return refusal_of(401, exc.body)
+    if isinstance(exc, TimeoutError):
+        return UpstreamTimeout("the Kubernetes API did not answer in time", log_detail=str(exc))
+    detail = f"{type(exc.__cause__ or exc).__name__}: {exc}"
+    return UpstreamRefused("the Kubernetes API cannot be reached", log_detail=detail)
 
 
 def read_token(path: str) -> str:
