@@ -1,4 +1,4 @@
-"""Writes what follows from the declarations of settings in wsproxy/settings. ``scripts/settings`` runs it."""
+"""Writes the files that are generated from wsproxy/settings. ``scripts/settings`` runs it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def typed() -> str:
         [
             '"""The types of all settings, for editors and type checkers. No I/O.',
             "",
-            "scripts/settings writes this file from the declarations; what is changed here is lost.",
+            "scripts/settings generates this file from the declarations. Do not edit it by hand.",
             '"""',
             "",
             "from __future__ import annotations",
@@ -58,7 +58,7 @@ def typed() -> str:
             "",
             "@dataclass(frozen=True, kw_only=True)",
             "class Settings:",
-            '    """The value of each setting, as somebody gave it, or its default."""',
+            '    """The value of each setting: the one that was given, or the default."""',
             "",
             *(line for item in FIELDS.values() for line in _field(item)),
         ]
@@ -91,7 +91,7 @@ def _rst(item: Setting) -> str:
 
 
 def default_of(item: Setting) -> str:
-    """Return the default as people are told it, in Markdown; "" for none."""
+    """Return the default as the reference shows it, in Markdown; "" if there is none."""
     if item.shown_default:
         return f"default: {item.shown_default}"
     if item.default in (None, REQUIRED, ()):
@@ -100,7 +100,7 @@ def default_of(item: Setting) -> str:
 
 
 def page(now: str) -> str:
-    """Return the reference with its tables made anew."""
+    """Return the reference with new tables."""
     head, _, rest = now.partition(_BEGIN)
     tail = rest.partition(_END)[2]
     return f"{head}{_BEGIN}\n\n{''.join(_tables())}{_END}{tail}"
@@ -122,9 +122,9 @@ def _row(item: Setting) -> str:
     if item.unit and not unit:
         notes.append(f"In {item.unit}.")
     if item.reread:
-        notes.append("A changed file counts without a restart.")
+        notes.append("If the file changes, the proxy reads it again.")
     if item.program and not item.part_of:
-        notes.append("Of the program only.")
+        notes.append("For the program only.")
     text = " ".join([item.text, *notes]).replace("|", "\\|")
     return f"| `{item.name}` | {variable} | {default}{unit} | {text} |\n"
 
@@ -138,7 +138,7 @@ def man(now: str) -> str:
 
 
 def completion(shell: str) -> str:
-    """Return what completes the program's commands, flags, files and choices in a shell."""
+    """Return the script that completes the program's commands, flags, files and choices in a shell."""
     parser = program_parser()
     for action in _actions(parser):
         if action.metavar in ("FILE", "DIR"):
@@ -163,15 +163,15 @@ FILES: Mapping[str, Callable[[str], str]] = {
     "share/bash-completion/completions/wsproxy": lambda now: completion("bash"),
     "share/zsh/site-functions/_wsproxy": lambda now: completion("zsh"),
 }
-"""What is written, and what makes it of what is there."""
+"""The generated files, each with a function that makes its new text from the present one."""
 
 
 def main() -> int:
-    """Write all files, or only say which are not as they should be."""
+    """Write the files that are out of date, or only name them."""
     parser = argparse.ArgumentParser(prog="scripts/settings", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     options = parser.parse_args()
-    os.environ["COLUMNS"] = "80"  # argparse goes by it
+    os.environ["COLUMNS"] = "80"  # argparse wraps its help to this width
     status = 0
     for name, make in FILES.items():
         path = _ROOT / name

@@ -56,7 +56,7 @@ class KindsTest(unittest.TestCase):
         others: tuple[object, ...] = ("false", "true", "", 0, 1, None, [], b"", Level.LOW)
         for wrong in others:
             with self.subTest(wrong=wrong):
-                self.assertIn("must be true or false, and is ", self.fault("bool", wrong))
+                self.assertIn("must be true or false, but is ", self.fault("bool", wrong))
 
     def test_numbers(self) -> None:
         """Numbers are no text, no flags, and no others that happen to compare like numbers."""
@@ -67,7 +67,7 @@ class KindsTest(unittest.TestCase):
             self.assertIn("too large", self.fault(kind, 10**5000))
             self.assertEqual(setting_value(kind, "it", Level.LOW), 1)
         for kind in ("int", "Port", "Count"):
-            self.assertIn("must be a whole number, and is of type float", self.fault(kind, 5.0))
+            self.assertIn("must be a whole number, but is of type float", self.fault(kind, 5.0))
 
     def test_ranges(self) -> None:
         """Each kind of number has its range; what is no number is in none."""
@@ -93,7 +93,7 @@ class KindsTest(unittest.TestCase):
                 self.assertEqual((found, type(found)), ("lab", str))
             for wrong in (b"lab", 5, None, ["lab"], object(), True):
                 with self.subTest(kind=kind, wrong=wrong):
-                    self.assertIn("must be text, and is ", self.fault(kind, wrong))
+                    self.assertIn("must be text, but is ", self.fault(kind, wrong))
         self.assertIn("is empty", self.fault("str", ""))
         self.assertEqual(setting_value("AnyText", "it", ""), "")
 
@@ -115,12 +115,12 @@ class KindsTest(unittest.TestCase):
                     self.assertEqual((found, type(found)), (value, tuple))
             for wrong in (b"lab", bytearray(b"lab"), memoryview(b"lab"), 5, None, True, {"lab": 1}, object()):
                 with self.subTest(kind=kind, wrong=wrong):
-                    self.assertIn("must be text or a list of texts, and is ", self.fault(kind, wrong))
+                    self.assertIn("must be text or a list of texts, but is ", self.fault(kind, wrong))
             for items in ([5], ["lab", None], ("lab", b"a"), [["lab"]], (iter([1]))):
                 with self.subTest(kind=kind, items=items):
-                    self.assertIn("and has an item of type ", self.fault(kind, items))
+                    self.assertIn("but has an item of type ", self.fault(kind, items))
             for empty in ("", [""], ("lab", "")):
-                self.assertIn("has an empty text", self.fault(kind, empty))
+                self.assertIn("has an empty item", self.fault(kind, empty))
 
     def test_order(self) -> None:
         """A set is a list where the order does not count, always the same one, and no list elsewhere."""
@@ -135,7 +135,7 @@ class KindsTest(unittest.TestCase):
         nothing: tuple[Iterable[str], ...] = ((), [], set(), iter(()))
         for empty in nothing:
             self.assertEqual(setting_value("Texts", "it", empty), ())
-            self.assertIn("must name at least one", self.fault("Restriction", empty))
+            self.assertIn("name at least one", self.fault("Restriction", empty))
         self.assertIsNone(setting_value("Restriction | None", "it", None))
 
     def test_secrets(self) -> None:
@@ -153,7 +153,7 @@ class KindsTest(unittest.TestCase):
             [["a"]],
         ):
             with self.subTest(wrong=wrong):
-                self.assertIn("must be text, bytes or a list of these, and ", self.fault("Secrets", wrong))
+                self.assertIn("must be text, bytes or a list of these, but ", self.fault("Secrets", wrong))
 
     def test_options(self) -> None:
         """Options are a dict with texts as keys, of which a copy is taken."""
@@ -268,7 +268,7 @@ class FieldsOfAWrongType(ConfigCase):
             for empty in nothing:
                 with self.subTest(name=name, empty=empty):
                     (fault,) = self.faults(**{name: empty})
-                    self.assertIn(f"{name} is an empty list; it must name at least one", fault)
+                    self.assertIn(f"{name} is an empty list; name at least one", fault)
 
     def test_empty_texts(self) -> None:
         """No name of a file, a host or a claim is empty: "" would be the current directory, or a default."""

@@ -255,10 +255,10 @@ class FromEnvTest(SettingsCase):
     def test_setting_that_is_meant(self) -> None:
         """A misspelt setting is told what may be meant; one like no other, where the settings are listed."""
         for name, meant in (
-            ("WSPROXY_CAFILE", "is WSPROXY_CA_FILE meant?"),
-            ("WSPROXY_TICKET", "is WSPROXY_TICKETS meant?"),
-            ("WSPROXY_PORT", "is PORT meant?"),
-            ("WSPROXY_SECRET_KEY", "is SECRET_KEY meant?"),
+            ("WSPROXY_CAFILE", "did you mean WSPROXY_CA_FILE?"),
+            ("WSPROXY_TICKET", "did you mean WSPROXY_TICKETS?"),
+            ("WSPROXY_PORT", "did you mean PORT?"),
+            ("WSPROXY_SECRET_KEY", "did you mean SECRET_KEY?"),
             ("WSPROXY_X", "see wsproxy serve --help"),
         ):
             self.assertEqual(self.faults(IN_CLUSTER | {name: "5001"}), (f"{name} is not a setting; {meant}",))
@@ -572,22 +572,22 @@ class FromMappingTest(unittest.TestCase):
             "close_timeout": -1,
         }
         expected = """\
-'pings_interval' is not a setting; is ping_interval meant?
+'pings_interval' is not a setting; did you mean ping_interval?
 'WSPROXY_ZZZZZZZZ' is not a setting
 8 is not a setting
 secret_key and SECRET_KEY are the same setting; give one
-secret_key must be text, bytes or a list of these, and is of type int
-remote_url must be text, and is of type int
+secret_key must be text, bytes or a list of these, but is of type int
+remote_url must be text, but is of type int
 local_dev_mode is 'maybe'; it must be true or false
-port must be a whole number, and is of type bool
-WSPROXY_MAX_PENDING must be a whole number, and is of type float
+port must be a whole number, but is of type bool
+WSPROXY_MAX_PENDING must be a whole number, but is of type float
 leeway is 'a bit'; it must be a number of seconds
-ping_interval must be a number, and is of type bool
-allow_origin must be text or a list of texts, and has an item of type int
-sslopt must be a dict with texts as keys, and is of type list
-tickets must be true or false, and is of type int
-reject must be text, and is of type bytes
-close_timeout is -1; it must be seconds, above 0 and below a day
+ping_interval must be a number, but is of type bool
+allow_origin must be text or a list of texts, but has an item of type int
+sslopt must be a dict with texts as keys, but is of type list
+tickets must be true or false, but is of type int
+reject must be text, but is of type bytes
+close_timeout is -1; it must be more than 0 seconds and less than a day
 WSPROXY_CA_FILE and sslopt are both given; name the file in sslopt, as ca_certs
 remote_url and WS_REMOTE_URL are both given; give remote_url alone"""
         self.assertEqual("\n".join(self.faults(given)), expected)

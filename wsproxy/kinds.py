@@ -1,7 +1,7 @@
 """The kinds of values that settings have. No I/O.
 
-The declaration of a setting names its kind. :func:`setting_value` checks a value once, wherever it comes
-from, and gives it the one form that it has from then on.
+The declaration of a setting names its kind. :func:`setting_value` checks each value once, whatever its
+source, and converts it to the form that the kind prescribes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Secrets = str | bytes | Sequence[str | bytes]
 """One secret or several."""
 
 FAULTY = object()
-"""Stands for a value whose fault has been told already."""
+"""Replaces a value whose fault has been reported already."""
 
 T = TypeVar("T")
 _DAY = 86400
-_WIDEST = 2**63  # what is larger counts nothing here, and may be too long to be printed
+_WIDEST = 2**63  # no setting needs a larger number, and Python refuses to print very long ones
 
 
 def collect(faults: list[str], make: Callable[[], T]) -> T | None:
-    """Return what ``make()`` returns; if it raises :class:`.ConfigError`, add its faults to others."""
+    """Return what ``make()`` returns. If it raises :class:`.ConfigError`, add its faults to ``faults``."""
     try:
         return make()
     except ConfigError as exc:
@@ -44,18 +44,17 @@ def collect(faults: list[str], make: Callable[[], T]) -> T | None:
 
 
 class _Wrong(Exception):
-    """What is wrong with a value; the text goes on after the name of its setting."""
+    """A value is wrong. The text says how, and is worded to follow the setting's name."""
 
 
 def setting_value(kind: str, name: str, value: object) -> Any:
     """Return a setting's value in the form that its field has.
 
-    A list may be any iterable of texts, which is read here and never again. A path object is as good as its
-    text.
+    A list may be any iterable of texts. It is read once, here. A path object counts as its text.
 
-    :param kind: a name in :data:`KINDS`, with `` | None`` where the setting may be None.
-    :param name: what the person calls the setting.
-    :raises ConfigError: if it is no such value. The fault quotes numbers only.
+    :param kind: a name in :data:`KINDS`, followed by `` | None`` if the setting may be None.
+    :param name: the setting's name, for the error.
+    :raises ConfigError: if the value is not of this kind. The error quotes numbers only.
     """
     plain = kind.removesuffix(" | None")
     if value is None and plain != kind:
@@ -67,9 +66,9 @@ def setting_value(kind: str, name: str, value: object) -> Any:
 
 
 def shown_url(text: str) -> str:
-    """Return a URL as a fault may quote it: without user name and password, query and fragment.
+    """Return a URL as an error may quote it: without user name and password, query and fragment.
 
-    These may be what lets somebody in, and faults stand in logs.
+    These may contain credentials, and logs contain errors.
     """
     shown = "...@" + text.rpartition("@")[2] if "@" in text else text
     found = re.search("[?#]", shown)
@@ -77,7 +76,7 @@ def shown_url(text: str) -> str:
 
 
 def _no(what: str, value: object) -> _Wrong:
-    return _Wrong(f"must be {what}, and is {'None' if value is None else f'of type {type(value).__name__}'}")
+    return _Wrong(f"must be {what}, but is {'None' if value is None else f'of type {type(value).__name__}'}")
 
 
 def _flag(value: object) -> bool:
@@ -113,7 +112,7 @@ def _any_text(value: object) -> str:
         value = value.__fspath__()  # type: ignore[attr-defined]
     if not isinstance(value, str):
         raise _no("text", value)
-    return str.__str__(value)  # without what an enumeration prints instead
+    return str.__str__(value)  # a member of an enumeration may print something else
 
 
 def _text(value: object) -> str:
@@ -136,9 +135,9 @@ def _texts(value: object) -> tuple[str, ...]:
         try:
             texts.append(_any_text(item))
         except _Wrong:
-            raise _Wrong(f"must be {what}, and has an item of type {type(item).__name__}") from None
+            raise _Wrong(f"must be {what}, but has an item of type {type(item).__name__}") from None
     if "" in texts:
-        raise _Wrong("has an empty text; leave that out")
+        raise _Wrong("has an empty item; remove it")
     return tuple(sorted(texts) if isinstance(value, set | frozenset) else texts)
 
 
@@ -150,7 +149,7 @@ def _ordered_texts(value: object) -> tuple[str, ...]:
 
 def _restriction(value: object) -> tuple[str, ...]:
     if not (texts := _texts(value)):
-        raise _Wrong("is an empty list; it must name at least one, or be left out for no restriction")
+        raise _Wrong("is an empty list; name at least one, or leave it out for no restriction")
     return texts
 
 
@@ -167,7 +166,7 @@ def _secrets(value: object) -> str | bytes | tuple[str | bytes, ...]:
     secrets: list[str | bytes] = []
     for item in _items(value, what):
         if not isinstance(item, str | bytes):
-            raise _Wrong(f"must be {what}, and has an item of type {type(item).__name__}")
+            raise _Wrong(f"must be {what}, but has an item of type {type(item).__name__}")
         secrets.append(item)
     return tuple(secrets)
 
@@ -200,7 +199,7 @@ def _names_of_text(text: str) -> tuple[str, ...]:
 
 
 def _some_names_of_text(text: str) -> tuple[str, ...]:
-    """As :func:`_names_of_text`, where none would not mean none, but no restriction."""
+    """Split text as :func:`_names_of_text` does, and refuse an empty list, which would restrict nothing."""
     if names := _names_of_text(text):
         return names
     raise ValueError("it must name at least one")
@@ -208,13 +207,13 @@ def _some_names_of_text(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the values of a setting are.
+    """A kind of value.
 
-    :ivar read: checks a value and returns it in the one form that it has.
-    :ivar parse: makes a value of text, as a variable or a flag has it; raises ValueError, which says what the
-        text must be. None if no text stands for such a value.
-    :ivar field: the type of that form.
-    :ivar given: the type of what a program may give.
+    :ivar read: checks a value, and converts it to the form of this kind.
+    :ivar parse: converts the text of a variable or a flag. Its ValueError says what the text must be. None if
+        no text can express such a value.
+    :ivar field: the type of the converted value.
+    :ivar given: the type of the values that a program may give.
     :ivar shown: what the help calls such a value.
     """
 
@@ -235,35 +234,35 @@ def _of_lists(read: Callable[[object], Any], parse: Callable[[str], Any]) -> Kin
 
 _ANY_NUMBER = _seconds(lambda value: True, "")
 _PORT = _number(int, "a whole number", lambda value: 0 <= value <= 65535, "0 to 65535")
-_COUNT = _number(int, "a whole number", lambda value: value >= 0, "a whole number, or 0 for no limit")
-_TIMEOUT = _seconds(lambda value: 0 < value < _DAY, "seconds, above 0 and below a day")
-_PAUSE = _seconds(lambda value: 0 <= value < _DAY, "seconds, 0 or more and below a day")
-_AGE = _seconds(lambda value: 0 <= value < float("inf"), "seconds, or 0 for no limit")
+_COUNT = _number(int, "a whole number", lambda value: value >= 0, "1 or more, or 0 for no limit")
+_TIMEOUT = _seconds(lambda value: 0 < value < _DAY, "more than 0 seconds and less than a day")
+_PAUSE = _seconds(lambda value: 0 <= value < _DAY, "0 seconds or more, and less than a day")
+_AGE = _seconds(lambda value: 0 <= value < float("inf"), "a number of seconds, or 0 for no limit")
 
 KINDS: Mapping[str, Kind] = {
     "bool": Kind(_flag, _flag_of_text, bool, bool, "BOOL"),
     "int": _of_numbers(_number(int, "a whole number"), _whole_of_text, int),
     "float": _of_numbers(_ANY_NUMBER, _seconds_of_text, float),
-    # Text that may not be empty, and text that may.
+    # "str" must not be empty; "AnyText" may be.
     "str": Kind(_text, str, str, str, "TEXT"),
     "AnyText": Kind(_any_text, str, str, str, "TEXT"),
     # A TCP port, 0 for any.
     "Port": _of_numbers(_PORT, _whole_of_text, int),
-    # How many there may be, 0 for any number.
+    # A limit on a number; 0 for no limit.
     "Count": _of_numbers(_COUNT, _whole_of_text, int),
-    # Seconds: above 0 and below a day; 0 or more and below a day; 0 for ever.
+    # Seconds. "Age" is a limit, and 0 means no limit.
     "Timeout": _of_numbers(_TIMEOUT, _seconds_of_text, float),
     "Pause": _of_numbers(_PAUSE, _seconds_of_text, float),
     "Age": _of_numbers(_AGE, _seconds_of_text, float),
-    # A list that may be empty, for none. A single text is a list of one, and never one of its characters.
+    # A list that may be empty. A single text is a list with one item, and not a list of its characters.
     "Texts": _of_lists(_texts, _names_of_text),
-    # The same of names of files. Text that names none is a fault.
+    # A list of file names. In a variable or a flag it must not be empty.
     "Files": _of_lists(_texts, _some_names_of_text),
-    # A list whose order counts: of rules, which may be empty, and of places, of which there has to be one.
+    # Lists whose order counts. In a variable or a flag, only "Rules" may be empty.
     "Rules": _of_lists(_ordered_texts, _names_of_text),
     "OrderedTexts": _of_lists(_ordered_texts, _some_names_of_text),
-    # A list of all that is allowed. It may be left out, but not be empty: a program that finds nothing to
-    # allow would allow everything.
+    # A list of everything that is allowed. It may be left out, but not be empty. Otherwise a program that
+    # computes an empty list would allow everything.
     "Restriction": _of_lists(_restriction, _some_names_of_text),
     "Options": Kind(_options, None, Mapping[str, Any], Mapping[str, Any], "TABLE"),
     "Secrets": Kind(_secrets, str, Secrets, str | bytes | Iterable[str | bytes], "TEXT"),

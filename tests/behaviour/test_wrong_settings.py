@@ -57,19 +57,19 @@ MISSING = (
         {"namespaces": ","},
         "{} is ','; it must name at least one",
         {"namespaces": []},
-        "{} is an empty list; it must name at least one, or be left out for no restriction",
+        "{} is an empty list; name at least one, or leave it out for no restriction",
     ),
     Wrong(
         {"secret_key_files": ","},
         "{} is ','; it must name at least one",
         {"secret_key_files": [""]},
-        "{} has an empty text; leave that out",
+        "{} has an empty item; remove it",
     ),
     Wrong(
         {"audience": " "},
         "{} is ' '; it must name at least one",
         {"audience": []},
-        "{} is an empty list; it must name at least one, or be left out for no restriction",
+        "{} is an empty list; name at least one, or leave it out for no restriction",
     ),
 )
 
@@ -78,74 +78,74 @@ WRONG_TYPE = (
         {"port": "many"},
         f"{{}} is 'many'; {_WHOLE}",
         {"port": True},
-        "{} must be a whole number, and is of type bool",
+        "{} must be a whole number, but is of type bool",
     ),
     Wrong(
         {"max_sessions": "2.5"},
         f"{{}} is '2.5'; {_WHOLE}",
         {"max_sessions": 2.5},
-        "{} must be a whole number, and is of type float",
+        "{} must be a whole number, but is of type float",
     ),
     Wrong(
         {"dial_timeout": "10s"},
         "{} is '10s'; it must be a number of seconds",
         {"dial_timeout": [10]},
-        "{} must be a number, and is of type list",
+        "{} must be a number, but is of type list",
     ),
     Wrong(
         {"tickets": "perhaps"},
         "{} is 'perhaps'; it must be true or false",
         {"tickets": 1},
-        "{} must be true or false, and is of type int",
+        "{} must be true or false, but is of type int",
     ),
     Wrong(
         {"allow_eternal_tokens": "2"},
         "{} is '2'; it must be true or false",
         {"allow_eternal_tokens": 2},
-        "{} must be true or false, and is of type int",
+        "{} must be true or false, but is of type int",
     ),
     Wrong(
         {"workers": "two"},
         f"{{}} is 'two'; {_WHOLE}",
         {"workers": 2.0},
-        "{} must be a whole number, and is of type float",
+        "{} must be a whole number, but is of type float",
     ),
     Wrong(
         {"max_frame_size": "16M"},
         f"{{}} is '16M'; {_WHOLE}",
         {"max_frame_size": 1e7},
-        "{} must be a whole number, and is of type float",
+        "{} must be a whole number, but is of type float",
     ),
     Wrong(
         {"grace": "for ever"},
         "{} is 'for ever'; it must be a number of seconds",
         {"grace": True},
-        "{} must be a number, and is of type bool",
+        "{} must be a number, but is of type bool",
     ),
 )
 
 WRONG_VALUE = (
     Wrong({"port": "70000"}, "{} is 70000; it must be 0 to 65535", {"port": 70000}),
     Wrong(
-        {"max_sessions": "-1"}, "{} is -1; it must be a whole number, or 0 for no limit", {"max_sessions": -1}
+        {"max_sessions": "-1"}, "{} is -1; it must be 1 or more, or 0 for no limit", {"max_sessions": -1}
     ),
     Wrong(
         {"dial_timeout": "-0.5"},
-        "{} is -0.5; it must be seconds, above 0 and below a day",
+        "{} is -0.5; it must be more than 0 seconds and less than a day",
         {"dial_timeout": -0.5},
     ),
     Wrong(
         {"drain_timeout": "86400.5"},
-        "{} is 86400.5; it must be seconds, 0 or more and below a day",
+        "{} is 86400.5; it must be 0 seconds or more, and less than a day",
         {"drain_timeout": 86400.5},
     ),
     Wrong(
         {"idle_timeout": "inf"},
-        "{} is inf; it must be seconds, or 0 for no limit",
+        "{} is inf; it must be a number of seconds, or 0 for no limit",
         {"idle_timeout": math.inf},
     ),
-    Wrong({"grace": "nan"}, "{} is nan; it must be seconds, 0 or more, or inf", {"grace": math.nan}),
-    Wrong({"leeway": "300.5"}, "{} is 300.5; it must be seconds, 0 to 300", {"leeway": 300.5}),
+    Wrong({"grace": "nan"}, "{} is nan; it must be 0 seconds or more, or inf", {"grace": math.nan}),
+    Wrong({"leeway": "300.5"}, "{} is 300.5; it must be 0 to 300 seconds", {"leeway": 300.5}),
     Wrong({"workers": "65"}, "{} is 65; it must be 1 to 64", {"workers": 65}),
     Wrong({"max_pending": "7"}, "{} is 7; it must be 8 or more", {"max_pending": 7}),
     Wrong({"max_head_size": "1000"}, "{} is 1000; it must be 16384 to 131072", {"max_head_size": 1000}),
@@ -160,7 +160,7 @@ WRONG_VALUE = (
         "{} has 'Lab_1'; use Kubernetes names (DNS-1123 labels), such as lab-1",
         {"namespaces": ["lab-1", "Lab_1"]},
     ),
-    Wrong({"subresources": "VNC"}, "{} has 'VNC'; names such as vnc and console are meant"),
+    Wrong({"subresources": "VNC"}, "{} has 'VNC'; use names such as vnc and console"),
     Wrong(
         {"credentials": "body"},
         "credentials is ['body']; choose from path, header, subprotocol, query, cookie",
@@ -321,16 +321,16 @@ class WrongSettingsTest(unittest.TestCase):
             setting = BY_NAME[meant]
             with self.subTest(name):
                 faults = self.faults(lambda variable=variable: config_from_env(_POD | {variable: "1"}))  # type: ignore[misc]
-                self.assertEqual(faults, (f"{variable} is not a setting; is {setting.env} meant?",))
+                self.assertEqual(faults, (f"{variable} is not a setting; did you mean {setting.env}?",))
                 self.path.write_text(f"{name} = 1", encoding="utf-8")
                 faults = self.faults(lambda: config_from_env(_POD | {"WSPROXY_CONFIG": str(self.path)}))
-                self.assertEqual(faults, (f"{name!r} in {self.path} is not a setting; is {meant} meant?",))
+                self.assertEqual(faults, (f"{name!r} in {self.path} is not a setting; did you mean {meant}?",))
                 faults = self.faults(lambda name=name: config_from_mapping(_LIBRARY | {name: 1}))  # type: ignore[misc]
-                self.assertEqual(faults, (f"{name!r} is not a setting; is {meant} meant?",))
+                self.assertEqual(faults, (f"{name!r} is not a setting; did you mean {meant}?",))
                 options: dict[str, Any] = _LIBRARY | {name: 1}
-                with self.assertRaisesRegex(TypeError, f"argument '{name}'; is {meant} meant[?]$"):
+                with self.assertRaisesRegex(TypeError, f"argument '{name}'; did you mean {meant}[?]$"):
                     Config(**options)
-                self.assertIn(f"error: {flag} is not a flag; is {setting.flag} meant?\n", self.usage(flag))
+                self.assertIn(f"error: {flag} is not a flag; did you mean {setting.flag}?\n", self.usage(flag))
 
     def usage(self, flag: str) -> str:
         """Return what the program says of a flag."""

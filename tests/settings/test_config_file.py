@@ -142,7 +142,7 @@ class BadFileTest(ConfigFileCase):
         """A key that is no setting is a fault: a misspelt limit never goes unseen."""
         self.assertEqual(
             self.fault("max_sesions = 1"),
-            f"'max_sesions' in {self.path} is not a setting; is max_sessions meant?",
+            f"'max_sesions' in {self.path} is not a setting; did you mean max_sessions?",
         )
         for key in ("zzz", "PORT", "config", "WSPROXY_CONFIG"):
             with self.subTest(key):

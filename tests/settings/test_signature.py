@@ -54,7 +54,7 @@ class KeywordsTest(unittest.TestCase):
     def test_unknown(self) -> None:
         """An unknown keyword is a TypeError, as ever, that asks whether another is meant."""
         wrong: tuple[tuple[str, str], ...] = (
-            ("max_sesions", "; is max_sessions meant?"),
+            ("max_sesions", "; did you mean max_sessions?"),
             ("zzz", ""),
         )
         for name, question in wrong:

@@ -1,1 +1,1 @@
-"""Every setting, declared once: what it is called, what it may be, and what it is for."""
+"""The declarations of all settings, and the code that reads settings from flags, variables and files."""

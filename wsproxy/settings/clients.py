@@ -1,4 +1,4 @@
-"""The settings of clients: how they show a token, which pages and proxies they come through. No I/O."""
+"""The settings of clients: how they send a token, and which pages and proxies they use. No I/O."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from .setting import Group, Setting
 __all__ = ["AUTHENTICATION", "PAGES", "PROXIES"]
 
 AUTHENTICATION = Group(
-    "How clients show a token, and from which pages",
+    "How clients authenticate, and from which pages",
     (
         Setting(
             "credentials",
             "Texts",
             ("path", "header", "subprotocol"),
-            "Where a token may stand: `path`, `header`, `subprotocol`, `query`, `cookie`. A cookie needs "
-            "`allow_origin`.",
+            "Where clients may send a token: `path`, `header`, `subprotocol`, `query`, `cookie`. `cookie` "
+            "requires `allow_origin`.",
             value="PLACE,PLACE",
         ),
         Setting(
             "cookie_name",
             "str",
             "wsproxy_token",
-            "Name of the cookie that holds a token.",
+            "Name of the cookie that contains a token.",
             value="NAME",
         ),
         Setting(
             "tickets",
             "bool",
             False,
-            "Let `POST /ticket` exchange a token for a one-time ticket. This needs one worker.",
+            "Let clients exchange a token for a one-time ticket by `POST /ticket`. This requires one worker.",
         ),
         Setting(
             "allow_origin",
             "Restriction",
             None,
-            "Origins of the pages that may use the proxy, such as `https://console.example`, or `*` for "
-            "all. The proxy's own pages always may.",
-            shown_default="any page that knows a token",
+            "Origins of the pages that may connect, such as `https://console.example`, or `*` for all. The "
+            "proxy's own pages may always connect.",
+            shown_default="any page that has a token",
             value="ORIGIN,ORIGIN",
             stand_in=("https://unset",),
         ),
@@ -44,14 +44,14 @@ AUTHENTICATION = Group(
             "require_origin",
             "bool",
             False,
-            "Refuse clients that send no `Origin`, since they are not browsers.",
+            "Refuse clients that send no `Origin` header. Browsers send one with every WebSocket handshake.",
         ),
         Setting(
             "reject",
             "str",
             "auto",
-            "How the proxy refuses a WebSocket. `auto` sends browsers a Close frame, and all other clients "
-            "an HTTP status.",
+            "How the proxy refuses a WebSocket. With `auto`, browsers get a Close frame, and other clients "
+            "get an HTTP status.",
             choices=("auto", "http", "close"),
         ),
     ),
@@ -64,22 +64,23 @@ PROXIES = Group(
             "trusted_proxies",
             "Texts",
             (),
-            "Addresses and networks of the proxies whose `X-Forwarded-*` or `Forwarded` headers count. "
-            "`unix` stands for every client of a Unix socket.",
+            "Addresses and networks of the proxies whose `X-Forwarded-*` or `Forwarded` headers are "
+            "trusted. `unix` stands for every client of a Unix socket.",
             value="NET,NET",
         ),
         Setting(
             "forwarded_headers",
             "str",
             "auto",
-            "Which of these headers count. With `auto` both do, if they agree.",
+            "Which of these headers the proxy reads. With `auto` it reads both, and refuses requests in "
+            "which they disagree.",
             choices=("auto", "x-forwarded", "forwarded"),
         ),
         Setting(
             "proxy_protocol",
             "bool",
             False,
-            "Expect a PROXY protocol header on each connection from `trusted_proxies`, and on no other.",
+            "Require a PROXY protocol header on each connection from `trusted_proxies`, and on no other.",
         ),
     ),
 )
@@ -99,23 +100,22 @@ PAGES = Group(
             "str",
             None,
             "Directory with noVNC for the console page.",
-            shown_default="`/usr/share/novnc`, if it is there",
+            shown_default="`/usr/share/novnc`, if it exists",
             value="DIR",
         ),
         Setting(
             "xterm",
             "str",
             None,
-            "Directory with xterm.js for serial consoles on the console page. Without it the page shows "
-            "none.",
+            "Directory with xterm.js for the console page. Without it, the page shows no serial consoles.",
             value="DIR",
         ),
         Setting(
             "web",
             "str",
             None,
-            "Directory of a web client, such as noVNC, whose files the proxy serves. SIGHUP reads them "
-            "again.",
+            "Directory of a web client, such as noVNC. The proxy serves its files, and reads them again on "
+            "SIGHUP.",
             value="DIR",
             stand_in="unset",
         ),
@@ -123,8 +123,8 @@ PAGES = Group(
             "frame_ancestors",
             "Texts",
             (),
-            "Pages that may show the proxy's pages in a frame: `self`, and origins such as "
-            "`https://lab.example`.",
+            "Origins that may embed the proxy's pages in a frame, such as `https://lab.example`. `self` is "
+            "the proxy's own origin.",
             value="ORIGIN,ORIGIN",
         ),
     ),

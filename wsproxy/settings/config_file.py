@@ -19,8 +19,8 @@ __all__ = ["read_config_file"]
 def read_config_file(name: str, path: str) -> dict[str, Any]:
     """Return the settings in a file, not checked yet. Blocks on the file system.
 
-    :param name: what the person calls the setting that names the file.
-    :raises ConfigError: if it cannot be read, or is not TOML. The fault quotes nothing of the file.
+    :param name: the flag or variable that names the file, for the error.
+    :raises ConfigError: if the file cannot be read, or is not TOML. The error quotes none of its content.
     """
     try:
         with open(path, "rb") as file:
@@ -28,7 +28,7 @@ def read_config_file(name: str, path: str) -> dict[str, Any]:
         return content
     except OSError as exc:
         raise ConfigError([file_fault(name, path, exc)]) from None
-    except ValueError as exc:  # UnicodeDecodeError is one, too
+    except ValueError as exc:  # UnicodeDecodeError is a subclass
         where = _where(str(exc))
         raise ConfigError(
             [f"{name} names {path}, which is not TOML{where}; write lines such as port = 5001"]
@@ -36,6 +36,6 @@ def read_config_file(name: str, path: str) -> dict[str, Any]:
 
 
 def _where(text: str) -> str:
-    """Return where the fault is; the rest of the text may quote a secret."""
+    """Return the position of the error in the file. The rest of tomllib's text may quote a secret."""
     place = text.rpartition("(at ")[2].rstrip(")")
     return f" at {place}" if place.startswith(("line ", "end ")) else ""

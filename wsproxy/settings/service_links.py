@@ -1,4 +1,4 @@
-"""What Kubernetes puts into the environment of a pod, and what is a setting there. No I/O."""
+"""Tells settings from the variables that Kubernetes injects into a pod's environment. No I/O."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 def without_service_links(environ: Mapping[str, T]) -> dict[str, T]:
-    """Return an environment without what a kubelet has put there for Services called ``wsproxy-...``.
+    """Return an environment without the variables that a kubelet injects for Services ``wsproxy-...``.
 
-    It tells each pod of each Service of its namespace, by variables that begin with the Service's name. Only
-    what has the form and the value of one of these is left out, so that a misspelt setting is none of them,
-    and a setting whose name is of that form is one if its value is not.
+    A kubelet describes each Service of the namespace by variables that begin with the Service's name. This
+    function removes a variable only if both its name and its value have such a form. So it keeps misspelt
+    settings, and settings whose name only looks like a Service's variable.
     """
     return {
         name: value
@@ -60,4 +60,4 @@ _SERVICE_LINKS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     (rf"{_PORT_OF_SERVICE}_PORT\Z", is_port),
     (rf"{_PORT_OF_SERVICE}_ADDR\Z", _is_address),
 )
-"""How the names of a kubelet's variables end, and what their values are like."""
+"""The endings of the names of a kubelet's variables, and the forms of their values."""

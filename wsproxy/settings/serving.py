@@ -1,4 +1,4 @@
-"""The settings of where and how the program serves, and of what the operator sees. No I/O."""
+"""The settings of listening, processes, logs and the operator's listener. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFIG_FILE = Setting(
     "config",
     "str",
     None,
-    "File with settings, in TOML. A flag or a variable wins over the file.",
+    "TOML file with settings. A flag or an environment variable overrides the file.",
     value="FILE",
     part_of="file",
     program=True,
@@ -27,8 +27,8 @@ LISTENING = Group(
             "host",
             "AnyText",
             "::",
-            "Address that the proxy listens on. `::` is every address, IPv6 and IPv4; `0.0.0.0` is every "
-            "IPv4 address.",
+            "Address that the proxy listens on. `::` means every IPv6 and IPv4 address. `0.0.0.0` means "
+            "every IPv4 address.",
             value="ADDRESS",
             variable="HOST",
             program=True,
@@ -37,7 +37,7 @@ LISTENING = Group(
             "port",
             "Port",
             5001,
-            "TCP port that the proxy listens on. With 0 the system chooses a free one.",
+            "TCP port that the proxy listens on. If it is 0, the kernel chooses a free port.",
             value="PORT",
             variable="PORT",
             program=True,
@@ -46,7 +46,8 @@ LISTENING = Group(
             "listen",
             "str",
             None,
-            "Where the proxy listens instead: `unix:PATH`, or `fd:NUMBER` for an inherited socket.",
+            "Where the proxy listens instead of `host` and `port`: `unix:PATH`, or `fd:NUMBER` for an "
+            "inherited socket.",
             value="unix:PATH|fd:NUMBER",
             program=True,
         ),
@@ -54,7 +55,8 @@ LISTENING = Group(
             "reuse_port",
             "bool",
             False,
-            "Let a successor listen at the same port, or take over the same path, before this process stops.",
+            "Let a successor process listen on the same port, or take over the same path, before this "
+            "process stops.",
             program=True,
         ),
         Setting(
@@ -69,7 +71,8 @@ LISTENING = Group(
             "tls_cert",
             "str",
             None,
-            "File with the certificate chain (PEM) that clients see. Without it clients connect without TLS.",
+            "File with the certificate chain (PEM) that the proxy shows to clients. Without it, clients "
+            "connect without TLS.",
             value="FILE",
             stand_in="unset",
             reread=True,
@@ -78,7 +81,8 @@ LISTENING = Group(
             "tls_key",
             "str",
             None,
-            "File with the private key (PEM, no password), if `tls_cert` does not hold the key.",
+            "File with the private key (PEM, without a password), if the file in `tls_cert` does not "
+            "contain it.",
             value="FILE",
             reread=True,
         ),
@@ -86,8 +90,8 @@ LISTENING = Group(
             "tls_client_ca",
             "str",
             None,
-            "File with authorities (PEM). If it is set, each client needs a certificate that one of them "
-            "has signed.",
+            "File with certificate authorities (PEM). If it is set, each client must present a certificate "
+            "that one of them has signed.",
             value="FILE",
             reread=True,
         ),
@@ -101,7 +105,7 @@ PROCESSES = Group(
             "workers",
             "int",
             1,
-            "Number of processes that serve, 1 to 64.",
+            "Number of processes that serve clients, 1 to 64.",
             check=within(1, _MAX_WORKERS),
             program=True,
         ),
@@ -109,7 +113,8 @@ PROCESSES = Group(
             "cpu_affinity",
             "str",
             "auto",
-            "`auto` keeps the Python threads of each process on one CPU; `off` leaves CPUs alone.",
+            "With `auto`, the Python threads of each process run on one CPU. With `off`, the proxy sets no "
+            "CPU affinity.",
             choices=("auto", "off"),
             program=True,
         ),
@@ -117,14 +122,14 @@ PROCESSES = Group(
             "drain_grace",
             "Pause",
             0.0,
-            "Time after SIGTERM in which new clients are still accepted while `/readyz` says 503.",
+            "Time after SIGTERM in which the proxy still accepts clients, while `/readyz` answers 503.",
             unit="seconds",
         ),
         Setting(
             "drain_timeout",
             "Pause",
             0.0,
-            "Time after `drain_grace` in which open sessions may go on, before the proxy closes them.",
+            "Time after `drain_grace` in which open sessions may continue. Then the proxy closes them.",
             unit="seconds",
         ),
     ),
@@ -137,7 +142,7 @@ LOGGING = Group(
             "log_level",
             "str",
             "INFO",
-            "Least severe messages that the program logs.",
+            "Lowest level of the messages that the program logs.",
             choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
             variable="LOGLEVEL",
             program=True,
@@ -146,7 +151,7 @@ LOGGING = Group(
             "log_format",
             "str",
             "text",
-            "Form of the log's lines. With `json` each line is one JSON object.",
+            "Format of log lines. With `json`, each line is one JSON object.",
             choices=("text", "json"),
             program=True,
         ),
@@ -154,8 +159,8 @@ LOGGING = Group(
             "audit_log",
             "str",
             None,
-            "File to which the proxy appends a JSON line for each session that opens or ends, and each "
-            "refusal. SIGHUP opens it anew. `-` is standard output.",
+            "File to which the proxy appends a JSON line for each session that opens or ends, and for each "
+            "refusal. On SIGHUP the proxy reopens it. `-` means standard output.",
             value="FILE",
         ),
     ),
@@ -168,8 +173,8 @@ OPERATOR = Group(
             "admin",
             "str",
             None,
-            "Where the operator's listener is: `HOST:PORT` or `unix:PATH`. It serves metrics, the list of "
-            "sessions, and kicks.",
+            "Address of the operator's listener: `HOST:PORT` or `unix:PATH`. It serves metrics, and lists "
+            "and ends sessions.",
             value="HOST:PORT|unix:PATH",
             stand_in="unix:unset",
         ),
@@ -177,16 +182,17 @@ OPERATOR = Group(
             "admin_hosts",
             "Texts",
             (),
-            "Names that requests to `admin` may have as their host, besides addresses and `localhost`.",
+            "Names that requests to `admin` may have in their `Host` header, besides IP addresses and "
+            "`localhost`.",
             value="HOST,HOST",
         ),
         Setting(
             "admin_token_file",
             "str",
             None,
-            "File with the bearer token that lists and ends sessions there. The proxy makes it if it is "
-            "missing.",
-            shown_default="a file of the user's own; none where `admin` is a path",
+            "File with the bearer token for listing and ending sessions. If it does not exist, the proxy "
+            "creates it.",
+            shown_default="a file in a directory of the proxy's user; no token if `admin` is a path",
             value="FILE",
         ),
     ),

@@ -1,4 +1,4 @@
-"""What the declaration of a setting says. No I/O."""
+"""The class with which the other files declare settings. No I/O."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..kinds import KINDS, Kind, setting_value
 __all__ = ["MASK", "PREFIX", "REQUIRED", "Group", "Setting", "within"]
 
 PREFIX = "WSPROXY_"
-"""How the names of our own environment variables begin."""
+"""The beginning of the names of wsproxy's own environment variables."""
 
 REQUIRED = object()
-"""Stands for the default of a setting that has none."""
+"""The default of a setting that must be given."""
 
 MASK = "********"
-"""Stands for a secret."""
+"""What people see instead of a secret."""
 
 _SAME = object()
 
@@ -28,24 +28,26 @@ class Setting:
     """One setting.
 
     Everything else follows from this: the variable, the flag, the key in a file, the parameter of
-    :class:`.WebsocketProxy`, the attribute of :class:`.Config`, the help and the page of the documentation.
+    :class:`.WebsocketProxy`, the attribute of :class:`.Config`, the help and the reference.
 
-    :ivar name: what Python and a file call it.
+    :ivar name: its name in Python and in a file.
     :ivar kind: a name in :data:`.KINDS`.
-    :ivar default: counts where nobody gives a value. Where it is None, None may be given, too.
-    :ivar text: what it is for, in a sentence or two. Code stands between backticks.
-    :ivar shown_default: what people are told of a default that is not a value.
-    :ivar unit: of its number: ``seconds``, ``bytes``.
+    :ivar default: its value if nobody gives one. If it is None, callers may also give None.
+    :ivar text: what the setting does, in a sentence or two. Code stands between backticks.
+    :ivar shown_default: how the help describes a default that is computed; "" to show the value.
+    :ivar unit: the unit of its number: ``seconds``, ``bytes``.
     :ivar value: what the help calls a value, such as ``FILE``.
-    :ivar choices: the only texts that it may be. A variable may have them in capitals or not.
-    :ivar check: returns what is wrong with a value of the kind, as it goes on after the setting's name.
-    :ivar stand_in: what takes the place of a wrong value, so that no further fault is made of that. The
-        default, if that makes none.
+    :ivar choices: the only texts that are allowed. In a variable their case does not matter.
+    :ivar check: returns what is wrong with a value, worded to follow the setting's name; None if nothing is.
+    :ivar stand_in: replaces a wrong value, so that later checks report no fault of it. By default that is
+        ``default``.
     :ivar variable: its environment variable; "" for none. By default made from the name.
-    :ivar part_of: the setting that it makes, alone or with others, if it is no attribute of its own.
-    :ivar program: whether only the program has it, since a proxy in another program has no such thing.
-    :ivar mask: makes what people may see of a value that is a secret, or holds one. None if it holds none.
-    :ivar reread: whether it names a file whose changes count without a restart. No setting itself does so.
+    :ivar part_of: the setting that this one determines, alone or with others. "" if :class:`.Config` has an
+        attribute of this name.
+    :ivar program: whether it is for the program only, and not for a proxy inside another program.
+    :ivar mask: returns what people may see of a value that is or contains a secret. None if none does.
+    :ivar reread: whether it names a file that the proxy reads again when the file changes. The setting
+        itself never changes while the proxy runs.
     """
 
     name: str
@@ -77,7 +79,7 @@ class Setting:
 
     @property
     def is_switch(self) -> bool:
-        """Whether its flag may stand alone, for true."""
+        """Whether its flag may have no value, and then means true."""
         return self.kind == "bool"
 
     @property
@@ -86,7 +88,7 @@ class Setting:
 
     @property
     def nullable(self) -> bool:
-        """Whether None is a value of it."""
+        """Whether its value may be None."""
         return self.default is None
 
     @property
@@ -98,7 +100,7 @@ class Setting:
 
     @property
     def default_text(self) -> str:
-        """The default as a variable would have it, "" for none."""
+        """The default as a variable would hold it; "" if there is none."""
         if self.default is None or self.default is REQUIRED:
             return ""
         if isinstance(self.default, tuple):
@@ -108,10 +110,10 @@ class Setting:
         return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
 
     def parse(self, text: str, name: str | None = None) -> Any:
-        """Convert text of the environment, a flag or a file.
+        """Convert text from the environment, a flag or a file.
 
-        :param name: what the person calls the setting; None for the variable.
-        :raises ConfigError: naming it; a secret is not quoted.
+        :param name: the setting's name in the error; None for its variable.
+        :raises ConfigError: if the text is wrong. The error quotes no secret.
         """
         parse = self.of_kind.parse
         if parse is None:
@@ -125,17 +127,17 @@ class Setting:
             raise ConfigError([f"{name or self.env} is {text!r}; {exc}"]) from None
 
     def read(self, value: object, name: str | None = None) -> Any:
-        """Return a value of Python's in the form that the setting has.
+        """Convert a Python value to the form of the setting's kind.
 
-        :param name: what the person calls the setting; None for its own name.
-        :raises ConfigError: if it is of no such kind.
+        :param name: the setting's name in the error; None for its own.
+        :raises ConfigError: if the value is not of the kind.
         """
         return setting_value(self.kind + (" | None" if self.nullable else ""), name or self.name, value)
 
     def checked(self, value: object, name: str | None = None) -> Any:
-        """As :meth:`read`, and look at the value, too.
+        """Convert a value as :meth:`read` does, and check it against ``choices`` and ``check``.
 
-        :raises ConfigError: if the setting may not be that.
+        :raises ConfigError: if the value is not of the kind, or not allowed.
         """
         found = self.read(value, name)
         wrong = None
@@ -149,7 +151,7 @@ class Setting:
 
     @property
     def instead(self) -> Any:
-        """What takes the place of a value that is wrong."""
+        """The value that replaces a wrong one."""
         return self.default if self.stand_in is _SAME else self.stand_in
 
 
@@ -157,8 +159,8 @@ class Setting:
 class Group:
     """Settings that belong together.
 
-    :ivar title: what they are about.
-    :ivar settings: these, in the order of the help.
+    :ivar title: the heading of the group.
+    :ivar settings: its settings, in the order of the help.
     """
 
     title: str
@@ -168,10 +170,10 @@ class Group:
 def within(
     low: float, high: float | None = None, needed: str = "it must be {} to {}"
 ) -> Callable[[Any], str | None]:
-    """Return a check of a number's range, edges included.
+    """Return a check that a number is in a range, bounds included.
 
-    :param high: None for no upper edge.
-    :param needed: what is told, with both edges put in.
+    :param high: the upper bound; None for none.
+    :param needed: what the error demands. Its braces stand for the two bounds.
     """
 
     def check(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""What a function that takes settings tells of itself: a parameter for each. No I/O."""
+"""Gives functions that take settings a signature with one parameter for each setting. No I/O."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def spelled_out(settings: Mapping[str, Setting]) -> Callable[[F], F]:
-    """Have a function that ends in ``**options`` show a parameter for each setting; a decorator.
+    """Decorate a function that ends in ``**options``, so that its signature names each setting.
 
-    ``help()`` and ``inspect.signature`` show these. Type checkers read the annotation of ``options`` instead.
+    ``help()`` and ``inspect.signature`` show that. Type checkers read the annotation of ``options`` instead.
     """
 
     def spell_out(function: F) -> F:

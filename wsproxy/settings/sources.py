@@ -1,4 +1,4 @@
-"""Where settings come from: flags, the environment, a file, or a dict; and which of them counts. No I/O."""
+"""Collects settings from flags, the environment, a file or a dict, and chooses which counts. No I/O."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _NO_URL = "remote_url is missing; give the URL of the Kubernetes API, such as ws
 
 @dataclass(frozen=True)
 class Given:
-    """A value that somebody gave.
+    """A value that a user gave.
 
-    :ivar name: what the person calls the setting: ``PORT``, ``--port``, ``port``.
-    :ivar value: as it was given; text stands for a value of the setting's kind.
-    :ivar origin: where it comes from.
-    :ivar injected: whether nobody wrote it: Kubernetes says so in every pod.
+    :ivar name: the setting's name in that source: ``PORT``, ``--port``, ``port``.
+    :ivar value: the value as given. If it is text, it still has to be converted to the setting's kind.
+    :ivar origin: the source, as ``wsproxy config`` prints it.
+    :ivar injected: whether Kubernetes injects the variable into every pod, so that no user wrote it.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Given:
     def read(self, setting: Setting) -> Any:
         """Return the value in the form of its kind.
 
-        :raises ConfigError: if it has no such form, or the setting may not be that.
+        :raises ConfigError: if it is not of that kind, or not allowed.
         """
         value = self.value
         if isinstance(value, str):
@@ -52,15 +52,15 @@ class Given:
 
 
 Layer = Mapping[str, Given]
-"""What comes from one place, by the settings' own names."""
+"""The values from one source, by the settings' own names."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What counts.
+    """The values that count.
 
-    :ivar values: by field of :class:`.Config`; :data:`.FAULTY` for those whose fault has been told.
-    :ivar origins: where each of these comes from.
+    :ivar values: by field of :class:`.Config`; :data:`.FAULTY` if the fault has been reported already.
+    :ivar origins: the source of each value.
     """
 
     values: dict[str, Any]
@@ -68,10 +68,10 @@ class Choice:
 
 
 def of_flags(flags: Mapping[str, str | None], faults: list[str]) -> Layer:
-    """Return what flags say.
+    """Return the values that flags give.
 
-    :param flags: by the names of the variables; None for those that were not given.
-    :param faults: gets a sentence for each name that is none.
+    :param flags: by the names of the variables; None for flags that were not given.
+    :param faults: gets a sentence for each name that is not a setting.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     _refuse_unknown(given, faults)
@@ -83,9 +83,9 @@ def of_flags(flags: Mapping[str, str | None], faults: list[str]) -> Layer:
 
 
 def of_environment(environ: Mapping[str, str], faults: list[str]) -> Layer:
-    """Return what variables say. Those that are empty say nothing, but an empty ``SECRET_KEY`` does.
+    """Return the values that variables give. Empty variables are ignored, except ``SECRET_KEY``.
 
-    :param faults: gets a sentence for each name that is none, but looks like one.
+    :param faults: gets a sentence for each name that begins with ``WSPROXY_`` and is not a setting.
     """
     given = {
         name: value for name, value in without_service_links(environ).items() if value or name == "SECRET_KEY"
@@ -109,9 +109,9 @@ def _refuse_unknown(given: Iterable[str], faults: list[str]) -> None:
 
 
 def of_file(path: str, content: Mapping[str, object], faults: list[str]) -> Layer:
-    """Return what a file says, in which each key is the name of a setting.
+    """Return the values that a file gives. Each key must be the name of a setting.
 
-    :param faults: gets a sentence for each key that is none.
+    :param faults: gets a sentence for each key that is not one.
     """
     found: dict[str, Given] = {}
     for name, value in content.items():
@@ -124,10 +124,10 @@ def of_file(path: str, content: Mapping[str, object], faults: list[str]) -> Laye
 
 
 def of_mapping(given: Mapping[str, object], faults: list[str]) -> Layer:
-    """Return what a dict says. None and an empty text say nothing.
+    """Return the values that a dict gives. None and empty text are ignored.
 
-    :param given: by the names of settings, or of variables.
-    :param faults: gets a sentence for each key that is no setting, or a second name of one.
+    :param given: values by the names of settings, or of variables.
+    :param faults: gets a sentence for each key that is not a setting, or names the same setting again.
     """
     found: dict[str, Given] = {}
     for name, value in given.items():
@@ -147,10 +147,10 @@ def of_mapping(given: Mapping[str, object], faults: list[str]) -> Layer:
 
 
 def choose(layers: Sequence[Layer], faults: list[str]) -> Choice:
-    """Return what counts: of each setting the value in the first of the layers that have one.
+    """Return the values that count: for each setting, the value in the first layer that has one.
 
-    :param faults: gets a sentence for each value that is wrong, and for settings that contradict each other
-        in one layer.
+    :param faults: gets a sentence for each wrong value, and for settings in one layer that contradict each
+        other.
     """
     found: dict[str, Given] = {}
     for layer in reversed(layers):
@@ -159,7 +159,7 @@ def choose(layers: Sequence[Layer], faults: list[str]) -> Choice:
     choice = Choice({}, {name: given.origin for name, given in found.items()})
     for name, given in found.items():
         if name == "config":
-            continue  # which has been read
+            continue  # its file has been read already
         try:
             choice.values[name] = given.read(BY_NAME[name])
         except ConfigError as exc:
@@ -172,7 +172,7 @@ def choose(layers: Sequence[Layer], faults: list[str]) -> Choice:
 
 
 def _join_ca_file(choice: Choice, found: Layer, rank: Mapping[str, int], faults: list[str]) -> None:
-    """Make ``sslopt`` of what names a part of it."""
+    """Put ``ca_file`` into ``sslopt``, of which it is a part."""
     if "ca_file" not in found:
         return
     file, options = choice.values.pop("ca_file"), choice.values.get("sslopt", {})
@@ -188,7 +188,7 @@ def _join_ca_file(choice: Choice, found: Layer, rank: Mapping[str, int], faults:
 
 
 def _join_url(choice: Choice, found: Layer, rank: Mapping[str, int], faults: list[str]) -> None:
-    """Make ``remote_url`` of what says where the API is."""
+    """Make ``remote_url`` from the settings that give the API's host and port, or its URL for development."""
     values, dev = choice.values, bool(choice.values.get("local_dev_mode"))
     parts = {
         setting: values.pop(setting.name)

@@ -1,4 +1,4 @@
-"""All settings, and which of them is meant by a name. No I/O."""
+"""The tables of all settings, and a search for the setting that a misspelt name means. No I/O."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ GROUPS = (
 _ALL = tuple(setting for group in GROUPS for setting in group.settings)
 
 SETTINGS = tuple(setting for setting in _ALL if setting.env)
-"""Those that the program has: each is an environment variable and a flag."""
+"""The program's settings. Each has an environment variable and a flag."""
 
 FIELDS = {setting.name: setting for setting in _ALL if not setting.part_of}
 """The attributes of :class:`.Config`, by name."""
 
 BY_NAME = {setting.name: setting for setting in _ALL if setting.part_of != "file"}
-"""All that a file or a dict may have, by name."""
+"""All settings that a file or a dict may contain, by name."""
 
 POSITIONAL = ("remote_url", "api_path", "local_dev_mode", "secret_key", "host_path_prefix")
-"""The parameters of lab-orchestrator-ws-proxy-lib 1.0.0, in its order."""
+"""The parameters that lab-orchestrator-ws-proxy-lib 1.0.0 has, in its order."""
 
 OPTIONS = {
     name: setting for name, setting in FIELDS.items() if name not in POSITIONAL and not setting.program
@@ -59,10 +59,10 @@ _SIMILAR = 0.75
 
 
 def checked(given: Mapping[str, object], faults: list[str]) -> tuple[dict[str, Any], set[str]]:
-    """Return a value for each field of :class:`.Config`, and the names of those that were wrong.
+    """Return a value for each field of :class:`.Config`, and the names of the fields with wrong values.
 
     :param given: values by name.
-    :param faults: gets a sentence for each that is wrong, but for :data:`.FAULTY`.
+    :param faults: gets a sentence for each wrong value, except :data:`.FAULTY`.
     """
     values, wrong = {}, set()
     for name, setting in FIELDS.items():
@@ -81,7 +81,7 @@ def checked(given: Mapping[str, object], faults: list[str]) -> tuple[dict[str, A
 def accepted(function: str, given: Iterable[str], known: Mapping[str, Setting]) -> None:
     """Check that a function takes these keywords.
 
-    :raises TypeError: as Python does, and with the name that is meant.
+    :raises TypeError: with Python's own text, and the name that the caller may mean.
     """
     for name in given:
         if name not in known:
@@ -90,11 +90,11 @@ def accepted(function: str, given: Iterable[str], known: Mapping[str, Setting]) 
 
 
 def meant(name: object, known: Iterable[str]) -> str:
-    """Return the question whether another name is meant; "" if none is like it."""
+    """Return a question that suggests a similar name; "" if no name is similar."""
     given = str(name)
     plain = {_plain(one): one for one in known if one.isupper() == given.isupper()}
     close = difflib.get_close_matches(_plain(given), plain, 1, _SIMILAR)
-    return f"is {plain[close[0]]} meant?" if close else ""
+    return f"did you mean {plain[close[0]]}?" if close else ""
 
 
 def _plain(name: str) -> str:

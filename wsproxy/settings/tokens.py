@@ -1,4 +1,4 @@
-"""The settings of tokens: the keys that verify them, and what they have to say. No I/O."""
+"""The settings of tokens: the keys that verify them, and the claims that they must have. No I/O."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ KEYS = Group(
             "secret_key",
             "Secrets",
             REQUIRED,
-            "Secret that tokens are signed with (32 bytes or more), or public keys (PEM). "
-            "`secret_key_files` or `jwks` may take its place.",
+            "Secret that signs tokens (use 32 bytes or more), or public keys (PEM) that verify them. "
+            "`secret_key_files` or `jwks` may replace it.",
             shown_default="none",
             value="SECRET",
             variable="SECRET_KEY",
@@ -37,7 +37,7 @@ KEYS = Group(
             "secret_key_files",
             "Files",
             (),
-            "Files that each hold a secret, or public keys (PEM).",
+            "Files that each contain a secret, or public keys (PEM).",
             value="FILE,FILE",
             variable="SECRET_KEY_FILE",
             stand_in=("unset",),
@@ -47,8 +47,8 @@ KEYS = Group(
             "jwks",
             "str",
             None,
-            "JWK Set with the keys of tokens: a file, or an `https` URL. `http` is for addresses of this "
-            "machine only.",
+            "JWK Set with the keys that verify tokens: a file, or an `https` URL. An `http` URL must have a "
+            "loopback address.",
             value="FILE|URL",
             stand_in="unset",
             mask=lambda url: shown_url(url)[1:-1],
@@ -58,14 +58,14 @@ KEYS = Group(
             "jwks_interval",
             "Timeout",
             300.0,
-            "Time from one fetch of the JWK Set's URL to the next.",
+            "Time between two fetches of the URL in `jwks`.",
             unit="seconds",
         ),
         Setting(
             "jwks_ca_file",
             "str",
             None,
-            "File with the authorities of that URL's certificate.",
+            "File with the certificate authorities (PEM) for the URL in `jwks`.",
             shown_default="the system's",
             value="FILE",
         ),
@@ -73,8 +73,8 @@ KEYS = Group(
             "algorithms",
             "Restriction",
             None,
-            "The only JWS algorithms that keys may be used for.",
-            shown_default="`HS256` for a secret, and all that a public key is for",
+            "The only JWS algorithms that the proxy accepts.",
+            shown_default="`HS256` for a secret, and all algorithms that fit a public key",
             value="ALG,ALG",
         ),
     ),
@@ -95,25 +95,25 @@ CLAIMS = Group(
             "audience",
             "Restriction",
             None,
-            "The audiences (`aud`) whose tokens the proxy accepts. Without it the proxy refuses every token "
-            "that names an audience.",
+            "The only audiences (`aud`) whose tokens the proxy accepts. Without it, the proxy refuses every "
+            "token that names an audience.",
             value="AUD,AUD",
         ),
         Setting(
             "leeway",
             "float",
             None,
-            "How far the clock of the token's issuer may be off, 0 to 300.",
+            "Tolerated clock difference to the issuer of a token, 0 to 300.",
             shown_default="5 for `nbf` and `iat`, 0 for `exp`",
             unit="seconds",
-            check=within(0, _MAX_LEEWAY, "it must be seconds, {} to {}"),
+            check=within(0, _MAX_LEEWAY, "it must be {} to {} seconds"),
         ),
         Setting("allow_eternal_tokens", "bool", False, "Accept tokens without `exp`."),
         Setting(
             "claim_user",
             "OrderedTexts",
             ("/id", "/sub"),
-            "JSON pointers to the user. The first one that leads somewhere counts.",
+            "JSON pointers to the user. The proxy uses the first one whose claim the token has.",
             value="POINTER,POINTER",
         ),
         Setting(
@@ -134,14 +134,14 @@ CLAIMS = Group(
             "claim_takeover",
             "str",
             "/may_take_over",
-            "JSON pointer to a claim that forbids takeovers if it is `false`.",
+            "JSON pointer to a claim. If the claim is `false`, the token cannot take over consoles.",
             value="POINTER",
         ),
         Setting(
             "allow_vmi_patterns",
             "bool",
             False,
-            "Let `*` in the list of VMs stand for any characters.",
+            "Let `*` in the token's list of VMs match any characters.",
         ),
         Setting(
             "namespaces",

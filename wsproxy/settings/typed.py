@@ -1,6 +1,6 @@
 """The types of all settings, for editors and type checkers. No I/O.
 
-scripts/settings writes this file from the declarations; what is changed here is lost.
+scripts/settings generates this file from the declarations. Do not edit it by hand.
 """
 
 from __future__ import annotations
@@ -94,65 +94,66 @@ class ConfigOptions(Options, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The value of each setting, as somebody gave it, or its default."""
+    """The value of each setting: the one that was given, or the default."""
 
     local_dev_mode: bool
-    """Connect to the API without TLS and without a service account, as ``kubectl proxy`` wants it.
+    """Connect to the API without TLS and without a service account, as ``kubectl proxy`` requires.
     (default: ``false``)"""
 
     remote_url: str
     """URL of the Kubernetes API: ``wss://HOST:PORT``, or ``ws://HOST:PORT`` if ``local_dev_mode`` is on.
-    (default: made from the next three)"""
+    (default: made from the next three settings)"""
 
     token_file: str
-    """File with the bearer token that the proxy shows to the API. (default: the service account's
+    """File with the bearer token that the proxy sends to the API. (default: the service account's
     ``token``)"""
 
     sslopt: Mapping[str, Any] = field(repr=False)
-    """TLS towards the API, in the vocabulary of websocket-client. ``ca_certs`` in it is ``ca_file``.
-    (default: the service account's ``ca.crt`` as ``ca_certs``)"""
+    """TLS options for the API, with the names that websocket-client gives them. ``ca_certs`` is the same
+    as ``ca_file``. (default: the service account's ``ca.crt`` as ``ca_certs``)"""
 
     dial_timeout: float
-    """Time in which the proxy connects to the API: name, TCP, TLS and handshake together. (seconds;
-    default: ``10``)"""
+    """Time in which the proxy must connect to the API: name resolution, TCP, TLS and opening handshake
+    together. (seconds; default: ``10``)"""
 
     secret_key: str | bytes | Sequence[str | bytes] = field(repr=False)
-    """Secret that tokens are signed with (32 bytes or more), or public keys (PEM). ``secret_key_files`` or
-    ``jwks`` may take its place. (default: none)"""
+    """Secret that signs tokens (use 32 bytes or more), or public keys (PEM) that verify them.
+    ``secret_key_files`` or ``jwks`` may replace it. (default: none)"""
 
     secret_key_files: tuple[str, ...]
-    """Files that each hold a secret, or public keys (PEM)."""
+    """Files that each contain a secret, or public keys (PEM)."""
 
     jwks: str | None = field(repr=False)
-    """JWK Set with the keys of tokens: a file, or an ``https`` URL. ``http`` is for addresses of this
-    machine only."""
+    """JWK Set with the keys that verify tokens: a file, or an ``https`` URL. An ``http`` URL must have a
+    loopback address."""
 
     jwks_interval: float
-    """Time from one fetch of the JWK Set's URL to the next. (seconds; default: ``300``)"""
+    """Time between two fetches of the URL in ``jwks``. (seconds; default: ``300``)"""
 
     jwks_ca_file: str | None
-    """File with the authorities of that URL's certificate. (default: the system's)"""
+    """File with the certificate authorities (PEM) for the URL in ``jwks``. (default: the system's)"""
 
     algorithms: tuple[str, ...] | None
-    """The only JWS algorithms that keys may be used for. (default: ``HS256`` for a secret, and all that a
-    public key is for)"""
+    """The only JWS algorithms that the proxy accepts. (default: ``HS256`` for a secret, and all algorithms
+    that fit a public key)"""
 
     issuer: tuple[str, ...] | None
     """The only issuers (``iss``) whose tokens the proxy accepts. (default: any)"""
 
     audience: tuple[str, ...] | None
-    """The audiences (``aud``) whose tokens the proxy accepts. Without it the proxy refuses every token
-    that names an audience."""
+    """The only audiences (``aud``) whose tokens the proxy accepts. Without it, the proxy refuses every
+    token that names an audience."""
 
     leeway: float | None
-    """How far the clock of the token's issuer may be off, 0 to 300. (seconds; default: 5 for ``nbf`` and
+    """Tolerated clock difference to the issuer of a token, 0 to 300. (seconds; default: 5 for ``nbf`` and
     ``iat``, 0 for ``exp``)"""
 
     allow_eternal_tokens: bool
     """Accept tokens without ``exp``. (default: ``false``)"""
 
     claim_user: tuple[str, ...]
-    """JSON pointers to the user. The first one that leads somewhere counts. (default: ``/id,/sub``)"""
+    """JSON pointers to the user. The proxy uses the first one whose claim the token has. (default:
+    ``/id,/sub``)"""
 
     claim_namespace: str
     """JSON pointer to the namespace. (default: ``/lab_instance/namespace_name``)"""
@@ -161,72 +162,78 @@ class Settings:
     """JSON pointer to the list of VMs. (default: ``/lab_instance/allowed_vmi_names``)"""
 
     claim_takeover: str
-    """JSON pointer to a claim that forbids takeovers if it is ``false``. (default: ``/may_take_over``)"""
+    """JSON pointer to a claim. If the claim is ``false``, the token cannot take over consoles. (default:
+    ``/may_take_over``)"""
 
     allow_vmi_patterns: bool
-    """Let ``*`` in the list of VMs stand for any characters. (default: ``false``)"""
+    """Let ``*`` in the token's list of VMs match any characters. (default: ``false``)"""
 
     namespaces: tuple[str, ...] | None
     """The only namespaces that the proxy serves. (default: all)"""
 
     host: str
-    """Address that the proxy listens on. ``::`` is every address, IPv6 and IPv4; ``0.0.0.0`` is every IPv4
-    address. (default: ``::``)"""
+    """Address that the proxy listens on. ``::`` means every IPv6 and IPv4 address. ``0.0.0.0`` means every
+    IPv4 address. (default: ``::``)"""
 
     port: int
-    """TCP port that the proxy listens on. With 0 the system chooses a free one. (default: ``5001``)"""
+    """TCP port that the proxy listens on. If it is 0, the kernel chooses a free port. (default: ``5001``)"""
 
     listen: str | None
-    """Where the proxy listens instead: ``unix:PATH``, or ``fd:NUMBER`` for an inherited socket."""
+    """Where the proxy listens instead of ``host`` and ``port``: ``unix:PATH``, or ``fd:NUMBER`` for an
+    inherited socket."""
 
     reuse_port: bool
-    """Let a successor listen at the same port, or take over the same path, before this process stops.
-    (default: ``false``)"""
+    """Let a successor process listen on the same port, or take over the same path, before this process
+    stops. (default: ``false``)"""
 
     host_path_prefix: str | None
     """Path in front of every route, such as ``ws_proxy`` or ``a/b``."""
 
     tls_cert: str | None
-    """File with the certificate chain (PEM) that clients see. Without it clients connect without TLS."""
+    """File with the certificate chain (PEM) that the proxy shows to clients. Without it, clients connect
+    without TLS."""
 
     tls_key: str | None
-    """File with the private key (PEM, no password), if ``tls_cert`` does not hold the key."""
+    """File with the private key (PEM, without a password), if the file in ``tls_cert`` does not contain
+    it."""
 
     tls_client_ca: str | None
-    """File with authorities (PEM). If it is set, each client needs a certificate that one of them has
-    signed."""
+    """File with certificate authorities (PEM). If it is set, each client must present a certificate that
+    one of them has signed."""
 
     credentials: tuple[str, ...]
-    """Where a token may stand: ``path``, ``header``, ``subprotocol``, ``query``, ``cookie``. A cookie
-    needs ``allow_origin``. (default: ``path,header,subprotocol``)"""
+    """Where clients may send a token: ``path``, ``header``, ``subprotocol``, ``query``, ``cookie``.
+    ``cookie`` requires ``allow_origin``. (default: ``path,header,subprotocol``)"""
 
     cookie_name: str
-    """Name of the cookie that holds a token. (default: ``wsproxy_token``)"""
+    """Name of the cookie that contains a token. (default: ``wsproxy_token``)"""
 
     tickets: bool
-    """Let ``POST /ticket`` exchange a token for a one-time ticket. This needs one worker. (default:
-    ``false``)"""
+    """Let clients exchange a token for a one-time ticket by ``POST /ticket``. This requires one worker.
+    (default: ``false``)"""
 
     allow_origin: tuple[str, ...] | None
-    """Origins of the pages that may use the proxy, such as ``https://console.example``, or ``*`` for all.
-    The proxy's own pages always may. (default: any page that knows a token)"""
+    """Origins of the pages that may connect, such as ``https://console.example``, or ``*`` for all. The
+    proxy's own pages may always connect. (default: any page that has a token)"""
 
     require_origin: bool
-    """Refuse clients that send no ``Origin``, since they are not browsers. (default: ``false``)"""
+    """Refuse clients that send no ``Origin`` header. Browsers send one with every WebSocket handshake.
+    (default: ``false``)"""
 
     reject: str
-    """How the proxy refuses a WebSocket. ``auto`` sends browsers a Close frame, and all other clients an
-    HTTP status. (default: ``auto``)"""
+    """How the proxy refuses a WebSocket. With ``auto``, browsers get a Close frame, and other clients get
+    an HTTP status. (default: ``auto``)"""
 
     trusted_proxies: tuple[str, ...]
-    """Addresses and networks of the proxies whose ``X-Forwarded-*`` or ``Forwarded`` headers count.
+    """Addresses and networks of the proxies whose ``X-Forwarded-*`` or ``Forwarded`` headers are trusted.
     ``unix`` stands for every client of a Unix socket."""
 
     forwarded_headers: str
-    """Which of these headers count. With ``auto`` both do, if they agree. (default: ``auto``)"""
+    """Which of these headers the proxy reads. With ``auto`` it reads both, and refuses requests in which
+    they disagree. (default: ``auto``)"""
 
     proxy_protocol: bool
-    """Expect a PROXY protocol header on each connection from ``trusted_proxies``, and on no other.
+    """Require a PROXY protocol header on each connection from ``trusted_proxies``, and on no other.
     (default: ``false``)"""
 
     api_path: str
@@ -234,15 +241,15 @@ class Settings:
     that streams over a WebSocket. (default: KubeVirt's v1 path of ``vnc``)"""
 
     subresources: tuple[str, ...]
-    """Further subresources that ``/TOKEN/VMI/SUBRESOURCE`` may name, such as ``console``."""
+    """Further subresources that clients may open as ``/TOKEN/VMI/SUBRESOURCE``, such as ``console``."""
 
     console: tuple[str, ...]
-    """Who keeps a console that several clients want: ``passthrough``, ``takeover``, ``refuse``, or rules.
-    Rules are separated by commas, such as ``exam-*/*/vnc=refuse``, and the first that fits counts.
-    ``passthrough`` is all that several workers can do. (default: ``passthrough``)"""
+    """What happens if several clients want a console: ``passthrough``, ``takeover``, ``refuse``, or rules
+    such as ``exam-*/*/vnc=refuse``. Commas separate rules, and the first that matches counts. Several
+    workers support ``passthrough`` only. (default: ``passthrough``)"""
 
     show_user: bool
-    """Tell a client which user has its console, or took it over. (default: ``false``)"""
+    """Tell clients which user has the console that they want, or took it over. (default: ``false``)"""
 
     screenshots: bool
     """Answer ``/TOKEN/VMI/screenshot.png`` with a picture of the VM's screen. (default: ``false``)"""
@@ -251,97 +258,103 @@ class Settings:
     """Serve the console page at ``/console/``. (default: ``false``)"""
 
     novnc: str | None
-    """Directory with noVNC for the console page. (default: ``/usr/share/novnc``, if it is there)"""
+    """Directory with noVNC for the console page. (default: ``/usr/share/novnc``, if it exists)"""
 
     xterm: str | None
-    """Directory with xterm.js for serial consoles on the console page. Without it the page shows none."""
+    """Directory with xterm.js for the console page. Without it, the page shows no serial consoles."""
 
     web: str | None
-    """Directory of a web client, such as noVNC, whose files the proxy serves. SIGHUP reads them again."""
+    """Directory of a web client, such as noVNC. The proxy serves its files, and reads them again on
+    SIGHUP."""
 
     frame_ancestors: tuple[str, ...]
-    """Pages that may show the proxy's pages in a frame: ``self``, and origins such as
-    ``https://lab.example``."""
+    """Origins that may embed the proxy's pages in a frame, such as ``https://lab.example``. ``self`` is
+    the proxy's own origin."""
 
     request_timeout: float
-    """Time in which a client has to send its whole request, and in which a refusal has to be sent.
+    """Time in which a client must send its whole request. It also bounds the sending of a refusal.
     (seconds; default: ``10``)"""
 
     close_timeout: float
-    """Time in which a session ends, from the first cause. (seconds; default: ``5``)"""
+    """Time in which a session must end, from the first cause on. (seconds; default: ``5``)"""
 
     ping_interval: float
-    """Time between pings to the client, and to the API. A side that is silent for two of them counts as
-    dead. (seconds; default: ``25``)"""
+    """Time between pings to the client, and to the API. If either side is silent for two intervals, the
+    proxy treats it as dead. (seconds; default: ``25``)"""
 
     grace: float
-    """Time by which a session outlives its token; ``inf`` for ever. (seconds; default: ``0``)"""
+    """Time for which a session may continue after its token expires. ``inf`` means no limit. (seconds;
+    default: ``0``)"""
 
     idle_timeout: float
-    """Time for which a client may send no data; 0 for ever. (seconds; default: 0: for ever)"""
+    """Time after which the proxy ends a session whose client sends no data. (seconds; default: 0: no
+    limit)"""
 
     max_age: float
-    """Longest time that a session may last; 0 for ever. (seconds; default: 0: for ever)"""
+    """Longest duration of a session. (seconds; default: 0: no limit)"""
 
     max_frame_size: int
-    """Largest payload of a WebSocket frame, 65536 or more. (bytes; default: ``16777216``)"""
+    """Largest payload of a WebSocket frame, at least 65536. (bytes; default: ``16777216``)"""
 
     max_head_size: int
-    """Largest head of a request, 16384 to 131072. Raise it if cookies, or a login in front, make heads
-    larger. (bytes; default: ``16384``)"""
+    """Largest head of a request, 16384 to 131072. Raise it if cookies or a login proxy make heads larger.
+    (bytes; default: ``16384``)"""
 
     max_pending: int
-    """Clients of one process that may be connected without having authenticated, 8 or more. (default:
-    ``512``)"""
+    """Maximum number of clients of one process that are connected and have not authenticated. At least 8.
+    (default: ``512``)"""
 
     max_sessions: int
-    """Sessions in all. This limit and the next four need one worker. (default: 0: any number)"""
+    """Maximum number of sessions in total. This limit and the next four require one worker. (default: 0:
+    no limit)"""
 
     max_sessions_per_user: int
-    """Sessions of one user, as the token names the user. (default: 0: any number)"""
+    """Maximum number of sessions of one user. The token names the user. (default: 0: no limit)"""
 
     max_sessions_per_vmi: int
-    """Sessions with one subresource of one VM. (default: 0: any number)"""
+    """Maximum number of sessions with one subresource of one VM. (default: 0: no limit)"""
 
     max_pending_per_address: int
-    """Clients from one address that may be connected without having authenticated. (default: 0: any
-    number)"""
+    """Maximum number of clients of one address that are connected and have not authenticated. (default: 0:
+    no limit)"""
 
     max_failures: int
-    """Attempts from one address that may fail to authenticate in a minute. (default: 0: any number)"""
+    """Maximum number of failed attempts to authenticate from one address in a minute. (default: 0: no
+    limit)"""
 
     workers: int
-    """Number of processes that serve, 1 to 64. (default: ``1``)"""
+    """Number of processes that serve clients, 1 to 64. (default: ``1``)"""
 
     cpu_affinity: str
-    """``auto`` keeps the Python threads of each process on one CPU; ``off`` leaves CPUs alone. (default:
-    ``auto``)"""
+    """With ``auto``, the Python threads of each process run on one CPU. With ``off``, the proxy sets no
+    CPU affinity. (default: ``auto``)"""
 
     drain_grace: float
-    """Time after SIGTERM in which new clients are still accepted while ``/readyz`` says 503. (seconds;
-    default: ``0``)"""
+    """Time after SIGTERM in which the proxy still accepts clients, while ``/readyz`` answers 503.
+    (seconds; default: ``0``)"""
 
     drain_timeout: float
-    """Time after ``drain_grace`` in which open sessions may go on, before the proxy closes them. (seconds;
-    default: ``0``)"""
+    """Time after ``drain_grace`` in which open sessions may continue. Then the proxy closes them.
+    (seconds; default: ``0``)"""
 
     log_level: str
-    """Least severe messages that the program logs. (default: ``INFO``)"""
+    """Lowest level of the messages that the program logs. (default: ``INFO``)"""
 
     log_format: str
-    """Form of the log's lines. With ``json`` each line is one JSON object. (default: ``text``)"""
+    """Format of log lines. With ``json``, each line is one JSON object. (default: ``text``)"""
 
     audit_log: str | None
-    """File to which the proxy appends a JSON line for each session that opens or ends, and each refusal.
-    SIGHUP opens it anew. ``-`` is standard output."""
+    """File to which the proxy appends a JSON line for each session that opens or ends, and for each
+    refusal. On SIGHUP the proxy reopens it. ``-`` means standard output."""
 
     admin: str | None
-    """Where the operator's listener is: ``HOST:PORT`` or ``unix:PATH``. It serves metrics, the list of
-    sessions, and kicks."""
+    """Address of the operator's listener: ``HOST:PORT`` or ``unix:PATH``. It serves metrics, and lists and
+    ends sessions."""
 
     admin_hosts: tuple[str, ...]
-    """Names that requests to ``admin`` may have as their host, besides addresses and ``localhost``."""
+    """Names that requests to ``admin`` may have in their ``Host`` header, besides IP addresses and
+    ``localhost``."""
 
     admin_token_file: str | None
-    """File with the bearer token that lists and ends sessions there. The proxy makes it if it is missing.
-    (default: a file of the user's own; none where ``admin`` is a path)"""
+    """File with the bearer token for listing and ending sessions. If it does not exist, the proxy creates
+    it. (default: a file in a directory of the proxy's user; no token if ``admin`` is a path)"""

@@ -1,4 +1,4 @@
-"""The settings of the Kubernetes API: where it is, how the proxy logs in, and what it opens there. No I/O."""
+"""The settings of the Kubernetes API: its URL, the proxy's credentials, and the consoles. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CONSOLES", "KUBERNETES_HOST", "KUBERNETES_PORT", "UPSTREAM", "WS_REM
 
 def _subresources(names: tuple[str, ...]) -> str | None:
     bad = [name for name in names if not re.fullmatch(r"[a-z]+", name)]
-    return f"has {bad[0]!r}; names such as vnc and console are meant" if bad else None
+    return f"has {bad[0]!r}; use names such as vnc and console" if bad else None
 
 
 KUBERNETES_HOST = Setting(
@@ -55,7 +55,7 @@ UPSTREAM = Group(
             "local_dev_mode",
             "bool",
             False,
-            "Connect to the API without TLS and without a service account, as `kubectl proxy` wants it.",
+            "Connect to the API without TLS and without a service account, as `kubectl proxy` requires.",
             variable="LOCAL_DEV_MODE",
         ),
         Setting(
@@ -63,7 +63,7 @@ UPSTREAM = Group(
             "str",
             REQUIRED,
             "URL of the Kubernetes API: `wss://HOST:PORT`, or `ws://HOST:PORT` if `local_dev_mode` is on.",
-            shown_default="made from the next three",
+            shown_default="made from the next three settings",
             value="URL",
             variable="",
             stand_in="wss://unset",
@@ -75,7 +75,7 @@ UPSTREAM = Group(
             "token_file",
             "str",
             SERVICE_ACCOUNT_TOKEN,
-            "File with the bearer token that the proxy shows to the API.",
+            "File with the bearer token that the proxy sends to the API.",
             shown_default="the service account's `token`",
             value="FILE",
             reread=True,
@@ -84,7 +84,7 @@ UPSTREAM = Group(
             "ca_file",
             "str",
             None,
-            "File with the authorities of the API's certificate.",
+            "File with the certificate authorities (PEM) for the API.",
             shown_default="the service account's `ca.crt`",
             value="FILE",
             part_of="sslopt",
@@ -95,16 +95,18 @@ UPSTREAM = Group(
             "sslopt",
             "Options",
             {"ca_certs": SERVICE_ACCOUNT_CA},
-            "TLS towards the API, in the vocabulary of websocket-client. `ca_certs` in it is `ca_file`.",
+            "TLS options for the API, with the names that websocket-client gives them. `ca_certs` is the "
+            "same as `ca_file`.",
             shown_default="the service account's `ca.crt` as `ca_certs`",
             variable="",
-            mask=dict,  # no repr has it, but names of files are all that it holds
+            mask=dict,  # no repr shows it, but people may see it all: it only names files
         ),
         Setting(
             "dial_timeout",
             "Timeout",
             10.0,
-            "Time in which the proxy connects to the API: name, TCP, TLS and handshake together.",
+            "Time in which the proxy must connect to the API: name resolution, TCP, TLS and opening "
+            "handshake together.",
             unit="seconds",
         ),
     ),
@@ -126,7 +128,7 @@ CONSOLES = Group(
             "subresources",
             "Texts",
             (),
-            "Further subresources that `/TOKEN/VMI/SUBRESOURCE` may name, such as `console`.",
+            "Further subresources that clients may open as `/TOKEN/VMI/SUBRESOURCE`, such as `console`.",
             value="NAME,NAME",
             check=_subresources,
         ),
@@ -134,9 +136,9 @@ CONSOLES = Group(
             "console",
             "Rules",
             (),
-            "Who keeps a console that several clients want: `passthrough`, `takeover`, `refuse`, or rules. "
-            "Rules are separated by commas, such as `exam-*/*/vnc=refuse`, and the first that fits counts. "
-            "`passthrough` is all that several workers can do.",
+            "What happens if several clients want a console: `passthrough`, `takeover`, `refuse`, or rules "
+            "such as `exam-*/*/vnc=refuse`. Commas separate rules, and the first that matches counts. "
+            "Several workers support `passthrough` only.",
             shown_default="`passthrough`",
             value="RULE,RULE",
         ),
@@ -144,7 +146,7 @@ CONSOLES = Group(
             "show_user",
             "bool",
             False,
-            "Tell a client which user has its console, or took it over.",
+            "Tell clients which user has the console that they want, or took it over.",
         ),
         Setting(
             "screenshots",
