@@ -1,7 +1,7 @@
-"""The program lab-orchestrator-ws-proxy 1.0.0 by its old name: ``python -m lab_orchestrator_ws_proxy``.
+"""Runs wsproxy under the name of lab-orchestrator-ws-proxy 1.0.0: ``python -m lab_orchestrator_ws_proxy``.
 
-It is a module, because that distribution has a package of this name. If both had the same files, to
-uninstall one would delete them.
+This is a module, because that distribution has a package of this name. If both distributions had the same
+files, uninstalling one would delete the files of the other.
 """
 
 import sys

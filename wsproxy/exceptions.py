@@ -3,10 +3,10 @@
 ::
 
     WSProxyError
-    ├── ConfigError             a setting is wrong: the start is refused, every fault listed
-    ├── TransportClosed         a connection is gone; expected, never a bug
+    ├── ConfigError             settings are wrong: the proxy does not start, and lists every fault
+    ├── TransportClosed         a connection ended; expected, never a bug
     ├── ProtocolViolation       a peer broke RFC 6455 on an open connection
-    └── Refused                 a client is not let in; carries what to tell it
+    └── Refused                 the proxy refuses a client; contains the answer
         ├── BadRequest          400 / 4400
         ├── BadToken            401 / 4401
         │   ├── TokenExpired    401 / 4401
@@ -32,8 +32,8 @@
         ├── UpstreamRefused     502 / 4502
         └── UpstreamTimeout     504 / 4504
 
-``Refused`` means a bad peer or a bad moment: it is logged in one line at INFO. Anything that is not
-in this tree is a bug of ours and is logged with its traceback.
+The proxy logs a ``Refused`` in one line at INFO. An exception outside this tree is a bug in wsproxy, and
+the proxy logs it with its traceback.
 """
 
 from __future__ import annotations
@@ -77,19 +77,19 @@ _MOST_TEXT = 1000
 
 
 def _one_line(text: object) -> str:
-    """Return a text of bounded length that begins no line of a log and does nothing to a terminal."""
-    # Not printable are controls, line breaks, and marks that turn the direction of what follows.
+    """Return a text of bounded length that cannot start a new line in a log or control a terminal."""
+    # Control characters, line breaks and marks of writing direction are not printable.
     return "".join(char if char.isprintable() else " " for char in str(text)[:_MOST_TEXT])
 
 
 class WSProxyError(Exception):
-    """Root of every error that this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
 
 class ConfigError(WSProxyError, ValueError):
-    """One or more settings are wrong; nothing has been started.
+    """One or more settings are wrong, and nothing has been started.
 
-    :ivar faults: one sentence for each fault, saying what is wrong and what to do.
+    :ivar faults: one sentence for each fault. It says what is wrong and what to do.
     """
 
     def __init__(self, faults: Iterable[str]) -> None:
@@ -98,13 +98,13 @@ class ConfigError(WSProxyError, ValueError):
 
 
 class TransportClosed(WSProxyError):
-    """The connection ended, was reset, or was shut down by ourselves."""
+    """The connection ended: the peer closed or reset it, or the proxy shut it down."""
 
 
 class ProtocolViolation(WSProxyError):
     """A peer broke RFC 6455 after the opening handshake.
 
-    :ivar code: the close code to answer with: 1002 (protocol error) or 1009 (message too big).
+    :ivar code: the close code of the answer: 1002 (protocol error) or 1009 (message too big).
     """
 
     def __init__(self, message: str, code: int = 1002) -> None:
@@ -113,17 +113,17 @@ class ProtocolViolation(WSProxyError):
 
 
 class Refused(WSProxyError):
-    """A client is not let in. Each leaf knows what to tell it.
+    """The proxy refuses a client. Each subclass contains the answer.
 
-    The text of the exception is shown to the client, so it never holds a token, a path or a
-    credential. What only the operator may read goes into ``log_detail``. Both are one line of 1000
-    characters at most: others in what is given become spaces, or are cut off.
+    The client sees the text of the exception, so it never contains a token, a path or a credential.
+    What only the operator may read goes into ``log_detail``. Both are one line of at most 1000
+    characters. Characters that are not printable become spaces, and longer text is cut off.
 
-    :param message: the text; "" for what ``default_message`` says.
+    :param message: the text; "" for ``default_message``.
     :ivar status: HTTP status (RFC 9110).
-    :ivar close_code: WebSocket close code, or None where only HTTP can say it.
-    :ivar slug: the reason in one word; it starts the close reason and is what logs count by.
-    :ivar default_message: what is said where nothing else is.
+    :ivar close_code: WebSocket close code; None if the refusal exists in HTTP only.
+    :ivar slug: the reason in one word. It starts the close reason, and metrics and logs count by it.
+    :ivar default_message: the text if no message is given.
     :ivar headers: further HTTP response headers.
     :ivar log_detail: what the log says in addition; never sent to the client.
     """
@@ -142,12 +142,12 @@ class Refused(WSProxyError):
 
     @property
     def close_reason(self) -> str:
-        """What a WebSocket client is told."""
+        """The reason in the Close frame: slug and message."""
         return f"{self.slug}: {self.message}"
 
     @property
     def message(self) -> str:
-        """What the client is told, one sentence."""
+        """The sentence that the client sees."""
         return str(self)
 
 
@@ -177,7 +177,7 @@ class RequestTimeout(Refused):
 
 
 class LengthRequired(Refused):
-    """A request that needs a body does not say how long it is (RFC 9110 section 15.5.12)."""
+    """A request that needs a body has no Content-Length (RFC 9110 section 15.5.12)."""
 
     status, close_code, slug = 411, None, "length-required"
 
@@ -189,13 +189,13 @@ class ContentTooLarge(Refused):
 
 
 class UnsupportedMediaType(Refused):
-    """The request's body is of another media type than is read here (RFC 9110 section 15.5.16)."""
+    """The request's body has a media type that the proxy does not read (RFC 9110 section 15.5.16)."""
 
     status, close_code, slug = 415, None, "unsupported-media-type"
 
 
 class UpgradeRequired(Refused):
-    """The client speaks another WebSocket version (RFC 6455 section 4.4)."""
+    """The client wants another WebSocket version than 13 (RFC 6455 section 4.4)."""
 
     status, close_code, slug = 426, None, "upgrade-required"
 
@@ -211,7 +211,7 @@ class HeadTooLarge(Refused):
 
 
 class InternalError(Refused):
-    """A bug of the proxy's, which the log has more of."""
+    """The proxy has a bug. Its log has the details."""
 
     status, close_code, slug = 500, 4500, "internal-error"
     default_message = "the proxy failed; its log says why"
@@ -224,46 +224,46 @@ class UnsupportedServer(Refused):
 
 
 class BadToken(Refused):
-    """There is no token, or it is not valid.
+    """The request has no token, or its token is not valid.
 
-    :param attempts: as how many failed attempts to authenticate it counts.
+    :param attempts: how many failed attempts to authenticate this refusal counts as.
     """
 
     status, close_code, slug = 401, 4401, "bad-token"
 
     def __init__(self, message: str = "", *, log_detail: str | None = None, attempts: float = 1.0) -> None:
         self.attempts = attempts
-        # RFC 9110 section 11.6.1: a 401 names the scheme that would work.
+        # RFC 9110 section 11.6.1: a 401 names a scheme that the server accepts.
         super().__init__(message, headers=[("WWW-Authenticate", "Bearer")], log_detail=log_detail)
 
 
 class TokenExpired(BadToken):
-    """The token was valid once."""
+    """The token has expired (``exp``)."""
 
     slug = "token-expired"
 
 
 class TokenNotYetValid(BadToken):
-    """The token will be valid, or the clock of who made it is ahead."""
+    """The token is not valid yet (``nbf``, ``iat``), or its issuer's clock is ahead."""
 
     slug = "token-not-yet-valid"
 
 
 class Forbidden(Refused):
-    """The token is valid, but not for this VMI, or the page that uses it is not allowed."""
+    """The token is valid, but does not allow this VMI, or the page's origin is not allowed."""
 
     status, close_code, slug = 403, 4403, "forbidden"
     default_message = "this is not allowed"
 
 
 class VMINotFound(Refused):
-    """The Kubernetes API knows no such virtual machine instance."""
+    """The virtual machine instance does not exist in the Kubernetes API."""
 
     status, close_code, slug = 404, 4404, "vmi-not-found"
 
 
 class ConsoleBusy(Refused):
-    """Somebody else holds the console and keeps it."""
+    """Another client has the console and keeps it."""
 
     status, close_code, slug = 409, 4409, "console-busy"
 
@@ -283,8 +283,8 @@ class VMINoConsole(Refused):
 class LimitExceeded(Refused):
     """A limit is reached; the slug names it.
 
-    :param limit: the limit's name, as in ``limit-NAME``.
-    :param retry_after: whole seconds after which a new try makes sense.
+    :param limit: NAME in the slug ``limit-NAME``.
+    :param retry_after: whole seconds after which the client may try again.
     """
 
     status, close_code = 429, 4429
@@ -298,7 +298,7 @@ class LimitExceeded(Refused):
 class Busy(Refused):
     """The proxy is full.
 
-    :param retry_after: whole seconds after which a new try makes sense.
+    :param retry_after: whole seconds after which the client may try again.
     """
 
     status, close_code, slug = 503, 4503, "busy"
@@ -309,15 +309,15 @@ class Busy(Refused):
 
 
 class Draining(Busy):
-    """The proxy is stopping."""
+    """The proxy is draining: it stops, and opens no further sessions."""
 
     slug = "draining"
 
 
 class UpstreamRefused(Refused):
-    """The Kubernetes API did not open the console, for a reason that is not the client's.
+    """The Kubernetes API did not open the console, and the client is not to blame.
 
-    :ivar maybe_in_use: whether that may be because somebody else has the console.
+    :ivar maybe_in_use: whether the reason may be that another client has the console.
     """
 
     status, close_code, slug = 502, 4502, "upstream-refused"

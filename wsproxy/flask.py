@@ -14,7 +14,7 @@
     def open_console(vmi):
         return console.connect(grant_for(current_user), vmi)
 
-Needs the extra ``flask``. What :mod:`wsproxy.wsgi` says of servers and threads holds here, too.
+Requires the extra ``flask``. What :mod:`wsproxy.wsgi` says about servers and threads also applies here.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _DEFAULT_PREFIX = "/console"
 _CONVERTER = "wsproxy_rest"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _FROM_THE_POD = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
-_OF_THE_PROGRAM = ("HOST", "PORT", "LOGLEVEL")  # may mean anything in an application
-_OF_FLASK = "SECRET_KEY"  # signs Flask's own cookies, and may verify tokens, too
+_OF_THE_PROGRAM = ("HOST", "PORT", "LOGLEVEL")  # in an application these may mean something else
+_OF_FLASK = "SECRET_KEY"  # Flask signs its cookies with it, and it may verify tokens, too
 
 AuthorizeT = TypeVar("AuthorizeT", bound=Authorize)
 OnOpenT = TypeVar("OnOpenT", bound=OnOpen)
@@ -64,13 +64,14 @@ OnCloseT = TypeVar("OnCloseT", bound=OnClose)
 class Console:
     """Serves consoles under a path of a Flask application, and from the application's own views.
 
-    One may serve several applications; each has settings, sessions and threads of its own.
+    One ``Console`` may serve several applications. Each has its own settings, sessions and threads.
 
-    :param app: as for :meth:`init_app`, which is called if it is given.
-    :param config: the settings; None to take those of each application's ``app.config``.
+    :param app: if given, the constructor calls :meth:`init_app` with it.
+    :param config: the settings; None to read each application's ``app.config``.
     :param url_prefix: path of the consoles; None for the settings' ``host_path_prefix``, or else "/console".
-    :param threads: as for :class:`.ConsoleApp`, as is ``reserve``.
-    :ivar blueprint: the routes for those who come with a token, which :meth:`init_app` registers.
+    :param threads: as for :class:`.ConsoleApp`.
+    :param reserve: as for :class:`.ConsoleApp`.
+    :ivar blueprint: the routes for clients that send a token. :meth:`init_app` registers it.
     """
 
     def __init__(
@@ -95,13 +96,13 @@ class Console:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Serve consoles from ``app``, whose ``extensions["wsproxy"]`` is a :class:`.ConsoleApp` then.
+        """Serve consoles from ``app``, and store a :class:`.ConsoleApp` in its ``extensions["wsproxy"]``.
 
-        Without settings of its own it takes those that ``app.config`` has by the names of the environment
-        variables, such as ``WS_REMOTE_URL`` or ``WSPROXY_CA_FILE``; lists and booleans may be given as such.
-        ``WSPROXY_SECRET_KEY`` goes before ``SECRET_KEY``, which is Flask's own, too.
+        If the constructor got no ``config``, the settings come from ``app.config``. Their keys are the names
+        of the environment variables, such as ``WS_REMOTE_URL`` or ``WSPROXY_CA_FILE``. Lists and booleans
+        may be Python values. Flask also uses ``SECRET_KEY``, so ``WSPROXY_SECRET_KEY`` overrides that.
 
-        :raises ConfigError: listing every fault.
+        :raises ConfigError: if settings are wrong; lists every fault.
         """
         config = self._config or _config_of(app.config)
         prefix = self._url_prefix if self._url_prefix is not None else config.host_path_prefix
@@ -119,36 +120,36 @@ class Console:
         self._console_apps.add(console_app)
 
     def authorize(self, hook: AuthorizeT) -> AuthorizeT:
-        """Have a function decide about each console, see :data:`.Authorize`; a decorator.
+        """Let a function decide about each console, see :data:`.Authorize`; a decorator.
 
-        It is called in a copy of the request's context, so that Flask's ``session`` and the like are there.
+        The function runs in a copy of the request's context, so Flask's ``session`` and the like work.
         """
         self._authorize = hook
         return hook
 
     def on_open(self, hook: OnOpenT) -> OnOpenT:
-        """Have a function told of each console that opens, see :data:`.OnOpen`; a decorator.
+        """Call a function for each console that opens, see :data:`.OnOpen`; a decorator.
 
-        It is called in a context of the application.
+        The function runs in an application context.
         """
         self._on_open = hook
         return hook
 
     def on_close(self, hook: OnCloseT) -> OnCloseT:
-        """Have a function told of each console that is over, see :data:`.OnClose`; a decorator.
+        """Call a function for each console that has ended, see :data:`.OnClose`; a decorator.
 
-        It is called in a context of the application.
+        The function runs in an application context.
         """
         self._on_close = hook
         return hook
 
     def connect(self, grant: Grant, vmi: str, *, subresource: str | None = None) -> Response:
-        """Return what a view returns to open a console for a user whom it has authenticated by itself.
+        """Return the response with which a view opens a console for a user that it has authenticated itself.
 
-        The view's route needs ``websocket=True``, but not with Werkzeug 1.0, which knows none. See
+        The view's route needs ``websocket=True``, except with Werkzeug 1.0, which lacks this parameter. See
         :meth:`.ConsoleApp.connect`.
 
-        :raises TypeError: if the grant is none, or one of its fields is none of its kind.
+        :raises TypeError: if ``grant`` is not a :class:`.Grant`, or one of its fields has a wrong type.
         """
         return self._response((grant, vmi, subresource))
 
@@ -166,7 +167,7 @@ class Console:
         code: int = 4499,
         reason: str = "kicked",
     ) -> int:
-        """End sessions of this process, for a logout, say; see :meth:`.ConsoleApp.end_sessions`."""
+        """End sessions of this process, for example at a logout; see :meth:`.ConsoleApp.end_sessions`."""
         return sum(
             console_app.end_sessions(
                 user=user, namespace=namespace, vmi=vmi, token_id=token_id, code=code, reason=reason
@@ -179,7 +180,7 @@ class Console:
         return registry(lambda: sum((app.numbers() for app in self._console_apps), Snapshot()))
 
     def close(self, timeout: float | None = None) -> None:
-        """End all consoles of this process, and all threads; see :meth:`.ConsoleApp.close`."""
+        """End all sessions of this process, and all threads; see :meth:`.ConsoleApp.close`."""
         for console_app in list(self._console_apps):
             console_app.close(timeout)
 
@@ -222,7 +223,7 @@ class Console:
 
 
 class _Response(Response):
-    """A response that is given by a :class:`.ConsoleApp`, when Flask is through with the request."""
+    """A response that a :class:`.ConsoleApp` gives after Flask has finished the request."""
 
     def __init__(self, console_app: ConsoleApp, wanted: Wanted | None, around: Around | None) -> None:
         super().__init__()
@@ -235,7 +236,7 @@ class _Response(Response):
 
 
 class _RestConverter(BaseConverter):
-    """All that is left of a path, slashes at its beginning included."""
+    """Matches the rest of a path, including slashes at its beginning."""
 
     regex = ".*"
     part_isolating = False
@@ -247,14 +248,14 @@ def _add_converter(state: BlueprintSetupState) -> None:
 
 
 def _config_of(given: Mapping[str, Any]) -> Config:
-    """Return the settings that stand in a Flask application's configuration."""
+    """Return the settings in a Flask application's configuration."""
     names = {setting.env for setting in SETTINGS}.difference(_OF_THE_PROGRAM)
     settings: dict[str, Any] = {name: os.environ[name] for name in _FROM_THE_POD if name in os.environ}
     for name, value in given.items():
         if value is not None and (name in names or name.startswith("WSPROXY_")):
-            # Flask reads JSON from FLASK_... variables, so what is meant as text may be a number.
+            # Flask parses FLASK_... variables as JSON, so text may have become a number.
             settings[name] = str(value) if type(value) in (int, float) else value
-    # An application may have taken over all variables of its environment.
+    # An application may have copied its whole environment into its configuration.
     settings = without_service_links(settings)
     if "WSPROXY_SECRET_KEY" in settings:
         settings[_OF_FLASK] = settings.pop("WSPROXY_SECRET_KEY")

@@ -1,4 +1,4 @@
-"""``WebsocketProxy`` under its name of lab-orchestrator-ws-proxy-lib 1.0.0."""
+"""``WebsocketProxy`` under the name that lab-orchestrator-ws-proxy-lib 1.0.0 gave it."""
 
 from wsproxy import WebsocketProxy
 
