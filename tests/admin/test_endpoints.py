@@ -589,7 +589,7 @@ class Program(ProxyTestCase):
 
         status, output, errors = self.command("kick", "--user", "eve")
         self.assertEqual(
-            (status, output, errors), (0, "1 sessions ended, 1 tokens refused from now on\n", "")
+            (status, output, errors), (0, "1 sessions ended, 1 tokens revoked\n", "")
         )
         again = self.client(program, "vm", token)
         self.assertEqual(

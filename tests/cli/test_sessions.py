@@ -85,7 +85,7 @@ class Faults(CommandTestCase):
         self.assert_fault("invalid choice", "end")
         here = ("--admin", "unix:/nowhere/at/all")
         for chosen in (("0a0b0c0d",), ("--user", "5"), ("--token-file", "-")):
-            self.assert_fault("use kick to end some", *here, "list", *chosen)
+            self.assert_fault("give IDs and options to kick only", *here, "list", *chosen)
         several: tuple[tuple[str, ...], ...] = (
             (),
             ("0a0b0c0d", "--user", "5"),
@@ -99,14 +99,14 @@ class Faults(CommandTestCase):
         directory = os.path.join(self.directory, f"wsproxy-{os.getuid()}")
         path = os.path.join(directory, "admin-token")
         self.assert_fault(
-            f"the operator's token in {path}: No such file or directory; WSPROXY_ADMIN_TOKEN_FILE names",
+            f"the operator's token in {path}: No such file or directory; name another file in WSPROXY_ADMIN_TOKEN_FILE",
             *("--admin", "127.0.0.1:1"),
         )
         nowhere = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
         with mock.patch("tempfile.gettempdir", side_effect=nowhere):
             self.assert_fault(
                 "the operator's token: No usable temporary directory found in ['/tmp']; "
-                "WSPROXY_ADMIN_TOKEN_FILE names another file",
+                "name another file in WSPROXY_ADMIN_TOKEN_FILE",
                 *("--admin", "127.0.0.1:1"),
             )
         os.mkdir(directory)
@@ -166,7 +166,7 @@ class Answers(CommandTestCase):
         path = os.path.join(self.directory, "token")
         with open(path, "w", encoding="ascii") as file:
             file.write("a.b.c\n")
-        said = "1 sessions ended, 1 tokens refused from now on\n"
+        said = "1 sessions ended, 1 tokens revoked\n"
         for arguments, bodies, expected in (
             (("--user", "5", "--namespace", "lab-1"), [{"user": "5", "namespace": "lab-1"}], said),
             (("--namespace", "a", "--vmi", "b"), [{"namespace": "a", "vmi": "b"}], said),
@@ -188,10 +188,10 @@ class Answers(CommandTestCase):
         """A kick that does nothing is a failure, so that a script notices."""
         self.reply(200, {"sessions": [], "tokens": []})
         status, output, errors = self.run_command("kick", "--user", "5")
-        self.assertEqual((status, output), (1, "0 sessions ended, 0 tokens refused from now on\n"))
-        self.assertEqual(errors, "wsproxy sessions: there is nothing that fits this\n")
+        self.assertEqual((status, output), (1, "0 sessions ended, 0 tokens revoked\n"))
+        self.assertEqual(errors, "wsproxy sessions: no session or token matches the options\n")
         self.assertEqual(
-            self.run_command("kick", "a", "b")[2], "wsproxy sessions: there is nothing that fits a, b\n"
+            self.run_command("kick", "a", "b")[2], "wsproxy sessions: no session or token matches a, b\n"
         )
 
     def test_refused(self) -> None:
@@ -210,7 +210,7 @@ class Answers(CommandTestCase):
                 self.answer = answer
                 status, output, errors = self.run_command()
                 self.assertEqual((status, output), (1, ""))
-                self.assertEqual(errors, f"wsproxy sessions: {where} is no operator's listener of wsproxy\n")
+                self.assertEqual(errors, f"wsproxy sessions: {where} is not the operator's listener of a wsproxy\n")
                 if b"404" not in answer:
                     self.assertEqual(self.run_command("kick", "a"), (1, "", errors))
         os.environ["WSPROXY_ADMIN"] = f"unix:{self.directory}/nobody"

@@ -1,4 +1,4 @@
-"""``wsproxy config``: which settings count, and where each of them comes from."""
+"""``wsproxy config``: prints the settings that count, and the source of each."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ _VARIABLE = CONFIG_FILE.env
 
 
 def add_config_file(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that names a file with settings, for a command that takes some of them."""
+    """Add the flag ``--config`` to a command that uses some settings from the file."""
     parser.add_argument(
         CONFIG_FILE.flag,
         dest=_VARIABLE,
         metavar="FILE",
-        help=f"file with the proxy's settings, for those that are not given here (environment: {_VARIABLE})",
+        help=f"TOML file with the proxy's settings; flags override it (environment: {_VARIABLE})",
     )
 
 
 def setting_in_file(options: argparse.Namespace, name: str) -> Any:
-    """Return a setting that the file has that such a command was told of, None if there is none.
+    """Return a setting from the file that ``--config`` or its variable names. Blocks on the file system.
 
-    Blocks on the file system.
-
+    :returns: None if no file is named, or the file does not have the setting.
     :raises ConfigError: if the file cannot be read, or the setting is wrong.
     """
     flag: str | None = getattr(options, _VARIABLE)
@@ -48,9 +47,11 @@ def setting_in_file(options: argparse.Namespace, name: str) -> Any:
 
 
 def shown_settings(config: Config, origins: Mapping[str, str]) -> Iterator[str]:
-    """Yield lines that are a file with settings: what a file cannot say, or may not show, is a comment.
+    """Yield the lines of a file with all settings.
 
-    :param origins: where settings come from, by name; all others have their default.
+    Settings without a value, and those with a secret, are comments.
+
+    :param origins: the sources of the settings that somebody gave, by name. All others have their default.
     """
     for group in GROUPS:
         fields = [setting for setting in group.settings if setting.name in FIELDS]
@@ -72,7 +73,7 @@ def _line(setting: Setting, value: Any, origin: str | None) -> str:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML has it."""
+    """Return a value in TOML."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""``wsproxy demo``: the whole path on one machine, with no cluster.
+"""``wsproxy demo``: shows the whole path on one machine, without a cluster.
 
-A stand-in for the Kubernetes API that speaks TLS and demands the bearer token, machines behind it, and in
-front of them the proxy, configured as in a cluster, with the console page. Loopback only.
+The demo runs a simulated cluster and the proxy with its console page, both on loopback only. The simulated
+API speaks TLS and demands a bearer token, and the proxy is configured as in a real cluster.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STEP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class _Demo:
-    """What a demo consists of, while it runs."""
+    """The parts of a running demo."""
 
     machines: Machines
     guide: Guide
@@ -45,11 +45,11 @@ class _Demo:
 def run_demo(port: int, *, novnc: str | None, xterm: str | None, browser: bool) -> int:
     """Run the demo and return its exit status. Blocks until SIGINT or SIGTERM.
 
-    :param port: the proxy's port, 0 for any.
-    :param novnc: directory with noVNC for the console page; an installed one if None.
-    :param xterm: directory with xterm.js for its serial consoles; without one it has none.
-    :param browser: whether the first desktop is opened in the person's browser, too.
-    :raises ConfigError: if one of the directories is not what it should be.
+    :param port: the proxy's port; 0 for any free one.
+    :param novnc: directory with noVNC for the console page; None for an installed one.
+    :param xterm: directory with xterm.js for the console page; None for a page without serial consoles.
+    :param browser: whether to open the first desktop in the user's browser.
+    :raises ConfigError: if noVNC or xterm.js is not in its directory.
     """
     _log(logging.INFO)
     page = {"console_page": True, "screenshots": True, "novnc": novnc, "xterm": xterm}
@@ -63,11 +63,11 @@ def run_demo(port: int, *, novnc: str | None, xterm: str | None, browser: bool) 
 
 
 def visit_demo(screenshot: str | None) -> int:
-    """Run the demo, be its client, and return the exit status: connect, type, look, and leave.
+    """Run the demo, open a console in it, type, check the screen, and return the exit status.
 
-    Blocks for some seconds at most.
+    Each step waits for ten seconds at most.
 
-    :param screenshot: the PNG file to save what was seen in.
+    :param screenshot: the PNG file in which to save the screen; None for none.
     """
     _log(logging.WARNING)
     with _prepared() as demo, demo.proxy.run_in_thread(_HOST, 0):
@@ -81,9 +81,9 @@ def _log(level: int) -> None:
 
 @contextmanager
 def _prepared(**page: Any) -> Iterator[_Demo]:
-    """Start everything but the proxy.
+    """Start the simulated cluster, and make the proxy without starting it.
 
-    :param page: the proxy's settings for its page.
+    :param page: the proxy's settings for the console page.
     """
     secret = secrets.token_urlsafe(32)
     with machines() as running:
@@ -95,7 +95,7 @@ def _prepared(**page: Any) -> Iterator[_Demo]:
         def welcome(session: SessionHandle) -> None:
             running.show_facts(session.vmi, str(session.grant.user), proxy.address)
 
-        # What a pod has: the API's address, and the two files of its service account.
+        # A pod has the same: the API's address, and the two files of its service account.
         proxy = WebsocketProxy(
             running.api.url,
             DEFAULT_API_PATH,
@@ -117,17 +117,17 @@ def _invite(demo: _Demo, *, browser: bool) -> None:
     address = demo.proxy.address
     print(demo.guide.text(address), flush=True)
     if browser:
-        # A browser in the terminal returns only when it is left. The thread ends with the program.
+        # A browser that runs in the terminal returns only when the user quits it. The thread is a daemon.
         start_thread("demo-browser", lambda: _open(demo.guide.urls(address)[0]), demo)
 
 
 def _open(url: str) -> None:
     if not webbrowser.open(url):
-        print("wsproxy demo: there is no browser to open; use the URLs above", file=sys.stderr)
+        print("wsproxy demo: no browser can be opened; use the URLs above", file=sys.stderr)
 
 
 def _visit(demo: _Demo, screenshot: str | None) -> int:
-    """Be the client: connect through the proxy, type, look. Returns the exit status."""
+    """Open a console through the proxy, type, check the screen, and return the exit status."""
     desktop = demo.machines.desktops[MAIN]
     try:
         with RFBClient(demo.proxy, demo.guide.token, MAIN, timeout=_STEP_SECONDS) as client:
@@ -136,23 +136,23 @@ def _visit(demo: _Demo, screenshot: str | None) -> int:
             before = client.screenshot()
             client.type(_TYPED)
             if not desktop.wait_for_text(_TYPED, _STEP_SECONDS):
-                return _fail(f"the desktop did not get the keys; it has {desktop.text!r}")
-            _report(f"typed {_TYPED!r}; the desktop got it")
+                return _fail(f"the desktop did not receive the keys; its text is {desktop.text!r}")
+            _report(f"typed {_TYPED!r}; the desktop received it")
             after = client.wait_until(lambda image: _shows_typing(desktop, before, image), _STEP_SECONDS)
-            _report("the typed text is on the screen that came back")
+            _report("the client's screen shows the typed text")
     except (OSError, ValueError) as exc:
         return _fail(f"{type(exc).__name__}: {exc}")
     if screenshot:
         after.save(screenshot)
         _report(f"saved the screen as {screenshot}")
     if not demo.machines.api.wait_until_idle(_STEP_SECONDS):
-        return _fail("the console was not released")
-    _report("left, and the console was released")
+        return _fail("the proxy did not release the console")
+    _report("disconnected, and the proxy released the console")
     return 0
 
 
 def _shows_typing(desktop: Desktop, before: Image, seen: Image) -> bool:
-    """Whether the terminal looks as the desktop itself draws it, and not as before the typing."""
+    """Whether the client's terminal looks as the desktop draws it, and not as it did before the typing."""
     area = desktop.terminal_area
     return seen.crop(*area) == desktop.screenshot().crop(*area) != before.crop(*area)
 

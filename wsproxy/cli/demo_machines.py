@@ -1,4 +1,4 @@
-"""The machines of ``wsproxy demo``: a stand-in for the Kubernetes API, and what its VMs show."""
+"""The simulated cluster of ``wsproxy demo``: its API, and the screens of its VMs."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ __all__ = [
 NAMESPACE = "demo"
 MAIN, SECOND, SLEEPER, EXAM, SERIAL = "ubuntu", "fedora", "debian", "exam", "router"
 LOGIN = "student"
-"""User and password of the machine with a serial console."""
+"""The user name, and also the password, of the machine with a serial console."""
 
 _SIZE = (800, 600)
 _LOOKS = {MAIN: "orbits", SECOND: "meter", SLEEPER: "orbits", EXAM: "still"}
 
 
 class Sleeper:
-    """Makes a VM start some seconds after somebody asked for it, and stop a while later, again and again.
+    """Starts a VM some seconds after a client asks for it, and stops it later. This repeats.
 
-    It is stopped at first. All methods may be called from any thread.
+    At first the VM is stopped. Any thread may call the methods.
 
     :param vmi: the VM.
     :ivar starts_after: seconds from the first request to the start.
-    :ivar runs_for: seconds from there to the stop, which drops its sessions.
+    :ivar runs_for: seconds from the start to the stop, which drops the VM's sessions.
     """
 
     def __init__(self, vmi: FakeVMI, *, starts_after: float = 10.0, runs_for: float = 60.0) -> None:
@@ -51,11 +51,11 @@ class Sleeper:
         self._thread = start_thread("demo-sleeper", self._run, self)
 
     def ask(self) -> None:
-        """Note that somebody wants the VM. Does not block."""
+        """Note that a client wants the VM. Does not block."""
         self._asked.set()
 
     def close(self) -> None:
-        """Leave the VM as it is, and end the thread. Idempotent; blocks for a moment."""
+        """End the thread, and leave the VM as it is. Idempotent. Blocks until the thread has ended."""
         self._closing.set()
         self._asked.set()
         self._thread.join()
@@ -69,15 +69,15 @@ class Sleeper:
             if self._closing.wait(self.runs_for):
                 return
             self._vmi.phase = "Succeeded"
-            self._asked.clear()  # perhaps what close() has just set; hence the look at the other event
+            self._asked.clear()  # close() may just have set it, so the loop checks the other event, too
             self._vmi.drop_sessions()
 
 
 @dataclass(frozen=True)
 class Machines:
-    """What there is while a demo runs.
+    """The simulated cluster of a running demo.
 
-    :ivar desktops: by the names of their VMs; all VMs but the one with a serial console have one.
+    :ivar desktops: the desktops by the names of their VMs. Only the VM with a serial console has none.
     """
 
     api: FakeKubeVirtAPI
@@ -85,9 +85,9 @@ class Machines:
     sleeper: Sleeper
 
     def show_facts(self, vmi: str, user: str, proxy: tuple[str, int]) -> None:
-        """Have a VM's desktop, if it has one, show who got to it, and how.
+        """If a VM has a desktop, show on it which user is connected, and through which proxy and API.
 
-        :param proxy: its address and port.
+        :param proxy: the proxy's address and port.
         """
         if desktop := self.desktops.get(vmi):
             desktop.set_facts(
@@ -101,14 +101,14 @@ class Machines:
 
 
 def _png(desktop: Desktop) -> bytes:
-    """Return what a desktop shows, also if nobody looks and so nothing has moved."""
+    """Return a desktop's screen as PNG. It redraws first, since a desktop without viewers does not move."""
     desktop.refresh()
     return desktop.screenshot().to_png()
 
 
 @contextmanager
 def machines() -> Iterator[Machines]:
-    """Start the API and all VMs; afterwards everything is closed."""
+    """Start the API and all VMs, and close them at the end of the ``with`` block."""
     with ExitStack() as stack:
         desktops = {
             name: stack.enter_context(Desktop(name, size=_SIZE, look=look)) for name, look in _LOOKS.items()

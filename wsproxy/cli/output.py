@@ -1,4 +1,4 @@
-"""What the program writes to its standard output and standard error, without waiting for who reads them."""
+"""Writes to standard output and standard error without waiting for a reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = get_logger("wsproxy.log")
 
 
 def stderr_handler(formatter: logging.Formatter) -> logging.Handler:
-    """Return a handler that writes to stderr, as lines of ``formatter``."""
+    """Return a handler that writes lines to stderr, in the format of ``formatter``."""
     stream: TextIO | None = sys.stderr
     file = _file_of(stream)
     handler = (
@@ -28,7 +28,7 @@ def stderr_handler(formatter: logging.Formatter) -> logging.Handler:
 
 
 def _file_of(stream: TextIO | None) -> LineFile | None:
-    """Return what writes to the same as a stream, None if that is no descriptor's."""
+    """Return a writer to a stream's descriptor; None if the stream has no descriptor."""
     try:
         return open_descriptor(stream.fileno()) if stream else None
     except (OSError, ValueError):
@@ -36,7 +36,7 @@ def _file_of(stream: TextIO | None) -> LineFile | None:
 
 
 def _is_ready(stream: TextIO) -> bool:
-    """Whether a descriptor of a stream's takes some KiB without blocking."""
+    """Whether a stream's descriptor takes some KiB without blocking."""
     try:
         with selectors.PollSelector() as selector:
             selector.register(stream, selectors.EVENT_WRITE)
@@ -46,14 +46,15 @@ def _is_ready(stream: TextIO) -> bool:
 
 
 def print_line(text: str, stream: TextIO) -> None:
-    """Print a line, after what was logged so far. Takes three seconds at most; what nobody reads is lost.
+    """Print a line after the lines that were logged before it.
 
-    Only a file system that hangs is waited for.
+    Blocks for at most three seconds, unless a file system hangs. If nobody reads the stream, it loses the
+    line.
 
-    :param stream: stdout or stderr, of which nothing must wait to be flushed.
+    :param stream: stdout or stderr. Its buffer must be empty.
     """
     flush_program_log()
-    # Whoever has read the line may look at our descriptors, so none is made for it without need.
+    # A reader of the line may then inspect the process's descriptors, so this opens one only if it must.
     file = None if _is_ready(stream) else _file_of(stream)
     if file is None:
         print(text, file=stream, flush=True)
@@ -65,10 +66,10 @@ def print_line(text: str, stream: TextIO) -> None:
 
 
 class LineHandler(logging.Handler):
-    """Writes each record as a line, or as several that stay together. Who logs waits for no reader.
+    """Writes each record as a line, or as several lines that stay together. Logging never waits for a reader.
 
-    :param file: what they are written to.
-    :param encoding: of text; a character that it lacks is escaped.
+    :param file: the file that the lines go to.
+    :param encoding: the encoding of text. Characters that it lacks are escaped.
     """
 
     def __init__(self, file: LineFile, encoding: str) -> None:
@@ -80,17 +81,17 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self._line(record)
-        except Exception:  # noqa: BLE001 - of an argument's __str__; said below
+        except Exception:  # noqa: BLE001 - an argument's __str__ may raise anything; handleError reports it
             self.handleError(record)
             return
         self._writer.put(line)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say that a record cannot be formatted, which is a bug: in the log, as stderr may be stuck."""
+        """Log that a record cannot be formatted, which is a bug. The base class's stderr might block."""
         self._writer.put(self._line(_record(logging.ERROR, "a record of %s cannot be logged", record.name)))
 
     def flush(self) -> None:
-        """Wait until every line is written, for a second at most."""
+        """Wait until every line is written, but for at most a second."""
         self._writer.flush()
 
     def _line(self, record: logging.LogRecord) -> bytes:

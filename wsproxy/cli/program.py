@@ -40,8 +40,8 @@ logger = get_logger("wsproxy.cli")
 
 _USAGE_ERROR = 2
 _WHICH_COUNTS = (
-    "Each flag has an environment variable, which stands at the end of its text. A flag wins over the "
-    "variable, and the variable over the file of --config. docs/reference/settings.md says more."
+    "Each flag has an environment variable, which is at the end of its text. A flag overrides the variable, "
+    "and the variable overrides the file of --config. For more see docs/reference/settings.md."
 )
 
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:
-    """Parse arguments; an unknown flag ends the program with the question which one is meant."""
+    """Parse arguments. An unknown flag ends the program with an error that suggests a similar flag."""
     parser = program_parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -75,14 +75,14 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    question = meant(name, known) or "--help lists those of each command"
+    question = meant(name, known) or "--help lists the flags of each command"
     return f"{name} is not a flag; {question}"
 
 
 def _serve(options: argparse.Namespace) -> int:
     config, _ = _settings(options, activated_descriptor(os.environ, os.getpid()))
     if config.workers == 1 and config.cpu_affinity == "auto":
-        settle(random.randrange(1024))  # before a log has a thread
+        settle(random.randrange(1024))  # before logging starts a thread
     _set_logging_up(config)
     raise_descriptor_limit()
     _collect_less()
@@ -106,11 +106,11 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _set_logging_up(config: Config) -> None:
-    """Set the root logger up; what nobody catches is logged, too, so that every line has the same form."""
+    """Set up the root logger. It also logs uncaught exceptions, so that every line has the same format."""
     as_text = TextFormatter(with_process=config.workers > 1)
     handler = stderr_handler(JSONFormatter() if config.log_format == "json" else as_text)
     logging.basicConfig(level=config.log_level, handlers=[handler])
-    # What no line holds is not looked for either (logging HOWTO, "Optimization").
+    # No format uses these fields, so logging need not collect them (logging HOWTO, "Optimization").
     for name in ("logThreads", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, name, False)
     sys.excepthook = lambda *failure: logger.critical("the program failed", exc_info=failure)
@@ -126,7 +126,7 @@ def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
 
 def _log_unraisable(failure: sys.UnraisableHookArgs) -> None:
     if failure.exc_value is not None:
-        # Not the object itself, which may be half destroyed.
+        # The object itself is not logged, since it may be partly destroyed.
         logger.error("%s", failure.err_msg or "Exception ignored", exc_info=failure.exc_value)
 
 
@@ -138,9 +138,9 @@ def _supervise(config: Config, notifier: Notifier) -> int:
 
 
 def _collect_less() -> None:
-    """Spend less on the collection of garbage: with the default settings it was an eighth of an opening.
+    """Collect garbage less often: with Python's defaults that took an eighth of the time of an opening.
 
-    What the imports have made stays for good. What a session leaves is some hundred small objects.
+    The objects that imports make stay until the process ends. A session leaves some hundred small objects.
     """
     gc.freeze()
     gc.set_threshold(10_000, *gc.get_threshold()[1:])
@@ -174,7 +174,7 @@ def _token(options: argparse.Namespace) -> int:
 
 
 def _signing_secret(options: argparse.Namespace) -> bytes:
-    """Return the first secret that a proxy with the same settings would verify with."""
+    """Return the first secret with which a proxy with the same settings verifies tokens."""
     text: str | bytes = options.SECRET_KEY or os.environ.get("SECRET_KEY") or ""
     source = "SECRET_KEY"
     files = options.SECRET_KEY_FILE or os.environ.get("SECRET_KEY_FILE")
@@ -203,7 +203,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo import run_demo, visit_demo  # brings in wsproxy.testing, which a server does not need
+    from .demo import run_demo, visit_demo  # imports wsproxy.testing, which a server does not need
 
     if options.once:
         return visit_demo(options.screenshot)
@@ -217,9 +217,9 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace, inherited: int | None = None) -> tuple[Config, dict[str, str]]:
-    """Return the settings, and where they come from.
+    """Return the settings, and their sources by name.
 
-    :param inherited: a descriptor to listen on, from systemd.
+    :param inherited: a listening descriptor that systemd passes; None if it passes none.
     """
     given: Mapping[str, Any] = vars(options)
     flags = {setting.env: given[setting.env] for setting in SETTINGS}
@@ -227,9 +227,10 @@ def _settings(options: argparse.Namespace, inherited: int | None = None) -> tupl
 
 
 def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
-    """Return what parses the program's arguments.
+    """Return the parser of the program's arguments.
 
-    :param repeat: whether each command that takes the settings has them; in a page only ``serve`` has.
+    :param repeat: whether all commands that take the settings have their flags. In the manual page only
+        ``serve`` has them.
     """
     parser = argparse.ArgumentParser(
         prog="wsproxy",
@@ -246,14 +247,14 @@ def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
     _add_token_command(commands)
 
     check_ = commands.add_parser(
-        "check", help="say whether a proxy with these settings could serve", epilog=_WHICH_COUNTS
+        "check", help="check whether a proxy with these settings can serve", epilog=_WHICH_COUNTS
     )
     check_.set_defaults(command=_check)
     if repeat:
         _add_settings(check_)
 
     config = commands.add_parser(
-        "config", help="print the settings that count, and where they come from", epilog=_WHICH_COUNTS
+        "config", help="print the settings that count, and the source of each", epilog=_WHICH_COUNTS
     )
     config.set_defaults(command=_show)
     if repeat:
@@ -265,41 +266,43 @@ def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
 
 
 def _add_token_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    token = commands.add_parser("token", help="print a token, signed with SECRET_KEY")
+    token = commands.add_parser("token", help="print a token that SECRET_KEY signs")
     token.set_defaults(command=_token)
     add_config_file(token)
-    token.add_argument("--secret-key", dest="SECRET_KEY", metavar="SECRET", help="environment: SECRET_KEY")
+    token.add_argument(
+        "--secret-key", dest="SECRET_KEY", metavar="SECRET", help="the secret (environment: SECRET_KEY)"
+    )
     token.add_argument(
         "--secret-key-file",
         dest="SECRET_KEY_FILE",
         metavar="FILE",
-        help="instead of a secret, a file with it; environment: SECRET_KEY_FILE",
+        help="file with the secret (environment: SECRET_KEY_FILE)",
     )
     token.add_argument(
-        "--vmi", action="append", required=True, help="VMI that may be opened; may be repeated"
+        "--vmi", action="append", required=True, help="VMI that the token allows; may be repeated"
     )
     token.add_argument("--namespace", required=True, help="namespace of the VMIs")
     token.add_argument("--user", default="0", help="id of the user (default: %(default)s)")
     token.add_argument(
-        "--expires-in", type=float, default=600, metavar="SECONDS", help="validity (default: %(default)s)"
+        "--expires-in", type=float, default=600, metavar="SECONDS", help="lifetime (default: %(default)s)"
     )
 
 
 def _add_demo_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    demo = commands.add_parser("demo", help="show consoles in a browser, with no cluster")
+    demo = commands.add_parser("demo", help="show consoles of a simulated cluster in a browser")
     demo.set_defaults(command=_demo)
     demo.add_argument(
-        "--port", type=int, default=5001, help="port of the proxy, 0 for any (default: %(default)s)"
+        "--port", type=int, default=5001, help="port of the proxy; 0 for any free one (default: %(default)s)"
     )
-    demo.add_argument("--open", action="store_true", help="open the first console in a browser, too")
+    demo.add_argument("--open", action="store_true", help="open the first console in a browser")
     demo.add_argument("--novnc", metavar="DIR", help="noVNC for the page (default: an installed one)")
-    demo.add_argument("--xterm", metavar="DIR", help="xterm.js for its serial consoles (default: none)")
-    demo.add_argument("--once", action="store_true", help="connect, type, look, say what happened, and exit")
-    demo.add_argument("--screenshot", metavar="FILE.png", help="with --once: save what was seen")
+    demo.add_argument("--xterm", metavar="DIR", help="xterm.js for serial consoles (default: none)")
+    demo.add_argument("--once", action="store_true", help="open a console, type, check the screen, and exit")
+    demo.add_argument("--screenshot", metavar="FILE.png", help="with --once: save the screen")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each setting; it is text here, converted and checked with the environment's."""
+    """Add a flag for each setting. Its value stays text, and is converted together with the variables."""
     parser.usage = f"{parser.prog} [SETTING ...]"
     for group in GROUPS:
         flags = parser.add_argument_group(group.title)
@@ -316,7 +319,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _notes(setting: Setting) -> str:
-    """Return what the help says of a setting beside its text."""
+    """Return the unit, the default and the variable of a setting for the help."""
     notes = []
     if setting.shown_default:
         notes = [setting.unit, f"default: {setting.shown_default}"]

@@ -1,4 +1,4 @@
-"""``wsproxy sessions``: asks a running proxy's operator's listener, and shows what it says."""
+"""``wsproxy sessions``: lists or ends sessions through a running proxy's operator's listener."""
 
 from __future__ import annotations
 
@@ -27,28 +27,30 @@ _HEADINGS = ("ID", "USER", "NAMESPACE", "VMI", "CONSOLE", "CLIENT", "OPEN", "EXP
 
 
 class _Failed(Exception):
-    """The proxy did not do what was asked; the text says why."""
+    """The request failed. The text says why."""
 
 
 def add_sessions_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the program's."""
+    """Add the command ``sessions`` to those of the program."""
     parser = commands.add_parser(
         "sessions",
         help="list or end the sessions of a running proxy",
         usage="wsproxy sessions [list | kick [ID ...]] [options]",  # argparse wants IDs before options
-        description="List the sessions of a running proxy, or end some and have their tokens refused.",
-        epilog="kick ends the sessions that all of the options fit, or those whose IDs are given.",
+        description="List the sessions of a running proxy, or end some of them and revoke their tokens.",
+        epilog="kick ends the sessions that match all given options, or those with the given IDs.",
     )
     parser.set_defaults(command=_run)
     parser.add_argument(
         "action", nargs="?", choices=("list", "kick"), default="list", help="default: %(default)s"
     )
-    parser.add_argument("ids", nargs="*", metavar="ID", help="kick: a session, as list shows it")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="kick: ID of a session, from list")
     parser.add_argument("--user", help="kick: sessions of this user")
     parser.add_argument("--namespace", help="kick: sessions in this namespace")
-    parser.add_argument("--vmi", help="kick: sessions with this VMI; needs --namespace")
-    parser.add_argument("--token-id", help="kick: sessions that were opened with the token of this id")
-    parser.add_argument("--token-file", metavar="FILE", help="kick: a whole token; - for standard input")
+    parser.add_argument("--vmi", help="kick: sessions with this VMI; requires --namespace")
+    parser.add_argument("--token-id", help="kick: sessions of the token with this ID")
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="kick: sessions of the token in this file; - for standard input"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_config_file(parser)
     parser.add_argument(
@@ -61,8 +63,8 @@ def add_sessions_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         "--admin-token-file",
         default=os.environ.get("WSPROXY_ADMIN_TOKEN_FILE"),
         metavar="FILE",
-        help="file with its token (environment: WSPROXY_ADMIN_TOKEN_FILE; default: where a proxy of the same "
-        "user makes one)",
+        help="file with the operator's token (environment: WSPROXY_ADMIN_TOKEN_FILE; default: the file that "
+        "a proxy of the same user creates)",
     )
 
 
@@ -78,21 +80,21 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> tuple[ListenAddress, str | None]:
-    """Return where to ask, and with which token.
+    """Return the address of the operator's listener, and the operator's token; None for no token.
 
-    :raises ConfigError: listing every fault.
+    :raises ConfigError: if settings are wrong; lists every fault.
     """
     faults, chosen = [], [options.ids, options.token_file, _criteria(options)]
     admin = options.admin or setting_in_file(options, "admin")
     if options.action == "list" and any(chosen):
-        faults.append("list takes no sessions to choose; use kick to end some")
+        faults.append("list always lists all sessions; give IDs and options to kick only")
     if options.action == "kick" and sum(map(bool, chosen)) != 1:
         faults.append("kick needs IDs, or --token-file, or any of --user, --namespace, --vmi and --token-id")
     try:
         address = ListenAddress.parse(admin or "")
     except ValueError as exc:
         raise ConfigError(
-            [*faults, f"WSPROXY_ADMIN is {admin or 'not set'}; {exc}, as for the proxy"]
+            [*faults, f"WSPROXY_ADMIN is {admin or 'not set'}; {exc}, as in the proxy's settings"]
         ) from None
     token, path = None, options.admin_token_file or setting_in_file(options, "admin_token_file")
     where = f" in {path}" if path else ""
@@ -104,7 +106,7 @@ def _settings(options: argparse.Namespace) -> tuple[ListenAddress, str | None]:
         except (OSError, ValueError) as exc:
             fault = getattr(exc, "strerror", None) or exc
             faults.append(
-                f"the operator's token{where}: {fault}; WSPROXY_ADMIN_TOKEN_FILE names another file"
+                f"the operator's token{where}: {fault}; name another file in WSPROXY_ADMIN_TOKEN_FILE"
             )
     if faults:
         raise ConfigError(faults)
@@ -143,13 +145,13 @@ def _kick(client: _Client, options: argparse.Namespace) -> int:
         except (KeyError, TypeError):
             raise _Failed(client.stranger) from None
         if not any(answer.values()):
-            missing.append(body.get("session", "this"))
+            missing.append(body.get("session", "the options"))
     if options.json:
         print(json.dumps(done, indent=2))
     else:
-        print(f"{len(done['sessions'])} sessions ended, {len(done['tokens'])} tokens refused from now on")
+        print(f"{len(done['sessions'])} sessions ended, {len(done['tokens'])} tokens revoked")
     if missing:
-        raise _Failed(f"there is nothing that fits {', '.join(missing)}")
+        raise _Failed(f"no session or token matches {', '.join(missing)}")
     return 0
 
 
@@ -164,23 +166,23 @@ def _read_token(path: str) -> str:
 
 
 class _Client:
-    """Asks one proxy.
+    """A client of one proxy's operator's listener.
 
-    :param token: the operator's, None for a listener that needs none.
-    :ivar stranger: what to say if it answers like something else.
+    :param token: the operator's token; None if the listener needs no token.
+    :ivar stranger: the error text for an answer that cannot be wsproxy's.
     """
 
     def __init__(self, address: ListenAddress, token: str | None) -> None:
         self._address = address
         self._headers = {"Host": "localhost"}
-        self.stranger = f"{address} is no operator's listener of wsproxy"
+        self.stranger = f"{address} is not the operator's listener of a wsproxy"
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Return what the proxy answers. Blocks for seconds at most.
+        """Send a request and return the answer. Each system call on the socket may block for ten seconds.
 
-        :raises _Failed: if it cannot be asked, or refuses.
+        :raises _Failed: if no answer comes, or the proxy refuses.
         """
         headers = dict(self._headers)
         if body is not None:
@@ -204,7 +206,7 @@ class _Client:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection to an operator's listener, also one at a path."""
+    """A connection to an operator's listener at a TCP address or a Unix socket."""
 
     def __init__(self, address: ListenAddress) -> None:
         super().__init__(_ANYWHERE.get(address.host, address.host), address.port, timeout=_TIMEOUT)
@@ -220,7 +222,7 @@ class _Connection(http.client.HTTPConnection):
 
 def _row(session: Mapping[str, Any], now: float) -> tuple[str, ...]:
     expires = session["expires"]
-    if session["since"] is None:  # the proxy could not describe it, and its log says why
+    if session["since"] is None:  # the proxy could not describe the session; its log says why
         return (_shown(session["id"]), *("-" for _ in _HEADINGS[1:]))
     return (
         *(_shown(session[name]) for name in ("id", "user", "namespace", "vmi", "subresource", "client")),
@@ -239,7 +241,7 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 
 
 def _shown(value: object) -> str:
-    """Return text that does nothing to a terminal, whatever the issuer of a token calls its users."""
+    """Return text that cannot control a terminal. The issuer of a token chooses the names of users."""
     return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in str(value)) or "-"
 
 
@@ -248,7 +250,7 @@ def _time(text: str) -> float:
 
 
 def _duration(seconds: float) -> str:
-    """Return such as 12s, 5m03s, 2h07m or 3d04h."""
+    """Return a duration, such as 12s, 5m03s, 2h07m or 3d04h."""
     whole = max(0, int(seconds))
     for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if whole >= size:
@@ -257,7 +259,7 @@ def _duration(seconds: float) -> str:
 
 
 def _size(count: int) -> str:
-    """Return such as 512, 3.4K, 120M."""
+    """Return a size, such as 512, 3.4K or 120M."""
     if count < 1024:
         return str(count)
     size, units = count / 1024, "KMGTP"
