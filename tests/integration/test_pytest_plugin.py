@@ -179,7 +179,7 @@ class PluginTest(PytestTestCase):
         )
         self.assertIn("2 failed", done.stdout)
         self.assertIn("| halo", done.stdout)
-        self.assertIn("(the stand-in has lab-2/ubuntu)", done.stdout)
+        self.assertIn("(the simulated cluster has lab-2/ubuntu)", done.stdout)
         for ours in ("desktop.py", "rfb/client.py", "websocket"):
             self.assertNotIn(f"{ours}:", done.stdout)
 
@@ -197,7 +197,7 @@ class PluginTest(PytestTestCase):
             """
         )
         self.assertIn("1 passed, 1 error", done.stdout)
-        self.assertIn("the stand-in failed: [ZeroDivisionError", done.stdout)
+        self.assertIn("the simulated API failed: [ZeroDivisionError", done.stdout)
 
     def test_documented(self) -> None:
         """Every fixture is listed by pytest, with what it is."""

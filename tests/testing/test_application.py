@@ -53,7 +53,7 @@ class ViewTest(ProxyTestCase):
         with self.assertRaises(ConsoleRefused) as refused:
             self.open_console_at(server.console_url("/vms/ubuntu"))
         self.assertEqual(refused.exception.slug, "forbidden")
-        with self.assertRaisesRegex(ConsoleRefused, r"\(the stand-in has lab-1/ubuntu\)"):
+        with self.assertRaisesRegex(ConsoleRefused, r"\(the simulated cluster has lab-1/ubuntu\)"):
             self.open_console_at(server.console_url("vms/gone"), header=["Cookie: user=ann"])
 
 

@@ -54,7 +54,7 @@ class NamespaceTest(ProxyTestCase):
         with self.assertRaises(ConsoleRefused) as refused:
             self.open_console("ubuntu")
         self.assertEqual(refused.exception.slug, "vmi-not-running")
-        with self.assertRaisesRegex(LookupError, r"no VMI shows the desktop spare: api\.add_desktop"):
+        with self.assertRaisesRegex(LookupError, r"no VMI shows the desktop spare; api\.add_desktop"):
             Desktop("spare").vmi  # noqa: B018
 
     def test_stand_in(self) -> None:
@@ -69,10 +69,10 @@ class NamespaceTest(ProxyTestCase):
             RFBClient(self.console_proxy, self.token("ubuntu"), "ubuntu")
         self.assertEqual(refused.exception.slug, "vmi-not-found")
         self.assertIn("(the token is for the namespace lab-7)", str(refused.exception))
-        with self.assertRaisesRegex(ConsoleRefused, r"lab-7\) \(the stand-in has lab-8/ubuntu\)"):
+        with self.assertRaisesRegex(ConsoleRefused, r"lab-7\) \(the simulated cluster has lab-8/ubuntu\)"):
             self.open_console("ubuntu")
         self.api.remove_vmi("ubuntu", "lab-8")
-        with self.assertRaisesRegex(ConsoleRefused, "the stand-in has no VMIs"):
+        with self.assertRaisesRegex(ConsoleRefused, "the simulated cluster has no VMIs"):
             self.open_console("ubuntu", origin="http://a.example")
 
     def test_traceback(self) -> None:

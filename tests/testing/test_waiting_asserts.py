@@ -122,7 +122,7 @@ class ViewerTest(WaitingAsserts):
         self.assertEqual(self.vm.assert_shows(part), self.desktop.terminal_area[:2])
         absent = Image(2, 1, bytes((255, 0, 0, 0, 255, 0)))
         text = self.failure(lambda: self.vm.assert_shows(absent, save_to=self.directory))
-        self.assertIn("nowhere in the picture of 640 x 480", text)
+        self.assertIn("the picture of 640 x 480 pixels does not contain the part of", text)
         self.assertEqual(self.saved().size, (640, 480))
 
     def test_colour(self) -> None:

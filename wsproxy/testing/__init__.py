@@ -1,4 +1,4 @@
-"""Test doubles for a console gateway: a Kubernetes API with VMs, a desktop, clients, and test cases."""
+"""Test doubles for a console gateway: a simulated cluster with VMs, clients, and test cases."""
 
 from __future__ import annotations
 

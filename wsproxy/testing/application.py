@@ -1,7 +1,7 @@
-"""A server for a test's own WSGI application, whose views open consoles: on loopback, a thread a connection.
+"""A threaded server on loopback for a test's WSGI application whose views open consoles.
 
-It lends a request its socket as werkzeug's development server does, and needs the standard library only: so
-an application of Flask, Django or another framework is tested through a real connection.
+Like werkzeug's development server, it passes each request its socket. So a test can reach an application of
+Flask, Django or another framework through a real connection. It requires the standard library only.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class ApplicationServer:
     """Serves a WSGI application on loopback from :meth:`start`, or ``with``, to :meth:`stop`.
 
     :param app: the application.
-    :param tls: a context, if clients come by TLS.
+    :param tls: a server's context; None to serve without TLS.
     :ivar address: host and port.
-    :ivar errors: what the application raised, but for connections that were gone.
+    :ivar errors: the exceptions that the application raised, except those of lost connections.
     """
 
     def __init__(self, app: WSGIApplication, *, tls: ssl.SSLContext | None = None) -> None:
@@ -50,15 +50,15 @@ class ApplicationServer:
         )
 
     def start(self: _Self) -> _Self:
-        """Serve, in a thread; return itself."""
+        """Serve in a thread. Returns itself."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """End the consoles of the application, if it is one that has some, and serve no more.
+        """End the application's consoles, and stop serving. Idempotent.
 
-        Its consoles are found if it is a :class:`.ConsoleApp` or a Flask application; close others before, or
-        have their clients leave. Blocks until all requests are answered. Idempotent.
+        This method finds the consoles of a :class:`.ConsoleApp` and of a Flask application. Close others
+        first, or let their clients disconnect. Blocks until all requests are answered.
         """
         consoles = getattr(self.app, "extensions", {}).get("wsproxy", self.app)
         if hasattr(consoles, "close"):
@@ -80,13 +80,13 @@ class ApplicationServer:
         self.stop()
 
     def _lend(self, environ: dict[str, Any], connection: socket.socket, body: IO[bytes]) -> IO[bytes]:
-        """Put the socket of a request into its environ; return what its body is read from."""
+        """Put the socket of a request into its environ; return the file from which its body is read."""
         environ["werkzeug.socket"] = connection
         return body
 
     @property
     def url(self) -> str:
-        """Where pages are: ``http://HOST:PORT``, or ``https://``."""
+        """The URL of the application: ``http://HOST:PORT``, or ``https://``."""
         return f"{'https' if self.tls else 'http'}://{host_and_port(*self.address)}"
 
     def console_url(self, path: str) -> str:
@@ -104,7 +104,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().__init__(("127.0.0.1", 0), _RequestHandler)
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's looks the host's name up
+        socketserver.TCPServer.server_bind(self)  # HTTPServer.server_bind looks up the host's name
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
         self.setup_environ()
 
@@ -112,7 +112,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         if self.served.tls:
             try:
                 request = self.served.tls.wrap_socket(request, server_side=True)
-            except OSError:  # the client's fault
+            except OSError:  # the client failed the TLS handshake
                 return self.shutdown_request(request)
         super().process_request_thread(request, client_address)
 
@@ -126,20 +126,20 @@ class _RequestHandler(WSGIRequestHandler):
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:
-        pass  # paths may hold tokens
+        pass  # paths may contain tokens
 
     def handle(self) -> None:
         self.raw_requestline = self.rfile.readline(_MAX_LINE)
         if not self.parse_request():
             return
-        self.path = self.requestline.split(" ")[1]  # as sent: the standard library changes it
+        self.path = self.requestline.split(" ")[1]  # as sent; the standard library changes it
         served, environ = self.server.served, self.get_environ()
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
         environ["RAW_URI"] = self.path
         if "://" in self.path:
             environ["PATH_INFO"] = urlsplit(self.path).path  # as werkzeug has it
         if served.tls:
-            environ["HTTPS"] = "on"  # from which the standard library makes wsgi.url_scheme
+            environ["HTTPS"] = "on"  # the standard library makes wsgi.url_scheme from it
         body = served._lend(environ, self.connection, cast(IO[bytes], self.rfile))
         handler = _ServerHandler(body, cast(IO[bytes], self.wfile), sys.stderr, environ)
         handler.served = served
@@ -153,4 +153,4 @@ class _ServerHandler(ServerHandler):
         self.served.errors.append(exc_info[1])
 
     def close(self) -> None:
-        SimpleHandler.close(self)  # the other one logs the request by its request handler
+        SimpleHandler.close(self)  # ServerHandler.close logs the request

@@ -1,4 +1,4 @@
-"""Base classes for unittest suites: nothing may be left behind, and a proxy in front of a stand-in."""
+"""Base classes for unittest: one finds leaks, one starts a simulated cluster with proxies in front of it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 __all__ = ["CLOSE_TIMEOUT", "SECRET", "LeakTestCase", "ProxyTestCase", "explain", "proxy_options"]
 
 SECRET = "wsproxy-test-secret-of-32-bytes-and-more"
-"""The HMAC secret that :class:`ProxyTestCase` and the fixtures for pytest use."""
+"""The HMAC secret of :class:`ProxyTestCase` and of the fixtures for pytest."""
 
 
 CLOSE_TIMEOUT = 1.0
-"""Of proxies in test cases and fixtures, in seconds: a test of an end that goes wrong shall not take long."""
+"""Seconds: ``close_timeout`` of proxies in test cases and fixtures. It is short to keep tests fast."""
 
 
 def proxy_options(api: FakeKubeVirtAPI, secret: str, **options: Any) -> dict[str, Any]:
-    """Return the arguments for a :class:`.WebsocketProxy` in front of a stand-in that has been started.
+    """Return the arguments for a :class:`.WebsocketProxy` in front of a simulated API that has been started.
 
-    :param options: further arguments, or others than those that lead to the stand-in. Those that do not may
-        also stand beside them: ``WebsocketProxy(**proxy_options(api, secret), close_timeout=2)``.
+    :param options: further arguments; they override those that this function sets. Others may also stand
+        beside its result: ``WebsocketProxy(**proxy_options(api, secret), close_timeout=2)``.
     """
     given: dict[str, Any] = {
         "remote_url": api.url,
@@ -57,22 +57,22 @@ def proxy_options(api: FakeKubeVirtAPI, secret: str, **options: Any) -> dict[str
 
 
 def explain(refused: ConsoleRefused, api: FakeKubeVirtAPI) -> None:
-    """Have a refusal of a VMI that is not there say which VMIs the stand-in has."""
+    """If the VMI of a refused console does not exist, add the existing VMIs to the refusal's text."""
     if refused.slug == VMINotFound.slug:
         there = ", ".join(f"{vmi.namespace}/{vmi.name}" for vmi in api.vmis)
-        refused.add_hint(f"the stand-in has {there or 'no VMIs'}")
+        refused.add_hint(f"the simulated cluster has {there or 'no VMIs'}")
 
 
 class LeakTestCase(unittest.TestCase):
-    """Fails a test that leaves a thread or a socket, or in which a thread died of an exception.
+    """Fails a test that leaves a thread or a socket, or in which an exception ended a thread.
 
-    What is left is looked for after all clean-ups of the test; a thread that is about to end is given
-    five seconds. In Python's development mode (``-X dev``) the garbage of each test is collected at its end,
-    so that what a finalizer complains about counts for the test that it belongs to.
+    The check runs after all clean-ups of the test. It waits up to five seconds for threads that are about to
+    end. In Python's development mode (``-X dev``) it collects garbage after each test, so that warnings of
+    finalizers count for the right test.
 
-    :cvar allowed_leaks: what the program under test keeps on purpose, see :class:`LeakCheck`: the threads of
-        a pool are ``"ThreadPoolExecutor-*"``, asyncio is ``"asyncio*"``.
-    :cvar check_leaks: False switches all of that off.
+    :cvar allowed_leaks: threads and sockets that the program keeps on purpose, see :class:`LeakCheck`. A
+        pool's threads are ``"ThreadPoolExecutor-*"``, and asyncio's are ``"asyncio*"``.
+    :cvar check_leaks: False turns the check off.
     """
 
     allowed_leaks: ClassVar[Sequence[str]] = ()
@@ -100,17 +100,17 @@ class ProxyTestCase(LeakTestCase):
                 vm.type("hello")
                 desktop.assert_text("hello")
 
-    A subclass with a ``setUp`` of its own calls this one first. What a test starts by these methods ends with
-    it, in the opposite order.
+    A subclass with its own ``setUp`` calls this one first. Everything that a test starts by these methods
+    stops at the test's end, in reverse order.
 
-    :cvar tls: whether the stand-in speaks TLS and the proxies use a service account, as in a cluster.
-    :cvar client_tls: whether clients come to the proxies by TLS; a :class:`RawClient` then does so.
-    :cvar namespace: where VMIs are added to, and what tokens are for, unless a test says otherwise.
+    :cvar tls: whether the simulated API speaks TLS and the proxies use a service account, as in a cluster.
+    :cvar client_tls: whether clients use TLS to the proxies. Then :class:`RawClient` does so by default.
+    :cvar namespace: the default namespace of VMIs and tokens.
     :cvar proxy_settings: arguments of :class:`.WebsocketProxy` for every proxy of the class.
-    :ivar api: the stand-in; add VMIs to it.
-    :ivar proxy_authority: with ``client_tls``, what issued the proxies' certificate, and is trusted.
+    :ivar api: the simulated API; add VMIs to it.
+    :ivar proxy_authority: with ``client_tls``, the authority that issued the proxies' certificate.
     :ivar proxy_certificate: with ``client_tls``, files with the proxies' certificate and its key.
-    :ivar client_context: with ``client_tls``, what a client needs; None without.
+    :ivar client_context: with ``client_tls``, a client's TLS context, which trusts that authority; else None.
     """
 
     tls: ClassVar[bool] = True
@@ -140,16 +140,16 @@ class ProxyTestCase(LeakTestCase):
 
     def __stop_api(self) -> None:
         self.api.stop()
-        self.assertEqual(self.api.errors, [], "the stand-in failed")
+        self.assertEqual(self.api.errors, [], "the simulated API failed")
 
     def make_api(self) -> FakeKubeVirtAPI:
-        """Return the stand-in, not started; a subclass may return one that is made differently."""
+        """Return the simulated API, not started. A subclass may override this to make it differently."""
         return FakeKubeVirtAPI(tls=self.tls)
 
     def proxy_options(self, **options: Any) -> dict[str, Any]:
-        """Return the arguments for a :class:`.WebsocketProxy` in front of the stand-in.
+        """Return the arguments for a :class:`.WebsocketProxy` in front of the simulated API.
 
-        :param options: arguments that differ from these, and from ``proxy_settings``.
+        :param options: further arguments; they override ``proxy_settings`` and those that this method sets.
         """
         given = proxy_options(self.api, SECRET, close_timeout=CLOSE_TIMEOUT)
         if self.client_tls:
@@ -157,10 +157,10 @@ class ProxyTestCase(LeakTestCase):
         return {**given, **self.proxy_settings, **options}
 
     def start_proxy(self, host: str = "127.0.0.1", **options: Any) -> WebsocketProxy:
-        """Start a proxy in front of the stand-in; it is stopped at the end of the test.
+        """Start a proxy in front of the simulated API. It stops at the end of the test.
 
-        :param options: arguments of :class:`.WebsocketProxy` that differ.
-        :raises ConfigError: listing every fault in them.
+        :param options: as for :meth:`proxy_options`.
+        :raises ConfigError: if the options are wrong; lists every fault.
         """
         proxy = WebsocketProxy(**self.proxy_options(**options)).run_in_thread(host, 0, daemon=True)
         self.addCleanup(proxy.stop_thread)
@@ -168,15 +168,16 @@ class ProxyTestCase(LeakTestCase):
 
     @cached_property
     def console_proxy(self) -> WebsocketProxy:
-        """A proxy that is started when it is first asked for, with the settings of the class."""
+        """A proxy with the settings of the class. It starts at the first access."""
         return self.start_proxy()
 
     def console_config(self, **options: Any) -> Config:
-        """Return the settings for consoles within an application, in front of the stand-in.
+        """Return the settings for consoles inside an application, in front of the simulated API.
 
-        For :class:`wsproxy.flask.Console` and :class:`.ConsoleApp`, whose server speaks TLS if one does.
+        They are for :class:`wsproxy.flask.Console` and :class:`.ConsoleApp`. They contain no certificate,
+        since the application's server does TLS.
 
-        :param options: settings that differ from those of the proxies.
+        :param options: as for :meth:`proxy_options`.
         """
         given = self.proxy_options(**options)
         return Config(**{name: value for name, value in given.items() if name not in ("tls_cert", "tls_key")})
@@ -184,7 +185,7 @@ class ProxyTestCase(LeakTestCase):
     def serve_application(self, app: WSGIApplication) -> ApplicationServer:
         """Serve a WSGI application whose views open consoles, until the end of the test.
 
-        What it raises fails the test. With ``client_tls`` clients come to it by TLS.
+        If the application raises an exception, the test fails. With ``client_tls`` the server speaks TLS.
         """
         server = ApplicationServer(
             app, tls=server_context(*self.proxy_certificate) if self.client_tls else None
@@ -194,7 +195,7 @@ class ProxyTestCase(LeakTestCase):
         return server.start()
 
     def open_console_at(self, url: str, **options: Any) -> RFBClient:
-        """Open the console at a URL, such as a view's; otherwise as :meth:`open_console`.
+        """Open the console at a URL, such as a view's. Otherwise like :meth:`open_console`.
 
         :param options: arguments of :class:`RFBClient`: ``header=["Cookie: session=..."]``, ``origin``, ...
         """
@@ -209,9 +210,9 @@ class ProxyTestCase(LeakTestCase):
         return viewer
 
     def add_desktop(self, vmi: str, namespace: str | None = None, **options: Any) -> Desktop:
-        """Add a VMI to the stand-in that shows a small desktop, and return the desktop; it has the VMI.
+        """Add a VMI that shows a small desktop, and return the desktop. Its ``vmi`` is the VMI.
 
-        :param namespace: by default the test's.
+        :param namespace: the VMI's namespace; None for the test's.
         :param options: further arguments of :class:`Desktop`: ``facts``, ``size``, ...
         """
         desktop = Desktop(vmi, **options)
@@ -222,12 +223,12 @@ class ProxyTestCase(LeakTestCase):
     def open_console(
         self, vmi: str, *, token: str | None = None, proxy: WebsocketProxy | None = None, **options: Any
     ) -> RFBClient:
-        """Open a VMI's console and return the viewer, which is closed at the end of the test.
+        """Open a VMI's console and return the viewer. It closes at the end of the test.
 
-        :param token: by default one for this VMI.
-        :param proxy: by default :attr:`console_proxy`.
-        :param options: further arguments of :class:`RFBClient`, which says what else may be raised.
-        :raises ConsoleRefused: with the reason, if it is not opened.
+        :param token: None for a token for this VMI.
+        :param proxy: None for :attr:`console_proxy`.
+        :param options: further arguments of :class:`RFBClient`, which lists further exceptions.
+        :raises ConsoleRefused: with the reason, if the console does not open.
         """
         __tracebackhide__ = True
         url = self.url(proxy or self.console_proxy, vmi, token)
@@ -245,7 +246,7 @@ class ProxyTestCase(LeakTestCase):
         return make_token(secret, vmis=list(vmis), **claims)
 
     def url(self, proxy: WebsocketProxy, vmi: str, token: str | None = None) -> str:
-        """Return the URL of a VMI's console at ``proxy``; by default with a token for this VMI."""
+        """Return the URL of a VMI's console at ``proxy``, by default with a token for this VMI."""
         return viewer_url(proxy, token or self.token(vmi), vmi)
 
     @property
@@ -257,5 +258,5 @@ class ProxyTestCase(LeakTestCase):
 
     @property
     def scheme(self) -> str:
-        """Of a URL for clients: ``ws``, or ``wss`` with ``client_tls``."""
+        """The scheme of URLs for clients: ``ws``, or ``wss`` with ``client_tls``."""
         return "wss" if self.client_tls else "ws"

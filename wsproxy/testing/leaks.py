@@ -1,4 +1,4 @@
-"""What a test leaves behind: threads, sockets, and exceptions that nobody saw."""
+"""Finds what a test leaves behind: threads, sockets and uncaught exceptions."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ _LOOK_AGAIN = 0.02  # seconds: a thread may become idle in place of ending
 
 
 class LeakCheck:
-    """Looks at the process when it is made, and again when it is asked.
+    """Compares the process's threads and sockets with those that existed when this object was made.
 
-    Until :meth:`stop` it takes the place of :data:`threading.excepthook` and :data:`sys.unraisablehook`.
-    Other tests must not run in the same process meanwhile. In Python's development mode (``-X dev``), in
-    which garbage is collected for each, the first one exempts all that exists by then (:func:`gc.freeze`):
-    otherwise that would be looked through again and again, which took longer than the tests.
+    Until :meth:`stop`, it replaces :data:`threading.excepthook` and :data:`sys.unraisablehook`. No other test
+    may run in the same process meanwhile. In Python's development mode (``-X dev``) each check collects
+    garbage. To keep that fast, the first check exempts all existing objects (:func:`gc.freeze`).
 
-    What an older proxy keeps for its next client is no leak, and is not waited for: one proxy may serve all
-    tests of a class.
+    One proxy may serve all tests of a class. So the idle threads that an older proxy keeps for its next
+    client are not leaks, and the check does not wait for them.
 
-    :param allowed: what the program under test keeps on purpose: patterns (``fnmatch``) of threads' names,
-        and of what is told of sockets. ``"ThreadPoolExecutor-*"`` is a pool's threads; ``"asyncio*"`` is
-        the default executor of asyncio, and the sockets of an event loop that is not closed.
+    :param allowed: threads and sockets that the program keeps on purpose, as patterns (``fnmatch``) of the
+        names in the message. ``"ThreadPoolExecutor-*"`` matches a pool's threads. ``"asyncio*"`` matches
+        asyncio's default executor, and the sockets of an event loop that is not closed.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
@@ -59,19 +58,19 @@ class LeakCheck:
         self._errors.append(f"{args.object!r}: {args.exc_value!r}")
 
     def stop(self) -> None:
-        """Put the hooks back."""
+        """Restore the hooks."""
         threading.excepthook, sys.unraisablehook = self._hooks
 
     def faults(self) -> list[str]:
-        """Return what is left and not allowed, one line each; none if nothing is.
+        """Return one line for each leak that is not allowed, and for each uncaught exception.
 
-        A thread that is about to end is waited for: five seconds for all of them. In Python's development
-        mode (``-X dev``) garbage is collected first, so that what a finalizer complains about counts here.
+        Blocks for at most five seconds, until threads that are about to end have ended. In Python's
+        development mode (``-X dev``) it also collects garbage, so that exceptions of finalizers count.
         """
         deadline = Deadline(_SETTLE_SECONDS)
         while (left := self._threads_left()) and not deadline.passed:
             left[0].join(_LOOK_AGAIN)
-        # Collecting takes longer than most tests, so it is done where it can make a difference.
+        # A collection takes longer than most tests, so it runs only if it can change the result.
         if sys.flags.dev_mode or self._sockets_left():
             gc.collect()
         faults = [f"{kind} left: {name}" for kind, names in self._left().items() for name in names]
@@ -80,28 +79,28 @@ class LeakCheck:
     def check(self, setting: str = "LeakCheck(allowed={})") -> None:
         """Assert that there are no :meth:`faults`.
 
-        :param setting: how a test says what is allowed, for the message; the braces stand for a tuple.
-        :raises AssertionError: naming them, and saying how to allow what the program keeps on purpose.
+        :param setting: for the message: how a test allows leaks. The braces stand for a tuple.
+        :raises AssertionError: if there are; lists them, and says how to allow them.
         """
         __tracebackhide__ = True
         if not (faults := self.faults()):
             return
-        text = "\n".join(["the test left something behind:", *(f"    {fault}" for fault in faults)])
+        text = "\n".join(["the test leaked:", *(f"    {fault}" for fault in faults)])
         patterns = sorted({_pattern(name) for names in self._left().values() for name in names})
         if patterns:
             how = setting.format(tuple(patterns))
-            text += f"\nEnd it in the test, or allow it if your program keeps it: {how}"
+            text += f"\nEnd these in the test. If your program keeps them on purpose, allow them: {how}"
         raise AssertionError(text)
 
     def _left(self) -> dict[str, list[str]]:
-        """Return the names of what is left, by kind."""
+        """Return the names of leaked threads and sockets, by kind."""
         loops = _event_loop_sockets() if (sockets := self._sockets_left()) else set()
         ends = ["asyncio event loop" if one in loops else _ends(one) for one in sockets]
         threads = [thread.name for thread in self._threads_left()]
         return {"thread": threads, "socket": [name for name in ends if not self._is_allowed(name)]}
 
     def _threads_left(self) -> list[threading.Thread]:
-        # A proxy from before has threads for clients that come, which end when none does.
+        # An older proxy keeps idle threads for its next clients for a while.
         waiting = {thread for pool in self._pools for thread in pool.idle_threads}
         left = set(threading.enumerate()) - self._threads - waiting
         return [thread for thread in left if not self._is_allowed(thread.name)]
@@ -114,13 +113,13 @@ class LeakCheck:
 
 
 def _pattern(name: str) -> str:
-    """Return a pattern for what is called so in another run: numbers differ then, and our end of a socket."""
+    """Return a pattern that also matches in other runs, where numbers and a socket's own address differ."""
     own, to, peer = name.partition(" to ")
     return f"*{to}{escape(peer)}" if to else re.sub("[0-9]+", "*", escape(own))
 
 
 def _event_loop_sockets() -> set[int]:
-    """Return the descriptors by which the event loops of asyncio wake themselves."""
+    """Return the descriptors with which asyncio's event loops wake themselves."""
     kind = getattr(sys.modules.get("asyncio"), "BaseEventLoop", None)
     if kind is None:
         return set()
@@ -130,7 +129,7 @@ def _event_loop_sockets() -> set[int]:
 
 
 def _open_sockets() -> dict[str, int]:
-    """Return this process's sockets by inode, each with its descriptor; none where there is no /proc."""
+    """Return the descriptors of this process's sockets, by inode. Without /proc the result is empty."""
     try:
         names = os.listdir("/proc/self/fd")
     except OSError:
@@ -146,7 +145,7 @@ def _link(name: str) -> str:
 
 
 def _ends(descriptor: int) -> str:
-    """Return both addresses of a socket, as far as it has them."""
+    """Return the addresses that a socket has: its own, and its peer's."""
     try:
         copy = socket.socket(fileno=os.dup(descriptor))
     except OSError:

@@ -1,6 +1,6 @@
-"""Fixtures for pytest, which finds them by the entry point ``pytest11``: nothing has to be imported for them.
+"""Fixtures for pytest. It finds them by the entry point ``pytest11``, so tests need not import them.
 
-Every run of pytest imports this module, whatever it tests; so each fixture imports what it needs itself.
+Every run of pytest imports this module, whatever it tests. So each fixture imports its modules itself.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ _NAMESPACE = "lab-1"
 
 
 class AddDesktop(Protocol):
-    """Adds a VMI that shows a small desktop; ``options`` are further arguments of :class:`.Desktop`."""
+    """Adds a VMI that shows a small desktop. ``options`` are further arguments of :class:`.Desktop`."""
 
     def __call__(self, vmi: str, namespace: str = _NAMESPACE, **options: Any) -> Desktop: ...
 
 
 class ConsoleToken(Protocol):
-    """Makes a token for VMIs; ``claims`` are further arguments of :func:`~wsproxy.tokens.make_token`."""
+    """Makes a token for VMIs. ``claims`` are further arguments of :func:`~wsproxy.tokens.make_token`."""
 
     def __call__(self, *vmis: str, namespace: str = _NAMESPACE, **claims: Any) -> str: ...
 
 
 class OpenConsole(Protocol):
-    """Opens a VMI's console; ``options`` are further arguments of :class:`.RFBClient`.
+    """Opens a VMI's console. ``options`` are further arguments of :class:`.RFBClient`.
 
-    Without a token one for this VMI is made.
+    If no token is given, it makes one for this VMI.
     """
 
     def __call__(self, vmi: str, token: str | None = None, **options: Any) -> RFBClient: ...
@@ -61,13 +61,13 @@ class OpenConsole(Protocol):
 
 @pytest.fixture
 def console_allowed_leaks() -> Sequence[str]:
-    """What a test may leave, see LeakCheck: ``("ThreadPoolExecutor-*", "asyncio*")``. Redefine it."""
+    """Leaks to allow, see LeakCheck, such as ``("ThreadPoolExecutor-*", "asyncio*")``. Redefine it."""
     return ()
 
 
 @pytest.fixture
 def console_leaks(console_allowed_leaks: Sequence[str]) -> Iterator[None]:
-    """Fails a test with consoles that leaves threads or sockets. Redefine it, empty, to switch that off."""
+    """Fails a test with consoles that leaks threads or sockets. To turn it off, redefine it as empty."""
     from .leaks import LeakCheck
 
     check = LeakCheck(console_allowed_leaks)
@@ -80,17 +80,17 @@ def console_leaks(console_allowed_leaks: Sequence[str]) -> Iterator[None]:
 
 @pytest.fixture
 def fake_kubevirt_api(console_leaks: None) -> Iterator[FakeKubeVirtAPI]:
-    """A stand-in for the Kubernetes API with TLS and a bearer token, which serves; add VMIs to it."""
+    """A running simulated Kubernetes API with TLS and a bearer token. Add VMIs to it."""
     from .kubevirt.api import FakeKubeVirtAPI
 
     with FakeKubeVirtAPI(namespace=_NAMESPACE) as api:
         yield api
-    assert not api.errors, f"the stand-in failed: {api.errors}"
+    assert not api.errors, f"the simulated API failed: {api.errors}"
 
 
 @pytest.fixture
 def console_proxy_settings() -> Mapping[str, Any]:
-    """Arguments of WebsocketProxy in which console_proxy differs. Redefine it to have other ones."""
+    """Further arguments of WebsocketProxy for console_proxy. Redefine it to set some."""
     return {}
 
 
@@ -98,7 +98,7 @@ def console_proxy_settings() -> Mapping[str, Any]:
 def console_proxy(
     fake_kubevirt_api: FakeKubeVirtAPI, console_proxy_settings: Mapping[str, Any]
 ) -> Iterator[WebsocketProxy]:
-    """A WebsocketProxy in front of fake_kubevirt_api, which serves on loopback until the test is over."""
+    """A WebsocketProxy in front of fake_kubevirt_api. It serves on loopback until the test ends."""
     from ..proxy import WebsocketProxy
     from .case import CLOSE_TIMEOUT, SECRET, proxy_options
 
@@ -112,7 +112,7 @@ def console_proxy(
 def console_config(
     fake_kubevirt_api: FakeKubeVirtAPI, console_proxy_settings: Mapping[str, Any]
 ) -> Callable[..., Config]:
-    """A function that makes the Config of consoles within an application: ``console_config()``."""
+    """A function that makes the Config for consoles inside an application: ``console_config()``."""
     from ..config import Config
     from .case import CLOSE_TIMEOUT, SECRET, proxy_options
 
@@ -151,7 +151,7 @@ def console_token() -> ConsoleToken:
 
 @pytest.fixture
 def add_desktop(fake_kubevirt_api: FakeKubeVirtAPI) -> Iterator[AddDesktop]:
-    """A function that adds a VMI which shows a Desktop to fake_kubevirt_api, and returns the Desktop."""
+    """A function that adds a VMI with a Desktop to fake_kubevirt_api, and returns the Desktop."""
     from .screen.desktop import Desktop
 
     with ExitStack() as desktops:

@@ -122,20 +122,20 @@ class RefusedTest(ProxyTestCase):
     def test_texts(self) -> None:
         """What is not known is not made up, and other servers' answers are shown in part."""
         cases = (
-            (UpgradeRefused(302, {}, b""), "the console was refused (HTTP 302): it does not say why"),
-            (UpgradeRefused(502, {}, b"<p>nginx"), "the console was refused (HTTP 502): it says '<p>nginx'"),
+            (UpgradeRefused(302, {}, b""), "the console was refused (HTTP 302): the answer gives no reason"),
+            (UpgradeRefused(502, {}, b"<p>nginx"), "the console was refused (HTTP 502): the answer is '<p>nginx'"),
             (
                 UpgradeRefused(400, {}, b'{"code": 1}'),
-                "the console was refused (HTTP 400): it says '{\"code\": 1}'",
+                "the console was refused (HTTP 400): the answer is '{\"code\": 1}'",
             ),
-            (UpgradeRefused(400, {}, b"[]"), "the console was refused (HTTP 400): it says '[]'"),
+            (UpgradeRefused(400, {}, b"[]"), "the console was refused (HTTP 400): the answer is '[]'"),
             (RFBRefused("no"), "the console was refused: no"),
             (RFBRefused("no", ConsoleClosed(ABNORMAL, "")), "the console was refused: no"),
         )
         for error, text in cases:
             with self.subTest(text):
                 self.assertEqual(str(error), text)
-        self.assertEqual(UpgradeRefused(302, {}, b"x" * 999).message, f"it says {'x' * 200!r}")
+        self.assertEqual(UpgradeRefused(302, {}, b"x" * 999).message, f"the answer is {'x' * 200!r}")
 
     def test_no_token_in_errors(self) -> None:
         """No error of a console holds its token."""

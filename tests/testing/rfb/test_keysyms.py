@@ -43,7 +43,7 @@ class KeysymTest(unittest.TestCase):
         for key in ("", "Enter", "ctrl+c", "\x01", "\x9f", "\ud800", 0, -1, 1 << 32):
             with self.subTest(key=key), self.assertRaises(ValueError):
                 keysym(key)
-        with self.assertRaisesRegex(ValueError, "'Enter': give one of .*Return"):
+        with self.assertRaisesRegex(ValueError, "'Enter'; give one of .*Return"):
             keysym("Enter")
 
 

@@ -137,7 +137,7 @@ class AssertionsTest(unittest.TestCase):
         """A part is where it is said to be; one that is not there is an error, and saved."""
         self.assertEqual(assert_shows(self.seen, painted(1, 1, x0_y0=RED)), (3, 1))
         with self.assertRaisesRegex(
-            AssertionError, "^a part of 1 x 2 pixels is nowhere in the picture of 5 x 4; "
+            AssertionError, "^the picture of 5 x 4 pixels does not contain the part of 1 x 2; "
         ):
             assert_shows(self.seen, painted(1, 2, x0_y0=RED, x0_y1=RED), save_to=self.directory)
         self.assertEqual(self.saved(), ["part.png", "seen.png"])

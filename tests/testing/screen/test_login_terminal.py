@@ -40,7 +40,7 @@ class LoginTest(TerminalTestCase):
         self.assertEqual(self.send("ann\r"), "ann\r\nPassword: ")
         self.assertFalse(self.terminal.logged_in)
         shown = self.send("pw\r")
-        self.assertEqual(shown, f"\r\n\r\nWelcome. Type help for what can be done here.\r\n{PROMPT}")
+        self.assertEqual(shown, f"\r\n\r\nWelcome. Type help for a list of commands.\r\n{PROMPT}")
         self.assertTrue(self.terminal.logged_in)
 
     def test_all_at_once(self) -> None:

@@ -1,4 +1,4 @@
-"""A stand-in for kube-apiserver, virt-api and virt-handler: a real server for tests and the demo."""
+"""A simulated kube-apiserver, virt-api and virt-handler: a real server for tests and the demo."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def _random_token() -> str:
 
 
 class FakeKubeVirtAPI(Cluster):
-    """The part of a cluster that a console gateway talks to.
+    """A simulated cluster: the part of the Kubernetes API that a console gateway uses.
 
-    Serves from :meth:`start` (or ``with``) to :meth:`stop`, once; every public method and attribute may
-    be used from every thread. With TLS a bearer token is demanded, without (as behind ``kubectl proxy``)
-    none is.
+    Serves once, from :meth:`start` (or ``with``) to :meth:`stop`. Any thread may use its public methods and
+    attributes. With TLS the API demands a bearer token. Without TLS it does not, like ``kubectl proxy``.
 
-    :param host: what to listen on; port 0 is asked for unless ``port`` says otherwise.
-    :param tls: whether to speak TLS.
-    :param token: the bearer token; a random one if None.
+    :param host: the address to listen on.
+    :param port: the port to listen on; 0 for any free one.
+    :param tls: whether the API speaks TLS.
+    :param token: the bearer token; None for a random one.
     :param names: further names in the server's certificate.
-    :param namespace: where VMIs are added to if nobody says where; may be changed later.
-    :param socket_buffer: bytes of the kernel's buffers, small ones make back-pressure come early.
-    :ivar requests: every request, appended before it is answered.
-    :ivar consoles: every session ever, in the order of their start.
-    :ivar errors: exceptions that no peer can cause: bugs of the stand-in or of a test's backend.
-    :ivar tls_failures: why TLS handshakes failed, one text each.
+    :param namespace: the default namespace of VMIs. The attribute may change later.
+    :param socket_buffer: bytes of the kernel's buffers. Small ones cause back-pressure early.
+    :ivar requests: all requests. Each is appended before it is answered.
+    :ivar consoles: all sessions so far, in the order in which they started.
+    :ivar errors: exceptions that no peer can cause: bugs of this class or of a test's backend.
+    :ivar tls_failures: a text for each failed TLS handshake.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class FakeKubeVirtAPI(Cluster):
         self.tls_failures: list[str] = []
         self._host, self._port, self._socket_buffer = host, port, socket_buffer
         self._stopping = threading.Event()
-        # Guarded by _changed, as the lists above.
+        # _changed guards this list and those above.
         self._live: list[FakeConsole] = []
-        # Held by start, stop and the rotations, so that they do not overlap; guards what they assign.
+        # start, stop and the rotations hold it, so that they do not overlap. Guards what they assign.
         self._lifecycle = threading.Lock()
         self._server: ConnectionServer | None = None
         self._credentials = Credentials((*names, host) if tls else None)
@@ -98,14 +98,14 @@ class FakeKubeVirtAPI(Cluster):
     # -- life -------------------------------------------------------------------------------------
 
     def start(self) -> FakeKubeVirtAPI:
-        """Listen, write the service-account files, serve. Returns itself.
+        """Listen, write the service-account files, and serve. Returns itself.
 
         :raises OSError: if it cannot listen.
         :raises RuntimeError: if it was started before.
         """
         with self._lifecycle:
             if self._server is not None:
-                raise RuntimeError("a FakeKubeVirtAPI is started once")
+                raise RuntimeError("a FakeKubeVirtAPI can be started only once")
             server = ConnectionServer(
                 self._host, self._port, self._connection, self._fail, self._socket_buffer
             )
@@ -115,10 +115,10 @@ class FakeKubeVirtAPI(Cluster):
         return self
 
     def stop(self) -> None:
-        """End every session, join every thread, close every socket, remove the files.
+        """End every session, join every thread, close every socket, and remove the files.
 
-        Idempotent; a no-op before a start. Blocks at most ten seconds; a backend's thread that has not
-        ended by then is recorded in ``errors``.
+        Idempotent; does nothing before :meth:`start`. Blocks for at most ten seconds. If a thread has not
+        ended by then, ``errors`` gets an exception for it.
         """
         with self._lifecycle:
             if self._server is None or not self._credentials.exist:
@@ -144,11 +144,11 @@ class FakeKubeVirtAPI(Cluster):
         for console in live:
             console.kill()
 
-    # -- what a client has to know ----------------------------------------------------------------
+    # -- what a client needs to connect -----------------------------------------------------------
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port that it listens on."""
         if self._server is None:
             raise RuntimeError("not started")
         port: int = self._server.address[1]
@@ -162,22 +162,22 @@ class FakeKubeVirtAPI(Cluster):
 
     @property
     def service_account(self) -> str:
-        """The directory that holds ``token``, ``ca.crt`` and ``namespace``, as in a pod."""
+        """The directory that contains ``token``, ``ca.crt`` and ``namespace``, as in a pod."""
         return self._credentials.account.path("")
 
     @property
     def token_file(self) -> str:
-        """The file that holds the bearer token."""
+        """The file that contains the bearer token."""
         return self._credentials.account.path("token")
 
     @property
     def ca_file(self) -> str:
-        """The file that holds the authority's certificate; does not exist without TLS."""
+        """The file that contains the authority's certificate. Without TLS it does not exist."""
         return self._credentials.account.path("ca.crt")
 
     @property
     def authority(self) -> CertificateAuthority | None:
-        """With TLS and from the start on, what issued the certificate, and may issue others."""
+        """The authority that issued the server's certificate. None without TLS, and before :meth:`start`."""
         return self._credentials.authority
 
     def rotate_token(
@@ -187,11 +187,12 @@ class FakeKubeVirtAPI(Cluster):
         write_file: bool = True,
         overlap: Callable[[], None] = lambda: None,
     ) -> str:
-        """Accept another token, and only that, from now on; return it.
+        """Accept only a new token from now on, and return it.
 
-        :param token: a random one if None.
-        :param write_file: swap the token file too; without it the file holds the old one.
-        :param overlap: called while the old one is still accepted, as kubelet swaps it long before its end.
+        :param token: the new token; None for a random one.
+        :param write_file: whether to replace the token file, too. Otherwise the file keeps the old token.
+        :param overlap: is called while both tokens are accepted. A kubelet also replaces the file long before
+            the old token expires.
         """
         with self._lifecycle:
             self.old_token, self.token = self.token, token if token is not None else _random_token()
@@ -202,21 +203,22 @@ class FakeKubeVirtAPI(Cluster):
             return self.token
 
     def rotate_ca(self, overlap: Callable[[], None] | None = None) -> None:
-        """Make a new authority and server certificate for later connections, and swap ``ca_file``.
+        """Make a new authority and server certificate for later connections, and replace ``ca_file``.
 
-        :param overlap: called twice while that file holds both authorities, as a cluster does it: before the
-            server changes its certificate, and after. Without it there is no such time.
-        :raises RuntimeError: without TLS, or if it does not serve.
+        :param overlap: is called twice while ``ca_file`` contains both authorities, as in a real rotation:
+            before the server changes its certificate, and afterwards. If None, both change at once.
+        :raises RuntimeError: without TLS, or if the API does not serve.
         """
         with self._lifecycle:
             self._credentials.rotate_authority(overlap)
 
     def show_certificate(self, certfile: str, keyfile: str) -> None:
-        """Show another certificate to later connections, expired perhaps, or of an authority nobody knows.
+        """Show another certificate to later connections, such as an expired or untrusted one.
 
-        :param certfile: PEM; ``keyfile`` alike. :meth:`.CertificateAuthority.issue` returns both.
-        :raises OSError: if they cannot be read, or do not fit together.
-        :raises RuntimeError: without TLS, or if it does not serve.
+        :param certfile: file with the certificate (PEM).
+        :param keyfile: file with its key (PEM). :meth:`.CertificateAuthority.issue` returns both files.
+        :raises OSError: if the files cannot be read, or do not belong together.
+        :raises RuntimeError: without TLS, or if the API does not serve.
         """
         with self._lifecycle:
             self._credentials.show_certificate(certfile, keyfile)
@@ -225,12 +227,12 @@ class FakeKubeVirtAPI(Cluster):
 
     @property
     def connections(self) -> int:
-        """How many TCP connections were accepted."""
+        """How many TCP connections it has accepted."""
         return 0 if self._server is None else self._server.accepted
 
     @property
     def live(self) -> int:
-        """How many sessions have their socket open."""
+        """The number of sessions whose socket is open."""
         with self._changed:
             return len(self._live)
 
@@ -247,9 +249,10 @@ class FakeKubeVirtAPI(Cluster):
             return sum(console.bytes_received for console in self.consoles)
 
     def wait_for_requests(self, count: int, timeout: float = 10.0) -> list[RecordedRequest]:
-        """Wait until that many requests came in all, and return them.
+        """Wait until the API has got ``count`` requests in total, and return all requests.
 
-        :raises TimeoutError: if they do not come in time; naming those that did.
+        :param timeout: seconds.
+        :raises TimeoutError: if they do not come in time. The text lists the last ten that came.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.requests) >= count, timeout):
@@ -259,14 +262,14 @@ class FakeKubeVirtAPI(Cluster):
             return list(self.requests)
 
     def wait_until_idle(self, timeout: float = 10.0) -> bool:
-        """Wait until no session has its socket open; False if that takes longer than ``timeout``."""
+        """Wait until no session's socket is open. Returns False if that takes longer than ``timeout``."""
         return self.wait_for(lambda: not self._live, timeout)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 10.0) -> bool:
-        """Wait until ``condition`` holds; False if that takes longer than ``timeout``.
+        """Wait until ``condition`` holds. Returns False if that takes longer than ``timeout`` seconds.
 
-        :param condition: about requests, sessions, ``errors`` or ``tls_failures``; is asked again when one
-            of them changed. It must not block.
+        :param condition: a function of requests, sessions, ``errors`` or ``tls_failures``. It is called again
+            whenever one of them changes, and must not block.
         """
         with self._changed:
             return self._changed.wait_for(condition, timeout)
@@ -289,7 +292,7 @@ class FakeKubeVirtAPI(Cluster):
         try:
             self._request(transport, wire, peer)
         except (TransportClosed, TimeoutError, EOFError):
-            pass  # a client that left, or did not ask in time
+            pass  # the client disconnected, or sent no request in time
         finally:
             transport.close()
 
@@ -331,7 +334,7 @@ class FakeKubeVirtAPI(Cluster):
     def _record(self, request: RecordedRequest, status: int | None) -> None:
         request.status = status
         with self._changed:
-            if request not in self._hanging:  # or it stands there already
+            if request not in self._hanging:  # a request that hung is in the list already
                 self.requests.append(request)
             self._hanging.begun(request)
             self._changed.notify_all()
@@ -374,7 +377,7 @@ class FakeKubeVirtAPI(Cluster):
             pass  # the connection's end
         except Exception as exc:  # noqa: BLE001 - recorded
             console.error = exc
-            # What a killed session runs into is no fault of its backend.
+            # If the session was killed, its backend is not to blame for an OSError.
             if not (console.killed.is_set() and isinstance(exc, OSError)):
                 self._fail(exc)
 
@@ -386,7 +389,7 @@ class FakeKubeVirtAPI(Cluster):
             stopping = self._stopping.is_set()
         for other in taken_over:
             other.kill()
-        if stopping:  # stop() may have looked at the live sessions before this one was among them
+        if stopping:  # stop() may have listed the live sessions before this one was added
             console.kill()
 
     def _end(self, vmi: FakeVMI, console: FakeConsole) -> None:

@@ -1,4 +1,4 @@
-"""What stands behind a VMI of the stand-in API, and how its bytes become frames."""
+"""The backends that serve the sessions of a simulated VMI."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .frames import encode_message
 
 __all__ = ["Backend", "Echo", "Script", "SocketBackend", "Stream", "TCPBackend", "UnixBackend"]
 
-# io.Copy's buffer in virt-handler: what one read of it returns becomes one message.
+# The size of io.Copy's buffer in virt-handler. Each of its reads becomes one message.
 _READ = 32768
 _CONNECT_TIMEOUT = 5.0
 
 
 class Backend(Protocol):
-    """Serves sessions, several at a time."""
+    """Serves sessions. Several threads may call it at once."""
 
     def serve(self, console: FakeConsole) -> None:
-        """Serve one session in its own thread; at the return the connection is dropped without Close.
+        """Serve one session in its own thread. When it returns, the connection is dropped without a Close.
 
-        ``TransportClosed`` and ``EOFError`` end it as a return does; every other exception is recorded
-        in ``FakeKubeVirtAPI.errors``.
+        ``TransportClosed`` and ``EOFError`` have the same effect as a return. Every other exception goes to
+        ``FakeKubeVirtAPI.errors``.
         """
 
 
 class Echo:
-    """Returns every binary message as one binary message with the same bytes."""
+    """Sends every binary message back, as one binary message."""
 
     def serve(self, console: FakeConsole) -> None:
         message = bytearray()
@@ -48,9 +48,9 @@ class Echo:
 
 
 class Script:
-    """Runs a function in the session's thread, which does everything itself: no pong, no Close echo.
+    """Runs a function in the session's thread. Nothing else answers a Ping or a Close.
 
-    :param run: is given the session.
+    :param run: gets the session.
     """
 
     def __init__(self, run: Callable[[FakeConsole], None]) -> None:
@@ -61,10 +61,10 @@ class Script:
 
 
 class _Relay:
-    """Two directions of one session: the session's thread receives, a second one sends.
+    """Serves both directions of a session: the session's thread receives, and a second thread sends.
 
-    :param produce: sends; its return is the backend's end, and drops the connection.
-    :param consume: is given what the client sends.
+    :param produce: sends. When it returns, the connection is dropped.
+    :param consume: gets the bytes that the client sends.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class _Relay:
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Run until either side ends. Blocks without a limit until the session is killed."""
+        """Run until either side ends, or the session is killed. Blocks without a timeout."""
         name = f"{threading.current_thread().name}-backend"
-        # A daemon only so that a test that forgets to stop the API ends; joined below.
+        # It is joined below. It is a daemon so that a process ends even if a test forgets to stop the API.
         writer = threading.Thread(target=self._send, name=name, daemon=True)
         writer.start()
         try:
@@ -95,14 +95,14 @@ class _Relay:
         try:
             self._consume(payload)
         except OSError:
-            pass  # the backend is gone; what the client still sends is dropped until it notices
+            pass  # the backend has ended; further bytes of the client are dropped
 
     def _send(self) -> None:
         try:
             self._produce()
         except (TransportClosed, OSError):
-            pass  # the client or the backend is gone
-        except BaseException as exc:  # noqa: BLE001 - handed to the session's thread
+            pass  # the client or the backend has ended
+        except BaseException as exc:  # noqa: BLE001 - the session's thread raises it
             self._error = exc
         self._console.drop()
         if not self._reader_done.wait(self._console.linger_seconds):
@@ -110,13 +110,13 @@ class _Relay:
 
 
 class Stream:
-    """Sends RFB-like bytes as fast as the client takes them, and counts what the client sends.
+    """Sends RFB-like bytes as fast as the client takes them, and counts the bytes that the client sends.
 
-    :param chunk: bytes in one message, at most 32768 if it shall look like virt-handler's.
-    :param total: payload bytes after which the session ends as a VM's does; None never ends.
-    :param stay: with ``total``: keep the session open after the last byte, until the client ends it.
-    :ivar bytes_sent: payload bytes that the kernel took or is being given, of all sessions.
-    :ivar bytes_received: payload bytes of binary messages received, of all sessions.
+    :param chunk: bytes in one message. virt-handler's messages have at most 32768.
+    :param total: payload bytes after which the session ends, as when a VM stops; None for no end.
+    :param stay: with ``total``: whether the session stays open after the last byte, until the client ends it.
+    :ivar bytes_sent: payload bytes that were passed to the kernel, of all sessions.
+    :ivar bytes_received: payload bytes of received binary messages, of all sessions.
     """
 
     GREETING = b"RFB 003.008\n"
@@ -157,7 +157,7 @@ class Stream:
 
 
 def _copy_socket(console: FakeConsole, sock: socket.socket) -> None:
-    """Copy between a session and a stream socket, which stays the caller's, until either side ends."""
+    """Copy between a session and a stream socket until either side ends. The caller closes the socket."""
 
     def produce() -> None:
         while data := sock.recv(_READ):
@@ -167,14 +167,17 @@ def _copy_socket(console: FakeConsole, sock: socket.socket) -> None:
         try:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # not connected any more
+            pass  # it is no longer connected
 
     console.on_kill(wake)
     _Relay(console, produce, sock.sendall).run()
 
 
 class TCPBackend:
-    """A server on TCP, connected after the 101 as KubeVirt does: one that refuses means 101, then EOF."""
+    """Connects each session to a TCP server. As in KubeVirt, it connects after the 101.
+
+    So if the server refuses, the client gets the 101 and then EOF.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
@@ -190,7 +193,7 @@ class TCPBackend:
 
 
 class UnixBackend:
-    """A server on a Unix stream socket, as QEMU's VNC is; otherwise as :class:`TCPBackend`."""
+    """Connects each session to a Unix stream socket, such as QEMU's VNC server. Like :class:`TCPBackend`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -207,10 +210,10 @@ class UnixBackend:
 
 
 class SocketBackend:
-    """A function that serves a connected stream socket, in a thread of its own for each session.
+    """Calls a function with a connected stream socket, in a separate thread for each session.
 
-    :param serve: is given the socket, which is closed when it returns; it has to return at the end of
-        the stream. ``OSError`` counts as that.
+    :param serve: gets the socket, which is closed when the function returns. It must return at the end of the
+        stream. ``OSError`` has the same effect as a return.
     """
 
     def __init__(self, serve: Callable[[socket.socket], None]) -> None:
@@ -225,8 +228,8 @@ class SocketBackend:
                 try:
                     self._serve(theirs)
                 except OSError:
-                    pass  # the session ended under it
-                except BaseException as exc:  # noqa: BLE001 - handed to the session's thread
+                    pass  # the session has ended
+                except BaseException as exc:  # noqa: BLE001 - the session's thread raises it
                     errors.append(exc)
 
         server = threading.Thread(target=run, name=f"{threading.current_thread().name}-serve", daemon=True)

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 __all__ = ["CertificateAuthority"]
 
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
-# Clocks differ between machines; a certificate that is valid "from now" is refused by some of them.
+# Clocks differ between machines. A machine whose clock is behind would refuse a certificate valid from now.
 _BACKDATED = datetime.timedelta(hours=1)
 
 
@@ -45,7 +45,7 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _write_private(path: str, data: bytes) -> None:
-    """Write a file that only its owner may read, from its first byte on."""
+    """Write a file that only its owner can read at any time."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
@@ -58,12 +58,12 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 class CertificateAuthority:
-    """A new authority with a key of its own (EC P-256), and the files that it writes.
+    """A new certificate authority with its own key (EC P-256). It writes files.
 
     Its certificates satisfy ``ssl.VERIFY_X509_STRICT``, the default of Python 3.13 and newer.
 
     :param directory: an existing directory; several authorities may share one.
-    :param days: how long the authority and what it issues are valid, from one hour ago.
+    :param days: validity of the authority and its certificates, which begins an hour ago.
     :param name: the authority's common name.
     :raises OSError: if a file cannot be written.
     """
@@ -78,7 +78,7 @@ class CertificateAuthority:
         self._serial = f"{self._certificate.serial_number:040x}"
         self._issued = 0
         self.ca_file = self._path("ca.crt")
-        """The authority's own certificate (PEM), what a client has to trust."""
+        """File with the authority's own certificate (PEM), which clients have to trust."""
         _write_private(self._path("ca.key"), _pem(self._key))
         _write_private(self.ca_file, self.ca_pem)
 
@@ -90,9 +90,8 @@ class CertificateAuthority:
     def issue(self, names: Iterable[str] = (), *, seconds: float | None = None) -> tuple[str, str]:
         """Write a server certificate for ``localhost``, ``127.0.0.1``, ``::1`` and the given names.
 
-        :param names: further host names and IP addresses; the first is the common name.
-        :param seconds: how long it is valid from now, negative for one that has expired; None for as long as
-            the authority.
+        :param names: further host names and IP addresses. The first is the common name.
+        :param seconds: validity from now; negative for an expired certificate; None for the authority's own.
         :return: the paths of the certificate and of its key (PEM, mode 0600).
         :raises OSError: if a file cannot be written.
         """
@@ -100,7 +99,7 @@ class CertificateAuthority:
         return self._issue(every, ExtendedKeyUsageOID.SERVER_AUTH, seconds)
 
     def issue_client(self, name: str, *, seconds: float | None = None) -> tuple[str, str]:
-        """Write a client's certificate with a common name, and its key; otherwise as :meth:`issue`."""
+        """Write a client's certificate with a common name, and its key. Otherwise like :meth:`issue`."""
         return self._issue([name], ExtendedKeyUsageOID.CLIENT_AUTH, seconds)
 
     def _issue(

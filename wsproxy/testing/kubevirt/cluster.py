@@ -1,4 +1,4 @@
-"""What the stand-in API knows, and which answer a request deserves. No I/O."""
+"""The state of a simulated cluster, and its answer to each request. No I/O."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _DOWN = text_answer(503, "service unavailable")
 _OK = Answer(200, b"ok", (("Content-Type", "text/plain; charset=utf-8"),))
 _VERSION = json_answer(200, {"major": "1", "minor": "33", "gitVersion": "v1.33.0", "platform": "linux/amd64"})
 _PUBLIC = {"/readyz": _OK, "/livez": _OK, "/healthz": _OK, "/version": _VERSION}
-_PRESERVES = (1, 6, 3)  # the first version that knows preserveSession
-# strconv.ParseBool, by which virt-api reads preserveSession.
+_PRESERVES = (1, 6, 3)  # the first version that supports preserveSession
+# The true values of strconv.ParseBool, with which virt-api reads preserveSession.
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
 
 class Upgrade(NamedTuple):
-    """The outcome of a request that is answered with 101."""
+    """The decision to answer a request with 101."""
 
     vmi: FakeVMI
     subresource: str
@@ -69,18 +69,18 @@ def _forbidden(namespace: str, name: str, subresource: str) -> Answer:
 
 
 class Cluster:
-    """Machines and permissions.
+    """The VMIs and permissions of a simulated cluster.
 
-    :ivar token: the bearer token that is accepted.
-    :ivar old_token: another one that is accepted, None for none.
-    :ivar namespace: where VMIs are added to and removed from if nobody says where.
-    :ivar behaviour: how requests are mistreated, unless their VMI has a behaviour of its own. When it is
-        changed, requests that hung because of it are carried out, those that were given up included.
-    :ivar kubevirt_version: what KubeVirt says its version is. Before 1.6.3 it knows no ``preserveSession``,
-        and a screenshot throws out whoever has the display; from then on a screenshot is refused while
-        somebody has it, and since 1.7 it disturbs nobody. 1.6.3 itself does not say why it refuses then.
-    :ivar forbid: answer 403 to everything about VMIs, as without the role.
-    :ivar down: answer 503 to everything, as without virt-api.
+    :ivar token: the bearer token that the API accepts.
+    :ivar old_token: another token that the API accepts; None for none.
+    :ivar namespace: the default namespace for adding and removing VMIs.
+    :ivar behaviour: how the API misbehaves, unless a request's VMI has its own behaviour. When this changes,
+        the API carries out the requests that hung, even if their clients have disconnected.
+    :ivar kubevirt_version: KubeVirt's version. Before 1.6.3, KubeVirt ignores ``preserveSession``, and a
+        screenshot ends the VNC session. From 1.6.3 on, KubeVirt refuses a screenshot during a VNC session.
+        Since 1.7 a screenshot does not affect sessions. 1.6.3 does not say why it refuses.
+    :ivar forbid: whether the API answers 403 to every request about VMIs, as if the role were missing.
+    :ivar down: whether the API answers 503 to every request, as if virt-api were down.
     """
 
     def __init__(self, token: str, *, demand_token: bool, namespace: str) -> None:
@@ -92,8 +92,8 @@ class Cluster:
         self.forbid = False
         self.down = False
         self._demand_token = demand_token
-        # Guards what threads share and tests wait for: _vmis, every VMI's sessions, and in subclasses
-        # the attributes that say so.
+        # Guards the state that threads share and tests wait for: _vmis, every VMI's sessions, and the
+        # attributes of subclasses that say so.
         self._changed = threading.Condition()
         self._vmis: dict[tuple[str, str], FakeVMI] = {}
         self._hanging = Hanging(self._changed)
@@ -120,13 +120,13 @@ class Cluster:
         serial: bool = True,
         behaviour: Behaviour | None = None,
     ) -> FakeVMI:
-        """Add a VMI, or replace the one of that name; its sessions go on then.
+        """Add a VMI and return it. If it replaces a VMI of the same name, the old one's sessions continue.
 
-        :param namespace: ``namespace`` of the stand-in if None.
-        :param backend: what serves its sessions; :class:`Echo` if None.
-        :param console_backend: what serves its serial console, if that is something else.
-        :param screen: returns its screen as the bytes of a PNG file, for each screenshot; it may block.
-            Without one the screen is small and grey.
+        :param namespace: None for the attribute ``namespace``.
+        :param backend: serves the VMI's sessions; None for :class:`Echo`.
+        :param console_backend: serves the VMI's serial console; None for ``backend``.
+        :param screen: is called for each screenshot, and returns a PNG file's bytes. It may block. If None,
+            the screen is small and grey.
         """
         vmi = FakeVMI(
             name,
@@ -149,9 +149,9 @@ class Cluster:
     def add_desktop(
         self, desktop: Desktop, name: str | None = None, namespace: str | None = None, **options: Any
     ) -> FakeVMI:
-        """Add a VMI that shows a desktop, and whose pictures are of it; return it, as ``desktop.vmi`` does.
+        """Add a VMI whose console and screenshots show a desktop. Returns the VMI, as ``desktop.vmi`` does.
 
-        :param name: the desktop's if None.
+        :param name: the VMI's name; None for the desktop's.
         :param options: further arguments of :meth:`add_vmi`.
         """
         options.setdefault("screen", lambda: desktop.screenshot().to_png())
@@ -160,10 +160,10 @@ class Cluster:
         return vmi
 
     def remove_vmi(self, name: str, namespace: str | None = None) -> None:
-        """Remove a VMI and drop its sessions; later requests for it get 404.
+        """Remove a VMI and drop its sessions. Later requests for it get 404.
 
-        :param namespace: ``namespace`` of the stand-in if None.
-        :raises KeyError: if there is none of that name.
+        :param namespace: None for the attribute ``namespace``.
+        :raises KeyError: if there is no such VMI.
         """
         with self._changed:
             vmi = self._vmis.pop((namespace or self.namespace, name))
@@ -171,14 +171,14 @@ class Cluster:
 
     @property
     def vmis(self) -> list[FakeVMI]:
-        """The VMIs that there are, in the order in which they were added."""
+        """The existing VMIs, in the order in which they were added."""
         with self._changed:
             return list(self._vmis.values())
 
     def decide(self, request: RecordedRequest, body: bytes) -> tuple[FakeVMI | None, Answer | Upgrade]:
-        """Return the VMI that a request names, if it exists, and what the request deserves."""
+        """Return the VMI that a request names, if it exists, and the API's decision."""
         path, _, query = request.target.partition("?")
-        # The aggregator decodes and encodes the path again: an escaped slash is a slash to virt-api.
+        # The aggregation layer decodes and encodes the path again, so virt-api gets an escaped slash as "/".
         path = unquote(path)
         route = _ROUTE.fullmatch(path)
         if route is None:
@@ -211,7 +211,7 @@ class Cluster:
         return Upgrade(vmi, subresource)
 
     def _screenshot(self, vmi: FakeVMI | None, name: str) -> Answer:
-        """Return a VMI's screen. All that keeps virt-api from that is a 500, in words of its own."""
+        """Return a VMI's screen. virt-api answers every failure with 500 and the text of its cause."""
         release = self._release()
         by_vnc = release < (1, 7, 0)
         preserve = by_vnc and release >= _PRESERVES
@@ -226,12 +226,12 @@ class Cluster:
         return Answer(200, vmi.screen(), (("Content-Type", "image/png"),))
 
     def _release(self) -> tuple[int, ...]:
-        """Return KubeVirt's version, a very late one if it is none."""
+        """Return KubeVirt's version; a very high one if ``kubevirt_version`` is not a version."""
         found = re.match(r"v(\d+)\.(\d+)\.(\d+)", self.kubevirt_version)
         return tuple(map(int, found.groups())) if found else (9999,)
 
     def _refusal(self, request: RecordedRequest) -> Answer | None:
-        """Return what is wrong with everything that this client asks."""
+        """Return the API's refusal of a client, whatever the client requests; None if there is none."""
         if self.down:
             return _DOWN
         if not self._demand_token:
@@ -250,7 +250,7 @@ class Cluster:
         return _PUBLIC.get(path, _NO_RESOURCE) if method == "GET" else _NO_RESOURCE
 
     def _access_review(self, body: bytes) -> Answer:
-        """Return whether the service account may do what the review asks about; ``forbid`` decides."""
+        """Answer a SelfSubjectAccessReview. The service account is allowed everything unless ``forbid``."""
         try:
             review: Any = json.loads(body)
             spec = review["spec"]

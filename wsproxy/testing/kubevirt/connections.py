@@ -1,4 +1,4 @@
-"""A TCP server with one thread for each connection, all of which its stop ends."""
+"""A TCP server with one thread for each connection. Its ``stop`` ends all of them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _PAUSE = 0.05
 
 
 class ConnectionServer:
-    """Listens at once; accepts from :meth:`start` to :meth:`stop`.
+    """Listens from construction on, and accepts from :meth:`start` to :meth:`stop`.
 
-    :param host: a name or literal address; port 0 is asked for.
-    :param port: 0 for any.
-    :param serve: is given each accepted socket, its :class:`Wire` and the peer's address, in a thread of
-        its own; both are closed after it.
-    :param fail: is given what ``serve`` raises.
+    :param host: a host name or an IP address.
+    :param port: 0 for any free port.
+    :param serve: gets each accepted socket, its :class:`Wire` and the peer's address, in a separate thread.
+        Afterwards the socket and the wire are closed.
+    :param fail: gets the exceptions that ``serve`` raises.
     :param socket_buffer: bytes of the kernel's buffers for each direction of a connection.
-    :raises ConfigError: if there is no such port.
-    :raises OSError: if it cannot listen; the text says where.
+    :raises ConfigError: if the port is not valid.
+    :raises OSError: if it cannot listen. The text names the address.
     """
 
     def __init__(
@@ -51,19 +51,21 @@ class ConnectionServer:
         self._listener = _listen(host, port, socket_buffer)
         self.address: tuple[Any, ...] = self._listener.getsockname()
         self._waker, self._woken = socket.socketpair()
-        # A daemon only so that a test that forgets stop() ends; stop() joins it.
+        # stop() joins it. It is a daemon so that a process ends even if a test forgets stop().
         name = f"fake-kubevirt-{self.address[1]}-accept"
         self._acceptor = threading.Thread(target=self._accept, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start to accept."""
+        """Start accepting connections."""
         self._acceptor.start()
 
     def stop(self, deadline: Deadline, kill: Callable[[], None]) -> list[threading.Thread]:
-        """Stop to accept, end every connection, and join the threads. Once. Blocks until the deadline.
+        """Stop accepting, end every connection, and join the threads. Blocks until the deadline at most.
 
-        :param kill: is called when nothing is accepted any more.
-        :return: the threads that did not end.
+        Call it only once.
+
+        :param kill: is called after the last connection has been accepted.
+        :return: the threads that have not ended.
         """
         self._stopping.set()
         self._waker.close()
@@ -92,15 +94,15 @@ class ConnectionServer:
         try:
             sock, peer = self._listener.accept()
         except (BlockingIOError, ConnectionError):
-            return  # woken, or the client is gone already
-        except OSError:  # no descriptor left: the connection stays in the queue, and select() returns
+            return  # stop() woke the thread, or the client has disconnected already
+        except OSError:  # no descriptor is left; the connection stays in the backlog, so select() returns
             self._stopping.wait(_PAUSE)
             return
         try:
             sock.setblocking(True)
             tune(sock)
             self._spawn(sock, peer)
-        except BaseException as exc:  # noqa: BLE001 - a thread that cannot start, a client that is gone
+        except BaseException as exc:  # noqa: BLE001 - a thread cannot start, or a client has disconnected
             sock.close()
             if not isinstance(exc, OSError):
                 self._fail(exc)
@@ -126,7 +128,7 @@ class ConnectionServer:
     def _run(self, sock: socket.socket, wire: Wire, peer: Any) -> None:
         try:
             self._serve(sock, wire, peer)
-        except BaseException as exc:  # noqa: BLE001 - recorded, where a test can see it
+        except BaseException as exc:  # noqa: BLE001 - tests see it in FakeKubeVirtAPI.errors
             self._fail(exc)
         finally:
             sock.close()

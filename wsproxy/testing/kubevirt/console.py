@@ -1,4 +1,4 @@
-"""One live session of the stand-in API: the server's end of a WebSocket connection, after the 101."""
+"""A session of the simulated API: the server's end of a WebSocket connection after the 101."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ __all__ = ["LINGER", "FakeConsole", "Wire"]
 LINGER = 1.0
 """Seconds for which a session that dropped its connection waits for the client to end its side.
 
-A socket closed with unread bytes is reset, and the reset may destroy what the client has not read yet;
-tests want to see those bytes each time.
+If a socket is closed with unread bytes, the kernel sends RST. An RST may destroy bytes that the client has
+not read yet, and tests need to see those bytes every time.
 """
 _RECEIVE = 65536
 _POLL = 0.05
-# gorilla/websocket gives a control frame one second (its writeWait) before it gives up.
+# gorilla/websocket gives up on a control frame after one second (its writeWait).
 _CONTROL_WAIT = 1.0
 
 
 class Wire:
-    """A second descriptor of a connection, under the TLS layer, with which any thread may end it.
+    """A second descriptor of a connection, below the TLS layer. Any thread may end the connection with it.
 
-    :param sock: the accepted socket; it is duplicated, not kept.
+    :param sock: the accepted socket, whose descriptor is duplicated.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock.dup()
-        # Guards closing against shutdown in another thread: the number may be reused in between.
+        # Guards close against shutdown in another thread, since the descriptor's number may be reused.
         self._lock = threading.Lock()
 
     def shutdown(self, how: int) -> None:
-        """Shut the connection down (``socket.SHUT_*``); also wakes blocked calls. Never raises."""
+        """Shut the connection down (``socket.SHUT_*``), and wake blocked calls. Never raises."""
         with self._lock:
             try:
                 self._sock.shutdown(how)
             except OSError:
-                pass  # closed, or not connected any more
+                pass  # it is closed, or no longer connected
 
     def reset_when_closed(self) -> None:
         """Make the last close send RST."""
@@ -77,26 +77,28 @@ class Wire:
 
 
 class FakeConsole:
-    """What a backend has in its hands: the client's WebSocket connection.
+    """The client's WebSocket connection, for a backend.
 
-    One thread receives; any thread may send. Everything that blocks ends with
-    :class:`~wsproxy.exceptions.TransportClosed` or ``EOFError`` when the session is killed.
+    One thread may receive, and any thread may send. When the session is killed, blocked calls raise
+    :class:`~wsproxy.exceptions.TransportClosed` or ``EOFError``.
 
-    :ivar name: the VMI's name; ``namespace`` and ``subresource`` alike.
-    :ivar request: the request that opened it.
-    :ivar subprotocol: what the 101 named, None if nothing.
+    :ivar name: the VMI's name.
+    :ivar namespace: the VMI's namespace.
+    :ivar subresource: the VMI's subresource.
+    :ivar request: the request that opened the session.
+    :ivar subprotocol: the subprotocol in the 101; None for none.
     :ivar close_received: code and reason of the client's first Close frame; (1005, "") for an empty one.
-    :ivar bytes_sent: bytes after the 101 that the kernel took or is being given, frame headers included.
+    :ivar bytes_sent: bytes after the 101 that were passed to the kernel, frame headers included.
     :ivar bytes_received: bytes received after the request's head, masks and frame headers included.
     :ivar text_dropped: how many TEXT messages were ignored.
-    :ivar peer_ended: set when the end of the client's stream was seen (FIN or RST).
-    :ivar killed: set when it has to end: takeover, ``FakeVMI.drop_sessions``, the API's ``stop``, or the
-        client's own end while a backend with a sending thread serves it.
-    :ivar is_over: whether its backend serves it no more: the console is free again.
-    :ivar ended: set when it is over and its socket closed.
-    :ivar link: with :class:`.Behaviour`'s ``delay`` or ``bandwidth``, the link to the client, which may be
-        changed: ``console.link.delay = 0.5``; None without.
-    :ivar error: what its backend raised, if that was not the connection's end.
+    :ivar peer_ended: set when the client's stream has ended (FIN or RST).
+    :ivar killed: set when the session must end: after a takeover, ``FakeVMI.drop_sessions`` or the API's
+        ``stop``. If a backend with a sending thread serves the session, the client's end also sets it.
+    :ivar is_over: whether its backend has finished, so that the console is free again.
+    :ivar ended: set when the session is over and its socket is closed.
+    :ivar link: the link to the client if :class:`.Behaviour` has ``delay`` or ``bandwidth``; else None. Tests
+        may change it: ``console.link.delay = 0.5``.
+    :ivar error: the exception that its backend raised, if the connection's end was not the cause.
     """
 
     def __init__(
@@ -126,13 +128,13 @@ class FakeConsole:
         self._frames = FrameBuffer()
         self._scratch = memoryview(bytearray(_RECEIVE))
         self._prefix = b""
-        # Held while bytes of one call are written, so that frames never mix; also guards _prefix
-        # and bytes_sent.
+        # A thread holds it while it writes the bytes of one call, so that frames never mix. Also guards
+        # _prefix and bytes_sent.
         self._send_lock = threading.Lock()
-        # Control frames of the reading thread; whoever holds the send lock writes them after its own.
+        # Control frames of the reading thread. The thread that holds the send lock writes them after its own.
         self._controls: deque[bytes] = deque()
         self._closing = False
-        # Guards _on_kill, and that each callback is called once.
+        # Guards _on_kill, so that each callback is called once.
         self._kill_lock = threading.Lock()
         self._on_kill: list[Callable[[], None]] = []
         if link is not None:
@@ -143,9 +145,9 @@ class FakeConsole:
     # -- sending ----------------------------------------------------------------------------------
 
     def send_raw(self, data: bytes) -> None:
-        """Hand ``data`` to the kernel as it is. Blocks without a limit while the client does not read.
+        """Send bytes unchanged. Blocks without a timeout while the client does not read.
 
-        :raises TransportClosed: if the connection is gone, or the session killed.
+        :raises TransportClosed: if the connection has ended, or the session was killed.
         """
         with self._send_lock:
             if self._closing:
@@ -154,25 +156,25 @@ class FakeConsole:
         self._flush_controls()
 
     def send_frame(self, opcode: int, payload: bytes = b"", fin: bool = True, *, rsv: int = 0) -> None:
-        """Send one frame, unmasked, whether it is valid or not; otherwise as :meth:`send_raw`."""
+        """Send one unmasked frame, which need not be valid. Otherwise like :meth:`send_raw`."""
         self.send_raw(encode_frame(opcode, payload, fin=fin, rsv=rsv))
 
     def send_message(self, payload: bytes) -> None:
-        """Send one binary message in the frames that virt-handler would use."""
+        """Send one binary message in the frames that virt-handler uses."""
         self.send_raw(encode_message(payload))
 
     def send_close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Send a Close frame; None for one without a code."""
+        """Send a Close frame; with code None, one without a code."""
         self.send_frame(CLOSE, close_payload(code, reason))
 
     def _write(self, data: bytes) -> None:
         head, self._prefix = self._prefix, b""
-        # SessionCounts first: a test that has seen the bytes must not find them missing in the count.
+        # Count first. Otherwise a test might see the bytes before they are counted.
         self.bytes_sent += len(data)
         self._transport.sendall(head + data if head else data)
 
     def hold_back(self, head: bytes) -> None:
-        """Write ``head`` together with the next bytes that are sent, in one system call."""
+        """Keep ``head``, and send it with the next bytes in one system call."""
         with self._send_lock:
             self._prefix = head
 
@@ -181,7 +183,7 @@ class FakeConsole:
         self._flush_controls()
 
     def _flush_controls(self) -> None:
-        # Looked at again after each release: a frame queued while the lock was held would else stay.
+        # Look again after each release, since another thread may have queued a frame meanwhile.
         while self._controls and self._send_lock.acquire(blocking=False):
             try:
                 while self._controls:
@@ -192,12 +194,12 @@ class FakeConsole:
     # -- receiving --------------------------------------------------------------------------------
 
     def recv_frame(self, timeout: float | None = 10.0) -> Frame:
-        """Receive one frame of the client, control frames too; nothing is answered.
+        """Receive one frame of the client, even a control frame, without answering it.
 
-        :param timeout: seconds; None waits without a limit.
+        :param timeout: seconds; None for no timeout.
         :raises EOFError: if the client ended its stream.
-        :raises TimeoutError: if no whole frame came in time; what came is kept.
-        :raises TransportClosed: if the connection broke (RST).
+        :raises TimeoutError: if no whole frame came in time. A later call continues with the bytes that came.
+        :raises TransportClosed: if the connection was reset (RST).
         """
         deadline = None if timeout is None else Deadline(timeout)
         while (frame := self._frames.next()) is None:
@@ -210,7 +212,7 @@ class FakeConsole:
         return frame
 
     def recv_raw(self, size: int = _RECEIVE, timeout: float | None = 10.0) -> bytes:
-        """Receive 1 to ``size`` bytes as they come, b"" at the end; otherwise as :meth:`recv_frame`."""
+        """Receive 1 to ``size`` bytes unchanged; b"" at the end. Otherwise like :meth:`recv_frame`."""
         if self._frames.rest:
             return self._frames.take(size)
         data = self._receive(None if timeout is None else Deadline(timeout))
@@ -219,7 +221,7 @@ class FakeConsole:
 
     @property
     def unparsed(self) -> bytes:
-        """Bytes received that do not make a whole frame."""
+        """Received bytes that do not make a whole frame yet."""
         return self._frames.rest
 
     def _receive(self, deadline: Deadline | None) -> bytes:
@@ -239,10 +241,10 @@ class FakeConsole:
     def read_data(self, consume: Callable[[bytes, bool], None]) -> None:
         """Receive until the client's Close or the end of its stream, as virt-handler's reader does.
 
-        Pings are answered, TEXT is dropped, a Close is echoed with its code, an unmasked frame is
-        answered with Close 1002. Blocks without a limit.
+        Answers a Ping with a Pong, a Close with a Close of the same code, and an unmasked frame with Close
+        1002. Drops TEXT messages. Blocks without a timeout.
 
-        :param consume: is given each binary frame's payload, and whether it ends the message.
+        :param consume: gets each binary frame's payload, and whether the frame ends the message.
         """
         dropping = False
         while True:
@@ -271,46 +273,46 @@ class FakeConsole:
         try:
             self._write(encode_frame(CLOSE, close_payload(code)))
         except TransportClosed:
-            pass  # it did not wait for the answer
+            pass  # the client did not wait for the answer
         finally:
             self._send_lock.release()
 
     # -- ending -----------------------------------------------------------------------------------
 
     def drop(self) -> None:
-        """End our direction: TCP FIN with neither Close frame nor close_notify. Receiving still works."""
+        """End the sending direction by FIN, without a Close frame or close_notify. Receiving still works."""
         if isinstance(self._transport, LinkTransport):
             return self._transport.end_sending()
         self._wire.shutdown(socket.SHUT_WR)
 
     @property
     def linger_seconds(self) -> float:
-        """How long the client is waited for after :meth:`drop`: ``LINGER``, and what its link takes."""
+        """Seconds to wait for the client after :meth:`drop`: ``LINGER``, and the time that its link needs."""
         slow = self._transport
         return LINGER + (slow.seconds_left() if isinstance(slow, LinkTransport) else 0.0)
 
     def send_close_notify(self) -> None:
-        """End our direction of the TLS layer only, TCP stays open; without TLS the same as :meth:`drop`.
+        """Send close_notify, and leave TCP open. Without TLS the same as :meth:`drop`.
 
-        What the client sends in that very moment may be lost, since OpenSSL looks for its close_notify.
+        Bytes that the client sends at this moment may be lost, since OpenSSL reads to find its close_notify.
         """
         if not isinstance(self._unlinked, TLSTransport):
             return self.drop()
-        # Nothing but this stand-in ends TLS and not TCP, so the transport has no method for it.
+        # No other code ends TLS and not TCP, so the transport has no method for it.
         with self._unlinked._lock:
             try:
                 self._unlinked._tls.unwrap()
             except (OSError, ValueError):
-                pass  # sent; it would now wait for the client's close_notify
+                pass  # close_notify is sent; unwrap() would now wait for the client's
 
     def reset(self) -> None:
-        """Close the connection with RST. Only in the session's own thread, and the last thing it does."""
+        """Close the connection with RST. Only the session's own thread may call it, as its last action."""
         self._wire.reset_when_closed()
         self._transport.close()
         self._wire.close()
 
     def kill(self) -> None:
-        """End the session from any thread: both directions shut down, blocked calls woken. Idempotent."""
+        """Shut down both directions, and wake blocked calls. Any thread may call it. Idempotent."""
         with self._kill_lock:
             self.killed.set()
             callbacks, self._on_kill = self._on_kill, []
@@ -319,7 +321,7 @@ class FakeConsole:
             callback()
 
     def on_kill(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once when the session is killed; at once if it is already."""
+        """Call ``callback`` once when the session is killed; at once if it was killed already."""
         with self._kill_lock:
             if not self.killed.is_set():
                 self._on_kill.append(callback)
@@ -329,11 +331,12 @@ class FakeConsole:
     def wait(self, event: threading.Event, timeout: float = 10.0) -> None:
         """Wait for a test's event without receiving anything.
 
-        :raises TimeoutError: if it is not set in time.
+        :param timeout: seconds.
+        :raises TimeoutError: if the event is not set in time.
         :raises TransportClosed: if the session is killed meanwhile.
         """
         deadline = Deadline(timeout)
-        # The event itself wakes at once; the period is for the kill only, which is another event.
+        # The event wakes the thread at once. It polls only to notice that the session was killed.
         while not event.wait(min(_POLL, deadline.remaining())):
             if self.killed.is_set():
                 raise TransportClosed("the session was killed")
@@ -343,7 +346,7 @@ class FakeConsole:
         self.killed.wait()
 
     def finish(self) -> None:
-        """Drop the connection and read on until the client ends its side, at most ``LINGER`` seconds."""
+        """Drop the connection, and read until the client ends its side, ``linger_seconds`` at most."""
         self.is_over = True
         self.drop()
         deadline = Deadline(self.linger_seconds)
@@ -351,10 +354,10 @@ class FakeConsole:
             while not self.peer_ended.is_set() and self._receive(deadline):
                 pass
         except (TimeoutError, TransportClosed):
-            pass  # it had its chance
+            pass  # the client had enough time
 
     def close(self) -> None:
-        """Close the socket; only the session's own thread, after every other one left."""
+        """Close the socket. Only the session's own thread may call it, after all other threads have left."""
         self._transport.close()
         self._wire.close()
         self._scratch = memoryview(b"")  # a suite may keep thousands of ended sessions

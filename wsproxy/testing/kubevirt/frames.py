@@ -1,7 +1,6 @@
-"""WebSocket frames as virt-handler writes them, and a reader of those that clients send. No I/O.
+"""Writes WebSocket frames as virt-handler does, and reads those of clients. No I/O.
 
-Written apart from :mod:`wsproxy.protocol.frames` on purpose: a stand-in that shared the product's code would
-share its mistakes.
+It shares no code with :mod:`wsproxy.protocol.frames`, because it would then also share its bugs.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ __all__ = [
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
-# gorilla/websocket with KubeVirt's WriteBufferSize of 10240: what is larger than two buffers and two
-# maximal frame headers (14 bytes each) is written without being copied into the buffer.
+# gorilla/websocket with KubeVirt's WriteBufferSize of 10240. If a message is larger than two buffers and two
+# maximal frame headers (14 bytes each), gorilla/websocket does not copy it into the buffer.
 _WRITE_BUFFER = 10240
 _DIRECT_WRITE = 2 * (_WRITE_BUFFER + 14)
 _NO_STATUS = 1005
 
 
 class Frame(NamedTuple):
-    """One frame as it came.
+    """A received frame.
 
-    :ivar payload: unmasked.
+    :ivar payload: the payload, unmasked.
     :ivar raw: header and payload, byte for byte as received.
     """
 
@@ -53,7 +52,7 @@ class Frame(NamedTuple):
 
     @property
     def masked(self) -> bool:
-        """Whether it carried a masking key."""
+        """Whether it has a masking key."""
         return bool(self.raw[1] & 0x80)
 
 
@@ -67,10 +66,10 @@ def apply_mask(payload: bytes, key: bytes) -> bytes:
 def encode_frame(
     opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes | None = None
 ) -> bytes:
-    """Return one frame; nothing is checked, so that faulty frames can be made too.
+    """Return one frame. It checks nothing, so that tests can make faulty frames.
 
     :param rsv: the three reserved bits, 0 to 7.
-    :param mask: four bytes, as a client would; None leaves the payload unmasked.
+    :param mask: a client's masking key of four bytes; None for an unmasked frame.
     """
     size, masked = len(payload), 0x80 if mask is not None else 0
     first = (0x80 if fin else 0) | rsv << 4 | opcode
@@ -88,8 +87,8 @@ def encode_frame(
 def encode_message(payload: bytes, opcode: int = BINARY) -> bytes:
     """Return the frames in which virt-handler sends one message.
 
-    Up to 10240 bytes one frame; up to 20508 frames of 10240 bytes and the rest; above that one frame
-    without FIN that carries everything, and an empty continuation with FIN.
+    Up to 10240 bytes fit in one frame. Up to 20508 bytes become frames of 10240 bytes and the rest. A longer
+    message becomes one frame without FIN, and an empty continuation with FIN.
     """
     if len(payload) <= _WRITE_BUFFER:
         return encode_frame(opcode, payload)
@@ -126,7 +125,7 @@ class FrameBuffer:
 
     @property
     def rest(self) -> bytes:
-        """What was fed and is not part of a frame yet."""
+        """The bytes that are not part of a returned frame yet."""
         return bytes(self._data)
 
     def feed(self, data: bytes) -> None:
@@ -134,7 +133,7 @@ class FrameBuffer:
         self._data += data
 
     def take(self, size: int) -> bytes:
-        """Remove and return up to ``size`` bytes, wherever frames begin or end."""
+        """Remove and return up to ``size`` bytes, regardless of frames."""
         data = bytes(self._data[:size])
         del self._data[:size]
         return data

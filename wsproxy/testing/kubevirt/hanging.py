@@ -1,4 +1,4 @@
-"""Requests that hang until the stand-in API recovers, and are carried out then, as a real API does."""
+"""Requests that hang until the simulated API recovers. As a real API does, it then carries them out."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _BEGIN_TIMEOUT = 10.0
 
 
 class Hanging:
-    """Knows which requests hang. Safe from every thread.
+    """The requests that hang. Any thread may use it.
 
-    A client that gives a request up does not take it back: the API has it, and carries it out.
+    If a client gives up, its request stays with the API, which carries it out later.
 
-    :param changed: notified when something has changed; guards what is in here.
+    :param changed: guards this object, and is notified when it changes.
     """
 
     def __init__(self, changed: threading.Condition) -> None:
         self._changed = changed
         self._stopped = False
-        # By id: whether each would still hang, None for those that were told to go on.
+        # By id of the request: a function that says whether it still hangs; None if it may continue.
         self._requests: dict[int, Callable[[], bool] | None] = {}
 
     def wait(self, request: RecordedRequest, hangs: Callable[[], bool]) -> bool:
-        """Block until a request need not hang any more, and :meth:`recover` is called.
+        """Block until :meth:`recover` finds that a request no longer hangs, or until :meth:`stop`.
 
-        Afterwards :meth:`begun` is called.
+        The caller then carries the request out, and calls :meth:`begun`.
 
-        :param hangs: whether it does still.
-        :returns: False if it was :meth:`stop` that ended it.
+        :param hangs: returns whether the request still hangs.
+        :returns: False if :meth:`stop` ended the wait.
         """
         with self._changed:
             self._requests[id(request)] = hangs
@@ -40,7 +40,7 @@ class Hanging:
             return not self._stopped
 
     def begun(self, request: RecordedRequest) -> None:
-        """Take note that a request is being carried out, if it hung. Needs the condition."""
+        """Note that the API carries a request out, if it hung. The caller holds the condition."""
         if id(request) in self._requests:
             del self._requests[id(request)]
             self._changed.notify_all()
@@ -49,7 +49,7 @@ class Hanging:
         return id(request) in self._requests
 
     def recover(self) -> None:
-        """Have everything carried out that hangs no more. Blocks until it has begun, ten seconds at most."""
+        """Continue the requests that no longer hang. Blocks until they have begun, ten seconds at most."""
         with self._changed:
             due = [one for one, hangs in self._requests.items() if hangs is None or not hangs()]
             self._requests.update(dict.fromkeys(due))
@@ -59,7 +59,7 @@ class Hanging:
             )
 
     def stop(self) -> None:
-        """Have nothing hang any more, without carrying it out."""
+        """End all waits, without carrying out the requests."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""HTTP of the stand-in API: requests as they were asked, Kubernetes' answers, and scripted misbehaviour."""
+"""HTTP of the simulated API: recorded requests, Kubernetes' answers, and scripted misbehaviour."""
 
 from __future__ import annotations
 
@@ -66,19 +66,20 @@ _PHRASES = {
 
 
 class BadRequest(Exception):
-    """What came is not HTTP/1.1."""
+    """The client's bytes are not an HTTP/1.1 request."""
 
 
 @dataclass
 class RecordedRequest:
-    """One request as it was asked.
+    """A request as the client sent it.
 
-    :ivar method: as sent; ``target`` alike, with its query.
-    :ivar headers: pairs in the order and spelling in which they were sent.
+    :ivar method: the method.
+    :ivar target: the target, with its query.
+    :ivar headers: pairs in the order and spelling of the request.
     :ivar peer: the client's address.
     :ivar at: ``time.monotonic()`` when its head was complete.
-    :ivar status: what it was answered with, set before the answer is sent; None while it is not, or if
-        the answer has none (hang, raw).
+    :ivar status: the status of the answer, set before it is sent. None before that, and if the answer has no
+        status (``hang``, ``raw``).
     """
 
     method: str
@@ -93,11 +94,11 @@ class RecordedRequest:
         return f"{self.method} {self.target} -> {outcome}"
 
     def values(self, name: str) -> list[str]:
-        """Return the values of every header of that name, whatever its case."""
+        """Return the values of every header with that name, in any case."""
         return [value for header, value in self.headers if header.lower() == name.lower()]
 
     def header(self, name: str) -> str | None:
-        """Return the first value of a header, None if it was not sent."""
+        """Return the first value of a header; None if the request does not have it."""
         return next(iter(self.values(name)), None)
 
     def tokens(self, name: str) -> list[str]:
@@ -123,26 +124,26 @@ class Answer:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How the API departs from what it should do; every field may be combined with others that fit.
+    """How the simulated API misbehaves. Fields may be combined if they make sense together.
 
-    :ivar accept: answered as ``Sec-WebSocket-Accept`` instead of the right value.
-    :ivar subprotocol: answered as ``Sec-WebSocket-Protocol``, offered or not.
+    :ivar accept: value of ``Sec-WebSocket-Accept`` instead of the right one.
+    :ivar subprotocol: value of ``Sec-WebSocket-Protocol``, whether or not the client offered it.
     :ivar headers: further header pairs of the answer (``Set-Cookie``, ``Sec-WebSocket-Extensions``, ...).
     :ivar early: raw bytes (frames) in the same write as the 101.
-    :ivar coalesce: the 101 is held back and written together with the backend's first bytes.
-    :ivar eof: the connection is dropped right after the 101 (and ``early``).
-    :ivar answer: sent instead of the right answer.
+    :ivar coalesce: whether the API sends the 101 in the same write as the backend's first bytes.
+    :ivar eof: whether the API drops the connection right after the 101 (and ``early``).
+    :ivar answer: the answer instead of the right one.
     :ivar body_framing: how an answer's body is delimited: by ``length``, ``chunked``, by the ``close`` of
-        the connection, or ``truncated`` (dropped before Content-Length is reached).
-    :ivar hang: nothing is answered; the connection stays open until the client or ``stop`` ends it. A request
-        to upgrade stays with the API: it is carried out when the behaviour is changed, and takes the console
-        from whoever has it, also if its client has left.
-    :ivar drip: seconds between the single bytes of the answer.
-    :ivar endless_headers: a status line, and then headers for as long as they are taken.
-    :ivar endless_body: a head, and then a body for as long as it is taken.
-    :ivar delay: seconds for which each byte of an open session is under way, in each direction.
-    :ivar bandwidth: bytes a second that an open session may have, in each direction.
-    :ivar raw: sent verbatim instead of any answer, then the connection is dropped.
+        the connection, or ``truncated`` (the connection ends before Content-Length is reached).
+    :ivar hang: whether the API does not answer. The connection stays open until the client or ``stop`` ends
+        it. An upgrade request stays pending, and the API carries it out when the behaviour changes. It then
+        takes the console over, even if its client has disconnected.
+    :ivar drip: seconds between single bytes of the answer.
+    :ivar endless_headers: whether the API sends headers until the client disconnects.
+    :ivar endless_body: whether the API sends a body until the client disconnects.
+    :ivar delay: seconds by which each byte of an open session is delayed, in each direction.
+    :ivar bandwidth: bytes a second of an open session, in each direction; None for no limit.
+    :ivar raw: bytes that the API sends instead of an answer, before it drops the connection.
     """
 
     accept: str | None = None
@@ -163,31 +164,31 @@ class Behaviour:
 
     @classmethod
     def redirect(cls, location: str, status: int = 302) -> Behaviour:
-        """Return the behaviour that answers with a redirect."""
+        """Return a behaviour that answers with a redirect."""
         return cls(answer=Answer(status, headers=(("Location", location),)))
 
     @classmethod
     def busy(cls) -> Behaviour:
-        """Return the behaviour of a display that somebody else holds, whatever a request asks for."""
+        """Return a behaviour that answers every request as if another client had the display."""
         return cls(answer=in_use_answer())
 
     @property
     def slow_link(self) -> bool:
-        """Whether an open session has a :class:`.Link` that differs from none."""
+        """Whether an open session has a :class:`.Link` with a delay or a bandwidth."""
         return self.delay > 0 or self.bandwidth is not None
 
     @property
     def replaces_upgrade(self) -> bool:
-        """Whether a good upgrade request is not answered with 101."""
+        """Whether the API answers a valid upgrade request with something else than 101."""
         special = self.hang or self.endless_headers or self.endless_body
         return special or self.answer is not None or self.raw is not None
 
 
 def read_head(transport: Transport, deadline: Deadline) -> bytes:
-    """Receive a request's head, the empty line included; bytes behind it are given back. Blocks.
+    """Receive a request's head, including the empty line. Later bytes go back to the transport. Blocks.
 
-    :raises EOFError: if the stream ends before.
-    :raises BadRequest: if it is above 1 MiB.
+    :raises EOFError: if the stream ends before the head is complete.
+    :raises BadRequest: if the head has more than 1 MiB.
     :raises TimeoutError: if the deadline passes.
     """
     data = bytearray()
@@ -204,7 +205,7 @@ def read_head(transport: Transport, deadline: Deadline) -> bytes:
 
 
 def parse_request(head: bytes, peer: Any) -> RecordedRequest:
-    """Return what a head asks for.
+    """Parse the head of a request.
 
     :raises BadRequest: if it is not HTTP/1.1.
     """
@@ -225,9 +226,11 @@ def parse_request(head: bytes, peer: Any) -> RecordedRequest:
 
 
 def read_body(transport: Transport, request: RecordedRequest, deadline: Deadline) -> bytes:
-    """Receive the body that Content-Length announces. Blocks until the deadline.
+    """Receive the body that Content-Length announces. Blocks until the deadline at most.
 
-    :raises BadRequest: if it is too large or the length is not a number.
+    :raises BadRequest: if the body has more than 1 MiB, or the length is not a number.
+    :raises EOFError: if the stream ends before the body is complete.
+    :raises TimeoutError: if the deadline passes.
     """
     length = request.header("content-length") or "0"
     if not length.isascii() or not length.isdigit() or int(length) > _MAX_BODY:
@@ -252,9 +255,9 @@ def status_answer(code: int, reason: str, message: str, details: dict[str, Any] 
 
 
 def in_use_answer(vague: bool = False) -> Answer:
-    """Return virt-api's answer for a display that is in use, and must stay so.
+    """Return virt-api's answer if the display is in use and the request must not end that session.
 
-    :param vague: whether it does not say what virt-handler said.
+    :param vague: whether the answer omits virt-handler's text, which names the reason.
     """
     text = _VAGUE if vague else _IN_USE
     causes = {"causes": [{"message": text}]}
@@ -262,13 +265,13 @@ def in_use_answer(vague: bool = False) -> Answer:
 
 
 def json_answer(code: int, value: Any) -> Answer:
-    """Return a JSON document as an answer, encoded as Go does."""
+    """Return an answer with a JSON document, which is encoded as Go encodes it."""
     body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
     return Answer(code, body, (("Content-Type", "application/json"),))
 
 
 def text_answer(code: int, text: str, headers: Headers = ()) -> Answer:
-    """Return a text as an answer, with the headers of Go's ``http.Error``."""
+    """Return an answer with text, and with the headers of Go's ``http.Error``."""
     always = (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"))
     return Answer(code, text.encode(), (*headers, *always))
 
@@ -279,7 +282,7 @@ def accept_value(key: str) -> str:
 
 
 def upgrade_fault(request: RecordedRequest) -> str | None:
-    """Return what makes a GET no opening handshake for gorilla/websocket; None if nothing does."""
+    """Return why gorilla/websocket refuses a GET as an opening handshake; None if it accepts it."""
     if "upgrade" not in [token.lower() for token in request.tokens("connection")]:
         return "'upgrade' token not found in 'Connection' header"
     if "websocket" not in [token.lower() for token in request.tokens("upgrade")]:
@@ -294,7 +297,7 @@ def upgrade_fault(request: RecordedRequest) -> str | None:
 
 
 def upgrade_head(request: RecordedRequest, subprotocol: str | None, behaviour: Behaviour) -> bytes:
-    """Return the 101 in the order in which gorilla/websocket writes it."""
+    """Return the head of the 101, with its headers in the order of gorilla/websocket."""
     key = request.header("sec-websocket-key") or ""
     accept = behaviour.accept if behaviour.accept is not None else accept_value(key)
     headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)]
@@ -304,7 +307,7 @@ def upgrade_head(request: RecordedRequest, subprotocol: str | None, behaviour: B
 
 
 def _framed(answer: Answer, framing: str) -> bytes:
-    """Return an answer as bytes, its body delimited as asked."""
+    """Return an answer as bytes, with its body delimited as ``framing`` says."""
     body, close = answer.body, ("Connection", "close")
     if framing == "chunked":
         chunks = [body[start : start + _CHUNK] for start in range(0, len(body), _CHUNK)]
@@ -324,7 +327,7 @@ def _drip(transport: Transport, data: bytes, seconds: float, stop: threading.Eve
 
 
 def send_bytes(transport: Transport, data: bytes, behaviour: Behaviour, stop: threading.Event) -> None:
-    """Send ``data`` at once, or as slowly as the behaviour says. Blocks until ``stop`` at most."""
+    """Send ``data`` at once, or byte by byte if the behaviour says so. ``stop`` ends a slow answer."""
     if behaviour.drip is None:
         transport.sendall(data)
     else:
@@ -338,10 +341,10 @@ def _hang(transport: Transport) -> None:
 
 
 def send_answer(transport: Transport, answer: Answer, behaviour: Behaviour, stop: threading.Event) -> None:
-    """Send an answer other than 101 as the behaviour says, and let the client read it to its end.
+    """Send an answer other than 101 as the behaviour says, and let the client read all of it.
 
-    Blocks until the client ends its side, at most a second after the last byte; without an end for the
-    endless ones and for ``hang``, which the client or an abort of the transport ends.
+    After the last byte it waits for a second at most until the client ends its side. ``hang`` and endless
+    answers last until the client or an abort of the transport ends the connection.
     """
     if behaviour.hang:
         return _hang(transport)

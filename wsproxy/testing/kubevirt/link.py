@@ -1,7 +1,8 @@
-"""A slow link between a client and the stand-in API: each direction takes time, and has a bandwidth.
+"""A slow link between a client and the simulated API: each direction has a delay and a bandwidth.
 
-Threads: each direction of a session has one, which puts in or takes out; the session's own threads have the
-other end. A condition for each direction guards it; no socket is touched while it is held.
+Threads: each direction of a session has its own thread, which moves bytes between the socket and the line.
+The session's threads use the other end of the line. A condition guards each direction. No thread uses a
+socket while it holds one.
 """
 
 from __future__ import annotations
@@ -25,41 +26,41 @@ _JOIN_SECONDS = 1.0
 
 
 class Link:
-    """What a link does to the data of a session, each way; may be changed while the session is open.
+    """The delay and the bandwidth of a session, in each direction.
 
-    Data that is under way arrives when it would have.
+    Both may change while the session is open. Data in flight keeps its time of arrival.
 
-    :param delay: seconds for which each byte is under way.
-    :param bandwidth: bytes a second, WebSocket's headers included; None for no limit.
-    :raises ValueError: for a delay below 0, or a bandwidth of none.
+    :param delay: seconds by which each byte is delayed.
+    :param bandwidth: bytes a second, including the headers of frames; None for no limit.
+    :raises ValueError: if the delay is below 0, or the bandwidth is not above 0.
     """
 
     def __init__(self, delay: float = 0.0, bandwidth: float | None = None) -> None:
         if not delay >= 0 or (bandwidth is not None and not bandwidth > 0):
             raise ValueError(
-                "a link has a delay of 0 s or more, and a bandwidth of more than 0 bytes a second"
+                "a link needs a delay of 0 s or more, and a bandwidth of more than 0 bytes a second"
             )
         self.delay = delay
         self.bandwidth = bandwidth
 
     @property
     def piece(self) -> int:
-        """How many bytes travel as one: a fiftieth of a second's, so that data comes bit by bit."""
+        """The number of bytes that arrive together: those of a fiftieth of a second."""
         if self.bandwidth is None:
             return _CHUNK
         return max(_SMALLEST_PIECE, int(self.bandwidth / _PIECES_A_SECOND))
 
 
 class Schedule:
-    """When data arrives that is sent into one direction of a link. No I/O, no clock."""
+    """Computes when data in one direction of a link arrives. No I/O, no clock."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._free = float("-inf")  # when what was sent before has left the sender
-        self._last = float("-inf")  # when it arrives: nothing overtakes it
+        self._free = float("-inf")  # when the earlier bytes have left the sender
+        self._last = float("-inf")  # when they arrive; later bytes never arrive before
 
     def arrival(self, size: int, now: float) -> float:
-        """Return when ``size`` bytes arrive that are sent at ``now``, after all that was sent before."""
+        """Return when ``size`` bytes arrive that are sent at ``now``, after all earlier bytes."""
         self._free = max(self._free, now)
         if self._link.bandwidth is not None:
             self._free += size / self._link.bandwidth
@@ -68,9 +69,9 @@ class Schedule:
 
 
 class Line:
-    """One direction: bytes that were put in can be taken out when they have arrived.
+    """One direction of a link. A thread puts bytes in, and another takes them out when they have arrived.
 
-    :param clock: where "now" comes from.
+    :param clock: returns the present time in seconds.
     """
 
     def __init__(self, link: Link, clock: Clock = time.monotonic) -> None:
@@ -83,7 +84,7 @@ class Line:
         self._broken = False
 
     def put(self, data: bytes) -> None:
-        """Send bytes. Blocks while a MiB is under way, until :meth:`cut`.
+        """Send bytes. Blocks while a MiB is in flight. :meth:`cut` ends that.
 
         :raises TransportClosed: if the line has been cut.
         """
@@ -91,7 +92,7 @@ class Line:
             self._put(data[start : start + size])
 
     def end(self) -> None:
-        """Send the end of the stream, which arrives after all that was put in. Does not block."""
+        """Send the end of the stream, which arrives after all earlier bytes. Does not block."""
         with self._changed:
             if not self._ended:
                 self._ended = True
@@ -110,7 +111,7 @@ class Line:
         self._changed.notify_all()
 
     def take(self, deadline: Deadline | None = None) -> bytes:
-        """Return what arrives next, b"" at the end of the stream. Blocks until then, or :meth:`cut`.
+        """Return the bytes that arrive next; b"" at the end of the stream. Blocks; :meth:`cut` ends that.
 
         :raises TimeoutError: if the deadline passes.
         :raises TransportClosed: if the line has been cut.
@@ -129,33 +130,33 @@ class Line:
             return piece
 
     def _seconds(self) -> float | None:
-        """Return how long it takes until something arrives; None if nothing is under way."""
+        """Return the seconds until bytes arrive; None if none are in flight."""
         return max(0.0, self._under_way[0][0] - self._clock()) if self._under_way else None
 
     def seconds_left(self) -> float:
-        """Return how long it takes until all has arrived that is under way."""
+        """Return the seconds until all bytes in flight have arrived."""
         with self._changed:
             return max(0.0, self._under_way[-1][0] - self._clock()) if self._under_way else 0.0
 
     def cut(self) -> None:
-        """Lose what is under way, and wake whoever waits. Any thread, any number of times."""
+        """Drop the bytes in flight, and wake blocked threads. Any thread may call it. Idempotent."""
         with self._changed:
             self._broken = True
             self._changed.notify_all()
 
 
 class LinkTransport(Transport):
-    """A transport behind a link. What :class:`.FakeConsole` calls works, and nothing else.
+    """A transport behind a link. It has only the methods that :class:`.FakeConsole` calls.
 
-    :param inner: owned from now on.
-    :param end: ends the direction to the client, when all that was sent has got there.
+    :param inner: the transport to the client. This object closes it.
+    :param end: is called to end the direction to the client, after all bytes have arrived.
     """
 
     def __init__(self, inner: Transport, link: Link, end: Callable[[], None]) -> None:
         self._inner, self._end = inner, end
         self._up, self._down = Line(link), Line(link)
         self._arrived = memoryview(b"")
-        # Daemons only so that a test that forgets to stop the API ends; close() joins them.
+        # close() joins these. They are daemons so that a process ends even if a test forgets to stop the API.
         name = threading.current_thread().name
         self._threads = [
             threading.Thread(target=self._fetch, name=f"{name}-link-up", daemon=True),
@@ -201,11 +202,11 @@ class LinkTransport(Transport):
         self._down.put(bytes(data))
 
     def end_sending(self) -> None:
-        """Have the direction to the client end after what was sent. Any thread; does not block."""
+        """End the direction to the client after all sent bytes. Any thread may call it. Does not block."""
         self._down.end()
 
     def seconds_left(self) -> float:
-        """Return how long it takes until all that was sent has got to the client."""
+        """Return the seconds until all sent bytes have reached the client."""
         return self._down.seconds_left()
 
     def abort(self) -> None:
@@ -214,10 +215,10 @@ class LinkTransport(Transport):
 
     def close(self) -> None:
         self.abort()
-        # Not both directions: that would send FIN, where a reset is wanted.
+        # End only reading: to end both directions would send FIN, although the session may want RST.
         self._inner.end_reading()
         if not self._join():
-            self._inner.abort()  # which ends a thread that still sends
+            self._inner.abort()  # ends a thread that still sends
             self._join()
         self._inner.close()
 

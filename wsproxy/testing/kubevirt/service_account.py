@@ -1,4 +1,4 @@
-"""What the stand-in API and its client know each other by: a token, and with TLS a certificate."""
+"""The credentials of the simulated API: a client's token, and with TLS the server's certificate."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ __all__ = ["Credentials", "ServiceAccountDirectory"]
 
 
 class ServiceAccountDirectory:
-    """The service-account directory of a pod, a projected volume, rewritten as kubelet rewrites it.
+    """The service-account directory of a pod: a projected volume, updated as a kubelet updates it.
 
-    Every file is a symbolic link through ``..data``, which is swapped whole.
-    A reader sees the old files or the new ones, never a mixture, and no file is ever written in place.
-    Used by one thread at a time.
+    Every file is a symbolic link through ``..data``, which is replaced atomically. So a reader sees all old
+    files or all new ones. No file is written in place. Only one thread at a time may use it.
 
     :param path: an existing, empty directory.
     """
@@ -30,13 +29,14 @@ class ServiceAccountDirectory:
         self._generation = 0
 
     def path(self, name: str) -> str:
-        """Return the path under which a file is read, whichever generation is current."""
+        """Return the path of a file, which always leads to the current generation."""
         return os.path.join(self._path, name)
 
     def write(self, **files: bytes) -> None:
-        """Replace the given files, by name with ``_`` for ``.``; the others keep their content.
+        """Replace some files, and keep the others.
 
-        :raises OSError: if that fails; the old files stay then.
+        :param files: contents by name, with ``_`` for ``.``.
+        :raises OSError: if that fails. The old files then stay.
         """
         self._files |= {name.replace("_", "."): data for name, data in files.items()}
         self._generation += 1
@@ -64,12 +64,14 @@ class ServiceAccountDirectory:
 
 
 class Credentials:
-    """The client's half, in a service-account directory, and the server's. Used by one thread at a time.
+    """The client's credentials, in a service-account directory, and the server's.
+
+    Only one thread at a time may use it.
 
     :param names: host names and addresses for the server's certificate; None for no TLS.
-    :ivar account: the directory, once it has been created.
-    :ivar authority: what issued the certificate; None without TLS, and before.
-    :ivar context: what shows the certificate; None alike. Any thread may read it.
+    :ivar account: the directory, after :meth:`create`.
+    :ivar authority: the authority that issued the certificate; None without TLS, and before :meth:`create`.
+    :ivar context: the server's TLS context; None in the same cases. Any thread may read it.
     """
 
     def __init__(self, names: tuple[str, ...] | None) -> None:
@@ -82,7 +84,7 @@ class Credentials:
 
     @property
     def exist(self) -> bool:
-        """Whether the files are there."""
+        """Whether the files exist."""
         return self._directory is not None
 
     def create(self, token: str) -> None:
@@ -108,7 +110,7 @@ class Credentials:
     def rotate_authority(self, overlap: Callable[[], None] | None = None) -> None:
         """Make a new authority and server certificate; see :meth:`.FakeKubeVirtAPI.rotate_ca`.
 
-        :raises RuntimeError: without TLS, or without files.
+        :raises RuntimeError: without TLS, or if the files do not exist.
         """
         if self._names is None or self._directory is None:
             raise RuntimeError("there is no authority to rotate")
@@ -124,10 +126,10 @@ class Credentials:
         self.account.write(ca_crt=self._ca_pem)
 
     def show_certificate(self, certfile: str, keyfile: str) -> None:
-        """Show another certificate.
+        """Show another certificate to later connections.
 
-        :raises OSError: if it cannot be read.
-        :raises RuntimeError: if there is none to change.
+        :raises OSError: if the certificate cannot be read.
+        :raises RuntimeError: without TLS, or before :meth:`create`.
         """
         if self.context is None:
             raise RuntimeError("there is no certificate to change")

@@ -1,4 +1,4 @@
-"""One virtual machine instance of the stand-in API, and the refusals that virt-api has for it."""
+"""A virtual machine instance of the simulated cluster, and virt-api's refusals for it."""
 
 from __future__ import annotations
 
@@ -33,19 +33,17 @@ def vmi_not_found(name: str) -> Answer:
 
 
 class FakeVMI:
-    """A VMI whose state a test may change while the API serves.
+    """A VMI. ``FakeKubeVirtAPI.add_vmi`` makes it, and a test may change its state while the API serves.
 
-    Made by ``FakeKubeVirtAPI.add_vmi``.
-
-    :ivar backend: serves every subresource, but the serial console if ``console_backend`` is given.
-    :ivar screen: returns its screen as the bytes of a PNG file.
+    :ivar backend: serves every subresource, except the serial console if there is a ``console_backend``.
+    :ivar screen: returns its screen as a PNG file's bytes.
     :ivar phase: ``Running``, ``Scheduled``, ``Failed``, ...
     :ivar display: whether it has a graphics device.
     :ivar serial: whether it has a serial console.
-    :ivar in_use: answer ``preserveSession=true`` as if somebody else held the display.
-    :ivar behaviour: how requests for it are mistreated; None leaves that to the API's. When it is changed,
-        requests that hung because of it are carried out, those included that their clients gave up.
-    :ivar consoles: every session it ever had, in the order of their start.
+    :ivar in_use: whether the API answers ``preserveSession=true`` as if another client had the display.
+    :ivar behaviour: how the API misbehaves for this VMI; None for the API's own behaviour. When this changes,
+        the API carries out the requests that hung, even if their clients have disconnected.
+    :ivar consoles: all its sessions so far, in the order in which they started.
     """
 
     def __init__(
@@ -75,7 +73,7 @@ class FakeVMI:
         self._behaviour = behaviour
         self._hanging = hanging or Hanging(changed)
         self.consoles: list[FakeConsole] = []
-        # The API's condition: guards consoles, _live and _waited_for.
+        # The API's condition. It guards consoles, _live and _waited_for.
         self._changed = changed
         self._live: list[FakeConsole] = []
         self._waited_for = 0
@@ -96,7 +94,7 @@ class FakeVMI:
             return list(self._live)
 
     def wait_for_session(self, timeout: float = 10.0) -> FakeConsole:
-        """Return the next session that no earlier call returned, even if it is over already.
+        """Wait for the next session that no earlier call returned, and return it. It may be over already.
 
         :param timeout: seconds.
         :raises TimeoutError: if none starts in time.
@@ -104,27 +102,27 @@ class FakeVMI:
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.consoles) > self._waited_for, timeout):
                 where = f"{self.namespace}/{self.name}"
-                before = f"{self._waited_for} before it" if self._waited_for else "nor any before"
+                before = f"there were {self._waited_for} before" if self._waited_for else "nor any before"
                 raise TimeoutError(f"no session with {where} began within {timeout:g} s, {before}")
             self._waited_for += 1
             return self.consoles[self._waited_for - 1]
 
     def drop_sessions(self) -> None:
-        """End every live session as KubeVirt does when the VM stops: TCP dropped, no Close frame."""
+        """Drop the connection of every live session without a Close frame, as when a VM stops."""
         for console in self.sessions:
             console.kill()
 
     def backend_for(self, subresource: str) -> Backend:
-        """Return what serves a subresource."""
+        """Return the backend that serves a subresource."""
         if subresource == "console" and self.console_backend is not None:
             return self.console_backend
         return self.backend
 
     def refusal(self, subresource: str, preserve: bool, *, vague: bool = False) -> Answer | None:
-        """Return virt-api's refusal of a session, None if it has no reason for one.
+        """Return virt-api's refusal of a session; None if it accepts the session.
 
-        :param preserve: whether a session that is live shall stay.
-        :param vague: whether it says so in words that could mean anything.
+        :param preserve: whether the request must not end a live session (``preserveSession``).
+        :param vague: whether the refusal omits its reason, as KubeVirt 1.6.3 does.
         """
         if subresource == "console":
             return self._console_refusal()
@@ -150,7 +148,7 @@ class FakeVMI:
         return self.in_use or not all(console.is_over for console in vnc)
 
     def begin(self, console: FakeConsole) -> list[FakeConsole]:
-        """Add a session; return those of the same subresource, which it takes over."""
+        """Add a session. Returns the live sessions of the same subresource, which it takes over."""
         with self._changed:
             taken_over = [other for other in self._live if other.subresource == console.subresource]
             self.consoles.append(console)
@@ -159,7 +157,7 @@ class FakeVMI:
         return taken_over
 
     def end(self, console: FakeConsole) -> None:
-        """Remove a session that is over."""
+        """Remove a session that has ended."""
         with self._changed:
             self._live.remove(console)
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""A WebSocket as a byte stream, over websocket-client: what a viewer in a test speaks through."""
+"""A WebSocket as a byte stream, with websocket-client. Viewers in tests use it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..rfb.errors import ABNORMAL, ConsoleClosed, UpgradeRefused
 
 __all__ = ["WebSocketStream", "open_websocket"]
 
-_NO_STATUS = 1005  # a Close frame without a code; never on the wire
+_NO_STATUS = 1005  # stands for a Close frame without a code; never on the wire
 _CHUNK = 65536
-_RECV_SECONDS = 0.25  # how late the stream lets its reader look at a timeout of its own
+_RECV_SECONDS = 0.25  # after this time without data, the reader can check its own timeout
 _DATA = (websocket.ABNF.OPCODE_CONT, websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY)
 
 
 @contextmanager
 def _leaves_no_error() -> Iterator[None]:
-    """What fails within is no error of the thread's other connections: see :func:`.forget_errors`."""
+    """If the block fails, empty the thread's queue of OpenSSL errors; see :func:`.forget_errors`."""
     try:
         yield
     except BaseException:
@@ -42,16 +42,16 @@ def open_websocket(
     subprotocols: Sequence[str] = (),
     tls: ssl.SSLContext | None = None,
 ) -> websocket.WebSocket:
-    """Open a ws:// or wss:// URL with websocket-client and return the connection; blocks.
+    """Open a ws:// or wss:// URL with websocket-client and return the connection. Blocks.
 
-    Follows no redirects, uses no proxy of the environment, and sends an Origin only if one is given.
+    Follows no redirects, uses no proxy from the environment, and sends an Origin only if one is given.
 
     :param timeout: seconds that each system call may take.
     :param header: lines ``Name: value``.
-    :param tls: whom a wss:// server has to be certified by; None for the system's authorities.
-    :raises UpgradeRefused: if it is answered with anything but 101.
+    :param tls: the context for a wss:// URL; None to trust the system's authorities.
+    :raises UpgradeRefused: if the server answers with another status than 101.
     :raises OSError: if the server cannot be reached, or its certificate is not trusted.
-    :raises ValueError: for other URLs, and for a context without TLS.
+    :raises ValueError: for other URLs, and for a context with a ws:// URL.
     """
     target = urlsplit(url)
     if target.scheme not in ("ws", "wss") or not target.hostname:
@@ -68,7 +68,7 @@ def open_websocket(
             connection = tls.wrap_socket(connection, server_hostname=target.hostname)
             owned.enter_context(connection)
         connected = _upgrade(connection, url, timeout, list(header), origin, list(subprotocols))
-        if connected.getstatus() != 101:  # before 1.9.2 a redirect that is not followed counts as success
+        if connected.getstatus() != 101:  # websocket-client before 1.9.2 raises nothing for a redirect
             raise UpgradeRefused(connected.getstatus(), connected.getheaders() or {}, b"")
         owned.pop_all()  # websocket-client owns the socket now
     return connected
@@ -106,8 +106,8 @@ def _upgrade(
 class WebSocketStream:
     """The payload of a WebSocket's messages as one byte stream.
 
-    Pings are answered and a Close is answered with its own code, both while reading. `timeout` is in seconds
-    and bounds each send and the wait for an answer to our Close. One thread at a time.
+    While it reads, it answers a Ping with a Pong, and a Close with a Close of the same code. `timeout`, in
+    seconds, bounds each send and the wait for an answer to a Close. Only one thread at a time may use it.
     """
 
     def __init__(self, connection: websocket.WebSocket, timeout: float = 10.0) -> None:
@@ -118,10 +118,10 @@ class WebSocketStream:
         self._close_sent = False
 
     def recv(self, max_bytes: int, /) -> bytes:
-        """Return payload bytes, b"" if TCP ended without a Close frame.
+        """Return payload bytes; b"" if TCP ended without a Close frame.
 
-        Blocks at most a quarter of a second, then raises TimeoutError; nothing is lost by that. Raises
-        ConsoleClosed, at every call, once the server's Close has come.
+        After a quarter of a second without data it raises TimeoutError. A later call continues without loss.
+        After the server's Close, every call raises ConsoleClosed.
         """
         while not self._rest:
             if self.closed is not None:
@@ -135,13 +135,13 @@ class WebSocketStream:
         return data
 
     def sendall(self, data: bytes, /) -> None:
-        """Send bytes as one binary message. After an exception the stream can only be closed."""
+        """Send bytes as one binary message. After an exception, only :meth:`close` works."""
         self._send(data, websocket.ABNF.OPCODE_BINARY)
 
     def close(self, code: int = 1000) -> None:
-        """Send Close, wait for the answer at most `timeout` seconds, and close the socket.
+        """Send Close, wait for the answer for at most `timeout` seconds, and close the socket.
 
-        Idempotent, never raises. The answer is in `closed` afterwards.
+        Idempotent, never raises. Afterwards `closed` contains the answer.
         """
         deadline = Deadline(self._timeout)
         with suppress(OSError):
@@ -158,7 +158,7 @@ class WebSocketStream:
                     return
 
     def _read_frame(self) -> websocket.ABNF:
-        """Return one frame; not by recv_data, which answers every Close with 1000 whatever its code was."""
+        """Return one frame. This does not use recv_data, which answers every Close with code 1000."""
         try:
             self.connection.settimeout(_RECV_SECONDS)
             with _leaves_no_error():
@@ -181,7 +181,7 @@ class WebSocketStream:
             code = int.from_bytes(data[:2], "big") if data else _NO_STATUS
             self.closed = ConsoleClosed(code, data[2:].decode("utf-8", "replace"))
             if not self._close_sent:
-                with suppress(OSError):  # a server that has gone meanwhile needs no answer
+                with suppress(OSError):  # the server may have disconnected meanwhile
                     self._send_close(data[:2])
 
     def _send_close(self, payload: bytes) -> None:

@@ -1,1 +1,1 @@
-"""RFB: clients of a console, from raw bytes to a viewer that knows the picture, and the server's end."""
+"""Both ends of RFB: a client for raw bytes, a viewer with a framebuffer, and the server's end."""

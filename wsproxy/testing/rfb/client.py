@@ -1,6 +1,6 @@
-"""A viewer of a console: RFB over a WebSocket, as a browser has it, but for tests.
+"""A viewer of a console for tests: RFB over a WebSocket, as in a browser.
 
-The errors are those of :mod:`.errors` and :mod:`.viewer`.
+:mod:`.errors` and :mod:`.viewer` define its errors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 @final
 class RFBClient(RFBViewer):
-    """A console that is open: look with :meth:`screenshot`, act with :meth:`type` and :meth:`click`.
+    """An open console. Read the screen with :meth:`screenshot`, and act with :meth:`type` and :meth:`click`.
 
     ::
 
@@ -43,26 +43,26 @@ class RFBClient(RFBViewer):
             vm.type("uname -a\\n")
             vm.wait_until(lambda image: image.find((166, 226, 160)) is not None)
 
-    Everything is as in :class:`.RFBViewer`. The constructor blocks until the RFB handshake is over, and
-    leaves no connection behind when it raises.
+    For the methods see :class:`.RFBViewer`. The constructor blocks until the RFB handshake is complete. If it
+    raises, it has closed the connection.
 
-    :param console: the console's whole URL, ``ws://`` or ``wss://``; or where the proxy is: its host and
-        port, or a :class:`.WebsocketProxy` that runs. The latter two want a token and a VMI.
+    :param console: the console's whole URL, ``ws://`` or ``wss://``; or the proxy's host and port; or a
+        running :class:`.WebsocketProxy`. The latter two require a token and a VMI.
     :param token: see :func:`~wsproxy.tokens.make_token`.
     :param vmi: the VMI's name; ``NAME/SUBRESOURCE`` for another subresource.
-    :param timeout: seconds that each operation may take that is not given its own: this one, too.
+    :param timeout: seconds for the constructor, and for each operation without its own timeout.
     :param header: further lines ``Name: value`` of the opening handshake.
-    :param origin: the page's origin, as a browser sends it; by default none, and refusals come by HTTP.
-    :param subprotocols: what to offer.
-    :param ca_file: authorities (PEM) of the certificate behind a ``wss://`` URL; by default the system's.
-        With it, host and port are taken to be those of a proxy that speaks TLS.
-    :param tls: the same as an :class:`ssl.SSLContext`.
-    :raises ConsoleRefused: with HTTP status or close code, slug and message, if the console is not opened.
-    :raises ConsoleClosed: if the connection ends before.
+    :param origin: the page's origin, as a browser sends it. None sends no Origin, so refusals come by HTTP.
+    :param subprotocols: the subprotocols to offer.
+    :param ca_file: authorities (PEM) to trust for a ``wss://`` URL; None for the system's. If it is given
+        with a host and port, the client uses TLS.
+    :param tls: the same, as an :class:`ssl.SSLContext`.
+    :raises ConsoleRefused: if the console does not open; has HTTP status or close code, slug and message.
+    :raises ConsoleClosed: if the connection ends during the RFB handshake.
     :raises OSError: if the server cannot be reached, or its certificate is not trusted.
     :raises TimeoutError: if that takes too long.
-    :raises RFBError: if what answers is no RFB server without a password.
-    :raises ValueError: for a URL or arguments that mean nothing.
+    :raises RFBError: if the server does not speak RFB, or wants a password.
+    :raises ValueError: if the URL is not valid, or arguments are missing or too many.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class RFBClient(RFBViewer):
         except ConsoleRefused as refused:
             if refused.slug == VMINotFound.slug and (namespace := _namespace_of(url)):
                 refused.add_hint(f"the token is for the namespace {namespace}")
-            raise refused.with_traceback(None) from None  # whose end is the line of the test
+            raise refused.with_traceback(None) from None  # so the traceback ends at the line of the test
 
     @classmethod
     def connect(
@@ -100,9 +100,9 @@ class RFBClient(RFBViewer):
         subprotocols: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
     ) -> RFBClient:
-        """Open a URL and return a client before its RFB handshake: for tests that look at this itself.
+        """Open a URL, and return a client without the RFB handshake, for tests of that handshake.
 
-        Otherwise as the constructor.
+        Otherwise like the constructor.
         """
         client = cls.__new__(cls)
         client._open(url, timeout, header=header, origin=origin, subprotocols=subprotocols, tls=tls)
@@ -121,7 +121,7 @@ class RFBClient(RFBViewer):
             raise
 
     def close(self, code: int = 1000) -> None:
-        """Send Close with a code, wait for the answer, and end the connection.
+        """Send Close with a code, wait for the answer, and close the connection.
 
         Idempotent, never raises. Blocks for the client's timeout at most.
         """
@@ -129,7 +129,7 @@ class RFBClient(RFBViewer):
         self.stream.close(code)
 
     def _with_close(self, refused: RFBRefused) -> RFBRefused:
-        """Return a refusal with what the Close frame behind it says, if one comes."""
+        """Return a refusal, completed by the Close frame that follows, if one comes."""
         try:
             return RFBRefused(refused.reason, self.wait_closed())
         except TimeoutError:
@@ -139,7 +139,7 @@ class RFBClient(RFBViewer):
 
 
 def _namespace_of(url: str) -> str | None:
-    """Return the namespace that the token in a URL is for; None if nothing is one with the default claims."""
+    """Return the namespace of the token in a URL; None if there is no token with the default claims."""
     for part in urlsplit(url).path.split("/"):
         try:
             payload = part.split(".")[1]
@@ -153,19 +153,19 @@ def _namespace_of(url: str) -> str | None:
 def viewer_url(
     console: str | tuple[str, int] | WebsocketProxy, token: str | None, vmi: str | None, secure: bool = False
 ) -> str:
-    """Return the URL that a :class:`RFBClient` opens, of arguments as it takes them.
+    """Return the URL that a :class:`RFBClient` with the same arguments opens.
 
-    Unlike :meth:`.WebsocketProxy.console_url` it lets everything pass that a test may want to see refused.
+    Unlike :meth:`.WebsocketProxy.console_url` it does not check them, since a test may want a refusal.
 
-    :param secure: whether an address is that of a proxy that speaks TLS.
-    :raises ValueError: if too few or too many are given.
+    :param secure: whether the proxy at a given address speaks TLS.
+    :raises ValueError: if arguments are missing or too many.
     """
     if isinstance(console, str):
         if token is not None or vmi is not None:
-            raise ValueError("a URL holds token and VMI: give them with the proxy or its address")
+            raise ValueError("a URL contains token and VMI; give them only with a proxy or its address")
         return console
     if token is None or vmi is None:
-        raise ValueError("a token and the name of a VMI are needed, unless the console's whole URL is given")
+        raise ValueError("give a token and the name of a VMI, or the console's whole URL")
     prefix = ""
     if isinstance(console, WebsocketProxy):
         secure, prefix = console.config.tls_cert is not None, console.config.host_path_prefix or ""

@@ -1,4 +1,4 @@
-"""The viewer's end of an RFB connection (RFC 6143): its handshake, and the bytes behind that."""
+"""The viewer's end of an RFB connection (RFC 6143): the handshake, and the bytes that follow."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .messages import SECURITY_OK, ServerInit
 __all__ = ["ByteStream", "RFBConnection"]
 
 _CHUNK = 65536
-_MAX_REASON = 65536  # bytes of a refusal's reason; a name is bounded by it as well
+_MAX_REASON = 65536  # bytes of a refusal's reason, and of a desktop's name
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 
 
 class ByteStream(Protocol):
-    """What a viewer speaks over; a :class:`socket.socket` is one.
+    """The transport of a viewer, such as a :class:`socket.socket`.
 
-    ``recv`` blocks and returns at least one byte, or ``b""`` at the end. It may raise TimeoutError after a
-    while of its own: the viewer then asks again until its operation's timeout is over. A ``recv`` that never
-    does cannot be bounded by the viewer.
+    ``recv`` blocks and returns at least one byte, or ``b""`` at the end. It may raise TimeoutError after any
+    time. The viewer then calls it again until the timeout of its operation passes. If ``recv`` never raises
+    TimeoutError, the viewer cannot bound its operation.
     """
 
     def recv(self, max_bytes: int, /) -> bytes: ...
@@ -33,30 +33,30 @@ class ByteStream(Protocol):
 
 
 class RFBConnection:
-    """A stream to an RFB server. For one thread.
+    """A stream to an RFB server. Only one thread at a time may use it.
 
     Every method may raise :class:`.ConsoleClosed`, RFBError, or TimeoutError.
 
-    :param stream: connected, and nothing read of it.
-    :param timeout: seconds for what a server that has gone said before.
+    :param stream: a connected stream, from which nothing has been read.
+    :param timeout: seconds for reading the rest of the stream if a send fails.
     """
 
     def __init__(self, stream: ByteStream, timeout: float) -> None:
         self._stream = stream
         self._timeout = timeout
-        self._pending = bytearray()  # bytes of the handshake not looked at yet
+        self._pending = bytearray()  # received bytes of the handshake that are not parsed yet
 
     def handshake(self, deadline: Deadline) -> tuple[ServerInit, bytes]:
-        """Go through the RFB handshake with security type None (RFC 6143 section 7.1); blocks.
+        """Do the RFB handshake with security type None (RFC 6143 section 7.1). Blocks.
 
-        :returns: what the server says of its desktop, and what came behind that already.
-        :raises RFBRefused: if the server refuses; the reason is the server's.
+        :returns: the server's ServerInit, and the bytes that came after it.
+        :raises RFBRefused: if the server refuses; contains the server's reason.
         """
         if parse_version(self._take(12, deadline)) < (3, 8):
             raise RFBError("the server does not speak RFB 3.8")
         self.send(VERSION_3_8)
         self._agree_on_security(deadline)
-        self.send(b"\x01")  # ClientInit: other viewers may stay
+        self.send(b"\x01")  # ClientInit with shared-flag: other viewers may stay
         head = self._take(ServerInit.HEAD, deadline)
         init = ServerInit.parse(head + self._take_counted(ServerInit.name_length(head), deadline))
         rest = bytes(self._pending)
@@ -64,10 +64,10 @@ class RFBConnection:
         return init, rest
 
     def receive(self, deadline: Deadline) -> bytes:
-        """Return what comes next; blocks."""
+        """Return the next bytes. Blocks until the deadline at most."""
         while True:
             if deadline.passed:
-                raise TimeoutError("the server did not send in time what was waited for")
+                raise TimeoutError("the server did not send the expected bytes in time")
             with suppress(TimeoutError):
                 try:
                     data = self._stream.recv(_CHUNK)
@@ -78,15 +78,15 @@ class RFBConnection:
                 return data
 
     def send(self, data: bytes) -> None:
-        """Send all of it; blocks only if the server does not read."""
+        """Send all bytes. Blocks only if the server does not read."""
         try:
             self._stream.sendall(data)
         except _GONE as exc:
-            # What the server said before it went, a Close perhaps, is still to be read.
+            # The server's last bytes, such as a Close, may still be unread.
             raise self.wait_closed(Deadline(self._timeout)) from exc
 
     def wait_closed(self, deadline: Deadline) -> ConsoleClosed:
-        """Drop what still comes until the connection ends, and return how it ended; blocks."""
+        """Drop further bytes until the connection ends, and return how it ended. Blocks."""
         try:
             while True:
                 self.receive(deadline)
@@ -109,7 +109,7 @@ class RFBConnection:
 
     def _take_counted(self, length: int, deadline: Deadline) -> bytes:
         if length > _MAX_REASON:
-            raise RFBError(f"a text of {length} bytes: at most {_MAX_REASON}")
+            raise RFBError(f"the server sent a text of {length} bytes; at most {_MAX_REASON} are allowed")
         return self._take(length, deadline)
 
     def _take(self, length: int, deadline: Deadline) -> bytes:

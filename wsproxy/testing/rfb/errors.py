@@ -1,12 +1,12 @@
-"""How opening a console fails, and how an open one ends.
+"""The errors of opening a console, and of an open console that ends.
 
 ::
 
     ConnectionError
     ├── ConsoleClosed         the connection ended; code and reason as in RFC 6455 section 7.1.5
     └── ConsoleRefused        the console was not opened
-        ├── UpgradeRefused    by an HTTP status: a client without an Origin is told so
-        └── RFBRefused        within the RFB handshake: a browser is told so
+        ├── UpgradeRefused    by an HTTP status, as for clients without an Origin
+        └── RFBRefused        in the RFB handshake, as for browsers
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Mapping
 __all__ = ["ABNORMAL", "ConsoleClosed", "ConsoleRefused", "RFBRefused", "UpgradeRefused"]
 
 ABNORMAL = 1006
-"""The code of an end without a Close frame (RFC 6455 section 7.4.1); never on the wire."""
+"""The code that stands for an end without a Close frame (RFC 6455 section 7.4.1); never on the wire."""
 
 
 class ConsoleClosed(ConnectionError):
     """The connection ended: with a Close frame, or without one (code 1006).
 
     :ivar code: the close code.
-    :ivar reason: the close reason; wsproxy's own begin with a slug, as in ``upstream-closed: ...``.
+    :ivar reason: the close reason. wsproxy's own reasons begin with a slug, as in ``upstream-closed: ...``.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -34,17 +34,17 @@ class ConsoleClosed(ConnectionError):
 
     @property
     def slug(self) -> str:
-        """The reason up to its first colon: what to compare with, since texts for people may change."""
+        """The reason up to its first colon. Tests compare this, since the text behind it may change."""
         return self.reason.partition(":")[0]
 
 
 class ConsoleRefused(ConnectionError):
-    """The console was not opened. The text of the exception says all of what follows.
+    """The console was not opened. The text of the exception contains all of its attributes.
 
-    :ivar status: the HTTP status; None if it was refused after a 101.
-    :ivar code: the close code; None if the server named none.
-    :ivar slug: the reason, as in docs/reference/refusals.md; "" if the server named none.
-    :ivar message: the reason, for people.
+    :ivar status: the HTTP status; None if the refusal came after a 101.
+    :ivar code: the close code; None if the server sent none.
+    :ivar slug: the reason, as in docs/reference/refusals.md; "" if the server sent none.
+    :ivar message: the reason as a sentence.
     """
 
     def __init__(self, *, status: int | None, code: int | None, slug: str, message: str) -> None:
@@ -57,15 +57,15 @@ class ConsoleRefused(ConnectionError):
         self.message = message
 
     def add_hint(self, hint: str) -> None:
-        """Append to the text of the exception, in parentheses, what may explain it."""
+        """Append a possible explanation to the text of the exception, in parentheses."""
         self.args = (f"{self.args[0]} ({hint})",)
 
 
 class UpgradeRefused(ConsoleRefused):
     """The server answered the opening handshake with a status other than 101.
 
-    :ivar headers: the answer's headers, names in lower case.
-    :ivar body: its body.
+    :ivar headers: the answer's headers, with names in lower case.
+    :ivar body: the answer's body.
     """
 
     def __init__(self, status: int | None, headers: Mapping[str, str], body: bytes) -> None:
@@ -76,9 +76,9 @@ class UpgradeRefused(ConsoleRefused):
 
 
 class RFBRefused(ConsoleRefused):
-    """The server refused the RFB handshake and said why.
+    """The server refused the RFB handshake, and gave a reason.
 
-    :ivar reason: the text of the RFB message, whole.
+    :ivar reason: the whole text of the RFB message.
     """
 
     def __init__(self, reason: str, end: ConsoleClosed | None = None) -> None:
@@ -89,11 +89,11 @@ class RFBRefused(ConsoleRefused):
 
 
 def _told(body: bytes) -> tuple[int | None, str, str]:
-    """Return close code, slug and message of the JSON with which wsproxy refuses; of other bodies a part."""
+    """Return close code, slug and message from wsproxy's JSON. The message quotes other bodies in part."""
     try:
         told = json.loads(body)
         code, slug, message = told["code"], told["reason"], told["message"]
     except (ValueError, KeyError, TypeError):
         text = body.decode("utf-8", "replace").strip()
-        return None, "", f"it says {text[:200]!r}" if text else "it does not say why"
+        return None, "", f"the answer is {text[:200]!r}" if text else "the answer gives no reason"
     return (code if isinstance(code, int) else None), str(slug), str(message)

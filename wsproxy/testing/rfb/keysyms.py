@@ -1,4 +1,4 @@
-"""Keys by their X names (``X11/keysymdef.h``), and the key events that type a text. Without I/O."""
+"""Keys by their X names (``X11/keysymdef.h``), and the key events that type a text. No I/O."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ KEYSYMS = {
     "Delete": 0xFFFF,
     "space": 0x20,
 }
-"""The keys that have a name here, in X's spelling; all others can be given as characters or numbers."""
+"""The keys with names, in X's spelling. Give all other keys as characters or numbers."""
 
 _CONTROLS = {
     "\b": "BackSpace",
@@ -51,26 +51,26 @@ _CONTROLS = {
     "\x1b": "Escape",
     "\x7f": "Delete",
 }
-# What needs Shift on a US keyboard: a machine that is given scan codes has to see Shift go down.
+# Characters that need Shift on a US keyboard. A machine that gets scan codes must see that Shift is down.
 _SHIFTED = frozenset('ABCDEFGHIJKLMNOPQRSTUVWXYZ~!@#$%^&*()_+{}|:"<>?')
 
 
 def keysym(key: int | str) -> int:
     """Return a key's X keysym (RFC 6143 section 7.5.4).
 
-    :param key: a name of :data:`KEYSYMS`, one character, or the number itself. Latin-1 characters stand for
-        themselves, all others are offset by 0x01000000.
+    :param key: a name in :data:`KEYSYMS`, a character, or a keysym. A Latin-1 character's keysym is its code.
+        For all others it is the code plus 0x01000000.
     :raises ValueError: if there is no such key.
     """
     if isinstance(key, int):
         if not 0 < key < 1 << 32:
-            raise ValueError(f"{key} is no keysym: it has 32 bits")
+            raise ValueError(f"{key} is not a keysym, which has 32 bits and is not 0")
         return key
     if key in KEYSYMS:
         return KEYSYMS[key]
     if len(key) != 1:
         raise ValueError(
-            f"no key is called {key!r}: give one of {', '.join(KEYSYMS)}, a character, or a number"
+            f"there is no key {key!r}; give one of {', '.join(KEYSYMS)}, a character, or a number"
         )
     return _of_character(key)
 
@@ -85,7 +85,7 @@ def _of_character(character: str) -> int:
 
 
 def strokes(text: str) -> bytes:
-    """Return the key events that type a text, each within Shift where a US keyboard needs it.
+    """Return the key events that type a text, with Shift where a US keyboard needs it.
 
     A newline is Return, a backspace BackSpace, a tab Tab, an escape Escape.
 
@@ -95,7 +95,7 @@ def strokes(text: str) -> bytes:
 
 
 def chord(keys: Sequence[int | str]) -> bytes:
-    """Return the key events that press keys in this order and release them in the opposite one.
+    """Return the key events that press keys in order, and release them in reverse order.
 
     :raises ValueError: if there is no such key.
     """

@@ -1,7 +1,7 @@
-"""The messages of an RFB endpoint (RFC 6143) as dataclasses and functions, without I/O.
+"""The messages of an RFB endpoint (RFC 6143) as dataclasses and functions. No I/O.
 
-What the desktop and the viewer of `wsproxy.testing` say to each other, both ways. The product itself needs
-only `wsproxy.rfb`. Nothing here blocks; a frozen dataclass may be used from any thread.
+The desktop and the viewer of `wsproxy.testing` use them in both directions. The proxy itself needs only
+`wsproxy.protocol.rfb`. Nothing here blocks, and any thread may use the frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SERVER_INIT = struct.Struct(">HH16sI")
 _RECTANGLE = struct.Struct(">HHHHi")
 
 SECURITY_OK = struct.pack(">I", 0)
-"""SecurityResult of a handshake that succeeded (RFC 6143 section 7.1.3)."""
+"""The SecurityResult of a successful handshake (RFC 6143 section 7.1.3)."""
 
 
 class ServerMessageType(IntEnum):
@@ -51,7 +51,7 @@ class ServerMessageType(IntEnum):
 
 
 class Encoding(IntEnum):
-    """The encodings this project speaks itself (RFC 6143 section 7.7); others are plain integers."""
+    """The encodings that wsproxy supports (RFC 6143 section 7.7). Others are plain integers."""
 
     RAW = 0
     COPY_RECT = 1
@@ -98,11 +98,11 @@ class PixelFormat:
 
     @classmethod
     def parse(cls, data: bytes) -> PixelFormat:
-        """Read 16 bytes. Raises RFBError for a format no pixel can have."""
+        """Read 16 bytes. Raises RFBError for an impossible format."""
         bits, depth, big, true, *colours = _unpack(_PIXEL_FORMAT, data)
         found = cls(bits, depth, bool(big), bool(true), *colours)
         if bits not in (8, 16, 32):
-            raise RFBError(f"{bits} bits per pixel: not 8, 16 or 32")
+            raise RFBError(f"a pixel has {bits} bits, not 8, 16 or 32")
         if found.true_colour and not found._fits():
             raise RFBError("a colour does not fit into the pixel")
         return found
@@ -117,12 +117,12 @@ class PixelFormat:
 
 
 RGBX = PixelFormat(32, 24, False, True, 255, 255, 255, 0, 8, 16)
-"""Red, green, blue, unused: one byte each, in this order. What noVNC asks for."""
+"""One byte each for red, green, blue and padding, in this order. noVNC requests this format."""
 
 
 def _unpack(form: struct.Struct, data: bytes) -> tuple[int, ...]:
     if len(data) != form.size:
-        raise RFBError(f"{len(data)} bytes where {form.size} belong")
+        raise RFBError(f"got {len(data)} bytes instead of {form.size}")
     return form.unpack(data)
 
 
@@ -130,15 +130,15 @@ def _unpack(form: struct.Struct, data: bytes) -> tuple[int, ...]:
 
 
 def security_types(*types: int) -> bytes:
-    """Return the server's list of security types (RFC 6143 section 7.1.2); at least one is needed."""
+    """Return the server's list of at least one security type (RFC 6143 section 7.1.2)."""
     if not types:
-        raise ValueError("a list without security types is a refusal: use refusal()")
+        raise ValueError("an empty list of security types is a refusal; use refusal()")
     return bytes((len(types), *types))
 
 
 @dataclass(frozen=True)
 class ServerInit:
-    """ServerInit (RFC 6143 section 7.3.2): size in pixels, the server's own format, the desktop's name."""
+    """ServerInit (RFC 6143 section 7.3.2): size in pixels, the server's pixel format, the desktop's name."""
 
     HEAD = _SERVER_INIT.size
 
@@ -159,7 +159,7 @@ class ServerInit:
 
     @classmethod
     def parse(cls, data: bytes) -> ServerInit:
-        """Read one whole ServerInit. Raises RFBError if it is cut, too long or impossible."""
+        """Read one whole ServerInit. Raises RFBError if it is truncated, too long or impossible."""
         if len(data) < cls.HEAD or len(data) != cls.HEAD + cls.name_length(data):
             raise RFBError("ServerInit has a wrong length")
         width, height, pixel_format, _ = _SERVER_INIT.unpack(data[: cls.HEAD])
@@ -172,7 +172,7 @@ class ServerInit:
 
 @dataclass(frozen=True)
 class SetPixelFormat:
-    """Message 0: the format the client wants its pixels in (RFC 6143 section 7.5.1)."""
+    """Message 0: the pixel format that the client wants (RFC 6143 section 7.5.1)."""
 
     FORM = struct.Struct(">B3x16s")
 
@@ -190,7 +190,7 @@ class SetPixelFormat:
 
 @dataclass(frozen=True)
 class SetEncodings:
-    """Message 2: the encodings the client can read, best first (RFC 6143 section 7.5.2)."""
+    """Message 2: the encodings that the client can read, best first (RFC 6143 section 7.5.2)."""
 
     encodings: tuple[int, ...]
 
@@ -207,7 +207,7 @@ class SetEncodings:
 
 @dataclass(frozen=True)
 class FramebufferUpdateRequest:
-    """Message 3: the client wants to see an area, in pixels (RFC 6143 section 7.5.3)."""
+    """Message 3: the client requests an area, in pixels (RFC 6143 section 7.5.3)."""
 
     FORM = struct.Struct(">B?HHHH")
 
@@ -230,7 +230,7 @@ class FramebufferUpdateRequest:
 
 @dataclass(frozen=True)
 class KeyEvent:
-    """Message 4: a key went down or up, named by its X keysym (RFC 6143 section 7.5.4)."""
+    """Message 4: a key, by its X keysym, went down or up (RFC 6143 section 7.5.4)."""
 
     FORM = struct.Struct(">B?xxI")
 
@@ -271,7 +271,7 @@ class ExtendedKeyEvent:
 
 @dataclass(frozen=True)
 class PointerEvent:
-    """Message 5: where the pointer is, and its buttons as bits, bit 0 = left (RFC 6143 section 7.5.5)."""
+    """Message 5: the pointer's place, and its buttons as bits. Bit 0 is left (RFC 6143 section 7.5.5)."""
 
     FORM = struct.Struct(">BBHH")
 
@@ -285,7 +285,7 @@ class PointerEvent:
 
     @classmethod
     def parse(cls, data: bytes) -> PointerEvent:
-        """Read one whole message; a seventh byte (extended mouse buttons) is ignored."""
+        """Read one whole message. A seventh byte (extended mouse buttons) is ignored."""
         _, buttons, x, y = _unpack(cls.FORM, data[:6])
         return cls(buttons, x, y)
 
@@ -315,7 +315,7 @@ def framebuffer_update_header(rectangles: int) -> bytes:
 
 
 def rectangle_header(x: int, y: int, width: int, height: int, encoding: int = Encoding.RAW) -> bytes:
-    """Return the head of one rectangle, in pixels; its data follows (RFC 6143 section 7.6.1)."""
+    """Return the head of one rectangle, in pixels. Its data follows (RFC 6143 section 7.6.1)."""
     return _RECTANGLE.pack(x, y, width, height, encoding)
 
 

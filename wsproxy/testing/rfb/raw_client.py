@@ -1,4 +1,4 @@
-"""A WebSocket client that does just what it is told: every byte, every end, right or wrong."""
+"""A WebSocket client that sends and receives exactly what a test says, whether valid or not."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _TIMEOUT = 10.0
 
 
 def client_context(ca_file: str, certificate: tuple[str, str] | None = None) -> ssl.SSLContext:
-    """Return a context for a client that takes the end of a TCP connection for an error, not for TLS's.
+    """Return a client's context with which a FIN without close_notify is an error.
 
-    :param ca_file: whom to trust.
+    :param ca_file: authorities to trust (PEM).
     :param certificate: files with the client's own certificate and its key.
-    :raises OSError: if a file cannot be read; :class:`ssl.SSLError` is one, for a file that is not PEM.
+    :raises OSError: if a file cannot be read, or is not PEM (:class:`ssl.SSLError`).
     """
     context = ssl.create_default_context(cafile=ca_file)
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
@@ -39,21 +39,20 @@ def client_context(ca_file: str, certificate: tuple[str, str] | None = None) -> 
 
 
 class RawClient:
-    """One connection to a proxy, plain or TLS.
+    """One connection to a proxy, with or without TLS.
 
-    Not for several threads, but one may receive while another sends. Every call that receives blocks for
-    at most ``timeout`` seconds and raises TimeoutError then, ConnectionError after a reset, or after an end
-    that TLS was not told of.
+    One thread may receive while another sends. Every call that receives blocks for its timeout at most, and
+    then raises TimeoutError. It raises ConnectionError after an RST, or after a FIN without close_notify.
 
     :param address: host and port.
-    :param receive_buffer: size of the kernel's receive buffer, bytes; a small one fills soon.
+    :param receive_buffer: bytes of the kernel's receive buffer. A small one fills soon.
     :param tls: see :func:`client_context`; None for :attr:`default_tls`.
     :ivar sock: the socket; a :class:`ssl.SSLSocket` with TLS.
     :ivar timeout: seconds that sending may take.
     """
 
     default_tls: ClassVar[ssl.SSLContext | None] = None
-    """For clients that are given no context; None for plain ones. A test case may set it for a while."""
+    """The context of clients that get none; None for no TLS. A test case may set it for a while."""
 
     def __init__(
         self,
@@ -101,15 +100,15 @@ class RawClient:
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> RawClient:
-        """Open a URL and return the client, whatever was answered: see :attr:`status`.
+        """Open a URL and return the client, whatever the answer is; see :attr:`status`.
 
         :param url: ``ws://``, or with TLS ``wss://``.
-        :param headers: further request header lines.
-        :param early: bytes sent in the same write as the request.
+        :param headers: further header lines of the request.
+        :param early: bytes to send in the same write as the request.
         """
         parts = urlsplit(url)
         if (parts.scheme == "wss") != bool(tls or cls.default_tls):
-            raise ValueError(f"a context is needed for wss:// URLs, and for no others: {parts.scheme}")
+            raise ValueError(f"give a TLS context with wss:// URLs only; this is {parts.scheme}://")
         port = parts.port or (443 if parts.scheme == "wss" else 80)
         client = cls((parts.hostname or "", port), receive_buffer=receive_buffer, tls=tls)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -123,7 +122,7 @@ class RawClient:
 
     @staticmethod
     def request(target: str, headers: Sequence[str] = ()) -> bytes:
-        """Return a well-formed upgrade request."""
+        """Return a valid upgrade request."""
         lines = [
             f"GET {target} HTTP/1.1",
             "Host: proxy",
@@ -136,7 +135,7 @@ class RawClient:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def read_head(self, timeout: float = _TIMEOUT) -> None:
-        """Receive the response head into ``head``; what follows it is kept for the next call."""
+        """Receive the response head into ``head``. Later bytes stay for the next call."""
         data, deadline = b"", Deadline(timeout)
         while b"\r\n\r\n" not in data:
             received = self._receive(deadline)
@@ -152,7 +151,7 @@ class RawClient:
         return int(self.head.split(b" ")[1])
 
     def header(self, name: str) -> str | None:
-        """Return a response header, None if there is none of that name."""
+        """Return a response header; None if the response does not have it."""
         for line in self.head.split(b"\r\n")[1:]:
             key, _, value = line.decode("latin-1").partition(":")
             if key.lower() == name.lower():
@@ -167,7 +166,7 @@ class RawClient:
         return data
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are. Blocks for at most ``timeout`` seconds."""
+        """Send bytes unchanged. Blocks for at most ``timeout`` seconds."""
         try:
             self._transport.send(data, Deadline(self.timeout))
         except TransportClosed as exc:
@@ -180,11 +179,11 @@ class RawClient:
         return frame
 
     def send_close(self, code: int | None = 1000, reason: str = "") -> bytes:
-        """Send a Close frame; None for one without a code."""
+        """Send a Close frame; with code None, one without a code. Returns its bytes."""
         return self.send_frame(CLOSE, close_payload(code, reason))
 
     def recv_frame(self, timeout: float = _TIMEOUT) -> Frame:
-        """Receive one frame; raises EOFError at the end of the connection."""
+        """Receive one frame. Raises EOFError at the end of the connection."""
         deadline = Deadline(timeout)
         while (frame := self._frames.next()) is None:
             data = self._receive(deadline)
@@ -194,20 +193,20 @@ class RawClient:
         return frame
 
     def recv_close(self, timeout: float = _TIMEOUT) -> tuple[int, str]:
-        """Receive up to the Close frame and return its code and reason; 1005 for one without."""
+        """Receive until a Close frame, and return its code and reason; code 1005 if it has none."""
         deadline = Deadline(timeout)
         while (frame := self.recv_frame(deadline.remaining())).opcode != CLOSE:
             pass
         return parse_close(frame.payload)
 
     def recv_raw(self, timeout: float = _TIMEOUT) -> bytes:
-        """Receive at least one byte as it comes, b"" at the end."""
+        """Receive at least one byte; b"" at the end."""
         return self._frames.take(_RECEIVE) or self._receive(Deadline(timeout))
 
     def wait_for_end(self, timeout: float = _TIMEOUT) -> bool:
-        """Receive and drop until the connection ends; return whether in good order.
+        """Receive and drop bytes until the connection ends. Returns whether it ended in good order.
 
-        That is by FIN, not RST, and with TLS after a close_notify.
+        That means by FIN, and not by RST, and with TLS after a close_notify.
         """
         deadline = Deadline(timeout)
         try:
@@ -218,7 +217,7 @@ class RawClient:
         return True
 
     def drop(self) -> None:
-        """End our direction (FIN); TLS is not told."""
+        """Send FIN without close_notify. Receiving still works."""
         socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def reset(self) -> None:

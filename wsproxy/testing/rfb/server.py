@@ -1,7 +1,7 @@
-"""The server's end of an RFB 3.8 connection (RFC 6143), security type None, for one viewer of a machine.
+"""The server's end of an RFB 3.8 connection (RFC 6143) with security type None, for one viewer of a machine.
 
-Threads: the caller of `ServedViewer.run` reads the viewer; a second thread, started there and joined there,
-writes to it.
+Threads: the caller of `ServedViewer.run` reads from the viewer. `run` starts and joins a second thread, which
+writes to the viewer.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from .messages import (
 __all__ = ["ServedMachine", "ServedViewer"]
 
 _CHUNK = 16384
-_MAX_DAMAGE = 24  # more rectangles than these become one
+_MAX_DAMAGE = 24  # if there are more rectangles, they become one
 
 
 @dataclass
 class ServedMachine:
-    """What a viewer is shown, and what is told of what it does.
+    """The machine that viewers see, and the functions that get their input.
 
-    :ivar changed: guards the screen, and each viewer's request and damage; notified when one changes.
-    :ivar now: gives the time of day.
-    :ivar refresh: has the screen show what the time has changed. May be called under the condition.
-    :ivar press: is told whether a key is down, and its keysym.
-    :ivar paste: is told the viewer's clipboard, Latin-1.
-    :ivar point: is told where the pointer is.
+    :ivar changed: guards the screen, and each viewer's request and damage. Notified when one changes.
+    :ivar now: returns the time of day.
+    :ivar refresh: updates the parts of the screen that change with time. The caller may hold the condition.
+    :ivar press: gets whether a key is down, and its keysym.
+    :ivar paste: gets the viewer's clipboard, in Latin-1.
+    :ivar point: gets each pointer event.
     """
 
     name: str
@@ -70,12 +70,12 @@ class ServedMachine:
 
 
 class ServedViewer:
-    """One connection: its state in the protocol, and its two threads.
+    """One connection: its protocol state, and its two threads.
 
-    :param machine: what it shows.
-    :param connection: a connected plain socket, closed by its owner.
-    :ivar refused: whether there are too many viewers already; set before :meth:`run`.
-    :ivar cut_text: a message with the clipboard that is still to be sent. Under the condition.
+    :param machine: the machine that the viewer sees.
+    :param connection: a connected plain socket, which the caller closes.
+    :ivar refused: whether there are too many viewers already. Set it before :meth:`run`.
+    :ivar cut_text: a message with the clipboard that has not been sent. The condition guards it.
     """
 
     def __init__(self, machine: ServedMachine, connection: socket.socket) -> None:
@@ -87,8 +87,8 @@ class ServedViewer:
         self._result = SECURITY_OK
         self._writer = threading.Thread(
             target=self._write, name=f"desktop-{machine.name}-writer", daemon=True
-        )  # daemon: a process that forgets close() must still end
-        # Under the condition:
+        )  # a daemon, so that a process ends even if it forgets close()
+        # The condition guards the following:
         self._gone = False
         self.cut_text = b""
         self._format: PixelFormat = RGBX
@@ -96,7 +96,7 @@ class ServedViewer:
         self._damage: list[Rectangle] = []
 
     def run(self) -> None:
-        """Read until the end. Raises OSError or RFBError for a bad one; the writer is joined either way."""
+        """Read until the connection ends, and join the writer. Raises OSError or RFBError for a bad end."""
         try:
             self._connection.settimeout(None)
             self._connection.sendall(VERSION_3_8)
@@ -109,13 +109,13 @@ class ServedViewer:
                 self._writer.join()
 
     def abort(self) -> None:
-        """Wake both threads and let them end. Under the condition; does not block."""
+        """Wake both threads so that they end. The caller holds the condition. Does not block."""
         self._gone = True
-        with suppress(OSError):  # already gone
+        with suppress(OSError):  # the connection has ended already
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def add_damage(self, changed: list[Rectangle]) -> None:
-        """Note what this viewer has to see anew. Under the condition."""
+        """Note areas that this viewer must get again. The caller holds the condition."""
         for area in changed:
             if not any(known.contains(area) for known in self._damage):
                 self._damage = [known for known in self._damage if not area.contains(known)]
@@ -153,7 +153,7 @@ class ServedViewer:
             self._shake_hands(kind, data)
 
     def _shake_hands(self, kind: ClientMessageType, data: bytes) -> None:
-        """Answer a part of the handshake; other messages need no answer (Raw is always allowed)."""
+        """Answer a message of the handshake. Others, such as SetEncodings, need no answer."""
         if kind is ClientMessageType.VERSION:
             if self.refused:
                 self._connection.sendall(refusal("This desktop has as many viewers as it can take.")[1])
@@ -191,10 +191,10 @@ class ServedViewer:
             while update := self._next_update():
                 self._connection.sendall(update)
         except OSError:
-            self._end()  # the reading thread must not wait for a peer that does not read
+            self._end()  # otherwise the reading thread would wait for a viewer that does not read
 
     def _next_update(self) -> bytes:
-        """Block until there is something to send; empty at the end. Bounded by `abort`."""
+        """Block until there is a message to send, and return it; empty at the end. `abort` ends the wait."""
         with self._changed:
             while not self._gone:
                 update = self.cut_text or self._take_update()
@@ -205,7 +205,7 @@ class ServedViewer:
             return b""
 
     def _wait(self) -> None:
-        """Wait for a change; who has asked for an update also sees each new second, and what moves."""
+        """Wait for a change. If the viewer has requested an update, also draw the clock and the figure."""
         if self._request is None:
             self._changed.wait()
             return
@@ -217,13 +217,13 @@ class ServedViewer:
             self._machine.refresh()
 
     def _take_update(self) -> bytes:
-        """Return the damage within the requested area as a FramebufferUpdate, or nothing."""
+        """Return the damage in the requested area as a FramebufferUpdate; empty if there is none."""
         if self._request is None:
             return b""
         areas = [area for area in (known.intersection(self._request) for known in self._damage) if area]
         if not areas:
             return b""
-        # What lies outside of the requested area stays damaged until it is asked for.
+        # Damage outside the requested area stays until the viewer requests that area.
         self._damage = [rest for known in self._damage for rest in known.difference(self._request)]
         self._request = None
         parts = [framebuffer_update_header(len(areas))]

@@ -1,8 +1,8 @@
-"""What an RFB server sends after the handshake (RFC 6143 section 7.6), read without I/O.
+"""Parses the messages of an RFB server after the handshake (RFC 6143 section 7.6). No I/O.
 
-`ServerParser` cuts the byte stream into messages; `Framebuffer` applies them. Raw, CopyRect and DesktopSize
-are understood, and pixels must be `RGBX`: a viewer that asks for nothing else gets nothing else. Nothing
-here blocks; one thread at a time.
+`ServerParser` cuts the byte stream into messages, and `Framebuffer` applies them. They support Raw, CopyRect
+and DesktopSize with `RGBX` pixels: the viewer requests nothing else. Nothing here blocks. Only one thread at
+a time may use an object.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RawRectangle:
 
 @dataclass(frozen=True)
 class CopyRectangle:
-    """An area takes the pixels that stand at (from_x, from_y) (RFC 6143 section 7.7.2)."""
+    """A copy of the pixels at (from_x, from_y) to an area (RFC 6143 section 7.7.2)."""
 
     area: Rectangle
     from_x: int
@@ -51,7 +51,7 @@ class CopyRectangle:
 
 @dataclass(frozen=True)
 class NewSize:
-    """The screen has another size now, in pixels (RFC 6143 section 7.8.2)."""
+    """The new size of the screen, in pixels (RFC 6143 section 7.8.2)."""
 
     width: int
     height: int
@@ -59,17 +59,17 @@ class NewSize:
 
 @dataclass(frozen=True)
 class UpdateEnd:
-    """The FramebufferUpdate that the rectangles before belong to is complete."""
+    """The end of a FramebufferUpdate, after its rectangles."""
 
 
 @dataclass(frozen=True)
 class Bell:
-    """The server rings (RFC 6143 section 7.6.3)."""
+    """The server's bell (RFC 6143 section 7.6.3)."""
 
 
 @dataclass(frozen=True)
 class CutText:
-    """The server's clipboard, Latin-1 (RFC 6143 section 7.6.4)."""
+    """The server's clipboard, in Latin-1 (RFC 6143 section 7.6.4)."""
 
     text: bytes
 
@@ -81,9 +81,9 @@ _Taken = Generator[None, None, bytes]
 
 
 class ServerParser:
-    """Splits what a server sends after ServerInit; rectangles come out one by one.
+    """Splits the bytes after ServerInit into messages. Each rectangle is a message.
 
-    `max_text` bounds the clipboard in bytes, and no rectangle may have more pixels than a screen can.
+    `max_text` bounds the clipboard in bytes. A constant bounds the pixels of a rectangle.
     """
 
     def __init__(self, *, max_text: int = 1 << 20) -> None:
@@ -93,9 +93,9 @@ class ServerParser:
         self._error: RFBError | None = None
 
     def receive(self, data: bytes) -> Iterator[ServerMessage]:
-        """Take bytes, cut anywhere, and return an iterator over what is whole now.
+        """Take bytes, which may be cut anywhere, and return an iterator over the complete messages.
 
-        The iterator raises RFBError for bytes it cannot follow, and so does every later one.
+        If the bytes are not valid, this iterator and every later one raise RFBError.
         """
         self._buffer += data
         return self._messages()
@@ -152,18 +152,18 @@ class ServerParser:
         elif encoding == Encoding.DESKTOP_SIZE:
             yield NewSize(width, height)
         else:
-            raise RFBError(f"encoding {encoding} was not asked for")
+            raise RFBError(f"the viewer did not request encoding {encoding}")
 
     def _read_cut_text(self) -> _Steps:
         head = yield from self._take(7)
         length = int.from_bytes(head[3:], "big")
         if length > self._max_text:
-            raise RFBError(f"a clipboard of {length} bytes: at most {self._max_text}")
+            raise RFBError(f"the clipboard has {length} bytes; at most {self._max_text} are allowed")
         yield CutText((yield from self._take(length)))
 
 
 class Framebuffer:
-    """The viewer's copy of the screen. Raises RFBError for a rectangle that reaches outside."""
+    """The viewer's copy of the screen. Raises RFBError for a rectangle outside the screen."""
 
     def __init__(self, width: int, height: int) -> None:
         self._resize(width, height)
@@ -174,7 +174,7 @@ class Framebuffer:
         return self._area.width, self._area.height
 
     def apply(self, message: ServerMessage) -> None:
-        """Take over what a message changes; messages that carry no pixels change nothing."""
+        """Apply a message. Messages without pixels change nothing."""
         if isinstance(message, RawRectangle):
             self._put(message.area, message.pixels)
         elif isinstance(message, CopyRectangle):
@@ -189,7 +189,7 @@ class Framebuffer:
 
     def _resize(self, width: int, height: int) -> None:
         if not 0 < width * height <= _MAX_PIXELS:
-            raise RFBError(f"a screen of {width} x {height} pixels: none, or too big")
+            raise RFBError(f"a screen of {width} x {height} pixels is empty or too big")
         self._area = Rectangle(0, 0, width, height)
         self._pixels = bytearray(4 * width * height)
 
@@ -203,7 +203,7 @@ class Framebuffer:
 
     def _starts(self, area: Rectangle) -> range:
         if not self._area.contains(area):
-            raise RFBError("a rectangle reaches outside of the screen")
+            raise RFBError("a rectangle reaches outside the screen")
         row = 4 * self._area.width
         first = area.y * row + 4 * area.x
         return range(first, first + area.height * row, row)

@@ -3,8 +3,8 @@
 Errors of a viewer, besides those of :mod:`.errors`::
 
     TimeoutError
-    └── PictureTimeout    the picture that was waited for did not come
-    RFBError              the server sent something that is not RFB
+    └── PictureTimeout    the expected picture did not come in time
+    RFBError              the server violated RFB
 """
 
 from __future__ import annotations
@@ -51,30 +51,30 @@ _Self = TypeVar("_Self", bound="RFBViewer")
 
 
 class PictureTimeout(TimeoutError):
-    """The picture that was waited for did not come in time.
+    """The expected picture did not come in time.
 
-    :ivar image: the last picture that did, to look at: ``image.save("seen.png")``.
+    :ivar image: the last picture that came. To look at it, call ``image.save("seen.png")``.
     """
 
     def __init__(self, seconds: float, image: Image) -> None:
-        text = f"the screen did not become what was waited for within {seconds:g} s"
+        text = f"the screen did not show the expected picture within {seconds:g} s"
         size = f"{image.width} x {image.height}"
         super().__init__(f"{text}; most of its {size} pixels are: {colours_of(image)}")
         self.image = image
 
 
 class RFBViewer:
-    """A viewer without a window. Owns the stream: :meth:`close`, or leaving the context, closes it.
+    """A viewer without a window. It owns the stream: :meth:`close`, or the end of ``with``, closes it.
 
-    Every method may raise :class:`.ConsoleClosed`, RFBError, or TimeoutError; after one of them the viewer
-    can only be closed, but after TimeoutError from :meth:`screenshot` or a ``wait`` method it goes on. One
-    thread at a time.
+    Every method may raise :class:`.ConsoleClosed`, RFBError, or TimeoutError. Afterwards only :meth:`close`
+    works. But after a TimeoutError from :meth:`screenshot` or a ``wait`` method, the viewer remains usable.
+    Only one thread at a time may use it.
 
-    :param stream: connected, and nothing read of it; see :class:`.ByteStream`.
-    :param timeout: seconds that an operation may take without its own, as far as the stream lets it.
-    :ivar name: what the server calls its desktop; "" before the handshake.
-    :ivar bells: how often the server rang, as far as was read.
-    :ivar cut_text: the server's clipboard, Latin-1; ``b""`` before it was set.
+    :param stream: a connected stream, from which nothing has been read; see :class:`.ByteStream`.
+    :param timeout: seconds for each operation without its own timeout, if the stream's ``recv`` permits that.
+    :ivar name: the name of the server's desktop; "" before the handshake.
+    :ivar bells: how many bells the viewer has read.
+    :ivar cut_text: the server's clipboard, in Latin-1; ``b""`` before the server sets it.
     """
 
     def __init__(self, stream: ByteStream, timeout: float = 10.0) -> None:
@@ -103,9 +103,10 @@ class RFBViewer:
         return self._framebuffer.size
 
     def handshake(self, timeout: float | None = None) -> None:
-        """Go through the RFB handshake with security type None (RFC 6143 section 7.1); blocks.
+        """Do the RFB handshake with security type None (RFC 6143 section 7.1). Blocks.
 
-        :raises RFBRefused: if the server refuses; the reason is the server's.
+        :param timeout: seconds; None for the viewer's.
+        :raises RFBRefused: if the server refuses; contains the server's reason.
         """
         init, rest = self._connection.handshake(self._deadline(timeout))
         self.name = init.name
@@ -117,10 +118,10 @@ class RFBViewer:
     # --- looking ---
 
     def screenshot(self, timeout: float | None = None) -> Image:
-        """Ask for the whole screen and return it once every pixel has come; blocks."""
+        """Request the whole screen, and return it when every pixel has come. Blocks."""
         deadline = self._deadline(timeout)
         missing = self._ask_for_all()
-        # Not "the next update": that one may answer an earlier request.
+        # One update is not enough, since the next one may answer an earlier request.
         while missing:
             message = self._next_message(deadline)
             if isinstance(message, NewSize):
@@ -130,12 +131,12 @@ class RFBViewer:
         return self._framebuffer.image()
 
     def wait_until(self, predicate: Callable[[Image], bool], timeout: float | None = None) -> Image:
-        """Watch the screen until a picture of it satisfies a condition, and return that picture; blocks.
+        """Wait until a picture of the screen satisfies a condition, and return that picture. Blocks.
 
-        The server says when something changes; nothing is polled.
+        The server reports changes, so the viewer does not poll.
 
-        :param predicate: is shown each picture, the present one first.
-        :raises PictureTimeout: if there is no such picture in time; it has the last one.
+        :param predicate: gets each picture, beginning with the present one.
+        :raises PictureTimeout: if there is no such picture in time; contains the last one.
         :raises TimeoutError: if no whole picture comes in time.
         """
         seconds = self._timeout if timeout is None else timeout
@@ -152,9 +153,10 @@ class RFBViewer:
     def wait_for_change(
         self, before: Image, *, area: Area | None = None, timeout: float | None = None
     ) -> Image:
-        """Watch the screen until it differs from an earlier picture, and return it; as :meth:`wait_until`.
+        """Wait until the screen differs from an earlier picture, and return it. Like :meth:`wait_until`.
 
-        :param area: look at this part only: x, y, width and height in pixels. Clocks and cursors change too.
+        :param area: compare only this part: x, y, width and height in pixels. Use it to ignore clocks and
+            cursors, which also change.
         """
         if area is None:
             return self.wait_until(lambda image: image != before, timeout)
@@ -164,11 +166,11 @@ class RFBViewer:
     def assert_shows(
         self, part: Image, *, timeout: float | None = None, save_to: Directory = None
     ) -> tuple[int, int]:
-        """Assert that the screen has a picture in it, or gets it in time, and return its place; blocks.
+        """Wait until the screen contains a picture, and return the picture's place: x and y. Blocks.
 
         :param timeout: seconds; None for the viewer's.
         :param save_to: as for :func:`.assert_shows`.
-        :raises AssertionError: if it has not.
+        :raises AssertionError: if the screen does not contain it in time.
         """
         __tracebackhide__ = True
         seen = self._seen(lambda image: image.find_image(part) is not None, timeout)
@@ -183,11 +185,12 @@ class RFBViewer:
         timeout: float | None = None,
         save_to: Directory = None,
     ) -> Image:
-        """Assert that the screen shows a colour, or does in time, and return the picture; blocks.
+        """Wait until the screen shows a colour, and return the picture. Blocks.
 
-        :param pixels: as for :func:`.assert_shows_colour`, as are ``tolerance`` and ``save_to``.
+        ``pixels``, ``tolerance`` and ``save_to`` are as for :func:`.assert_shows_colour`.
+
         :param timeout: seconds; None for the viewer's.
-        :raises AssertionError: naming the colours that there are.
+        :raises AssertionError: if the colour does not come in time; names the screen's colours.
         """
         __tracebackhide__ = True
         seen = self._seen(lambda image: image.count(colour, tolerance=tolerance) >= pixels, timeout)
@@ -204,12 +207,13 @@ class RFBViewer:
         timeout: float | None = None,
         save_to: Directory = None,
     ) -> None:
-        """Assert that the screen, or an area of it, is as expected, or becomes so in time; blocks.
+        """Wait until the screen, or an area of it, is as expected. Blocks.
 
-        :param area: x, y, width and height of what is compared, in pixels; ``expected`` is of this size.
-        :param tolerance: as for :func:`.assert_same_picture`, as are ``allowed`` and ``save_to``.
+        ``tolerance``, ``allowed`` and ``save_to`` are as for :func:`.assert_same_picture`.
+
+        :param area: compare only this area: x, y, width and height in pixels. ``expected`` has this size.
         :param timeout: seconds; None for the viewer's.
-        :raises AssertionError: saying how many pixels differ, and where.
+        :raises AssertionError: if pixels still differ then; says how many, and where.
         """
         __tracebackhide__ = True
 
@@ -225,17 +229,17 @@ class RFBViewer:
         assert_same_picture(seen, expected, tolerance=tolerance, allowed=allowed, save_to=save_to)
 
     def _seen(self, predicate: Callable[[Image], bool], timeout: float | None) -> Image:
-        """Return the first picture that satisfies a condition, or the last one in time."""
+        """Return the first picture that satisfies a condition. If none comes in time, return the last one."""
         try:
             return self.wait_until(predicate, timeout)
         except PictureTimeout as late:
             return late.image
         except TimeoutError:
-            # Not the framebuffer as it is: pixels that never came are black, and may be what is expected.
+            # The incomplete framebuffer is of no use: missing pixels are black, and a test may expect black.
             raise AssertionError("the server sent no whole picture of its screen in time") from None
 
     def wait_closed(self, timeout: float | None = None) -> ConsoleClosed:
-        """Drop what still comes until the connection ends, and return how it ended; blocks."""
+        """Drop further bytes until the connection ends, and return how it ended. Blocks."""
         return self._connection.wait_closed(self._deadline(timeout))
 
     # --- doing ---
@@ -243,15 +247,15 @@ class RFBViewer:
     def type(self, text: str) -> None:
         """Press and release the key of each character, with Shift where a US keyboard needs it.
 
-        A newline is Return, a backspace BackSpace. Blocks only if the server does not read; the machine need
-        not have taken notice when it returns.
+        A newline is Return, a backspace BackSpace. Blocks only if the server does not read. The machine may
+        not have processed the keys when this returns.
 
         :raises ValueError: if a character has no key.
         """
         self._connection.send(strokes(text))
 
     def key(self, *keys: int | str) -> None:
-        """Press keys in this order and release them in the opposite one: ``key("Control_L", "c")``.
+        """Press keys in order, and release them in reverse order: ``key("Control_L", "c")``.
 
         :param keys: X names such as "Return" (see :data:`.KEYSYMS`), characters, or keysyms.
         :raises ValueError: if there is no such key.
@@ -259,24 +263,25 @@ class RFBViewer:
         self._connection.send(chord(keys))
 
     def move(self, x: int, y: int) -> None:
-        """Move the pointer, no button down, to a place in pixels.
+        """Move the pointer to a place in pixels, without a button down.
 
-        :raises ValueError: if that is outside of the screen.
+        :raises ValueError: if the place is outside the screen.
         """
         self._connection.send(self._pointer(0, x, y))
 
     def click(self, x: int, y: int, button: int = 1) -> None:
         """Press and release a button of the pointer at a place in pixels.
 
-        :param button: 1 is the left one, 2 the middle, 3 the right; 4 and 5 turn the wheel up and down.
-        :raises ValueError: if that is outside of the screen, or there is no such button.
+        :param button: 1 is the left button, 2 the middle, 3 the right. 4 and 5 turn the wheel up and down.
+        :raises ValueError: if the place is outside the screen, or there is no such button.
         """
         self._connection.send(self._pointer(_bit(button), x, y) + self._pointer(0, x, y))
 
     def drag(self, start: tuple[int, int], end: tuple[int, int], button: int = 1) -> None:
         """Press a button at one place, move the pointer to another, and release it there.
 
-        :param start: x and y in pixels; ``end`` alike.
+        :param start: x and y in pixels.
+        :param end: x and y in pixels.
         :param button: as for :meth:`click`.
         :raises ValueError: as :meth:`click` does.
         """
@@ -285,19 +290,19 @@ class RFBViewer:
         self._connection.send(b"".join(self._pointer(buttons, *place) for buttons, place in events))
 
     def close(self) -> None:
-        """End the connection. Idempotent."""
+        """Close the connection. Idempotent."""
         self.stream.close()
 
     def _pointer(self, buttons: int, x: int, y: int) -> bytes:
         width, height = self.size
         if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(f"({x}, {y}) is outside of the screen, which has {width} x {height} pixels")
+            raise ValueError(f"({x}, {y}) is outside the screen, which has {width} x {height} pixels")
         return PointerEvent(buttons, x, y).encode()
 
     # --- updates ---
 
     def _ask_for_all(self) -> list[Rectangle]:
-        """Ask for the whole screen and return it as what is missing."""
+        """Request the whole screen. Returns the areas that are missing: all of it."""
         self._request(incremental=False)
         return [Rectangle(0, 0, *self.size)]
 
@@ -312,7 +317,7 @@ class RFBViewer:
         self._requested = True
 
     def _next_message(self, deadline: Deadline) -> ServerMessage:
-        """Return the next message, already applied."""
+        """Apply the next message to the framebuffer, and return it."""
         while (message := next(self._ready, None)) is None:
             self._ready = self._parser.receive(self._connection.receive(deadline))
         self._framebuffer.apply(message)
@@ -331,5 +336,5 @@ class RFBViewer:
 def _bit(button: int) -> int:
     """Return a button's bit in a PointerEvent (RFC 6143 section 7.5.5)."""
     if not 1 <= button <= 8:
-        raise ValueError(f"there is no button {button}: they are 1 to 8")
+        raise ValueError(f"there is no button {button}; buttons are 1 to 8")
     return 1 << button - 1

@@ -1,1 +1,1 @@
-"""A simulated machine's screen: desktop, terminal, font and pictures."""
+"""The screens of simulated machines: desktop, terminal, font and pictures."""

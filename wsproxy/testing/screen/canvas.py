@@ -1,7 +1,7 @@
 """A framebuffer in a bytearray: rectangles, text and pixels in any RFB format.
 
-A pixel is four bytes: red, green, blue and 255, the order `RGBX` names. Everything is drawn in slices of
-whole rows, because a loop over pixels would make Python the bottleneck. Not locked: one thread at a time.
+A pixel is four bytes in the order of `RGBX`: red, green, blue and 255. The functions draw slices of whole
+rows, because a loop over pixels is too slow in Python. Not locked: only one thread at a time may use it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TEXT_HEIGHT = font.CELL_HEIGHT * _SCALE
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A part of the screen, in pixels; width or height 0 means nothing."""
+    """A part of the screen, in pixels. If width or height is 0, it is empty."""
 
     x: int
     y: int
@@ -36,14 +36,14 @@ class Rectangle:
         return self.width > 0 and self.height > 0
 
     def intersection(self, other: Rectangle) -> Rectangle:
-        """Return the part both have in common."""
+        """Return the part that both have in common."""
         left, top = max(self.x, other.x), max(self.y, other.y)
         right = min(self.x + self.width, other.x + other.width)
         bottom = min(self.y + self.height, other.y + other.height)
         return Rectangle(left, top, max(0, right - left), max(0, bottom - top))
 
     def union(self, other: Rectangle) -> Rectangle:
-        """Return the smallest rectangle that holds both."""
+        """Return the smallest rectangle that contains both."""
         if not self or not other:
             return self or other
         left, top = min(self.x, other.x), min(self.y, other.y)
@@ -52,7 +52,7 @@ class Rectangle:
         return Rectangle(left, top, right - left, bottom - top)
 
     def difference(self, other: Rectangle) -> list[Rectangle]:
-        """Return at most four rectangles that hold what this one has and `other` has not."""
+        """Return at most four rectangles that cover this one without `other`."""
         cut = self.intersection(other)
         if not cut:
             return [self]
@@ -65,12 +65,12 @@ class Rectangle:
         return [part for part in parts if part]
 
     def contains(self, other: Rectangle) -> bool:
-        """Return whether `other` lies within."""
+        """Return whether this one contains `other`."""
         return self.intersection(other) == other
 
 
 class Canvas:
-    """Pixels of a fixed size to draw on; what reaches outside is cut off."""
+    """An area of pixels to draw on. Drawing outside the area has no effect."""
 
     def __init__(self, width: int, height: int) -> None:
         self.area = Rectangle(0, 0, width, height)
@@ -81,7 +81,7 @@ class Canvas:
         self._put_rows(area, [_pixel(colour) * area.width] * area.height)
 
     def fill_rounded(self, area: Rectangle, colour: Colour, radius: int, *, bottom: bool = True) -> None:
-        """Paint a rectangle whose corners are round: the upper ones, and with `bottom` the lower ones."""
+        """Paint a rectangle with round upper corners; with `bottom`, the lower corners are round, too."""
         for row in range(area.height):
             depth = min(row, area.height - 1 - row) if bottom else row
             inset = _corner_inset(radius, depth)
@@ -92,7 +92,7 @@ class Canvas:
         self.fill_rounded(Rectangle(x - radius, y - radius, 2 * radius, 2 * radius), colour, radius)
 
     def text(self, x: int, y: int, text: str, colour: Colour, background: Colour) -> Rectangle:
-        """Write one line, its upper left corner at (x, y), and return the rectangle it fills."""
+        """Write one line with its upper left corner at (x, y), and return the rectangle that it fills."""
         area = Rectangle(x, y, TEXT_WIDTH * len(text), TEXT_HEIGHT)
         cells = [_text_cell(character, colour, background) for character in text]
         if cells:
@@ -100,7 +100,7 @@ class Canvas:
         return area
 
     def copy_from(self, other: Canvas, area: Rectangle) -> None:
-        """Copy an area of a canvas of the same size."""
+        """Copy an area from a canvas of the same size."""
         area = area.intersection(self.area)
         for start, stop in self._spans(area):
             self.pixels[start:stop] = other.pixels[start:stop]
@@ -110,7 +110,7 @@ class Canvas:
         self.fill(Rectangle(x, y, 1, 1), colour)
 
     def read(self, area: Rectangle, pixel_format: PixelFormat = RGBX) -> bytes:
-        """Return an area, which must lie within, as the pixel data of a Raw rectangle."""
+        """Return the pixels of an area as the data of a Raw rectangle. The canvas must contain the area."""
         if area.width == self.area.width:
             row = 4 * area.width
             data = bytes(self.pixels[area.y * row : (area.y + area.height) * row])
@@ -138,7 +138,7 @@ class Canvas:
 
 
 def _corner_inset(radius: int, depth: int) -> int:
-    """Return how far a row `depth` rows from the edge steps back in a corner of that radius."""
+    """Return by how many pixels a round corner shortens the row that is `depth` rows from the edge."""
     if depth >= radius:
         return 0
     away = radius - depth - 0.5
@@ -164,7 +164,7 @@ def _text_cell(character: str, colour: Colour, background: Colour) -> tuple[byte
 
 
 def rgb_bytes(pixels: bytes | bytearray) -> bytes:
-    """Return RGBX pixels without their fourth bytes."""
+    """Return RGBX pixels without the fourth byte of each."""
     rgb = bytearray(len(pixels) // 4 * 3)
     for channel in range(3):
         rgb[channel::3] = pixels[channel::4]
@@ -174,8 +174,8 @@ def rgb_bytes(pixels: bytes | bytearray) -> bytes:
 def encode_pixels(pixels: bytes, pixel_format: PixelFormat) -> bytes:
     """Return RGBX pixels in another true-colour format.
 
-    Each byte of a target pixel is the OR of what the three channels put into it. So whole channels go through
-    translation tables and are combined as three big integers, not pixel by pixel.
+    Each byte of a target pixel is the OR of three parts, one for each channel. So the function translates
+    whole channels by tables, and combines them as big integers, instead of a loop over pixels.
     """
     if pixel_format == RGBX:
         return pixels
@@ -200,7 +200,7 @@ def _combine(planes: list[bytes]) -> bytes:
 
 @lru_cache(maxsize=16)
 def _tables(pixel_format: PixelFormat) -> tuple[tuple[tuple[int, bytes], ...], ...]:
-    """Return, for each byte of a pixel, the channels with a part in it and how their values map."""
+    """Return, for each byte of a pixel, the channels that contribute to it, each with its table."""
     maxima = (pixel_format.red_max, pixel_format.green_max, pixel_format.blue_max)
     shifts = (pixel_format.red_shift, pixel_format.green_shift, pixel_format.blue_shift)
     size = pixel_format.bytes_per_pixel

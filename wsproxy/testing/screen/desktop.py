@@ -1,8 +1,7 @@
-"""A small desktop that speaks RFB 3.8 (RFC 6143), security type None, in place of a virtual machine.
+"""A small desktop that speaks RFB 3.8 (RFC 6143) with security type None, in place of a virtual machine.
 
-Each caller of `Desktop.serve` serves one viewer, with the server's end of :mod:`..rfb.server`. All viewers
-meet at one condition, which guards everything in `Desktop`. No socket is touched while it is held, but to
-wake one with `shutdown`.
+Each caller of `Desktop.serve` serves one viewer, with :mod:`..rfb.server`. One condition guards everything in
+`Desktop`. The only socket call of a thread that holds it is `shutdown`, which wakes other threads.
 """
 
 from __future__ import annotations
@@ -36,18 +35,19 @@ _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 @final
 class Desktop:
-    """The machine: what it shows, what was typed into it, and who looks at it.
+    """A simulated machine with a screen, a keyboard, a pointer and a clipboard.
 
-    What is typed is echoed in a terminal. All methods may be called from any thread, and none blocks but
-    :meth:`serve` and those that wait. As a context manager it closes itself.
+    The screen has a terminal that echoes what viewers type. Any thread may call the methods. Only
+    :meth:`serve` and the methods that wait block. At the end of ``with`` it closes.
 
-    :param name: shown, and told to viewers as the desktop's name.
-    :param facts: the first five are shown, each as "key value".
+    :param name: the desktop's name, on the screen and in ServerInit.
+    :param facts: the screen shows the first five, each as "key value".
     :param size: width and height in pixels, at least 320 x 240.
-    :param now: gives the time of day for the clock on the screen.
-    :param max_viewers: how many connections are served at a time; one more is refused the RFB way.
-    :param look: ``still``, or ``orbits`` or ``meter``, on which a figure moves while somebody looks.
-    :raises ValueError: if it is too small.
+    :param now: returns the time of day for the clock on the screen.
+    :param max_viewers: how many viewers it serves at once. It refuses more with RFB's failure message.
+    :param look: ``still``, ``orbits`` or ``meter``. The latter two have a figure that moves while there are
+        viewers.
+    :raises ValueError: if the size is too small.
     :raises KeyError: if there is no such look.
     """
 
@@ -91,10 +91,10 @@ class Desktop:
     # --- for the server ---
 
     def serve(self, connection: socket.socket) -> None:
-        """Speak RFB on a connected plain socket until the peer leaves or :meth:`close` is called; blocks.
+        """Serve one viewer on a connected plain socket until it disconnects, or until :meth:`close`.
 
-        The socket becomes blocking and is closed at the end. A peer that vanishes, breaks the protocol or
-        stops reading ends only its own viewer; nothing is raised for it. No timeout: :meth:`close` ends it.
+        Blocks without a timeout. The socket becomes blocking, and is closed at the end. If the viewer
+        vanishes or violates RFB, this raises nothing, and other viewers are not affected.
         """
         viewer = ServedViewer(self._served, connection)
         with connection:
@@ -102,12 +102,12 @@ class Desktop:
                 self._join(viewer)
                 viewer.run()
             except (OSError, RFBError):
-                pass  # a bad or vanished peer is an ordinary end
+                pass  # the viewer vanished or violated RFB, which is an ordinary end
             finally:
                 self._leave(viewer)
 
     def close(self) -> None:
-        """End every viewer and refuse new ones. Idempotent; does not wait for :meth:`serve` to return."""
+        """Disconnect all viewers, and refuse new ones. Idempotent. Does not wait for :meth:`serve`."""
         with self._changed:
             self._closed = True
             for viewer in self._viewers:
@@ -118,25 +118,25 @@ class Desktop:
 
     @property
     def vmi(self) -> FakeVMI:
-        """The VMI that :meth:`.FakeKubeVirtAPI.add_desktop` has let show it; LookupError if none does."""
+        """The VMI that :meth:`.FakeKubeVirtAPI.add_desktop` made for it. LookupError if there is none."""
         if self._vmi is None:
-            raise LookupError(f"no VMI shows the desktop {self.name}: api.add_desktop(desktop) adds one")
+            raise LookupError(f"no VMI shows the desktop {self.name}; api.add_desktop(desktop) adds one")
         return self._vmi
 
     @property
     def text(self) -> str:
-        """What was typed, less what Backspace took; Return is a newline. The last 65,536 characters."""
+        """The typed text, after the effects of Backspace. Return is a newline. The last 65,536 characters."""
         with self._changed:
             return self._text
 
     @property
     def clipboard(self) -> str:
-        """What is on the desktop's clipboard: what a viewer, or :meth:`cut`, put there last."""
+        """The desktop's clipboard: the last text of a viewer, or of :meth:`cut`."""
         with self._changed:
             return self._clipboard
 
     def cut(self, text: str) -> None:
-        """Put a text on the desktop's clipboard, and tell those who look at it.
+        """Put a text on the desktop's clipboard, and send it to all viewers.
 
         :raises UnicodeEncodeError: if it is not Latin-1 (RFC 6143 section 7.6.4).
         """
@@ -149,7 +149,7 @@ class Desktop:
 
     @property
     def pointer(self) -> tuple[int, int]:
-        """Where the pointer is, in pixels."""
+        """The pointer's place, in pixels."""
         with self._changed:
             return self._pointer
 
@@ -161,21 +161,21 @@ class Desktop:
 
     @property
     def viewers(self) -> int:
-        """How many connections are being served."""
+        """The number of connected viewers."""
         with self._changed:
             return len(self._viewers)
 
     def wait_for_text(self, text: str, timeout: float) -> bool:
-        """Block until a text is part of what was typed, at most ``timeout`` seconds; return whether it is."""
+        """Wait until the typed text contains ``text``, ``timeout`` seconds at most; return whether it does."""
         return self.wait_for(lambda: text in self._text, timeout)
 
     def assert_text(
         self, text: str, timeout: float = 10.0, *, save_to: str | os.PathLike[str] | None = None
     ) -> None:
-        """Assert that a text is part of what was typed, or becomes it within ``timeout`` seconds; blocks.
+        """Wait until the typed text contains ``text``. Blocks for ``timeout`` seconds at most.
 
-        :param save_to: an existing directory for ``seen.png``, the screen, if it does not.
-        :raises AssertionError: quoting what was typed, and telling how many look.
+        :param save_to: if the assertion fails, save the screen as ``seen.png`` in this existing directory.
+        :raises AssertionError: if it does not; quotes the typed text, and says how many viewers there are.
         """
         __tracebackhide__ = True
         if self.wait_for_text(text, timeout):
@@ -186,33 +186,34 @@ class Desktop:
         raise text_missing(f"{text!r} was not typed", timeout, seen, about)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Block until a condition holds, at most ``timeout`` seconds; return whether it does.
+        """Block until a condition holds, ``timeout`` seconds at most; return whether it does.
 
-        It is asked under the desktop's lock after each change: be quick in it. It may read the properties.
+        :param condition: is called after each change, with the desktop's lock held, so it must not block. It
+            may read the properties.
         """
         with self._changed:
             return self._changed.wait_for(condition, timeout)
 
     @property
     def terminal_area(self) -> tuple[int, int, int, int]:
-        """Where the typed text stands on the screen: x, y, width, height, in pixels."""
+        """The area of the typed text on the screen: x, y, width and height in pixels."""
         with self._changed:
             area = self._screen.terminal
             return area.x, area.y, area.width, area.height
 
     def screenshot(self) -> Image:
-        """Return what the desktop shows now."""
+        """Return the present screen."""
         with self._changed:
             return self._screen.front.image()
 
     def set_facts(self, facts: Mapping[str, str]) -> None:
-        """Show other facts of the session."""
+        """Show other facts."""
         with self._changed:
             self._screen.set_facts(facts)
             self._publish()
 
     def refresh(self) -> None:
-        """Bring the clock up to date, and what moves. Viewers that wait for an update do so in time."""
+        """Redraw the clock and the figure. If a viewer waits for an update, its thread does this in time."""
         now = self._now()
         with self._changed:
             self._screen.set_clock(now.strftime("%H:%M:%S"))
@@ -256,8 +257,8 @@ class Desktop:
             self._publish()
 
     def _publish(self) -> None:
-        """Hand what the screen changed to every viewer and wake whoever waits."""
-        # A Condition's default lock is re-entrant: that lets refresh() run inside of a viewer's wait.
+        """Pass the screen's damage to every viewer, and wake all waiting threads."""
+        # A Condition's default lock is re-entrant, so a viewer's thread may call refresh() while it holds it.
         self._screen.set_status(*self._status())
         damage, self._screen.damage = self._screen.damage, []
         for viewer in self._viewers:

@@ -1,7 +1,7 @@
 """A bitmap font for the printable ASCII characters, drawn for this project.
 
-Each glyph is 5 pixels wide and 9 high (7 above the baseline, 2 below) and stands in a cell of 6 by 10, so
-that lines of text neither touch each other nor need any spacing. Pure data and pure functions.
+Each glyph is 5 pixels wide and 9 high (7 above the baseline, 2 below), in a cell of 6 by 10. So lines of text
+do not touch each other, and need no spacing. Pure data and pure functions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CELL_HEIGHT = 10
 _GLYPH_WIDTH = 5
 _PER_SHEET = 16
 
-# Six sheets of 16 glyphs from the space on; the last glyph stands for every character the font lacks.
+# Six sheets of 16 glyphs, beginning with the space. The last glyph is for characters that the font lacks.
 _SHEETS = (
     """
 ..... ..#.. .#.#. .#.#. ..#.. ##..# .##.. ..#.. ...#. .#... ..... ..... ..... ..... ..... ....#
@@ -89,9 +89,9 @@ _SHEETS = (
 
 @lru_cache(maxsize=256)
 def glyph(character: str) -> tuple[int, ...]:
-    """Return the CELL_HEIGHT rows of one character, each an int of CELL_WIDTH bits, leftmost bit highest.
+    """Return the CELL_HEIGHT rows of one character, each an int of CELL_WIDTH bits.
 
-    A character the font does not have is shown as a hollow box.
+    The highest bit is the leftmost dot. For a character that the font lacks, the glyph is a hollow box.
     """
     index = ord(character) - 0x20
     if not 0 <= index < _PER_SHEET * len(_SHEETS):

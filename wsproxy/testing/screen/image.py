@@ -1,4 +1,4 @@
-"""Pictures of a screen: looked at, compared, searched and saved."""
+"""Pictures of a screen: to read, compare, search and save."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _NOT_ZERO = bytes([0] + [1] * 255)
 
 @dataclass(frozen=True)
 class Image:
-    """A picture of 8-bit RGB pixels. Immutable, for any thread; equal to every picture with the same pixels.
+    """A picture of 8-bit RGB pixels. Immutable, and for any thread. Pictures with the same pixels are equal.
 
-    Nothing here blocks but :meth:`save` and :meth:`load`.
+    Only :meth:`save` and :meth:`load` block.
 
-    :ivar width: in pixels; ``height`` alike.
+    :ivar width: the width in pixels.
+    :ivar height: the height in pixels.
     :ivar rgb: three bytes for each pixel, row by row from the top.
     :raises ValueError: if the number of bytes does not match the size.
     """
@@ -36,7 +37,7 @@ class Image:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1 or len(self.rgb) != self.width * self.height * CHANNELS:
-            raise ValueError(f"{len(self.rgb)} bytes are no {self.width} x {self.height} picture")
+            raise ValueError(f"{self.width} x {self.height} pixels cannot have {len(self.rgb)} bytes")
 
     # --- files ---
 
@@ -46,16 +47,16 @@ class Image:
 
     @classmethod
     def from_png(cls, data: bytes) -> Image:
-        """Read the bytes of a PNG file of 8-bit RGB, not interlaced, as :meth:`to_png` writes it.
+        """Read the bytes of a PNG file of 8-bit RGB without interlacing, such as :meth:`to_png` writes.
 
-        :raises PNGError: a :class:`ValueError`, for anything else.
+        :raises PNGError: for anything else; it is a :class:`ValueError`.
         """
         return cls(*decode_png(data))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a PNG file.
 
-        :raises OSError: if that fails.
+        :raises OSError: if the file cannot be written.
         """
         with open(path, "wb") as file:
             file.write(self.to_png())
@@ -80,10 +81,10 @@ class Image:
     def pixel(self, x: int, y: int) -> RGB:
         """Return the colour at a place.
 
-        :raises IndexError: outside of the picture.
+        :raises IndexError: if the place is outside the picture.
         """
         if not (0 <= x < self.width and 0 <= y < self.height):
-            raise IndexError(f"({x}, {y}) is outside of {self.width} x {self.height}")
+            raise IndexError(f"({x}, {y}) is outside {self.width} x {self.height}")
         start = (y * self.width + x) * CHANNELS
         red, green, blue = self.rgb[start : start + CHANNELS]
         return red, green, blue
@@ -91,32 +92,32 @@ class Image:
     def crop(self, x: int, y: int, width: int, height: int) -> Image:
         """Return a part of the picture.
 
-        :raises ValueError: if it reaches outside, or is empty.
+        :raises ValueError: if the part reaches outside the picture, or is empty.
         """
         if x < 0 or y < 0 or x + width > self.width or y + height > self.height:
-            raise ValueError(f"({x}, {y}, {width}, {height}) reaches outside of {self.width} x {self.height}")
+            raise ValueError(f"({x}, {y}, {width}, {height}) reaches outside {self.width} x {self.height}")
         starts = ((row * self.width + x) * CHANNELS for row in range(y, y + height))
         return Image(width, height, b"".join(self.rgb[at : at + width * CHANNELS] for at in starts))
 
     def colours(self, most: int = 5) -> list[tuple[RGB, int]]:
-        """Return the most frequent colours, and how many pixels have each."""
+        """Return the most frequent colours, each with its number of pixels."""
         counted = Counter(zip(self.rgb[0::3], self.rgb[1::3], self.rgb[2::3], strict=True))
         return counted.most_common(most)
 
     def count(self, colour: RGB, *, tolerance: int = 0) -> int:
         """Return how many pixels have a colour.
 
-        :param tolerance: by how much each of red, green and blue may differ.
+        :param tolerance: how much each of red, green and blue may differ.
         """
         return self._having(colour, tolerance).count(1)
 
     def find(self, colour: RGB, *, tolerance: int = 0) -> tuple[int, int] | None:
-        """Return x and y of the first pixel that has a colour, by rows from the top; None if none has."""
+        """Return x and y of the first pixel with a colour, by rows from the top; None if there is none."""
         at = self._having(colour, tolerance).find(1)
         return None if at < 0 else (at % self.width, at // self.width)
 
     def find_image(self, part: Image) -> tuple[int, int] | None:
-        """Return where another picture is part of this one: x and y of its upper left corner; else None."""
+        """Return where this picture contains another one: x and y of its upper left corner; else None."""
         first = part.rgb[: part.width * CHANNELS]
         at = self.rgb.find(first)
         while at >= 0:
@@ -130,18 +131,20 @@ class Image:
     # --- comparing ---
 
     def differing_pixels(self, other: Image, *, tolerance: int = 0) -> int:
-        """Return in how many pixels two pictures differ; in all of the larger one's if their sizes do.
+        """Return how many pixels differ between two pictures.
 
-        :param tolerance: by how much each of red, green and blue may differ.
+        If the sizes differ, all pixels of the larger picture count.
+
+        :param tolerance: how much each of red, green and blue may differ.
         """
         if self.size != other.size:
             return max(self.width * self.height, other.width * other.height)
         return self._differing(other, tolerance).count(1)
 
     def difference(self, other: Image, *, tolerance: int = 0) -> Area | None:
-        """Return the smallest part that holds all differences; None if there are none.
+        """Return the smallest part with all differences; None if there are none.
 
-        If the sizes differ it is the whole picture.
+        If the sizes differ, that is the whole picture.
         """
         if self.size != other.size:
             return 0, 0, self.width, self.height
@@ -154,7 +157,7 @@ class Image:
         return left, min(rows), right + 1 - left, max(rows) + 1 - min(rows)
 
     def _having(self, colour: RGB, tolerance: int) -> bytes:
-        """Return a byte for each pixel: 1 if it has the colour, else 0."""
+        """Return one byte for each pixel: 1 if it has the colour, else 0."""
         having = (1 << 8 * self.width * self.height) - 1
         for channel, wanted in enumerate(colour):
             table = bytes(abs(value - wanted) <= tolerance for value in range(256))
@@ -162,11 +165,11 @@ class Image:
         return having.to_bytes(self.width * self.height, "big")
 
     def _differing(self, other: Image, tolerance: int) -> bytes:
-        """Return a byte for each pixel of two pictures of one size: 1 if they differ there, else 0."""
+        """Return one byte for each pixel of two pictures of the same size: 1 if they differ there, else 0."""
         if tolerance:
             pairs = zip(self.rgb, other.rgb, strict=True)
             channels = bytes(abs(one - two) > tolerance for one, two in pairs)
-        else:  # by whole pictures, not by pixels: a viewer asks this for each update
+        else:  # compare whole pictures as integers, which is fast, since a viewer does this for each update
             both = int.from_bytes(self.rgb, "big") ^ int.from_bytes(other.rgb, "big")
             channels = both.to_bytes(len(self.rgb), "big").translate(_NOT_ZERO)
         differing = 0

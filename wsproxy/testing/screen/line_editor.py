@@ -1,4 +1,4 @@
-"""From keys to lines of text, as a terminal's canonical mode does it (termios(3)). No I/O."""
+"""Turns keys into lines of text, like a terminal in canonical mode (termios(3)). No I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 __all__ = ["MAX_LINE", "LineEditor"]
 
 MAX_LINE = 256
-"""Characters in a line; further ones are not taken, and answered with a bell."""
+"""Most characters in a line. The editor answers further ones with a bell, and drops them."""
 
 _BELL, _BACKSPACE, _KILL, _ESCAPE, _DELETE = "\a", "\b", "\x15", "\x1b", "\x7f"
 
@@ -15,7 +15,7 @@ _BELL, _BACKSPACE, _KILL, _ESCAPE, _DELETE = "\a", "\b", "\x15", "\x1b", "\x7f"
 class LineEditor:
     """The line that is being typed.
 
-    Backspace takes a character back, Ctrl-U all of them. Sequences of function and cursor keys do nothing.
+    Backspace erases a character, and Ctrl-U erases all. Sequences of function and cursor keys do nothing.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class LineEditor:
 
     @property
     def empty(self) -> bool:
-        """Whether the line has no character."""
+        """Whether the line has no characters."""
         return not self._text
 
     def take(self) -> str:
@@ -33,9 +33,9 @@ class LineEditor:
         return text
 
     def press(self, character: str, *, echo: bool) -> str:
-        """Take one more character and return what is to be shown for it.
+        """Take one more character, and return the text to show for it.
 
-        :param echo: whether the line is shown; a password's is not.
+        :param echo: whether to show the line. A password is not shown.
         """
         shown = "" if self._is_sequence(character) else self._pressed(character)
         return shown if echo or shown == _BELL else ""

@@ -1,4 +1,4 @@
-"""A machine with a serial console, in place of a virtual one: a login and a small shell."""
+"""A simulated machine with a serial console: a login and a small shell."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _CHUNK = 16384
 
 @final
 class LoginShell:
-    """The machine, whose serial line one client holds at a time.
+    """A simulated machine whose serial line one client at a time holds.
 
-    Enter shows the last lines of its boot and a login prompt, as a machine does on which nothing happens; the
-    user may then type a few harmless commands, which ``help`` lists. The line is a real one: whoever comes
-    next takes it over, finds logged in who has not logged out, and is not shown what was sent before.
+    At the first Enter it shows the last lines of its boot and a login prompt. After the login the user may
+    type a few harmless commands, which ``help`` lists. As on a real serial line, a new client takes the line
+    over and does not see earlier output. It inherits the login session if the previous user did not log out.
 
-    All methods may be called from any thread, and none blocks but :meth:`serve` and those that wait. As a
-    context manager it closes itself.
+    Any thread may call the methods. Only :meth:`serve` and the methods that wait block. At the end of
+    ``with`` it closes.
 
-    :param name: of the machine, which its prompts show.
-    :param user: who may log in.
-    :param password: with what; it stands above the login prompt.
-    :param now: gives the time of day.
+    :param name: the machine's name, which its prompts show.
+    :param user: the user who may log in.
+    :param password: the user's password. The machine shows it above the login prompt.
+    :param now: returns the time of day.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class LoginShell:
         self.close()
 
     def serve(self, connection: socket.socket) -> None:
-        """Hold the line for a connected plain socket until the peer leaves or loses the line; blocks.
+        """Hold the line for a connected plain socket until the client disconnects or loses the line.
 
-        The socket becomes blocking and is closed at the end. No timeout: the next client, or :meth:`close`,
-        ends it.
+        Blocks without a timeout: the next client, or :meth:`close`, ends it. The socket becomes blocking, and
+        is closed at the end.
         """
         with connection:
             try:
@@ -72,12 +72,12 @@ class LoginShell:
                 self._take_line(connection)
                 self._copy(connection)
             except OSError:
-                pass  # a vanished peer is an ordinary end
+                pass  # the client vanished, which is an ordinary end
             finally:
                 self._give_line(connection)
 
     def close(self) -> None:
-        """End the client and refuse new ones. Idempotent; does not wait for :meth:`serve` to return."""
+        """Disconnect the client, and refuse new ones. Idempotent. Does not wait for :meth:`serve`."""
         with self._changed:
             self._closed = True
             self._drop_holder()
@@ -92,39 +92,39 @@ class LoginShell:
 
     @property
     def connected(self) -> bool:
-        """Whether somebody holds the line."""
+        """Whether a client holds the line."""
         with self._changed:
             return self._holder is not None
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """What was typed at the shell's prompt, line by line; the last thousand."""
+        """The last thousand lines that were typed at the shell's prompt."""
         with self._changed:
             return tuple(self._terminal.commands)
 
     @property
     def text(self) -> str:
-        """What the machine has shown at its line, escape sequences too; the last 65,536 characters."""
+        """The last 65,536 characters that the machine has sent on its line, escape sequences included."""
         with self._changed:
             return self._text
 
     def wait_for_text(self, text: str, timeout: float) -> bool:
-        """Block until the machine has shown a text, at most ``timeout`` seconds; return whether it has."""
+        """Block until the machine has shown a text, ``timeout`` seconds at most; return whether it has."""
         return self.wait_for(lambda: text in self._text, timeout)
 
     def assert_text(self, text: str, timeout: float = 10.0) -> None:
-        """Assert that the machine has shown a text, or shows it within ``timeout`` seconds; blocks.
+        """Wait until the machine has shown a text. Blocks for ``timeout`` seconds at most.
 
-        :raises AssertionError: quoting what it has shown.
+        :raises AssertionError: if it has not; quotes what the machine has shown.
         """
         __tracebackhide__ = True
         if not self.wait_for_text(text, timeout):
             raise text_missing(f"{text!r} was not shown", timeout, self.text, self._state())
 
     def assert_command(self, command: str, timeout: float = 10.0) -> None:
-        """Assert that a command was typed, or is within ``timeout`` seconds; blocks.
+        """Wait until a command was typed. Blocks for ``timeout`` seconds at most.
 
-        :raises AssertionError: quoting the commands that were.
+        :raises AssertionError: if it was not; quotes the commands that were typed.
         """
         __tracebackhide__ = True
         if not self.wait_for_command(command, timeout):
@@ -132,13 +132,14 @@ class LoginShell:
             raise text_missing(f"{command!r} was not typed at the prompt", timeout, typed, self._state())
 
     def wait_for_command(self, command: str, timeout: float) -> bool:
-        """Block until a command was typed, at most ``timeout`` seconds; return whether it was."""
+        """Block until a command was typed, ``timeout`` seconds at most; return whether it was."""
         return self.wait_for(lambda: command in self._terminal.commands, timeout)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Block until a condition holds, at most ``timeout`` seconds; return whether it does.
+        """Block until a condition holds, ``timeout`` seconds at most; return whether it does.
 
-        It is asked under the machine's lock after each change: be quick in it. It may read the properties.
+        :param condition: is called after each change, with the machine's lock held, so it must not block. It
+            may read the properties.
         """
         with self._changed:
             return self._changed.wait_for(condition, timeout)
@@ -153,7 +154,7 @@ class LoginShell:
         while True:
             output = self._output(connection)
             connection.sendall(output)
-            # Between two pieces of output only what is there already: it may be Ctrl-C.
+            # While there is output, read only bytes that are there already, such as Ctrl-C.
             data = _received(connection, socket.MSG_DONTWAIT if output else 0)
             if data == b"":
                 return
@@ -176,10 +177,10 @@ class LoginShell:
             self._changed.notify_all()
 
     def _drop_holder(self) -> None:
-        """Let the thread that serves the holder end. Under the condition; does not block."""
+        """Make the thread that serves the holder end. The caller holds the condition. Does not block."""
         if self._holder is not None:
             self._terminal.hang_up()
-            with suppress(OSError):  # already gone
+            with suppress(OSError):  # the connection has ended already
                 self._holder.shutdown(socket.SHUT_RDWR)
             self._holder = None
 
@@ -199,11 +200,11 @@ class LoginShell:
 
     def _check_holds(self, connection: socket.socket) -> None:
         if self._holder is not connection:
-            raise ConnectionAbortedError("somebody else has the line")
+            raise ConnectionAbortedError("another client has the line")
 
 
 def _received(connection: socket.socket, flags: int) -> bytes | None:
-    """Return received bytes, none at the end of the stream; None if there is nothing yet."""
+    """Return received bytes; b"" at the end of the stream; None if there are none yet."""
     try:
         return connection.recv(_CHUNK, flags)
     except BlockingIOError:

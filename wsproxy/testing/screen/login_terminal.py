@@ -1,4 +1,4 @@
-"""What a machine does at its serial line: it boots, asks who is there, and runs a few commands. No I/O."""
+"""The machine's end of a serial line: it boots, asks for a login, and runs a few commands. No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LoginTerminal"]
 
 _INTERRUPT, _END = "\x03", "\x04"
 _LINE_ENDS = "\r\n"
-_MAX_COMMANDS = 1000  # kept
+_MAX_COMMANDS = 1000  # the number of typed lines that are kept
 _MAX_NUMBERS = 1_000_000
 _NUMBERS_AT_ONCE = 500
 _KERNEL = "Linux {host} 6.1.0-wsproxy x86_64"
@@ -30,21 +30,22 @@ _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white
 
 
 class _At(enum.Enum):
-    """What the line that is being typed is for."""
+    """The purpose of the line that is being typed."""
 
-    NOTHING = enum.auto()  # nobody has pressed Enter yet
+    NOTHING = enum.auto()  # no client has pressed Enter yet
     LOGIN = enum.auto()
     PASSWORD = enum.auto()
     SHELL = enum.auto()
 
 
 class LoginTerminal:
-    """The machine's end of the line. Not safe for several threads.
+    """The machine's end of the line. Only one thread at a time may use it.
 
-    :param host: name of the machine.
-    :param user: who may log in; ``password`` alike.
-    :param now: the time of day for ``date``.
-    :ivar commands: the lines that were typed at the shell's prompt, the last thousand.
+    :param host: the name of the machine.
+    :param user: the user who may log in.
+    :param password: the user's password.
+    :param now: returns the time of day for ``date``.
+    :ivar commands: the last thousand lines that were typed at the shell's prompt.
     """
 
     def __init__(self, host: str, user: str, password: str, now: Callable[[], datetime]) -> None:
@@ -56,30 +57,30 @@ class LoginTerminal:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._shown: list[str] = []
         self._running: Iterator[str] | None = None
-        self._ahead = ""  # typed while a command runs
+        self._ahead = ""  # the characters typed while a command runs
         self._commands = {
             "clear": (self._clear, "clear the screen"),
             "colours": (self._colours, "show the terminal's colours"),
-            "date": (self._date, "tell the time"),
-            "echo": (self._echo, "print the words that follow"),
-            "exit": (self._exit, "log out; so does Ctrl-D"),
+            "date": (self._date, "print the time"),
+            "echo": (self._echo, "print its arguments"),
+            "exit": (self._exit, "log out, like Ctrl-D"),
             "help": (self._help, "print this list"),
-            "seq": (self._seq, "count up to a number: much output, which Ctrl-C ends"),
-            "uname": (self._uname, "name the system; with -a more of it"),
-            "whoami": (self._whoami, "tell who is logged in"),
+            "seq": (self._seq, "count up to a number; Ctrl-C ends it"),
+            "uname": (self._uname, "print the system's name; -a prints more"),
+            "whoami": (self._whoami, "print the name of the user"),
         }
 
     @property
     def logged_in(self) -> bool:
-        """Whether somebody is logged in."""
+        """Whether a user is logged in."""
         return self._at is _At.SHELL
 
     def receive(self, data: bytes) -> None:
-        """Take what was typed, however it was cut into pieces."""
+        """Take typed bytes, which may be cut anywhere."""
         self._take(self._decoder.decode(data))
 
     def output(self) -> bytes:
-        """Return what is to be sent next; nothing if that takes further keys."""
+        """Return the bytes to send next; empty if there are none until further keys come."""
         while self._running is not None and not self._shown:
             piece = next(self._running, None)
             if piece is not None:
@@ -90,7 +91,7 @@ class LoginTerminal:
         return shown.encode()
 
     def hang_up(self) -> None:
-        """Forget what only the one at the other end knew of; who was logged in stays so."""
+        """Forget the client's unfinished input and output. A login session continues."""
         self._decoder.reset()
         if self._running is not None:
             self._interrupt()
@@ -166,12 +167,12 @@ class LoginTerminal:
             self._show("\r\nLogin incorrect\r\n")
             self._at = _At.LOGIN
         else:
-            self._show("\r\nWelcome. Type help for what can be done here.\r\n")
+            self._show("\r\nWelcome. Type help for a list of commands.\r\n")
             self._at = _At.SHELL
         self._prompt()
 
     def _log_out(self) -> None:
-        """Ask for a user again, at the next prompt."""
+        """Log out, so that the next prompt asks for a user."""
         if self._at is _At.SHELL:
             self._show("logout\r\n")
         self._at = _At.LOGIN
@@ -198,7 +199,7 @@ class LoginTerminal:
         return self._commands[name][0](arguments)
 
     def _finish(self) -> None:
-        """End the command that has run, and take what was typed meanwhile."""
+        """End the command that has run, and take the characters that were typed meanwhile."""
         self._running = None
         ahead, self._ahead = self._ahead, ""
         self._prompt()
@@ -228,7 +229,7 @@ class LoginTerminal:
     def _seq(self, arguments: list[str]) -> Iterator[str]:
         last = arguments[0] if arguments else ""
         if not (last.isascii() and last.isdigit() and len(last) < 9 and int(last) <= _MAX_NUMBERS):
-            yield f"usage: seq LAST, which is {_MAX_NUMBERS} at most\r\n"
+            yield f"usage: seq LAST; LAST is {_MAX_NUMBERS} at most\r\n"
             return
         for first in range(1, int(last) + 1, _NUMBERS_AT_ONCE):
             numbers = range(first, min(first + _NUMBERS_AT_ONCE, int(last) + 1))

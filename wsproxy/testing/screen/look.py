@@ -1,4 +1,4 @@
-"""How a desktop of `wsproxy.testing` looks: its colours, and a figure that moves on it. Drawing only."""
+"""The looks of a desktop of `wsproxy.testing`: its colours, and a figure that moves on it. Drawing only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .canvas import Canvas, Colour, Rectangle
 __all__ = ["FRAMES_PER_SECOND", "LOOKS", "Look"]
 
 FRAMES_PER_SECOND = 8
-"""How often a figure is drawn while somebody looks."""
+"""How often a figure is drawn while there are viewers."""
 
 _SPACE, _STAR, _TRACK, _SUN, _SUN_RIM = (
     (16, 18, 34),
@@ -21,7 +21,7 @@ _SPACE, _STAR, _TRACK, _SUN, _SUN_RIM = (
     (255, 214, 102),
     (244, 162, 60),
 )
-# Of each planet: how far away as a part of half the area, seconds for a turn, radius, colour.
+# For each planet: distance as a part of half the area, seconds for a turn, radius, colour.
 _PLANETS: tuple[tuple[float, float, int, Colour], ...] = (
     (0.36, 4.0, 5, (214, 196, 170)),
     (0.60, 9.0, 8, (110, 190, 240)),
@@ -35,12 +35,12 @@ _METER_BARS = 12
 
 @dataclass(frozen=True)
 class Look:
-    """Colours, and what moves.
+    """The colours and the figure of a desktop.
 
     :ivar sky: the background's colours at the top and at the bottom.
-    :ivar accent: the colour of the small things.
-    :ivar title: of the figure's window.
-    :ivar figure: draws the figure of a moment, in seconds, on an area of a canvas; None if nothing moves.
+    :ivar accent: the colour of small details.
+    :ivar title: the title of the figure's window.
+    :ivar figure: draws the figure of a moment, in seconds, on an area of a canvas; None for no figure.
     """
 
     sky: tuple[Colour, Colour] = ((52, 92, 120), (24, 34, 62))
@@ -50,7 +50,7 @@ class Look:
 
 
 def _orbits(canvas: Canvas, area: Rectangle, seconds: float) -> None:
-    """Draw planets on their ways around a sun."""
+    """Draw planets that circle a sun."""
     canvas.fill(area, _SPACE)
     for star in range(24):
         place = Rectangle(area.x + star * 89 % area.width, area.y + star * 137 % area.height, 1, 1)
@@ -86,7 +86,7 @@ def _meter(canvas: Canvas, area: Rectangle, seconds: float) -> None:
 
 
 def _level(seconds: float, bar: int) -> float:
-    """Return how high a column stands, 0 to 1: two waves that meet."""
+    """Return the height of a column, 0 to 1: the sum of two waves."""
     return 0.5 + 0.28 * math.sin(2.3 * seconds + 0.7 * bar) + 0.22 * math.sin(3.7 * seconds - 1.1 * bar)
 
 

@@ -1,4 +1,4 @@
-"""Assertions about pictures that say what differs, for unittest and pytest alike."""
+"""Assertions about pictures, for unittest and pytest. Their errors say what differs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def assert_same_picture(
 ) -> None:
     """Assert that two pictures are the same, or nearly.
 
-    :param tolerance: by how much red, green and blue of a pixel may differ.
+    :param tolerance: how much red, green and blue of a pixel may differ.
     :param allowed: how many pixels may differ more than that.
-    :param save_to: an existing directory for ``seen.png`` and ``expected.png`` if they are not the same.
-    :raises AssertionError: saying how many pixels differ, and where.
+    :param save_to: if the assertion fails, save ``seen.png`` and ``expected.png`` in this existing directory.
+    :raises AssertionError: if they are not; says how many pixels differ, and where.
     """
     __tracebackhide__ = True
     if seen.size == expected.size:
@@ -42,15 +42,15 @@ def assert_same_picture(
 def assert_shows(
     seen: Image, part: Image, *, save_to: str | os.PathLike[str] | None = None
 ) -> tuple[int, int]:
-    """Assert that a picture has another one in it, pixel by pixel, and return its place: x and y.
+    """Assert that a picture contains another one, pixel by pixel, and return its place: x and y.
 
-    :param save_to: an existing directory for ``seen.png`` and ``part.png`` if it has not.
-    :raises AssertionError: if it has not.
+    :param save_to: if the assertion fails, save ``seen.png`` and ``part.png`` in this existing directory.
+    :raises AssertionError: if it does not contain it.
     """
     __tracebackhide__ = True
     place = seen.find_image(part)
     if place is None:
-        text = f"a part of {_size(part)} pixels is nowhere in the picture of {_size(seen)}"
+        text = f"the picture of {_size(seen)} pixels does not contain the part of {_size(part)}"
         raise AssertionError(text + saved(save_to, seen=seen, part=part))
     return place
 
@@ -65,10 +65,10 @@ def assert_shows_colour(
 ) -> None:
     """Assert that a picture shows a colour.
 
-    :param pixels: how many pixels have to have it, at least.
-    :param tolerance: by how much red, green and blue may differ.
-    :param save_to: an existing directory for ``seen.png`` if it does not.
-    :raises AssertionError: naming the colours that there are.
+    :param pixels: how many pixels must have the colour, at least.
+    :param tolerance: how much red, green and blue may differ.
+    :param save_to: if the assertion fails, save ``seen.png`` in this existing directory.
+    :raises AssertionError: if it does not; names the most frequent colours.
     """
     __tracebackhide__ = True
     found = seen.count(colour, tolerance=tolerance)
@@ -78,7 +78,7 @@ def assert_shows_colour(
 
 
 def colours_of(image: Image) -> str:
-    """Return the colours that a picture has most of, for people."""
+    """Return a text with the most frequent colours of a picture."""
     return ", ".join(f"{number} of {colour}" for colour, number in image.colours())
 
 
@@ -87,7 +87,7 @@ def _size(image: Image) -> str:
 
 
 def saved(directory: str | os.PathLike[str] | None, **images: Image) -> str:
-    """Save pictures as NAME.png, unless the directory is None; return the end of a sentence that says so.
+    """Save pictures as NAME.png, unless the directory is None. Returns the end of a sentence that names them.
 
     :raises OSError: if they cannot be written.
     """

@@ -1,6 +1,6 @@
-"""Pixels as PNG files (W3C PNG, second edition), written and read without dependencies.
+"""Writes and reads pixels as PNG files (W3C PNG, second edition), without dependencies.
 
-Only what a screenshot needs: 8 bits per channel, RGB, not interlaced. Nothing blocks.
+It supports only what a screenshot needs: 8 bits per channel, RGB, not interlaced. Nothing blocks.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ CHANNELS = 3
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")
 _RGB_8_BIT = (8, 2, 0, 0, 0)  # depth, colour type, compression, filter method, interlace
-_MAX_PIXELS = 1 << 26  # what a reader will unpack: a hostile file cannot take all memory
+_MAX_PIXELS = 1 << 26  # bounds what the reader unpacks, so that a hostile file cannot take all memory
 
 
 class PNGError(ValueError):
-    """The bytes are not a PNG, or not the kind this module reads."""
+    """The bytes are not a PNG file, or not one that this module can read."""
 
 
 # --- writing ---
@@ -62,14 +62,14 @@ def decode_png(data: bytes) -> tuple[int, int, bytes]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (kind, content) up to IEND; the file must reach it."""
+    """Yield (kind, content) of each chunk up to IEND, which must exist."""
     at, kind = len(_SIGNATURE), b""
     while kind != b"IEND":
         length = int.from_bytes(data[at : at + 4], "big")
         kind, content = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
         end = at + 12 + length
         if end > len(data):
-            raise PNGError("the file is cut")
+            raise PNGError("the file is truncated")
         if zlib.crc32(kind + content) != int.from_bytes(data[end - 4 : end], "big"):
             raise PNGError(f"chunk {kind!r} is damaged")
         yield kind, content
@@ -78,12 +78,12 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _size(header: bytes) -> tuple[int, int]:
     if len(header) != _HEADER.size:
-        raise PNGError("no image header")
+        raise PNGError("the image header is missing or has a wrong length")
     width, height, *kind = _HEADER.unpack(header)
     if tuple(kind) != _RGB_8_BIT:
         raise PNGError("not 8-bit RGB without interlacing")
     if not 0 < width * height <= _MAX_PIXELS:
-        raise PNGError(f"{width} x {height} pixels: none, or too many")
+        raise PNGError(f"{width} x {height} pixels are none, or too many")
     return width, height
 
 

@@ -1,8 +1,8 @@
-"""What the desktop of `wsproxy.testing` shows, and where: the drawing, without protocol or threads.
+"""Draws the desktop of `wsproxy.testing`, without protocol or threads.
 
-A bar with the machine's name and a clock, a card with the facts of the session, a terminal that echoes what
-is typed, beside it what moves, if anything does, a status line, and the pointer above all of it. Every change
-notes the rectangles it touched in `damage`. Not locked: one thread at a time.
+The desktop has a bar with the machine's name and a clock, a card with facts, a terminal that echoes the typed
+text, and a status line. It may have a moving figure beside the terminal. The pointer is above everything.
+Each change adds its rectangles to `damage`. Not locked: only one thread at a time may use it.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ _ARROW = """\
 def status_line(pointer: tuple[int, int], buttons: int, viewers: int, keys: int) -> tuple[str, str]:
     """Return the two ends of the status line.
 
-    :param buttons: those of the pointer that are down, as bits.
-    :param keys: how many were pressed.
+    :param buttons: the pointer's buttons that are down, as bits.
+    :param keys: how many keys were pressed.
     """
     names = [name for bit, name in enumerate(_BUTTONS) if buttons >> bit & 1]
     left = " ".join((f"pointer {pointer[0]},{pointer[1]}", *names))
@@ -76,7 +76,7 @@ def _count(number: int, thing: str) -> str:
 
 
 class Screen:
-    """The picture. `damage` holds the rectangles changed since it was last emptied."""
+    """The picture. `damage` contains the rectangles that changed since a caller emptied it."""
 
     MINIMUM = (320, 240)
 
@@ -90,7 +90,7 @@ class Screen:
         self._back = Canvas(width, height)  # the same picture without the pointer
         self._name = name
         self._look = look
-        self._moment = 0.0  # what the figure shows, in seconds
+        self._moment = 0.0  # the figure's moment, in seconds
         self._lines: list[str] = []
         self._clock = ""
         self._status = ("", "")
@@ -99,7 +99,7 @@ class Screen:
         self.set_facts(facts)
 
     def set_facts(self, facts: Mapping[str, str]) -> None:
-        """Show other facts; the first few are seen. Everything is drawn anew."""
+        """Show the first five of other facts, and redraw everything."""
         shown = list(facts.items())[:_MAX_FACTS]
         self._terminal = self._lay_out(len(shown))
         self._draw_background()
@@ -115,18 +115,18 @@ class Screen:
         self._present(self.front.area)
 
     def set_clock(self, clock: str) -> None:
-        """Show a time of day, eight characters."""
+        """Show a time of day of eight characters."""
         if clock != self._clock:
             self._clock = clock
             self._present(self._draw_clock())
 
     @property
     def frame_seconds(self) -> float:
-        """After how long there is something new to show although nobody did anything."""
+        """The seconds after which the clock or the figure changes."""
         return 1.0 if self._look.figure is None else 1.0 / FRAMES_PER_SECOND
 
     def set_moment(self, seconds: float) -> None:
-        """Show the figure, if there is one, as it is in that second of the time."""
+        """Show the figure, if there is one, as it is at a UNIX time."""
         moment = seconds // self.frame_seconds * self.frame_seconds
         if self._look.figure is not None and moment != self._moment:
             self._moment = moment
@@ -155,13 +155,13 @@ class Screen:
 
     @property
     def terminal(self) -> Rectangle:
-        """Where the typed text stands; set_facts may move it."""
+        """The area of the typed text. set_facts may move it."""
         return self._terminal
 
     # --- layout ---
 
     def _lay_out(self, facts: int) -> Rectangle:
-        """Place the card above and return where the terminal's text goes."""
+        """Place the card, the terminal's window and the figure. Returns the area of the terminal's text."""
         area = self.front.area
         top = _BAR_HEIGHT + _GAP
         self._card = Rectangle(_MARGIN, top, area.width - 2 * _MARGIN, facts * TEXT_HEIGHT + 2 * _PADDING)
@@ -184,9 +184,9 @@ class Screen:
         )
 
     def _wrap(self, text: str) -> list[str]:
-        """Return the last lines of a text, the caret after it, as they fit into the terminal."""
+        """Return the last lines of a text, so that they and the caret fit into the terminal."""
         columns, rows = self._terminal.width // TEXT_WIDTH, self._terminal.height // TEXT_HEIGHT
-        # The caret takes a place of its own, so it is wrapped like a character.
+        # The caret needs a cell, so it wraps like a character.
         paragraphs = f"{text} ".rsplit("\n", rows)[-rows:]
         lines: list[str] = []
         for paragraph in (paragraph.expandtabs(_TAB) for paragraph in paragraphs):
@@ -208,7 +208,7 @@ class Screen:
         return red, green, blue
 
     def _draw_shadow(self, of: Rectangle) -> None:
-        """Darken the sky a little below and to the right of a rectangle that is drawn next."""
+        """Darken the sky below and to the right of a rectangle, before the rectangle is drawn."""
         for step, shade in ((_SHADOW, 0.86), (_SHADOW // 2, 0.7)):
             for y in range(of.y + step, of.y + of.height + step):
                 row = Rectangle(of.x + step // 2, y, of.width + step // 2, 1)
@@ -271,7 +271,7 @@ class Screen:
             self._draw_line(row)
 
     def _draw_line(self, row: int) -> Rectangle:
-        """Draw one row of the terminal, empty if there is no such line."""
+        """Draw one row of the terminal. If there is no such line, the row is empty."""
         area = self._terminal
         line = Rectangle(area.x, area.y + row * TEXT_HEIGHT, area.width, TEXT_HEIGHT)
         self._back.fill(line, _TERMINAL)
@@ -301,7 +301,7 @@ class Screen:
         return Rectangle(x, y, max(map(len, _ARROW)), len(_ARROW)).intersection(self.front.area)
 
     def _present(self, area: Rectangle) -> None:
-        """Bring an area of the picture to the front, the pointer over it, and note it as changed."""
+        """Copy an area to the front, draw the pointer over it, and add it to the damage."""
         area = area.intersection(self.front.area)
         if not area:
             return
@@ -320,7 +320,7 @@ class Screen:
 
 
 def _shorten(text: str, columns: int) -> str:
-    """Return a text that fits into that many characters; dots show what is missing."""
+    """Return a text that fits into that many characters. Two dots stand for the missing end."""
     if len(text) <= columns:
         return text
     return text[: max(0, columns - 2)] + ".."[: max(0, columns)]

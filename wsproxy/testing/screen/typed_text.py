@@ -1,4 +1,4 @@
-"""What keys type: the text that a keyboard leaves behind. No I/O."""
+"""The text that pressed keys produce. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def typed(text: str, keysym: int) -> str:
 
 
 def _character(keysym: int) -> str:
-    """Return what an X keysym types: Latin-1 stands for itself, Unicode is offset by 0x01000000."""
+    """Return the character of an X keysym: a Latin-1 code, or a Unicode code plus 0x01000000."""
     if 0x20 <= keysym <= 0x7E or 0xA0 <= keysym <= 0xFF:
         return chr(keysym)
     if 0x01000100 <= keysym <= 0x0110FFFF:
