@@ -1,11 +1,11 @@
-"""Fetches what browsers need and no Python package has: npm packages, each of one version and one content.
+"""Fetches npm packages for browsers, each of one pinned version and content.
 
-``python scripts/web_packages.py NAME ...`` prints the directory of each package, one a line. What is not
-there yet is fetched with the npm client, from the registry that it is configured for. Its sha512 has to be
-the one written here; then it is unpacked, and moved to its place in one step, so that what is in a place is
-complete. If a package cannot be had one line on standard error says why, and the exit status is 1.
+``python scripts/web_packages.py NAME ...`` prints the directory of each package, one a line. If a package is
+missing, the npm client fetches it from its configured registry. The archive must have the SHA-512 in this
+file. The script unpacks it, and moves it to its directory in one step, so that each directory is complete. If
+it cannot fetch a package, it says why in one line on standard error, and the exit status is 1.
 
-Needs nothing but Python; scripts/demo, scripts/integration and tests/integration run it.
+Requires only Python. scripts/demo, scripts/integration and tests/integration run it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from typing import IO, NamedTuple
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SECONDS = 120
-# One more try, a second later: who is offline should not wait for long.
+# npm tries again only once, a second later, so that offline users do not wait long.
 _OPTIONS = ("--ignore-scripts", "--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=1000")
 
 
 class NotFetched(Exception):
-    """A package cannot be had, and why, in one line."""
+    """A package cannot be fetched. The text says why in one line."""
 
 
 class Package(NamedTuple):
     """An npm package.
 
-    :ivar name: as in the registry, with its scope.
-    :ivar integrity: ``sha512-`` and the base64 of the archive's SHA-512, as lock files have it.
+    :ivar name: its name in the registry, with its scope.
+    :ivar integrity: ``sha512-`` and the base64 of the archive's SHA-512, as in lock files.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Package(NamedTuple):
 
     @property
     def directory(self) -> str:
-        """The name of the directory that it is unpacked into."""
+        """The name of its directory."""
         return f"{self.name.rpartition('/')[2]}-{self.version}"
 
 
@@ -68,10 +68,10 @@ PACKAGES = {
 
 
 def fetch(package: Package, into: str) -> str:
-    """Return the directory of a package, fetched if it is not there. Blocks for two minutes at most.
+    """Return the directory of a package. If it is missing, fetch the package; blocks for two minutes at most.
 
-    :param into: the directory that has, or gets, the directories of all packages; made if need be.
-    :raises NotFetched: if it cannot be had. Nothing is left of it then.
+    :param into: the directory for the directories of all packages. It is created if needed.
+    :raises NotFetched: if the package cannot be fetched. Nothing is left of it then.
     """
     place = os.path.join(into, package.directory)
     if os.path.isdir(place):
@@ -86,16 +86,16 @@ def fetch(package: Package, into: str) -> str:
         try:
             os.rename(unpacked, place)
         except OSError:
-            if not os.path.isdir(place):  # otherwise somebody else was quicker
+            if not os.path.isdir(place):  # otherwise another process was faster
                 raise
     return place
 
 
 def _pack(package: Package, directory: str) -> str:
-    """Have npm put the package's archive into a directory, and return its path."""
+    """Let npm put the package's archive into a directory, and return the archive's path."""
     npm = shutil.which("npm")
     if npm is None:
-        raise NotFetched("there is no npm (Debian, Ubuntu: apt-get install npm)")
+        raise NotFetched("npm is not installed (Debian, Ubuntu: apt-get install npm)")
     command = [npm, "pack", *_OPTIONS, f"{package.name}@{package.version}"]
     try:
         done = subprocess.run(
@@ -124,9 +124,9 @@ def _verify(package: Package, archive: IO[bytes]) -> None:
 
 
 def _unpack(archive: IO[bytes], into: str) -> None:
-    """Write the files of an archive below a directory, without the folder that all of them are in.
+    """Write the files of an archive below a directory, without their common top folder.
 
-    Names, contents and folders only: no links, no modes, no owners, nothing outside.
+    It takes names, contents and folders only: no links, modes or owners, and no path outside.
     """
     try:
         with tarfile.open(fileobj=archive, mode="r:gz") as members:
@@ -135,7 +135,7 @@ def _unpack(archive: IO[bytes], into: str) -> None:
                 if member.isdir():
                     continue
                 if not member.isfile() or not parts or {"", ".", ".."}.intersection((folder, *parts)):
-                    raise NotFetched(f"its archive holds {member.name!r}, which is no file of a package")
+                    raise NotFetched(f"its archive contains {member.name!r}, which is not a package's file")
                 path = os.path.join(into, *parts)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 content = members.extractfile(member)
@@ -147,25 +147,25 @@ def _unpack(archive: IO[bytes], into: str) -> None:
 
 
 def _named(text: str) -> Package:
-    """Return a package by its name here, or, for tests, by ``NAME@VERSION#INTEGRITY``."""
+    """Return a package by its name in this file. Tests name one as ``NAME@VERSION#INTEGRITY``."""
     if text in PACKAGES:
         return PACKAGES[text]
     named, _, integrity = text.partition("#")
     name, _, version = named.rpartition("@")
     if not (name and version and integrity):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(PACKAGES)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(PACKAGES)}")
     return Package(name, version, integrity)
 
 
 def main() -> int:
-    """Fetch what the command line names, and return the exit status."""
+    """Fetch the packages that the command line names, and return the exit status."""
     parser = argparse.ArgumentParser(prog="scripts/web_packages.py")
     parser.add_argument("packages", metavar="NAME", nargs="+", type=_named, help=", ".join(PACKAGES))
     parser.add_argument(
         "--into",
         default=os.path.join(_ROOT, ".web"),
         metavar="DIR",
-        help="where packages are (default: %(default)s)",
+        help="directory of the packages (default: %(default)s)",
     )
     options = parser.parse_args()
     for package in options.packages:

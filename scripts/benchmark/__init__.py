@@ -1,1 +1,1 @@
-"""``scripts/bench``: wsproxy, the original and what an operator would pick for speed, side by side."""
+"""``scripts/bench``: compares wsproxy with the original, and with proxies that operators choose for speed."""

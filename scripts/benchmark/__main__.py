@@ -32,9 +32,9 @@ class Bench:
     """Measures peers.
 
     :param tools: the compiled programs.
-    :param around: what the peers get.
-    :param peers: whom to measure.
-    :param pace: how long.
+    :param around: the upstream, the token and the files for all peers.
+    :param peers: the peers to measure.
+    :param pace: how long each measure takes.
     """
 
     def __init__(self, tools: Tools, around: Surroundings, peers: Sequence[Peer], pace: Pace) -> None:
@@ -45,7 +45,7 @@ class Bench:
         self.results = Results()
 
     def run(self, measures: Sequence[Measure], label: str) -> None:
-        """Make every measure once, each with all peers in turn; every run begins with another peer."""
+        """Make every measure once, each with all peers in turn. Every run begins with another peer."""
         self._peers = [*self._peers[1:], self._peers[0]]
         shared = [measure for measure in measures if not measure.fresh]
         with ExitStack() as stack:
@@ -60,7 +60,7 @@ class Bench:
                 self._run_fresh(measure)
 
     def _run_fresh(self, measure: Measure) -> None:
-        """Make a measure once, with every peer started for it."""
+        """Make a measure once, and start every peer for it."""
         for peer in self._peers:
             if measure.applies(peer):
                 with ExitStack() as stack:
@@ -98,7 +98,7 @@ def _say(text: str) -> None:
 
 
 def _set_up(stack: ExitStack) -> tuple[Tools, Surroundings]:
-    """Compile the tools and start the upstream; the stack undoes it."""
+    """Compile the tools and start the upstream. The stack cleans up."""
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wsproxy-bench-"))
     tools = Tools(directory)
     authority = CertificateAuthority(directory)
@@ -111,7 +111,7 @@ def _set_up(stack: ExitStack) -> tuple[Tools, Surroundings]:
 
 
 def _chosen(names: Iterable[str], patterns: Iterable[str]) -> set[str]:
-    """Return the names that a pattern matches; one that matches none may also be a part of a name."""
+    """Return the names that a pattern matches. A pattern that matches no name may be a part of a name."""
     chosen: set[str] = set()
     for pattern in patterns:
         matched = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
@@ -127,8 +127,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures wsproxy, the original, nginx, haproxy, websockify and the direct connection in "
-        "one run, and prints a table in Markdown. Needs a C compiler, OpenSSL's headers and the peers; says "
-        "what is missing.",
+        "one run, and prints a table in Markdown. Requires a C compiler, OpenSSL's headers and the peers. It "
+        "names what is missing.",
         epilog=f"Measures: {', '.join(measure.key for measure in (*MEASURES, IDLE_2000))}. "
         f"Peers: {', '.join(peer.name for peer in all_peers())}.",
     )
@@ -139,9 +139,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--only", type=_patterns, default=[""], metavar="PATTERN,...", help="only measures that match")
     add("--peers", type=_patterns, default=[""], metavar="NAME,...", help="only peers that match")
     add("--idle-2000", action="store_true", help=f"also measure the CPU time of {IDLE_2000.title}")
-    add("--opening", action="store_true", help="instead, the CPU time of each step of opening a session")
-    add("--siege", action="store_true", help="instead, sessions while 4,000 other connections waste its time")
-    add("--json", metavar="FILE", help="write every sample to a file too")
+    add("--opening", action="store_true", help="measure instead the CPU time of each step of an opening")
+    add("--siege", action="store_true", help="measure instead sessions during a flood of 4,000 connections")
+    add("--json", metavar="FILE", help="also write every sample to a file")
     return parser.parse_args(arguments)
 
 
@@ -151,7 +151,7 @@ def _pace(options: argparse.Namespace) -> Pace:
 
 
 def _select(options: argparse.Namespace) -> tuple[list[Measure], list[Peer], list[str]]:
-    """Return the chosen measures, the chosen peers that are there, and why the others are not."""
+    """Return the chosen measures, the chosen peers that are installed, and why the others are not."""
     keys = _chosen([measure.key for measure in MEASURES], options.only)
     measures = [measure for measure in MEASURES if measure.key in keys]
     names = _chosen([peer.name for peer in all_peers()], options.peers)
@@ -174,7 +174,7 @@ def _versions(peers: Sequence[Peer]) -> list[str]:
 
 
 def _besiege(descriptors: int) -> int:
-    """Measure a siege, print what came of it, and return the exit status: 1 if something does not hold."""
+    """Measure a siege, print the result, and return the exit status: 1 if a bound does not hold."""
     if descriptors < NEEDED_DESCRIPTORS:
         raise SystemExit(
             f"bench: --siege needs {NEEDED_DESCRIPTORS} open files (ulimit -Hn says {descriptors})"
@@ -194,7 +194,7 @@ def _besiege(descriptors: int) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and return the exit status: 1 if something could not be measured.
+    """Run the benchmark and return the exit status: 1 if a measure failed.
 
     :param arguments: without the program's name; ``sys.argv`` if None.
     """
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # SIGTERM ends what was started, as Ctrl-C does.
+    # SIGTERM ends all started processes, like Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         sys.exit(main())

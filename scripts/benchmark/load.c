@@ -1,16 +1,16 @@
 /* Opens WebSocket sessions through a proxy and measures one thing.
  *
- *   down   counts the frames that come
- *   up     sends frames of SIZE bytes as fast as they are taken
- *   echo   sends SIZE bytes in every session, waits for them, sends again; times every round trip
- *   open   opens a session and closes it: TCP, upgrade, 101, Close both ways, end of TCP; times every one
- *   keys   sends SIZE bytes in one session, waits for them, sends again after 10 ms; times every round trip
- *   enter  opens a session, sends SIZE bytes and waits for them; times it up to that; next after 50 ms
- *   hold   opens sessions and answers pings, until something comes on standard input
+ *   down   counts received frames
+ *   up     sends frames of SIZE bytes as fast as the peer takes them
+ *   echo   sends SIZE bytes in every session, waits for the echo, sends again; times every round trip
+ *   open   opens a session and closes it: TCP, upgrade, 101, Close both ways, end of TCP; times every session
+ *   keys   sends SIZE bytes in one session, waits for the echo, sends again after 10 ms; times every round trip
+ *   enter  opens a session, sends SIZE bytes and waits for the echo; times all of this; repeats after 50 ms
+ *   hold   opens sessions and answers pings, until it gets input on standard input
  *
  * Usage: load down|up|echo|open|keys|enter|hold HOST PORT plain|tls PATH SESSIONS SIZE WARMUP SECONDS
- * Prints "begin" when the warm-up is over, and what it measured in the SECONDS after that, in JSON. "hold" prints
- * "begin" when all sessions are open. Frames are masked before the start. Ends by itself, whatever the peer does. */
+ * It prints "begin" after the warm-up, and in JSON what it measured in the next SECONDS. "hold" prints "begin" when all
+ * sessions are open. It masks frames before the start. It ends by itself, whatever the peer does. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -44,8 +44,8 @@ struct session {
     struct link link;
     uint8_t *buffer;
     size_t capacity, held;
-    uint64_t skip;    /* payload of the current frame that is still to come */
-    size_t echoed;    /* bytes of the current echo that have come */
+    uint64_t skip;    /* remaining payload bytes of the current frame */
+    size_t echoed;    /* received bytes of the current echo */
     uint64_t sent_at; /* when its message was sent, ns */
 };
 
@@ -97,7 +97,7 @@ static void set_timeout(int fd, int seconds) {
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
 }
 
-/* Read until the 101 is whole; what comes behind it stays in the buffer. */
+/* Read until the 101 is complete. Later bytes stay in the buffer. */
 static bool read_101(struct session *s) {
     for (;;) {
         s->buffer[s->held] = '\0';
@@ -165,12 +165,12 @@ static void pong(struct session *s, const uint8_t *payload, size_t size) {
 static void check_echo(struct session *s, const uint8_t *payload, size_t size) {
     for (size_t i = 0; i < size; i++)
         if (payload[i] != (uint8_t)((s->echoed + i) * 31 + (s->echoed + i) / 256))
-            die("load: an echo differs from what was sent");
+            die("load: an echo differs from its message");
     s->echoed += size;
 }
 
-/* Walk over what is held and count it; pings are answered, and frames are looked into only for an echo. Returns
- * false once a Close came. */
+/* Walk over the received bytes and count them. Answers pings, and reads payload only for an echo. Returns false after a
+ * Close. */
 static bool walk(struct session *s, bool echo) {
     uint64_t data = 0, frames = 0, strange = 0;
     size_t used = 0;
@@ -208,7 +208,7 @@ static bool walk(struct session *s, bool echo) {
     return !closed;
 }
 
-/* Receive something and walk over it; false at the end of the session. */
+/* Receive bytes and walk over them. Returns false at the end of the session. */
 static bool receive(struct session *s, bool echo) {
     ssize_t received = link_read(&s->link, s->buffer + s->held, s->capacity - s->held);
     if (received <= 0)
@@ -217,7 +217,7 @@ static bool receive(struct session *s, bool echo) {
     return walk(s, echo);
 }
 
-/* --- Measures; each thread is the body of one --- */
+/* --- Measures: each run_... is the body of a thread --- */
 
 static void *run_down(void *argument) {
     struct session *s = argument;
@@ -255,7 +255,7 @@ static bool send_echo(struct session *s, const struct block *block) {
     return write_all(s, block->data, block->frame);
 }
 
-/* One session is readable: take what came, and when the echo is whole send the next message. */
+/* A session is readable: receive bytes, and when the echo is complete, send the next message. */
 static bool take_echo(struct session *s, const struct block *block, struct samples *samples) {
     if (!receive(s, true))
         return false;
@@ -301,7 +301,7 @@ static void *run_echo(void *argument) {
     return NULL;
 }
 
-/* Open a session and close it; true if all of it went as it should. */
+/* Open a session and close it. Returns whether every step succeeded. */
 static bool open_and_close(void) {
     static const uint8_t normal[2] = {1000 >> 8, 1000 & 0xff};
     uint8_t frame[HEADER_MAX + 2];
@@ -332,7 +332,7 @@ static void *run_open(void *argument) {
     return NULL;
 }
 
-/* Send SIZE bytes and wait until they are back. */
+/* Send SIZE bytes, and wait for their echo. */
 static bool echo_once(struct session *s, const struct block *block) {
     if (!send_echo(s, block))
         return false;
@@ -387,7 +387,7 @@ static pthread_t start(void *(*body)(void *), void *argument) {
     return thread;
 }
 
-/* Sleep through the warm-up and the measured time; return how long the latter was. */
+/* Sleep through the warm-up and the measured time, and return the length of the latter. */
 static double let_run(unsigned long long *data, unsigned long long *frames) {
     pause_for(options.warmup);
     unsigned long long data_before = atomic_load(&bytes), frames_before = atomic_load(&messages);
@@ -517,5 +517,5 @@ int main(int argc, char **argv) {
     else
         die("load: there is no measure %s", argv[1]);
     fflush(stdout);
-    _exit(atomic_load(&failures) ? 1 : 0); /* the kernel closes what is open; threads may still run */
+    _exit(atomic_load(&failures) ? 1 : 0); /* threads may still run, and the kernel closes the sockets */
 }

@@ -1,4 +1,4 @@
-"""What is measured, and how one figure of one peer comes about."""
+"""The measures, and how each computes its figures for a peer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tools import Target, Tools
 
 __all__ = ["IDLE_2000", "MEASURES", "Figure", "Idle", "Load", "Measure", "Memory", "Pace"]
 
-# Seconds between the last session's opening and the look at the memory.
+# Seconds between the last session's opening and the reading of the memory.
 _SETTLING = 1.0
 _MIB, _GIB = 2**20, 2**30
 
@@ -22,8 +22,8 @@ _MIB, _GIB = 2**20, 2**30
 class Pace:
     """How long a measure takes.
 
-    :ivar warmup: seconds before the measured ones.
-    :ivar seconds: the measured ones.
+    :ivar warmup: seconds of warm-up, which are not measured.
+    :ivar seconds: seconds that are measured.
     """
 
     warmup: float
@@ -35,8 +35,9 @@ class Figure:
     """One row of the table.
 
     :ivar key: identifies it within the measure.
-    :ivar less_is_better: what a ratio means.
-    :ivar compute: the value, from what ``load`` printed and the peer's CPU seconds (None without process).
+    :ivar less_is_better: whether a ratio below 1 is good.
+    :ivar compute: returns the value, from the output of ``load`` and the peer's CPU seconds (None without a
+        process).
     """
 
     key: str
@@ -49,10 +50,10 @@ class Figure:
 class Measure:
     """One thing to measure.
 
-    :ivar key: what ``--only`` matches.
-    :ivar title: the rows' heading.
-    :ivar vmi: the virtual machine that the sessions are with.
-    :ivar fresh: whether the peer must have been started for this.
+    :ivar key: the name that ``--only`` matches.
+    :ivar title: the heading of its rows.
+    :ivar vmi: the virtual machine whose consoles the sessions open.
+    :ivar fresh: whether the peer must be started for this measure.
     """
 
     key: str
@@ -63,19 +64,19 @@ class Measure:
     fresh: bool = field(default=False, kw_only=True)
 
     def applies(self, peer: Peer) -> bool:
-        """Whether the figure means something for this peer."""
+        """Whether the measure makes sense for this peer."""
         return True
 
     def run(self, tools: Tools, running: Running, pace: Pace) -> dict[str, float]:
-        """Measure and return values by the figures' keys.
+        """Measure, and return values by the figures' keys.
 
-        :raises LoadFailed: if that did not work.
+        :raises LoadFailed: if the measure failed.
         """
         raise NotImplementedError
 
 
 class _Cpu:
-    """Takes a peer's CPU time at the two ends of the measured time."""
+    """Reads a peer's CPU time at the beginning and at the end of the measured time."""
 
     def __init__(self, process: Process | None) -> None:
         self._process = process
@@ -98,9 +99,9 @@ class _Cpu:
 class Load(Measure):
     """A measure that ``load`` makes by itself.
 
-    :ivar mode: what ``load`` is to do.
+    :ivar mode: the mode of ``load``.
     :ivar size: bytes of payload in a frame.
-    :ivar framed: whether it counts frames, so that a peer which makes its own has no figure.
+    :ivar framed: whether it counts frames. Then it does not apply to a peer that changes frames.
     """
 
     mode: str = field(kw_only=True)
@@ -128,7 +129,7 @@ class Load(Measure):
 
 @dataclass(frozen=True)
 class _Held(Measure):
-    """A measure of a peer whose sessions do nothing."""
+    """A measure of a peer with idle sessions."""
 
     def applies(self, peer: Peer) -> bool:
         return peer.column != "direct"
@@ -137,14 +138,14 @@ class _Held(Measure):
         process = running.process
         assert process is not None
         target = running.target(self.vmi)
-        # What only the first session brings, such as imports, is not what a session costs.
+        # Costs of the first session only, such as imports, must not count.
         self._hold(tools, target, 1, lambda: 0.0)
         before = process.memory()
         value = self._hold(tools, target, self.sessions, lambda: self.look(process, before))
         return {self.figures[0].key: value}
 
     def _hold(self, tools: Tools, target: Target, sessions: int, look: Callable[[], float]) -> float:
-        """Return what is seen while sessions are open."""
+        """Return the value of ``look`` while sessions are open."""
         with tools.start_load(
             "hold", target, sessions=sessions, size=32, warmup=0, seconds=self.duration()
         ) as load:
@@ -154,11 +155,11 @@ class _Held(Measure):
         return value
 
     def duration(self) -> float:
-        """How long the sessions are held, at most."""
+        """The seconds for which the sessions are held at most."""
         return 60.0
 
     def look(self, process: Process, before: int) -> float:
-        """Return the value while the sessions are open; ``before`` is the memory that was used before."""
+        """Return the value while the sessions are open. ``before`` is the memory used before they opened."""
         raise NotImplementedError
 
 
@@ -195,7 +196,7 @@ class Idle(_Held):
 
 
 def _per(what: str, unit: float) -> Callable[[Mapping[str, Any], float | None], float | None]:
-    """CPU seconds for so much of a counter."""
+    """Return a function that computes the CPU seconds for each ``unit`` of a counter."""
 
     def compute(result: Mapping[str, Any], cpu: float | None) -> float | None:
         return cpu / (result[what] / unit) if cpu is not None and result[what] else None
@@ -249,12 +250,12 @@ MEASURES: tuple[Measure, ...] = (
     _echo(1),
     _echo(16),
     _echo(128),
-    # After these the original still holds all its upstream connections: it never notices that a client left.
+    # After these the original still holds its upstream connections: it does not notice that clients leave.
     _open(1),
     _open(8),
     Memory("memory", "memory per idle session, of 500", "idle", 500, (_KIB,), fresh=True),
 )
-"""In the order in which they are made."""
+"""The measures, in the order in which the benchmark makes them."""
 
 IDLE_2000 = Idle(
     "idle-2000", "2,000 idle sessions with default pings, one run", "idle", 2000, (_SHARE,), fresh=True

@@ -1,6 +1,6 @@
-"""What opening a session costs: CPU time of the thread that opens it, step by step, against the C upstream.
+"""Measures the CPU time of each step of opening a session, in the thread that opens it.
 
-The upstream runs in a process of its own and is not counted; the kernel's work in our system calls is.
+The C upstream runs in a separate process, whose time does not count. The kernel's time in system calls does.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ Step = tuple[str, Callable[[], object]]
 
 
 def measure_opening(around: Surroundings) -> dict[str, float]:
-    """Return the microseconds of CPU time of each step, each time in a new thread, as sessions do it.
+    """Return the CPU time of each step in microseconds. As in a session, each sample runs in a new thread.
 
-    The lower quartile: what else the machine does makes a step slower, never faster.
+    The result is the lower quartile, since other load on the machine only makes a step slower.
     """
     steps = _steps(around)
     samples = [[_microseconds(step) for _, step in steps] for _ in range(_WARMUP + _ROUNDS)][_WARMUP:]
@@ -68,7 +68,7 @@ def _steps(around: Surroundings) -> Sequence[Step]:
     request = _REQUEST.format(token=around.token).encode()
     head = _head(request)
     verifier = TokenVerifier(Keyring(load_keys(around.secret)))
-    # A verifier knows a token again, so each round has its own.
+    # A verifier caches tokens, so each round uses a new one.
     new = iter([_token(around.secret, number) for number in range(_WARMUP + _ROUNDS)])
     return (
         ("request head", lambda: _head(request)),

@@ -1,6 +1,6 @@
-"""What is compared: how each peer is configured, started and addressed.
+"""The peers: how the benchmark configures, starts and addresses each of them.
 
-Each is configured as an operator would, with one thread or worker unless it says otherwise.
+Each has the configuration that an operator would choose, with one thread or worker unless its name says more.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from .tools import Target
 __all__ = ["MODES", "Ours", "Peer", "Running", "Surroundings", "all_peers"]
 
 MODES = ("bulk-32k", "bulk-1k", "bulk-64", "sink", "echo", "idle")
-"""The names of the virtual machines, each of which behaves in one way (upstream.c)."""
+"""The names of the virtual machines. Each name stands for a behaviour (upstream.c)."""
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _START_TRIES = 3
-# haproxy wants twice as many descriptors, and 20,000 is a usual limit.
+# haproxy needs twice as many descriptors, and 20,000 is a common limit.
 _CONNECTIONS = 8000
-_SETTINGS = {setting.env for setting in SETTINGS}  # which the person's environment may hold
+_SETTINGS = {setting.env for setting in SETTINGS}  # the user's environment may contain some
 _API_PATH = "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What every peer gets.
+    """The upstream, the token and the files for all peers.
 
-    :ivar directory: for configuration and logs; removed at the end.
-    :ivar ports: of the upstream, by name.
+    :ivar directory: directory for configuration and logs; removed at the end.
+    :ivar ports: the upstream's ports by name.
     :ivar token: a JWT for every mode, signed with ``secret``.
-    :ivar ca_file: what issued the upstream's certificate.
-    :ivar token_file: stands for the service account's.
+    :ivar ca_file: file with the authority that issued the upstream's certificate.
+    :ivar token_file: file with a service account's token.
     """
 
     directory: str
@@ -70,7 +70,7 @@ class Surroundings:
 
 
 class Running:
-    """A peer that is up.
+    """A running peer.
 
     :param process: None for the direct connection.
     """
@@ -81,24 +81,24 @@ class Running:
         self.process = process
 
     def target(self, vmi: str) -> Target:
-        """Return where a session with a virtual machine is opened."""
+        """Return the address for a session with a virtual machine."""
         if self.process is None:
             return Target(self._around.upstream(self._peer.tls), f"/direct/{vmi}", self._peer.tls)
         return Target(self.process.port, self._peer.path(self._around, vmi))
 
     def stop(self) -> None:
-        """End it. Idempotent."""
+        """Stop the peer. Idempotent."""
         if self.process is not None:
             self.process.stop()
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One column of the table, over one kind of upstream.
+    """One column of the table, for one kind of upstream.
 
-    :ivar column: the column.
-    :ivar tls: whether it talks TLS with the upstream.
-    :ivar frames: whether what comes out has the frames that went in.
+    :ivar column: the name of the column.
+    :ivar tls: whether it uses TLS to the upstream.
+    :ivar frames: whether it passes frames on unchanged.
     :ivar pings: whether it pings idle sessions.
     """
 
@@ -113,7 +113,7 @@ class Peer:
         return f"{self.column} {'TLS' if self.tls else 'plain'}"
 
     def missing(self) -> str | None:
-        """Return why it cannot be measured here, None if it can."""
+        """Return why it cannot be measured here; None if it can."""
         return None
 
     def version(self) -> str:
@@ -121,7 +121,7 @@ class Peer:
         return ""
 
     def command(self, around: Surroundings, port: int) -> tuple[Sequence[str], Mapping[str, str]]:
-        """Return what to run, and the environment to add."""
+        """Return the command to run, and the environment to add."""
         raise NotImplementedError
 
     def path(self, around: Surroundings, vmi: str) -> str:
@@ -154,7 +154,7 @@ def _free_port() -> int:
 
 
 def _first_match(pattern: str, command: Sequence[str]) -> str:
-    """Return what a program says that its version is, "?" if that cannot be found."""
+    """Return the version from a program's output; "?" if it cannot be found."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -165,7 +165,7 @@ def _first_match(pattern: str, command: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Direct(Peer):
-    """No proxy: what the load generator and the upstream can do."""
+    """No proxy: the load generator connects to the upstream."""
 
     def start(self, around: Surroundings) -> Running:
         return Running(self, around, None)
@@ -173,7 +173,7 @@ class Direct(Peer):
 
 @dataclass(frozen=True)
 class Ours(Peer):
-    """wsproxy as a program: in dev mode, or with TLS in its in-cluster configuration."""
+    """wsproxy as a program: in dev mode, or with TLS and its in-cluster configuration."""
 
     workers: int = field(default=1, kw_only=True)
 
@@ -210,7 +210,7 @@ def _has_workers() -> bool:
 
 @dataclass(frozen=True)
 class Original(Peer):
-    """lab-orchestrator-ws-proxy-lib 1.0.0 with what it pins, in an environment that scripts/bench makes."""
+    """lab-orchestrator-ws-proxy-lib 1.0.0 with its pinned dependencies, which scripts/bench installs."""
 
     def missing(self) -> str | None:
         if os.environ.get("BENCH_ORIGINAL"):
@@ -238,10 +238,10 @@ class Original(Peer):
 
 @dataclass(frozen=True)
 class Installed(Peer):
-    """A program that the distribution has.
+    """A program of the distribution.
 
     :ivar program: its name.
-    :ivar package: the Debian package that it is in.
+    :ivar package: its Debian package.
     """
 
     program: str = field(default="", kw_only=True)
@@ -295,14 +295,14 @@ _NGINX_TLS = """proxy_ssl_verify on;
 
 @dataclass(frozen=True)
 class Nginx(Installed):
-    """nginx with one worker; it checks no token."""
+    """nginx with one worker. It checks no tokens."""
 
     def version(self) -> str:
         return "nginx " + _first_match(r"nginx/([\d.]+)", [self._program, "-v"])
 
     def command(self, around: Surroundings, port: int) -> tuple[Sequence[str], Mapping[str, str]]:
         name = f"nginx-{'tls' if self.tls else 'plain'}"
-        # Started by root it would change to a user that may not write here.
+        # If root starts nginx, nginx would change to a user that may not write here.
         user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
         text = _NGINX.format(
             user=user,
@@ -340,7 +340,7 @@ backend api
 
 @dataclass(frozen=True)
 class Haproxy(Installed):
-    """haproxy with one thread; it checks no token."""
+    """haproxy with one thread. It checks no tokens."""
 
     def version(self) -> str:
         return "haproxy " + _first_match(r"version ([\d.]+)", [self._program, "-v"])
@@ -356,7 +356,7 @@ class Haproxy(Installed):
 
 @dataclass(frozen=True)
 class Websockify(Installed):
-    """websockify, to the same source of bytes over bare TCP: it does less, and makes its own frames."""
+    """websockify. It gets the same bytes over bare TCP, so it does less, and it makes its own frames."""
 
     def version(self) -> str:
         return "websockify " + _first_match(r"\s([\d.]+)", ["dpkg-query", "-W", self.package])

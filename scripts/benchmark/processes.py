@@ -1,4 +1,4 @@
-"""Processes of the benchmark: started, watched in /proc, and ended by their handle."""
+"""The processes of the benchmark: starts them, reads /proc about them, and ends them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _START_TIMEOUT = 20.0
 _STOP_TIMEOUT = 5.0
 _POLL = 0.01
 _TICKS = os.sysconf("SC_CLK_TCK")
-# Debian keeps servers where a user's PATH does not look.
+# Debian has servers in directories that are not on a user's PATH.
 _ALSO = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of a program, None if it is not installed."""
+    """Return the path of a program; None if it is not installed."""
     return shutil.which(name, path=os.environ.get("PATH", os.defpath) + os.pathsep + _ALSO)
 
 
 def raise_descriptor_limit() -> int:
-    """Allow as many descriptors as the system lets us, here and in every process started from now on.
+    """Raise the limit on descriptors to its hard limit, for this process and later children.
 
-    :returns: how many those are.
+    :returns: the new limit.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -40,10 +40,10 @@ def raise_descriptor_limit() -> int:
 class Process:
     """A server on the loopback interface, with all processes that it starts.
 
-    :param command: what to run.
-    :param port: the port that it will listen on.
+    :param command: the command to run.
+    :param port: the port on which it will listen.
     :param environ: its whole environment.
-    :param log: file that gets its output.
+    :param log: the file for its output.
     """
 
     def __init__(self, command: Sequence[str], port: int, environ: Mapping[str, str], log: str) -> None:
@@ -72,15 +72,15 @@ class Process:
         return lines[-1] if lines else "no output"
 
     def cpu_seconds(self) -> float:
-        """CPU time of its processes so far, those that have ended and were waited for included."""
+        """Return the CPU time of its processes so far, including those that ended and were waited for."""
         return sum(_cpu_ticks(pid) for pid in self._tree()) / _TICKS
 
     def memory(self) -> int:
-        """Bytes of memory of its processes; what they share is counted once."""
+        """Return the bytes of memory of its processes. Shared memory counts once."""
         return sum(_memory(pid) for pid in self._tree())
 
     def threads(self) -> int:
-        """How many threads its processes have."""
+        """Return how many threads its processes have."""
         return sum(_threads(pid) for pid in self._tree())
 
     def _tree(self) -> Iterator[int]:
@@ -91,7 +91,7 @@ class Process:
             waiting += _children(pid)
 
     def stop(self) -> None:
-        """End it. Idempotent; takes a few seconds at most."""
+        """End the server. Idempotent. Blocks for a few seconds at most."""
         self._popen.terminate()
         try:
             self._popen.wait(_STOP_TIMEOUT)
@@ -107,7 +107,7 @@ def _accepts(port: int) -> bool:
 
 
 def _read(path: str) -> str:
-    """Return a file of /proc, "" if the process has ended."""
+    """Return the content of a file in /proc; "" if the process has ended."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             return file.read()
@@ -116,13 +116,13 @@ def _read(path: str) -> str:
 
 
 def _cpu_ticks(pid: int) -> int:
-    """User and system time of a process, its children that were waited for included (proc(5))."""
+    """Return user and system time of a process, including children that were waited for (proc(5))."""
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15])
 
 
 def _memory(pid: int) -> int:
-    # The proportional set size; the resident one where the kernel does not tell it.
+    # The proportional set size. If the kernel does not provide it, the resident set size.
     match = re.search(r"^Pss:\s+(\d+) kB", _read(f"/proc/{pid}/smaps_rollup"), re.MULTILINE)
     match = match or re.search(r"^VmRSS:\s+(\d+) kB", _read(f"/proc/{pid}/status"), re.MULTILINE)
     return int(match[1]) * 1024 if match else 0
@@ -134,7 +134,7 @@ def _threads(pid: int) -> int:
 
 
 def _children(pid: int) -> list[int]:
-    """Processes started by any thread of ``pid``."""
+    """Return the processes that any thread of ``pid`` started."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:

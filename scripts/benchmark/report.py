@@ -1,4 +1,4 @@
-"""The table, in Markdown, and the same in JSON."""
+"""The report: a table in Markdown, and the samples in JSON."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _NOTES = (
 
 @dataclass
 class Results:
-    """What was measured.
+    """The results of all measures.
 
     :ivar samples: values by measure, figure and peer, one for each run.
-    :ivar failures: what did not work.
+    :ivar failures: a text for each failed measure.
     """
 
     samples: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Results:
             self.samples.setdefault((measure.key, key, peer.name), []).append(value)
 
     def median(self, measure: Measure, figure: Figure, peer: Peer | None) -> float | None:
-        """Return the median of the runs, None if there is no value."""
+        """Return the median of the runs; None if there is no value."""
         if peer is None or not (values := self.samples.get((measure.key, figure.key, peer.name))):
             return None
         return statistics.median(values)
@@ -53,7 +53,7 @@ class Results:
 
 @dataclass
 class Header:
-    """What has to be known to read the figures.
+    """The circumstances that a reader of the figures has to know.
 
     :ivar missing: peers that were not measured, and why.
     :ivar load: load averages before the start.
@@ -70,14 +70,14 @@ class Header:
     load: tuple[float, ...] = field(default_factory=os.getloadavg)
 
     def machine(self) -> tuple[str, str]:
-        """Return what it was measured on, and with which versions."""
+        """Return the machine, and the versions."""
         return (
             f"{self.date}; {_machine()}; Linux {platform.release()}; load average before: {self.load[0]:.1f}",
             f"{', '.join(self.versions)}; {ssl.OPENSSL_VERSION}",
         )
 
     def lines(self) -> list[str]:
-        """Return it as a Markdown list."""
+        """Return the header as a Markdown list."""
         machine, versions = self.machine()
         runs = "1 run only: no medians" if self.runs == 1 else f"medians of {self.runs} runs, interleaved"
         lines = [
@@ -116,7 +116,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 class _Table:
-    """Rows are figures over one kind of upstream; columns are peers, and ratios of ours to the others."""
+    """The table. Rows are figures for one kind of upstream. Columns are peers, and ratios to our figures."""
 
     def __init__(self, results: Results, peers: Sequence[Peer]) -> None:
         self._results = results
@@ -171,7 +171,7 @@ def _ratio(ours: float | None, theirs: float | None) -> str:
 
 
 def _spread(results: Results) -> list[str]:
-    """Say how far the runs lie apart."""
+    """Return lines that say how much the runs differ."""
     spreads = sorted(
         ((max(values) - min(values)) / statistics.median(values), " ".join(key))
         for key, values in results.samples.items()

@@ -1,8 +1,8 @@
-"""Runs lab-orchestrator-ws-proxy-lib 1.0.0, unchanged, with its fixed paths below /var/run pointed elsewhere.
+"""Runs lab-orchestrator-ws-proxy-lib 1.0.0 unchanged, but redirects its fixed paths below /var/run.
 
 Usage: SECRET_KEY=... run_original.py URL API_PATH PORT [CA_FILE TOKEN_FILE]
-With the files it runs as in a cluster.
-Runs in an environment of its own, so it imports nothing of this project.
+With the two files it runs as in a cluster.
+It runs in a separate environment, so it imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def _redirect(ca_file: str, token_file: str) -> None:
-    """Give the library other files than those that its source names."""
+    """Make the library open other files than those in its source."""
     load = ssl.SSLContext.load_verify_locations
     elsewhere = {f"{_SERVICE_ACCOUNT}/ca.crt": ca_file, f"{_SERVICE_ACCOUNT}/token": token_file}
 

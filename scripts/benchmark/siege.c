@@ -1,11 +1,11 @@
-/* Besieges a server: holds connections from 127.0.0.2 to 127.0.0.254 that never become a request.
+/* Floods a server: holds connections from 127.0.0.2 to 127.0.0.254 that never send a complete request.
  *
- * HALF_OPEN of them send nothing, or half a head, and stay; SLOW of them send one byte of a head each second. What the
- * server closes is opened again, RATE connections a second at most.
+ * HALF_OPEN of them send nothing, or half a head, and stay. SLOW of them send one byte of a head each second. If the
+ * server closes a connection, it is opened again. It opens RATE connections a second at most.
  *
  * Usage: siege PORT HALF_OPEN SLOW RATE
- * Prints "begin" when each of them has been tried once, and, after something came on standard input, what happened, in
- * JSON. Ends by itself, whatever the server does. */
+ * It prints "begin" when it has tried each connection once. When it gets input on standard input, it prints the results
+ * in JSON. It ends by itself, whatever the server does. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -24,7 +24,7 @@ struct besieger {
     int fd; /* -1 while it is not open */
     bool connected, slow;
     size_t sent;
-    uint64_t next_byte; /* when it is due, ms */
+    uint64_t next_byte; /* when the next byte is due, ms */
 };
 
 static struct sockaddr_in server = {.sin_family = AF_INET};
@@ -44,7 +44,7 @@ static void leave(struct besieger *b) {
     b->connected = false;
 }
 
-/* Begin to connect, from an address that depends on the besieger's number. */
+/* Begin to connect, from an address that depends on the connection's number. */
 static void come(int number) {
     struct besieger *b = &besiegers[number];
     struct sockaddr_in source = {.sin_family = AF_INET};
@@ -84,7 +84,7 @@ static void on_connected(struct besieger *b, uint64_t now) {
         say(b, half_a_head, sizeof half_a_head - 1);
 }
 
-/* What became of a connect: 0 also if it went well and the server has reset the connection since. */
+/* Return the result of a connect. It is also 0 if the connect succeeded and the server has reset it since. */
 static int error_of(int fd) {
     int error = 0;
     socklen_t size = sizeof error;
@@ -111,9 +111,9 @@ static void on_event(struct besieger *b, uint32_t events, uint64_t now) {
     leave(b);
 }
 
-/* Send the bytes that are due, and open what is closed, as far as the budget goes; return what is left of it. */
+/* Send the bytes that are due, and open closed connections within the budget. Return the rest of the budget. */
 static double go_on(uint64_t now, double budget) {
-    static int next; /* whose turn it is to be opened */
+    static int next; /* the next connection to open */
     for (int i = 0; i < count; i++) {
         struct besieger *b = &besiegers[i];
         if (b->slow && b->connected && b->next_byte <= now) {
@@ -146,7 +146,7 @@ static void run(double rate) {
             continue;
         budget = go_on(now, budget + rate * (double)(now - last) / 1000);
         if (budget > rate / 10)
-            budget = rate / 10; /* what was not used is not made up for */
+            budget = rate / 10; /* an unused budget is lost */
         last = now;
         if (!begun && attempted >= (unsigned long long)count) {
             begun = true;
@@ -163,7 +163,7 @@ int main(int argc, char **argv) {
     double rate = atof(argv[4]);
     count = half_open + slow;
     if (half_open < 0 || slow < 0 || count < 1 || count > MAX_CONNECTIONS || rate < 1)
-        die("siege: 1 to %d connections, at least 1 a second", MAX_CONNECTIONS);
+        die("siege: give 1 to %d connections, and a rate of at least 1 a second", MAX_CONNECTIONS);
     alarm(LIFE_SECONDS);
     raise_descriptor_limit();
     server.sin_port = htons((uint16_t)atoi(argv[1]));

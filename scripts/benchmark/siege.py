@@ -1,4 +1,4 @@
-"""How sessions fare while thousands of connections that never become a request besiege the proxy."""
+"""Measures sessions while thousands of connections without a complete request flood the proxy."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["NEEDED_DESCRIPTORS", "Outcome", "measure_siege"]
 
 HALF_OPEN, SLOW = 2000, 2000
 RATE = 1000
-"""Connections a second, at most, that are opened, and opened again after the proxy closed them."""
+"""How many connections a second ``siege`` opens at most, including those that the proxy has closed before."""
 NEEDED_DESCRIPTORS = HALF_OPEN + SLOW + 100
 
 _CALM_SECONDS, _SIEGE_SECONDS = 8.0, 20.0
 _WARMUP = 0.5
 _LOOK_SECONDS = 0.25
-_AFTER_SECONDS = 4.0  # until the threads that are kept for the next clients have ended, too
+_AFTER_SECONDS = 4.0  # until the idle threads have ended, too
 _MIB = 2**20
 
 _MOST_OPEN_US = 1e6
@@ -39,7 +39,7 @@ _HOLDS = (
 
 @dataclass
 class _Phase:
-    """What was seen in one stretch of time: times in microseconds, memory in bytes."""
+    """The measurements of one phase: times in microseconds, memory in bytes."""
 
     title: str
     enter: dict[str, float] = field(default_factory=dict)
@@ -63,11 +63,11 @@ class _Phase:
 
 @dataclass
 class Outcome:
-    """What a siege did.
+    """The results of a siege.
 
-    :ivar siege: what ``siege`` printed.
-    :ivar turned_away: connections that the proxy says it closed because of the cap.
-    :ivar memory_after: bytes, when all was over.
+    :ivar siege: the output of ``siege``.
+    :ivar turned_away: how many connections the proxy closed because of the cap, by its log.
+    :ivar memory_after: bytes after the siege.
     """
 
     calm: _Phase
@@ -79,7 +79,7 @@ class Outcome:
 
     @property
     def broken(self) -> list[str]:
-        """What does not hold."""
+        """The bounds that do not hold."""
         enter, keys = self.besieged.enter, self.besieged.keys
         growth = self.besieged.memory - self.calm.memory
         checks = (
@@ -118,7 +118,7 @@ class Outcome:
 
 
 def measure_siege(tools: Tools, running: Running, log: str) -> Outcome:
-    """Measure sessions without a siege and under it. Takes 40 seconds.
+    """Measure sessions without a siege, and during one. Takes 40 seconds.
 
     :param running: the proxy.
     :param log: the file with its output.
@@ -141,7 +141,7 @@ def _turned_away(log: str) -> int:
 
 
 def _measure(phase: _Phase, tools: Tools, running: Running, seconds: float) -> _Phase:
-    """Open sessions and echo at the same time, and look at the proxy meanwhile."""
+    """Open sessions and send echoes at the same time, and read the proxy's memory and threads meanwhile."""
     process = running.process
     assert process is not None
     before, started = process.cpu_seconds(), time.monotonic()

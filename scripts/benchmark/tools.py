@@ -1,4 +1,4 @@
-"""The C programs: made on the spot, and run."""
+"""Compiles the C programs, and runs them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _COMPILE_TIMEOUT = 120
 
 
 class LoadFailed(Exception):
-    """A measure that gave no result, and why."""
+    """A measure gave no result. The text says why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the load generator connects to.
+    """The address that the load generator connects to.
 
-    :ivar tls: whether the client's side is TLS; true for the direct connection only.
+    :ivar tls: whether the client uses TLS. True for the direct connection only.
     """
 
     port: int
@@ -37,7 +37,7 @@ class Target:
 class Tools:
     """``load``, ``siege`` and ``upstream``, compiled into a directory.
 
-    :raises SystemExit: saying what is missing.
+    :raises SystemExit: if a compiler or a header is missing; says which.
     """
 
     def __init__(self, directory: str) -> None:
@@ -46,7 +46,7 @@ class Tools:
         self.upstream = os.path.join(directory, "upstream")
         compiler = find_program(os.environ.get("CC", "cc"))
         if compiler is None:
-            raise SystemExit("bench: needs a C compiler (Debian, Ubuntu: apt-get install gcc libc6-dev)")
+            raise SystemExit("bench: a C compiler is missing (Debian, Ubuntu: apt-get install gcc libc6-dev)")
         for program in (self.load, self.siege, self.upstream):
             source = os.path.join(_HERE, os.path.basename(program) + ".c")
             flags = ["-O2", "-Wall", "-Wextra", "-pthread", "-o", program, source, "-lssl", "-lcrypto"]
@@ -68,10 +68,10 @@ class Tools:
         at_begin: Callable[[], None],
         at_end: Callable[[], None],
     ) -> dict[str, Any]:
-        """Run one measure and return what ``load`` printed.
+        """Run one measure, and return the output of ``load``.
 
-        :param at_begin: called when the warm-up is over.
-        :param at_end: called when the measured time is over.
+        :param at_begin: is called when the warm-up is over.
+        :param at_end: is called when the measured time is over.
         :raises LoadFailed: if it gave no result.
         """
         with self.start_load(
@@ -86,24 +86,24 @@ class Tools:
     def start_load(
         self, mode: str, target: Target, *, sessions: int, size: int, warmup: float, seconds: float
     ) -> LoadProcess:
-        """Start ``load``; it ends by itself after its warm-up, its seconds and half a minute."""
+        """Start ``load``. It ends by itself half a minute after its warm-up and its measured time."""
         leg = "tls" if target.tls else "plain"
         arguments = [str(value) for value in (sessions, size, warmup, seconds)]
         return LoadProcess([self.load, mode, "127.0.0.1", str(target.port), leg, target.path, *arguments])
 
     def start_siege(self, port: int, *, half_open: int, slow: int, rate: int) -> LoadProcess:
-        """Start ``siege``; it ends by itself after a minute and a half."""
+        """Start ``siege``. It ends by itself after a minute and a half."""
         return LoadProcess([self.siege, *(str(value) for value in (port, half_open, slow, rate))])
 
 
 def _compile_error(text: str) -> str:
     if "openssl/" in text:
-        return "bench: needs OpenSSL's headers (Debian, Ubuntu: apt-get install libssl-dev)"
+        return "bench: OpenSSL's headers are missing (Debian, Ubuntu: apt-get install libssl-dev)"
     return f"bench: the load generator cannot be compiled:\n{text}"
 
 
 class LoadProcess:
-    """A running ``load`` or ``siege``; leaving ``with`` ends it."""
+    """A running ``load`` or ``siege``. The end of ``with`` ends it."""
 
     def __init__(self, command: list[str]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
@@ -114,20 +114,20 @@ class LoadProcess:
     def wait_for_begin(self) -> None:
         """Wait until the sessions are open and the warm-up is over.
 
-        :raises LoadFailed: if that did not happen.
+        :raises LoadFailed: if the process ends before.
         """
         if self.read_line() != "begin":
             raise LoadFailed(self._why())
 
     def read_line(self) -> str:
-        """Return the next line, "" at the end; bounded because ``load`` ends by itself."""
+        """Return the next line; "" at the end. Blocks, but ``load`` ends by itself."""
         assert self._popen.stdout is not None
         return self._popen.stdout.readline().decode().strip()
 
     def result(self, line: str) -> dict[str, Any]:
         """Return the parsed result.
 
-        :raises LoadFailed: if there is none, or a session failed.
+        :raises LoadFailed: if there is no result, or a session failed.
         """
         if not line:
             raise LoadFailed(self._why())
@@ -137,9 +137,9 @@ class LoadProcess:
         return result
 
     def finish(self) -> dict[str, Any]:
-        """End one that holds sessions, and return its result.
+        """End a process that holds sessions, and return its result.
 
-        :raises LoadFailed: as :meth:`result`.
+        :raises LoadFailed: as :meth:`result` does.
         """
         assert self._popen.stdin is not None
         self._popen.stdin.write(b"end\n")
@@ -162,9 +162,9 @@ class LoadProcess:
 
 
 class Upstream:
-    """The API's stand-in; stop it with :meth:`stop`.
+    """The simulated API, ``upstream``. :meth:`stop` ends it.
 
-    :ivar ports: by name: ``plain``, ``tls``, and each mode over bare TCP.
+    :ivar ports: its ports by name: ``plain``, ``tls``, and each mode over bare TCP.
     """
 
     def __init__(self, tools: Tools, certfile: str, keyfile: str) -> None:
@@ -176,6 +176,6 @@ class Upstream:
         self.ports = {name: int(port) for name, port in zip(words[::2], words[1::2], strict=True)}
 
     def stop(self) -> None:
-        """End it. Idempotent."""
+        """End the process. Idempotent."""
         self._popen.kill()
         self._popen.communicate()

@@ -1,17 +1,16 @@
-/* Stands in for the Kubernetes API in front of virtual machines' consoles: a WebSocket server, plain and TLS, whose
- * behaviour is chosen by the name of the virtual machine, which is the path's segment behind
- * "/virtualmachineinstances/", or else its last one.
+/* Simulates the consoles of the Kubernetes API: a WebSocket server with and without TLS. The name of the virtual machine
+ * chooses its behaviour. The name is the path's segment after "/virtualmachineinstances/", or else the last segment.
  *
  *   bulk-32k bulk-1k bulk-64   binary frames of that many bytes, as fast as they are taken
  *   sink                       reads
  *   echo                       sends every message back (up to 4,000 bytes)
  *   idle                       does nothing
  *
- * Pings and Close are answered in every mode. The same modes are served over bare TCP, a port for each, for peers
- * that turn WebSocket into TCP.
+ * It answers Ping and Close in every mode. It also serves each mode over bare TCP, on a separate port, for peers that
+ * translate WebSocket to TCP.
  *
  * Usage: upstream CERTIFICATE KEY
- * Prints "NAME PORT ..." in one line, then serves until its standard input ends. One thread. */
+ * It prints "NAME PORT ..." in one line, and serves until its standard input ends. It has one thread. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -39,7 +38,7 @@ static int poller;
 enum kind { LISTENER, CONNECTION, STDIN };
 enum state { TLS_HANDSHAKE, HEAD, OPEN };
 
-/* A listening socket; its connections are TLS, or bare TCP in one mode. */
+/* A listening socket. Its connections use WebSocket, with or without TLS, or bare TCP in one mode. */
 struct listener {
     enum kind kind;
     int fd;
@@ -53,10 +52,10 @@ struct connection {
     enum state state;
     bool raw, closing, broken;
     enum mode mode;
-    const struct block *block; /* what is sent without end, or NULL */
-    size_t offset;             /* in it */
-    uint64_t skip;             /* bytes of the current frame's payload that are still to be dropped */
-    uint8_t *carry;            /* what was received of something incomplete */
+    const struct block *block; /* the bytes that are sent without end, or NULL */
+    size_t offset;             /* the position in block */
+    uint64_t skip;             /* remaining payload bytes of the current frame, to be dropped */
+    uint8_t *carry;            /* received bytes of an incomplete frame or request */
     size_t carried;
     uint8_t out[OUT_MAX]; /* replies that wait to be sent */
     size_t out_size, out_sent;
@@ -77,7 +76,7 @@ static void reply(struct connection *c, const void *data, size_t size) {
         c->out_size -= c->out_sent;
         c->out_sent = 0;
     }
-    if (c->out_size + size > OUT_MAX) { /* it asks for more than it reads */
+    if (c->out_size + size > OUT_MAX) { /* the client requests more than it reads */
         c->broken = true;
         return;
     }
@@ -85,7 +84,7 @@ static void reply(struct connection *c, const void *data, size_t size) {
     c->out_size += size;
 }
 
-/* --- What is received --- */
+/* --- Receiving --- */
 
 static void handle_frame(struct connection *c, const struct header *header, uint8_t *payload) {
     uint8_t frame[CARRY_MAX + HEADER_MAX];
@@ -102,7 +101,7 @@ static void handle_frame(struct connection *c, const struct header *header, uint
     }
 }
 
-/* Walk over the frames in data; return how many bytes were used. */
+/* Walk over the frames in data, and return how many bytes were used. */
 static size_t walk(struct connection *c, uint8_t *data, size_t size) {
     size_t used = 0;
     while (!c->closing) {
@@ -113,7 +112,7 @@ static size_t walk(struct connection *c, uint8_t *data, size_t size) {
         size_t length = parse_header(data + used, size - used, &header);
         if (length == 0)
             return used;
-        if (header.opcode < OP_CLOSE && c->mode != ECHO) { /* of data only the header is looked at */
+        if (header.opcode < OP_CLOSE && c->mode != ECHO) { /* read only the header of data frames */
             used += length;
             c->skip = header.size;
             continue;
@@ -159,7 +158,7 @@ static bool choose_mode(struct connection *c, char *path) {
     return false;
 }
 
-/* Answer the request; KubeVirt picks its own subprotocol if that is offered. */
+/* Answer the request. KubeVirt selects its own subprotocol if the client offers it. */
 static void answer(struct connection *c, char *head) {
     static const char magic[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     char joined[128], accept[64], response[512], path[HEAD_MAX];
@@ -184,7 +183,7 @@ static void answer(struct connection *c, char *head) {
     c->state = OPEN;
 }
 
-/* Use what was received; return how many bytes were used. */
+/* Process received bytes, and return how many were used. */
 static size_t use(struct connection *c, uint8_t *data, size_t size) {
     size_t used = 0;
     if (c->raw) {
@@ -193,7 +192,7 @@ static size_t use(struct connection *c, uint8_t *data, size_t size) {
         return size;
     }
     if (c->state == HEAD) {
-        data[size] = '\0'; /* scratch has room for that */
+        data[size] = '\0'; /* scratch has room for this byte */
         char *end = strstr((char *)data, "\r\n\r\n");
         if (end == NULL) {
             c->broken = size >= HEAD_MAX;
@@ -221,13 +220,13 @@ static void receive(struct connection *c) {
         c->carried = size - used;
         memcpy(c->carry, scratch + used, c->carried);
         if (received < SCRATCH_SIZE && c->link.ssl == NULL)
-            return; /* the socket is empty, or will be reported again */
+            return; /* the socket is empty, or the poller will report it again */
     }
 }
 
-/* --- What is sent --- */
+/* --- Sending --- */
 
-/* Send replies at frame boundaries, and the block in between; stop when the socket is full. */
+/* Send replies at frame boundaries, and the block in between. Stop when the socket is full. */
 static void transmit(struct connection *c) {
     for (int turn = 0; turn < TURNS * 2 && !c->broken; turn++) {
         bool waiting = c->out_sent < c->out_size;
@@ -241,7 +240,7 @@ static void transmit(struct connection *c) {
             data = c->block->data + c->offset;
             size = waiting || c->closing ? c->block->frame - into_frame : c->block->size - c->offset;
         } else {
-            c->broken = c->closing; /* all is said */
+            c->broken = c->closing; /* the Close has been sent */
             return;
         }
         ssize_t sent = link_write(&c->link, data, size);
@@ -268,7 +267,7 @@ static void finish(struct connection *c) {
     free(c);
 }
 
-/* Take the TLS handshake further; return whether it is over. */
+/* Continue the TLS handshake, and return whether it is complete. */
 static bool shake_hands(struct connection *c) {
     int result = SSL_accept(c->link.ssl);
     if (result == 1) {
@@ -336,7 +335,7 @@ static void listen_on_loopback(const char *name, struct listener listener) {
 
 static void set_up_tls(const char *certificate, const char *key) {
     tls_context = SSL_CTX_new(TLS_server_method());
-    /* What a Go server, such as the API, picks on a machine with AES instructions, and its one ticket. */
+    /* The cipher that a Go server, such as the API, selects on a machine with AES instructions, and its one ticket. */
     SSL_CTX_set_ciphersuites(tls_context, "TLS_AES_128_GCM_SHA256");
     SSL_CTX_set_min_proto_version(tls_context, TLS1_3_VERSION);
     SSL_CTX_set_num_tickets(tls_context, 1);

@@ -1,5 +1,5 @@
-/* What the load generator (load.c) and the API's stand-in (upstream.c) share: a connection that is plain or
- * TLS, RFC 6455 frame headers, and blocks of ready-made frames. */
+/* Shared by the load generator (load.c) and the simulated API (upstream.c): a connection with or without TLS,
+ * RFC 6455 frame headers, and blocks of ready-made frames. */
 #ifndef WIRE_H
 #define WIRE_H
 
@@ -40,7 +40,7 @@ static inline void *allocate(size_t size) {
     return memory;
 }
 
-/* One descriptor a session is not much, but the usual soft limit is 1024. */
+/* A session needs only one descriptor, but the usual soft limit is 1024. */
 static inline void raise_descriptor_limit(void) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
@@ -133,7 +133,7 @@ static inline void apply_mask(uint8_t *payload, size_t size, const uint8_t mask[
         payload[i] ^= mask[i & 3];
 }
 
-/* Write a whole frame of up to 65,535 bytes; return its length. Without a mask if mask is NULL. */
+/* Write a whole frame of up to 65,535 bytes, and return its length. If mask is NULL, the frame is unmasked. */
 static inline size_t put_frame(uint8_t *out, uint8_t opcode, const void *payload, size_t size,
                                const uint8_t *mask) {
     size_t length = 2;
@@ -154,8 +154,8 @@ static inline size_t put_frame(uint8_t *out, uint8_t opcode, const void *payload
     return length + size;
 }
 
-/* Ready-made binary frames, to be sent round and round. They are masked here, once, so that masking costs
- * nothing while it is measured. */
+/* Ready-made binary frames, which are sent again and again. They are masked in advance, so that masking costs
+ * no time during the measure. */
 struct block {
     uint8_t *data;
     size_t size;
