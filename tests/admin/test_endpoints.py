@@ -588,9 +588,7 @@ class Program(ProxyTestCase):
             self.assertEqual(errors, "wsproxy sessions: 401: the operator's token is needed here\n")
 
         status, output, errors = self.command("kick", "--user", "eve")
-        self.assertEqual(
-            (status, output, errors), (0, "1 sessions ended, 1 tokens revoked\n", "")
-        )
+        self.assertEqual((status, output, errors), (0, "1 sessions ended, 1 tokens revoked\n", ""))
         again = self.client(program, "vm", token)
         self.assertEqual(
             (again.status, json.loads(again.body())["message"]), (401, "the token has been revoked")

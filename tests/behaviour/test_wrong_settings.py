@@ -126,9 +126,7 @@ WRONG_TYPE = (
 
 WRONG_VALUE = (
     Wrong({"port": "70000"}, "{} is 70000; it must be 0 to 65535", {"port": 70000}),
-    Wrong(
-        {"max_sessions": "-1"}, "{} is -1; it must be 1 or more, or 0 for no limit", {"max_sessions": -1}
-    ),
+    Wrong({"max_sessions": "-1"}, "{} is -1; it must be 1 or more, or 0 for no limit", {"max_sessions": -1}),
     Wrong(
         {"dial_timeout": "-0.5"},
         "{} is -0.5; it must be more than 0 seconds and less than a day",
@@ -324,13 +322,15 @@ class WrongSettingsTest(unittest.TestCase):
                 self.assertEqual(faults, (f"{variable} is not a setting; did you mean {setting.env}?",))
                 self.path.write_text(f"{name} = 1", encoding="utf-8")
                 faults = self.faults(lambda: config_from_env(_POD | {"WSPROXY_CONFIG": str(self.path)}))
-                self.assertEqual(faults, (f"{name!r} in {self.path} is not a setting; did you mean {meant}?",))
+                expected = f"{name!r} in {self.path} is not a setting; did you mean {meant}?"
+                self.assertEqual(faults, (expected,))
                 faults = self.faults(lambda name=name: config_from_mapping(_LIBRARY | {name: 1}))  # type: ignore[misc]
                 self.assertEqual(faults, (f"{name!r} is not a setting; did you mean {meant}?",))
                 options: dict[str, Any] = _LIBRARY | {name: 1}
                 with self.assertRaisesRegex(TypeError, f"argument '{name}'; did you mean {meant}[?]$"):
                     Config(**options)
-                self.assertIn(f"error: {flag} is not a flag; did you mean {setting.flag}?\n", self.usage(flag))
+                expected = f"error: {flag} is not a flag; did you mean {setting.flag}?\n"
+                self.assertIn(expected, self.usage(flag))
 
     def usage(self, flag: str) -> str:
         """Return what the program says of a flag."""

@@ -99,7 +99,7 @@ class Faults(CommandTestCase):
         directory = os.path.join(self.directory, f"wsproxy-{os.getuid()}")
         path = os.path.join(directory, "admin-token")
         self.assert_fault(
-            f"the operator's token in {path}: No such file or directory; name another file in WSPROXY_ADMIN_TOKEN_FILE",
+            f"the operator's token in {path}: No such file or directory; name another file in WSPROXY_ADMIN_",
             *("--admin", "127.0.0.1:1"),
         )
         nowhere = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
@@ -210,7 +210,9 @@ class Answers(CommandTestCase):
                 self.answer = answer
                 status, output, errors = self.run_command()
                 self.assertEqual((status, output), (1, ""))
-                self.assertEqual(errors, f"wsproxy sessions: {where} is not the operator's listener of a wsproxy\n")
+                self.assertEqual(
+                    errors, f"wsproxy sessions: {where} is not the operator's listener of a wsproxy\n"
+                )
                 if b"404" not in answer:
                     self.assertEqual(self.run_command("kick", "a"), (1, "", errors))
         os.environ["WSPROXY_ADMIN"] = f"unix:{self.directory}/nobody"

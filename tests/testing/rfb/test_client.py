@@ -123,7 +123,10 @@ class RefusedTest(ProxyTestCase):
         """What is not known is not made up, and other servers' answers are shown in part."""
         cases = (
             (UpgradeRefused(302, {}, b""), "the console was refused (HTTP 302): the answer gives no reason"),
-            (UpgradeRefused(502, {}, b"<p>nginx"), "the console was refused (HTTP 502): the answer is '<p>nginx'"),
+            (
+                UpgradeRefused(502, {}, b"<p>nginx"),
+                "the console was refused (HTTP 502): the answer is '<p>nginx'",
+            ),
             (
                 UpgradeRefused(400, {}, b'{"code": 1}'),
                 "the console was refused (HTTP 400): the answer is '{\"code\": 1}'",

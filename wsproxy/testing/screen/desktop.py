@@ -166,7 +166,10 @@ class Desktop:
             return len(self._viewers)
 
     def wait_for_text(self, text: str, timeout: float) -> bool:
-        """Wait until the typed text contains ``text``, ``timeout`` seconds at most; return whether it does."""
+        """Block until the typed text contains ``text``, or the time is over; return whether it does.
+
+        :param timeout: seconds.
+        """
         return self.wait_for(lambda: text in self._text, timeout)
 
     def assert_text(
