@@ -116,8 +116,8 @@ class Refused(WSProxyError):
     """The proxy refuses a client. Each subclass contains the answer.
 
     The client sees the text of the exception, so it never contains a token, a path or a credential.
-    What only the operator may read goes into ``log_detail``. Both are one line of at most 1000
-    characters. Characters that are not printable become spaces, and longer text is cut off.
+    Details for the operator go into ``log_detail``. Both are one line of at most 1000 characters.
+    Characters that are not printable become spaces, and longer text is cut off.
 
     :param message: the text; "" for ``default_message``.
     :ivar status: HTTP status (RFC 9110).

@@ -1,4 +1,4 @@
-"""``wsproxy config``: what counts, and where it comes from."""
+"""``wsproxy config``: the settings that count, and their sources."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ConfigCommandTest(ConfigFileCase):
         self.assertEqual(shown["remote_url"], ('remote_url = "ws://localhost:8001"', "default"))
 
     def test_secrets(self) -> None:
-        """A secret, and what may be one in a URL, is not shown, wherever it comes from."""
+        """A secret, and a part of a URL that may be one, is not shown, whatever its source."""
         self.path.write_text(
             f'secret_key = "{SECRET}-in-the-file"\njwks = "https://a.example/?key=hunter2"', encoding="utf-8"
         )
@@ -58,7 +58,7 @@ class ConfigCommandTest(ConfigFileCase):
             self.assertIn('# jwks = "https://a.example/?..." ', out)
 
     def test_is_a_file(self) -> None:
-        """What is printed is a file that means the same."""
+        """The output is a file with the same settings."""
         environ = _DEV | {
             "HOST_PATH_PREFIX": "a/b",
             "WSPROXY_GRACE": "inf",
@@ -74,7 +74,7 @@ class ConfigCommandTest(ConfigFileCase):
         self.assertEqual(config_from_env(again), config_from_env(environ))
 
     def test_faults(self) -> None:
-        """Faulty settings are told as they are at the start."""
+        """Faulty settings are reported as by wsproxy serve."""
         status, out, err = call("config", "--port", "x", **_DEV)
         self.assertEqual((status, out), (2, ""))
         self.assertIn("\n  - --port is 'x'; it must be a whole number\n", err)
@@ -82,7 +82,7 @@ class ConfigCommandTest(ConfigFileCase):
 
 class OtherCommandsTest(ConfigFileCase):
     def test_token(self) -> None:
-        """``wsproxy token`` signs with the secret in the file, or in the file that this one names."""
+        """``wsproxy token`` signs with the secret in the file, or in a key file that the file names."""
         verifier = TokenVerifier(Keyring(load_keys(SECRET)))
         key = self.path.with_name("key")
         key.write_text(SECRET, encoding="utf-8")
@@ -100,7 +100,7 @@ class OtherCommandsTest(ConfigFileCase):
         self.assertEqual(call(*wanted, SECRET_KEY="x" * 32)[0], 0)
 
     def test_sessions(self) -> None:
-        """``wsproxy sessions`` asks where the file says that the operator's listener is."""
+        """``wsproxy sessions`` finds the operator's listener by the file."""
         self.path.write_text(f'admin = "unix:{self.path}.nope"', encoding="utf-8")
         for name, arguments in (("WSPROXY_CONFIG", []), ("X", ["--config", str(self.path)])):
             status, _, err = call("sessions", *arguments, **{name: str(self.path)})

@@ -1,4 +1,4 @@
-"""``wsproxy demo``, as a program; what a browser makes of it is for the integration tests."""
+"""``wsproxy demo`` as a program. Integration tests open its pages in a browser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def demo(
 
 
 def invitation(process: subprocess.Popen[str]) -> str:
-    """Return what it says once it listens."""
+    """Return its output when it listens."""
     assert process.stdout is not None
     said = ""
     while "Ctrl-C" not in said:
@@ -67,7 +67,7 @@ class Demo(LeakTestCase):
     """``wsproxy demo``."""
 
     def test_once(self) -> None:
-        """``--once --screenshot`` shows the whole path, saves what it saw, and ends with 0."""
+        """``--once --screenshot`` shows the whole path, saves the screen, and ends with 0."""
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "screen.png")
             with demo("--once", "--screenshot", path) as process:
@@ -81,7 +81,7 @@ class Demo(LeakTestCase):
         self.assertGreater(len(colours), 1)
 
     def test_until_it_is_stopped(self) -> None:
-        """Without ``--once`` it prints how to look at it, and runs until a signal."""
+        """Without ``--once`` it prints URLs, and runs until a signal."""
         with demo("--port", "0") as process:
             said = invitation(process)
             stop(process)
@@ -90,7 +90,7 @@ class Demo(LeakTestCase):
         self.assertIn("vnc.html?host=127.0.0.1", said)
 
     def test_urls(self) -> None:
-        """The page is behind the printed URLs, and all of their tokens but the last are good."""
+        """The printed URLs lead to the page, and all of their tokens except the last are valid."""
         with demo("--port", "0") as process:
             urls = _URL.findall(invitation(process))
             granted = []
@@ -107,7 +107,7 @@ class Demo(LeakTestCase):
         self.assertLess(min(grant["expires_in"] for _, grant in granted[:-1]), 100)
 
     def test_states(self) -> None:
-        """One VM is there, one is stopped until a while after it was asked for, one has no screen."""
+        """One VM runs, one starts some time after a client asks for it, and one has no screen."""
         with tempfile.TemporaryFile("w+") as log, demo("--port", "0", log=log.fileno()) as process:
             ((address, fragment), *_) = _URL.findall(invitation(process))
             base = f"ws://{address}/{fragment.partition('/')[0]}"
@@ -127,7 +127,7 @@ class Demo(LeakTestCase):
         self.assertEqual(blind.exception.slug, "vmi-no-console")
 
     def test_browser(self) -> None:
-        """Only if it is asked to, it opens the first URL; without a browser it says so, and goes on."""
+        """With --open it opens the first URL. If there is no browser, it says so and continues."""
         with tempfile.TemporaryDirectory() as directory:
             program, opened = os.path.join(directory, "browser"), os.path.join(directory, "opened")
             with open(program, "w", encoding="utf-8") as file:
@@ -153,7 +153,7 @@ class Demo(LeakTestCase):
             self.assertEqual(process.returncode, 0)
 
     def test_bad_directory(self) -> None:
-        """A directory that has no noVNC in it is told, exit status 2."""
+        """If a directory has no noVNC, the demo says so, with exit status 2."""
         with (
             tempfile.TemporaryDirectory() as directory,
             demo("--port", "0", "--novnc", directory) as process,
@@ -164,7 +164,7 @@ class Demo(LeakTestCase):
         self.assertNotIn("Traceback", err)
 
     def test_port_is_taken(self) -> None:
-        """A port that is taken is told with the remedy, exit status 1."""
+        """If the port is taken, the demo says so and names the remedy, with exit status 1."""
         with (
             socket.create_server(("127.0.0.1", 0)) as taken,
             demo("--port", str(taken.getsockname()[1])) as process,

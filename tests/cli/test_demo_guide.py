@@ -1,4 +1,4 @@
-"""What the demo tells."""
+"""The text that the demo prints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GuideTest(LeakTestCase):
             self.assertIn(f"    {url}\n", text)
 
     def test_tokens(self) -> None:
-        """All tokens allow what they are for, but the last, which nobody has signed."""
+        """All tokens allow their machines, except the last, whose signature is wrong."""
         verifier = TokenVerifier(Keyring(load_keys(SECRET)))
         with machines() as running:
             urls = Guide(SECRET, running).urls(_ADDRESS)

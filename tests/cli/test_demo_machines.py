@@ -17,7 +17,7 @@ _LONG = 3600.0
 
 
 class SleeperTest(LeakTestCase):
-    """The VM that starts when it is asked for."""
+    """The VM that starts when a client asks for it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -34,14 +34,14 @@ class SleeperTest(LeakTestCase):
         return self.vmi.phase == phase
 
     def test_starts_when_asked(self) -> None:
-        """It is stopped at first, and runs after somebody has asked for it."""
+        """The VM is stopped at first, and runs after a client has asked for it."""
         sleeper = self.sleeper(0.0, _LONG)
         self.assertEqual(self.vmi.phase, "Succeeded")
         sleeper.ask()
         self.assertTrue(wait_until(lambda: self.vmi.phase == "Running", _TIMEOUT))
 
     def test_stops_again(self) -> None:
-        """After a while it stops and its sessions end, as often as somebody asks."""
+        """After some time it stops and its sessions end. This repeats with each request."""
         dropped = threading.Semaphore(0)
         with mock.patch.object(self.vmi, "drop_sessions", dropped.release):
             sleeper = self.sleeper(0.0, 0.0)
@@ -83,7 +83,7 @@ class MachinesTest(LeakTestCase):
     """All of them."""
 
     def test_desktops_differ(self) -> None:
-        """No two of them look alike, and each shows who is there."""
+        """All desktops look different, and each shows its user."""
         with machines() as running:
             self.assertEqual(set(running.desktops), {MAIN, SECOND, SLEEPER, EXAM})
             pictures = {desktop.screenshot().rgb for desktop in running.desktops.values()}

@@ -118,7 +118,7 @@ class Serve(LeakTestCase):
         self.served("--loglevel", "error")
 
     def test_flags_win(self) -> None:
-        """A flag wins over the environment."""
+        """A flag overrides the environment."""
         _, _, err = self.served("serve", "--host", "127.0.0.1", "--loglevel", "ERROR", HOST="192.0.2.1")
         self.assertEqual(err, "")
 
@@ -137,7 +137,7 @@ class Serve(LeakTestCase):
         self.assertEqual(host, "[::]" if has_ipv6_loopback() else "0.0.0.0")
 
     def test_no_such_port(self) -> None:
-        """A port that does not exist is a fault, wherever it is given; none is made of it."""
+        """A port that does not exist is a fault, whatever its source."""
         for name, value, fault in (
             ("PORT", "70000", "PORT is 70000; "),
             ("WSPROXY_ADMIN", "127.0.0.1:70000", "admin is '127.0.0.1:70000'; "),
@@ -265,7 +265,7 @@ class Token(LeakTestCase):
         self.assertAlmostEqual(grant.seconds_left(), 600, delta=10)
 
     def test_secret_by_flag(self) -> None:
-        """The secret may be given by a flag, which wins."""
+        """A flag for the secret overrides the variable."""
         arguments = ["token", "--vmi", "a", "--namespace", "b", "--secret-key", SECRET]
         status, out, _ = call(*arguments, SECRET_KEY="another one that is long enough to use")
         self.assertEqual(status, 0)
@@ -311,7 +311,7 @@ class Token(LeakTestCase):
 
 
 class ServiceAccount(ProxyTestCase):
-    """What a pod has from Kubernetes, and may lack."""
+    """The files that Kubernetes gives a pod, and that may be missing."""
 
     def test_files_that_are_missing(self) -> None:
         """The program starts, is not ready, and says once what is missing, however many processes serve."""
@@ -334,7 +334,7 @@ class ServiceAccount(ProxyTestCase):
 
 
 class Check(ProxyTestCase):
-    """``wsproxy check`` against the stand-in."""
+    """``wsproxy check`` against the simulated API."""
 
     def settings(self, **different: str) -> dict[str, str]:
         return {
@@ -364,7 +364,7 @@ class Check(ProxyTestCase):
         self.assertIn(remedy, faults[0])
 
     def test_all_is_well(self) -> None:
-        """One line for each thing that was looked at, and exit status 0."""
+        """There is one line for each check, and exit status 0."""
         status, lines = self.check()
         self.assertEqual(status, 0, lines)
         self.assertTrue(all(line.startswith("ok    ") for line in lines), lines)
@@ -374,7 +374,7 @@ class Check(ProxyTestCase):
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])
 
     def test_files(self) -> None:
-        """Where files are served they are looked at; a page without noVNC is a fault, too."""
+        """If files are served, they are checked. A page without noVNC is a fault, too."""
         with tempfile.TemporaryDirectory() as directory:
             for name in ("vnc.html", "core/rfb.js"):
                 Path(directory, name).parent.mkdir(exist_ok=True)
@@ -389,7 +389,7 @@ class Check(ProxyTestCase):
                 self.assert_fault("no noVNC", "--novnc DIR", **page)
 
     def test_faulty_settings(self) -> None:
-        """Faulty settings are told as by ``serve``."""
+        """Faulty settings are reported as by ``serve``."""
         status, _, err = call("check", **self.settings(PORT="x"))
         self.assertEqual(status, 2)
         self.assertIn("PORT is 'x'", err)
@@ -507,7 +507,7 @@ class Check(ProxyTestCase):
         self.assert_fault("in namespace lab-1: not allowed", "bind a role", WSPROXY_NAMESPACES="lab-1")
 
     def test_permission_that_nobody_knows(self) -> None:
-        """Where the API cannot be asked, or does not answer the question, that is no fault."""
+        """If the API does not answer an access review, that is not a fault."""
         path = "/lab/{namespace}/{vmi_name}/vnc"
         self.assertIn("cannot be asked for", self.check(WSPROXY_API_PATH=path)[1][-1])
         config = config_from_env(self.settings())
@@ -518,7 +518,7 @@ class Check(ProxyTestCase):
             self.assertIn("the API does not say", str(finding))
 
     def test_screenshots(self) -> None:
-        """With pictures of screens it asks for their permissions, and whether KubeVirt disturbs nobody."""
+        """With screenshots it also checks their permissions, and whether KubeVirt ends sessions for them."""
         on = {"WSPROXY_SCREENSHOTS": "true", "WSPROXY_NAMESPACES": "lab-1"}
         status, lines = self.check(**on)
         self.assertEqual(status, 0, lines)
@@ -544,7 +544,7 @@ class Check(ProxyTestCase):
         self.assertIn("ulimit -n", faults[0])
 
     def test_limit_that_cannot_be_raised(self) -> None:
-        """Where the system does not let the limit be raised, the one that holds is told."""
+        """If the limit cannot be raised, the line shows the present limit."""
         with (
             mock.patch("resource.getrlimit", return_value=(256, 4096)),
             mock.patch("resource.setrlimit", side_effect=ValueError),

@@ -1,4 +1,4 @@
-"""``wsproxy sessions``, without a proxy: what it takes, and how it shows what a proxy says."""
+"""``wsproxy sessions`` without a proxy: its arguments, and how it shows answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ID        USER                NAMESPACE  VMI     CONSOLE  CLIENT  OPEN   EXPIRES
 
 
 class CommandTestCase(LeakTestCase):
-    """Runs the command; nothing of the environment's is known to it."""
+    """Runs the command without the variables of the environment."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -61,7 +61,7 @@ class CommandTestCase(LeakTestCase):
             self.addCleanup(patcher.stop)
 
     def run_command(self, *arguments: str) -> tuple[int, str, str]:
-        """Return status, output, and what was said of errors."""
+        """Return exit status, output and errors."""
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             try:
@@ -79,7 +79,7 @@ class Faults(CommandTestCase):
             self.assertIn(fault, errors)
 
     def test_faults(self) -> None:
-        """What is wrong is said before anybody is asked."""
+        """Wrong arguments are reported before the command connects."""
         self.assert_fault("WSPROXY_ADMIN is not set; it must be HOST:PORT, [IPV6]:PORT or unix:PATH")
         self.assert_fault("WSPROXY_ADMIN is 9100; it must be", "--admin", "9100")
         self.assert_fault("invalid choice", "end")
@@ -95,7 +95,7 @@ class Faults(CommandTestCase):
             self.assert_fault("kick needs IDs, or --token-file, or any of", *here, "kick", *arguments)
 
     def test_token(self) -> None:
-        """A token that cannot be read is named by its file, and one of somebody else's is not taken."""
+        """If a token cannot be read, the error names its file. A file of another user is not used."""
         directory = os.path.join(self.directory, f"wsproxy-{os.getuid()}")
         path = os.path.join(directory, "admin-token")
         self.assert_fault(
@@ -122,7 +122,7 @@ class _Proxy(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 class Answers(CommandTestCase):
-    """What a proxy's answers become."""
+    """The output for a proxy's answers."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -152,7 +152,7 @@ class Answers(CommandTestCase):
         self.answer = http_response(status, json.dumps(body).encode())
 
     def test_list(self) -> None:
-        """The table is readable, and shows nothing that a terminal would obey."""
+        """The table is readable, and contains no control characters."""
         self.reply(200, _LIST)
         self.assertEqual(self.run_command(), (0, _TABLE, ""))
         self.assertEqual(self.run_command("list"), (0, _TABLE, ""))
@@ -195,7 +195,7 @@ class Answers(CommandTestCase):
         )
 
     def test_refused(self) -> None:
-        """A refusal, a stranger, and nobody at all are each said in a line."""
+        """A refusal, another server, and no server are each reported in one line."""
         self.reply(401, {"message": "no\nway"})
         self.assertEqual(self.run_command(), (1, "", "wsproxy sessions: 401: no\\u000away\n"))
         where = os.environ["WSPROXY_ADMIN"]

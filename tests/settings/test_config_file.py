@@ -1,4 +1,4 @@
-"""Settings from a file: what wins over it, what it may hold, and what is said of a bad one."""
+"""Settings from a file: their rank, their values, and the errors for a bad file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ConfigFileCase(unittest.TestCase):
 
 class WhatCountsTest(ConfigFileCase):
     def test_order(self) -> None:
-        """A flag wins over the environment, that over the file, and the file over the default."""
+        """A flag overrides the environment, the environment the file, and the file the default."""
         self.assertEqual(self.read("").max_sessions, 0)
         self.assertEqual(self.read("max_sessions = 1").max_sessions, 1)
         self.assertEqual(self.read("max_sessions = 1", WSPROXY_MAX_SESSIONS="2").max_sessions, 2)
@@ -71,7 +71,7 @@ class WhatCountsTest(ConfigFileCase):
         self.assertEqual(config_from_env({"WSPROXY_CONFIG": str(self.path)}), config())
 
     def test_url(self) -> None:
-        """A URL in the file goes before what Kubernetes says in every pod, not before what somebody says."""
+        """A URL in the file overrides the variables that Kubernetes sets in pods, but not those of a user."""
         url = 'remote_url = "wss://api.example"'
         self.assertEqual(self.read(url).remote_url, "wss://api.example")
         flags: dict[str, str | None] = {"KUBERNETES_SERVICE_HOST": "a", "KUBERNETES_SERVICE_PORT": "1"}
@@ -99,7 +99,7 @@ class WhatCountsTest(ConfigFileCase):
             settings_of_program(environ, {}, 3)
 
     def test_origins(self) -> None:
-        """Each setting that somebody gave says where it comes from."""
+        """Each given setting has its source."""
         self.path.write_text("max_age = 5\n[sslopt]\ncheck_hostname = true\n", encoding="utf-8")
         environ = _POD | {"WSPROXY_CONFIG": str(self.path), "PORT": "1", "WSPROXY_CA_FILE": "/a"}
         _, origins = settings_of_program(environ, {"WSPROXY_CONFIG": None, "WSPROXY_GRACE": "1"})
@@ -119,7 +119,7 @@ class WhatCountsTest(ConfigFileCase):
 
 class BadFileTest(ConfigFileCase):
     def test_not_there(self) -> None:
-        """A file that cannot be read is a fault of what names it, and stops the start."""
+        """If the file cannot be read, the fault names the flag or variable that names the file."""
         with self.assertRaisesRegex(
             ConfigError, "^WSPROXY_CONFIG names /nope, which cannot be read: No such file"
         ):
@@ -130,7 +130,7 @@ class BadFileTest(ConfigFileCase):
             config_from_env(_POD | {"WSPROXY_CONFIG": str(self.path.parent)})
 
     def test_no_toml(self) -> None:
-        """What is not TOML says where, and quotes nothing: a secret may stand there."""
+        """If the file is not TOML, the fault names the position, and quotes nothing that may be a secret."""
         fault = self.fault(f"port = 1\nsecret_key = {SECRET}\n")
         self.assertRegex(fault, r"which is not TOML at line 2, column \d+; write lines such as port = 5001$")
         self.assertNotIn(SECRET, fault)
@@ -139,7 +139,7 @@ class BadFileTest(ConfigFileCase):
             config_from_env(_POD | {"WSPROXY_CONFIG": str(self.path)})
 
     def test_unknown_keys(self) -> None:
-        """A key that is no setting is a fault: a misspelt limit never goes unseen."""
+        """A key that is not a setting is a fault, so that a misspelt limit is noticed."""
         self.assertEqual(
             self.fault("max_sesions = 1"),
             f"'max_sesions' in {self.path} is not a setting; did you mean max_sessions?",
@@ -150,13 +150,13 @@ class BadFileTest(ConfigFileCase):
         self.assertIn("'limits' in", self.fault("[limits]\nmax_sessions = 1"))
 
     def test_empty_text(self) -> None:
-        """An empty text is no way to leave a setting out: it would allow everything."""
+        """An empty text is a fault. If it meant that the setting is missing, it would allow everything."""
         for name in ("namespaces", "tls_client_ca", "require_origin"):
             with self.subTest(name):
                 self.assertIn(f"{name} in {self.path} is ", self.fault(f'{name} = ""'))
 
     def test_both_in_one_file(self) -> None:
-        """What contradicts itself in one file is a fault."""
+        """Settings in one file that contradict each other are a fault."""
         fault = self.fault('remote_url = "wss://a"\nws_remote_url = "ws://b"')
         self.assertIn("remote_url and ws_remote_url in", fault)
         self.assertIn("ca_file in", self.fault('ca_file = "/a"\n[sslopt]\nca_certs = "/b"'))

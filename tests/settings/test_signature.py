@@ -1,4 +1,4 @@
-"""What the constructors tell of themselves, and which keywords they take."""
+"""The signatures of the constructors, and their keywords."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SignatureTest(unittest.TestCase):
             self.assertEqual((parameter.kind, parameter.default), (parameter.KEYWORD_ONLY, default))
 
     def test_proxy(self) -> None:
-        """WebsocketProxy shows the original's five, its hooks, and the settings that a library has."""
+        """WebsocketProxy shows the original's five parameters, its hooks, and the settings of a library."""
         names = set(inspect.signature(WebsocketProxy).parameters)
         self.assertEqual(names, {*POSITIONAL, "authorize", "on_open", "on_close", *OPTIONS})
         self.assertFalse(names & {"host", "port", "listen", "workers", "log_level"})
@@ -52,7 +52,7 @@ class SignatureTest(unittest.TestCase):
 
 class KeywordsTest(unittest.TestCase):
     def test_unknown(self) -> None:
-        """An unknown keyword is a TypeError, as ever, that asks whether another is meant."""
+        """An unknown keyword is a TypeError that suggests a similar one."""
         wrong: tuple[tuple[str, str], ...] = (
             ("max_sesions", "; did you mean max_sessions?"),
             ("zzz", ""),
@@ -80,7 +80,7 @@ class KeywordsTest(unittest.TestCase):
         self.assertEqual(limit, 5)
 
     def test_of_the_program(self) -> None:
-        """A proxy is told where to listen by the method that starts it."""
+        """The method that starts a proxy, and not its constructor, takes the address."""
         options: dict[str, Any] = {"port": 5001}
         with self.assertRaisesRegex(TypeError, "unexpected keyword argument 'port'"):
             WebsocketProxy(*_DEV, **options)

@@ -1,4 +1,4 @@
-"""Consoles that an application's own views open: served as in production, looked at as by a browser."""
+"""Consoles that an application's own views open, through a real server and a real connection."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ViewTest(ProxyTestCase):
         return self.consoles.connect(environ, start_response, grant, vmi)
 
     def test_console(self) -> None:
-        """A view's console is typed into; pages are served beside it, and after it."""
+        """A test types into a view's console. Pages are served during it, and after it."""
         server = self.serve_application(self.application)
         vm = self.open_console_at(server.console_url("/vms/ubuntu"), header=["Cookie: user=ann"])
         vm.type("hello")
@@ -48,7 +48,7 @@ class ViewTest(ProxyTestCase):
             vm.close()
 
     def test_refused(self) -> None:
-        """A user without the right is refused by the view's grant; a VMI that is gone says what there is."""
+        """The view's grant refuses a user without the right. If there is no VMI, the refusal lists others."""
         server = self.serve_application(self.application)
         with self.assertRaises(ConsoleRefused) as refused:
             self.open_console_at(server.console_url("/vms/ubuntu"))
@@ -96,7 +96,7 @@ class SuitesTest(ProxyTestCase):
                 self.assertEqual((result.failures, result.errors), ([], []))
 
     def test_bug(self) -> None:
-        """What the application raises fails the test, though its client only saw a 500."""
+        """An exception of the application fails the test, even if its client only got a 500."""
         result = TestResult()
         Suite("bug").run(result)
         [(_, text)] = result.failures

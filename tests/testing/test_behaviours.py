@@ -1,4 +1,4 @@
-"""The tables of docs/guides/testing.md: what the stand-in can be made to do, and what a client gets."""
+"""The tables of docs/guides/testing.md: how the simulated cluster behaves, and what a client gets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rows(heading: str) -> list[Row]:
 
 
 class Scene(ExitStack):
-    """A stand-in with a VM, and a proxy in front of it."""
+    """A simulated cluster with a VM, and a proxy in front of it."""
 
     def __init__(self, directory: str, dial_timeout: float) -> None:
         super().__init__()
@@ -55,12 +55,12 @@ class Scene(ExitStack):
         }
 
     def open(self) -> RawClient:
-        """Open the console, whatever comes of it."""
+        """Open the console, whether that succeeds or not."""
         return self.enter_context(RawClient.open(self.url))
 
 
 def outcome_of(client: RawClient) -> str:
-    """Return what a client gets that has sent nothing yet, in the words of the tables."""
+    """Return what a client gets before it sends anything, in the words of the tables."""
     if client.status != 101:
         return f"{client.status} {json.loads(client.body())['reason']}"
     client.send_frame(2, b"echo")

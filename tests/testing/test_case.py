@@ -20,7 +20,7 @@ from wsproxy.testing import (
 
 class OptionsTest(LeakTestCase):
     def test_settings(self) -> None:
-        """What leads to the stand-in has no setting in it, so that each may stand beside it, or in it."""
+        """Every setting may be an argument of proxy_options, or stand beside its result."""
         with FakeKubeVirtAPI() as api:
             options = proxy_options(api, SECRET)
             reach = {"remote_url", "api_path", "local_dev_mode", "secret_key", "sslopt", "token_file"}
@@ -35,7 +35,7 @@ class NamespaceTest(ProxyTestCase):
     tls = False
 
     def test_one(self) -> None:
-        """A VMI that is added without a namespace is in the one that tokens are for; and gone from there."""
+        """A VMI without a namespace is added to the namespace of the tokens, and removed from it."""
         vmi = self.api.add_vmi("ubuntu")
         self.assertEqual(vmi.namespace, "lab-7")
         desktop = self.add_desktop("debian")
@@ -45,7 +45,7 @@ class NamespaceTest(ProxyTestCase):
         self.assertEqual([vmi.name for vmi in self.api.vmis], ["debian"])
 
     def test_desktop(self) -> None:
-        """A desktop leads to its VMI, which may be made to misbehave; one that none shows says so."""
+        """A desktop has its VMI, which a test may make misbehave. Without a VMI there is an error."""
         desktop = self.add_desktop("ubuntu")
         self.assertIs(desktop.vmi, self.api.vmis[0])
         self.open_console("ubuntu")
@@ -58,12 +58,12 @@ class NamespaceTest(ProxyTestCase):
             Desktop("spare").vmi  # noqa: B018
 
     def test_stand_in(self) -> None:
-        """A stand-in of one's own has the namespace that it is told, or Kubernetes' own."""
+        """A separate FakeKubeVirtAPI has the given namespace, or Kubernetes' default."""
         self.assertEqual(FakeKubeVirtAPI(namespace="a").add_vmi("ubuntu").namespace, "a")
         self.assertEqual(FakeKubeVirtAPI().add_vmi("ubuntu").namespace, "default")
 
     def test_refusal(self) -> None:
-        """A VMI that is not found is refused with the namespace of the token, and with what there is."""
+        """If a VMI is not found, the refusal names the namespace of the token, and the existing VMIs."""
         self.api.add_vmi("ubuntu", "lab-8")
         with self.assertRaises(ConsoleRefused) as refused:
             RFBClient(self.console_proxy, self.token("ubuntu"), "ubuntu")
@@ -76,7 +76,7 @@ class NamespaceTest(ProxyTestCase):
             self.open_console("ubuntu", origin="http://a.example")
 
     def test_traceback(self) -> None:
-        """The traceback of a refusal begins at the line of the test, and has nothing of what we stand on."""
+        """The traceback of a refusal has the line of the test, and no line of wsproxy or its dependencies."""
         ways: tuple[Callable[[], object], ...] = (
             lambda: self.open_console("ubuntu"),
             lambda: RFBClient(self.console_proxy, self.token("ubuntu"), "ubuntu"),

@@ -34,7 +34,7 @@ class LeakCheckTest(unittest.TestCase):
         self.addCleanup(self.check.stop)
 
     def test_nothing(self) -> None:
-        """What is gone again was no leak; a thread that is about to end is waited for."""
+        """Ended threads and closed sockets are no leaks. The check waits for a thread that is about to end."""
         socket.socket().close()
         release = threading.Event()
         thread = threading.Thread(target=release.wait)
@@ -43,7 +43,7 @@ class LeakCheckTest(unittest.TestCase):
         self.assertEqual(self.check.faults(), [])
 
     def test_socket(self) -> None:
-        """A socket that is open is one; it is none any more when it was closed."""
+        """An open socket is a leak, until it is closed."""
         with socket.create_server(("127.0.0.1", 0)) as left:
             address = left.getsockname()
             self.assertEqual(self.check.faults(), [f"socket left: {address}"])
@@ -53,7 +53,7 @@ class LeakCheckTest(unittest.TestCase):
         self.assertEqual(self.check.faults(), [])
 
     def test_exception(self) -> None:
-        """An exception in a thread is one, and in a finalizer."""
+        """Uncaught exceptions in a thread and in a finalizer are faults."""
 
         def fail() -> None:
             raise ZeroDivisionError("oh")
@@ -71,7 +71,7 @@ class LeakCheckTest(unittest.TestCase):
         self.assertIn("Bad.__del__", two)
 
     def test_stop(self) -> None:
-        """Afterwards the hooks are those from before."""
+        """stop() restores the hooks."""
         self.assertNotEqual(threading.excepthook, self.hooks)
         self.check.stop()
         self.assertEqual(threading.excepthook, self.hooks)
@@ -79,7 +79,7 @@ class LeakCheckTest(unittest.TestCase):
 
 class SharedProxyTest(unittest.TestCase):
     def test_idle_threads(self) -> None:
-        """What an older proxy keeps for its next client is neither left nor waited for."""
+        """The idle threads of an older proxy are no leak, and the check does not wait for them."""
         with (
             mock.patch.object(threads, "_IDLE_SECONDS", 60.0),
             FakeKubeVirtAPI() as api,
@@ -97,7 +97,7 @@ class SharedProxyTest(unittest.TestCase):
         self.assertEqual(check.faults(), [])
 
     def test_other_idle_threads(self) -> None:
-        """An idle thread is left if its pool is the test's own, or if it outlives the pool."""
+        """An idle thread is a leak if its pool is the test's own, or if it outlives the pool."""
         own, older = LeakCheck(), threads.ThreadPool(self)
         self.addCleanup(own.stop)
         other = LeakCheck()
@@ -133,7 +133,7 @@ class AllowedTest(unittest.TestCase):
         return str(failure.exception)
 
     def test_thread_pool(self) -> None:
-        """Threads of a pool are a leak, whose message says how to allow it; then they are none."""
+        """Threads of a pool are a leak. The message says how to allow them."""
         strict, lenient = self.check(), self.check("ThreadPoolExecutor-*")
         with ThreadPoolExecutor(1) as pool:
             pool.submit(int).result()
@@ -145,7 +145,7 @@ class AllowedTest(unittest.TestCase):
         strict.check()
 
     def test_asyncio(self) -> None:
-        """An event loop that is open is a leak, with its executor; both go by the name of asyncio."""
+        """An open event loop and its executor are leaks. The pattern for both begins with asyncio."""
         strict, lenient = self.check(), self.check("asyncio*")
         loop = asyncio.new_event_loop()
         try:
@@ -168,7 +168,7 @@ class AllowedTest(unittest.TestCase):
         strict.check()
 
     def test_connection(self) -> None:
-        """A connection is allowed by where it leads to, as the message of the leak has it."""
+        """A pattern for a connection is the peer's address, as in the message."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             check = self.check()
             with socket.create_connection(server.getsockname()) as client:
@@ -179,7 +179,7 @@ class AllowedTest(unittest.TestCase):
                 self.assertGreater(client.fileno(), 0)
 
     def test_exception(self) -> None:
-        """An exception in a thread is not to be allowed, and no pattern is offered for it."""
+        """An exception in a thread cannot be allowed, and the message offers no pattern for it."""
         check = self.check("*")
         thread = threading.Thread(target=lambda: 1 / 0, name="unlucky")
         thread.start()

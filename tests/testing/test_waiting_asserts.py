@@ -1,4 +1,4 @@
-"""Assertions that wait: those that hold, and what those say that fail."""
+"""Assertions that wait: those that hold, and the errors of those that fail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WaitingAsserts(ProxyTestCase):
 
 class DesktopTest(WaitingAsserts):
     def test_text(self) -> None:
-        """A text that was typed is there; of another the error shows what was typed, and who looks."""
+        """A typed text is found. For another one, the error shows the typed text and the viewers."""
         desktop = self.add_desktop("ubuntu")
         self.open_console("ubuntu").type("first\nhalo")
         desktop.assert_text("halo")
@@ -47,7 +47,7 @@ class DesktopTest(WaitingAsserts):
         self.assertEqual(self.saved(), desktop.screenshot())
 
     def test_nothing(self) -> None:
-        """Where nothing was typed the error says so, and that nobody looks."""
+        """If nothing was typed, the error says so, and that there are no viewers."""
         text = self.failure(lambda: self.add_desktop("ubuntu").assert_text("hello", _SOON))
         self.assertIn("There is no text.", text)
         self.assertIn("0 viewers", text)
@@ -79,7 +79,7 @@ class LoginShellTest(WaitingAsserts):
         self.addCleanup(self.client.close)
 
     def test_text(self) -> None:
-        """What the machine showed is there; of another text the error quotes it, escape sequences as text."""
+        """A shown text is found. For another one, the error quotes the output, and escapes its sequences."""
         self.client.send_frame(2, b"\rstudent\r")
         self.shell.assert_text("ubuntu login: ")
         self.shell.assert_text("Password: ")
@@ -90,7 +90,7 @@ class LoginShellTest(WaitingAsserts):
         self.assertIn("nobody is logged in, and a client holds the line", text)
 
     def test_command(self) -> None:
-        """A command that was typed is there; of another one the error lists those that were."""
+        """A typed command is found. For another one, the error lists the typed commands."""
         self.client.send_frame(2, b"\rstudent\rstudent\rwhoami\r")
         self.shell.assert_command("whoami")
         text = self.failure(lambda: self.shell.assert_command("reboot", _SOON))
@@ -117,7 +117,7 @@ class ViewerTest(WaitingAsserts):
         return self.desktop.screenshot().crop(*self.desktop.terminal_area)
 
     def test_part(self) -> None:
-        """A picture that comes is waited for; of one that does not the error says so, and where to look."""
+        """The assertion waits for a picture. If none comes, the error says so, and names the saved file."""
         part = self.typed()
         self.assertEqual(self.vm.assert_shows(part), self.desktop.terminal_area[:2])
         absent = Image(2, 1, bytes((255, 0, 0, 0, 255, 0)))
@@ -126,14 +126,14 @@ class ViewerTest(WaitingAsserts):
         self.assertEqual(self.saved().size, (640, 480))
 
     def test_colour(self) -> None:
-        """A colour that there is is found; of another one the error names those that there are."""
+        """A colour on the screen is found. For another one, the error names the colours on the screen."""
         colour = self.desktop.screenshot().pixel(0, 0)
         self.assertGreater(self.vm.assert_shows_colour(colour).count(colour), 0)
         text = self.failure(lambda: self.vm.assert_shows_colour(_RED, pixels=9))
         self.assertIn("0 pixels are (255, 0, 0), not 9; most are: ", text)
 
     def test_same(self) -> None:
-        """An area that becomes as expected is waited for; of another the error says what differs."""
+        """The assertion waits for an area to be as expected. If it is not, the error says what differs."""
         expected, area = self.typed(), self.desktop.terminal_area
         self.vm.assert_same_picture(expected, area=area)
         other = Image(expected.width, expected.height, bytes(3 * expected.width * expected.height))
@@ -141,7 +141,7 @@ class ViewerTest(WaitingAsserts):
         self.assertIn("pixels differ", text)
 
     def test_timeout(self) -> None:
-        """A condition of the test's own that is not met in time says what there was instead."""
+        """If a test's own condition does not hold in time, the error describes the actual screen."""
         with (
             mock.patch.object(self.vm, "_await_update", side_effect=TimeoutError),
             self.assertRaisesRegex(PictureTimeout, "most of its 640 x 480 pixels are: [0-9]+ of "),
@@ -149,7 +149,7 @@ class ViewerTest(WaitingAsserts):
             self.vm.wait_until(lambda image: False)
 
     def test_no_picture(self) -> None:
-        """A screen of which nothing came is not taken for a black one."""
+        """A screen without any update does not count as black."""
         black = Image(640, 480, bytes(3 * 640 * 480))
         with mock.patch.object(self.vm, "screenshot", side_effect=TimeoutError):
             text = self.failure(lambda: self.vm.assert_same_picture(black))
@@ -158,7 +158,7 @@ class ViewerTest(WaitingAsserts):
 
 class APITest(WaitingAsserts):
     def test_requests(self) -> None:
-        """Requests that do not come are counted, and those that came are named with their answers."""
+        """If requests do not come, the error counts and lists those that came, with their answers."""
         with self.assertRaisesRegex(TimeoutError, "0 of 1 requests came within 0.05 s; the last ones: none"):
             self.api.wait_for_requests(1, _SOON)
         self.add_desktop("ubuntu")
@@ -167,7 +167,7 @@ class APITest(WaitingAsserts):
             self.api.wait_for_requests(2, _SOON)
 
     def test_session(self) -> None:
-        """A session that does not begin is named."""
+        """If a session does not begin, the error names its VMI."""
         vmi = self.api.add_vmi("ubuntu", "lab-2")
         with self.assertRaisesRegex(TimeoutError, "no session with lab-2/ubuntu began within 0.05 s"):
             vmi.wait_for_session(_SOON)

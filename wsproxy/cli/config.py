@@ -51,7 +51,7 @@ def shown_settings(config: Config, origins: Mapping[str, str]) -> Iterator[str]:
 
     Settings without a value, and those with a secret, are comments.
 
-    :param origins: the sources of the settings that somebody gave, by name. All others have their default.
+    :param origins: the sources of the given settings, by name. All others have their default.
     """
     for group in GROUPS:
         fields = [setting for setting in group.settings if setting.name in FIELDS]

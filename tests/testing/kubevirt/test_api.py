@@ -1,4 +1,4 @@
-"""Tests of the stand-in API: refusals, rotation, and what it leaves behind."""
+"""Tests of the simulated API: refusals, rotation, and clean-up."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RefusalTest(APITestCase):
         self.client().upgrade(path(namespace="lab-1"))
 
     def test_no_display_comes_before_the_phase(self) -> None:
-        """Without a graphics device the answer is that, running or not."""
+        """A VMI without a graphics device is refused for that reason, whether it runs or not."""
         self.api.add_vmi("vm", display=False, phase="Scheduled")
         self._check(path(), 400, "BadRequest", "No graphics devices are present.")
 
@@ -57,7 +57,7 @@ class RefusalTest(APITestCase):
         self.client().upgrade()
 
     def test_serial_console(self) -> None:
-        """The serial console has refusals of its own."""
+        """The serial console has its own refusals."""
         vmi = self.api.add_vmi("vm", phase="Failed")
         resource = 'virtualmachineinstance.kubevirt.io "vm"'
         failed = f"Operation cannot be fulfilled on {resource}: VMI is in failed status"
@@ -79,7 +79,7 @@ class RefusalTest(APITestCase):
         self.client().upgrade(path() + "?preserveSession=true")
 
     def test_screenshots(self) -> None:
-        """A screen is a PNG; whatever keeps virt-api from it is a 500, as text."""
+        """A screenshot is a PNG. If virt-api cannot take it, the answer is a 500 with the cause as text."""
         vmi = self.api.add_vmi("vm")
         shown = self.picture(200)
         self.assertEqual(Image.from_png(shown).size, (32, 24))
@@ -95,7 +95,7 @@ class RefusalTest(APITestCase):
         self.assertIn("cannot get resource", self.refusal(path(subresource="vnc/screenshot"))["message"])
 
     def test_screenshots_of_old_kubevirts(self) -> None:
-        """Before 1.6.3 a picture ends the session that has the display; then, till 1.7, it is refused."""
+        """Before 1.6.3 a screenshot ends the VNC session. From 1.6.3 until 1.7 it is refused."""
         self.api.add_vmi("vm")
         versions = (
             ("v1.7.0", True),
@@ -154,7 +154,7 @@ class RefusalTest(APITestCase):
         self.assertEqual(b"service unavailable", client.read_rest())
 
     def test_unknown_resource(self) -> None:
-        """Anything else is Kubernetes' 404, and so is an escaped slash in a name."""
+        """Every other path gets Kubernetes' 404, and so does an escaped slash in a name."""
         for target in ("/", "/apis/x", path(subresource="nope"), path("a%2Fb"), path("..%2f..")):
             message = self.refusal(target)["message"]
             self.assertEqual("the server could not find the requested resource", message, target)
@@ -167,7 +167,7 @@ class RefusalTest(APITestCase):
             self.assertTrue(client.read_head().startswith("HTTP/1.1 200 OK"), target)
 
     def test_bad_handshakes(self) -> None:
-        """Whatever gorilla/websocket refuses is a 400 that names the version."""
+        """A handshake that gorilla/websocket refuses gets a 400 that names the version."""
         self.api.add_vmi("vm")
         bad: list[dict[str, str | None]] = [
             {"connection": None},
@@ -191,7 +191,7 @@ class RefusalTest(APITestCase):
         self.assertEqual(405, client.read_status()["code"])
 
     def test_not_http(self) -> None:
-        """Bytes that are no HTTP/1.1 request get a 400 and are not recorded."""
+        """Bytes that are not an HTTP/1.1 request get a 400, and are not recorded."""
         for data in (b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"):
             client = self.client()
             client.sock.sendall(data)
@@ -199,7 +199,7 @@ class RefusalTest(APITestCase):
         self.assertEqual([], self.api.requests)
 
     def test_access_review(self) -> None:
-        """A SelfSubjectAccessReview says what forbid says."""
+        """The answer to a SelfSubjectAccessReview depends on forbid."""
         spec = {"resourceAttributes": {"verb": "get"}}
         for self.api.forbid in (False, True):
             client = self.client()
@@ -216,7 +216,7 @@ class TLSTest(APITestCase):
     tls = True
 
     def test_bearer(self) -> None:
-        """Without the right bearer everything is 401, but the health endpoints without any."""
+        """A wrong bearer token gets 401 everywhere. Without a token, the health endpoints answer."""
         self.api.add_vmi("vm")
         for bearer in (None, "Bearer no", f"Basic {self.api.token}"):
             status = self.refusal(path(), authorization=bearer)
@@ -228,7 +228,7 @@ class TLSTest(APITestCase):
         self.assertEqual(401, self.refusal("/readyz", authorization="Bearer no")["code"])
 
     def test_token_rotation(self) -> None:
-        """A rotated token is swapped in its file, and the old one gets 401."""
+        """A rotation replaces the token in its file, and the old token gets 401."""
         self.api.add_vmi("vm")
         old = self.api.token
         new = self.api.rotate_token()
@@ -287,13 +287,13 @@ class TLSTest(APITestCase):
 
 
 class LifeTest(unittest.TestCase):
-    """Start, stop, and what is left."""
+    """Start, stop and clean-up."""
 
     def _descriptors(self) -> int:
         return len(os.listdir("/proc/self/fd"))
 
     def test_nothing_is_left(self) -> None:
-        """After a stop under load no thread, no descriptor and no file is left."""
+        """A stop under load leaves no thread, descriptor or file."""
         threads, descriptors = set(threading.enumerate()), self._descriptors()
 
         def serve(sock: socket.socket) -> None:
@@ -355,7 +355,7 @@ class LifeTest(unittest.TestCase):
             self.assertFalse(api.wait_until_idle(0.01))
 
     def test_a_stuck_backend_is_reported(self) -> None:
-        """A backend that does not end in time does not keep the stop, which names its thread."""
+        """A backend that does not end in time does not block the stop. An error names its thread."""
         release = threading.Event()
 
         def run(console: FakeConsole) -> None:
@@ -372,7 +372,7 @@ class LifeTest(unittest.TestCase):
             self.assertTrue(api.wait_until_idle())
 
     def test_a_backend_error_is_reported(self) -> None:
-        """What a backend raises, and no peer caused, is in errors."""
+        """An exception of a backend that no peer caused is in errors."""
         error = AssertionError("expected something else")
 
         def run(console: FakeConsole) -> None:

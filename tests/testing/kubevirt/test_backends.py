@@ -1,4 +1,4 @@
-"""Tests of what stands behind a VMI of the stand-in API."""
+"""Tests of the backends of a simulated VMI."""
 
 from __future__ import annotations
 
@@ -139,12 +139,12 @@ class BackendTest(SessionTestCase):
         self.assert_over(refused, console)
 
     def test_tcp_backend(self) -> None:
-        """A TCP server stands behind a VMI; one that refuses is a 101 and then the end."""
+        """A TCP server serves a VMI. If it refuses, the client gets 101 and then EOF."""
         listener = socket.create_server(("127.0.0.1", 0))
         self._check_server(listener, TCPBackend(*listener.getsockname()))
 
     def test_unix_backend(self) -> None:
-        """A server on a Unix socket stands behind a VMI."""
+        """A server on a Unix socket serves a VMI."""
         with tempfile.TemporaryDirectory() as directory:
             name = os.path.join(directory, "vnc")
             listener = socket.socket(socket.AF_UNIX)
@@ -194,7 +194,7 @@ class TakeoverTest(SessionTestCase):
         self.client().upgrade(path() + "?preserveSession=true")
 
     def test_display_and_serial_console_do_not_compete(self) -> None:
-        """The serial console has a backend and a place of its own."""
+        """The serial console has its own backend, and a session does not take over one of the display."""
         first, _ = self.open(Echo())
         self.vmi.console_backend = Script(lambda console: console.send_message(b"login: "))
         second = self.client()

@@ -1,4 +1,4 @@
-"""Tests of the stand-in API's sessions: frames, scripts, ends."""
+"""Tests of the simulated API's sessions: frames, scripts, ends."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class EchoTest(SessionTestCase):
         self.assertEqual((CLOSE, close_payload(1002)), client.frame()[1:3])
 
     def test_client_vanishes(self) -> None:
-        """A client that goes without a Close ends the session."""
+        """A client that disconnects without a Close ends the session."""
         client, console = self.open(Echo())
         self.assertEqual(1, self.api.live)
         self.assert_over(client, console)
@@ -178,7 +178,7 @@ class ScriptTest(SessionTestCase):
         self.assertTrue(console.ended.is_set())
 
     def test_receive_times_out(self) -> None:
-        """A receive ends at its timeout and keeps what came."""
+        """A receive ends at its timeout, and keeps the bytes that came."""
         result: list[object] = []
 
         def run(console: FakeConsole) -> None:

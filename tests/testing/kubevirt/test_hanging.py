@@ -1,4 +1,4 @@
-"""What the stand-in API makes of requests that hung, as a real one does."""
+"""The simulated API carries out requests that hung, as a real one does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HangingTest(APITestCase):
         return client
 
     def test_recovery(self) -> None:
-        """A client that waited gets its session; it was one request."""
+        """A client that waited gets its session, by a single request."""
         client = self.hang()
         self.vmi.behaviour = None
         self.assertIn("101", client.read_head())
@@ -46,14 +46,14 @@ class HangingTest(APITestCase):
         self.assertIn("101", client.read_head())
 
     def test_refused_in_the_end(self) -> None:
-        """What is refused by then is refused."""
+        """A request that hung gets a refusal if the VMI refuses it by then."""
         client = self.hang()
         self.vmi.phase = "Failed"
         self.vmi.behaviour = Behaviour()
         self.assertIn("400", client.read_head())
 
     def test_given_up(self) -> None:
-        """One that its client gave up is carried out, and throws out whoever has the console."""
+        """The API carries out a request that its client gave up, and that takes the console over."""
         holder = self.client()
         holder.upgrade()
         self.hung += 1
@@ -64,7 +64,7 @@ class HangingTest(APITestCase):
         self.assertTrue(self.api.wait_until_idle())
 
     def test_given_up_with_preserve_session(self) -> None:
-        """With preserveSession=true it does not, where KubeVirt knows that."""
+        """With preserveSession=true it does not take the console over, if KubeVirt supports that."""
         for version, stays in (("v1.6.2", False), ("v1.6.3", True), ("v1.7.0", True)):
             with self.subTest(version=version):
                 self.api.kubevirt_version = version
@@ -91,7 +91,7 @@ class HangingTest(APITestCase):
         self.client().upgrade(_PRESERVE)
 
     def test_stop(self) -> None:
-        """A stop ends what hangs without carrying it out."""
+        """A stop ends requests that hang without carrying them out."""
         client = self.hang()
         self.api.stop()
         self.assertEqual(client.read_rest(), b"")

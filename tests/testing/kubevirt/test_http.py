@@ -1,4 +1,4 @@
-"""Tests of the stand-in API's 101, and of every way in which it may be wrong."""
+"""Tests of the simulated API's 101, and of every way in which it may be wrong."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class HandshakeTest(APITestCase):
         )
 
     def test_wrong_subprotocol(self) -> None:
-        """A protocol may be chosen that nobody offered."""
+        """The API may select a subprotocol that the client did not offer."""
         head = self._misbehave(subprotocol="v4.channel.k8s.io").read_head()
         self.assertIn("Sec-WebSocket-Protocol: v4.channel.k8s.io", head)
 

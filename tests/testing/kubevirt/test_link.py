@@ -28,18 +28,18 @@ class Clock:
 
 class ScheduleTest(unittest.TestCase):
     def test_delay(self) -> None:
-        """Each piece arrives so much later than it was sent, whatever was sent before."""
+        """Each piece arrives after the delay, whatever was sent before."""
         schedule = Schedule(Link(delay=2.0))
         self.assertEqual([schedule.arrival(1000, now) for now in (0.0, 0.5, 3.0)], [2.0, 2.5, 5.0])
 
     def test_bandwidth(self) -> None:
-        """A piece waits for those before it; a link that was idle owes nothing."""
+        """A piece waits for earlier pieces. After an idle time it does not."""
         schedule = Schedule(Link(delay=1.0, bandwidth=100))
         self.assertEqual([schedule.arrival(50, 0.0) for _ in range(3)], [1.5, 2.0, 2.5])
         self.assertEqual(schedule.arrival(50, 10.0), 11.5)
 
     def test_order(self) -> None:
-        """Nothing overtakes what was sent before, when the link becomes faster."""
+        """When the link becomes faster, later bytes do not overtake earlier ones."""
         link = Link(delay=5.0)
         schedule = Schedule(link)
         self.assertEqual(schedule.arrival(1, 0.0), 5.0)
@@ -47,7 +47,7 @@ class ScheduleTest(unittest.TestCase):
         self.assertEqual([schedule.arrival(1, 1.0), schedule.arrival(1, 9.0)], [5.0, 10.0])
 
     def test_nonsense(self) -> None:
-        """A link that would bring data before it was sent, or never, is none."""
+        """A negative delay and a bandwidth of 0 are refused."""
         for delay, bandwidth in ((-1.0, None), (0.0, 0), (0.0, -5.0), (float("nan"), None)):
             with self.subTest(delay=delay, bandwidth=bandwidth), self.assertRaises(ValueError):
                 Link(delay, bandwidth)
@@ -60,7 +60,7 @@ class LineTest(unittest.TestCase):
         self.line = Line(self.link, self.clock)
 
     def test_arrival(self) -> None:
-        """Bytes can be taken piece by piece when they have arrived, and the end behind them for ever."""
+        """Arrived bytes can be taken piece by piece. After the last one, every take returns the end."""
         self.line.put(bytes(1500))
         self.line.end()
         self.assertAlmostEqual(self.line.seconds_left(), 1.03)
@@ -72,7 +72,7 @@ class LineTest(unittest.TestCase):
             self.line.put(b"x")
 
     def test_bound(self) -> None:
-        """Not more than a MiB is under way; the sender goes on when some of it has arrived."""
+        """At most a MiB is in flight. The sender continues when some of it has arrived."""
         self.link.bandwidth = None
         self.line.put(bytes(1 << 20))
         done = threading.Event()
@@ -93,7 +93,7 @@ class LineTest(unittest.TestCase):
             sender.join()
 
     def test_cut(self) -> None:
-        """A cut wakes whoever waits, and loses what is under way."""
+        """A cut wakes waiting threads, and drops the bytes in flight."""
         failures: list[str] = []
 
         def take() -> None:
@@ -129,7 +129,7 @@ class SessionTest(ProxyTestCase):
         self.assertGreaterEqual(seconds, 2 * _DELAY)
 
     def test_bandwidth(self) -> None:
-        """So many bytes take so long, and the VM's end comes after the last of them."""
+        """The bandwidth decides when bytes arrive. The VM's end comes after the last of them."""
         for tls in (True, False):
             with self.subTest(tls=tls):
                 client = self.open(Behaviour(bandwidth=200_000), Stream(chunk=4096, total=40_000))
@@ -140,12 +140,12 @@ class SessionTest(ProxyTestCase):
                 self.assertGreaterEqual(time.monotonic() - started, 0.15)
 
     def test_last_bytes(self) -> None:
-        """What a VM says right before its end is not lost, though it takes longer than a session lingers."""
+        """The last bytes of a VM are not lost, even if they take longer than a session lingers."""
         client = self.open(Behaviour(delay=1.2), Script(lambda console: console.send_message(b"bye")))
         self.assertEqual(client.recv_frame().payload, b"bye")
 
     def test_changed(self) -> None:
-        """The link of an open session may be changed; a session without one has none."""
+        """The link of an open session may be changed. A session without a delay or bandwidth has no link."""
         client = self.open(Behaviour(delay=_DELAY), Echo())
         link = self.vmi.wait_for_session().link
         assert link is not None
@@ -171,7 +171,7 @@ class SessionTest(ProxyTestCase):
         self.assertTrue(self.api.wait_until_idle())
 
     def test_stopped(self) -> None:
-        """The stand-in stops, and its threads end, with data under way that takes an hour."""
+        """The simulated API stops, and its threads end, even if data in flight would take an hour."""
         self.open(Behaviour(delay=3600.0), Stream())
         console = self.vmi.wait_for_session()
         self.assertTrue(self.api.wait_for(lambda: console.bytes_sent > 0))

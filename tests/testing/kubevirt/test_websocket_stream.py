@@ -1,4 +1,4 @@
-"""A WebSocket as a byte stream: what a viewer gets of it, and how opening one fails."""
+"""A WebSocket as a byte stream: the bytes that a viewer gets, and the errors of opening one."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class ConnectTest(unittest.TestCase):
         self.assertTrue(self.head.startswith(b"GET /TOKEN/ubuntu HTTP/1.1\r\n"))
 
     def test_other_urls(self) -> None:
-        """URLs that no console has, and TLS for one without, are refused before anything is dialled."""
+        """Other URLs, and a TLS context with a ws:// URL, are refused before the client connects."""
         for url in ("http://127.0.0.1/", "127.0.0.1:1", "ws:///x"):
             with self.subTest(url=url), self.assertRaises(ValueError):
                 open_websocket(url)

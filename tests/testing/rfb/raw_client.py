@@ -1,4 +1,4 @@
-"""What the tests of the stand-in API share: a client that shows every byte, and base classes."""
+"""Shared by the tests of the simulated API: a client that shows every byte, and base classes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class RawClient:
         self.ask(target or path(), "GET", b"", **(upgrade | headers))
 
     def read_head(self) -> str:
-        """Receive one answer's head; what came behind it is the first frames."""
+        """Receive one answer's head. Later bytes are the first frames."""
         data = b""
         while b"\r\n\r\n" not in data:
             received = self.sock.recv(65536)
@@ -129,7 +129,7 @@ class RawClient:
 
 
 class APITestCase(unittest.TestCase):
-    """Starts an API, and fails a test in which the stand-in itself had an error."""
+    """Starts a simulated API, and fails a test in which the API itself had an error."""
 
     tls = False
     strict = False

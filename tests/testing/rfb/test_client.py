@@ -45,7 +45,7 @@ class OpenTest(ProxyTestCase):
             self.assertEqual(vm.name, "ubuntu")
 
     def test_arguments_that_mean_nothing(self) -> None:
-        """A URL and a token, and an address without, are refused before anything is dialled."""
+        """A URL with a token, and an address without one, are refused before the client connects."""
         for arguments in (
             ("ws://127.0.0.1:1/x/y", "token", "ubuntu"),
             ("ws://127.0.0.1:1/x/y", None, "ubuntu"),
@@ -83,7 +83,7 @@ class OpenByTLSTest(ProxyTestCase):
 
 class RefusedTest(ProxyTestCase):
     def test_by_http(self) -> None:
-        """A client without a page is told by HTTP: status, code, slug and message."""
+        """A client without an Origin gets a refusal by HTTP: status, code, slug and message."""
         with self.assertRaises(UpgradeRefused) as caught:
             self.open_console("ubuntu", token=self.token("router"))
         refused = caught.exception
@@ -95,7 +95,7 @@ class RefusedTest(ProxyTestCase):
         self.assertEqual(refused.headers["content-type"], "application/json")
 
     def test_as_a_browser(self) -> None:
-        """A page is told within RFB; code and slug are those of the Close frame behind it."""
+        """A page gets a refusal in RFB. Code and slug are those of the Close frame that follows."""
         proxy = self.start_proxy(allow_origin=[_PAGE])
         with self.assertRaises(RFBRefused) as caught:
             self.open_console("none", proxy=proxy, origin=_PAGE)
@@ -105,14 +105,14 @@ class RefusedTest(ProxyTestCase):
         self.assertIn("refused (close code 4404 vmi-not-found): ", str(refused))
 
     def test_by_close(self) -> None:
-        """A proxy that says no by Close alone is told apart from the end of a console by its code."""
+        """The code tells a refusal by Close alone from the end of a console."""
         proxy = self.start_proxy(subresources=["console"], reject="close")
         with self.assertRaises(ConsoleClosed) as caught:
             RFBClient(proxy, self.token("none"), "none/console")
         self.assertEqual((caught.exception.code, caught.exception.slug), (4404, "vmi-not-found"))
 
     def test_by_the_machine(self) -> None:
-        """A display server that refuses is told as it says it, without a slug."""
+        """A refusal of the display server has the server's text, and no slug."""
         said = b"".join(refusal("too many viewers"))
         self.api.add_vmi("ubuntu", self.namespace, backend=SocketBackend(lambda sock: sock.sendall(said)))
         with self.assertRaises(ConsoleRefused) as caught:
@@ -120,7 +120,7 @@ class RefusedTest(ProxyTestCase):
         self.assertEqual((caught.exception.code, caught.exception.message), (1011, "too many viewers"))
 
     def test_texts(self) -> None:
-        """What is not known is not made up, and other servers' answers are shown in part."""
+        """Unknown parts stay empty, and the text quotes other servers' answers in part."""
         cases = (
             (UpgradeRefused(302, {}, b""), "the console was refused (HTTP 302): the answer gives no reason"),
             (

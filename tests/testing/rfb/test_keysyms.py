@@ -39,7 +39,7 @@ class KeysymTest(unittest.TestCase):
                 self.assertEqual(keysym(key), expected)
 
     def test_no_keys(self) -> None:
-        """What is no key is refused, with what would be."""
+        """A name that is not a key is refused. The error lists the keys."""
         for key in ("", "Enter", "ctrl+c", "\x01", "\x9f", "\ud800", 0, -1, 1 << 32):
             with self.subTest(key=key), self.assertRaises(ValueError):
                 keysym(key)
@@ -57,14 +57,14 @@ class StrokesTest(unittest.TestCase):
         self.assertEqual(strokes(""), b"")
 
     def test_shift(self) -> None:
-        """Just those characters of ASCII need Shift that do on a US keyboard."""
+        """The ASCII characters that need Shift are those of a US keyboard."""
         plain = "abcdefghijklmnopqrstuvwxyz0123456789`-=[]\\;',./ "
         for code in range(0x20, 0x7F):
             with self.subTest(character=chr(code)):
                 self.assertEqual((True, SHIFT) in events(strokes(chr(code))), chr(code) not in plain)
 
     def test_chord(self) -> None:
-        """Keys go down in order and up in the opposite one."""
+        """Keys go down in order, and up in reverse order."""
         control, alt, delete = KEYSYMS["Control_L"], KEYSYMS["Alt_L"], KEYSYMS["Delete"]
         down, up = [control, alt, delete], [delete, alt, control]
         expected = [(True, key) for key in down] + [(False, key) for key in up]

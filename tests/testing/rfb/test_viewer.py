@@ -125,7 +125,7 @@ class FramebufferTest(unittest.TestCase):
         self.assertEqual(framebuffer.image(), Image(4, 1, b"AAAAAABBBCCC"))
 
     def test_outside(self) -> None:
-        """Rectangles that reach outside of the screen, and impossible screens, are refused."""
+        """Rectangles outside the screen, and impossible screens, are refused."""
         framebuffer = Framebuffer(4, 4)
         bad = (
             RawRectangle(Rectangle(3, 3, 2, 1), bytes(8)),
@@ -142,7 +142,7 @@ class ScriptedTest(unittest.TestCase):
     """A viewer whose server is a list of bytes: they are in the socket before the viewer reads."""
 
     def client(self, *said: bytes, end: bool = True, gone: bool = False) -> RFBViewer:
-        """Return a viewer to which all this is said; then the server stops talking, or has `gone`."""
+        """Return a viewer whose server sends these bytes and then is silent, or has `gone`."""
         ours, theirs = socket.socketpair()
         self.addCleanup(theirs.close)
         ours.settimeout(0.05)
@@ -162,7 +162,7 @@ class ScriptedTest(unittest.TestCase):
         self.assertEqual((client.name, client.size), ("Zürich", (4, 2)))
 
     def test_refusal(self) -> None:
-        """A refusal is raised with its reason, and the end of the connection after it is told."""
+        """A refusal is raised with its reason, and with the Close that follows."""
         client = self.client(*refusal("bad-token: zu spät"))
         with self.assertRaises(RFBRefused) as caught:
             client.handshake()
@@ -293,7 +293,7 @@ class DesktopTest(unittest.TestCase):
         self.assertTrue(seen)
 
     def test_pointer_that_cannot_be(self) -> None:
-        """Places outside of the screen, and buttons that no mouse has, are refused."""
+        """Places outside the screen, and impossible buttons, are refused."""
         for place in ((-1, 0), (0, -1), (640, 0), (0, 480)):
             for act in (self.client.move, self.client.click):
                 with self.subTest(place=place), self.assertRaisesRegex(ValueError, "640 x 480"):
@@ -310,7 +310,7 @@ class DesktopTest(unittest.TestCase):
         self.assertTrue(self.desktop.wait_for_text("Grüße, €\n", TIMEOUT))
 
     def test_wait_for_change(self) -> None:
-        """A change of the area is waited for; changes elsewhere, as of the clock, are none."""
+        """The viewer waits for a change of the area. Changes elsewhere, such as the clock, do not count."""
         before = self.client.screenshot()
         self.client.move(5, 5)
         before = self.client.wait_for_change(before)

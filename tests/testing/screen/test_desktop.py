@@ -161,7 +161,7 @@ class InputTest(Viewers):
         self.assertEqual(self.desktop.clipboard, "na\u00efve")
 
     def test_other_messages(self) -> None:
-        """Messages that ask for nothing are read over."""
+        """Messages that need no answer are ignored."""
         ours = self.view_raw()
         ours.sendall(rfb_messages.SetEncodings((0, 5)).encode())
         ours.sendall(b"\xf8\0\0\0" + bytes(4) + b"\0" + rfb_messages.KeyEvent(True, ord("k")).encode())
@@ -189,7 +189,7 @@ class UpdateTest(Viewers):
         self.assertLess(sum(area.width * area.height for area in areas), 640 * 480 // 8)
 
     def test_a_part_of_the_screen(self) -> None:
-        """Only the requested part is sent; what changed outside of it waits for its own request."""
+        """Only the requested part is sent. Changes outside it wait for their own request."""
         ours = self.view_raw()
         whole = FramebufferUpdateRequest(False, 0, 0, 640, 480).encode()
         ours.sendall(whole)
@@ -271,7 +271,7 @@ class UpdateTest(Viewers):
         self.assertEqual(after.crop(0, 48, 400, 432), before.crop(0, 48, 400, 432))
 
     def test_shared_by_all_viewers(self) -> None:
-        """What one viewer types, another sees, and it stays for one who comes later."""
+        """All viewers see what one of them types, and later viewers see it, too."""
         one, other = self.view(), self.view()
         before = other.screenshot()
         one.type("shared")
@@ -284,7 +284,7 @@ class UpdateTest(Viewers):
         )
 
     def test_new_facts(self) -> None:
-        """Other facts are shown to those who look."""
+        """Connected viewers see new facts."""
         client = self.view()
         before = client.screenshot()
         self.desktop.set_facts({"namespace": "lab-2", "user": "5"})
@@ -327,7 +327,7 @@ class EndTest(Viewers):
         self.assertTrue(self.desktop.wait_for(lambda: self.desktop.viewers == 0, TIMEOUT))
 
     def test_peer_that_does_not_read(self) -> None:
-        """A viewer that asks and never reads holds up nobody else, and close() ends it."""
+        """A viewer that never reads does not delay other viewers, and close() ends it."""
         stuck = self.view_raw()
         stuck.sendall(FramebufferUpdateRequest(False, 0, 0, 640, 480).encode() * 50)
         client = self.view()
@@ -338,7 +338,7 @@ class EndTest(Viewers):
         self.join_all()
 
     def test_close(self) -> None:
-        """close() disconnects every viewer and turns away those who come later; twice is once."""
+        """close() disconnects every viewer, and refuses later ones. It is idempotent."""
         client = self.view()
         self.desktop.close()
         self.desktop.close()
@@ -384,7 +384,7 @@ class DrawingTest(unittest.TestCase):
             self.assertEqual(desktop.screenshot().pixel(320, 200), (28, 32, 43))
 
     def test_looks(self) -> None:
-        """Each look is another picture, at any size; a look that does not exist is no look."""
+        """Each look is a different picture, at any size. An unknown look is an error."""
         for size in ((640, 480), Screen.MINIMUM):
             screens = [Screen("ubuntu", {"user": "5"}, *size, look) for look in LOOKS.values()]
             self.assertEqual(len({bytes(screen.front.pixels) for screen in screens}), len(LOOKS))
@@ -406,7 +406,7 @@ class DrawingTest(unittest.TestCase):
                 self.assertEqual(bytes(screen.front.pixels), first)
 
     def test_damage_covers_every_change(self) -> None:
-        """Outside of the rectangles it reports, a change of any kind changes no pixel."""
+        """A change changes no pixel outside the rectangles that it reports."""
         screen = Screen("ubuntu", {"user": "5"}, 400, 300, LOOKS["orbits"])
         text = ""
         for step in range(120):
@@ -441,7 +441,7 @@ class DrawingTest(unittest.TestCase):
         self.assertEqual(one.front.pixels, other.front.pixels)
 
     def test_drawing_is_clipped(self) -> None:
-        """What reaches outside of the canvas is cut off and harms nothing."""
+        """Drawing outside the canvas has no effect."""
         canvas = Canvas(20, 20)
         canvas.fill(Rectangle(-5, -5, 10, 10), (1, 2, 3))
         canvas.text(-6, 12, "ABC", (9, 9, 9), (8, 8, 8))
@@ -452,7 +452,7 @@ class DrawingTest(unittest.TestCase):
         self.assertEqual(canvas.image().pixel(5, 5), (0, 0, 0))
 
     def test_difference(self) -> None:
-        """What one rectangle has and another has not is covered once, by disjoint parts."""
+        """The difference of two rectangles consists of disjoint parts."""
         whole = Rectangle(0, 0, 6, 5)
         for x in range(-2, 7):
             for y in range(-2, 6):

@@ -74,7 +74,7 @@ class ImageTest(unittest.TestCase):
         self.assertEqual(one.count((1, 1, 1)), sum(one.pixel(*place) == (1, 1, 1) for place in places))
 
     def test_parts(self) -> None:
-        """A part is found where it is, also if its first row stands elsewhere before; others are not."""
+        """A part is found even if its first row also occurs before it. A missing part is not found."""
         whole = painted(6, 5, x0_y0=RED, x3_y1=RED, x4_y2=RED, x5_y3=RED, x5_y4=ALMOST_RED)
         self.assertEqual(whole.find_image(whole), (0, 0))
         self.assertEqual(whole.find_image(whole.crop(3, 1, 3, 3)), (3, 1))
@@ -84,11 +84,11 @@ class ImageTest(unittest.TestCase):
         self.assertIsNone(whole.find_image(painted(1, 6)))
 
     def test_parts_do_not_wrap(self) -> None:
-        """The end of one row and the beginning of the next are no part."""
+        """The end of one row and the beginning of the next do not make a part."""
         self.assertIsNone(painted(3, 2, x2_y0=RED, x0_y1=RED).find_image(Image(2, 1, bytes(RED * 2))))
 
     def test_parts_begin_at_pixels(self) -> None:
-        """Bytes that look alike but begin within a pixel are no part."""
+        """Equal bytes that begin within a pixel do not make a part."""
         self.assertIsNone(Image(2, 1, bytes((1, 2, 3, 4, 5, 6))).find_image(Image(1, 1, bytes((2, 3, 4)))))
 
     def test_files(self) -> None:
@@ -114,14 +114,14 @@ class AssertionsTest(unittest.TestCase):
         return sorted(path.name for path in Path(self.directory).iterdir())
 
     def test_same(self) -> None:
-        """Pictures that are the same, or nearly, are; nothing is written then."""
+        """Pictures that are the same, or nearly, pass. Nothing is written then."""
         assert_same_picture(self.seen, self.seen, save_to=self.directory)
         assert_same_picture(self.seen, self.expected, allowed=1, save_to=self.directory)
         assert_same_picture(self.seen, painted(5, 4, x3_y1=ALMOST_RED), tolerance=4, save_to=self.directory)
         self.assertEqual(self.saved(), [])
 
     def test_different(self) -> None:
-        """Others are not, and the error says where, and where the pictures are."""
+        """Different pictures fail. The error says where they differ, and names the saved files."""
         with self.assertRaises(AssertionError) as caught:
             assert_same_picture(self.seen, self.expected, save_to=self.directory)
         text = "1 of 20 pixels differ, all of them within (3, 1, 1, 1); saved as "
@@ -134,7 +134,7 @@ class AssertionsTest(unittest.TestCase):
             assert_same_picture(self.seen, painted(4, 5), allowed=99)
 
     def test_shows(self) -> None:
-        """A part is where it is said to be; one that is not there is an error, and saved."""
+        """The assertion returns the place of a part. If there is none, it fails and saves the pictures."""
         self.assertEqual(assert_shows(self.seen, painted(1, 1, x0_y0=RED)), (3, 1))
         with self.assertRaisesRegex(
             AssertionError, "^the picture of 5 x 4 pixels does not contain the part of 1 x 2; "
@@ -143,7 +143,7 @@ class AssertionsTest(unittest.TestCase):
         self.assertEqual(self.saved(), ["part.png", "seen.png"])
 
     def test_shows_colour(self) -> None:
-        """A colour is there in so many pixels, or the error names those that are."""
+        """The assertion counts the pixels of a colour. If there are too few, the error names the colours."""
         assert_shows_colour(self.seen, RED)
         assert_shows_colour(self.seen, ALMOST_RED, tolerance=4)
         with self.assertRaises(AssertionError) as caught:

@@ -16,14 +16,14 @@ class LineEditorTest(unittest.TestCase):
         return "".join(self.editor.press(character, echo=echo) for character in text)
 
     def test_characters(self) -> None:
-        """What can be printed is kept and shown."""
+        """Printable characters are kept and shown."""
         self.assertEqual(self.press("a b_ü€漢"), "a b_ü€漢")
         self.assertFalse(self.editor.empty)
         self.assertEqual(self.editor.take(), "a b_ü€漢")
         self.assertTrue(self.editor.empty)
 
     def test_no_echo(self) -> None:
-        """A line that is not to be seen is kept all the same."""
+        """A line without echo is kept, too."""
         self.assertEqual(self.press("secret\x7f\x7f", echo=False), "")
         self.assertEqual(self.editor.take(), "secr")
 

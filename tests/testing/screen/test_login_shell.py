@@ -75,7 +75,7 @@ class LineTest(LeakTestCase):
         self.assertEqual(self.shell.commands, ("echo hello",))
 
     def test_one_after_the_other(self) -> None:
-        """Who comes after another one finds the machine as that one left it."""
+        """A client finds the machine in the state in which the previous client left it."""
         self.log_in().close()
         self.assertTrue(self.shell.wait_for(lambda: not self.shell.connected, TIMEOUT))
         ours = self.connect()
@@ -83,7 +83,7 @@ class LineTest(LeakTestCase):
         self.assertEqual(read_until(ours, PROMPT), b"\r\n" + PROMPT)
 
     def test_taken_over(self) -> None:
-        """Who comes while another one is there takes the line, and the other one's stream ends."""
+        """A new client takes the line over, and the previous client's stream ends."""
         first = self.log_in()
         second = self.connect()
         self.assertEqual(first.recv(1), b"")
@@ -91,7 +91,7 @@ class LineTest(LeakTestCase):
         self.assertEqual(read_until(second, PROMPT), b"whoami\r\nstudent\r\n" + PROMPT)
 
     def test_taken_over_from_one_that_does_not_read(self) -> None:
-        """The line can be taken from a client that is being written to."""
+        """A client can take the line over while the machine writes to the previous one."""
         first = self.log_in()
         first.sendall(b"seq 1000000\r")
         read_until(first, b"\r\n1\r\n")
@@ -154,7 +154,7 @@ class ThroughTheProxyTest(ProxyTestCase):
         self.assertEqual(self.vmi.sessions[0].subresource, "console")
 
     def test_display_beside_it(self) -> None:
-        """The display is something else than the serial console, and neither takes over the other."""
+        """Display and serial console are independent: neither takes over the other."""
         serial = self.open()
         with RawClient.open(self.url(self.console_proxy, "ubuntu")) as display:
             display.send_frame(BINARY, b"to the display")

@@ -27,7 +27,7 @@ class TerminalTestCase(unittest.TestCase):
 
 class LoginTest(TerminalTestCase):
     def test_silent_until_enter(self) -> None:
-        """Nothing is shown before Enter is pressed; then the boot, once, and who may log in."""
+        """Nothing is shown before Enter. Then the boot is shown once, with the user who may log in."""
         self.assertEqual(self.send("abc\x03\x04"), "")
         shown = self.send("\r")
         self.assertTrue(shown.startswith("\r\n[    0.000000] Linux version"), shown)
@@ -44,7 +44,7 @@ class LoginTest(TerminalTestCase):
         self.assertTrue(self.terminal.logged_in)
 
     def test_all_at_once(self) -> None:
-        """It does not matter how the keys come, in one piece or one by one, and with which line end."""
+        """The result does not depend on how the keys are cut, or on the line end."""
         self.send("\n")
         for key in "ann\npw":
             self.send(key)
@@ -52,7 +52,7 @@ class LoginTest(TerminalTestCase):
         self.assertEqual(list(self.terminal.commands), ["echo a"])
 
     def test_wrong(self) -> None:
-        """A wrong name or password is told, and asks for the name again."""
+        """After a wrong name or password the machine says so, and asks for the name again."""
         self.send("\r")
         for name, password in (("ann", "PW"), ("bob", "pw"), ("ann", ""), ("ann", "pw pw")):
             with self.subTest(name=name, password=password):
@@ -161,7 +161,7 @@ class ShellTest(TerminalTestCase):
         self.assertIn("a\N{REPLACEMENT CHARACTER}b\r\n", self.send(b"echo a\xffb\r"))
 
     def test_hang_up(self) -> None:
-        """Who comes next finds who is logged in, and nothing of what was shown or runs."""
+        """A new client inherits the login session, but no output and no running command."""
         self.terminal.receive(b"seq 1000000\r\xc3")
         self.terminal.output()
         self.terminal.hang_up()

@@ -83,7 +83,7 @@ def _size(header: bytes) -> tuple[int, int]:
     if tuple(kind) != _RGB_8_BIT:
         raise PNGError("not 8-bit RGB without interlacing")
     if not 0 < width * height <= _MAX_PIXELS:
-        raise PNGError(f"{width} x {height} pixels are none, or too many")
+        raise PNGError(f"{width} x {height} pixels are too few or too many")
     return width, height
 
 

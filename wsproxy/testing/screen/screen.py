@@ -1,7 +1,7 @@
 """Draws the desktop of `wsproxy.testing`, without protocol or threads.
 
-The desktop has a bar with the machine's name and a clock, a card with facts, a terminal that echoes the typed
-text, and a status line. It may have a moving figure beside the terminal. The pointer is above everything.
+The desktop has a bar with the machine's name and a clock, a card with facts, a terminal, and a status line.
+The terminal echoes the typed text. A moving figure may be beside it. The pointer is above everything.
 Each change adds its rectangles to `damage`. Not locked: only one thread at a time may use it.
 """
 
