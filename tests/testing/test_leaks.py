@@ -34,7 +34,7 @@ class LeakCheckTest(unittest.TestCase):
         self.addCleanup(self.check.stop)
 
     def test_nothing(self) -> None:
-        """Ended threads and closed sockets are no leaks. The check waits for a thread that is about to end."""
+        """Ended threads and closed sockets are no leaks. The check waits for threads that are ending."""
         socket.socket().close()
         release = threading.Event()
         thread = threading.Thread(target=release.wait)
