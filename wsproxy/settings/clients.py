@@ -64,8 +64,8 @@ PROXIES = Group(
             "trusted_proxies",
             "Texts",
             (),
-            "Addresses and networks of the proxies whose `X-Forwarded-*` or `Forwarded` headers are "
-            "trusted. `unix` stands for every client of a Unix socket.",
+            "Addresses and networks of the proxies in front whose `X-Forwarded-*` or `Forwarded` headers "
+            "wsproxy trusts. `unix` stands for every client of a Unix socket.",
             value="NET,NET",
         ),
         Setting(

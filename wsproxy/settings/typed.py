@@ -225,8 +225,8 @@ class Settings:
     an HTTP status. (default: ``auto``)"""
 
     trusted_proxies: tuple[str, ...]
-    """Addresses and networks of the proxies whose ``X-Forwarded-*`` or ``Forwarded`` headers are trusted.
-    ``unix`` stands for every client of a Unix socket."""
+    """Addresses and networks of the proxies in front whose ``X-Forwarded-*`` or ``Forwarded`` headers
+    wsproxy trusts. ``unix`` stands for every client of a Unix socket."""
 
     forwarded_headers: str
     """Which of these headers the proxy reads. With ``auto`` it reads both, and refuses requests in which
