@@ -1,4 +1,4 @@
-"""When a session ends by itself: its token's time, no data from its client, its age. No I/O."""
+"""Ends a session at the expiry of its token, when its client is idle, or at its maximum age. No I/O."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 __all__ = ["Lifetime", "LifetimeRules", "TimeIsOver"]
 
-_LOOKS = 10  # at what the client sent, in the time that it may send nothing
+_LOOKS = 10  # looks at the count of data bytes, in each idle timeout
 
 
 @dataclass(frozen=True)
 class LifetimeRules:
     """How long sessions may last.
 
-    :ivar grace: seconds for which a session outlives its token; ``math.inf`` for ever.
-    :ivar idle: seconds for which a client may send no data, 0 for ever.
-    :ivar age: seconds for which any session may last, 0 for ever.
+    :ivar grace: seconds for which a session outlives its token; ``math.inf`` for no limit.
+    :ivar idle: seconds for which a client may send no data, 0 for no limit.
+    :ivar age: seconds for which any session may last, 0 for no limit.
     """
 
     grace: float = 0.0
@@ -26,7 +26,7 @@ class LifetimeRules:
 
 
 class TimeIsOver(NamedTuple):
-    """What the client of a session is told whose time is over."""
+    """Close code and reason for the client, when a session's time is over."""
 
     code: int
     reason: str
@@ -35,15 +35,15 @@ class TimeIsOver(NamedTuple):
 class Lifetime:
     """Watches the time of one session.
 
-    A token is over when its time is by UNIX time, which somebody may set forward; and at the latest when as
-    much time has passed as it had left at the beginning, or at any look, since that may be set back, too.
+    A token expires by UNIX time, which an administrator may set forward or back. Each look therefore turns
+    the seconds that the token has left into a reading of the clock, and the earliest of these counts.
 
-    A client that sends data is noticed when the count of it has grown since the last look. So a session is
-    idle for a tenth more than the rules say at most, but never for less.
+    A look finds data from the client if the count of data bytes has grown since the last look. So a session
+    may be idle for up to a tenth longer than the rules say, but never shorter.
 
     :param now: the clock's reading when the session begins, as in every call.
     :param token_seconds: for how long its token is valid from then on.
-    :ivar due: when to look at the latest; ``math.inf`` if there is no need.
+    :ivar due: when to call :meth:`look` at the latest; ``math.inf`` if no limit applies.
     """
 
     def __init__(self, rules: LifetimeRules, now: float, token_seconds: float) -> None:
@@ -59,7 +59,7 @@ class Lifetime:
         self._plan(now)
 
     def look(self, now: float, data: int, token_seconds: float = math.inf) -> TimeIsOver | None:
-        """Return why the session has to end now, None if it may go on.
+        """Return why the session has to end now, None if it may continue.
 
         :param data: how many bytes of data its client has sent so far.
         :param token_seconds: for how long its token is valid from now on.

@@ -1,4 +1,4 @@
-"""Whether the other end of a leg still lives, judged by what is seen of it now and then. No I/O."""
+"""Decides whether the peer of a leg is dead, from what periodic looks at the leg show. No I/O."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 __all__ = ["Liveness", "Look"]
 
 _DEAD_AFTER_INTERVALS = 2
-_PARTS = 8  # of an interval: how often a leg is looked at that takes nothing, and how late is late
+_PARTS = 8  # looks per interval at a leg that takes nothing; a look that is later than one part is late
 
 
 @dataclass(frozen=True)
 class Look:
-    """What there is to see of a leg at one moment.
+    """The state of a leg at one moment.
 
-    :ivar received: bytes that came from it and were read so far.
-    :ivar taken: bytes of ours that its kernel has acknowledged so far.
-    :ivar reading: whether we read it; not so while its partner takes nothing.
-    :ivar blocked: whether somebody waits to send to it.
-    :ivar waiting: whether a frame of our own is not with the kernel yet.
-    :ivar in_flight: whether the kernel has bytes that its peer has not acknowledged.
-    :ivar heard_ago: seconds since bytes came from it, as the kernel knows it; None if it does not.
+    :ivar received: bytes that the proxy has read from it so far.
+    :ivar taken: bytes from the proxy that its peer's kernel has acknowledged so far.
+    :ivar reading: whether the proxy reads it; it does not while the other leg takes nothing.
+    :ivar blocked: whether a thread waits to send to it.
+    :ivar waiting: whether a frame of the proxy's own has not reached the kernel yet.
+    :ivar in_flight: whether the kernel has bytes that the peer's kernel has not acknowledged.
+    :ivar heard_ago: seconds since bytes came from it, by the kernel; None if the kernel does not say.
     :ivar sent_ago: seconds since bytes were sent to it, likewise.
     """
 
@@ -38,40 +38,40 @@ class Look:
 class Liveness:
     """Judges one leg.
 
-    It is dead if, for two intervals in which it was being read, no byte came while a ping of ours was with
-    the kernel, or if for two intervals it took no byte of ours. A leg that is not read because its partner
-    takes nothing is not judged; the partner is. Nor is a ping unanswered that has to wait in our kernel's
-    buffer behind what the peer is still taking.
+    It is dead in one of two cases. Either the proxy read it for two intervals with a ping in the kernel, and
+    no byte came. Or its peer's kernel acknowledged no byte of the proxy for two intervals. If the proxy does
+    not read a leg because the other leg takes nothing, only the other leg is judged. A ping does not count as
+    unanswered if it waits in our kernel's buffer behind data that the peer is still taking.
 
-    Looking once in each interval is enough for a leg that answers. Where the kernel knows when bytes came and
-    went, a leg that does not is found two intervals after the last one, and not in the third.
+    For a leg that answers, one look in each interval is enough. If the kernel knows when bytes last came and
+    went, a dead leg is found two intervals after its last byte. Otherwise it is found in the third interval.
 
     :param interval: seconds between two pings.
     :param now: the clock's reading, as in every call.
-    :ivar due: when to look again, apart from the pings; ``math.inf`` if there is no need.
+    :ivar due: when to look again, apart from the looks at each ping; ``math.inf`` if there is no need.
     """
 
     def __init__(self, interval: float, now: float) -> None:
         self._interval = interval
         self._patience = _DEAD_AFTER_INTERVALS * interval
         self._last, self._looked_at = Look(), now
-        self._quiet_since = now  # no byte came since, though one could have
-        self._asked_since: float | None = None  # no byte came since this ping
-        self._stuck_since: float | None = None  # it took nothing since, though there was something
+        self._quiet_since = now  # since then no byte came, though one could have
+        self._asked_since: float | None = None  # when the first ping went out that no byte has followed
+        self._stuck_since: float | None = None  # since then it took nothing, though bytes were waiting
         self._expected = now + interval
         self._confirming = False
         self.due = math.inf
 
     def asked(self, now: float) -> None:
-        """Take note of a ping."""
+        """Note that a ping was sent."""
         if self._asked_since is None:
             self._asked_since = now
         self._plan(now)
 
     def look(self, now: float, seen: Look) -> str:
-        """Return how the leg shows that it is dead, "" if it does not."""
+        """Judge the leg; return the sign that it is dead, "" if there is none."""
         self._note(now, seen)
-        # Late: it is we who were stopped, and what came meanwhile may not have been read yet.
+        # A late look means that our own process was stopped: bytes that came meanwhile may still be unread.
         late = now > self._expected + self._interval / _PARTS
         self._confirming = late and not self._confirming
         self._last, self._looked_at = seen, now
@@ -93,11 +93,11 @@ class Liveness:
             self._stuck_since = self._since(now, seen.sent_ago)
 
     def _since(self, now: float, ago: float | None) -> float:
-        """Return when something happened that had not happened at the last look: now, or earlier."""
+        """Return when an event happened that this look finds: now, unless the kernel knows the time."""
         return now if ago is None else min(now, max(self._looked_at, now - ago))
 
     def _dead_at(self) -> float:
-        """Return when the leg is dead if nothing more happens."""
+        """Return when the leg counts as dead if nothing more happens."""
         silent = stuck = math.inf
         if self._asked_since is not None:
             silent = max(self._quiet_since + self._patience, self._asked_since + self._interval)

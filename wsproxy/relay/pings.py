@@ -1,4 +1,4 @@
-"""Our pings on one leg: what they say, and which Pongs answer them. No I/O."""
+"""The proxy's own pings on one leg: their payloads, and which Pongs answer them. No I/O."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _MOST_UNANSWERED = 64
 
 
 class Pings:
-    """Numbers the pings, and has the scanner stop at their answers, which go no further.
+    """Numbers the pings, and makes the scanner stop at the Pongs that answer them.
 
-    Each ping is answered once. A Pong that comes again, or answers none of the last 64 pings, passes as every
-    other does: so a peer that repeats an answer without end costs no more than one that sends data.
+    A ping is answered once. If a Pong comes again, or answers none of the last 64 pings, the scanner lets it
+    pass like any other Pong. So a peer that repeats a Pong costs no more than a peer that sends data.
 
-    :param scanner: of what the leg sends.
+    :param scanner: scans what the leg sends.
     """
 
     def __init__(self, scanner: FrameScanner) -> None:
         self._scanner = scanner
-        # Guards every attribute below, and the assignments of the scanner's. Held for assignments only.
+        # Guards every attribute below, and the assignments to the scanner. Held for assignments only.
         self._lock = threading.Lock()
         self._last = 0  # the last ping's payload as a number; 0 before the first
         self._unanswered: tuple[int, ...] = ()
-        self._sent_at = 0.0  # the last one
+        self._sent_at = 0.0  # when the last ping was sent
 
     def next(self, now: float) -> bytes:
-        """Return the next ping's payload: a random number of this leg's, and how many pings that makes.
+        """Return the next ping's payload: a random number of this leg, and the number of the ping.
 
-        One thread only; to be called before the ping is sent.
+        Call it before the ping is sent, and from one thread only.
 
         :param now: the clock's reading.
         """
@@ -44,9 +44,9 @@ class Pings:
             return self._last.to_bytes(AWAITED_SIZE, "big")
 
     def answered(self, payload: bytes, now: float) -> float | None:
-        """Take note of a Pong that the scanner stopped at. Any thread.
+        """Note a Pong that the scanner stopped at. Any thread.
 
-        :returns: the seconds since the last ping, if it answers that.
+        :returns: the seconds since the last ping, if the Pong answers that one; else None.
         """
         number = int.from_bytes(payload, "big")
         with self._lock:

@@ -1,8 +1,8 @@
-"""The one thread of a server that carries the small messages of all its sessions.
+"""One thread that copies the small messages of all sessions.
 
-With a thread for each direction of each session, every small message costs a switch between threads,
-and with many sessions these fight for the interpreter's lock: docs/performance.md has the figures. So a
-direction has a thread of its own only while it carries much, or has to wait.
+With a thread for each direction of each session, every small message costs a switch between threads.
+With many sessions, these threads compete for the interpreter's lock: docs/performance.md has the figures.
+So a direction has a thread of its own only while it carries much data, or has to wait.
 """
 
 from __future__ import annotations
@@ -24,43 +24,42 @@ logger = get_logger("wsproxy.poller")
 
 _BUFFER_SIZE = 64 * 1024
 _LOOK_SECONDS = 1.0
-_HELD_LOOKS = 2  # in a row; one alone may come right after the whole process was stopped
+_HELD_LOOKS = 2  # in a row; a single one may come right after the whole process was stopped
 
 
 class Watched(Protocol):
-    """Something to be read by the poller's thread."""
+    """What the poller's thread can read."""
 
     def fileno(self) -> int:
         """The descriptor that becomes readable."""
         ...
 
     def ready(self, buffer: bytearray, view: memoryview) -> bool:
-        """Deal with what has come. Must not block.
+        """Read and handle what has come. Must not block.
 
-        :param buffer: to work in; its content is of no use, before or after.
+        :param buffer: scratch space: nobody relies on its content before or after the call.
         :param view: of the buffer.
-        :returns: whether to go on watching.
+        :returns: whether the poller continues to watch it.
         """
         ...
 
     def let_go(self) -> None:
-        """Take note that it is not watched any more. Must not block."""
+        """Called after :meth:`ready` returned False or raised: it is watched no more. Must not block."""
         ...
 
     def failed(self, exc: Exception) -> None:
-        """Take note of what :meth:`ready` or :meth:`let_go` raised, a bug. Must not block."""
+        """Handle what :meth:`ready` or :meth:`let_go` raised, which is a bug. Must not block."""
         ...
 
     def abort(self) -> None:
-        """Make a :meth:`ready` return that does not by itself. Any thread; must not block."""
+        """Make :meth:`ready` return if it does not return by itself. Any thread; must not block."""
         ...
 
 
 class Poller:
-    """Calls ``ready`` of everything watched, whenever its descriptor is readable.
+    """Calls ``ready`` of each watched object whenever its descriptor is readable.
 
-    Only where the system has epoll, see :attr:`available`: there a descriptor can be added by one thread
-    while another waits.
+    It needs epoll, which lets one thread add a descriptor while another waits: see :attr:`available`.
     """
 
     available = sys.platform == "linux"
@@ -72,13 +71,13 @@ class Poller:
         self._loop = VitalLoop("the poller", self._run)
         self._complaints = Complaints(logger)
         self._thread: threading.Thread | None = None
-        # What is being read, another tuple for each time. Assigned by the poller's thread only.
+        # What the thread is reading, in a new tuple for each call. Assigned by the poller's thread only.
         self._serving: tuple[Watched] | None = None
-        self._held: tuple[Watched] | None = None  # the same, as of the look before
+        self._held: tuple[Watched] | None = None  # what it was at the previous tick
         self._looks = 0
 
     def start(self, owner: object) -> None:
-        """Start the thread, which works for ``owner``. Once only."""
+        """Start the thread, which works for ``owner``. Call it once only."""
         self._epoll = select.epoll()
         self._waker, self._woken = socket.socketpair()
         self._epoll.register(self._woken.fileno(), select.EPOLLIN)
@@ -92,11 +91,11 @@ class Poller:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has been started, and not stopped."""
+        """Whether the thread has been started, and not stopped."""
         return self._thread is not None
 
     def stop(self) -> None:
-        """End the thread and wait for it; nothing may be watched any more. Idempotent."""
+        """End the thread and wait for it. Nothing may be watched any more by then. Idempotent."""
         if self._thread is None:
             return
         self._loop.stop()
@@ -110,10 +109,10 @@ class Poller:
             resource.close()
 
     def watch(self, watched: Watched, *, end_only: bool = False) -> None:
-        """Watch from now on, until its ``ready`` returns False. Any thread; does not block.
+        """Watch an object until its ``ready`` returns False. Any thread; does not block.
 
-        :param end_only: whether only the end of what the peer sends makes it ready.
-        :raises OSError: if the system watches no more descriptors for this user.
+        :param end_only: call ``ready`` only when the peer ends its direction (FIN or RST).
+        :raises OSError: if this user has reached the system's limit of watched descriptors.
         """
         descriptor = watched.fileno()
         self._watched[descriptor] = watched
@@ -124,14 +123,17 @@ class Poller:
             raise
 
     def forget(self, watched: Watched) -> None:
-        """Watch no more, if it is watched; its ``ready`` may be under way. Any thread; does not block."""
+        """Stop watching an object, if it is watched. Any thread; does not block.
+
+        Its ``ready`` may still be running when this returns.
+        """
         self._remove(watched.fileno(), watched)
 
     def tick(self, now: float) -> float:
-        """Housekeeping: end whatever has held the thread for seconds, so that all the others go on.
+        """Housekeeping: abort an object that has held the thread for seconds, so that all others continue.
 
-        Nothing of ours does, but OpenSSL returns from a read only once there is data, or nothing more in the
-        kernel: a peer that sends key updates (RFC 8446 section 4.6.3) without end keeps it there.
+        OpenSSL returns from a read only when it has data, or when the kernel has no more bytes. So a peer
+        that sends key updates (RFC 8446 section 4.6.3) without end keeps the thread in that read.
         """
         serving = self._serving
         self._looks = self._looks + 1 if serving is not None and serving is self._held else 0
@@ -158,7 +160,7 @@ class Poller:
                 self._serving = None
                 if not stays:
                     self._let_go(descriptor, one)
-            one = None  # not to be kept alive, and a session with it, while nothing else comes
+            one = None  # or it would keep the object and its session alive until the next event
 
     def _is_to_stay(self, one: Watched, buffer: bytearray, view: memoryview) -> bool:
         try:
@@ -175,11 +177,11 @@ class Poller:
             self._tell_failure(one, exc)
 
     def _remove(self, descriptor: int, one: Watched) -> bool:
-        """Watch no more; return whether it was watched. The descriptor may have another watcher by now."""
+        """Stop watching; return whether it was watched. The descriptor may have another owner by now."""
         with self._removing:
             if self._watched.get(descriptor) is not one:
                 return False
-            with suppress(OSError, ValueError):  # closed meanwhile, so the system watches it no more
+            with suppress(OSError, ValueError):  # closed meanwhile: the kernel has removed it from the set
                 self._epoll.unregister(descriptor)
             del self._watched[descriptor]
             return True
@@ -190,4 +192,4 @@ class Poller:
                 exc if isinstance(exc, Exception) else RuntimeError(f"{type(exc).__name__} in a session")
             )
         except BaseException:  # noqa: BLE001 - as above
-            self._complaints.note("a session could not be told of a failure")
+            self._complaints.note("a session failed to handle an error of its own")

@@ -1,8 +1,8 @@
 """One direction of a relay: reads one leg, walks its frames, writes the same bytes to the other leg.
 
-A pump is run by one thread at a time, in one of two ways. :meth:`Pump.copy` blocks, and carries any
-amount. :meth:`Pump.ready` never blocks; it is how one thread, the :class:`.Poller`, carries the small
-messages of all sessions, until something large comes or the sink is full.
+One thread at a time runs a pump, in one of two ways. :meth:`Pump.copy` blocks, and copies any amount.
+:meth:`Pump.ready` never blocks. The thread of the :class:`.Poller` calls it for the small messages of all
+sessions, until a large message comes or the sink is full.
 """
 
 from __future__ import annotations
@@ -23,49 +23,50 @@ logger = get_logger("wsproxy.pump")
 
 _BUFFER_SIZE = 4 * 1024
 _MAX_BUFFER_SIZE = 256 * 1024
-_SMALL_READS = 32  # in a row, after which a large buffer is given back
-_LARGE_READ = 16 * 1024  # bytes; after one, more is likely to come at once
+_SMALL_READS = 32  # in a row, after which the pump gives a large buffer back
+_LARGE_READ = 16 * 1024  # bytes; after a read of this size, more data is likely to come at once
 
 
 class PumpEvents(Protocol):
-    """What a pump tells whoever it works for, in the thread that runs it. Nothing here may block."""
+    """Callbacks of a pump's owner. The thread that runs the pump calls them, so they must not block."""
 
     def ping_answered(self, pump: Pump, payload: bytes) -> None:
-        """Take note of a Pong with that payload, at which the scanner was to stop; it goes no further."""
+        """Handle a Pong that answers a ping of the proxy. The pump does not pass it on."""
         ...
 
     def began(self, pump: Pump) -> None:
-        """Take note of the first bytes; perhaps more than once."""
+        """Note that the first bytes came. May be called more than once."""
         ...
 
     def close_received(self, pump: Pump, close: ControlFrame) -> None:
-        """Take note of the source's Close, and forward it if need be."""
+        """Handle the source's Close, and forward it if it has to be forwarded."""
         ...
 
     def violated(self, pump: Pump, violation: ProtocolViolation) -> None:
-        """Take note of the source's breach of RFC 6455."""
+        """Handle the source's violation of RFC 6455."""
         ...
 
     def let_go(self, pump: Pump) -> None:
-        """Take note that the poller lets go of the pump: it is over, or else has to be run by a thread."""
+        """Take over a pump from the poller: if it is not over, a thread has to run it."""
         ...
 
     def failed(self, pump: Pump, exc: Exception) -> None:
-        """End the session: there is a bug in the pump."""
+        """End the session, because of a bug in the pump."""
         ...
 
 
 class Pump:
-    """Copies what ``source`` sends to ``sink``, until its stream, its Close or its first mistake ends that.
+    """Copies what ``source`` sends to ``sink``, until the stream ends, a Close comes, or a frame is wrong.
 
-    :param source: read by this pump only.
-    :param sink: streamed into by this pump only.
-    :param sink_transport: the sink's own; one found broken is only woken, its own reader reports it.
-    :param scanner: of the source's frames. A Pong that it stops at is consumed.
-    :param closing: once it is finished nothing more is read. Closing a socket with unread data resets
-        the connection, which frees a peer that is blocked in sending at once; after a mere FIN it could
-        stay so for minutes.
-    :param events: whom to tell.
+    :param source: only this pump reads it.
+    :param sink: only this pump streams into it.
+    :param sink_transport: the sink's transport. If it is broken, the pump only wakes its reader, which
+        reports the loss.
+    :param scanner: scans the source's frames. The pump consumes a Pong that it stops at.
+    :param closing: when it is finished, the pump reads nothing more. If a socket with unread data is closed,
+        the kernel sends RST, which at once frees a peer that is blocked in sending. After a mere FIN such a
+        peer could stay blocked for minutes.
+    :param events: the owner's callbacks.
     :param session: the session's id, for the log.
     :ivar is_over: whether there will never be more to copy.
     :ivar received: bytes from the source so far.
@@ -90,7 +91,7 @@ class Pump:
         self._events = events
         self._session = session
         self._carry = b""  # received, but not passed on yet
-        self._last_word_said = False  # what still comes does not matter, but its end has to be seen
+        self._last_word_said = False  # a Close or a violation came: drop what follows, up to the stream's end
         self.is_over = False
         self.received = 0
         self.data = 0
@@ -102,7 +103,7 @@ class Pump:
         return self.data + self._control
 
     @property
-    def _log(self) -> SessionLogger:  # made when it is needed, which is rare
+    def _log(self) -> SessionLogger:  # made on use, because few sessions log here
         return SessionLogger(logger, self._session)
 
     def fileno(self) -> int:
@@ -111,7 +112,7 @@ class Pump:
 
     @property
     def has_unread(self) -> bool:
-        """Whether there is something to copy that no descriptor tells of."""
+        """Whether the source has bytes that have left the kernel, so that polling does not report them."""
         return self._source.has_unread
 
     def failed(self, exc: Exception) -> None:
@@ -125,11 +126,14 @@ class Pump:
 
     def abort(self) -> None:
         """See :class:`.Watched`."""
-        self._log.info("a leg is shut down: its TLS keeps us reading and brings no data")
+        self._log.info("a leg is shut down: its peer sends TLS records without data, and no end of them")
         self._source.abort()
 
     def ready(self, buffer: bytearray, view: memoryview) -> bool:
-        """See :class:`.Watched`: copy what has come, once; False if it is over or :meth:`copy` is needed."""
+        """See :class:`.Watched`: read and copy once.
+
+        :returns: False if the pump is over, or if :meth:`copy` has to continue.
+        """
         if self._closing.finished:
             self.is_over = True
             return False
@@ -152,14 +156,14 @@ class Pump:
         return passed_on and not self.is_over and end <= len(buffer) - _LARGE_READ
 
     def copy(self, *, until_quiet: bool) -> None:
-        """Copy until the source's stream ends or the session is finished, whatever it takes. Blocks.
+        """Copy until the source's stream ends or the session is finished. Blocks that long.
 
-        :param until_quiet: return earlier, once nothing more comes after a small read.
+        :param until_quiet: return earlier, when nothing more comes after a small read.
         """
         self._take_back()
         buffer = bytearray(_BUFFER_SIZE)
         view = memoryview(buffer)
-        small = 0  # reads in a row that would have fitted into a quarter of the buffer
+        small = 0  # reads in a row that would have fitted in a quarter of the buffer
         quiet = until_quiet
         while not self._closing.finished:
             receive = self._source.try_recv_into if quiet else self._source.recv_into
@@ -187,7 +191,7 @@ class Pump:
         self.is_over = True
 
     def _broken(self, exc: TransportClosed) -> int:
-        """A broken stream has ended, too."""
+        """Treat a broken stream as one that has ended: return 0."""
         self._log.debug("a leg broke: %s", exc)
         return 0
 
@@ -203,7 +207,7 @@ class Pump:
             self._carry = b""
 
     def _put_carry(self, buffer: bytearray) -> int:
-        """Put what is carried to the front of the buffer and return its size."""
+        """Put the carried bytes at the front of the buffer, and return their number."""
         held = len(self._carry)
         buffer[:held] = self._carry
         return held
@@ -217,9 +221,10 @@ class Pump:
     ) -> bool:
         """Write ``buffer[:end]`` to the sink; carry what is incomplete, or what has to wait.
 
-        That is one piece, pings and pongs included, but for a few answers to pings of ours and a Close.
+        It is written as one piece, with pings and pongs. Only a Close, and a Pong that answers a ping of the
+        proxy, split it.
 
-        :returns: whether ``write`` did all that it was to do.
+        :returns: whether ``write`` wrote all that it was given.
         """
         self._carry = b""
         scanner, start = self._scanner, 0
@@ -242,7 +247,7 @@ class Pump:
         return True
 
     def _stopped(self, close: ControlFrame | None, rest: memoryview) -> None:
-        """Deal with what the scanner does not go beyond: a Close, a breach, or something incomplete."""
+        """Handle what stopped the scanner: a Close, a violation, or an incomplete header or control frame."""
         if close is None and self._scanner.violation is None:
             self._carry = bytes(rest)
             return
@@ -267,6 +272,6 @@ class Pump:
             return True
 
     def _note_broken_sink(self) -> None:
-        """Wake the sink's reader, unless we have broken off by ourselves: then it still has to read."""
+        """Wake the sink's reader, unless the proxy itself has cut that leg: then the reader must continue."""
         if not self._sink.is_cut:
             self._sink_transport.abort()

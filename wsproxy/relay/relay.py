@@ -1,8 +1,8 @@
 """Two pumps that copy WebSocket frames between a client and an upstream until the session ends.
 
-Each pump reads one leg and writes the other; nothing else reads a leg. A pump that finds the other
-leg broken only wakes that leg's own reader, so each leg's loss is reported exactly once, after all that
-had arrived before it was read. What to do at an end is decided by :mod:`wsproxy.protocol.closing`.
+Each pump reads one leg and writes the other; nothing else reads a leg. If a pump finds the other leg broken,
+it only wakes the reader of that leg. So each loss is reported exactly once, and only after everything that
+arrived before it was read. :mod:`wsproxy.protocol.closing` decides what to do at an end.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _TOO_BIG = 1009  # RFC 6455 section 7.4.1
 class RelayLimits:
     """The relay's timing and sizes.
 
-    :param close_timeout: seconds an end may take, from its first cause to both sockets shut down.
-    :param ping_interval: seconds between pings on each leg; a dead leg is found after two.
+    :param close_timeout: seconds that an end may take, from its first cause until both sockets are shut down.
+    :param ping_interval: seconds between pings on each leg; a dead leg is found after two intervals.
     :param max_frame_size: largest payload of one data frame, bytes.
     """
 
@@ -79,15 +79,15 @@ class _Side:
         self.scanner = FrameScanner(leg is Leg.CLIENT, limits.max_frame_size)
         self.pings = Pings(self.scanner)
         self.began = False
-        # Touched by the housekeeping only.
+        # Used by the housekeeping thread only.
         self.liveness = Liveness(limits.ping_interval, now)
 
     def own(self, opcode: Opcode, payload: bytes) -> bytes:
-        """Build a frame of our own for this leg; to a server with a fresh mask (RFC 6455 section 5.3)."""
+        """Build a frame of the proxy's own; for the upstream with a fresh mask (RFC 6455 section 5.3)."""
         return build_frame(opcode, payload, os.urandom(4) if self.leg is Leg.UPSTREAM else None)
 
     def ping(self, now: float) -> None:
-        """Send a ping of our own."""
+        """Send a ping of the proxy's own."""
         self.writer.inject(self.own(Opcode.PING, self.pings.next(now)))
         self.liveness.asked(now)
 
@@ -98,14 +98,14 @@ class Relay:
     :param client: transport to the client, after the 101.
     :param upstream: transport to the upstream, after its 101.
     :param limits: timing and sizes.
-    :param wake: called when the housekeeping should call :meth:`tick` earlier than it was asked to: in how
-        many seconds.
+    :param wake: called with a number of seconds if the housekeeping has to call :meth:`tick` within them,
+        earlier than the last call asked for.
     :param clock: seconds for intervals and the close timeout.
-    :param poller: carries small messages; without one each direction has a thread all the time.
-    :param counters: told how long the upstream's first byte and the answers to our pings take.
+    :param poller: copies small messages; without one, each direction has a thread all the time.
+    :param counters: gets the seconds until the upstream's first byte, and until the answers to pings.
     :param session: the session's id, for the log.
-    :param tells_by_rfb: whether a client that is ended before it has got anything is told why by RFB, too.
-    :ivar frame_too_big: whether a side was ended for a frame above the limit.
+    :param tells_by_rfb: if the session ends before the client has got any data, send the reason by RFB, too.
+    :ivar frame_too_big: whether a frame above the limit ended the session.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class Relay:
         self._tells_by_rfb = tells_by_rfb
         self._started = clock()
         self.frame_too_big = False
-        # Weak where what it holds has it, so that what a session leaves is freed at once: the collector
-        # would take a tenth of an opening's time. Nobody runs a pump after run() has returned.
+        # Objects that the relay holds refer to it weakly, so that a session's end frees them at once: the
+        # garbage collector would take a tenth of an opening's time. No pump runs after run() has returned.
         self._self: Relay = weakref.proxy(self)
         self._client = self._side(Leg.CLIENT, client)
         self._upstream = self._side(Leg.UPSTREAM, upstream)
@@ -181,21 +181,21 @@ class Relay:
 
     @property
     def data_up(self) -> int:
-        """Bytes of data frames that the client sent: no pings, no pongs."""
+        """Bytes of data frames that the client sent, without pings and pongs."""
         return self._client.pump.data
 
     @property
     def close_not_sent(self) -> tuple[str, ...]:
-        """After the end: the legs that were to get a Close but were inside a frame or took nothing."""
+        """After the end: the legs that got no Close, because they were inside a frame or took nothing."""
         return self._close_not_sent
 
     def run(self, start_thread: StartThread) -> None:
-        """Copy both ways until the session has ended; both transports are shut down then, not closed.
+        """Copy both ways until the session has ended; then both transports are shut down, but not closed.
 
-        Blocks for the whole session. Ends within ``close_timeout`` of the first cause, provided somebody
-        calls :meth:`tick` as it asks.
+        Blocks for the whole session. Ends within ``close_timeout`` of the first cause, if another thread
+        calls :meth:`tick` at the times that it returns.
 
-        :param start_thread: starts a second thread if one is needed; it is joined here.
+        :param start_thread: starts a second thread if one is needed; this method joins it.
         :raises RuntimeError: if that thread cannot be started.
         """
         relay = self._self
@@ -208,7 +208,7 @@ class Relay:
         self._threads.run([self._client.pump, self._upstream.pump])
 
     def _lost(self, pump: Pump) -> None:
-        """Nothing more comes from a leg."""
+        """Handle the loss of a leg: nothing more comes from it."""
         leg = self._read_by(pump).leg
         heard, stranded = pump.received > 0, self._sides[leg.other].writer.mid_frame
         self._act(lambda closing: closing.lost(leg, heard=heard, stranded=stranded))
@@ -216,7 +216,7 @@ class Relay:
     def _read_by(self, pump: Pump) -> _Side:
         return self._client if pump is self._client.pump else self._upstream
 
-    # What the pumps tell, see PumpEvents
+    # Callbacks of the pumps, see PumpEvents
 
     def ping_answered(self, pump: Pump, payload: bytes) -> None:
         side = self._read_by(pump)
@@ -246,17 +246,17 @@ class Relay:
         self._threads.fail(exc)
 
     def end(self, code: int, reason: str) -> None:
-        """End the session with a Close of ours. Any thread; returns at once, idempotent.
+        """End the session with a Close of the proxy's own. Any thread; returns at once, idempotent.
 
-        :param code: close code for the client, one that RFC 6455 lets be sent.
-        :param reason: what the client reads, at most 123 bytes, beginning with a slug.
+        :param code: close code for the client, one that RFC 6455 lets an endpoint send.
+        :param reason: close reason for the client, at most 123 bytes, beginning with a slug.
         """
         self._act(lambda closing: closing.end(code, reason))
 
     def expect_takeover(self, ending: tuple[int, str] | None) -> None:
-        """Take a loss of the upstream, from now on, for a takeover of the console. Any thread, never blocks.
+        """From now on, treat a loss of the upstream as a takeover of the console. Any thread, never blocks.
 
-        :param ending: close code and reason for the client then; None takes this back.
+        :param ending: close code and reason for the client in that case; None revokes an earlier call.
         """
         with self._lock:
             self._closing.taken_over = ending
@@ -270,7 +270,7 @@ class Relay:
             side.transport.shut_down()
 
     def tick(self, now: float) -> float:
-        """Do what is due and return when to call again. The housekeeping thread only; never blocks.
+        """Do what is due, and return when to call it again. The housekeeping thread only; never blocks.
 
         :param now: the clock's reading.
         """
@@ -290,7 +290,7 @@ class Relay:
         return due
 
     def _look_and_ping(self, now: float) -> list[_Side]:
-        """Do what is due of both, and return the legs that are dead."""
+        """Do the looks and pings that are due, and return the legs that are dead."""
         pinging = now >= self._next_ping
         sides = self._sides.values()
         dead = [side for side in sides if (pinging or now >= side.liveness.due) and self._is_dead(side, now)]
@@ -303,7 +303,7 @@ class Relay:
     # The ends
 
     def _act(self, event: Callable[[Closing], list[Action]], close: bytes = b"") -> None:
-        """Tell the state machine and do what it says, outside the lock. Never blocks.
+        """Pass an event to the state machine, and do what it says, outside the lock. Never blocks.
 
         :param close: the Close frame that the event is about.
         """
@@ -312,7 +312,7 @@ class Relay:
             started = self._close_at is None and self._closing.ending is not None
             if started:
                 self._close_at = self._clock() + self._limits.close_timeout
-        if started:  # first: whoever is told of the end may count on what others do at its beginning
+        if started:  # before the actions: a client that gets the Close may reconnect, and wants the slots
             self._wake(self._limits.close_timeout)
         for action in actions:
             if isinstance(action, SendClose):
@@ -326,10 +326,10 @@ class Relay:
             self._wake(0.0)
 
     def _send_close(self, side: _Side, close: SendClose) -> None:
-        """Send a Close of ours. The client has lost its right by then: nothing of it goes up any more.
+        """Send a Close of the proxy's own. From then on, nothing from the client goes to the upstream.
 
-        Inside a frame of the client's there is no place for a Close, so the upstream is cut off. What it is
-        sending to the client may still be completed.
+        If the upstream's leg is inside a frame of the client, there is no place for a Close, so that leg is
+        cut. The frame that the upstream is sending to the client may still be completed.
         """
         frame = side.own(Opcode.CLOSE, close_payload(close.code, close.reason))
         if close.leg is Leg.CLIENT:
@@ -339,10 +339,11 @@ class Relay:
             self._act(lambda closing: closing.cut(close.leg))
 
     def _failure(self, close: SendClose) -> bytes:
-        """What goes ahead of a Close: RFB's failure message, for a browser that has not got anything yet.
+        """Return what goes before a Close: RFB's failure message, for a browser that has got no data yet.
 
-        noVNC shows that, and no close reason; it need not have answered the first of the two messages. Should
-        the console speak at this very moment, it understands neither, and shows what it does without them.
+        noVNC shows that message, and no close reason. The message has two parts, and noVNC need not have
+        answered the first one. If the console sends data at the same moment, noVNC understands neither part.
+        It then shows what it shows without them.
         """
         ending = self._closing.ending
         wanted = self._tells_by_rfb and close.leg is Leg.CLIENT and not self._upstream.pump.data
@@ -352,7 +353,7 @@ class Relay:
         return b"".join(build_frame(Opcode.BINARY, message) for message in rfb.refusal(words or slug))
 
     def _flush(self) -> bool:
-        """Retry injected frames; return whether one still waits that a later retry may bring out."""
+        """Retry injected frames; return whether one still waits that a later retry may send."""
         again = False
         for side in self._sides.values():
             writer = side.writer

@@ -1,4 +1,4 @@
-"""Which thread runs a pump: the poller's, or the session's own, or a second one."""
+"""Decides which thread runs a pump: the poller's, the session's own, or a second one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .pump import Pump
 __all__ = ["PumpThreads", "StartThread"]
 
 StartThread = Callable[[Callable[[], None]], threading.Thread]
-"""Starts a thread that runs a function; RuntimeError if the system will not."""
+"""Starts a thread that runs a function; raises RuntimeError if the system refuses one."""
 
 
 class PumpThreads:
     """Runs the pumps of one session to their ends.
 
-    :param poller: carries what is small; without one each pump has a thread all the time.
-    :param start_thread: starts the second thread, which is joined here.
+    :param poller: copies small messages; without one, each pump has a thread all the time.
+    :param start_thread: starts the second thread, which :meth:`run` joins.
     :param on_end: called for each pump at its end, in the thread that ran it.
-    :param on_failure: called in any thread when there is no going on; it has to end every pump.
+    :param on_failure: called in any thread if the session cannot continue; it has to end every pump.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class PumpThreads:
         self._on_failure = on_failure
         # Guards the attributes below.
         self._turn = threading.Condition()
-        self._waiting: list[Pump] = []  # two at most: an empty deque takes more memory than all the rest
-        self._free = 1  # threads that will take what waits: at first the session's own
+        self._waiting: list[Pump] = []  # two at most; an empty deque takes more memory than the rest
+        self._free = 1  # threads that will take a waiting pump: at first the session's own
         self._left = 0  # pumps that have not ended
         self._starting = 0  # second threads that are being started
         self._started: list[threading.Thread] = []
         self._failure: BaseException | None = None
 
     def run(self, pumps: Sequence[Pump]) -> None:
-        """Run the pumps until all have ended. Blocks that long; the calling thread is one of theirs.
+        """Run the pumps until all have ended. Blocks that long; the calling thread runs pumps, too.
 
-        :raises BaseException: the first that a pump or the start of the second thread raised; every pump has
-            been ended by then.
+        :raises BaseException: the first exception that a pump, or the start of the second thread, raised.
+            Every pump has ended by then.
         """
         self._left = len(pumps)
         for pump in pumps:
@@ -65,14 +65,14 @@ class PumpThreads:
             raise self._failure
 
     def let_go(self, pump: Pump) -> None:
-        """Deal with a pump that the poller does not watch any more. Any thread; does not block."""
+        """Take over a pump that the poller does not watch any more. Any thread; does not block."""
         if pump.is_over:
             self._finish(pump)
         else:
             self._run_in_thread(pump)
 
     def fail(self, exc: BaseException) -> None:
-        """End everything, and have ``exc`` raised by :meth:`run`. Any thread; does not block."""
+        """End every pump, and let :meth:`run` raise ``exc``. Any thread; does not block."""
         with self._turn:
             self._failure = self._failure or exc
         self._on_failure()
@@ -93,7 +93,7 @@ class PumpThreads:
         try:
             started.append(self._start_thread(self._help))
         except BaseException as exc:  # noqa: BLE001 - raised by run()
-            self.fail(exc)  # what waits is taken by the session's thread, whose own pump ends now
+            self.fail(exc)  # this ends the pump of the session's thread, which then takes the waiting one
         with self._turn:
             self._starting -= 1
             self._free -= not started
@@ -105,7 +105,10 @@ class PumpThreads:
             self._serve(pump)
 
     def _next(self, *, stay: bool) -> Pump | None:
-        """Take a pump that waits; None once there is none, or, if ``stay``, once there will be none."""
+        """Take a pump that waits; None if no pump waits.
+
+        :param stay: block until a pump waits, and return None only when no pump can wait any more.
+        """
         with self._turn:
             while stay and not self._waiting and (self._left or self._starting):
                 self._turn.wait()
@@ -140,6 +143,6 @@ class PumpThreads:
         assert self._poller
         try:
             self._poller.watch(pump)
-        except OSError as exc:  # the system watches no more descriptors for us
+        except OSError as exc:  # this user has reached the system's limit of watched descriptors
             self.fail(exc)
             self._run_in_thread(pump)

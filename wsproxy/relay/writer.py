@@ -1,4 +1,4 @@
-"""The sending side of one leg: the relay's stream with frames of our own between its frames."""
+"""The sending side of one leg: the relay's stream, with the proxy's own frames between its frames."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def _nothing() -> None:
 
 
 class Writer:
-    """Lets one pump stream through a transport while anyone may inject a control frame.
+    """Lets one pump stream through a transport while any thread may inject a control frame.
 
-    The pump sends without holding a lock: by :meth:`write`, which blocks, or by :meth:`try_write`, which
-    does not, and leaves what it could not do to :meth:`resume`. An injected frame goes out at once if
-    the transport is idle at a frame boundary, else as soon as it is. At most one ping waits; a Close
-    replaces it, and once the Close is sent the writer is sealed and drops whatever the pump still brings.
+    The pump sends without holding a lock. :meth:`write` blocks. :meth:`try_write` does not, and leaves to
+    :meth:`resume` what it could not send. If the transport is idle at a frame boundary, an injected frame
+    goes out at once, else at the next such moment. At most one ping waits, and a Close replaces it. When the
+    Close is sent, the writer is sealed: it drops what the pump still brings.
 
-    :param transport: where the bytes go; nobody else sends on it.
-    :param on_close_written: called without a lock held, once, when a Close is all with the kernel.
+    :param transport: where the bytes go; only the writer sends on it.
+    :param on_close_written: called once, without a lock held, when the kernel has taken all of a Close.
     """
 
     def __init__(self, transport: Transport, on_close_written: Callable[[], None]) -> None:
@@ -34,26 +34,26 @@ class Writer:
         self._mutex = threading.Lock()
         self._turn = threading.Condition(self._mutex)
         self._pump_waits = False
-        self._busy = False  # somebody is sending
-        self._streaming = False  # it is the pump, and a part of what it brought has not been sent
-        self._stopped = False  # nothing that the pump brings is sent any more
-        self._cut = False  # nor is a Close
+        self._busy = False  # a thread is sending
+        self._streaming = False  # the pump has the turn, and a part of what it brought has not been sent
+        self._stopped = False  # the writer drops what the pump brings
+        self._cut = False  # stop() found no place for a Close, so none is sent
         self._mid_frame = False  # the last byte sent is inside a data frame
         self._remainder = b""  # the unsent tail of an injected frame: goes before anything else
         self._pending: bytes | None = None  # an injected frame that waits
         self._closing = False  # a Close has been accepted
         self._sealed = False  # the Close is out, or the transport is broken
-        # What try_write has left for resume; touched by the pump only.
+        # What try_write has left for resume; used by the pump only.
         self._left: Callable[[], None] = _nothing
 
     @property
     def busy(self) -> bool:
-        """Whether somebody is inside a send, for instance because the peer takes nothing."""
+        """Whether a thread is inside a send, for instance because the peer takes nothing."""
         return self._busy
 
     @property
     def mid_frame(self) -> bool:
-        """Whether the peer has been given a part of a data frame only."""
+        """Whether the peer has got only a part of a data frame."""
         return self._mid_frame and not self._sealed
 
     @property
@@ -81,9 +81,9 @@ class Writer:
         self._stream(data, boundary if waiting else None, mid_frame)
 
     def try_write(self, data: memoryview, boundary: int, mid_frame: bool) -> bool:
-        """Send a piece of the stream if that can be done without waiting. The pump only; never blocks.
+        """Send as much of a piece of the stream as goes without waiting. The pump only; never blocks.
 
-        :returns: whether all is done; if not, nothing else may be written before :meth:`resume`.
+        :returns: whether all is sent or dropped; if not, call :meth:`resume` before the next write.
         :raises TransportClosed: if the transport is broken.
         """
         with self._mutex:
@@ -103,12 +103,12 @@ class Writer:
         if sent == len(data) and self._is_done(mid_frame):
             return True
         rest = memoryview(bytes(data[sent:]))
-        # The very bytes before any others, as TLS wants it: the turn has not been given back.
+        # Keep the turn: TLS requires that these very bytes are sent before any others.
         self._left = lambda: self._stream(rest, None, mid_frame)
         return False
 
     def resume(self) -> None:
-        """Do what :meth:`try_write` has left to be done, if anything. The pump only; blocks like ``write``.
+        """Send what :meth:`try_write` has left, if anything. The pump only; blocks like :meth:`write`.
 
         :raises TransportClosed: if the transport is broken.
         """
@@ -116,9 +116,9 @@ class Writer:
         left()
 
     def _stream(self, data: memoryview, boundary: int | None, mid_frame: bool) -> None:
-        """Send a piece, having the turn, and give that back.
+        """Send a piece, then give the turn back. The caller has the turn.
 
-        :param boundary: where a frame that waits may go out at the latest; None for behind the piece only.
+        :param boundary: the last index at which a waiting frame may go out; None for after the piece only.
         """
         try:
             if boundary is None:
@@ -133,7 +133,7 @@ class Writer:
             raise
 
     def _is_done(self, mid_frame: bool) -> bool:
-        """Note how a piece ended; give the turn back unless something waits that may go out now."""
+        """Note how a piece ended; give the turn back, unless a frame waits that may go out now."""
         with self._mutex:
             self._mid_frame, self._streaming = mid_frame, False
             if self._remainder or (self._pending and not mid_frame):
@@ -153,11 +153,11 @@ class Writer:
         self.flush()
 
     def stop(self, close: bytes) -> bool:
-        """Let nothing out any more that the pump brings, but a Close. Any thread; never blocks or raises.
+        """From now on, drop what the pump brings, and send a Close. Any thread; never blocks or raises.
 
         :param close: the Close, sent as :meth:`inject` does.
-        :returns: False if there is no place for it: the peer has been given a part of a frame, or is being
-            given something. Nothing at all is sent any more then, once the transport has been shut down.
+        :returns: False if there is no place for it, because the peer has got a part of a frame, or the pump
+            is sending. The writer then starts no further send; the caller has to shut the transport down.
         """
         with self._mutex:
             self._stopped = True
@@ -183,8 +183,8 @@ class Writer:
             self._give_up()  # the pump that reads this transport finds out by itself
 
     def _take_turn(self) -> bool:
-        """Be the one who sends; return False if nothing may be sent any more. Needs the mutex."""
-        while self._busy:  # an injection, which never blocks
+        """Wait for the turn and take it; return False if nothing may be sent any more. Needs the mutex."""
+        while self._busy:  # by an injection, which never blocks
             self._pump_waits = True
             self._turn.wait()
             self._pump_waits = False
@@ -192,7 +192,7 @@ class Writer:
         return self._busy
 
     def _write_with_injection(self, data: memoryview, boundary: int) -> None:
-        """Send ``data`` with the waiting frame at its first place: before it, or at its last boundary."""
+        """Send ``data`` with the waiting frame before it, or else at its last frame boundary."""
         split = 0
         if self._remainder or not self._mid_frame:
             self._drain(self._send_all)
@@ -204,7 +204,7 @@ class Writer:
             self._transport.sendall(data[split:])
 
     def _release(self, send: Callable[[bytes], bool]) -> None:
-        """Send what waits if it may go now, then let the next one send: checked and cleared as one."""
+        """Send what may go out now, then give the turn back; the last check and that are one step."""
         takes = True
         while True:
             with self._mutex:
@@ -216,7 +216,7 @@ class Writer:
             takes = self._drain(send)
 
     def _drain(self, send: Callable[[bytes], bool]) -> bool:
-        """Send what may go now; return False if the transport would not take it all."""
+        """Send what may go out now; return False if the transport did not take it all."""
         while True:
             with self._mutex:
                 frame = None if self._sealed else self._peek()
@@ -232,7 +232,7 @@ class Writer:
                 self._on_close_written()
 
     def _peek(self) -> bytes | None:
-        """What is to be sent next and may be. Needs the mutex."""
+        """Return the next frame that may go out now, None if there is none. Needs the mutex."""
         assert self._mutex.locked()
         if self._remainder:
             return self._remainder
