@@ -156,7 +156,7 @@ class ReasonsTest(ReadinessTestCase):
         self.assertEqual(self.logged(), [])
         self.dialler.answer = 401
         (line,) = self.logged()
-        self.assertTrue(line.startswith("ERROR not ready: the Kubernetes API does not take"), line)
+        self.assertTrue(line.startswith("ERROR not ready: the Kubernetes API rejects"), line)
         self.assertEqual([self.logged(), self.logged()], [[], []])
         self.dialler.answer = 200
         self.assertEqual(self.logged(), ["INFO ready again"])
@@ -165,7 +165,7 @@ class ReasonsTest(ReadinessTestCase):
     def test_reasons(self) -> None:
         """Each reason is said in words."""
         for answer, words in (
-            (401, "does not take the service-account token"),
+            (401, "rejects the service-account token"),
             (503, "answers 503"),
             (TimeoutError(), "does not answer within 3 s"),
             (TransportClosed("it was reset"), "cannot be reached: it was reset"),

@@ -175,7 +175,7 @@ def _api(config: Config) -> Finding:
             False, f"{what} cannot be reached: {exc}; check the address, and the CA for a TLS error"
         )
     if status == 401:
-        return Finding(False, f"{what} does not take the service-account token (401); is it of this cluster?")
+        return Finding(False, f"{what} rejects the service-account token (401); is it of this cluster?")
     if status >= 500:
         return Finding(False, f"{what} answers {status}; look at the API server")
     return Finding(True, f"{what} answers")

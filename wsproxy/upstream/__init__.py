@@ -1,1 +1,1 @@
-"""The Kubernetes API as a client sees it: where it is, dialling a console, its refusals in our words."""
+"""A client of the Kubernetes API: its address, dialling a console, and translating its refusals."""

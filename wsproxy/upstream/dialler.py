@@ -1,7 +1,7 @@
 """Opens the stream of one VMI at the Kubernetes API.
 
-TCP and TLS are connected here, under one deadline, and not by websocket-client: it would follow redirects
-with our credentials, obey proxies named in the environment and take a timeout for each call.
+This module connects TCP and TLS itself, under one deadline. websocket-client would follow redirects with the
+proxy's credentials, obey HTTP proxies that the environment names, and apply a timeout to each call.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _Result = TypeVar("_Result")
 class Upstream:
     """An open stream.
 
-    :ivar transport: starts at the first byte behind the 101.
-    :ivar subprotocol: the API's choice, None if it made none.
+    :ivar transport: starts at the first byte after the 101.
+    :ivar subprotocol: the API's choice, None if it chose no subprotocol.
     """
 
     transport: Transport
@@ -51,10 +51,10 @@ class Upstream:
 
 @dataclass(frozen=True)
 class UpstreamRules:
-    """Where the API is and how to get in, as the settings say.
+    """The API's address and the proxy's credentials, as the settings say.
 
-    :ivar url: where it is; with TLS it is sent the service account's token, without it is not.
-    :ivar sslopt: TLS in websocket-client's vocabulary; see :class:`.ClientTLS`.
+    :ivar url: the address. Only with TLS does the proxy send the service account's token there.
+    :ivar sslopt: TLS options in websocket-client's terms; see :class:`.ClientTLS`.
     :ivar token_file: file with the service account's bearer token.
     """
 
@@ -66,8 +66,8 @@ class UpstreamRules:
 class Dialler:
     """Connects to the Kubernetes API. Safe from every thread.
 
-    :param rules: where the API is and how to get in.
-    :param resolver: for a host that is no literal address.
+    :param rules: the API's address and the proxy's credentials.
+    :param resolver: resolves a host that is not a literal address.
     """
 
     def __init__(self, rules: UpstreamRules, resolver: Resolver) -> None:
@@ -89,20 +89,20 @@ class Dialler:
         given_up: Future[None] | None = None,
         on_unanswered: OnUnanswered | None = None,
     ) -> Upstream:
-        """Open ``path`` and return its stream once the API answered 101.
+        """Open ``path`` and return its stream when the API has answered 101.
 
-        Blocks until the deadline, which covers name, TCP, TLS and handshake together. A 401 is tried
+        Blocks until the deadline, which covers name, TCP, TLS and handshake together. After a 401 it tries
         once more if the token file holds another token by then.
 
         :param path: API path, built from checked names.
-        :param subprotocols: what to offer.
-        :param on_socket: told of every socket before it blocks, so that another thread can shut it down.
-        :param given_up: done when nobody wants the stream any more, which ends what blocks on no socket.
-        :param on_unanswered: given the connection, to be closed there, if the API has the request but has not
-            answered it: it may still do what was asked. Without it such a connection is closed at once.
+        :param subprotocols: the subprotocols to offer.
+        :param on_socket: gets every socket before it blocks, so that another thread can shut it down.
+        :param given_up: done when the opening is given up; this also ends a wait for the resolver.
+        :param on_unanswered: gets the connection, and has to close it, if the API may have the request but
+            has not answered it: the API may still carry it out. Without this, the dialler closes it at once.
         :raises UpstreamTimeout: if the deadline passes.
-        :raises Refused: the API's refusal in our terms, :class:`UpstreamRefused` for all that is not
-            the client's business.
+        :raises Refused: the API's refusal, translated; :class:`UpstreamRefused` if the reason concerns the
+            operator and not the client.
         """
 
         def shake(stream: HandshakeStream, transport: Transport) -> Upstream:
@@ -118,9 +118,9 @@ class Dialler:
     def get(
         self, path: str, max_size: int, deadline: Deadline, on_socket: OnSocket = lambda sock: None
     ) -> bytes:
-        """Return what the API answers ``GET path`` with 200 to. Otherwise as :meth:`dial`.
+        """Return the body of the API's 200 for ``GET path``. Blocks and raises as :meth:`dial` does.
 
-        :param max_size: of the answer, bytes; a larger one is refused.
+        :param max_size: of the body, bytes; a larger one raises :class:`UpstreamRefused`.
         """
 
         def read(stream: HandshakeStream, transport: Transport) -> bytes:
@@ -140,7 +140,7 @@ class Dialler:
         return self._ask(read, deadline, on_socket)
 
     def file_faults(self) -> list[str]:
-        """Return which of our own files keep us from the API, and what to do. Blocks on the file system."""
+        """Return the faults of the CA file and the token file, with remedies. Blocks on the file system."""
         faults = []
         if self._tls and (fault := _fault_of(self._tls.context)):
             remedy = "set WSPROXY_CA_FILE to the file with the API's authorities"
@@ -151,18 +151,18 @@ class Dialler:
         return faults
 
     def reload(self) -> None:
-        """Read CA, client certificate and token again at once. Any thread; blocks on the file system only."""
+        """Read CA, client certificate and token again now. Any thread; blocks on the file system only."""
         if self._tls:
             self._tls.reload()
         if self._token:
             self._token.reload()
 
     def request(self, path: str, deadline: Deadline, body: bytes = b"") -> tuple[int, bytes]:
-        """Send ``GET path`` with our credentials and return status and body. Blocks until the deadline.
+        """Send ``GET path`` with the proxy's credentials; return status and body. Blocks until the deadline.
 
-        :param body: JSON to send, by POST then.
+        :param body: JSON to send; if there is any, the method is POST.
         :raises TimeoutError: if the deadline passes.
-        :raises TransportClosed: if the API cannot be reached, or speaks no HTTP.
+        :raises TransportClosed: if the API cannot be reached, or does not speak HTTP.
         :raises OSError: if the CA or the token cannot be read.
         """
         with self._connector.connection(deadline, lambda sock: None) as transport, closing(transport):
@@ -192,7 +192,7 @@ class Dialler:
         given_up: Future[None] | None = None,
         on_unanswered: OnUnanswered | None = None,
     ) -> _Result:
-        """Connect and call ``ask``; and once more with other credentials if the API refused ours."""
+        """Connect and call ``ask``; repeat that once if the API sent 401 and the file has another token."""
 
         def ask_with(credentials: str | None) -> _Result:
             def let_go(transport: Transport) -> None:
@@ -230,7 +230,7 @@ def _fault_of(read: Callable[[], object]) -> str | None:
 
 
 def _in_our_terms(exc: Exception) -> Refused:
-    """Return how to refuse a client because of what happened between the proxy and the API."""
+    """Translate an error between the proxy and the API into a :class:`Refused` for the client."""
     if isinstance(exc, Unauthorized):
         return refusal_of(401, exc.body)
     if isinstance(exc, TimeoutError):
@@ -240,13 +240,13 @@ def _in_our_terms(exc: Exception) -> Refused:
 
 
 def read_token(path: str) -> str:
-    """Return the bearer token that a file holds.
+    """Return the bearer token that a file holds. Blocks on the file system.
 
     :raises OSError: if the file cannot be read.
-    :raises ValueError: if what it holds cannot be a bearer token.
+    :raises ValueError: if its content cannot be a bearer token.
     """
     with open(path, encoding="ascii", errors="strict") as file:
         token = file.read().strip()
-    if not re.fullmatch(r"[!-~]+", token):  # a line break would be a header of its own
+    if not re.fullmatch(r"[!-~]+", token):  # a line break would begin another header
         raise ValueError(f"{path} holds no bearer token")
     return token

@@ -1,4 +1,4 @@
-"""What a refusal of the Kubernetes API means to a client. No I/O."""
+"""Translates refusals of the Kubernetes API for clients. No I/O."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["refusal_of"]
 _MAX_API_TEXT = 120
 _MAX_STATUS_BRACKETS = 500
 
-# virt-api's own texts, where they come with a 500 because nobody said otherwise, and what they mean.
+# Texts that virt-api sends with status 500 although another status fits, by the status that fits.
 _MEANT = {
     400: re.compile(r"VMI is not running|No graphics devices are present\."),
     404: re.compile(r'virtualmachineinstance\.kubevirt\.io "[a-z0-9.-]+" not found'),
 }
-# What KubeVirt 1.6.3 and 1.7.0 say of a console that is in use, and of others that they cannot open.
+# KubeVirt 1.6.3 and 1.7.0 send this if a console is in use, and also if another fault keeps it closed.
 _VAGUE = re.compile(r"(Internal error occurred: )?dialing virt-handler: websocket: bad handshake")
 
 
 def refusal_of(status: int, body: bytes) -> Refused:
-    """Translate a refusal of the Kubernetes API or of KubeVirt into one of ours.
+    """Translate a refusal of the Kubernetes API or of KubeVirt into an exception for the client.
 
-    Only texts about the VMI itself are passed on. Those of a 401, 403 or 5xx name our service account
-    or the cluster's inside, and go to the log.
+    The client gets only texts about the VMI itself. The text of a 401, 403 or 5xx may name the service
+    account or parts of the cluster, so it goes to the log only.
 
-    :param status: the response's HTTP status, not 101.
-    :param body: its body, mostly a ``Status`` object (Kubernetes API conventions).
+    :param status: the response's HTTP status, other than 101.
+    :param body: its body, usually a ``Status`` object (Kubernetes API conventions).
     """
     text, answered = _text_of(body), status
     if status == 500:
@@ -65,5 +65,5 @@ def _text_of(body: bytes) -> str:
             text = status["message"].encode(errors="replace").decode()  # "\\ud800" is JSON, but not UTF-8
     except ValueError:
         pass
-    # Not printable are controls, line breaks, and marks that turn the direction of what follows.
+    # isprintable() is False for control characters, line breaks, and marks that reverse the text direction.
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())

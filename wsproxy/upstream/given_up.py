@@ -1,4 +1,4 @@
-"""Requests to the API that were given up, and that it may carry out all the same."""
+"""Requests that the proxy has given up, but that the API may still carry out."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _OnOver = Callable[[], None]
 class GivenUpDials:
     """Keeps the connections of such requests until the API has closed them, or 90 s have passed.
 
-    As far as can be known it will not carry them out any more then. Safe from every thread.
+    As far as the proxy can know, the API does not carry out a request after that. Safe from every thread.
 
-    :param housekeeping: calls :meth:`tick` while there are any.
+    :param housekeeping: calls :meth:`tick` while there are such requests.
     :param clock: seconds.
     """
 
     def __init__(self, housekeeping: Housekeeping, clock: Clock = time.monotonic) -> None:
         self._housekeeping = housekeeping
         self._clock = clock
-        # Guards the attributes below. Held for calls to housekeeping, which holds no lock while it calls us.
+        # Guards the attributes below. Held during calls to housekeeping, which holds no lock while it ticks.
         self._lock = threading.Lock()
         self._stopped = False
-        # Both have the oldest first, by what is called in the end, with when that is at the latest.
+        # Both map the callback of a request to the latest time of its call, the oldest request first.
         self._kept: OrderedDict[_OnOver, tuple[float, Transport]] = OrderedDict()
-        self._timed: OrderedDict[_OnOver, float] = OrderedDict()  # closed to make room for others
-        self._closed: set[_OnOver] = set()  # by the API, as the last look has found
+        self._timed: OrderedDict[_OnOver, float] = OrderedDict()  # connection closed to make room for others
+        self._closed: set[_OnOver] = set()  # the API had closed the connection at the last look
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._timed)
@@ -47,8 +47,8 @@ class GivenUpDials:
     def add(self, transport: Transport, on_over: Callable[[], None]) -> None:
         """Shut a connection down, and keep it. Never blocks.
 
-        :param transport: owned from now on, and closed in the end.
-        :param on_over: called once, by any thread, when the request does not count any more; must not block.
+        :param transport: this object owns it from now on, and closes it in the end.
+        :param on_over: called once, by any thread, when the request no longer counts; must not block.
         """
         transport.abort()
         over = []
@@ -65,7 +65,12 @@ class GivenUpDials:
             call()
 
     def _make_room(self) -> list[_OnOver]:
-        """Close the oldest connection if there are too many; its time counts on. Needs the lock."""
+        """Close the oldest connection if there are too many. Needs the lock.
+
+        Its request still counts until its time. If too many such requests count, the oldest one stops.
+
+        :returns: the callback of a request that no longer counts, if there is one.
+        """
         if len(self._kept) > _MOST_KEPT:
             on_over, (until, transport) = self._kept.popitem(last=False)
             transport.close()
@@ -75,8 +80,8 @@ class GivenUpDials:
     def tick(self, now: float) -> float:
         """Housekeeping: see :class:`.Ticking`.
 
-        A request that is found closed counts until the next look: the console that it has cost somebody may
-        be lost a moment later.
+        If the API has closed a connection, its request counts until the next look. The user whose console
+        it took may lose the connection only a moment later.
         """
         with self._lock:
             over = [one for one, (until, _) in self._kept.items() if one in self._closed or now >= until]
@@ -92,7 +97,7 @@ class GivenUpDials:
         return now + _LOOK_SECONDS
 
     def stop(self) -> None:
-        """Close all connections, now and later. Idempotent."""
+        """Close all connections, and from now on each one that is added. Idempotent."""
         with self._lock:
             self._stopped = True
             over = [*self._kept, *self._timed]

@@ -1,8 +1,8 @@
 """The opening handshake with the Kubernetes API (RFC 6455 section 4).
 
-websocket-client does it. It is given a stand-in for a socket that reads the response head whole, shows it
-only what it has to judge, and adds the credentials on the way out, so that neither its errors nor its trace
-can hold them.
+websocket-client does the handshake over :class:`HandshakeStream`, which stands in for a socket. The stream
+reads the whole response head, and shows websocket-client only the headers that it has to check. It adds the
+credentials when it sends the request, so websocket-client's errors and traces cannot contain them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?= |\r)")
 
 
 class Unauthorized(Exception):
-    """The API does not take our token."""
+    """The API does not accept the proxy's token (401)."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__()
@@ -44,17 +44,17 @@ class Unauthorized(Exception):
 
 
 def shake_hands(stream: HandshakeStream, url: WebURL, path: str, subprotocols: Sequence[str]) -> None:
-    """Ask for a WebSocket at ``path``, and judge the answer. Blocks until the stream's deadline.
+    """Request a WebSocket at ``path``, and check the response. Blocks until the stream's deadline.
 
-    :param subprotocols: what to offer.
+    :param subprotocols: the subprotocols to offer.
     :raises TimeoutError: if the deadline passes.
-    :raises TransportClosed: if the stream ends first, or what comes is not HTTP.
-    :raises Unauthorized: if the API does not take our token.
-    :raises Refused: if it refuses otherwise, or answers wrongly.
+    :raises TransportClosed: if the stream ends first, or the response is not HTTP.
+    :raises Unauthorized: if the API does not accept the proxy's token.
+    :raises Refused: if it refuses for another reason, or its handshake is wrong.
     """
     client = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
     headers = {
-        # Not its option "subprotocols": with that, an API that picks none would be an error.
+        # With websocket-client's option "subprotocols", an API that chooses none would be an error.
         "Sec-WebSocket-Protocol": ", ".join(subprotocols),
         "User-Agent": "wsproxy",
     }
@@ -63,12 +63,13 @@ def shake_hands(stream: HandshakeStream, url: WebURL, path: str, subprotocols: S
         client.connect(  # type: ignore[no-untyped-call]
             url.below(path), socket=stream, header=headers, suppress_origin=True, redirect_limit=0
         )
-    except websocket.WebSocketTimeoutException:  # what it makes of our own
+    except websocket.WebSocketTimeoutException:  # it turns the stream's TimeoutError into this
         raise TimeoutError("no answer to the opening handshake in time") from None
     except (websocket.WebSocketException, ValueError) as exc:
         error = exc
     finally:
-        vars(client).clear()  # the socket is ours; and it holds itself, which would be left to the collector
+        # The client must not close the stream. It refers to itself, which leaves it to the garbage collector.
+        vars(client).clear()
     status = stream.status
     if status == 401:
         raise Unauthorized(stream.read_body())
@@ -83,9 +84,9 @@ def shake_hands(stream: HandshakeStream, url: WebURL, path: str, subprotocols: S
 
 
 def chosen_subprotocol(stream: HandshakeStream, offered: Sequence[str]) -> str | None:
-    """Return the subprotocol that the API chose, None if it chose none, or has a header without a value.
+    """Return the subprotocol that the API chose; None without the header, or if the header is empty.
 
-    :raises UpstreamRefused: if it was not offered, or there are several.
+    :raises UpstreamRefused: if it was not offered, or if there are several.
     """
     chosen = [value for value in stream.values(b"sec-websocket-protocol") if value]
     if not chosen:
@@ -96,13 +97,13 @@ def chosen_subprotocol(stream: HandshakeStream, offered: Sequence[str]) -> str |
 
 
 class HandshakeStream:
-    """What websocket-client takes for a socket during the opening handshake.
+    """The socket that websocket-client uses during the opening handshake.
 
     :param transport: a connected transport.
-    :param deadline: bounds every call.
-    :param credentials: bearer token added to the request, None for none.
-    :ivar key: the request's Sec-WebSocket-Key, b"" before it was sent.
-    :ivar status: the response's status, None before it came.
+    :param deadline: bounds all calls together.
+    :param credentials: bearer token that the stream adds to the request; None to add none.
+    :ivar key: the request's Sec-WebSocket-Key, b"" before the request was sent.
+    :ivar status: the response's status, None before the response came.
     """
 
     def __init__(self, transport: Transport, deadline: Deadline, credentials: str | None) -> None:
@@ -111,8 +112,8 @@ class HandshakeStream:
         self._credentials = credentials
         self._shown = b""  # what websocket-client may still read
         self._head = b""
-        self._fields: list[tuple[bytes, bytes]] = []  # of the response, names in lower case
-        self._rest = b""  # what came behind the head
+        self._fields: list[tuple[bytes, bytes]] = []  # the response's headers, names in lower case
+        self._rest = b""  # bytes that came after the head
         self.key = b""
         self.status: int | None = None
 
@@ -121,10 +122,10 @@ class HandshakeStream:
         """Whether the server may have the request, but has not answered."""
         return bool(self.key) and self.status is None
 
-    # The part of a socket's interface that websocket-client calls
+    # The methods of a socket that websocket-client calls
 
     def send(self, data: bytes) -> int:
-        # Its process-wide cookie jar may hold cookies that others in this process got from the host.
+        # Drop cookies: websocket-client's jar is process-wide, and other code may have put cookies in it.
         lines = [line for line in data.split(b"\r\n")[:-2] if not line.lower().startswith(b"cookie:")]
         self.key = next((line[len(_KEY) :] for line in lines if line.startswith(_KEY)), b"")
         if self._credentials is not None:
@@ -133,8 +134,8 @@ class HandshakeStream:
         return len(data)
 
     def recv(self, size: int) -> bytes:
-        # It asks for single bytes and looks for a line feed only. So it is given lines and their ends in
-        # turn, whatever the size: byte by byte was the longest step of an opening.
+        # websocket-client asks for single bytes, and looks only for a line feed. So it gets lines and line
+        # feeds in turn, whatever the size: byte by byte, this was the longest step of an opening.
         if self.status is None:
             self.read_head()
         cut = self._shown.find(b"\n") or 1
@@ -145,12 +146,12 @@ class HandshakeStream:
         return None
 
     def settimeout(self, timeout: float | None) -> None:
-        pass  # the deadline rules
+        pass  # the deadline bounds the call
 
     def close(self) -> None:
         pass  # the transport's owner closes it
 
-    # For ourselves
+    # For the proxy's own code
 
     def read_head(self) -> int:
         """Read the response head and return its status.
@@ -171,8 +172,8 @@ class HandshakeStream:
         if match is None:
             raise TransportClosed("the response is not HTTP/1.1")
         self.status = int(match[1])
-        # Only what it has to judge: it would keep cookies for every other session of this process and
-        # read a body without a limit.
+        # Show only the headers that websocket-client has to check. It would keep a cookie for every other
+        # session of this process, and read a body without a limit.
         first, *lines = self._head.split(b"\r\n")
         shown = [line for line in lines if line.lower().startswith(_SHOWN)]
         self._shown = b"\r\n".join([first, *shown, b"", b""])
@@ -185,11 +186,12 @@ class HandshakeStream:
         return [value.decode("latin-1") for key, value in self._fields if key == name]
 
     def read_body(self) -> bytes:
-        """Read the body of a refusal, as much as comes in time and at most 64 KiB; never raises."""
-        self._transport.unread(self._head + self._rest)  # read again, from its first byte on
+        """Read the body of a refusal: what comes before the deadline, at most 64 KiB. Never raises."""
+        self._transport.unread(self._head + self._rest)  # http.client reads the response from its first byte
         stream, body = ResponseStream(self._transport, self._deadline), b""
         try:
-            # Closed here, because as garbage one that was not read to its end may complain on stderr.
+            # Closed here: if the garbage collector frees a response that was not read to its end, Python may
+            # write a complaint to stderr.
             with closing(http.client.HTTPResponse(stream)) as response:  # type: ignore[arg-type]
                 response.begin()
                 while len(body) < _MAX_ERROR_BODY and (part := response.read1(_RECEIVE)):
@@ -199,10 +201,10 @@ class HandshakeStream:
         return body[:_MAX_ERROR_BODY]
 
     def read_good(self, max_size: int) -> bytes:
-        """Read the body of a 200. See :func:`.read_good`."""
+        """Read the body of a 200: see :func:`.read_good`."""
         self._transport.unread(self._head + self._rest)
         return read_good(ResponseStream(self._transport, self._deadline), max_size)
 
     def hand_over(self) -> None:
-        """Give what came behind the 101 to the transport's next reader: frames already."""
+        """Give the bytes that came after the 101, which are frames, back to the transport's next reader."""
         self._transport.unread(self._rest)

@@ -1,4 +1,4 @@
-"""What KubeVirt can do, by its version. No I/O of its own."""
+"""KubeVirt's version, and what follows from it. No I/O of its own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SINCE = (1, 7)
 
 
 def kubevirt_version(path: str, get: Callable[[str, int, Deadline], bytes], deadline: Deadline) -> str:
-    """Return what KubeVirt says its version is; "" if it says something else.
+    """Return the version that KubeVirt reports; "" if the response has none. Blocks until the deadline.
 
-    :param path: where the API says it; see :class:`.ApiPath`.
+    :param path: API path of the version; see :attr:`.ApiPath.version_path`.
     :param get: as :meth:`.Dialler.get`.
-    :raises Refused: if it cannot be asked.
+    :raises Refused: if the request fails.
     """
     try:
         found = parse_json(get(path, _VERSION_SIZE, deadline), _VERSION_BRACKETS)
@@ -32,10 +32,11 @@ def kubevirt_version(path: str, get: Callable[[str, int, Deadline], bytes], dead
 
 
 def leaves_console_alone(version: str) -> bool:
-    """Whether a KubeVirt of this version takes pictures without the console.
+    """Whether a KubeVirt of this version takes screenshots without using the VNC console.
 
-    Until 1.6 it connects to the machine's VNC server for each. Before 1.6.3 that throws out whoever is there;
-    from then on it takes no picture while somebody is, and is in the way of those who come meanwhile.
+    Up to 1.6 it connects to the VMI's VNC server for each screenshot. Before 1.6.3 this evicts the VNC client
+    that is connected. From 1.6.3 on it takes no screenshot while a client is connected, and blocks clients
+    that connect meanwhile.
 
     :param version: such as ``v1.7.0``.
     """

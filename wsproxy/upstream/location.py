@@ -1,4 +1,4 @@
-"""Where the Kubernetes API is. No I/O."""
+"""The address of the Kubernetes API, and its paths. No I/O."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ SERVICE_ACCOUNT_TOKEN = f"{_SERVICE_ACCOUNT}/token"
 def api_url(text: str) -> WebURL:
     """Parse the URL of the Kubernetes API, ``ws://`` or ``wss://``. Its path goes in front of every API path.
 
-    :raises ConfigError: if it is none.
+    :raises ConfigError: if the text is not such a URL.
     """
-    if "@" in text:  # not quoted: it holds a password
-        raise ConfigError(["remote_url has a user name in it; the service-account token is what lets in"])
+    if "@" in text:  # the error does not quote the URL, which holds a password
+        raise ConfigError(
+            ["remote_url has a user name in it; leave that out, the proxy sends the service account's token"]
+        )
     fault = f"remote_url is {shown_url(text)}"
     try:
         url = WebURL.parse(text)
@@ -38,7 +40,7 @@ def api_url(text: str) -> WebURL:
 
 
 class ApiPath:
-    """The API path template, with ``{namespace}`` and ``{vmi_name}`` and a subresource at its end.
+    """The API path template, which has ``{namespace}``, ``{vmi_name}``, and a subresource at its end.
 
     :raises ConfigError: if the template is malformed.
     """
@@ -60,17 +62,17 @@ class ApiPath:
 
     @property
     def resource(self) -> tuple[str, str] | None:
-        """API group and resource that the path names, as Kubernetes' authorization has them; None if none."""
+        """API group and resource of the path, as in RBAC rules; None if the path has another form."""
         form = r"/apis/([a-z0-9.-]+)/[a-z0-9]+/namespaces/\{namespace\}/([a-z]+)/\{vmi_name\}"
         found = re.fullmatch(form, self._base)
         return (found[1], found[2]) if found else None
 
     @property
     def version_path(self) -> str | None:
-        """Where KubeVirt says its version, if the path is one of its API group; None if it is none."""
+        """Path of KubeVirt's version; None if the template has another form than an API group's paths."""
         return self._base.partition("/namespaces/")[0] + "/version" if self.resource else None
 
     def path(self, namespace: str, vmi: str, subresource: str) -> str:
-        """Return the path of one VMI's subresource; the names must have been checked."""
+        """Return the path of one VMI's subresource. The caller has checked the names."""
         filled = self._base.replace("{namespace}", namespace).replace("{vmi_name}", vmi)
         return f"{filled}/{subresource}"
