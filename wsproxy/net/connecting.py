@@ -1,7 +1,7 @@
-"""Connecting to a server, some addresses of which may not answer (RFC 8305, "Happy Eyeballs").
+"""Connects to a server of which some addresses may not answer (RFC 8305, "Happy Eyeballs").
 
-A dead server does not answer TCP. A frozen one does, because its kernel needs no program for that, but it
-does not answer TLS. So an address has won when both are done. No request is sent before.
+A dead server does not answer TCP. A frozen server does, because its kernel needs no program for that, but it
+does not answer TLS. So an address wins when both handshakes are done. No request is sent before that.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ __all__ = ["Connected", "Connector", "OnSocket", "connect"]
 
 OnSocket = Callable[[socket.socket], None]
 
-_ATTEMPT_DELAY = 0.25  # RFC 8305 section 8: until the next address is tried as well
+_ATTEMPT_DELAY = 0.25  # RFC 8305 section 8: seconds before the next attempt starts beside the others
 _REMEMBERED_SECONDS = 60.0
-_WOKEN = "connecting was ended"
+_WOKEN = "another thread stopped the connecting"
 
 
 class Connected(NamedTuple):
-    """A connection, after the TLS handshake if there is one.
+    """A connection, after the TLS handshake if TLS is used.
 
-    :ivar transport: nothing has been sent yet.
-    :ivar address: which address answered.
-    :ivar slower: those that were tried before, and did not answer before it, or not at all.
+    :ivar transport: no request has been sent on it yet.
+    :ivar address: the address that answered.
+    :ivar slower: the addresses that were tried earlier, but answered later or not at all.
     """
 
     transport: Transport
@@ -52,9 +52,9 @@ class Connector:
     """Connects to one server, and remembers which of its addresses do not answer. Safe from every thread.
 
     :param host: a name or a literal address.
-    :param resolver: for a name.
-    :param tls: how to do TLS; None for none.
-    :param clock: seconds for what is remembered.
+    :param resolver: resolves a name.
+    :param tls: does the TLS handshake; None for plain TCP.
+    :param clock: seconds, for how long an address is remembered.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Connector:
         self._clock = clock
         # Guards the attribute below.
         self._lock = threading.Lock()
-        self._silent: dict[Address, float] = {}  # until when
+        self._silent: dict[Address, float] = {}  # addresses that did not answer; until when to try them last
 
     def connect(
         self, deadline: Deadline, on_socket: OnSocket, given_up: Future[None] | None = None
     ) -> Connected:
-        """Connect to the address that answers first; one that did not lately is tried after the others.
+        """Connect to the address that answers first. Addresses that did not answer lately are tried last.
 
         Blocks until the deadline, which covers name, TCP and TLS.
 
-        :param on_socket: told of every socket before it blocks, so that another thread can shut it down.
+        :param on_socket: gets every socket before it blocks, so that another thread can shut it down.
         :param given_up: see :meth:`.Resolver.resolve`.
         :raises TimeoutError: if the deadline passes.
         :raises OSError: if the files for TLS cannot be read.
@@ -101,23 +101,26 @@ class Connector:
         given_up: Future[None] | None = None,
         let_go: Callable[[Transport], None] = Transport.close,
     ) -> Iterator[Transport]:
-        """Connect as :meth:`connect`. If what is done with the connection fails, it is let go of."""
+        """Connect as :meth:`connect` does, for a ``with`` block. If the block raises, call ``let_go``.
+
+        :param let_go: gets the transport, and has to close it.
+        """
         transport, address, _ = self.connect(deadline, on_socket, given_up)
         try:
             yield transport
         except BaseException as exc:
             let_go(transport)
-            if isinstance(exc, TimeoutError):  # it may be the address; the next time begins with another one
+            if isinstance(exc, TimeoutError):  # the address may be dead: next time, try another one first
                 self.note_silent(address)
             raise
 
     def note_answer(self, address: Address) -> None:
-        """Try an address in its turn again."""
+        """Note that an address answers: try it in its usual turn again."""
         with self._lock:
             self._silent.pop(address, None)
 
     def note_silent(self, *addresses: Address) -> None:
-        """Try these addresses after the others from now on, for a minute."""
+        """Note that these addresses do not answer: for a minute, try them after the others."""
         until = self._clock() + _REMEMBERED_SECONDS
         with self._lock:
             self._silent |= dict.fromkeys(addresses, until)
@@ -125,7 +128,7 @@ class Connector:
     def _ordered(self, addresses: Sequence[Address]) -> list[Address]:
         now = self._clock()
         with self._lock:
-            # No more than the server has: a name may have others each time.
+            # Forget addresses that the server no longer has: a name may resolve to others each time.
             self._silent = {
                 address: until
                 for address, until in self._silent.items()
@@ -135,7 +138,7 @@ class Connector:
 
 
 def _interleaved(addresses: Iterable[Address]) -> Iterable[Address]:
-    """Take turns between the families, and begin with the first one (RFC 8305 section 4)."""
+    """Alternate between the address families, starting with the first address's (RFC 8305 section 4)."""
     families: dict[int, list[Address]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
@@ -151,13 +154,15 @@ def connect(
 ) -> Connected:
     """Connect to the first address that answers.
 
-    The next address is tried when one has failed, or has not answered for a quarter of a second. If less than
-    half a second is left, it is tried after half of that. Blocks until the deadline.
+    The next attempt starts when one has failed, or after a quarter of a second without an answer. If less
+    than half a second is left, it starts after half of that. Blocks until the deadline.
 
-    :param on_socket: as for :meth:`Connector.connect`. With several addresses it is told of one socket that
-        stands for all attempts, and then of the connected one.
-    :param host: the name that the certificate has to be for.
-    :param tls: None for none.
+    :param on_socket: as for :meth:`Connector.connect`. With several addresses it gets one socket that stands
+        for all attempts, and then the connected one.
+    :param host: the name that the server's certificate must have.
+    :param tls: None for plain TCP.
+    :raises TimeoutError: if the deadline passes.
+    :raises TransportClosed: if no address answers, or if ``on_socket``'s socket is shut down.
     """
     if len(addresses) > 1:
         return _raced(addresses, deadline, on_socket, host, tls)
@@ -193,7 +198,7 @@ def _tcp(sock: socket.socket, name: Any) -> Steps[None]:
     with closed_on_error():
         if error:
             raise OSError(error, os.strerror(error))
-        # One whose connect was shut down by another thread reports no error, and is not connected.
+        # If another thread shut the socket down while it connected, there is no error but this one.
         sock.getpeername()
 
 
@@ -214,7 +219,7 @@ def _raced(
             race.close()
         try:
             on_socket(winner.socket)
-            if wait_any({woken.fileno(): READABLE}, 0):  # meanwhile
+            if wait_any({woken.fileno(): READABLE}, 0):  # shut down after the race was won
                 raise TransportClosed(_WOKEN)
         except BaseException:
             transport.close()
@@ -225,7 +230,7 @@ def _raced(
 class _Runner:
     """One attempt of a race.
 
-    :ivar socket: by which it has to do with the server.
+    :ivar socket: its connection to the server.
     """
 
     def __init__(self, address: Address, begin: Callable[[Address, OnSocket], Steps[Transport]]) -> None:
@@ -238,11 +243,11 @@ class _Runner:
 
 
 class _Race:
-    """Attempts in one thread, of which the first that succeeds counts.
+    """Several attempts in one thread; the first that succeeds wins.
 
-    :param addresses: in which order they are tried.
+    :param addresses: in the order of the attempts.
     :param begin: returns the steps of an attempt.
-    :ivar begun: which were tried.
+    :ivar begun: the addresses of the attempts so far.
     """
 
     def __init__(
@@ -255,13 +260,17 @@ class _Race:
         self._left = deque(addresses)
         self._begin = begin
         self._deadline = deadline
-        self._next = 0.0  # when one more begins, whatever became of the others
-        self._runners: dict[int, _Runner] = {}
-        self._events: dict[int, int] = {}  # for which they wait
+        self._next = 0.0  # when the next attempt starts, even if others are still running
+        self._runners: dict[int, _Runner] = {}  # by descriptor
+        self._events: dict[int, int] = {}  # the event that each descriptor waits for
         self._failures: dict[str, TransportClosed] = {}  # by their texts
 
     def run(self, woken: socket.socket) -> tuple[_Runner, Transport]:
-        """Return who won. Blocks until the deadline, or until ``woken`` can be read."""
+        """Return the winner. Blocks until the deadline, or until ``woken`` is readable.
+
+        :raises TimeoutError: if the deadline passes.
+        :raises TransportClosed: if every attempt failed, or ``woken`` became readable.
+        """
         while self._left or self._runners:
             if self._left and (time.monotonic() >= self._next or not self._runners):
                 won = self._start()
@@ -310,6 +319,6 @@ class _Race:
             raise TimeoutError("; ".join([str(exc), *self._failures])) from None
 
     def close(self) -> None:
-        """Give up every attempt that is left."""
+        """Close every attempt that is still running."""
         for runner in self._runners.values():
             runner.steps.close()

@@ -1,4 +1,4 @@
-"""One HTTP GET, for what is small and has to come soon."""
+"""One HTTP GET for a small response, under one deadline."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def fetch(
     deadline: Deadline,
     on_socket: Callable[[socket.socket], None],
 ) -> bytes:
-    """Return what ``url`` answers with 200 to.
+    """Return the body of the 200 that ``url`` answers.
 
-    Blocks until the deadline, which covers name, TCP, TLS, request and response together. Redirects are not
-    followed, no proxy of the environment is asked, and there are no cookies.
+    Blocks until the deadline, which covers name, TCP, TLS, request and response together. It follows no
+    redirects, uses no proxy from the environment, and has no cookies.
 
-    :param connector: for the URL's host and port, with TLS for an https URL.
+    :param connector: connects to the URL's host and port; with TLS for an https URL.
     :param max_size: of the body, bytes.
-    :param on_socket: told of every socket before it blocks, so that another thread can shut it down.
+    :param on_socket: gets every socket before it blocks, so that another thread can shut it down.
     :raises TimeoutError: if the deadline passes.
-    :raises OSError: if the authorities cannot be read.
-    :raises TransportClosed: if the server cannot be reached, speaks no HTTP, or breaks off.
-    :raises ValueError: if it answers anything but 200, or too much.
+    :raises OSError: if the CA file cannot be read.
+    :raises TransportClosed: if the server cannot be reached, does not speak HTTP, or ends the stream early.
+    :raises ValueError: if the status is not 200, or the body is larger.
     """
     with connector.connection(deadline, on_socket) as transport, closing(transport):
         transport.send(_request(url), deadline)
@@ -54,10 +54,10 @@ def _request(url: WebURL) -> bytes:
 
 
 class ResponseStream(io.RawIOBase):
-    """What :class:`http.client.HTTPResponse` takes for a socket to read from.
+    """The socket from which :class:`http.client.HTTPResponse` reads.
 
-    :param transport: received from; not closed here.
-    :param deadline: bounds every read.
+    :param transport: the stream receives from it, and does not close it.
+    :param deadline: bounds all reads together.
     """
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
@@ -82,18 +82,19 @@ def read_good(stream: ResponseStream, max_size: int) -> bytes:
 
     :param max_size: of the body, bytes.
     :raises TimeoutError: if the deadline passes.
-    :raises TransportClosed: if it is no HTTP, or breaks off.
-    :raises ValueError: if the status is another one, or the body is larger.
+    :raises TransportClosed: if the response is not HTTP, or ends early.
+    :raises ValueError: if the status is not 200, or the body is larger.
     """
     try:
-        # Closed here, because as garbage one that was not read to its end may complain on stderr.
+        # Closed here: if the garbage collector frees a response that was not read to its end, Python may
+        # write a complaint to stderr.
         with closing(http.client.HTTPResponse(stream)) as response:  # type: ignore[arg-type]
             response.begin()
             if response.status != 200:
-                raise ValueError(f"the answer is {response.status}")
+                raise ValueError(f"the response has status {response.status}")
             body = response.read(max_size + 1)
     except http.client.HTTPException as exc:
-        raise TransportClosed(f"the answer is not HTTP/1.1: {type(exc).__name__}") from None
+        raise TransportClosed(f"the response is not HTTP/1.1: {type(exc).__name__}") from None
     if len(body) > max_size:
-        raise ValueError(f"the answer has more than {max_size} bytes")
+        raise ValueError(f"the body has more than {max_size} bytes")
     return body

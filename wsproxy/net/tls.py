@@ -1,10 +1,10 @@
 """The TLS transport, its handshakes, and the sessions that they resume.
 
-One OpenSSL object must never be entered by two threads, so the transport keeps its socket non-blocking
-and holds a lock around each single call, and waits outside that lock.
+Two threads must never call into one OpenSSL object at the same time. So the transport keeps its socket
+non-blocking, holds a lock around each single call, and waits outside that lock.
 
-OpenSSL keeps errors in a queue of each thread, and takes one that is left there for that of the thread's next
-call, on whatever connection. So every call that fails empties the queue (:func:`forget_errors`).
+OpenSSL keeps a queue of errors for each thread. If an error stays there, OpenSSL reports it for the thread's
+next call, even on another connection. So every call that fails empties the queue (:func:`forget_errors`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "transport_of",
 ]
 
-_RECORD = 16384  # RFC 8446 section 5.1: the most that a record carries
+_RECORD = 16384  # RFC 8446 section 5.1: the largest plaintext of a record, bytes
 _MAX_SESSION_SECONDS = 3600.0
 _NEW_SESSION_SECONDS = 1.0
 _REMEDIES = {"HTTP_REQUEST": "http on a TLS port; the client has to use wss:// or https://"}
@@ -38,20 +38,22 @@ _NO_CONNECTION = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
 def forget_errors() -> None:
-    """Empty the queue of OpenSSL's errors that the calling thread has. Any thread, never blocks.
+    """Empty the calling thread's queue of OpenSSL errors. Any thread, never blocks.
 
-    To be called when code of others has run in a thread that goes on to use TLS. Newer Pythons leave system
-    errors of OpenSSL 3.4 or later in the queue (gh-148594). Then every read that finds nothing fails.
+    Call it if other code has run in a thread that uses TLS afterwards. With OpenSSL 3.4 or later, newer
+    Pythons leave system errors in the queue (gh-148594). Then every read that finds nothing fails.
     """
     try:
-        # The module ssl cannot do it by itself, but OpenSSL does at the start of each handshake.
+        # The module ssl has no function for this, but OpenSSL empties the queue when it starts a handshake.
         _NO_CONNECTION.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True).do_handshake()
     except ssl.SSLWantReadError:
         pass
 
 
 def _wanted(exc: OSError | ValueError) -> int:
-    """Return the event that a call on a TLS connection waits for; it was the calling thread's last one.
+    """Return the event that a call on a TLS connection waits for.
+
+    The call must be the last OpenSSL call of this thread.
 
     :param exc: what the call has raised.
     :raises TransportClosed: if the call has failed.
@@ -67,7 +69,7 @@ def _wanted(exc: OSError | ValueError) -> int:
 class TLSTransport(Transport):
     """A TLS connection that one thread may read while another writes.
 
-    :param sock: a TLS socket. If its handshake is not done, :meth:`handshake` comes first.
+    :param sock: a TLS socket. If its handshake is not done, call :meth:`handshake` first.
     """
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
@@ -78,7 +80,7 @@ class TLSTransport(Transport):
         self._lock = threading.Lock()
 
     def handshake(self, deadline: Deadline) -> None:
-        """Do the handshake, of either side. Blocks until the deadline, or ``abort``.
+        """Do the handshake, as client or server. Blocks until the deadline, or ``abort``.
 
         :raises TimeoutError: if the deadline passes.
         :raises TransportClosed: if the handshake fails; the text says why.
@@ -86,7 +88,7 @@ class TLSTransport(Transport):
         take(self.handshake_steps(), deadline)
 
     def handshake_steps(self) -> Steps[None]:
-        """Do as :meth:`handshake`, step by step."""
+        """Do the handshake in steps: see :meth:`handshake`."""
         while True:
             try:
                 with self._lock:
@@ -99,7 +101,7 @@ class TLSTransport(Transport):
             self._refuse_expired()
 
     def _refuse_expired(self) -> None:
-        """Look at the time of a client's certificate, which OpenSSL does not when it resumes a session."""
+        """Check that the client's certificate has not expired: OpenSSL does not when it resumes a session."""
         not_after = (self._tls.getpeercert() or {}).get("notAfter")
         now = datetime.datetime.now(datetime.timezone.utc).timestamp()
         if not_after and ssl.cert_time_to_seconds(str(not_after)) < now:
@@ -109,7 +111,7 @@ class TLSTransport(Transport):
     def has_unread(self) -> bool:
         if self._unread:
             return True
-        with self._lock:  # a part of a record: the kernel has given it all to OpenSSL
+        with self._lock:  # OpenSSL may hold the rest of a record that has left the kernel
             return self._tls.pending() > 0
 
     def recv_into(self, buffer: memoryview) -> int:
@@ -127,17 +129,17 @@ class TLSTransport(Transport):
             return self._take_unread(buffer)
         try:
             return self._recv_records(buffer)
-        except ssl.SSLWantReadError:  # which comes after each small message
+        except ssl.SSLWantReadError:  # handled here for speed: it comes after each small message
             return None
         except (OSError, ValueError) as exc:
             _wanted(exc)
             return -1
 
     def _recv_records(self, buffer: memoryview) -> int:
-        """Receive one record, or several, if the first ones are of the largest size."""
+        """Receive one record, and further ones while each is of the largest size."""
         received: int
         with self._lock:
-            # What recv_into would call, if there is still a TLS layer.
+            # recv_into would call this, after checking for a TLS layer.
             received = self._tls.read(len(buffer), buffer)  # type: ignore[assignment]
             total = received
             while received == _RECORD and len(buffer) - total >= _RECORD:
@@ -145,7 +147,7 @@ class TLSTransport(Transport):
                     received = self._tls.read(len(buffer) - total, buffer[total:])  # type: ignore[assignment]
                 except ssl.SSLWantReadError:
                     break
-                except OSError:  # the end, which the next call reports
+                except OSError:  # the end of the stream, which the next call reports
                     forget_errors()
                     break
                 total += received
@@ -156,7 +158,7 @@ class TLSTransport(Transport):
         while view:
             self._check_sending()
             try:
-                # After a want, OpenSSL must be given the same bytes again: the view stays where it is.
+                # After a want, OpenSSL must get the same bytes again, so the view stays where it is.
                 with self._lock:
                     sent = self._tls.send(view)
                 view = view[sent:]
@@ -175,7 +177,7 @@ class TLSTransport(Transport):
             return 0
 
     def _check_sending(self) -> None:
-        """Make sure that OpenSSL meets no error in sending: it would receive nothing either, then."""
+        """Raise if ``break_off`` was called: after a failed send, OpenSSL would receive nothing either."""
         if self._broken_off:
             raise TransportClosed("nothing is sent any more")
 
@@ -198,7 +200,7 @@ class TLSTransport(Transport):
     def give_back(self) -> None:
         super().give_back()
         try:
-            # Takes the TLS layer off, which would report errors of its own from now on.
+            # This removes the TLS layer, which would report errors of its own from now on.
             self._tls.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # not connected any more
@@ -208,27 +210,27 @@ class TLSTransport(Transport):
         super().close()
 
     def _notify_close(self) -> None:
-        """Say that nothing more comes (RFC 8446 section 6.1), if that can be said at once; never raises.
+        """Send close_notify (RFC 8446 section 6.1), if that does not block; never raises.
 
-        The peer can tell from it that nobody has cut anything off. After it OpenSSL neither sends nor, in
-        case of more data from the peer, receives.
+        It tells the peer that nobody has truncated the stream. Afterwards OpenSSL sends nothing. If more data
+        comes from the peer, OpenSSL does not receive it either.
         """
         with self._lock:
-            # Not unwrap(): if the peer has said it too, that takes the TLS layer off.
+            # Not unwrap(): if the peer has sent close_notify too, unwrap() removes the TLS layer.
             if (tls := self._tls._sslobj) is not None:  # type: ignore[attr-defined]
                 try:
                     tls.shutdown()
                 except ssl.SSLWantReadError:
-                    pass  # the peer has not said it yet
+                    pass  # the peer has not sent its close_notify yet
                 except (OSError, ValueError):  # the peer is gone, or a record is half sent
                     forget_errors()
 
     def session(self, known: TLSSession | None) -> TLSSession | None:
-        """Return what later connections may resume, once something was received.
+        """Return the session that later connections may resume. Does not block.
 
-        Only then a TLS 1.3 server's tickets have been read. Does not block.
+        Call it after something was received, because OpenSSL reads a TLS 1.3 server's tickets only then.
 
-        :param known: what is returned again if this connection resumed it, or if it is very new.
+        :param known: the session so far; returned again if this connection resumed it, or if it is very new.
         """
         with self._lock:
             if self._tls.session_reused or (known and known.is_new(self._tls)):
@@ -237,9 +239,10 @@ class TLSTransport(Transport):
 
 
 def transport_of(sock: socket.socket) -> Transport:
-    """Return the transport for a connected socket, the TLS handshake of which has been done if it has TLS.
+    """Return the transport for a connected socket; with TLS, the handshake has been done.
 
-    The server that has done it may have used the calling thread for other connections.
+    The server that did it may have used the calling thread for other connections, so this empties the
+    thread's queue of OpenSSL errors.
     """
     if not isinstance(sock, ssl.SSLSocket):
         return PlainTransport(sock)
@@ -248,10 +251,10 @@ def transport_of(sock: socket.socket) -> Transport:
 
 
 class TLSSession:
-    """A TLS session that later connections to the same server may resume, which spares the certificates.
+    """A TLS session that later connections to the same server may resume, without verifying certificates.
 
-    For an hour at most, and not beyond the time of the server's certificate, because OpenSSL does not
-    verify it again then. Immutable.
+    It is valid for an hour at most, and not beyond the expiry of the server's certificate, because OpenSSL
+    does not verify that again. Immutable.
 
     :param tls: a connection, verified in a full handshake.
     """
@@ -259,7 +262,7 @@ class TLSSession:
     def __init__(self, tls: ssl.SSLSocket) -> None:
         self._made_for = tls.context, tls.server_hostname
         self._new_until = Deadline(_NEW_SESSION_SECONDS)
-        session = tls.session  # a copy, as slow to make as a certificate is to verify
+        session = tls.session  # a copy, which takes as long as verifying a certificate
         self._session = session if session and session.has_ticket else None
         seconds = _MAX_SESSION_SECONDS
         if self._session and (not_after := (tls.getpeercert() or {}).get("notAfter")):
@@ -267,20 +270,20 @@ class TLSSession:
         self._until = Deadline(seconds)
 
     def is_new(self, tls: ssl.SSLSocket) -> bool:
-        """Whether looking at this connection as well is not worth its while.
+        """Whether this session is so new that one from ``tls``, to the same server, need not replace it.
 
-        It bounds what is spent on a server that gives no tickets, or on several behind one address.
+        This bounds the cost if a server gives no tickets, or if several servers stand behind one address.
         """
         return self._made_for == (tls.context, tls.server_hostname) and not self._new_until.passed
 
     def fitting(self, context: ssl.SSLContext, server_hostname: str) -> ssl.SSLSession | None:
-        """Return the session if it may be resumed with this very context, for this name, now."""
+        """Return the session if this context may resume it for this name, now; else None."""
         fits = self._made_for == (context, server_hostname) and not self._until.passed
         return self._session if fits else None
 
 
 def accept_tls(sock: socket.socket, context: ssl.SSLContext, deadline: Deadline) -> TLSTransport:
-    """Do the server's TLS handshake on an accepted socket; ``sock`` itself is of no use afterwards.
+    """Do the server's TLS handshake on an accepted socket; ``sock`` itself is detached afterwards.
 
     Blocks until the deadline.
 
@@ -296,11 +299,11 @@ def tls_steps(
     on_socket: Callable[[socket.socket], None],
     **options: Any,
 ) -> Steps[TLSTransport]:
-    """Do the TLS handshake on a connected socket, step by step; ``sock`` itself is of no use afterwards.
+    """Do the TLS handshake on a connected socket, in steps; ``sock`` itself is detached afterwards.
 
-    :param on_socket: told of the TLS socket before the handshake, so that another thread can shut it down.
-    :param options: of :meth:`ssl.SSLContext.wrap_socket`. A ``session``, of the same context and name, is
-        resumed if the server agrees.
+    :param on_socket: gets the TLS socket before the handshake, so that another thread can shut it down.
+    :param options: arguments of :meth:`ssl.SSLContext.wrap_socket`. If one is a ``session`` of the same
+        context and name, it is resumed if the server agrees.
     :raises TransportClosed: if the handshake fails; the text says why.
     """
     with closed_on_error():
