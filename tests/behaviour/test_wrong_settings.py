@@ -178,7 +178,7 @@ WRONG_VALUE = (
     ),
     Wrong(
         {"jwks": "https://user:hunter2@a.example/"},
-        "jwks has a user name in it; leave that out, for keys are fetched without a login",
+        "jwks has a user name in it; leave that out, the proxy fetches keys without a login",
     ),
     Wrong({"admin": "9100"}, "admin is '9100'; it must be HOST:PORT, [IPV6]:PORT or unix:PATH"),
     Wrong(

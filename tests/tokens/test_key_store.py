@@ -181,7 +181,7 @@ class FilesTest(LiveKeysCase):
         self.assertEqual(len(faults), 3)
         self.assertIn("is empty", faults[0])
         self.assertIn("/nonexistent/key", faults[1])
-        self.assertIn("no JWK Set", faults[2])
+        self.assertIn("is not a JWK Set", faults[2])
         for algorithms, content in ((("RS256",), SECRET), (("HS256",), SigningKey("ES256").pem)):
             (fault,) = self.faults(secret_key_files=(self.write("1", content),), algorithms=algorithms)
             self.assertIn("add one of these to algorithms", fault)

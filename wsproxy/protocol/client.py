@@ -1,7 +1,7 @@
-"""Who the client is, and how it addressed us, through proxies that are trusted to say so. No I/O.
+"""Finds the client's address, and the host it asked for, behind trusted proxies. No I/O.
 
-X-Forwarded-For, -Proto, -Host and -Port, and Forwarded (RFC 7239), can be sent by anybody. They are looked at
-only if the peer of the connection is a trusted proxy, and then only what trusted proxies added counts.
+Any client can send X-Forwarded-For, -Proto, -Host and -Port, and Forwarded (RFC 7239). This module reads
+them only if the peer of the connection is a trusted proxy. Then only what trusted proxies added counts.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ __all__ = [
 ]
 
 UNIX_PEER = "unix"
-"""The other end of a connection over a Unix socket, which has no address."""
+"""Text of the peer of a Unix socket, which has no address."""
 
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
 HEADER_KINDS = ("auto", "x-forwarded", "forwarded")
-"""Which headers of a trusted proxy count: both, if they agree, or one kind alone."""
+"""Which headers of a trusted proxy count: "auto" means both kinds if they agree, the others one kind only."""
 
-# RFC 7239 section 4: pairs between semicolons, elements between commas. An address with colons or brackets
-# should stand in quotes, but haproxy, for one, leaves them out.
+# RFC 7239 section 4: semicolons separate pairs, commas separate elements. An address with colons or brackets
+# should be quoted, but haproxy, for example, does not quote it.
 _UNQUOTED = r"[!#$%&\'*+.^_`|~0-9A-Za-z:\[\]-]+"
 _PAIR = rf'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=({_UNQUOTED}|"(?:[^"\\]|\\.)*")'
 _NEXT_PAIR = re.compile(rf"[ \t]*{_PAIR}[ \t]*([;,]|\Z)")
 _MOST_ELEMENTS = 100
-_AS_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # some proxies name the latter
+_AS_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # some proxies send ws and wss
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 _WITHOUT_PORT = re.compile(r"[a-z]+://(?:\[[^\]]*\]|[^:\[\]]+)")
 _PORT = re.compile("[0-9]{1,5}")
@@ -50,10 +50,10 @@ _PORT = re.compile("[0-9]{1,5}")
 
 @dataclass(frozen=True)
 class Peer:
-    """The other end of a connection, whether it has an address or not. Its text is for the log.
+    """The other end of a connection. ``str()`` of it is for the log.
 
     :ivar text: ``HOST:PORT``, :data:`UNIX_PEER`, or "unknown".
-    :ivar address: its IP address, without a port and a scope (RFC 4007); "" for none.
+    :ivar address: its IP address, without port and zone (RFC 4007); "" if it has none.
     """
 
     text: str
@@ -81,12 +81,12 @@ class Peer:
 
     @cached_property
     def ip(self) -> _Address | None:
-        """The address as a number; None for none."""
+        """The address as an object of :mod:`ipaddress`; None if there is no address."""
         return _address(self.address)
 
     @cached_property
     def network(self) -> str:
-        """What clients are counted by; see :func:`_network_of`."""
+        """The network that limits count clients by; see :func:`_network_of`."""
         return _network_of(self.address)
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def _network(text: str) -> Network:
     try:
         return ip_network(text)
     except ValueError as exc:
-        # What stands there may be a proxy's URL, with what lets in.
+        # The text may be a proxy's URL with a password, so the error does not quote it in full.
         fault = str(exc).replace(repr(text), shown_url(text))
         remedy = "write addresses and networks, as 10.0.0.0/8, or unix"
         raise ConfigError([f"trusted_proxies: {fault}; {remedy}"]) from None
@@ -105,10 +105,10 @@ def _network(text: str) -> Network:
 
 @dataclass(frozen=True)
 class TrustedProxies:
-    """The proxies whose headers are believed.
+    """The proxies whose headers are trusted.
 
-    :ivar networks: where they are.
-    :ivar unix: whether whoever comes over a Unix socket is one, too.
+    :ivar networks: their addresses.
+    :ivar unix: whether each peer of a Unix socket is a trusted proxy, too.
     :ivar kind: which of their headers count, one of :data:`HEADER_KINDS`.
     :ivar proxy_protocol: whether they begin each connection with a header of the PROXY protocol.
     """
@@ -124,18 +124,19 @@ class TrustedProxies:
     ) -> TrustedProxies:
         """Parse addresses, networks and :data:`UNIX_PEER`.
 
-        :raises ConfigError: if one of them is none of these, or the other settings make no sense.
+        :raises ConfigError: if a text is something else, if ``kind`` is unknown, or if ``kind`` or
+            ``proxy_protocol`` is set without any text.
         """
         if kind not in HEADER_KINDS:
             raise ConfigError([f"forwarded_headers is {kind!r}; choose from {', '.join(HEADER_KINDS)}"])
         if not texts and (proxy_protocol or kind != "auto"):
             name = "proxy_protocol" if proxy_protocol else "forwarded_headers"
-            raise ConfigError([f"{name} is set but trusted_proxies is not; name who is believed"])
+            raise ConfigError([f"{name} is set but trusted_proxies is not; name the proxies to trust"])
         networks = tuple(_network(text) for text in texts if text != UNIX_PEER)
         return cls(networks, UNIX_PEER in texts, kind, proxy_protocol)
 
     def trusts(self, peer: Peer) -> bool:
-        """Whether the other end of a connection is one of them."""
+        """Whether the peer of a connection is one of them."""
         if peer.text == UNIX_PEER:
             return self.unix
         return bool(self.networks) and peer.ip is not None and _is_in(peer.ip, self.networks)
@@ -143,10 +144,10 @@ class TrustedProxies:
 
 @dataclass(frozen=True)
 class Client:
-    """Who speaks to us. Its text is for the log.
+    """The client that sent a request. ``str()`` of it is for the log.
 
     :ivar peer: the other end of the connection.
-    :ivar address: the client's IP address, without its port; "" if it is not known.
+    :ivar address: the client's IP address, without port; "" if it is not known.
     :ivar asked: scheme and host that the client sent its request to, as ``scheme://host[:port]``.
     """
 
@@ -156,7 +157,7 @@ class Client:
 
     @property
     def own(self) -> Origin | None:
-        """The origin of pages of the very host that the request went to; None if that is unknown."""
+        """The origin of pages from the host that the request went to; None if that host is unknown."""
         return Origin.parse(self.asked)
 
     def __str__(self) -> str:
@@ -166,19 +167,19 @@ class Client:
 
     @cached_property
     def network(self) -> str:
-        """What it is counted by; see :func:`_network_of`."""
+        """The network that limits count it by; see :func:`_network_of`."""
         return self.peer.network if self.address == self.peer.address else _network_of(self.address)
 
 
 def client_of(
     head: RequestHead, peer: Peer, tls: bool, trusted: TrustedProxies, source: Peer | None = None
 ) -> Client:
-    """Find out who sent a request, and where to.
+    """Return the client that sent a request, and the host that it asked for.
 
     :param peer: the other end of the connection.
     :param tls: whether the connection is TLS.
-    :param trusted: the proxies whose headers are believed.
-    :param source: whose connection that is, if a trusted peer has said so by the PROXY protocol.
+    :param trusted: the proxies whose headers are trusted.
+    :param source: the source that a trusted peer gave in a PROXY protocol header, None without one.
     :raises BadRequest: if a trusted proxy's headers contradict each other, or are malformed.
     """
     before = source or peer
@@ -192,7 +193,7 @@ def client_of(
         asked = _AS_HTTP.get(said.scheme or scheme, "")
         found.add(Client(peer, str(first or ""), _asked(asked, said.host or host)))
     if len(found) > 1:
-        # A proxy that knows one kind only passes on what the client itself sent of the other.
+        # A proxy that knows only one kind passes the other kind on as the client sent it.
         raise BadRequest(
             "the Forwarded and X-Forwarded headers contradict each other; "
             "the setting forwarded_headers says which of them count"
@@ -201,16 +202,16 @@ def client_of(
 
 
 def _asked(scheme: str, host: str) -> str:
-    """Return where a request was sent to, in one spelling."""
+    """Return scheme and host of a request in their normal form."""
     origin = Origin.parse(f"{scheme}://{host}")
     return f"{scheme}://{origin.authority if origin else host}"
 
 
 def _at_port(client: Client, head: RequestHead, kind: str) -> Client:
-    """Return a client that has asked at the port of X-Forwarded-Port, if its page is of that.
+    """Return the client with the port of X-Forwarded-Port, if its Origin header has that port.
 
-    A proxy may have taken the port off the host. Or its own port is not the one that its clients know, and
-    the host is right without.
+    A proxy may have removed the port from the host. But the header may also name a port that clients do not
+    know, and the host is right without it. The Origin header tells the two cases apart.
     """
     port = _last(head, "x-forwarded-port") if kind != "forwarded" else ""
     if _PORT.fullmatch(port) and _WITHOUT_PORT.fullmatch(client.asked):
@@ -223,10 +224,11 @@ def _at_port(client: Client, head: RequestHead, kind: str) -> Client:
 
 @dataclass(frozen=True)
 class _Said:
-    """What one kind of headers says.
+    """The values of one kind of headers.
 
-    :ivar hops: the addresses on the way here.
-    :ivar scheme: in lower case, "" for nothing; what the nearest proxy says, as the others.
+    :ivar hops: the addresses from the client to the nearest proxy's peer.
+    :ivar scheme: as the nearest proxy gave it, in lower case; "" if it gave none.
+    :ivar host: as the nearest proxy gave it; "" if it gave none.
     """
 
     hops: Sequence[str] = ()
@@ -234,18 +236,18 @@ class _Said:
     host: str = ""
 
     def says_anything(self) -> bool:
-        """Whether there are such headers at all."""
+        """Whether the request has such headers."""
         return bool(self.hops or self.scheme or self.host)
 
 
 def _first_untrusted(
     nearest: _Address | None, hops: Sequence[str], trusted: Collection[Network]
 ) -> _Address | None:
-    """Go back from the peer, over all that trusted proxies say of who was before them.
+    """Walk back from the peer, over the hops that trusted proxies added, to the first untrusted address.
 
-    :param nearest: the peer, which is trusted; None for one that has no address.
+    :param nearest: the peer, which is trusted; None if it has no address.
     """
-    for hop in reversed(hops):  # the last one is the peer's own word
+    for hop in reversed(hops):  # the peer added the last one
         before = _address(hop) if nearest is None or _is_in(nearest, trusted) else None
         if before is None:
             break
@@ -254,7 +256,7 @@ def _first_untrusted(
 
 
 def _said(head: RequestHead, kind: str) -> Iterator[_Said]:
-    """Yield what each kind of headers that counts says; the others are not even looked at."""
+    """Yield the values of each kind of headers that counts. Headers of the other kind are not parsed."""
     if kind != "x-forwarded":
         elements = _elements(",".join(head.values("forwarded")))
         nearest = elements[-1] if elements else {}
@@ -266,7 +268,7 @@ def _said(head: RequestHead, kind: str) -> Iterator[_Said]:
 
 
 def _last(head: RequestHead, name: str) -> str:
-    """Return the last element of a header, which is the nearest proxy's own word; "" for none."""
+    """Return the last element of a header, which the nearest proxy added; "" if there is none."""
     return next(iter(head.tokens(name)[-1:]), "")
 
 
@@ -295,11 +297,11 @@ def _unquoted(value: str) -> str:
 
 
 def _address(text: str) -> _Address | None:
-    """Parse an IP address, with or without brackets and a port; None for anything else."""
+    """Parse an IP address, with or without brackets and port; return None for any other text."""
     match = _WITH_PORT.fullmatch(text)
     host: str = match[match.lastindex or 0] if match else text
     try:
-        # Without a scope, which could be any text.
+        # Without the zone, which could be any text.
         found = ip_address(host.partition("%")[0])
     except ValueError:
         return None
@@ -312,9 +314,9 @@ def _is_in(address: _Address, networks: Collection[Network]) -> bool:
 
 
 def _network_of(address: str) -> str:
-    """Return what clients are counted by: the IPv4 address, or the /64 of an IPv6 one.
+    """Return the network that limits count clients by: an IPv4 address, or the /64 of an IPv6 address.
 
-    Whoever has one IPv6 address usually has all of its /64.
+    A client that has one IPv6 address can usually use its whole /64.
     """
     if ":" not in address:
         return address or "unknown"

@@ -1,7 +1,7 @@
-"""From a request target to a route. No I/O.
+"""Parses a request target into a route. No I/O.
 
-The path prefix is removed first; repeated slashes count as one and a query is dropped. Names are
-checked against Kubernetes' rules before anything is built from them.
+It removes the path prefix first, counts repeated slashes as one, and drops a query. It checks names against
+Kubernetes' rules before it builds anything from them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _SCREENSHOT = "vnc/screenshot"  # KubeVirt's subresource
 
 @dataclass(frozen=True)
 class Route:
-    """What a client asks to open.
+    """The console that a client asks for.
 
-    :ivar token: the token in the path, None under ``/-/``, where it comes by other means.
-    :ivar namespace: as given in the path, None where the token alone says it.
-    :ivar subresource: as given in the path, or the one that a path without one means.
+    :ivar token: the token in the path; None under ``/-/``, where the token is elsewhere in the request.
+    :ivar namespace: as given in the path; None if only the token says it.
+    :ivar subresource: as given in the path, or else the default one.
     """
 
     token: str | None = field(repr=False)
@@ -49,11 +49,11 @@ class Route:
 
 @dataclass(frozen=True)
 class RouteRules:
-    """What request targets mean.
+    """The settings by which request targets are parsed.
 
     :ivar prefix: path segments in front of every route.
-    :ivar default: the subresource that a path without one means.
-    :ivar enabled: the subresources that a path may name, the default one included.
+    :ivar default: the subresource of a path that names none.
+    :ivar enabled: the subresources that a path may name, including the default one.
     """
 
     prefix: tuple[str, ...]
@@ -65,16 +65,16 @@ class RouteRules:
 class Endpoint:
     """A named HTTP endpoint.
 
-    :ivar name: its path without a slash in front, such as "healthz".
+    :ivar name: its path without the first slash, such as "healthz".
     """
 
     name: str
 
 
 def prefix_segments(prefix: str | None) -> tuple[str, ...]:
-    """Return the path segments of a configured prefix; none for None, "" and "/".
+    """Return the path segments of a configured prefix: an empty tuple for None, "" and "/".
 
-    :raises ConfigError: if the prefix has characters that no request path can match.
+    :raises ConfigError: if the prefix has characters that cannot match any request path.
     """
     segments = _segments(prefix or "")
     if any(re.fullmatch(r"(?!\.\.?\Z)[\w.~-]+", segment, re.ASCII) is None for segment in segments):
@@ -85,9 +85,9 @@ def prefix_segments(prefix: str | None) -> tuple[str, ...]:
 
 
 def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) -> Endpoint | None:
-    """Find the HTTP endpoint of a request that is no upgrade; None if there is no such endpoint.
+    """Find the HTTP endpoint of a request without an upgrade; None if there is no such endpoint.
 
-    Kubelet probes know no prefix, so an endpoint answers with it and without it.
+    Kubelet probes do not know the prefix, so an endpoint answers with the prefix and without it.
 
     :raises BadRequest: if the target is malformed.
     """
@@ -99,7 +99,7 @@ def endpoint_of(target: str, prefix: tuple[str, ...], names: Collection[str]) ->
 
 
 def file_path(target: str, prefix: tuple[str, ...]) -> str | None:
-    """Return the path of a file below the prefix, slash by slash as it was sent; None if it lies elsewhere.
+    """Return the path below the prefix, with its slashes as sent; None if it is not below the prefix.
 
     :raises BadRequest: if the target is malformed.
     """
@@ -109,10 +109,10 @@ def file_path(target: str, prefix: tuple[str, ...]) -> str | None:
 
 
 def session_route(target: str, rules: RouteRules) -> Route:
-    """Find what an upgrade request asks to open.
+    """Return the route of an upgrade request.
 
     :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
-    :raises NotFound: if it is no session route, or the prefix is wrong.
+    :raises NotFound: if the path has another form, its prefix is wrong, or the subresource is not enabled.
     """
     route = _unchecked_route(target, rules)
     _check_subresource(route, rules)
@@ -121,9 +121,9 @@ def session_route(target: str, rules: RouteRules) -> Route:
 
 
 def subresource_of(target: str, rules: RouteRules) -> str:
-    """Return the subresource that the path of an upgrade request means, enabled or not.
+    """Return the subresource of an upgrade request's path, enabled or not; the default one if in doubt.
 
-    For refusals: what its client is about to speak depends on it, whatever else is wrong with the request.
+    Refusals use it: the protocol that the client expects depends on it, whatever is wrong with the request.
     """
     try:
         return _unchecked_route(target, rules).subresource
@@ -150,10 +150,10 @@ def _unchecked_route(target: str, rules: RouteRules) -> Route:
 
 
 def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
-    """Find whose picture a request that is no upgrade asks for; None if it asks for something else.
+    """Find the VMI whose screenshot a request without an upgrade asks for; None for any other request.
 
     :param prefix: from :func:`prefix_segments`.
-    :returns: a route with the subresource that pictures are made by.
+    :returns: a route with KubeVirt's subresource for screenshots.
     :raises BadRequest: if the target is malformed or a name is not a Kubernetes name.
     """
     segments = _path_of(target)
@@ -170,7 +170,7 @@ def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
 
 
 def granted_route(vmi: str, subresource: str | None, rules: RouteRules) -> Route:
-    """Return the route that the embedding program has found by itself.
+    """Return a route for a VMI that the embedding program names.
 
     :param subresource: None for the default one.
     :raises BadRequest: if the VMI's name is not a Kubernetes name.

@@ -1,4 +1,4 @@
-"""JWK Sets (RFC 7517): where one is, and the keys in it. No I/O."""
+"""Parses JWK Sets (RFC 7517), and the setting that says where one is. No I/O."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ __all__ = ["JWKSLocation", "parse_jwks"]
 logger = get_logger("wsproxy.jwks")
 
 _MAX_BRACKETS = 500
-_MAX_KEYS = 100  # each of an algorithm is tried for a token that names none
+_MAX_KEYS = 100  # if a token names no key, the proxy tries each key of its algorithm
 
 
 @dataclass(frozen=True)
 class JWKSLocation:
-    """Where a key set is: either of the two.
+    """Where a JWK Set is: at a path or at a URL.
 
-    :ivar text: as it was given, but for a query, which may hold a key to the server.
+    :ivar text: the setting without its query, which may hold a credential for the server.
+    :ivar path: of a file, None for a URL.
+    :ivar url: None for a file.
     """
 
     text: str
@@ -33,14 +35,14 @@ class JWKSLocation:
 
     @classmethod
     def parse(cls, text: str) -> JWKSLocation:
-        """Parse a path, or a URL: https, or http to this very machine.
+        """Parse a path, or a URL, which must be https, or http to this machine.
 
-        :raises ConfigError: if it is another URL.
+        :raises ConfigError: if it is any other URL.
         """
         if "://" not in text:
             return cls(text, path=text)
-        if "@" in text:  # not quoted: it holds a password
-            remedy = "leave that out, for keys are fetched without a login"
+        if "@" in text:  # the error does not quote the URL, which holds a password
+            remedy = "leave that out, the proxy fetches keys without a login"
             raise ConfigError([f"jwks has a user name in it; {remedy}"])
         fault = f"jwks is {shown_url(text)}"
         try:
@@ -50,7 +52,7 @@ class JWKSLocation:
         if url.scheme not in ("http", "https") or "#" in text:
             raise ConfigError([f"{fault}; it must be a file, or look like https://HOST/PATH"])
         if not url.tls and not is_loopback(url.host):
-            raise ConfigError([f"{fault}; whoever is on the way could replace the keys: use https"])
+            raise ConfigError([f"{fault}; an attacker on the network could replace the keys: use https"])
         target = url.target if url.target.startswith("/") else f"/{url.target}"
         return cls(text.partition("?")[0], url=replace(url, target=target))
 
@@ -58,22 +60,22 @@ class JWKSLocation:
 def parse_jwks(
     raw: bytes, algorithms: Sequence[str] | None, *, symmetric: bool
 ) -> tuple[VerificationKey, ...]:
-    """Return the keys of a set that tokens can be verified with.
+    """Return the keys of a set that can verify tokens.
 
-    Keys for other purposes are passed over; for those that must not be used there is one warning. A secret
-    is the operator's own: if it must not be used, the whole set is refused.
+    Keys for other purposes are skipped. Keys that must not be used are skipped with one warning for all. But
+    the operator provides a secret, so if that must not be used, the whole set is refused.
 
     :param algorithms: as for :func:`.load_keys`.
-    :param symmetric: whether secrets are taken.
-    :raises ValueError: if it is no key set, has too many keys, or a secret that must not be used; the text
-        quotes no key.
+    :param symmetric: whether secrets are accepted.
+    :raises ValueError: if it is not a JWK Set, has too many keys, or has a secret that must not be used. The
+        text quotes no key.
     """
     found = parse_json(raw, _MAX_BRACKETS)
     members = found.get("keys") if isinstance(found, dict) else None
     if not isinstance(members, list) or not all(isinstance(jwk, dict) for jwk in members):
-        raise ValueError("it is no JWK Set")
+        raise ValueError("it is not a JWK Set")
     if len(members) > _MAX_KEYS:
-        raise ValueError(f"it has {len(members)} keys; {_MAX_KEYS} is the most")
+        raise ValueError(f"it has {len(members)} keys; at most {_MAX_KEYS} are allowed")
     keys, faults = [], []
     for jwk in members:
         try:
