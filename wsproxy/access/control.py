@@ -1,6 +1,6 @@
-"""From a request to what may be opened for it: the credential, the page, the token, the embedder. No I/O.
+"""Authenticates and authorises requests by origin, credential, token and the embedder's hook. No I/O.
 
-Nothing here reaches the upstream; nobody reaches the upstream without it.
+Nothing in this file reaches the upstream, and no client reaches the upstream without it.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ OnVerified = Callable[[Route, Grant], None]
 
 
 def _nobody(route: Route, grant: Grant) -> None:
-    """Nobody wants to be told."""
+    """Do nothing: the default callback."""
 
 
 @dataclass(frozen=True)
 class AccessRules:
-    """Who may come in, as the settings say.
+    """The settings that decide which clients may come in.
 
-    :ivar routes: what request targets mean.
-    :ivar credentials: where a token may stand, of :data:`.CREDENTIALS`.
-    :ivar cookie_name: name of the cookie that may hold one.
-    :ivar origins: the pages that may use the proxy.
-    :ivar client_certificates: whether clients show a certificate, which browsers do for every page.
-    :ivar namespaces: the only namespaces that are served, None for all.
+    :ivar routes: how request targets are parsed.
+    :ivar credentials: the places of a request where a token may be, from :data:`.CREDENTIALS`.
+    :ivar cookie_name: name of the cookie that may hold a token.
+    :ivar origins: the origins of the pages that may use the proxy.
+    :ivar client_certificates: whether clients need a TLS certificate. A browser sends its own for any page.
+    :ivar namespaces: the only namespaces that the proxy serves, None for all.
     """
 
     routes: RouteRules
@@ -61,15 +61,15 @@ class AccessRules:
 
 
 class AccessControl:
-    """Decides who may come in. Safe from every thread; waits for keys and the embedder's hook at most.
+    """Decides which clients may come in. Safe from every thread; blocks only for keys and the hook.
 
-    :param rules: what the settings say.
-    :param verifier: of the tokens.
-    :param tickets: None where tickets are switched off.
-    :param authorize: the embedder's hook, None without one.
-    :param limits: told of failed attempts, which may end further ones.
-    :param denylist: the tokens that are refused though they are valid.
-    :param report: told of what the hook raises.
+    :param rules: the settings.
+    :param verifier: verifies tokens.
+    :param tickets: None if tickets are switched off.
+    :param authorize: the embedder's hook, None if there is no hook.
+    :param limits: counts failed attempts, and refuses further ones.
+    :param denylist: the valid tokens that are revoked.
+    :param report: gets the exceptions that the hook raises.
     :param wall_clock: UNIX time, seconds.
     """
 
@@ -103,12 +103,12 @@ class AccessControl:
     ) -> tuple[Route, Grant]:
         """Authenticate and authorise an upgrade request.
 
-        :param client: who sent it.
-        :param deadline: how long the token's key may be waited for.
-        :param on_verified: told what is to be opened and what the token grants, before the embedder's hook is
-            asked; afterwards the token is looked up once more among those that are revoked.
-        :returns: what to open, and the grant that allows it.
-        :raises Refused: if it is not let in, for whatever reason.
+        :param client: the client that sent it.
+        :param deadline: bounds the wait for the token's key.
+        :param on_verified: called with the route and the token's grant, before the embedder's hook is asked.
+            After this call, the token is checked against the denylist once more.
+        :returns: the route, and the grant that allows it.
+        :raises Refused: if the client may not come in, for any reason.
         """
         with self._attempt(head, client):
             route = session_route(head.target, self._routes)
@@ -116,7 +116,7 @@ class AccessControl:
             return route, self._admit(head, client, deadline, route, on_verified, tickets=tickets)
 
     def admit_screenshot(self, head: RequestHead, client: Client, deadline: Deadline) -> tuple[Route, Grant]:
-        """Authenticate and authorise a request for a picture, as :meth:`admit` does; tickets open none.
+        """Authenticate and authorise a request for a screenshot as :meth:`admit` does, but without tickets.
 
         :raises NotFound: if the request asks for something else.
         """
@@ -137,8 +137,8 @@ class AccessControl:
     ) -> Grant:
         rules = self._rules
         try:
-            # The page first: from the refusal it must not learn whether its visitor is logged in, and what it
-            # makes up must not count as its visitor's failure.
+            # Check the origin first. A refused page must not learn whether its visitor is logged in. A token
+            # that the page makes up must not count as a failed attempt of its visitor.
             self._check_origin(head, client, ambient=False)
             credential = find_credential(head, route, rules.credentials, rules.cookie_name, tickets)
             if credential.ambient:
@@ -155,15 +155,16 @@ class AccessControl:
         return self._authorized(head, client, credential.kind, route, grant, on_verified)
 
     def _attempt(self, head: RequestHead, client: Client) -> AbstractContextManager[object]:
-        """``with`` it, a client tries to authenticate: see :meth:`.Limits.attempt`."""
+        """Return the context in which a client tries to authenticate: see :meth:`.Limits.attempt`."""
         foreign = self._may_be_of_foreign_page(head, client)
         return self._limits.attempt(client.network, foreign=foreign)
 
     def _may_be_of_foreign_page(self, head: RequestHead, client: Client) -> bool:
-        """Whether a page that is neither ours nor listed may have had a browser send a request.
+        """Whether a page that is neither the proxy's own nor listed may have made a browser send a request.
 
-        With a WebSocket a browser sends the page's Origin, and with a picture Sec-Fetch-Site at most. No page
-        can add an Authorization header to that without being asked first (Fetch, "CORS"), which it is not.
+        A browser sends the page's Origin with a WebSocket handshake, and at most Sec-Fetch-Site with an
+        image. A page can add an Authorization header only after a preflight (Fetch, "CORS"), which the proxy
+        does not grant to such a page.
         """
         if head.origin is not None:
             return not self._rules.origins.knows(head.origin, client.own)
@@ -172,7 +173,7 @@ class AccessControl:
         return not head.asks_for_websocket and not head.values("authorization")
 
     def _use_up_ticket(self, route: Route) -> None:
-        """Use up the ticket of a request that something else refuses."""
+        """Use up the ticket of a request that is refused for another reason."""
         if self._tickets is not None and route.token is not None and looks_like_ticket(route.token):
             self._tickets.discard(route.token)
 
@@ -184,15 +185,15 @@ class AccessControl:
         grant: Grant,
         on_verified: OnVerified = _nobody,
     ) -> Grant:
-        """Authorise an upgrade request whose sender the embedding program has authenticated by itself.
+        """Authorise an upgrade request of a client that the embedding program has authenticated.
 
-        :param route: what to open.
-        :param grant: what that client may open, as the embedding program says.
+        :param route: the console to open.
+        :param grant: what the client may open, as the embedding program says.
         :param on_verified: as for :meth:`admit`.
         :returns: the grant, or what the ``authorize`` hook leaves of it.
-        :raises Refused: if it is not let in, for whatever reason.
+        :raises Refused: if the client may not come in, for any reason.
         """
-        # The program knows its user by a cookie, most likely, and a browser sends that for every page.
+        # The program probably knows its user by a cookie, which a browser sends for any page.
         self._check_origin(head, client, ambient=True)
         if not is_dns_label(grant.namespace):
             raise BadRequest("the namespace is not a Kubernetes name (DNS-1123 label)")
@@ -210,16 +211,16 @@ class AccessControl:
         grant: Grant,
         on_verified: OnVerified,
     ) -> Grant:
-        """Check that the grant allows the route, now, and ask the embedder."""
+        """Check that the grant allows the route now, and ask the embedder's hook."""
         self._check_revoked(grant)
         grant.authorize(route.vmi, route.namespace)
         on_verified(route, grant)
-        self._check_revoked(grant)  # whoever revokes it from now on has been told of the session
+        self._check_revoked(grant)  # a kick from now on finds the session, which on_verified has listed
         if self._authorize is not None:
             request = _described(head, client, kind, grant, route)
             grant = authorized(self._authorize, grant, request, self._report)
             grant.authorize(route.vmi, route.namespace)
-        if grant.seconds_left(self._wall_clock()) <= 0:  # the ticket's, or the hook's
+        if grant.seconds_left(self._wall_clock()) <= 0:  # a ticket's grant, or one that the hook made
             raise TokenExpired("the token has expired")
         return grant
 
@@ -228,25 +229,26 @@ class AccessControl:
             raise BadToken("the token has been revoked")
 
     def _check_origin(self, head: RequestHead, client: Client, ambient: bool) -> None:
-        """Check the page; a client certificate, where they are asked for, goes along with every request."""
+        """Check the page's origin. If clients need certificates, a browser sends one with every request."""
         ambient = ambient or self._rules.client_certificates
         site = _fetch_site(head) if head.origin is None else []
         if site == [_OWN_PAGE] and not head.asks_for_websocket:
-            return  # a GET of our own page's, which has no Origin; no page can forge this one
+            return  # a GET from the proxy's own page has no Origin; no page can forge Sec-Fetch-Site
         self._rules.origins.check(head.origin, client.own, ambient=ambient)
-        if ambient and site not in ([], [_ADDRESS_BAR], [_OWN_PAGE]):  # another page's picture, say
+        if ambient and site not in ([], [_ADDRESS_BAR], [_OWN_PAGE]):  # for example, an image on another page
             raise Forbidden("the page's origin is not allowed here")
 
     # For POST /ticket
 
     def allows_page(self, head: RequestHead, client: Client) -> bool:
-        """Whether a page's script may read our answers: its origin is in the list, or is our own."""
+        """Whether a page's script may read the proxy's answers: its origin is listed, or the proxy's own."""
         return head.origin is not None and self._rules.origins.allows(head.origin, client.own)
 
     def authenticate_bearer(self, head: RequestHead, client: Client, deadline: Deadline) -> Grant:
-        """Verify the token in the Authorization header of a request that is no upgrade.
+        """Verify the token in the Authorization header of a request without an upgrade.
 
-        :raises Refused: if it is not valid, or the page is not allowed.
+        :param deadline: bounds the wait for the token's key.
+        :raises Refused: if the token is not valid, or the page's origin is not allowed.
         """
         with self._attempt(head, client):
             token = bearer_token(head)
@@ -268,13 +270,13 @@ class AccessControl:
         """Issue a one-time ticket for one VMI's subresource.
 
         :param namespace: None for the token's own.
-        :param subresource: None for the one that a path without one means.
-        :param origin: the page that will redeem it, None for a client that sends no Origin.
+        :param subresource: None for the default one.
+        :param origin: origin of the page that will redeem the ticket, None for a client that sends no Origin.
         :returns: the ticket, the path that it opens, and for how many seconds it is valid.
-        :raises Forbidden: if the grant does not allow this, or no ticket can be bound to that page.
+        :raises Forbidden: if the grant does not allow this, or if a ticket cannot be bound to that origin.
         :raises NotFound: if the subresource is not enabled.
         :raises LimitExceeded: if the user has too many tickets.
-        :raises Busy: if all users together have too many.
+        :raises Busy: if all users together have too many tickets.
         """
         assert self._tickets is not None, "tickets are switched off"
         grant.authorize(vmi, namespace)

@@ -1,6 +1,6 @@
-"""How many sessions and connections there may be, and how many failed attempts. No I/O.
+"""Limits the number of sessions, of connections, and of failed attempts to authenticate. No I/O.
 
-A limit of 0 is none, and costs nothing.
+A limit of 0 means that there is no limit; it costs nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["LimitRules", "Limits", "Slot"]
 
 _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds
-_MOST_ADDRESSES = 65536  # whose failed attempts are remembered
+_MOST_ADDRESSES = 65536  # networks whose failed attempts are remembered
 
 _FOREIGN = " by foreign pages"
 
@@ -34,9 +34,9 @@ _Key = tuple[str, Hashable]
 
 @dataclass(frozen=True)
 class LimitRules:
-    """How many there may be at a time; 0 for any number.
+    """The limits; 0 for no limit.
 
-    :ivar sessions: sessions in all.
+    :ivar sessions: sessions in all, those that are being opened included; so for the next two.
     :ivar user: sessions of one user.
     :ivar vmi: sessions with one subresource of one VMI.
     :ivar address: connections from one address that have not authenticated.
@@ -51,42 +51,45 @@ class LimitRules:
 
 
 class Slot:
-    """What counts until it is given back; nothing, where there is no limit or none was left."""
+    """One place under the limits, which counts until :meth:`release`.
+
+    If there is no limit, or no place was left, the slot counts nothing.
+    """
 
     def __init__(self, limits: Limits, keys: tuple[_Key, ...] = (), full: str = "") -> None:
         self._limits = limits
         self._keys = keys
-        self._ending: tuple[_Key, ...] = ()  # those of them that are in nobody's way
-        self._full = full
+        self._ending: tuple[_Key, ...] = ()  # the keys for which end() was called
+        self._full = full  # the limit that was reached, "" for none
 
     def check(self) -> None:
-        """Make sure that there was one left.
+        """Raise if no slot was left.
 
-        :raises Busy: if there are as many sessions as there may be.
+        :raises Busy: if the limit of all sessions is reached.
         :raises LimitExceeded: if another limit is reached.
         """
         if self._full:
             raise self._limits._refusal(self._full)
 
     def end(self, *limits: str) -> None:
-        """Let somebody else in beside it: what has it is ending, but still costs what it did.
+        """Let another slot be taken beside this one, whose session is ending but still uses resources.
 
-        As many as the limit may be ending and stand in nobody's way; further ones count as before, until
+        For each key, as many ending slots as the limit do not count. Further ones count as before, until
         others have been released. Any thread, never blocks, idempotent.
 
-        :param limits: for which limits; without one, for all.
+        :param limits: the limits for which this holds; without any, all of them.
         """
         if self._keys:
             self._limits._end(self, limits)
 
     def release(self) -> None:
-        """Count it no more. Any thread, never blocks; once only, however often it is called."""
+        """Stop counting the slot. Any thread, never blocks, idempotent."""
         if self._keys:
             self._limits._release(self)
 
 
 class Limits:
-    """Counts what is limited, and refuses what is too much. Safe from every thread, never blocks.
+    """Counts what is limited, and refuses what exceeds a limit. Safe from every thread, never blocks.
 
     :param clock: seconds.
     """
@@ -97,18 +100,18 @@ class Limits:
         # Guards the attributes below, and what slots hold. Held for moments only.
         self._lock = threading.Lock()
         self._taken: Counter[_Key] = Counter()
-        self._ending: Counter[_Key] = Counter()  # how many of these are ending
+        self._ending: Counter[_Key] = Counter()  # how many of the taken slots are ending
         self._hits: Counter[str] = Counter()
-        # By network, or that and _FOREIGN: when its bucket will be full again. Who failed last stands last.
+        # By network, or network and _FOREIGN: when its bucket will be full again. The latest failure is last.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def hits(self) -> Mapping[str, int]:
-        """Return how often each limit was hit so far, by all names of :data:`LIMITS`."""
+        """Return how often each limit of :data:`LIMITS` was hit so far."""
         with self._lock:
             return {name: self._hits[name] for name in LIMITS}
 
     def hit(self, name: str) -> None:
-        """Count that a limit was hit which is enforced elsewhere."""
+        """Count a hit of a limit that is enforced elsewhere."""
         assert name in LIMITS
         with self._lock:
             self._hits[name] += 1
@@ -116,8 +119,8 @@ class Limits:
     def take_session(self, user: str | int, namespace: str, vmi: str, subresource: str) -> Slot:
         """Take a slot for a session of ``user`` with a console.
 
-        :raises Busy: if there are as many sessions as there may be.
-        :raises LimitExceeded: if the user or the console has as many.
+        :raises Busy: if the limit of all sessions is reached.
+        :raises LimitExceeded: if the limit of the user or of the console is reached.
         """
         rules, console = self._rules, (namespace, vmi, subresource)
         slot = self._take(
@@ -127,9 +130,11 @@ class Limits:
         return slot
 
     def take_connection(self, network: str) -> Slot:
-        """Take a slot for a connection that has not authenticated, and may not do so if there is none left.
+        """Take a slot for a connection that has not authenticated.
 
-        :param network: where it comes from: see :attr:`.Peer.network`.
+        If no slot is left, this does not raise, but :meth:`Slot.check` of the slot does.
+
+        :param network: the client's network: see :attr:`.Peer.network`.
         """
         return self._take(("address", network, self._rules.address))
 
@@ -158,14 +163,15 @@ class Limits:
             _subtract(self._ending, slot._ending)
             slot._keys = slot._ending = ()
 
-    # Failed attempts: two buckets for each network, which hold a minute's worth each and fill evenly.
+    # Failed attempts: each network has two buckets, which hold a minute's attempts each and fill evenly.
 
     def attempt(self, network: str, *, foreign: bool = False) -> AbstractContextManager[object]:
-        """``with`` it, a client tries to authenticate, and has failed if that raises :class:`.BadToken`.
+        """Return a context in which a client tries to authenticate. The attempt fails by :class:`.BadToken`.
 
-        :param foreign: whether a foreign page may have had the client try. Such attempts count apart: it is
-            the page that fails, and its visitor who would be shut out.
-        :raises LimitExceeded: if too many attempts from its network have failed, whatever it brings now.
+        :param foreign: whether a foreign page may have made the client try. Such attempts count separately,
+            because otherwise a page's failures would lock out its visitor.
+        :raises LimitExceeded: on entry, if too many attempts from the network have failed, whatever token the
+            client brings.
         """
         if not self._rules.failures:
             return _UNLIMITED
@@ -175,15 +181,16 @@ class Limits:
         most = self._rules.failures
         with self._lock:
             full_in = self._full_at.get(bucket, -math.inf) - self._clock()
-        wait = full_in - _MINUTE * (most - 1) / most  # until there is one attempt in it
+        wait = full_in - _MINUTE * (most - 1) / most  # until the bucket has one attempt
         if wait > _ROUNDING:
             raise self._refusal("failures", math.ceil(wait - _ROUNDING))
 
     def _failed(self, bucket: str, attempts: float = 1.0) -> None:
-        """Take note of an attempt that failed, which counts as so many.
+        """Note a failed attempt.
 
-        Of several at once all may fail that were let in before; the debt that is left, a bucketful at most,
-        is paid by time.
+        Several concurrent attempts may all fail, so a bucket may go into debt, by one bucketful at most.
+
+        :param attempts: how many attempts it counts as.
         """
         most = self._rules.failures
         with self._lock:
@@ -194,9 +201,9 @@ class Limits:
             self._forget(now)
 
     def _forget(self, now: float) -> None:
-        """Forget the buckets that are full again, and the oldest if there are too many.
+        """Forget the buckets that are full again, and the oldest if there are too many. Needs the lock.
 
-        Needs the lock. There is always one that stays.
+        The bucket of the attempt that has just failed always stays.
         """
         while True:
             bucket, full_at = next(iter(self._full_at.items()))
@@ -205,7 +212,7 @@ class Limits:
             del self._full_at[bucket]
 
     def _refusal(self, name: str, retry_after: int = 5) -> Refused:
-        """Count that a limit was hit, and return how to say so."""
+        """Count that a limit was hit, and return the refusal."""
         self.hit(name)
         if name == "sessions":
             return Busy("the proxy has as many sessions as it may", retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""What is known of one client and its session, for the log, the audit log and their readers. No I/O."""
+"""What the proxy knows of one client and its session, for the log and the audit log. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Admitted", "SessionRecord"]
 
 
 class Admitted(NamedTuple):
-    """What a client may open, once its token was accepted."""
+    """What a client may open, after its token was accepted."""
 
     user: str | int
     namespace: str
@@ -23,16 +23,16 @@ class Admitted(NamedTuple):
 
     @classmethod
     def by(cls, grant: Grant, route: Route) -> Admitted:
-        """Return what a grant allows that was accepted for a route."""
+        """Return what a grant allows on the route that it was accepted for."""
         return cls(grant.user, grant.namespace, route.vmi, route.subresource, grant.token_id)
 
 
 @dataclass
 class SessionRecord:
-    """What is known of a client and its session, for the log. Filled by the session's own thread.
+    """What the proxy knows of a client and its session, for the log. The session's own thread fills it.
 
     :ivar session: the session's id, or the connection's if there is no session.
-    :ivar peer: who the client is, for people.
+    :ivar peer: the client's address, as the log shows it.
     :ivar client: its IP address, "" if it has none; None before its request was read.
     :ivar admitted: None before its token was accepted.
     """
@@ -43,11 +43,11 @@ class SessionRecord:
     admitted: Admitted | None = None
 
     def identify(self, client: Client) -> None:
-        """Note who the client is, as its request says."""
+        """Note the client's address, as found in its request."""
         self.peer, self.client = str(client), client.address
 
     def fields(self) -> dict[str, Any]:
-        """Return what is known by now, by the names that log and audit log have for it."""
+        """Return what is known so far, by the field names of the log and the audit log."""
         known: dict[str, Any] = {"session": self.session, "peer": self.peer}
         if self.client is not None:
             known["client"] = self.client

@@ -1,4 +1,4 @@
-"""What happens to sessions, told to the log, the audit log and the counters in one place."""
+"""Writes what happens to sessions to the log, the audit log and the counters, in one place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Reports:
         self._audit = audit
 
     def opened(self, record: SessionRecord, session: SessionCounts, dial_seconds: float) -> None:
-        """A session was opened, after so many seconds of dialling."""
+        """Report that a session was opened.
+
+        :param dial_seconds: seconds that dialling took.
+        """
         self._counters.add(session, dial_seconds)
         fields = record.fields()
         _session.info("session %s opened: %s", record.session, str(record), extra={"fields": fields})
@@ -42,9 +45,10 @@ class Reports:
         seconds: float,
         close_not_sent: Collection[str],
     ) -> None:
-        """A session ended.
+        """Report that a session ended.
 
-        :param close_not_sent: the legs that were to get a Close and did not.
+        :param seconds: how long it was open.
+        :param close_not_sent: the legs that should have got a Close, but did not.
         """
         self._counters.remove(session, ending, seconds)
         fields = {
@@ -74,9 +78,10 @@ class Reports:
         self._audit.write("end", fields)
 
     def refused(self, record: SessionRecord, refused: Refused, level: int) -> None:
-        """A client was refused.
+        """Report that a client was refused.
 
-        :param level: of the log line; the audit log has those of INFO, so that a flood fills no disk.
+        :param level: level of the log line. The audit log gets only refusals of INFO and above, so that a
+            flood of refusals does not fill a disk.
         """
         self._counters.refuse(refused.slug)
         fields = {
@@ -102,9 +107,9 @@ class Reports:
             self._audit.write("refused", fields)
 
     def left(self, record: SessionRecord, text: str, level: int) -> None:
-        """A client left before it was let in or refused.
+        """Report that a client left before it was accepted or refused.
 
-        :param level: of the log line.
+        :param level: level of the log line.
         """
         _connection.log(
             level,
@@ -116,11 +121,11 @@ class Reports:
         )
 
     def kicked(self, by: Mapping[str, str], sessions: Sequence[str], tokens: Sequence[str]) -> None:
-        """The operator ended sessions.
+        """Report that the operator ended sessions.
 
-        :param by: what they, or the token, were chosen by; never a token.
-        :param sessions: their ids; each has its own report of its end.
-        :param tokens: ids of the tokens that are refused from now on.
+        :param by: names and values by which the operator chose them; never a token.
+        :param sessions: their ids; each end has a report of its own.
+        :param tokens: ids of the tokens that the proxy refuses from now on.
         """
         fields = {"by": dict(by), "sessions": list(sessions), "tokens": list(tokens)}
         _operator.info(
