@@ -1,4 +1,4 @@
-"""Everything that is answered without an upgrade: the named HTTP endpoints, and files. No I/O of its own."""
+"""Answers requests without an upgrade: the named HTTP endpoints, and files. No I/O of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["EndpointRules", "HTTPRequest", "answer", "endpoint_names", "is_probe
 _JSON = "application/json"
 _PROBES = ("healthz", "readyz")
 _MAX_TICKET_BODY = 4096
-_MAX_TICKET_BRACKETS = 8  # a host in an origin may have some
+_MAX_TICKET_BRACKETS = 8  # an IPv6 host in an origin has some
 _TICKET_METHODS = "POST, OPTIONS"
 _PREFLIGHT = (
     ("Access-Control-Allow-Methods", "POST"),
@@ -47,12 +47,12 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 @dataclass(frozen=True)
 class EndpointRules:
-    """Which endpoints there are, as the settings say.
+    """The settings that decide which endpoints there are.
 
-    :ivar routes: what request targets mean.
+    :ivar routes: how request targets are parsed.
     :ivar tickets: whether ``POST /ticket`` exchanges a token for a one-time ticket.
-    :ivar console_page: whether there is what the console page asks.
-    :ivar screenshots: whether pictures of screens are served.
+    :ivar console_page: whether the endpoint of the console page, ``console/grant``, is served.
+    :ivar screenshots: whether screenshots are served.
     :ivar grace: seconds for which a session outlives its token.
     """
 
@@ -70,13 +70,13 @@ class Ready(Protocol):
 
 
 class Files(Protocol):
-    """Knows what is served to browsers, by the path below the prefix."""
+    """Finds the files that are served to browsers, by the path below the prefix."""
 
     def find(self, path: str) -> Representation | Redirect | None: ...
 
 
 class Pictures(Protocol):
-    """Knows what is on the screens, as whole responses; see :class:`.ScreenshotSource`."""
+    """Returns screenshots as whole responses; see :class:`.ScreenshotSource`."""
 
     def picture(
         self,
@@ -89,15 +89,16 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class HTTPRequest:
-    """A request that is no upgrade.
+    """A request without an upgrade.
 
-    :ivar client: who sent it.
-    :ivar deadline: bounds all of it, the answer included, but for what is asked of the Kubernetes API.
-    :ivar read_body: returns the whole body, which must not have more bytes than it is given. An endpoint
-        calls it at most once, and only for a request that it would answer otherwise.
-    :ivar record: gets who sent it, where that is asked, once it is known.
-    :ivar root: the path that everything here is mounted under by others, "" for none.
-    :ivar on_authenticated: told whose it is, once that is known and before it waits for more; may refuse.
+    :ivar client: the client that sent it.
+    :ivar deadline: bounds everything up to the answer, except requests to the Kubernetes API.
+    :ivar read_body: returns the whole body; its argument is the most bytes that the body may have. An
+        endpoint calls it at most once, and only if the head gives it no reason to refuse.
+    :ivar record: gets the user, if the endpoint authenticates the request.
+    :ivar root: the path under which an embedding server mounts the proxy, "" for none.
+    :ivar on_authenticated: called with the user when the request has authenticated, before it waits for
+        anything more; may raise a refusal.
     """
 
     head: RequestHead
@@ -118,16 +119,17 @@ def answer(
     pictures: Pictures,
     healthy: bool = True,
 ) -> bytes:
-    """Return the whole response to a request that is no upgrade.
+    """Return the whole response to a request without an upgrade.
 
-    Blocks while it reads the body, probes, or has a picture taken.
+    Blocks while it reads the body, probes the API, or waits for a screenshot.
 
     :param rules: which endpoints there are.
-    :param readiness: what ``/readyz`` says.
-    :param files: what there is besides the endpoints.
-    :param pictures: of screens.
-    :param healthy: whether the threads work that all sessions need; ``/healthz`` and ``/readyz`` say so.
-    :raises Refused: if there is no such endpoint or file, or not for this method, or it refuses the request.
+    :param readiness: what ``/readyz`` reports.
+    :param files: the files that are served beside the endpoints.
+    :param pictures: the source of screenshots.
+    :param healthy: whether the threads work that all sessions need; ``/healthz`` and ``/readyz`` report it.
+    :raises Refused: if there is no such endpoint or file, if the method is wrong, or if the endpoint refuses
+        the request.
     """
     endpoints: dict[str, Callable[[], bytes]] = {
         "healthz": lambda: _health(request, lambda deadline: healthy, b"not healthy\n"),
@@ -153,7 +155,7 @@ def endpoint_names(rules: EndpointRules) -> tuple[str, ...]:
 
 
 def is_probe(head: RequestHead, rules: EndpointRules) -> bool:
-    """Whether a request is a kubelet's or a load balancer's, and has to be answered whatever else goes on.
+    """Whether a request is a probe of a kubelet or a load balancer: the proxy answers it even if busy.
 
     :raises Refused: if its target is malformed.
     """
@@ -190,14 +192,14 @@ def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
         accepted = {value.partition(";")[0].strip(OWS).lower() for value in head.tokens("accept")}
         if _JSON not in accepted:
             raise
-        # That there is nothing to see is no error to a page, but browsers log every other status as one.
+        # For the page, a VMI without a screen is no error. Browsers log every status but 200 as one.
         return refusal_response(refused, status=200, head_only=head_only)
-    # As it is: whoever asks for the same picture gets the very same bytes.
+    # Unchanged: all clients that ask for the same screenshot share these bytes.
     return response[: response.index(_END_OF_HEAD) + len(_END_OF_HEAD)] if head_only else response
 
 
 def _grant(request: HTTPRequest, rules: EndpointRules, access: AccessControl) -> bytes:
-    """Tell the console page what its token is good for."""
+    """Tell the console page what its token grants."""
     head = request.head
     _check_reading(head)
     grant = access.authenticate_bearer(head, request.client, request.deadline)
@@ -221,12 +223,12 @@ def _grant(request: HTTPRequest, rules: EndpointRules, access: AccessControl) ->
 
 
 def _seconds(seconds: float) -> float | None:
-    """JSON knows no infinity."""
+    """Round to milliseconds; return None for infinity, which JSON does not have."""
     return round(seconds, 3) if seconds < math.inf else None
 
 
 def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
-    """Exchange a token for a one-time ticket, for scripts of the pages that are allowed (Fetch, "CORS")."""
+    """Exchange a token for a one-time ticket; scripts of allowed pages may do so (Fetch, "CORS")."""
     head, cors = request.head, [("Vary", "Origin")]
     origin, allowed = head.origin, access.allows_page(head, request.client)
     if origin is not None and allowed:
@@ -241,7 +243,7 @@ def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
         preflight = _PREFLIGHT if allowed else ()
         return http_response(200, b"", headers=[("Allow", _TICKET_METHODS), *cors, *preflight])
     except Refused as refused:
-        refused.headers += tuple(cors)  # without them the page would not learn why
+        refused.headers += tuple(cors)  # without them, the page's script could not read the refusal
         raise
 
 
@@ -262,11 +264,11 @@ def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, st
 
 
 def _wanted(body: bytes) -> dict[str, str]:
-    """Return the members of a request for a ticket: ``vmi``, and perhaps those that narrow it further."""
+    """Return the members of a ticket request's body: ``vmi``, and optional ones that narrow the ticket."""
     try:
         wanted = parse_json(body, _MAX_TICKET_BRACKETS)
     except ValueError:
-        raise BadRequest("the body must be a JSON object, no member of which comes twice") from None
+        raise BadRequest("the body must be a JSON object without duplicate members") from None
     if not isinstance(wanted, dict) or not all(isinstance(value, str) for value in wanted.values()):
         raise BadRequest("the body must be a JSON object of strings")
     if "vmi" not in wanted or not wanted.keys() <= {"vmi", "namespace", "subresource", "origin"}:

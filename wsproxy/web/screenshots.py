@@ -1,4 +1,4 @@
-"""Pictures of screens, for those that may see them: authorised first, and taken by KubeVirt then."""
+"""Authorises requests for screenshots, and has KubeVirt take them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = ["PictureRules", "ScreenshotSource"]
 
 logger = get_logger("wsproxy.screenshots")
 
-# What KubeVirt calls a picture must do nothing else, wherever it is opened.
+# If KubeVirt's bytes are not a picture, no browser may run them, even if it opens them as a page.
 _NOTHING_BUT_A_PICTURE = ("Content-Security-Policy", "default-src 'none'; sandbox")
-_VERSION_SECONDS = 600.0  # for so long KubeVirt is taken for what it was
+_VERSION_SECONDS = 600.0  # for which the proxy relies on KubeVirt's version
 
 
 @dataclass(frozen=True)
 class PictureRules:
-    """How pictures are asked for, as the settings say.
+    """The settings for screenshots.
 
     :ivar api_path: path of a VMI's subresource at the API.
-    :ivar timeout: seconds for one picture.
+    :ivar timeout: seconds for one screenshot.
     """
 
     api_path: ApiPath
@@ -46,13 +46,13 @@ class PictureRules:
 
 
 class ScreenshotSource:
-    """Answers requests for pictures. Safe from every thread.
+    """Answers requests for screenshots. Safe from every thread.
 
-    :param rules: how they are asked for.
-    :param access: asked before anything else.
-    :param dialler: reaches KubeVirt.
-    :param screenshots: the pictures that are good for others, too.
-    :param counters: told how long each picture took.
+    :param rules: the settings.
+    :param access: authorises each request before anything else happens.
+    :param dialler: sends requests to KubeVirt.
+    :param screenshots: caches screenshots, and shares them between requests.
+    :param counters: gets the seconds that each screenshot took.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class ScreenshotSource:
         self._screenshots = screenshots
         self._counters = counters
         self._clock = clock
-        # Assigned as a whole: until when KubeVirt need not be asked again whether it leaves consoles alone.
+        # Assigned as a whole: until when the proxy need not ask for KubeVirt's version again.
         self._trusted_until = -math.inf
         self._complained = False
         # Guards the attributes below.
         self._lock = threading.Lock()
-        self._blocked: dict[object, socket.socket] = {}  # what each request to the API blocks on
+        self._blocked: dict[object, socket.socket] = {}  # the socket that each request to the API blocks on
         self._stopped = False
 
     def picture(
@@ -85,16 +85,16 @@ class ScreenshotSource:
         deadline: Deadline,
         on_admitted: Callable[[Admitted], None],
     ) -> bytes:
-        """Return the whole response with the picture that a request asks for, a PNG.
+        """Return the whole response with the requested screenshot, a PNG.
 
-        All that ask for the same one get the very same bytes. Blocks for at most the dial timeout after
-        ``deadline``, and while the embedder's hook decides. Besides :meth:`.Session.open` the only path that
-        can reach the upstream for a client.
+        All requests for the same screenshot share the very same bytes. Blocks for at most the dial
+        timeout after ``deadline``, and while the embedder's hook decides. Only this method and
+        :meth:`.Session.open` can reach the upstream for a client.
 
-        :param client: who sent the request.
-        :param deadline: how long the token's key may be waited for.
-        :param on_admitted: told who it is, and what is asked for.
-        :raises Refused: if there is no picture for this client, for whatever reason.
+        :param client: the client that sent the request.
+        :param deadline: bounds the wait for the token's key.
+        :param on_admitted: called with the user and the VMI when the client is authorised.
+        :raises Refused: if the client gets no screenshot, for any reason.
         """
         route, grant = self._access.admit_screenshot(head, client, deadline)
         namespace, vmi = grant.namespace, route.vmi
@@ -106,7 +106,7 @@ class ScreenshotSource:
         )
 
     def stop(self) -> None:
-        """Refuse whoever waits for a picture, now and later. Any thread, never blocks, idempotent."""
+        """Refuse every request for a screenshot, waiting or new. Any thread, never blocks, idempotent."""
         with self._lock:
             self._stopped = True
             blocked = list(self._blocked.values())
@@ -119,12 +119,12 @@ class ScreenshotSource:
             self._check_version(deadline)
         picture = self._get(path, MAX_SIZE, deadline)
         if fault := picture_fault(picture):
-            raise UpstreamRefused("the Kubernetes API sent no picture", log_detail=fault)
+            raise UpstreamRefused("the Kubernetes API sent no valid screenshot", log_detail=fault)
         self._counters.take_screenshot(self._clock() - started)
         return http_response(200, picture, content_type="image/png", headers=[_NOTHING_BUT_A_PICTURE])
 
     def _check_version(self, deadline: Deadline) -> None:
-        """Make sure that KubeVirt does not throw somebody out to take the picture."""
+        """Refuse unless KubeVirt can take a screenshot without evicting a VNC client."""
         path = self._rules.api_path.version_path
         assert path is not None, "the settings have been checked"
         version = kubevirt_version(path, self._get, deadline)
@@ -134,8 +134,8 @@ class ScreenshotSource:
         if not self._complained:
             self._complained = True
             logger.warning(
-                "screenshots are refused: they need KubeVirt 1.7 or newer, because older ones take them by "
-                "the console, and before 1.6.3 throw out whoever has it; this is %r",
+                "screenshots are refused: they need KubeVirt 1.7 or newer, because older versions use the "
+                "VNC console for them, and versions before 1.6.3 evict its client; this is %r",
                 version,
             )
         raise UpstreamRefused("screenshots need KubeVirt 1.7 or newer", log_detail=f"this is {version!r}")
