@@ -403,7 +403,9 @@ class Check(ProxyTestCase):
             self.assertIn(f"ok    certificate: {certfile}, 29 days left", self.check(**files)[1])
             _, lines = self.check(**files, WSPROXY_TLS_CLIENT_CA=authority.ca_file)
             self.assertIn(
-                f"ok    certificate: {certfile}, 29 days left, clients need one of {authority.ca_file}", lines
+                f"ok    certificate: {certfile}, 29 days left, "
+                f"clients need a certificate issued by {authority.ca_file}",
+                lines,
             )
             for word, different in (
                 ("does not belong to the first certificate", {"WSPROXY_TLS_KEY": authority.issue()[1]}),
@@ -509,7 +511,7 @@ class Check(ProxyTestCase):
     def test_permission_that_nobody_knows(self) -> None:
         """If the API does not answer an access review, that is not a fault."""
         path = "/lab/{namespace}/{vmi_name}/vnc"
-        self.assertIn("cannot be asked for", self.check(WSPROXY_API_PATH=path)[1][-1])
+        self.assertIn("not checked", self.check(WSPROXY_API_PATH=path)[1][-1])
         config = config_from_env(self.settings())
         for answer in ((403, b""), (201, b"{}"), (201, b"no JSON"), (201, b"[]")):
             with mock.patch("wsproxy.cli.check.Dialler.request", side_effect=[(200, b"{}"), answer]):
@@ -531,7 +533,7 @@ class Check(ProxyTestCase):
         with mock.patch(
             "wsproxy.cli.check.Dialler.get", side_effect=UpstreamTimeout("it did not answer in time")
         ):
-            self.assert_fault("does not say its version", "in time", **on)
+            self.assert_fault("does not report its version", "in time", **on)
 
     def test_few_descriptors(self) -> None:
         """A low limit on open files is a fault."""

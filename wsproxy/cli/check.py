@@ -1,4 +1,4 @@
-"""``wsproxy check``: could this proxy serve, and if not, what is to be done."""
+"""``wsproxy check``: reports whether this proxy could serve, and remedies if it could not."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 class Finding:
     """One line of the report.
 
-    :ivar ok: whether this much is in order.
-    :ivar text: what was found; for a fault, with its remedy.
+    :ivar ok: whether the checked thing is in order.
+    :ivar text: what was found; a fault includes its remedy.
     """
 
     ok: bool
@@ -44,7 +44,7 @@ class Finding:
 
 
 def check(config: Config) -> Iterator[Finding]:
-    """Look at everything that ``config`` depends on. Blocks for at most the dial timeout for each finding."""
+    """Check everything that ``config`` depends on. Blocks for at most the dial timeout for each finding."""
     yield Finding(
         True,
         f"settings: API at {config.upstream.below('')}, "
@@ -88,7 +88,7 @@ def _descriptors() -> Finding:
 def _certificate(config: Config) -> Finding:
     files = config.server_tls
     if files is None:
-        return Finding(True, "certificate: none, clients come without TLS")
+        return Finding(True, "certificate: none, clients connect without TLS")
     what = f"certificate: {files.certfile}"
     try:
         ServerTLS(files)
@@ -96,7 +96,7 @@ def _certificate(config: Config) -> Finding:
     except ValueError as exc:
         remedy = "set WSPROXY_TLS_CERT and WSPROXY_TLS_KEY to a valid chain and its key"
         return Finding(False, f"{what}: {exc}; {remedy}")
-    demanded = "" if files.client_ca is None else f", clients need one of {files.client_ca}"
+    demanded = "" if files.client_ca is None else f", clients need a certificate issued by {files.client_ca}"
     return Finding(True, f"{what}, {days} days left{demanded}")
 
 
@@ -118,7 +118,7 @@ def _keys(config: Config) -> Finding:
         keys.load(Deadline(config.dial_timeout))
         if count := len(keys.current().keys):
             return Finding(True, f"{what}: {count} to verify tokens with")
-        return Finding(False, f"{what}: none that tokens can be verified with; ask the issuer of the tokens")
+        return Finding(False, f"{what}: none can verify tokens; ask the issuer of the tokens")
     except ConfigError as exc:
         return Finding(False, f"{what}: {exc}; look at SECRET_KEY_FILE and WSPROXY_JWKS")
     except (TransportClosed, OSError, ValueError) as exc:
@@ -153,7 +153,7 @@ def _try(read: Callable[[], object], what: str, remedy: str) -> Finding:
 
 @contextmanager
 def _dialler(config: Config) -> Iterator[Dialler]:
-    """Yield what reaches the API."""
+    """Yield a dialler, with a resolver that is stopped afterwards."""
     resolver = Resolver()
     try:
         yield Dialler(config.upstream_rules, resolver)
@@ -177,18 +177,18 @@ def _api(config: Config) -> Finding:
     if status == 401:
         return Finding(False, f"{what} rejects the service-account token (401); is it of this cluster?")
     if status >= 500:
-        return Finding(False, f"{what} answers {status}; look at the API server")
+        return Finding(False, f"{what} answers {status}; look at the API server's log")
     return Finding(True, f"{what} answers")
 
 
 def _permissions(config: Config) -> Iterator[Finding]:
-    """Ask the API whether we may open what is enabled, in each namespace that is served."""
+    """Ask the API whether RBAC allows each enabled subresource, in each namespace that the proxy serves."""
     if (resource := config.path_template.resource) is None:
-        yield Finding(True, f"permission: cannot be asked for, {config.api_path} is no resource of the API")
+        yield Finding(True, f"permission: not checked, {config.api_path} is not a resource of the API")
         return
     wanted = set(config.routes.enabled)
     if config.screenshots:
-        wanted |= {"vnc", "vnc/screenshot"}  # the first is what the API server sees in the path of the other
+        wanted |= {"vnc", "vnc/screenshot"}  # the API server sees "vnc" in the path of the screenshot
     for subresource in sorted(wanted):
         for namespace in config.namespaces or ("",):
             yield _permission(config, *resource, subresource, namespace)
@@ -228,7 +228,7 @@ def _permission(config: Config, group: str, resource: str, subresource: str, nam
 
 
 def _kubevirt(config: Config) -> Finding:
-    """Ask KubeVirt whether it takes pictures without throwing anybody out."""
+    """Check by its version whether KubeVirt takes screenshots without evicting a VNC client."""
     path = config.path_template.version_path
     assert path is not None, "the settings have been checked"
     try:
@@ -236,11 +236,11 @@ def _kubevirt(config: Config) -> Finding:
             version = kubevirt_version(path, dialler.get, Deadline(config.dial_timeout))
     except Refused as refused:
         detail = refused.log_detail or refused.message
-        return Finding(False, f"KubeVirt does not say its version, which screenshots need: {detail}")
+        return Finding(False, f"KubeVirt does not report its version, which screenshots need: {detail}")
     if leaves_console_alone(version):
-        return Finding(True, f"KubeVirt: {version}, takes screenshots without the console")
+        return Finding(True, f"KubeVirt: {version}, takes screenshots without the VNC console")
     return Finding(
         False,
-        f"KubeVirt: {version or 'its version is unknown'}; screenshots need 1.7, older ones take them by "
-        "the console (before 1.6.3 from whoever has it); update it, or switch WSPROXY_SCREENSHOTS off",
+        f"KubeVirt: {version or 'its version is unknown'}; screenshots need 1.7: older versions use the VNC "
+        "console (before 1.6.3 they evict its client); update KubeVirt, or switch WSPROXY_SCREENSHOTS off",
     )
