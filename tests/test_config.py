@@ -257,7 +257,7 @@ class FieldsTest(ConfigCase):
     def test_limits_need_one_process(self) -> None:
         """Limits with several workers are a fault that names them; lifetimes are none, nor is what is off."""
         (fault,) = self.faults(max_sessions=1, max_failures=5, max_sessions_per_vmi=0, workers=2)
-        self.assertIn("each process would count max_sessions and max_failures for itself", fault)
+        self.assertIn("each process counts max_sessions and max_failures separately", fault)
         for name in ("max_sessions_per_user", "max_sessions_per_vmi", "max_pending_per_address"):
             (fault,) = self.faults(**{name: 1}, workers=2)
             self.assertIn(name, fault)

@@ -177,7 +177,8 @@ class FromEnvTest(SettingsCase):
         found = config_from_env(IN_CLUSTER | both | {"WSPROXY_TLS_CERT": "/a"})
         self.assertEqual((found.tls_cert, found.tls_key, found.tls_client_ca), ("/a", "/k", "/c"))
         for fault, name in zip(self.faults(IN_CLUSTER | both), ("tls_key", "tls_client_ca"), strict=True):
-            self.assertEqual(fault, f"{name} is set but tls_cert is not; set it, or clients come without TLS")
+            remedy = f"set tls_cert, too, or leave {name} out"
+            self.assertEqual(fault, f"{name} is set but tls_cert is not; {remedy}")
 
     def test_console_page(self) -> None:
         """What the console page is made of, and who may frame it, is of no use without the page."""

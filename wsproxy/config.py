@@ -1,4 +1,4 @@
-"""All settings of one proxy, checked as a whole, and what its parts go by."""
+"""Checks all settings of one proxy as a whole, and makes the rules of its parts from them."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ _LIMITS = (
 class Config(Settings):
     """All settings of one proxy, checked as a whole.
 
-    The attributes of :class:`.Settings` hold what somebody gave, each in the form of its kind. The attributes
-    here are made of those: each part of the proxy takes the ones that it goes by.
+    The attributes of :class:`.Settings` hold the given values, each in the form of its kind. The attributes
+    of this class are made from those: each part of the proxy takes the rules that it needs.
 
     :param remote_url: base URL of the Kubernetes API; ``wss://`` in a cluster, ``ws://`` in dev mode.
-    :param secret_key: the HMAC secret of the tokens, or PEM public keys, or several of these; "" for none.
+    :param secret_key: HMAC secret of the tokens, or PEM public keys, or several of these; "" for none.
     :param options: all other settings, by name.
-    :raises ConfigError: listing every fault.
-    :raises TypeError: if a name is not that of a setting; the text says which may be meant.
+    :raises ConfigError: lists every fault.
+    :raises TypeError: if a name is not that of a setting; the text suggests a similar name.
     """
 
     @spelled_out(FIELDS)
@@ -83,9 +83,9 @@ class Config(Settings):
             raise ConfigError(list(dict.fromkeys(faults)))
 
     def _contradictions(self, wrong: Collection[str]) -> list[str]:
-        """Return what is wrong with settings that are right each by itself.
+        """Return the faults of settings that are valid alone, but contradict each other.
 
-        :param wrong: those that are not.
+        :param wrong: names of the settings that are not valid alone.
         """
         faults = [] if {"remote_url", "local_dev_mode"} & set(wrong) else self._mode_faults()
         if (
@@ -94,14 +94,14 @@ class Config(Settings):
             and path.version_path is None
         ):
             faults.append(
-                "screenshots is set, but api_path is no path of the Kubernetes API, where KubeVirt takes "
-                "them; leave one out"
+                "screenshots is set, but api_path is not a path of a Kubernetes API group, which screenshots "
+                "need; leave one out"
             )
         if self.listen is not None and (fault := listen_fault(self.listen, self.reuse_port)):
             faults.append(fault)
         for name in ("tls_key", "tls_client_ca"):
             if getattr(self, name) is not None and self.tls_cert is None:
-                faults.append(f"{name} is set but tls_cert is not; set it, or clients come without TLS")
+                faults.append(f"{name} is set but tls_cert is not; set tls_cert, too, or leave {name} out")
         for name in ("novnc", "xterm"):
             if getattr(self, name) is not None and not self.console_page:
                 faults.append(f"{name} is set but console_page is not; set that, too, or leave {name} out")
@@ -111,7 +111,7 @@ class Config(Settings):
                 "frame_ancestors is set but neither console_page nor web is; set one of them, or leave it out"
             )
         if self.admin_token_file is not None and self.admin is None:
-            faults.append("admin_token_file is set but admin is not; say where the operator's listener is")
+            faults.append("admin_token_file is set but admin is not; set admin to the listener's address")
         faults += self._worker_faults()
         faults += credential_faults(
             self.credentials, self.cookie_name, self.allow_origin or (), self.tls_client_ca is not None
@@ -137,8 +137,8 @@ class Config(Settings):
         limited = [name for name in _LIMITS if getattr(self, name) > 0]
         if limited and self.workers > 1:
             faults.append(
-                f"workers is {self.workers}; each process would count {' and '.join(limited)} for itself: "
-                "use one worker, or no such limit"
+                f"workers is {self.workers}, but each process counts {' and '.join(limited)} separately: "
+                "use one worker, or leave the limit out"
             )
         if policies and policies.arbitrate and self.workers > 1:
             faults.append(
@@ -152,16 +152,16 @@ class Config(Settings):
             )
         return faults
 
-    # What is made of the settings.
+    # The rules that are made from the settings.
 
     @cached_property
     def upstream(self) -> WebURL:
-        """Where the Kubernetes API is."""
+        """The URL of the Kubernetes API."""
         return api_url(self.remote_url)
 
     @cached_property
     def path_template(self) -> ApiPath:
-        """Where a console is there."""
+        """The API path of a console."""
         return ApiPath(self.api_path)
 
     @cached_property
@@ -182,12 +182,12 @@ class Config(Settings):
 
     @cached_property
     def jwks_location(self) -> JWKSLocation | None:
-        """Where the JWK Set is, None for nowhere."""
+        """Where the JWK Set is; None if no setting names one."""
         return JWKSLocation.parse(self.jwks) if self.jwks else None
 
     @cached_property
     def claim_rules(self) -> ClaimRules:
-        """What a token has to say, and where."""
+        """The claims that a token must have, and where they are."""
         return ClaimRules.load(
             issuers=self.issuer,
             audiences=self.audience,
@@ -203,7 +203,7 @@ class Config(Settings):
 
     @cached_property
     def console_policies(self) -> ConsolePolicies:
-        """Who keeps a console that several clients want."""
+        """Which client keeps a console if several want it."""
         return ConsolePolicies(self.console)
 
     @cached_property
@@ -213,12 +213,12 @@ class Config(Settings):
 
     @cached_property
     def ancestors(self) -> str:
-        """Which pages may show ours in a frame, as a directive of Content-Security-Policy."""
+        """The origins that may embed the proxy's pages in a frame, as a directive of a CSP header."""
         return frame_ancestors(self.frame_ancestors)
 
     @cached_property
     def admin_address(self) -> ListenAddress | None:
-        """Where the operator's listener is, None for nowhere."""
+        """The address of the operator's listener; None if there is no such listener."""
         try:
             return None if self.admin is None else ListenAddress.parse(self.admin)
         except ValueError as exc:
@@ -226,7 +226,7 @@ class Config(Settings):
 
     @cached_property
     def trusted(self) -> TrustedProxies:
-        """Which proxies are believed, and what of theirs."""
+        """Which proxies are trusted, and which of their headers count."""
         return TrustedProxies.parse(self.trusted_proxies, self.forwarded_headers, self.proxy_protocol)
 
     @cached_property
@@ -236,12 +236,12 @@ class Config(Settings):
 
     @cached_property
     def limit_rules(self) -> LimitRules:
-        """How many sessions there may be."""
+        """How many sessions, connections and failed attempts there may be."""
         return LimitRules(*(getattr(self, name) for name in _LIMITS))
 
     @property
     def access_rules(self) -> AccessRules:
-        """Who may come in."""
+        """Which clients may come in."""
         certificates = self.tls_client_ca is not None
         return AccessRules(
             self.routes, self.credentials, self.cookie_name, self.origin_policy, certificates, self.namespaces
@@ -249,18 +249,18 @@ class Config(Settings):
 
     @property
     def key_rules(self) -> KeyRules:
-        """Where the keys of tokens are."""
+        """Where the keys that verify tokens are."""
         files, url = self.secret_key_files, self.jwks_location
         return KeyRules(self.keyring, self.algorithms, files, url, self.jwks_interval, self.jwks_ca_file)
 
     @property
     def upstream_rules(self) -> UpstreamRules:
-        """Where the Kubernetes API is and how to get in."""
+        """The API's address and the proxy's credentials."""
         return UpstreamRules(self.upstream, self.sslopt, self.token_file)
 
     @property
     def server_tls(self) -> ServerTLSFiles | None:
-        """What TLS towards clients is made of, None if they come without."""
+        """The files for TLS towards clients; None if clients connect without TLS."""
         if self.tls_cert is None:
             return None
         return ServerTLSFiles(self.tls_cert, self.tls_key or self.tls_cert, self.tls_client_ca)
@@ -273,30 +273,31 @@ class Config(Settings):
 
     @property
     def endpoint_rules(self) -> EndpointRules:
-        """Which endpoints there are besides consoles."""
+        """Which endpoints there are beside consoles."""
         return EndpointRules(self.routes, self.tickets, self.console_page, self.screenshots, self.grace)
 
     @property
     def url_rules(self) -> URLRules:
-        """What URLs of consoles may hold."""
+        """What URLs of consoles may contain."""
         return URLRules(self.routes, self.credentials, self.tickets, self.console_page)
 
     @property
     def picture_rules(self) -> PictureRules:
-        """How pictures of screens are asked for."""
+        """The settings for screenshots."""
         return PictureRules(self.path_template, self.dial_timeout)
 
 
 def config_from_env(environ: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Config:
-    """Read the program's settings, for a program of one's own.
+    """Read settings as the program ``wsproxy`` does, for programs that embed the proxy.
 
-    A flag wins over a variable, and both over the file that ``WSPROXY_CONFIG`` names. Nothing else is read.
+    A flag overrides a variable, and both override the file that ``WSPROXY_CONFIG`` names. The function reads
+    nothing else. Blocks on the file system.
 
-    :param environ: such as ``os.environ``; a variable that is empty counts as not set, and one that is no
-        setting and does not begin with ``WSPROXY_`` does not count; nor does what Kubernetes injects for a
-        Service called ``wsproxy-...``, which is told by form and value.
+    :param environ: such as ``os.environ``. An empty variable counts as not set. A variable that is not a
+        setting is ignored, unless its name begins with ``WSPROXY_``. Variables that Kubernetes injects for a
+        Service called ``wsproxy-...`` are ignored, too; they are recognised by form and value.
     :param flags: values by the same names; None counts as not given.
-    :raises ConfigError: listing every fault.
+    :raises ConfigError: lists every fault.
     """
     return settings_of_program(environ, flags or {})[0]
 
@@ -304,9 +305,9 @@ def config_from_env(environ: Mapping[str, str], flags: Mapping[str, str | None] 
 def settings_of_program(
     environ: Mapping[str, str], flags: Mapping[str, str | None], inherited: int | None = None
 ) -> tuple[Config, dict[str, str]]:
-    """As :func:`config_from_env`; return also where each setting comes from that somebody gave, by name.
+    """Read settings as :func:`config_from_env` does; return also the source of each given setting, by name.
 
-    :param inherited: a descriptor that the service manager passes to listen on, None for none.
+    :param inherited: a descriptor that systemd passes to listen on, None if it passes none.
     """
     faults: list[str] = []
     layers = [of_flags(flags, faults), of_environment(environ, faults)]
@@ -325,14 +326,13 @@ def settings_of_program(
 
 
 def config_from_mapping(given: Mapping[str, object]) -> Config:
-    """Read settings from a dict, as a framework or a file in JSON or TOML has them. It reads nothing else.
+    """Read settings from a dict, such as one from a framework, or from a JSON or TOML file, and nowhere else.
 
-    :param given: by the names of :class:`.Config`'s fields, or of the environment's variables, each setting
-        once. A text is read as the environment's would be ("true", "5001", "a,b"), other values have the
-        field's type; a list may be any iterable of texts. None and an empty text count as not given.
-        ``remote_url`` may be left out in dev mode, and where ``KUBERNETES_SERVICE_HOST`` and ``_PORT`` are
-        given.
-    :raises ConfigError: listing every fault; a key that is no setting is one.
+    :param given: by the names of :class:`.Config`'s fields or of environment variables, each setting once. A
+        text is parsed like a variable ("true", "5001", "a,b"). Other values have the field's type; a list may
+        be any iterable of texts. None and an empty text count as not given. ``remote_url`` is optional in dev
+        mode, and if ``KUBERNETES_SERVICE_HOST`` and ``_PORT`` are given.
+    :raises ConfigError: lists every fault; a key that is not a setting is one.
     """
     faults: list[str] = []
     return _config(choose([of_mapping(given, faults)], faults), faults)

@@ -46,7 +46,7 @@ logger = get_logger("wsproxy.proxy")
 
 
 def _mode_of_the_original(mode: Any) -> Any:
-    """Return what the original took for a mode as one: what distutils' strtobool returns, too."""
+    """Return 0 and 1 as a bool, because version 1.0.0 accepted them; distutils' strtobool returns these."""
     return bool(mode) if isinstance(mode, int) and mode in (0, 1) else mode
 
 
@@ -58,25 +58,25 @@ class WebsocketProxy:
         with WebsocketProxy(url, api_path, False, secret).run_in_thread("127.0.0.1", 0) as proxy:
             host, port = proxy.address
 
-    The first five parameters are those of lab-orchestrator-ws-proxy-lib 1.0.0. Nothing is read from the
-    environment, and nothing but key files is opened before a ``run`` method is called.
+    The first five parameters are those of lab-orchestrator-ws-proxy-lib 1.0.0. The proxy reads nothing from
+    the environment. Until a ``run`` method is called, it does no more than read the files that settings name.
 
-    A list of texts may be any iterable of them, and is read once; a single text is a list of one. Where a
-    list names all that is allowed, None allows everything, and an empty list is a fault.
+    A list of texts may be any iterable of texts, and is read once; a single text is a list of one. If a list
+    names all that is allowed, None allows everything, and an empty list is a fault.
 
     :param remote_url: base URL of the Kubernetes API, such as ``wss://10.96.0.1:443``.
-    :param api_path: API path of the console, with ``{namespace}`` and ``{vmi_name}``; it may name any
+    :param api_path: API path of the console, with ``{namespace}`` and ``{vmi_name}``. It may name any
         subresource that streams over a WebSocket.
     :param local_dev_mode: no TLS and no bearer token, as behind ``kubectl proxy``.
     :param secret_key: HMAC secret of the tokens, or PEM public keys, or a sequence of these; "" for none.
     :param host_path_prefix: path in front of every route.
     :param authorize: called with a :class:`.Grant` and an :class:`.AccessRequest` for each session, before
-        anything is dialled: see :data:`.Authorize`.
+        the proxy dials: see :data:`.Authorize`.
     :param on_open: called with the :class:`.SessionHandle` of each session that opens: see :data:`.OnOpen`.
-    :param on_close: called with that and an :class:`.Ending` when it is over: see :data:`.OnClose`.
-    :param options: the settings of :class:`.Settings`, by name, but for those of the program.
-    :raises ConfigError: a :class:`ValueError` listing every fault.
-    :raises TypeError: if a name is not that of a setting; the text says which may be meant.
+    :param on_close: called with that and an :class:`.Ending` when the session is over: see :data:`.OnClose`.
+    :param options: the settings of :class:`.Settings`, by name, except those of the program.
+    :raises ConfigError: a :class:`ValueError` that lists every fault.
+    :raises TypeError: if a name is not that of a setting; the text suggests a similar name.
     """
 
     @spelled_out(OPTIONS)
@@ -115,7 +115,7 @@ class WebsocketProxy:
         on_open: OnOpen | None = None,
         on_close: OnClose | None = None,
     ) -> WebsocketProxy:
-        """Make a proxy of ready settings; their ``host`` and ``port`` are not used here."""
+        """Make a proxy from a :class:`.Config`; its ``host`` and ``port`` are not used."""
         proxy = cls.__new__(cls)
         proxy._setup(config, Hooks(authorize, on_open, on_close))
         return proxy
@@ -124,14 +124,14 @@ class WebsocketProxy:
         check_files(config)
         self.config = config
         self._hooks = hooks
-        # Guards the attributes below; held while starting and stopping, so those take turns.
+        # Guards the attributes below. Held during a start and a stop, so these never overlap.
         self._lock = threading.Lock()
         self._server: ConsoleServer | None = None
         self._admin: AdminThread | None = None
         self._service: Service | None = None  # stays after a stop
         self._in_with = False
         self._pid = 0
-        # What ends run(): a byte sent here, by stop_thread or by the signal itself.
+        # A byte sent here ends run(). stop_thread() or the signal itself sends it.
         self._waker: socket.socket | None = None
         in_forked_child(self, WebsocketProxy._renew_lock)
 
@@ -157,9 +157,9 @@ class WebsocketProxy:
 
     @property
     def thread(self) -> threading.Thread | None:
-        """A thread that lives from :meth:`run_in_thread` until the proxy is stopped, for who wants to wait.
+        """A thread that lives from :meth:`run_in_thread` until the proxy stops, for callers that join it.
 
-        None before the first start, and after one by :meth:`run`.
+        None before the first start, and after a start by :meth:`run`.
         """
         return self._service.thread if self._service else None
 
@@ -177,9 +177,9 @@ class WebsocketProxy:
 
     @property
     def connections(self) -> int:
-        """How many clients are connected now, in whatever phase; 0 if the proxy does not run.
+        """How many clients are connected now, in any phase; 0 if the proxy does not run.
 
-        :raises RuntimeError: if it was inherited over a fork.
+        :raises RuntimeError: if the proxy was inherited over a fork.
         """
         server = self._server
         self._refuse_after_fork()
@@ -188,8 +188,8 @@ class WebsocketProxy:
     def metrics_registry(self) -> CollectorRegistry:
         """Return a registry of prometheus-client with this proxy's metrics: see docs/reference/metrics.md.
 
-        They are of this moment whenever they are scraped, and begin anew with each start. Any thread may
-        scrape; the global registry is left alone.
+        Each scrape reads the current values. Counters restart with each start of the proxy. Any thread may
+        scrape. The global registry does not change.
 
         :raises ConfigError: if prometheus-client is not installed.
         """
@@ -202,10 +202,10 @@ class WebsocketProxy:
     def sessions(self) -> list[SessionHandle]:
         """Return a handle of each session at this moment, the oldest first.
 
-        Among them are those that are being opened, from when their tokens were verified: their ``is_open`` is
-        false. Any thread, hooks included; does not block. Empty if the proxy does not run.
+        The list includes sessions that are being opened, once their tokens are verified: their ``is_open`` is
+        false. It is empty if the proxy does not run. Any thread, hooks included; does not block.
 
-        :raises RuntimeError: if it was inherited over a fork.
+        :raises RuntimeError: if the proxy was inherited over a fork.
         """
         server = self._server
         self._refuse_after_fork()
@@ -221,18 +221,17 @@ class WebsocketProxy:
         code: int = 4499,
         reason: str = "kicked",
     ) -> int:
-        """End the sessions that all of this is true of, and return how many that were.
+        """End the sessions that match all given criteria, and return their number. For example, for a logout.
 
-        That is for a logout, say. Those that are being opened are ended, too, whatever they wait for: their
-        clients are refused with code and reason, and no console is opened for them. Whoever comes later is
-        let in if the token is still valid.
+        Sessions that are being opened end, too, whatever they wait for: their clients are refused with code
+        and reason, and no console opens for them. Later clients may come in if their token is still valid.
         Any thread, hooks included; does not block.
 
-        :param user: as the token, or the grant, says it; ``namespace``, ``vmi`` and ``token_id`` alike. At
-            least one of them is needed.
+        :param user: as in the token or the grant; so are ``namespace``, ``vmi`` and ``token_id``. At least
+            one of the four is needed.
         :param code: as for :meth:`.SessionHandle.close`, as is ``reason``.
-        :raises TypeError: if nothing says which; then nothing has been done.
-        :raises ValueError: if code or reason may not be sent; then nothing has been done either.
+        :raises TypeError: if no criterion is given; then no session is ended.
+        :raises ValueError: if a Close must not carry the code or the reason; then no session is ended either.
         :raises RuntimeError: if the proxy was inherited over a fork.
         """
         server = self._server
@@ -248,16 +247,16 @@ class WebsocketProxy:
     ) -> str:
         """Return the URL of a console, for a browser: ``ws://HOST:PORT/TOKEN/VMI``.
 
-        It gives access to whoever has it, for as long as the token is valid. Does not block.
+        The URL gives access to anyone who has it, as long as the token is valid. Does not block.
 
-        :param token: see :func:`.make_token`; or a ticket.
+        :param token: a token, see :func:`.make_token`; or a ticket.
         :param vmi: name of the virtual machine instance.
         :param subresource: None for that of ``api_path``.
-        :param base: where the browser finds the proxy, such as ``wss://lab.example/ws``, if a server in front
-            passes it on. A path in it takes the place of ``host_path_prefix``; without one, that is added.
-            By default the address that the proxy is bound to.
-        :raises ValueError: if the proxy would not look at such a token, a name is none, or the base is no
-            such URL; and without a base if the proxy listens at every address, for that is no browser's.
+        :param base: the URL at which browsers reach the proxy through a reverse proxy, such as
+            ``wss://lab.example/ws``. A path in it replaces ``host_path_prefix``; without one, the prefix is
+            added. The default is the address that the proxy is bound to.
+        :raises ValueError: if the proxy would not accept such a token, a name is not valid, or the base is
+            not such a URL. Also without a base, if the proxy listens at an address that no browser can use.
         :raises RuntimeError: without a base, if the proxy does not run, or was inherited over a fork.
         """
         return console_url(self.config.url_rules, base or self._own_base(), token, vmi, subresource)
@@ -267,21 +266,21 @@ class WebsocketProxy:
     ) -> str:
         """Return the link to a console on the console page: ``http://HOST:PORT/console/#TOKEN/VMI``.
 
-        It gives access to whoever has it, for as long as the token is valid. Does not block.
+        The link gives access to anyone who has it, as long as the token is valid. Does not block.
 
         :param token: see :func:`.make_token`.
-        :param vmi: name of the virtual machine instance; None to let the person choose.
+        :param vmi: name of the virtual machine instance; None to let the user choose.
         :param subresource: None for that of ``api_path``.
         :param base: see :meth:`console_url`.
-        :raises ValueError: as there, and if ``console_page`` is not set.
-        :raises RuntimeError: as there.
+        :raises ValueError: as :meth:`console_url`, and if ``console_page`` is not set.
+        :raises RuntimeError: as :meth:`console_url`.
         """
         return page_url(self.config.url_rules, base or self._own_base(), token, vmi, subresource)
 
     def _own_base(self) -> str:
         host, port = self.address
         if host in ("0.0.0.0", "::") or "%" in host or host.startswith(UNIX):
-            raise ValueError(f"the proxy listens at {host}, which no browser can ask for; say base=")
+            raise ValueError(f"the proxy listens at {host}, which no browser can connect to; pass base=")
         return f"{'wss' if self.config.tls_cert else 'ws'}://{host_and_port(host, port)}"
 
     def run(
@@ -295,18 +294,18 @@ class WebsocketProxy:
     ) -> None:
         """Serve in the foreground.
 
-        Blocks until SIGINT or SIGTERM in the main thread, or, elsewhere, until another thread calls
-        :meth:`stop_thread`. After a signal sessions may go on as ``drain_grace`` and ``drain_timeout`` say,
-        until a second one; then stopping takes at most the close timeout and a few seconds. SIGHUP, unless
-        the program has a handler of its own for it, is a :meth:`reload`.
+        In the main thread this blocks until SIGINT or SIGTERM, in others until another thread calls
+        :meth:`stop_thread`. After a signal the proxy drains as ``drain_grace`` and ``drain_timeout`` say. A
+        second signal ends the drain; then stopping takes at most the close timeout and a few seconds. SIGHUP
+        is a :meth:`reload`, unless the program has its own handler for it.
 
         :param host: as for :meth:`run_in_thread`, as are ``port`` and ``reuse_port``.
-        :param on_ready: called with the proxy once it listens, and a signal would stop it in good order.
-        :param notifier: is told when the proxy serves, reloads, and stops.
-        :raises ConfigError: if one of these is no such thing.
+        :param on_ready: called with the proxy when it listens, and a signal would drain it.
+        :param notifier: told when the proxy serves, reloads, and stops.
+        :raises ConfigError: if ``host`` or ``port`` is not valid.
         :raises OSError: if the address cannot be bound; the text names it.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
-            have replaced Python's threads.
+            has replaced Python's threads.
         """
         numbers = [*STOP_SIGNALS, RELOAD_SIGNAL] if is_unclaimed(RELOAD_SIGNAL) else STOP_SIGNALS
         notifier = notifier or Notifier()
@@ -323,7 +322,10 @@ class WebsocketProxy:
                 self.stop_thread()
 
     def _attend(self, woken: socket.socket, numbers: Collection[int], notifier: Notifier) -> int:
-        """Reload until the proxy is to stop; return the signal, 0 if another thread has stopped it."""
+        """Reload on each SIGHUP until the proxy has to stop.
+
+        :returns: the signal to stop on, 0 if another thread has stopped the proxy.
+        """
         while (number := next_event(woken, numbers)) == RELOAD_SIGNAL:
             notifier.reloading()
             self.reload()
@@ -332,7 +334,7 @@ class WebsocketProxy:
         return number
 
     def _drain(self, waker: socket.socket, woken: socket.socket, notifier: Notifier) -> None:
-        """Stop as the settings say, or at once on a second signal."""
+        """Drain as the settings say, then stop; stop at once on a second signal."""
         config = self.config
         notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
         stop_in_good_order(
@@ -347,22 +349,23 @@ class WebsocketProxy:
     def run_in_thread(
         self, host: str | None, port: int, *, reuse_port: bool = False, daemon: bool | None = None
     ) -> WebsocketProxy:
-        """Serve in threads of the proxy's own and return the proxy. Does not block.
+        """Serve in the proxy's own threads, and return the proxy. Does not block.
 
-        When the main thread is done, the program goes on as long as the proxy serves, unless ``with`` has
-        entered the proxy, or it is a daemon. Ctrl-C then stops the proxy, and ends the program with status
-        130. A proxy that still serves when the interpreter ends is stopped.
+        When the main thread is done, the program continues as long as the proxy serves, unless ``with`` has
+        entered the proxy, or ``daemon`` is true. Ctrl-C then stops the proxy, and ends the program with
+        status 130. If the proxy still serves when the interpreter ends, it is stopped.
 
-        :param host: a name or address; "", None and "::" stand for every address, IPv4 and IPv6.
-        :param port: TCP port, 0 for any free one; :attr:`address` tells which. Digits are taken for a number.
-        :param reuse_port: share the address with the proxies of other processes, started after a fork, that
-            do the same (SO_REUSEPORT). Linux spreads clients over them, and none is lost when one stops.
+        :param host: a name or address; "", None and "::" mean every address, IPv4 and IPv6.
+        :param port: TCP port, a number or its digits; 0 for any free one, which :attr:`address` returns.
+        :param reuse_port: share the address (SO_REUSEPORT) with the proxies of other processes that do so,
+            too. Each is started after the fork. Linux spreads clients over them, and loses none when one
+            stops.
         :param daemon: whether the program may end before the proxy. By default it may if the caller is not
             the main thread, an event loop runs, or a server or a test runner has called the program's code.
-        :raises ConfigError: if one of these is no such thing, such as a port above 65535.
+        :raises ConfigError: if ``host`` or ``port`` is not valid, such as a port above 65535.
         :raises OSError: if the address cannot be bound; the text names it.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
-            have replaced Python's threads.
+            has replaced Python's threads.
         """
         keeps_up = keeps_program_up() if daemon is None else not daemon
         self._start(host, port, reuse_port, keeps_up=keeps_up)
@@ -377,17 +380,17 @@ class WebsocketProxy:
         waker: socket.socket | None = None,
         keeps_up: bool = False,
     ) -> None:
-        """Start everything.
+        """Start the proxy and its operator's listener. Blocks on the resolver and the file system.
 
-        :param waker: of :meth:`run`, which needs no thread to wait for.
-        :param keeps_up: whether the program is kept up; not if ``with`` is to stop the proxy.
+        :param waker: from :meth:`run`; None if the proxy needs a thread that callers can join.
+        :param keeps_up: whether the proxy keeps the program running; ignored inside ``with``.
         """
         if isinstance(port, str) and port.isascii() and port.isdigit():
-            port = int(port)  # the original took it, too
+            port = int(port)  # version 1.0.0 accepted digits, too
         if library := replaced_by():
             raise RuntimeError(
                 f"{library} has replaced Python's threads, which the proxy needs; "
-                "run the program wsproxy beside this one"
+                "run wsproxy as a program of its own"
             )
         with self._lock:
             self._refuse_after_fork()
@@ -412,7 +415,7 @@ class WebsocketProxy:
         logger.info("listening on %s", address_text(*server.address))
 
     def _start_admin(self, server: ConsoleServer, gateway: Gateway, reuse_port: bool) -> AdminThread | None:
-        """Serve the operator, if there is to be a listener for that."""
+        """Start the operator's listener, if the settings name one."""
         config = self.config
         if config.admin_address is None:
             return None
@@ -432,11 +435,11 @@ class WebsocketProxy:
             self._admin = None
 
     def reload(self) -> None:
-        """Read keys and certificates again, and open the audit log anew; open sessions go on.
+        """Read keys and certificates again, and reopen the audit log; open sessions continue.
 
-        Keys and certificates are looked at anyway, when they are needed. What cannot be used stays as it was,
-        with an error in the log. Does nothing if the proxy does not run. Any thread; blocks on the file
-        system only.
+        The proxy also notices changed keys and certificates by itself when it needs them. If a new file
+        cannot be used, the proxy logs an error and keeps what it had. Does nothing if the proxy does not run.
+        Any thread; blocks on the file system only.
         """
         server = self._server
         self._refuse_after_fork()
@@ -446,14 +449,14 @@ class WebsocketProxy:
     def stop_thread(self, *, drain: float = 0.0, grace: float = 0.0) -> None:
         """Stop the proxy: every session gets its Close, and all threads and sockets are gone at return.
 
-        Blocks until all sessions have ended, for ``grace`` and ``drain`` seconds at most, and then for at
-        most the close timeout and a few seconds. A call without these, by another thread, ends that wait.
-        Idempotent; does nothing if the proxy does not run, which it may again afterwards. From any thread
-        but a session's own.
+        Blocks until all sessions have ended, for at most ``grace`` and ``drain`` seconds, and then for at
+        most the close timeout and a few seconds. If another thread calls this without arguments, the first
+        wait ends. Idempotent; does nothing if the proxy does not run. The proxy can be started again
+        afterwards. Any thread, except a session's own.
 
-        :param drain: seconds for which open sessions may go on, when no new ones are let in any more.
-        :param grace: seconds before that in which clients are still let in; only ``/readyz`` says no.
-        :raises RuntimeError: if called by one of the proxy's threads, or by a forked child.
+        :param drain: seconds for which open sessions may continue, while the proxy accepts no new ones.
+        :param grace: seconds before the drain: the proxy still accepts clients, but ``/readyz`` is 503.
+        :raises RuntimeError: if one of the proxy's threads calls it, or a forked child.
         """
         server = self._server
         if server and server.serves_current_thread:
@@ -481,7 +484,7 @@ class WebsocketProxy:
         return self._server is not None and self._pid != os.getpid()
 
     def _renew_lock(self) -> None:
-        """In a forked child: a thread that it does not have may hold the lock."""
+        """Replace the lock in a forked child: a thread that exists only in the parent may hold it."""
         self._lock = threading.Lock()
 
     def _refuse_after_fork(self) -> None:
@@ -491,7 +494,7 @@ class WebsocketProxy:
             )
 
     def __enter__(self) -> WebsocketProxy:
-        self._in_with = True  # which ends the proxy with its block
+        self._in_with = True  # the end of the block stops the proxy
         if self._service:
             self._service.release()
         return self

@@ -188,7 +188,7 @@ WRONG_VALUE = (
 )
 
 CONTRADICTION = (
-    Wrong({"tls_key": "/k"}, "tls_key is set but tls_cert is not; set it, or clients come without TLS"),
+    Wrong({"tls_key": "/k"}, "tls_key is set but tls_cert is not; set tls_cert, too, or leave tls_key out"),
     Wrong({"novnc": "/n"}, "novnc is set but console_page is not; set that, too, or leave novnc out"),
     Wrong(
         {"frame_ancestors": "self"},
@@ -196,7 +196,7 @@ CONTRADICTION = (
     ),
     Wrong(
         {"admin_token_file": "/t"},
-        "admin_token_file is set but admin is not; say where the operator's listener is",
+        "admin_token_file is set but admin is not; set admin to the listener's address",
     ),
     Wrong(
         {"credentials": "header,cookie"},
@@ -206,7 +206,8 @@ CONTRADICTION = (
     ),
     Wrong(
         {"max_sessions": "5", "workers": "2"},
-        "workers is 2; each process would count max_sessions for itself: use one worker, or no such limit",
+        "workers is 2, but each process counts max_sessions separately: use one worker, or leave the limit "
+        "out",
         {"max_sessions": 5, "workers": 2},
     ),
     Wrong(

@@ -168,7 +168,7 @@ class OfAProxy(ProxyTestCase):
         """A proxy that listens at every address is given the one that browsers use."""
         self.api.add_vmi("vm", self.namespace)
         proxy, token = self.start_proxy("0.0.0.0"), self.token("vm")
-        with self.assertRaisesRegex(ValueError, "say base="):
+        with self.assertRaisesRegex(ValueError, "pass base="):
             proxy.console_url(token, "vm")
         self.assert_opens(proxy.console_url(token, "vm", base=f"http://127.0.0.1:{proxy.address[1]}/"))
 
