@@ -156,7 +156,7 @@ class InTheProgram(ReportsTestCase):
         os.rename(self.audit, old)
         proxy.process.send_signal(signal.SIGHUP)
         self.assertTrue(
-            wait_until(lambda: proxy.output.count(b"log files opened anew") == workers, _TIMEOUT),
+            wait_until(lambda: proxy.output.count(b"log files reopened") == workers, _TIMEOUT),
             proxy.output,
         )
         for client in clients:

@@ -1,6 +1,6 @@
-"""Messages between the supervisor and one worker: JSON objects, a line each, over a socket pair.
+"""Messages between the supervisor and one worker: JSON objects, one per line, over a socket pair.
 
-The worker says that it is ready, and its numbers when it is asked.
+A worker sends that it is ready. When the supervisor asks, the worker sends its numbers.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = ["MAX_MESSAGE", "Channel", "WorkerProcess"]
 logger = get_logger("wsproxy.supervisor")
 
 MAX_MESSAGE = 16 * 1024
-"""Bytes of a message, with its newline."""
+"""Most bytes of a message, with its newline."""
 
 _MAX_BRACKETS = 100
-_BUFFER_SIZE = 8 * MAX_MESSAGE  # macOS has 8 KiB by default, in which one message may not fit
+_BUFFER_SIZE = 8 * MAX_MESSAGE  # macOS has 8 KiB by default, which may not hold one message
 
 
 class Channel:
-    """One end of a socket pair. For one thread; nothing here blocks.
+    """One end of a socket pair. One thread at a time may use it; nothing here blocks.
 
-    :param sock: the end; owned and closed here.
+    :param sock: the socket, which the channel owns and closes.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -40,7 +40,7 @@ class Channel:
         self._received = b""
 
     def fileno(self) -> int:
-        """The descriptor, to wait for messages with."""
+        """The descriptor that becomes readable when a message comes."""
         return self._sock.fileno()
 
     @property
@@ -49,7 +49,7 @@ class Channel:
         return self._sock.fileno() < 0
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message. To a side that is gone, or reads nothing, it is lost, and the channel ends."""
+        """Send a message. If the other side is gone or does not read, it is lost, and the channel ends."""
         line = json.dumps(message).encode() + b"\n"
         assert len(line) <= MAX_MESSAGE
         try:
@@ -60,7 +60,7 @@ class Channel:
             self._shut_down()
 
     def receive(self) -> list[dict[str, Any]] | None:
-        """Return the messages that are there, None at the end: the other side is gone, or talks nonsense."""
+        """Return the messages that have come; None if the other side is gone, or has sent a malformed one."""
         try:
             received = self._sock.recv(MAX_MESSAGE)
         except BlockingIOError:
@@ -94,11 +94,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 @dataclass
 class WorkerProcess:
-    """What the supervisor knows of a process that was forked and not yet waited for.
+    """What the supervisor knows of a forked worker that it has not reaped yet.
 
-    :ivar ready: whether it has said that it serves.
-    :ivar asked: whether it owes an answer.
-    :ivar numbers: what it said last.
+    :ivar started: reading of the monotonic clock when the worker started.
+    :ivar ready: whether it has sent that it serves.
+    :ivar asked: whether it has not answered the last question yet.
+    :ivar numbers: the last numbers that it sent.
     """
 
     number: int
@@ -113,18 +114,18 @@ class WorkerProcess:
         return f"worker {self.number} (pid {self.pid})"
 
     def ask(self) -> None:
-        """Ask for its numbers, if it can answer and is not asked already."""
+        """Ask the worker for its numbers, if it is ready and owes no answer."""
         if self.ready and not self.asked and not self.channel.closed:
             self.asked = True
             self.channel.send({"ask": "numbers"})
 
     def hear(self) -> bool:
-        """Take its messages; return whether there were any."""
+        """Receive and handle the worker's messages; return whether there were any."""
         messages = self.channel.receive()
-        if messages is None:  # it has ended, or should
+        if messages is None:  # the worker is gone; if it is not, the end of the channel stops it
             self.channel.close()
         for message in messages or ():
-            if not self.channel.closed:  # by what came before
+            if not self.channel.closed:  # a malformed message closes it
                 self._take(message)
         return bool(messages)
 

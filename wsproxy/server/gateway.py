@@ -46,12 +46,10 @@ _NO_HOOKS = Hooks()
 
 
 def check_files(config: Config) -> StaticFiles:
-    """Read every file that the settings name, and say in the log what is missing.
+    """Read every file that the settings name, and log which are missing. Blocks on the file system.
 
-    Blocks on the file system.
-
-    :returns: what is served to browsers.
-    :raises ConfigError: as :class:`Gateway`, which reads the same ones.
+    :returns: the files that are served to browsers.
+    :raises ConfigError: as :class:`Gateway` does, which reads the same files.
     """
     if config.server_tls:
         ServerTLS(config.server_tls)
@@ -65,7 +63,7 @@ def check_files(config: Config) -> StaticFiles:
 
 
 class Vital(Protocol):
-    """Something that has a thread which all sessions need."""
+    """An object with a thread that all sessions need."""
 
     @property
     def is_healthy(self) -> bool: ...
@@ -75,22 +73,23 @@ class Gateway:
     """What all sessions of one server share.
 
     :param config: the settings.
-    :param hooks: what the embedding program is asked and told.
-    :param clock: seconds, for all that housekeeping looks after.
-    :param wall_clock: UNIX time, seconds, by which tokens are valid; it may be set.
-    :ivar tls: TLS towards clients, None if they come without.
-    :ivar files: what is served to browsers.
-    :ivar pictures: answers requests for pictures of screens.
-    :ivar in_flight: bounds what is answered to those that open no console.
-    :ivar sessions: the sessions that are open, or being opened.
-    :ivar failures: told of every exception that nobody expected.
+    :param hooks: the callbacks of the embedding program.
+    :param clock: seconds, for everything that housekeeping calls.
+    :param wall_clock: UNIX time, seconds, by which tokens expire; an administrator may set it.
+    :ivar tls: TLS towards clients, None if they connect without TLS.
+    :ivar files: the files that are served to browsers.
+    :ivar pictures: answers requests for screenshots.
+    :ivar in_flight: bounds the requests without an upgrade that are being answered.
+    :ivar sessions: the sessions that are open or being opened.
+    :ivar failures: reports every unexpected exception.
     :ivar wall_clock: UNIX time that never goes back.
-    :ivar clock_watch: has sessions looked after when that jumps.
-    :ivar given_up: requests to the API that it may carry out though nobody wants that any more.
+    :ivar clock_watch: makes housekeeping call the sessions when the UNIX time jumps.
+    :ivar given_up: requests that the proxy has given up, but that the API may still carry out.
     :ivar admits: whether new sessions may be opened.
-    :ivar vital: what all sessions need, the accept loop included; see :attr:`is_healthy`.
-    :ivar on_reload: what :meth:`reload` calls. They may block on the file system.
-    :raises ConfigError: if the TLS options of either side are wrong, or a key file or a directory of files
+    :ivar vital: the objects with threads that all sessions need, the accept loop included; see
+        :attr:`is_healthy`.
+    :ivar on_reload: the functions that :meth:`reload` calls. They may block on the file system.
+    :raises ConfigError: if the TLS options of either side are wrong, or if a key file or a directory of files
         cannot be used.
     """
 
@@ -155,23 +154,23 @@ class Gateway:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether every thread works that all sessions need. Any thread; does not block."""
+        """Whether all threads work that every session needs. Any thread; does not block."""
         return all(loop.is_healthy for loop in list(self.vital))
 
     def reload(self) -> None:
-        """Read keys and certificates again, and open log files anew; open sessions go on.
+        """Read keys and certificates again, and reopen log files; open sessions continue.
 
-        What cannot be used stays as it was, with one error in the log. Not for a signal handler; any thread.
-        Blocks on the file system only.
+        If a new file cannot be used, the proxy logs one error and keeps what it had. Any thread, but never in
+        a signal handler. Blocks on the file system only.
         """
         for step in self.on_reload:
             try:
                 step()
-            except Exception:  # noqa: BLE001 - a bug of ours, which must not keep the others from what they do
+            except Exception:  # noqa: BLE001 - a bug in one step must not stop the others
                 self.failures.report(logger, "reloading failed")
 
     def start(self) -> None:
-        """Start the threads that all sessions share. Once only."""
+        """Start the threads that all sessions share. Call it once only."""
         self.audit.open()
         self.housekeeping.start(self)
         self.housekeeping.add(self.clock_watch)
@@ -183,7 +182,7 @@ class Gateway:
             self.housekeeping.add(self._screenshots)
 
     def stop(self) -> None:
-        """End the threads that all sessions share. After the last session."""
+        """End the threads that all sessions share. Call it after the last session has ended."""
         if self.poller:
             self.poller.stop()
         self.keys.stop()
@@ -195,9 +194,9 @@ class Gateway:
         return lost_lines(lines_lost_of_program_log(), self.audit.lost)
 
     def stop_resolving(self) -> None:
-        """Fail whoever waits for a name, a key or a picture, now and later. Idempotent.
+        """Fail every wait for a name, a key or a screenshot, now and later. Idempotent.
 
-        Waits at most a second.
+        Blocks for at most a second.
         """
         self.pictures.stop()
         self.keys.stop_waiting()

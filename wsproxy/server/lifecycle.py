@@ -1,6 +1,6 @@
-"""What a process that serves does on its signals: read its files again, stop in good order, stop at once.
+"""Handles the signals of a process that serves: it reloads, drains, or stops at once.
 
-:class:`.WebsocketProxy` and a worker have it in common. Both wait for bytes on a socket, where
+:class:`.WebsocketProxy` and a worker share this. Both wait for bytes on a socket, to which
 :func:`.signals_to` sends the numbers of signals.
 """
 
@@ -17,23 +17,23 @@ from ..runtime.threads import start_thread
 __all__ = ["STOPPED", "log_reload", "name_of", "next_event", "stop_in_good_order"]
 
 STOPPED = 0
-"""The byte that says that the server has stopped; no signal has that number."""
+"""The byte that means that the server has stopped; no signal has this number."""
 
 
 def next_event(woken: socket.socket, numbers: Collection[int]) -> int:
-    """Wait for one of these signals, or :data:`STOPPED`, and return its number. Blocks for as long.
+    """Wait for one of these signals, or :data:`STOPPED`, and return its number. Blocks until one comes.
 
-    :param woken: the other end of what :func:`.signals_to` was given.
+    :param woken: the other end of the socket that :func:`.signals_to` got.
     """
     while True:
         number = woken.recv(1)[0]
-        if number in (*numbers, STOPPED):  # others are of the program's own handlers
+        if number in (*numbers, STOPPED):  # other numbers are signals with handlers of the program's own
             return number
 
 
 def log_reload(logger: logging.Logger) -> None:
-    """Say that a signal had files read again."""
-    logger.info("%s: keys and certificates read again, log files opened anew", RELOAD_SIGNAL.name)
+    """Log that a signal made the process read its files again."""
+    logger.info("%s: keys and certificates read again, log files reopened", RELOAD_SIGNAL.name)
 
 
 def stop_in_good_order(
@@ -44,22 +44,23 @@ def stop_in_good_order(
     owner: object,
     logger: logging.Logger,
 ) -> None:
-    """Let sessions end as the settings say, or stop at once if there is one more reason to.
+    """Drain as the settings say, or stop at once if another signal to stop comes.
 
-    Blocks until the server has stopped, or ``stop`` has failed, which is logged.
+    Blocks until the server has stopped, or until ``stop`` has failed, which is logged.
 
-    :param stop: stops the server, however long that takes. It runs in another thread, because one that waits
-        for a lock may sleep through a signal.
-    :param hurry: ends the waiting of ``stop``; idempotent.
-    :param waker: the other end of what ``await_event`` waits for; it is told when ``stop`` is over.
-    :param await_event: returns the next signal to stop on, :data:`STOPPED`, or None without a supervisor.
-    :param owner: whose thread that is.
+    :param stop: stops the server, however long that takes. It runs in another thread, because a thread that
+        waits for a lock may sleep through a signal.
+    :param hurry: ends the waits of ``stop``; idempotent.
+    :param waker: the other end of the socket that ``await_event`` reads; gets :data:`STOPPED` when ``stop``
+        is done.
+    :param await_event: waits for the next signal to stop on, :data:`STOPPED`, or None (no supervisor).
+    :param owner: the object that the other thread works for.
     """
 
     def stop_and_tell() -> None:
         try:
             stop()
-        except BaseException:  # else nobody would ever wake the thread that waits
+        except BaseException:  # logged here, because no other thread sees it
             logger.exception("stopping failed")
         finally:
             waker.send(bytes([STOPPED]))
@@ -74,5 +75,5 @@ def stop_in_good_order(
 
 
 def name_of(number: int | None) -> str:
-    """Return the name of a signal to stop on; None stands for the end of the supervisor."""
+    """Return the name of a signal to stop on, for the log; None means that the supervisor is gone."""
     return "the supervisor is gone" if number is None else signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""The first half of a session: authorise, take slots and the console, and dial."""
+"""Opens a console for a session: authorises, takes slots and the console, and dials."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from .refusal import by_websocket
 
 __all__ = ["ClientLeft", "EndedWhileOpening", "Opened", "Opening"]
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds, before a console that is in use is asked for again
-_PATIENCE = 5.0  # seconds for which that is done where the newcomer is to get it in any case
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds before another dial if the console is in use
+_PATIENCE = 5.0  # seconds of such dials if the newcomer may evict the holder; then it does
 
 
 class ClientLeft(TransportClosed):
-    """The client has left before its console was open."""
+    """The client left before its console was open."""
 
 
 class EndedWhileOpening(Forbidden):
@@ -66,10 +66,11 @@ class EndedWhileOpening(Forbidden):
 
 @dataclass(frozen=True)
 class Opened:
-    """What :meth:`Opening.open` achieved.
+    """The result of :meth:`Opening.open`.
 
-    :ivar subprotocol: what to answer the client, None for none.
-    :ivar tells_by_rfb: whether the client is told of an early end in RFB, as a refusal is.
+    :ivar subprotocol: the subprotocol to answer the client with, None for none.
+    :ivar dial_seconds: how long the dial took.
+    :ivar tells_by_rfb: if the session ends early, tell the client the reason by RFB, as for a refusal.
     """
 
     grant: Grant
@@ -80,28 +81,28 @@ class Opened:
 
 
 class Opening:
-    """What a client needs to get a console, and holds until its session has ended: slots, and the console.
+    """Opens a console for a client, and holds its slots and the console until the session has ended.
 
-    Used by the session's own thread, but for :meth:`interrupt`, :meth:`abandon`, :meth:`abort` and
-    :meth:`note_ending`, which any may call.
+    Only the session's own thread uses it, except for :meth:`interrupt`, :meth:`abandon`, :meth:`abort` and
+    :meth:`note_ending`, which any thread may call.
 
     :param gateway: what all sessions share.
-    :param record: what is known of the session, for the log.
+    :param record: what the proxy knows of the session, for the log.
     :param peer: the other end of the client's connection.
     """
 
     def __init__(self, gateway: Gateway, record: SessionRecord, peer: Peer) -> None:
         self._gateway = gateway
         self._record = record
-        self._given_up: Future[None] = Future()  # done when nothing more is to be waited for
+        self._given_up: Future[None] = Future()  # done when the opening is given up, which ends its waits
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._dialling: socket.socket | None = None
-        self._why: Refused | ClientLeft | None = None  # it is given up
-        self._is_won = False  # the console is open: it cannot be given up any more
+        self._why: Refused | ClientLeft | None = None  # why the opening was given up; None if it was not
+        self._is_won = False  # the console is open, so the opening cannot be given up any more
         self._claim: Claim | None = None
-        self._mark: Mark | None = None  # left when it was given up, for a dial that was under way
-        # Assigned by the session's own thread only, the first two before it starts.
+        self._mark: Mark | None = None  # of a dial that was under way when the opening was given up
+        # Assigned by the session's own thread only; the first two before that thread starts.
         self._network = peer.network
         self._connection_slot = gateway.limits.take_connection(self._network)
         self._session_slot: Slot | None = None
@@ -119,12 +120,12 @@ class Opening:
         on_verified: OnVerified,
         look: Callable[[], object],
     ) -> Opened:
-        """Authenticate, authorise and dial; see :meth:`.Session.open`, which is for others to call.
+        """Authenticate, authorise and dial. Other files call :meth:`.Session.open`, which describes this.
 
-        :param holder: the session, which has the console from then on.
+        :param holder: the session, which holds the console from then on.
         :param on_verified: see :meth:`.AccessControl.admit`.
-        :param look: looks once more whether the client is there, and calls :meth:`abandon` if not.
-        :raises ClientLeft: if it is not.
+        :param look: checks once more whether the client is there, and calls :meth:`abandon` if it is not.
+        :raises ClientLeft: if the client has left.
         """
         try:
             route, grant = self._admitted(head, client, before_dial, granted, on_verified)
@@ -132,7 +133,7 @@ class Opening:
             console = Console(grant.namespace, route.vmi, route.subresource)
             self._record.admitted = Admitted.by(grant, route)
             self._take_slot(grant, console)
-            on_authorised()  # before it waits for anything: strangers have no say any more in whether it may
+            on_authorised()  # before any wait: admission may close pending clients, but not this one any more
             self.release_connection()
             claim = self._claim_console(console, Requester(grant, client.address), holder, before_dial)
             upstream, seconds = self._dial(claim, console, offered_upstream(upgrade.subprotocols))
@@ -149,7 +150,7 @@ class Opening:
 
     @property
     def client_left(self) -> bool:
-        """Whether it was given up because the client has left."""
+        """Whether the opening was given up because the client left."""
         return isinstance(self._why, ClientLeft)
 
     # The way to the dial
@@ -162,7 +163,7 @@ class Opening:
         granted: tuple[Route, Grant] | None,
         on_verified: OnVerified,
     ) -> tuple[Route, Grant]:
-        """Return what to open and the grant that allows it, if the client may come in."""
+        """Return the route and the grant that allows it, if the client may come in."""
         access = self._gateway.access
         if not self._gateway.admits:
             raise Draining("the proxy is stopping")
@@ -173,9 +174,11 @@ class Opening:
         return access.admit(head, client, deadline, on_verified)
 
     def check_address(self, client: Client) -> None:
-        """Refuse a client from whose address, perhaps not the peer's, too many have not authenticated.
+        """Refuse a client if too many connections from its network have not authenticated.
 
-        :raises LimitExceeded: if so.
+        Behind a trusted proxy, the client's network is not that of the peer.
+
+        :raises LimitExceeded: if the limit is reached.
         """
         if client.network != self._network:
             self.release_connection()
@@ -184,11 +187,11 @@ class Opening:
         self._connection_slot.check()
 
     def release_connection(self) -> None:
-        """Count the client's address no more for it, since it has authenticated. Idempotent."""
+        """Stop counting the connection as one that has not authenticated. Idempotent."""
         self._connection_slot.release()
 
     def _take_slot(self, grant: Grant, console: Console) -> None:
-        """Count the session; one that is in the way may be of a client that has just left."""
+        """Take a slot for the session. If none is left, look first which clients have just left."""
         gateway, names = self._gateway, (console.namespace, console.vmi, console.subresource)
         try:
             slot = gateway.limits.take_session(grant.user, *names)
@@ -215,13 +218,14 @@ class Opening:
     # The dial
 
     def _dial(self, claim: Claim, console: Console, offered: Sequence[str]) -> tuple[Upstream, float]:
-        """Open the upstream, and return it with how many seconds that took.
+        """Open the upstream, and return it with the number of seconds that this took.
 
-        A console that is in use is asked for again if that may be our own doing, within the dial's deadline.
+        If the console is in use, and a session of this proxy may be the reason, it dials again, within the
+        dial's deadline.
         """
         config = self._gateway.config
         path = config.path_template.path(console.namespace, console.vmi, console.subresource)
-        preserve = claim.asks_first and console.subresource == "vnc"  # of which alone KubeVirt says it
+        preserve = claim.asks_first and console.subresource == "vnc"  # KubeVirt knows the query only there
         started, deadline, pause = time.monotonic(), Deadline(config.dial_timeout), _FIRST_PAUSE
         patience = deadline
         if not claim.preserves_session:
@@ -238,7 +242,7 @@ class Opening:
                 elif claim.preserves_session:
                     raise
                 else:
-                    preserve = False  # somebody has it by another way, and the newcomer is to get it
+                    preserve = False  # a client outside this proxy holds the console: evict it
 
     def _dial_once(self, claim: Claim, path: str, offered: Sequence[str], deadline: Deadline) -> Upstream:
         def leave(transport: Transport) -> None:
@@ -256,14 +260,14 @@ class Opening:
         return upstream
 
     def _note_refusal(self, refused: Refused) -> None:
-        """Note what a refusal by the Kubernetes API says of the API itself."""
+        """Note what a refusal of the Kubernetes API says about the API itself."""
         if isinstance(refused, UpstreamRefused | UpstreamTimeout):
             self._gateway.counters.fail_handshake(Leg.UPSTREAM)
         else:
             self._gateway.readiness.answered()
 
     def _pauses(self, seconds: float, deadline: Deadline) -> bool:
-        """Wait before the next attempt; return False if there is no time for one."""
+        """Wait before the next dial; return False if no time is left for one."""
         if deadline.passed or deadline.remaining() <= seconds:
             return False
         wait((self._given_up,), seconds)
@@ -271,15 +275,15 @@ class Opening:
         return True
 
     def _watch(self, sock: socket.socket | None) -> None:
-        """Remember the socket that a dial blocks on, so that it can be woken."""
+        """Remember the socket that a dial blocks on, so that another thread can wake it."""
         with self._lock:
             self._dialling = sock
             stopping = sock and self._why
         if stopping:
-            raise TransportClosed("it is given up")
+            raise TransportClosed("the opening was given up")
 
     def _leave(self, claim: Claim, transport: Transport) -> None:
-        """Leave a connection on which the API may still open the console, with a mark that says so."""
+        """Give up a connection on which the API may still open the console, and leave a mark for that."""
         with self._lock:
             mark, self._mark = self._mark, None
         mark = mark or claim.mark()
@@ -289,7 +293,7 @@ class Opening:
             transport.close()
 
     def _win(self, claim: Claim, upstream: Upstream) -> None:
-        """Take the console, unless the opening has been given up: from here on it cannot be."""
+        """Take the console, unless the opening has been given up. Afterwards it cannot be given up."""
         with self._lock:
             self._is_won = self._why is None
         if not self._is_won:
@@ -297,17 +301,16 @@ class Opening:
             self._check()
         del self._given_up  # an open session needs none, and it is a kilobyte
 
-    # Giving it up
+    # Giving up
 
     def interrupt(self, refused: Refused) -> None:
         """Refuse a client whose console is being opened. Any thread, never blocks, idempotent."""
         self._give_up(refused)
 
     def abandon(self) -> None:
-        """The client has left: open nothing for it, and keep nobody out.
+        """Give up the opening because the client has left, and let others take its slots and console.
 
-        The session's own thread, whatever it is doing, finds out as soon as it can. Any thread, never blocks,
-        idempotent.
+        This ends what the session's own thread waits for. Any thread, never blocks, idempotent.
         """
         if self._give_up(ClientLeft("the client left while its console was being opened")):
             self._connection_slot.end()
@@ -318,7 +321,7 @@ class Opening:
                 return False
             self._why, dialling, claim = why, self._dialling, self._claim
             if dialling and claim:
-                self._mark = claim.mark()  # the API may have the request already
+                self._mark = claim.mark()  # the API may already have the request
         self._given_up.set_result(None)
         if dialling:
             wake(dialling)
@@ -330,12 +333,12 @@ class Opening:
         return True
 
     def _check(self) -> None:
-        """Make sure that the opening has not been given up."""
+        """Raise if the opening has been given up."""
         if self._why:
             raise self._why
 
     def _give_back(self) -> None:
-        """Let others have what an opening that came to nothing has taken, before its client is told."""
+        """Free what a failed opening has taken, before its client is told."""
         if self._session_slot:
             self._session_slot.end()
         self.release_console()
@@ -348,7 +351,7 @@ class Opening:
             wake(dialling)
 
     def note_ending(self) -> None:
-        """Let a further session of the same user, or with the same console, in beside this one.
+        """Let the limits admit another session of the same user, or with the same console, beside this one.
 
         Any thread, never blocks, idempotent.
         """
@@ -356,7 +359,7 @@ class Opening:
             self._session_slot.end("user", "vmi")
 
     def release_console(self) -> None:
-        """Let others have the console. Idempotent."""
+        """Release the console, so that other sessions can claim it. Idempotent."""
         with self._lock:
             claim, self._claim = self._claim, None
             mark, self._mark = self._mark, None
@@ -366,9 +369,9 @@ class Opening:
             mark.remove()
 
     def close(self) -> None:
-        """Close the upstream, and release what is held, as nothing costs anything any more. Idempotent.
+        """Close the upstream, and release the console and all slots. Idempotent.
 
-        The client's connection has been closed before.
+        The caller has closed the client's connection, so the session uses no resources any more.
         """
         if self._upstream:
             self._upstream.transport.close()
@@ -379,5 +382,5 @@ class Opening:
 
 
 def _is_in_use(refused: Refused) -> bool:
-    """Whether a refusal of the API says, or may mean, that somebody has the console."""
+    """Whether a refusal of the API says, or may mean, that the console is in use."""
     return isinstance(refused, ConsoleBusy) or (isinstance(refused, UpstreamRefused) and refused.maybe_in_use)

@@ -1,4 +1,4 @@
-"""Whether a client is still there, while a thread does something for it that may take long."""
+"""Watches whether a client is still connected while its thread is busy for it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _LOOK_SECONDS = 0.5
 
 
 class Presence:
-    """Watches the end of what a client sends; use ``with``. Costs no thread.
+    """Watches for the end of what a client sends, in a ``with`` block. Needs no thread of its own.
 
-    The poller is told of it by the kernel. Where there is no poller, or it can watch no more descriptors, or
-    the client may only have ended its own direction, housekeeping looks twice a second.
+    The kernel reports that end to the poller. Housekeeping checks twice a second instead if there is no
+    poller, if the poller can watch no more descriptors, or if the client may only be half-closed.
 
-    :param transport: to the client, which nobody reads meanwhile.
-    :param on_left: called when the client has left, by any thread, perhaps more than once; must not block.
+    :param transport: to the client; no other code may read it meanwhile.
+    :param on_left: called when the client has left, by any thread; may be called more than once, and must not
+        block.
     """
 
     def __init__(
@@ -39,11 +40,11 @@ class Presence:
         self._poller = poller
         self._housekeeping = housekeeping
         self._on_left = on_left
-        self._lock = threading.Lock()  # guards the attribute below, and that nothing is added after it is set
+        self._lock = threading.Lock()  # guards the attribute below; nothing is added after it is set
         self._is_over = False
 
     def __enter__(self) -> Presence:
-        if self.look():  # it left before: nobody needs to be told by another thread, perhaps too late
+        if self.look():  # the client has left already, so there is nothing to watch
             self._poller = None
         elif not self._is_polled():
             self._poller = None
@@ -55,7 +56,7 @@ class Presence:
             if is_polled := self._poller is not None and self._poller.is_running:
                 self._poller.watch(self, end_only=True)
             return is_polled
-        except OSError:  # the system watches no more descriptors for us
+        except OSError:  # this user has reached the system's limit of watched descriptors
             return False
 
     def __exit__(
@@ -73,7 +74,10 @@ class Presence:
                 self._housekeeping.add(self, _LOOK_SECONDS)
 
     def look(self) -> bool:
-        """Return whether the client has left. Any thread; never blocks."""
+        """Check whether the client has left; call ``on_left`` if so. Any thread; never blocks.
+
+        :returns: whether the client has left.
+        """
         if left := self._transport.has_left():
             self._on_left()
         return left
@@ -83,7 +87,7 @@ class Presence:
         self.look()
         return now + _LOOK_SECONDS
 
-    # What the poller asks, see Watched
+    # The methods that the poller calls, see Watched
 
     def fileno(self) -> int:
         return self._transport.fileno()
@@ -97,7 +101,7 @@ class Presence:
         pass
 
     def failed(self, exc: Exception) -> None:
-        logger.error("a client is watched no more", exc_info=exc)
+        logger.error("watching a client failed", exc_info=exc)
 
     def abort(self) -> None:
         pass

@@ -1,8 +1,8 @@
-"""Telling a client why it is not let in: by HTTP, or where a browser's user can read it.
+"""Tells a client why it is refused: by HTTP, or so that a browser's user can read it.
 
-A page cannot see the HTTP status of a refused WebSocket. A browser is therefore let through the opening
-handshake and then told: noVNC by RFB's own failure message, which it shows to the person in front of it,
-and every page by the close code and reason.
+A page cannot see the HTTP status of a refused WebSocket. So the proxy completes the opening handshake with
+a browser, and refuses it then. noVNC gets RFB's failure message, which it shows to its user. Every page gets
+the close code and reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MOST_RECEIVED = 4096
 
 
 def by_websocket(mode: str, upgrade: Upgrade) -> bool:
-    """Whether the sender of an upgrade request is told by WebSocket why it is not let in.
+    """Whether the sender of an upgrade request is refused by a WebSocket Close, and not by HTTP.
 
     :param mode: see :class:`Refuser`.
     """
@@ -41,14 +41,14 @@ def by_websocket(mode: str, upgrade: Upgrade) -> bool:
 class Refuser:
     """Refuses clients in one of three ways. Safe from every thread.
 
-    :param mode: "http" or "close" for everybody, or "auto": a browser gets a Close frame, and
-        everybody else HTTP.
-    :param most: how many clients may get a Close frame at a time; to others it is said by HTTP.
+    :param mode: "http" or "close" for all clients, or "auto": browsers get a Close frame, and other clients
+        an HTTP response.
+    :param most: how many clients may get a Close frame at a time; others get an HTTP response.
     """
 
     def __init__(self, mode: str, most: int = _MAX_CONVERSATIONS) -> None:
         self._mode = mode
-        # A conversation holds a thread for up to 5 s, for a client that has proved nothing.
+        # A refusal by Close holds a thread for up to 5 s, for a client that has not authenticated.
         self._conversations = threading.BoundedSemaphore(most)
 
     def refuse(
@@ -62,16 +62,16 @@ class Refuser:
         rfb_route: bool = False,
         head_only: bool = False,
     ) -> None:
-        """Tell the client and wait until it has had its chance to read it.
+        """Refuse the client, and give it time to read that.
 
-        Blocks until ``deadline`` for HTTP, and for at most 5 s for a WebSocket.
+        Blocks until ``deadline`` and a second more for HTTP, and for at most 6 s for a WebSocket.
 
-        :param upgrade: the client's well-formed upgrade request, None if it made none.
-        :param on_told: called when all is said, and only the client's reading is waited for.
-        :param rfb_route: whether the client is about to speak RFB.
+        :param upgrade: the client's valid upgrade request, None if there is none.
+        :param on_told: called when everything is sent; from then on this only waits for the client to read.
+        :param rfb_route: whether the client expects to speak RFB.
         :param head_only: whether the request was HEAD.
         :raises TransportClosed: if the client is gone.
-        :raises TimeoutError: if it does not take the answer in time.
+        :raises TimeoutError: if the client does not take the response in time.
         """
         websocket = upgrade is not None and by_websocket(self._mode, upgrade)
         if upgrade and websocket and refused.close_code and self._conversations.acquire(blocking=False):
@@ -94,7 +94,7 @@ def _refuse_by_close(
     on_told: Callable[[], None],
     rfb_route: bool,
 ) -> None:
-    # As the upstream would: a browser that offered something and is given nothing shows no reason at all.
+    # Answer as the upstream would: if a browser offers subprotocols and gets none, it shows no reason at all.
     subprotocol = answered_subprotocol(upgrade.subprotocols, PLAIN_KUBEVIRT)
     transport.send(upgrade.accept(subprotocol), deadline)
     connection = upgrade.connection
@@ -116,7 +116,10 @@ def _refuse_by_close(
 
 
 def _version_came(transport: Transport, connection: WSConnection, deadline: Deadline) -> bool:
-    """Wait for the client's ProtocolVersion message, in however many pieces (RFC 6143 section 7.1.1)."""
+    """Wait for the client's ProtocolVersion message, which may come in pieces (RFC 6143 section 7.1.1).
+
+    :returns: False if the client ends first, or the deadline passes.
+    """
     missing = _RFB_VERSION_SIZE
     for size in _messages(transport, connection, deadline):
         missing -= size
@@ -126,10 +129,10 @@ def _version_came(transport: Transport, connection: WSConnection, deadline: Dead
 
 
 def _messages(transport: Transport, connection: WSConnection, deadline: Deadline) -> Iterator[int]:
-    """Yield how much data each read brings, until a Close, the end, or the deadline.
+    """Yield the bytes of data that each read brings, until a Close, the end, or the deadline.
 
-    Also until the client has sent 4 KiB, which is more than it has to say. Of the pings in one read only the
-    last is answered (RFC 6455 section 5.5.3): each costs a system call, and the client has proved nothing.
+    It also ends when the client has sent 4 KiB, which is more than it needs. If one read has several pings,
+    it answers only the last (RFC 6455 section 5.5.3), because each answer costs a system call.
     """
     left = _MOST_RECEIVED
     while left:
@@ -160,4 +163,4 @@ def _answer_close(
     try:
         transport.send(connection.send(event.response()), deadline)
     except (LocalProtocolError, TransportClosed):
-        pass  # it answered ours, or is gone
+        pass  # the client has answered the proxy's Close, or is gone

@@ -1,4 +1,4 @@
-"""One session: opened by :mod:`wsproxy.server.opening`, then relayed and closed here."""
+"""One session: :mod:`wsproxy.server.opening` opens it, and this file relays and closes it."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ logger = get_logger("wsproxy.session")
 SessionId = NewType("SessionId", str)
 
 _RESTARTING = (1012, "restarting")
-_CLIENT_GONE = Ending("client", None, "client-gone")  # before the session was open
+_CLIENT_GONE = Ending("client", None, "client-gone")  # if the client left before the session was open
 
 
 def new_session_id() -> SessionId:
-    """Return a name for one more connection."""
+    """Return a random id for a connection and its session."""
     return SessionId(f"{random.getrandbits(32):08x}")
 
 
 class _BeingOpened:
-    """What the handle of a session needs until it is open."""
+    """What :class:`.SessionHandle` uses until the session is open."""
 
     bytes_up = bytes_down = data_up = 0
 
@@ -63,7 +63,7 @@ class _BeingOpened:
 
 
 def _ending_of(exc: BaseException) -> Ending:
-    """Return what is said of a session that was not opened because of an exception."""
+    """Return the ending to report if an exception has kept a session from opening."""
     if isinstance(exc, Refused):
         return Ending("proxy", exc.close_code, exc.slug)
     if isinstance(exc, TransportClosed):
@@ -74,12 +74,12 @@ def _ending_of(exc: BaseException) -> Ending:
 class Session:
     """One client's session, from its upgrade request to the end.
 
-    Used by one thread, but for :meth:`stop` and :meth:`end`, which any thread may call.
+    Only the session's own thread uses it, except for the methods that say that any thread may call them.
 
-    :param gateway: what it shares with others.
+    :param gateway: what all sessions share.
     :param peer: the other end of the client's connection.
-    :ivar record: what is known of it, for the log.
-    :ivar opening: what it holds from its beginning.
+    :ivar record: what the proxy knows of the session, for the log.
+    :ivar opening: opens the console, and holds slots and console until the end.
     """
 
     def __init__(self, gateway: Gateway, peer: Peer) -> None:
@@ -93,7 +93,7 @@ class Session:
         self._open: OpenSession | None = None
         self._end: tuple[int, str] | None = None
         self._takeover: tuple[int, str] | None = None
-        # Touched by the session's own thread only.
+        # Used by the session's own thread only.
         self._handle: SessionHandle | None = None
 
     def open(
@@ -106,21 +106,20 @@ class Session:
         granted: tuple[Route, Grant] | None,
         transport: Transport,
     ) -> Opened:
-        """Authenticate, authorise and dial: afterwards the client may be accepted.
+        """Authenticate, authorise and dial. Afterwards the proxy may send the client its 101.
 
-        Blocks for at most the dial timeout after ``before_dial``, and while the embedder's hook, if there is
-        one, decides. The only path that can reach the upstream.
+        Blocks for at most the dial timeout after ``before_dial``, and while the embedder's hook decides. For
+        WebSocket clients, only this method can reach the upstream. If the client leaves meanwhile, the
+        opening is given up and frees what it holds.
 
-        When the client leaves meanwhile, nothing is opened for it, and nothing is kept from others.
-
-        :param client: who sent the request.
-        :param before_dial: bounds all that comes before the dial.
-        :param on_authorised: called before the dial; what it raises ends the opening.
-        :param granted: what to open and for whom, if the embedding program has authenticated the client;
-            then no token is looked at.
-        :param transport: to the client, which nobody reads meanwhile.
-        :raises Refused: if the client is not let in, for whatever reason.
-        :raises ClientLeft: if it has left.
+        :param client: the client that sent the request.
+        :param before_dial: bounds everything that comes before the dial.
+        :param on_authorised: called before the dial; an exception of it ends the opening.
+        :param granted: route and grant, if the embedding program has authenticated the client. Then no token
+            is read. None otherwise.
+        :param transport: to the client; no other code may read it meanwhile.
+        :raises Refused: if the client may not come in, for any reason.
+        :raises ClientLeft: if the client has left.
         """
 
         def on_verified(route: Route, grant: Grant) -> None:
@@ -145,7 +144,7 @@ class Session:
                 raise
 
     def _list(self, route: Route, grant: Grant, client: Client) -> None:
-        """Have others find the session from now on."""
+        """Add the session to the list of sessions."""
         self._handle = SessionHandle(
             _BeingOpened(self),
             id=self.id,
@@ -158,13 +157,16 @@ class Session:
         self._gateway.sessions.begin(self._handle, self._note_departure)
 
     def _unlist(self, ending: Ending) -> None:
-        """Let nobody find it any more. Idempotent."""
+        """Remove the session from the list. Idempotent."""
         handle, self._handle = self._handle, None
         if handle:
             self._gateway.sessions.remove(handle, ending)
 
     def _note_departure(self) -> bool:
-        """Look whether the client has left, and keep nobody out then. Any thread, never blocks."""
+        """Check whether the client has left; if so, free its slots for others. Any thread, never blocks.
+
+        :returns: whether the client has left.
+        """
         if left := self._has_client_left():
             self.opening.abandon()
             self.opening.note_ending()
@@ -181,10 +183,10 @@ class Session:
 
         :param opened: what :meth:`open` has returned.
         :param client: the client's transport, after the 101.
-        :param close_client: closes it, once nothing uses it any more.
+        :param close_client: closes that transport; called when nothing uses it any more.
         """
         handle = self._handle
-        assert handle is not None, "nothing is opened before it is listed"
+        assert handle is not None, "open() lists each session that it opens"
         session = OpenSession(self._gateway, self.record, opened, handle, client, self.opening.note_ending)
         with self._lock:
             self._open, end = session, self._end
@@ -200,17 +202,21 @@ class Session:
         session.run(let_go)
 
     def close(self) -> None:
-        """Close the upstream, and give back what is held. By the session's own thread. Idempotent.
+        """Close the upstream, and release slots and console. By the session's own thread. Idempotent.
 
-        The client's connection is closed before, so that nothing is given back that still costs something.
+        The caller closes the client's connection first, because a slot counts as long as the session uses
+        resources.
         """
         with self._lock:
             self._open = None
         self.opening.close()
-        self._unlist(Ending("proxy", None, "failed"))  # where the client was not let in after all
+        self._unlist(Ending("proxy", None, "failed"))  # still listed if the client never got its 101
 
     def end(self, code: int, reason: str) -> None:
-        """End the session with a Close of ours; one that is still opening is refused. Any thread."""
+        """End the session with a Close of the proxy's own, or refuse the client if it is still opening.
+
+        Any thread, never blocks, idempotent.
+        """
         with self._lock:
             self._end = self._end or (code, reason)
             session = self._open
@@ -223,7 +229,7 @@ class Session:
 
     @property
     def ending(self) -> Ending | None:
-        """Why the session ends; None while nothing ends it."""
+        """Why the session ends; None as long as it goes on."""
         session, end = self._open, self._end
         if session:
             return session.relay.ending
@@ -244,7 +250,7 @@ class Session:
                 self._open.relay.expect_takeover(self._takeover)
 
     def abort(self) -> None:
-        """Shut the upstream down, whatever it is doing. Any thread, never blocks, idempotent."""
+        """Shut the upstream down at once, during a dial as well. Any thread, never blocks, idempotent."""
         with self._lock:
             session = self._open
         if session:
@@ -258,13 +264,14 @@ class Session:
 
 
 class OpenSession:
-    """A session whose console is open, and whose client has been let in.
+    """A session whose console is open, and whose client has its 101.
 
-    Used by the session's own thread, but for :meth:`tick`, and for the relay, which any thread may end.
+    Only the session's own thread uses it, except for :meth:`tick`, and the relay, which any thread may end.
 
-    :param handle: how others know it.
+    :param handle: its entry in the list of sessions.
     :param client: the client's transport, after the 101.
-    :param on_ending: called when it begins to end, perhaps more than once, by any thread; must not block.
+    :param on_ending: called when the session begins to end, by any thread; may be called more than once, and
+        must not block.
     :ivar relay: copies its bytes.
     """
 
@@ -282,7 +289,7 @@ class OpenSession:
         self._opened = opened
         self._handle = handle
         self._on_ending = on_ending
-        this = weakref.ref(self)  # so that what a session leaves is freed at once; see Relay
+        this = weakref.ref(self)  # so that a session's end frees it at once; see Relay
 
         def wake(delay: float) -> None:
             if session := this():
@@ -305,22 +312,22 @@ class OpenSession:
         self._lifetime: Lifetime
 
     def run(self, let_go: Callable[[Ending], None]) -> None:
-        """Relay until the session has ended, and tell of both. Blocks that long, and while the hooks run.
+        """Report that the session opened, relay, and report its end. Blocks that long, and while hooks run.
 
-        :param let_go: lets go of what the session holds, before anything that may take long: the client may
-            come again at once.
+        :param let_go: releases what the session holds. It is called before the hook, which may take long,
+            because the client may reconnect at once.
         """
         gateway, relay, handle, grant = self._gateway, self.relay, self._handle, self._opened.grant
         started = gateway.clock()
         handle.note_opened(relay, grant)
         gateway.reports.opened(self._record, relay, self._opened.dial_seconds)
         gateway.sessions.add(handle)
-        if gateway.denylist.denies(grant.token_key):  # since it was looked at; who revokes one now, finds us
+        if gateway.denylist.denies(grant.token_key):  # kicked since the last check; a later kick finds it
             handle.close()
         try:
             gateway.hooks.opened(handle, gateway.failures.report)
             if gateway.hooks.authorize or gateway.hooks.on_open:
-                forget_errors()  # they may have used TLS in this thread
+                forget_errors()  # the hooks may have used TLS in this thread
             self._begin_ticking()
             relay.run(_second_thread(gateway, self._record.session))
         finally:
@@ -337,18 +344,18 @@ class OpenSession:
         gateway = self._gateway
         now, left = gateway.clock(), self._seconds_left()
         self._lifetime = Lifetime(gateway.config.lifetime_rules, now, left)
-        if over := self._lifetime.look(now, 0):  # during the dial, or the hook
+        if over := self._lifetime.look(now, 0):  # the token may have expired during the dial or the hook
             self.relay.end(*over)
-        # Not called before something is due: waking one more thread would make each opening slower.
+        # The first tick comes when something is due: waking another thread would slow down each opening.
         gateway.housekeeping.add(self, min(self._lifetime.due - now, gateway.config.ping_interval))
         gateway.clock_watch.add(self)
-        if self.relay.ending:  # it may have been ended, and its wake lost, before it was added
+        if self.relay.ending:  # if it ended before it was added, its wake was lost
             gateway.housekeeping.wake(self)
 
     def _end_ticking(self) -> None:
         self._gateway.clock_watch.remove(self)
         self._gateway.housekeeping.remove(self)
-        with self._ticking:  # a call under way is waited for; a later one finds nothing to do
+        with self._ticking:  # waits for a tick that is running; a later one does nothing
             self._is_over = True
 
     def _seconds_left(self) -> float:
@@ -368,11 +375,11 @@ class OpenSession:
         return due if relay.ending else min(due, lifetime.due)
 
     def _wake(self, delay: float) -> None:
-        """See :class:`.Relay`, which calls this also when the session begins to end.
+        """Wake the housekeeping for :class:`.Relay`, which calls this also when the session begins to end.
 
-        From then on it is in nobody's way: the page that is loaded anew must not find that its user, or its
-        console, has as many sessions as may be. What it still costs is counted up to its very end, and so
-        many of one user, or with one console, may be ending, as may be open.
+        From then on, the limits of the user and of the console admit another session beside this one.
+        Otherwise a page that the user reloads could be refused. For each such limit, only as many ending
+        sessions as the limit do not count.
         """
         if self.relay.ending:
             self._on_ending()
@@ -380,7 +387,7 @@ class OpenSession:
 
 
 def _second_thread(gateway: Gateway, session: str) -> StartThread:
-    """Return what starts the second thread of a session."""
+    """Return a function that starts the second thread of a session."""
 
     def start(target: Callable[[], None]) -> threading.Thread:
         def run() -> None:

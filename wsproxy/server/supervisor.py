@@ -1,8 +1,8 @@
-"""Several processes on one listening socket, and the one that looks after them.
+"""The supervisor: forks several workers on one listening socket, and replaces those that die.
 
-The supervisor binds the socket, forks the workers, and from then on only waits: for signals, for its
-workers' messages and for their ends. It has one thread, so it may fork at any time. Each worker has a
-socket pair with it; the end of that tells the worker that the supervisor is gone.
+The supervisor binds the socket and forks the workers. From then on it only waits: for signals, for messages
+of the workers, and for their ends. It has one thread, so it may fork at any time. A socket pair connects it
+with each worker. If the supervisor is gone, that socket pair ends, and the worker stops.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ logger = get_logger("wsproxy.supervisor")
 
 _SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGCHLD, signal.SIGUSR1)
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds before a worker that died is replaced
-_GOOD_LIFE = 10.0  # seconds after which a worker's death is not one of a series
-_START_TRIES = 3  # for each worker, until all have served
-_STOP_SLACK = 5.0  # seconds on top of the close timeout
+_GOOD_LIFE = 10.0  # if a worker lives for these seconds, its death does not count as one in a row
+_START_TRIES = 3  # for each worker, until all of them serve
+_STOP_SLACK = 5.0  # seconds in addition to the close timeout
 _KILL_SECONDS = 5.0
 _TELL_SECONDS = 1.0
 _PAUSE = 0.1  # seconds after an error
@@ -55,10 +55,11 @@ _PAUSE = 0.1  # seconds after an error
 
 @dataclass
 class _Place:
-    """What one of the workers is, was, or will be.
+    """A worker's place, which successive processes fill.
 
-    :ivar deaths: how many died in a row, soon after their start.
-    :ivar due: when the next is to be started, if there is none.
+    :ivar worker: the process, None if none runs.
+    :ivar deaths: how many processes died in a row, soon after their start.
+    :ivar due: when to start the next process, if none runs.
     """
 
     number: int
@@ -75,11 +76,11 @@ class _Place:
 
 
 class Supervisor:
-    """Serves with ``config.workers`` processes. For a process's main thread, and with no other thread.
+    """Serves with ``config.workers`` processes. Needs the main thread of a process without other threads.
 
     :param config: the settings, with the address to listen on.
-    :param notifier: is told when the workers serve, are to reload, and stop.
-    :raises ConfigError: listing every fault.
+    :param notifier: told when the workers serve, reload, and stop.
+    :raises ConfigError: lists every fault.
     """
 
     _listener: Listener
@@ -92,22 +93,22 @@ class Supervisor:
         self._places = [_Place(number) for number in range(1, config.workers + 1)]
         self._first_cpu = random.randrange(1024)
         self._stop_signals: list[int] = []
-        self._ended = Snapshot()  # of the workers that are no more
-        self._told: list[Callable[[Snapshot], None]] = []  # once the workers' numbers are there
+        self._ended = Snapshot()  # totals of the workers that have ended
+        self._told: list[Callable[[Snapshot], None]] = []  # callbacks that wait for the workers' numbers
         self._told_due = 0.0
         self._admin: AdminServer | None = None
         self._complaints = Complaints(logger)
         self._stopping = False
 
     def run(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
-        """Serve until SIGINT or SIGTERM; then stop every worker in good order.
+        """Serve until SIGINT or SIGTERM; then stop every worker. Blocks. Call it once only.
 
-        Blocks. Sessions may go on after the signal as the settings say, until a second one; then stopping
-        takes at most the close timeout and a few seconds, and a further signal kills the workers. SIGHUP
-        has them read keys and certificates again. SIGUSR1 logs how many sessions there are. Once only.
+        After the signal the workers drain as the settings say. A second signal ends the drain; then stopping
+        takes at most the close timeout and a few seconds. A third signal kills the workers. SIGHUP makes them
+        read keys and certificates again. SIGUSR1 logs the number of sessions.
 
-        :param on_ready: called with the bound host and port, once every worker serves.
-        :returns: False if a worker could not be brought to serve at all; the log says why.
+        :param on_ready: called with the bound host and port, when every worker serves.
+        :returns: False if a worker failed to start several times; the log says why.
         :raises OSError: if the address cannot be bound.
         """
         waker, woken = socket.socketpair()
@@ -154,7 +155,7 @@ class Supervisor:
         self._stopping = True
         config = self._config
         self._notifier.stopping(config.drain_grace + config.drain_timeout + config.close_timeout)
-        self._listener.close_copy()  # so that clients are turned away as soon as no worker accepts
+        self._listener.close_copy()  # so that the kernel refuses clients as soon as no worker accepts
         self._signal(signal.SIGTERM)
         if not self._hurried:
             self._wait_for_ends(config.drain_grace)
@@ -162,8 +163,8 @@ class Supervisor:
         if not self._hurried:
             self._wait_for_ends(config.drain_timeout)
         if self._hurried:
-            # The second for them, too: no session is waited for any more. Not a second SIGTERM, which is lost
-            # while a worker has not taken the first.
+            # The workers' second signal, which ends their drain. A second SIGTERM would be lost if a worker
+            # has not taken the first one yet.
             self._signal(signal.SIGINT)
         self._wait_for_ends(config.close_timeout + _STOP_SLACK)
         for worker in self._workers():
@@ -174,16 +175,16 @@ class Supervisor:
 
     @property
     def _hurried(self) -> bool:
-        """Whether there was a second signal."""
+        """Whether a second signal has come."""
         return len(self._stop_signals) > 1
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal every worker; a process that was not waited for keeps its id, even if it has ended."""
+        """Signal every worker. A process that has ended keeps its id until it is reaped."""
         for worker in self._workers():
             os.kill(worker.pid, number)
 
     def _wait_for_ends(self, seconds: float) -> None:
-        """Wait until no worker is left, but no longer than that, nor beyond a further signal."""
+        """Wait until no worker is left, ``seconds`` have passed, or another signal to stop comes."""
         deadline, heard = Deadline(seconds), len(self._stop_signals)
         with suppress(TimeoutError):
             while any(self._workers()) and len(self._stop_signals) == heard:
@@ -208,7 +209,7 @@ class Supervisor:
     def _fork(self, number: int) -> tuple[int, Channel]:
         """Fork a worker, and return its process id and the channel to it."""
         ours, theirs = socket.socketpair()
-        # A signal for the child waits until the child can handle it. It would be taken for ours otherwise.
+        # Block signals until the child can handle them. Otherwise it would pass its own on to the supervisor.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
         try:
             pid = os.fork()
@@ -223,7 +224,7 @@ class Supervisor:
         return pid, Channel(ours)
 
     def _become_worker(self, ours: socket.socket, theirs: socket.socket, number: int) -> NoReturn:
-        """Be the worker, in the child. No worker may keep the supervisor's end of a channel open."""
+        """Run the worker in the child, and exit. It closes the supervisor's end of every channel first."""
         status = 1
         try:
             for sock in (ours, self._waker, self._woken):
@@ -245,7 +246,7 @@ class Supervisor:
     # Waiting
 
     def _next_due(self) -> float | None:
-        """Return the seconds until something is to be done unasked, None for never."""
+        """Return the seconds until the next thing that is due by time, None if nothing is."""
         due = [] if self._stopping else [place.due for place in self._places if place.worker is None]
         if self._told:
             due.append(self._told_due)
@@ -253,18 +254,18 @@ class Supervisor:
         return _sooner(found, self._admin.next_due() if self._admin else None)
 
     def _wait(self, seconds: float | None = None) -> None:
-        """Wait for a signal, a message, or the end of the time, and do what that asks for.
+        """Wait for a signal, a message, or the end of the time, and handle it.
 
-        An error that nobody expects ends no more than that: without a supervisor there are no workers.
+        An unexpected error is logged, and does not end the supervisor, because the workers stop with it.
         """
         try:
             self._wait_once(_sooner(seconds, self._next_due()))
-        except Exception:  # noqa: BLE001 - it is logged there
+        except Exception:  # noqa: BLE001 - logged by _complaints
             self._complaints.note("the supervisor failed, and goes on")
             time.sleep(_PAUSE)
 
     def _wait_once(self, seconds: float | None) -> None:
-        with selectors.PollSelector() as selector:  # which needs no descriptor: there may be none
+        with selectors.PollSelector() as selector:  # needs no descriptor of its own: none may be left
             selector.register(self._woken, selectors.EVENT_READ)
             for worker in self._workers():
                 if not worker.channel.closed:
@@ -292,7 +293,7 @@ class Supervisor:
                 self._ask(self._log_numbers)
 
     def _reload(self) -> None:
-        """Have every worker read its files again; one that has just been started gets the signal, too."""
+        """Make every worker read its files again, also one that has just been started."""
         logger.info("%s: the workers read their files again", RELOAD_SIGNAL.name)
         self._notifier.reloading()
         self._signal(RELOAD_SIGNAL)
@@ -301,14 +302,14 @@ class Supervisor:
     # The end of a worker
 
     def _reap(self) -> None:
-        """Wait for all children that have ended: workers, and orphans, which are PID 1's in a container."""
+        """Reap all children that have ended: workers, and, as PID 1 of a container, orphans."""
         for pid, status in ended_children():
             for place in self._places:
                 if place.worker and place.worker.pid == pid:
                     self._take_leave(place, place.worker, status)
 
     def _take_leave(self, place: _Place, worker: WorkerProcess, status: int) -> None:
-        """Note the end of a worker."""
+        """Note the end of a worker: keep its totals, and free its place."""
         while not worker.channel.closed and worker.hear():
             pass
         worker.channel.close()
@@ -329,9 +330,9 @@ class Supervisor:
     # The numbers
 
     def _ask(self, then: Callable[[Snapshot], None]) -> None:
-        """Have ``then`` called with the sum of all numbers, once every worker has answered, or in a second.
+        """Ask the workers, and call ``then`` with the sum of all numbers, when all have answered.
 
-        Whoever does not answer in time counts with what it said before.
+        It waits for a second at most. If a worker does not answer in time, its previous numbers count.
         """
         for worker in self._workers():
             worker.ask()
@@ -340,7 +341,7 @@ class Supervisor:
         self._told.append(then)
 
     def _tell(self) -> None:
-        """Tell the numbers to those that wait for them, if it is time."""
+        """Call the waiting callbacks if every worker has answered, or if the time is over."""
         asked = any(worker.asked for worker in self._workers())
         if not self._told or (asked and time.monotonic() < self._told_due):
             return
@@ -356,7 +357,7 @@ class Supervisor:
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:
-    """Return the shorter of two times, None for none."""
+    """Return the shorter of two times; None means no limit."""
     return min((seconds for seconds in (one, other) if seconds is not None), default=None)
 
 

@@ -1,4 +1,4 @@
-"""One worker: a process that serves next to others on one listening socket, under a supervisor."""
+"""One worker: a process that shares a listening socket with others, under a supervisor."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["WORKER_SIGNALS", "work"]
 logger = get_logger("wsproxy.worker")
 
 WORKER_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGUSR1)
-"""What a worker handles. SIGUSR1 is meant for the supervisor: one for the whole group must end no worker."""
+"""Signals that a worker handles. It ignores SIGUSR1, which may go to the whole process group."""
 
 
 def work(config: Config, listener: Listener, channel: Channel) -> None:
-    """Serve until SIGINT or SIGTERM, or until the supervisor is gone, and then stop in good order.
+    """Serve until SIGINT or SIGTERM, or until the supervisor is gone; then stop.
 
-    For the main thread of a process that has no other thread, and ends after this. After a signal sessions
-    may go on as the settings say, until a second one; then stopping takes at most the close timeout and a few
-    seconds. Signals that were held back over the fork come in here.
+    Call it in the main thread of a process that has no other thread and ends afterwards. After a signal the
+    worker drains as the settings say. A second signal ends the drain; then stopping takes at most the close
+    timeout and a few seconds. Signals that the supervisor blocked over the fork are unblocked here.
 
-    :param listener: what to accept from; closed here.
-    :param channel: leads to the supervisor, which is told when clients are served, answered when it asks
-        for numbers, and gone when the channel ends.
+    :param listener: the listening socket; closed here.
+    :param channel: to the supervisor. The worker tells it when it serves, and sends numbers when asked. The
+        end of the channel means that the supervisor is gone.
     """
     waker, woken = socket.socketpair()
     with waker, woken, signals_to(waker, WORKER_SIGNALS):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
         gateway = Gateway(config)
-        gateway.readiness.check_files(told=True)  # by the supervisor
+        gateway.readiness.check_files(told=True)  # the supervisor has logged the faults
         server = ConsoleServer(listener, gateway, shared=True)
         try:
             server.start()
@@ -51,13 +51,13 @@ def work(config: Config, listener: Listener, channel: Channel) -> None:
             server.stop()
         _send_numbers(server, channel)
         logger.info("stopped")
-        signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # one more would end us as if we had failed
+        signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # another signal would look like a failure
 
 
 def _drain(
     server: ConsoleServer, gateway: Gateway, channel: Channel, waker: socket.socket, woken: socket.socket
 ) -> None:
-    """Stop as the settings say, or at once if there is one more reason to."""
+    """Drain as the settings say, then stop; stop at once on another signal, or if the supervisor is gone."""
     config = gateway.config
     stop_in_good_order(
         lambda: server.stop(config.drain_timeout, config.drain_grace),
@@ -70,11 +70,11 @@ def _drain(
 
 
 def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket) -> int | None:
-    """Answer the supervisor and reload, until there is something else to do.
+    """Answer the supervisor, and reload on SIGHUP, until there is a reason to stop.
 
     :returns: the signal to stop on, :data:`.STOPPED`, or None if the supervisor is gone.
     """
-    with selectors.PollSelector() as selector:  # which needs no descriptor: there may be none
+    with selectors.PollSelector() as selector:  # needs no descriptor of its own: none may be left
         selector.register(woken, selectors.EVENT_READ)
         selector.register(channel, selectors.EVENT_READ)
         while True:
