@@ -37,7 +37,7 @@ class Watched(Protocol):
     def ready(self, buffer: bytearray, view: memoryview) -> bool:
         """Read and handle what has come. Must not block.
 
-        :param buffer: scratch space: nobody relies on its content before or after the call.
+        :param buffer: scratch space, whose content has no meaning before or after the call.
         :param view: of the buffer.
         :returns: whether the poller continues to watch it.
         """
@@ -165,7 +165,7 @@ class Poller:
     def _is_to_stay(self, one: Watched, buffer: bytearray, view: memoryview) -> bool:
         try:
             return one.ready(buffer, view)
-        except BaseException as exc:  # noqa: BLE001 - a bug of ours must not end every session
+        except BaseException as exc:  # noqa: BLE001 - a bug in one session must not end the others
             self._tell_failure(one, exc)
             return False
 

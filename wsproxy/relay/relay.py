@@ -129,7 +129,7 @@ class Relay:
         self._tells_by_rfb = tells_by_rfb
         self._started = clock()
         self.frame_too_big = False
-        # Objects that the relay holds refer to it weakly, so that a session's end frees them at once: the
+        # Objects that the relay holds refer to it weakly, so that a session's end frees them at once. The
         # garbage collector would take a tenth of an opening's time. No pump runs after run() has returned.
         self._self: Relay = weakref.proxy(self)
         self._client = self._side(Leg.CLIENT, client)

@@ -180,7 +180,7 @@ class Writer:
         try:
             self._release(self._send_some)
         except TransportClosed:
-            self._give_up()  # the pump that reads this transport finds out by itself
+            self._give_up()  # the pump that reads this transport reports the loss
 
     def _take_turn(self) -> bool:
         """Wait for the turn and take it; return False if nothing may be sent any more. Needs the mutex."""
@@ -192,7 +192,7 @@ class Writer:
         return self._busy
 
     def _write_with_injection(self, data: memoryview, boundary: int) -> None:
-        """Send ``data`` with the waiting frame before it, or else at its last frame boundary."""
+        """Send ``data``, with the waiting frame before it or else at its last frame boundary."""
         split = 0
         if self._remainder or not self._mid_frame:
             self._drain(self._send_all)

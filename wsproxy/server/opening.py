@@ -39,7 +39,7 @@ from .refusal import by_websocket
 __all__ = ["ClientLeft", "EndedWhileOpening", "Opened", "Opening"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds before another dial if the console is in use
-_PATIENCE = 5.0  # seconds of such dials if the newcomer may evict the holder; then it does
+_PATIENCE = 5.0  # seconds of such dials if the new client may evict the holder; afterwards it does
 
 
 class ClientLeft(TransportClosed):
@@ -242,7 +242,7 @@ class Opening:
                 elif claim.preserves_session:
                     raise
                 else:
-                    preserve = False  # a client outside this proxy holds the console: evict it
+                    preserve = False  # a client outside this proxy has the console: KubeVirt evicts it
 
     def _dial_once(self, claim: Claim, path: str, offered: Sequence[str], deadline: Deadline) -> Upstream:
         def leave(transport: Transport) -> None:

@@ -1,7 +1,8 @@
 """Opens the stream of one VMI at the Kubernetes API.
 
-This module connects TCP and TLS itself, under one deadline. websocket-client would follow redirects with the
-proxy's credentials, obey HTTP proxies that the environment names, and apply a timeout to each call.
+This module connects TCP and TLS itself, under one deadline. With websocket-client, each call would have a
+timeout of its own. It would also follow redirects with the proxy's credentials, and use HTTP proxies that the
+environment names.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Dialler:
         :param on_socket: gets every socket before it blocks, so that another thread can shut it down.
         :param given_up: done when the opening is given up; this also ends a wait for the resolver.
         :param on_unanswered: gets the connection, and has to close it, if the API may have the request but
-            has not answered it: the API may still carry it out. Without this, the dialler closes it at once.
+            has not answered it. The API may still carry it out. Without this, the dialler closes it at once.
         :raises UpstreamTimeout: if the deadline passes.
         :raises Refused: the API's refusal, translated; :class:`UpstreamRefused` if the reason concerns the
             operator and not the client.
