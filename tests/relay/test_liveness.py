@@ -32,22 +32,22 @@ class LivenessTest(unittest.TestCase):
         return verdict
 
     def hear(self, ago: float | None = None) -> dict[str, Any]:
-        """Return what is seen of a leg of which one more byte came."""
+        """Return the state of a leg from which one more byte came."""
         return {"received": self.seen.received + 1, "heard_ago": ago}
 
     def assert_due(self, seconds: float) -> None:
-        """Assert in how many seconds the next look is wanted, pings apart."""
+        """Assert in how many seconds the next look is due, apart from those at the pings."""
         self.assertAlmostEqual(self.liveness.due - self.now, seconds)
 
     def test_leg_that_answers(self) -> None:
-        """A leg that answers every ping lives, and no look is wanted between the pings."""
+        """A leg that answers every ping is alive, and no look is due between the pings."""
         self.assertEqual(self.ping(), "")
         for _ in range(10):
             self.assertGreaterEqual(self.liveness.due, self.now + _INTERVAL)
             self.assertEqual(self.ping(**self.hear(ago=_INTERVAL - 0.01)), "")
 
     def test_two_intervals_after_the_last_byte(self) -> None:
-        """A leg is dead two intervals after its last byte, by the kernel's word, and not before."""
+        """A leg is dead two intervals after its last byte, by the kernel's time of it, and not before."""
         self.ping(**self.hear())
         self.assertEqual(self.ping(**self.hear(ago=7.5)), "")  # half a second after the ping
         self.assert_due(_INTERVAL + 0.5)
@@ -72,7 +72,7 @@ class LivenessTest(unittest.TestCase):
         self.assertEqual(self.ping(), "no answer")
 
     def test_kernel_is_not_believed_beyond_the_last_look(self) -> None:
-        """Bytes that were read late count from when they can have been read: that leg was not read before."""
+        """Bytes that are new to a look count from the look before it, even if they came earlier."""
         self.ping(**self.hear())
         self.ping(**self.hear(ago=100.0))
         self.assert_due(_INTERVAL)
@@ -89,7 +89,7 @@ class LivenessTest(unittest.TestCase):
         self.assertEqual(self.pass_time(0.01), "no answer")
 
     def test_any_byte_is_an_answer(self) -> None:
-        """A byte right before its time is over saves a leg, and begins two new intervals."""
+        """A byte just before the end of two intervals saves a leg, and begins two new ones."""
         self.ping(**self.hear())
         self.ping()
         self.assertEqual(self.pass_time(7.9, **self.hear(ago=0.0)), "")
@@ -108,7 +108,7 @@ class LivenessTest(unittest.TestCase):
         self.assertEqual(self.ping(), "no answer")
 
     def test_ping_that_is_not_with_the_kernel(self) -> None:
-        """A ping that could not be sent is not held against a leg."""
+        """A ping that could not be sent does not count as unanswered."""
         self.ping(**self.hear())
         for _ in range(5):
             self.assertEqual(self.ping(waiting=True), "")
@@ -166,21 +166,21 @@ class LivenessTest(unittest.TestCase):
         self.assertEqual(self.pass_time(_PART, **self.hear(ago=0.0)), "takes nothing")
 
     def test_we_were_stopped(self) -> None:
-        """If we come late ourselves nobody is judged: answers may be there unread; but soon afterwards."""
+        """A late look judges no leg, because answers may still be unread; the next look comes soon."""
         self.ping(**self.hear())
         self.assertEqual(self.ping(1000), "")
         self.assert_due(_PART)
         self.assertEqual(self.pass_time(_PART), "no answer")
 
     def test_answer_that_was_unread_while_we_were_stopped(self) -> None:
-        """The answer that is read by then counts."""
+        """An answer that is read before the next look counts."""
         self.ping(**self.hear())
         self.assertEqual(self.ping(1000), "")
         self.assertEqual(self.pass_time(_PART, **self.hear(ago=900.0)), "")
         self.assertEqual(self.ping(_INTERVAL - _PART), "")
 
     def test_always_late(self) -> None:
-        """On a machine where every look is late, a leg is found in spite of that."""
+        """If every look is late, a dead leg is found nevertheless."""
         self.ping(**self.hear())
         verdicts = [self.ping(20) for _ in range(3)]
         self.assertEqual(verdicts, ["", "no answer", ""])

@@ -20,7 +20,7 @@ class PingsTest(unittest.TestCase):
         return self.scanner.control is not None
 
     def test_answer(self) -> None:
-        """An answer is stopped at, and says how long it took."""
+        """The scanner stops at an answer, which yields the time since the ping."""
         self.assertFalse(self.stops_at(bytes(8)))
         payload = self.pings.next(10.0)
         self.assertEqual((len(payload), payload[4:]), (8, b"\0\0\0\1"))
@@ -28,14 +28,14 @@ class PingsTest(unittest.TestCase):
         self.assertEqual(self.pings.answered(payload, 10.25), 0.25)
 
     def test_once(self) -> None:
-        """An answer that comes again is nobody's: it costs what data costs, and tells no time."""
+        """If an answer comes again, the scanner does not stop at it, and it yields no time."""
         payload = self.pings.next(10.0)
         self.pings.answered(payload, 11.0)
         self.assertFalse(self.stops_at(payload))
         self.assertEqual(self.scanner.awaited, frozenset())
 
     def test_any_order(self) -> None:
-        """Of several that are not answered each may be, in any order; only the last one's time counts."""
+        """Several pings may be answered in any order; only the answer to the last one yields a time."""
         payloads = [self.pings.next(float(now)) for now in range(3)]
         for payload, seconds in ((payloads[1], None), (payloads[2], 3.0), (payloads[0], None)):
             self.assertTrue(self.stops_at(payload))
@@ -43,19 +43,19 @@ class PingsTest(unittest.TestCase):
         self.assertFalse(any(map(self.stops_at, payloads)))
 
     def test_no_answers(self) -> None:
-        """A peer that answers nothing makes us remember the last 64 pings, and no more."""
+        """If a peer answers nothing, the proxy remembers the last 64 pings, and no more."""
         payloads = [self.pings.next(0.0) for _ in range(1000)]
         self.assertEqual([self.stops_at(payload) for payload in payloads], [False] * 936 + [True] * 64)
         self.assertEqual(len(self.scanner.awaited), 64)
 
     def test_other_pongs(self) -> None:
-        """What only resembles an answer is none."""
+        """A Pong that only resembles an answer is not taken for one."""
         payload = self.pings.next(0.0)
         for other in (payload[:7], payload + b"x", payload[1:], bytes(8), b"", payload[4:] + payload[:4]):
             self.assertFalse(self.stops_at(other), other)
 
     def test_legs_differ(self) -> None:
-        """Another leg's answers are none: the number begins with a random one."""
+        """An answer of another leg is not taken for one, because each leg starts at a random number."""
         others = {Pings(FrameScanner(False)).next(0.0) for _ in range(20)}
         self.assertGreater(len(others), 15)
 

@@ -52,7 +52,7 @@ class Reader:
 
 
 class SlowReader(Reader):
-    """One that stays in its read until it is let go on."""
+    """Stays in its read until the test releases it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class PollerTest(LeakTestCase):
         return reader
 
     def test_reads_what_comes(self) -> None:
-        """Everything watched is called in the one thread whenever there is something to read."""
+        """The poller's thread calls every watched object whenever there is something to read."""
         readers = [self.reader() for _ in range(20)]
         for reader in readers:
             self.poller.watch(reader)
@@ -95,14 +95,14 @@ class PollerTest(LeakTestCase):
         self.assertEqual({reader.thread for reader in readers}, {"wsproxy-poller"})
 
     def test_what_came_before(self) -> None:
-        """What can be read already when the watching begins is read."""
+        """Bytes that came before the watching began are read."""
         reader = self.reader()
         reader.far.sendall(b"early")
         self.poller.watch(reader)
         self.assertEqual(reader.next(), b"early")
 
     def test_does_not_keep_what_it_has_let_go(self) -> None:
-        """What was read last, a whole session, is not kept alive until something else can be read."""
+        """The poller does not keep the object that it read last, and its session, alive."""
         reader, forgotten = self.reader(), threading.Event()
         weakref.finalize(reader, forgotten.set)
         reader.goes_on = False
@@ -113,7 +113,7 @@ class PollerTest(LeakTestCase):
         self.assertTrue(forgotten.wait(_TIMEOUT))
 
     def test_end_of_stream(self) -> None:
-        """The end can be read as well."""
+        """The end of a stream makes an object ready, too."""
         reader = self.reader()
         reader.goes_on = False
         self.poller.watch(reader)
@@ -121,7 +121,7 @@ class PollerTest(LeakTestCase):
         self.assertEqual((reader.next(), reader.next()), (b"", "let go"))
 
     def test_lets_go(self) -> None:
-        """What does not want to go on is told so, not called any more, and may come back."""
+        """After ``ready`` returns False, the object is let go and not called; it may be watched again."""
         reader, other = self.reader(), self.reader()
         self.poller.watch(other)
         reader.goes_on = False
@@ -147,7 +147,7 @@ class PollerTest(LeakTestCase):
             reader.far.close()
 
     def test_bug(self) -> None:
-        """A bug in one is told to that one, which is let go; the others are served on."""
+        """If an object raises, it is told so and let go; the poller continues to serve the others."""
         reader, other = self.reader(), self.reader()
         self.poller.watch(reader)
         self.poller.watch(other)
@@ -165,7 +165,7 @@ class PollerTest(LeakTestCase):
         self.assertTrue(self.poller.is_healthy)
 
     def test_closed_too_early(self) -> None:
-        """One whose socket is closed while it is read is let go like others."""
+        """If a socket is closed while it is read, its object is let go like any other object."""
         reader = self.reader()
         read = reader.ready
 
@@ -182,7 +182,7 @@ class PollerTest(LeakTestCase):
         self.assert_serves_others()
 
     def test_bugs_of_every_kind(self) -> None:
-        """One that exits, cannot be let go, or cannot be told of a failure, ends nothing but itself."""
+        """If an object raises SystemExit, or fails in ``let_go`` or ``failed``, only this object ends."""
         reader = self.reader()
         reader.ready = mock.Mock(side_effect=SystemExit)  # type: ignore[method-assign]
         self.poller.watch(reader)
@@ -201,7 +201,7 @@ class PollerTest(LeakTestCase):
         self.assertNotIn(reader.fileno(), self.poller._watched)
 
     def test_error_of_the_system(self) -> None:
-        """When waiting fails once, the thread goes on."""
+        """If waiting fails once, the thread continues."""
         reader = self.reader()
         poller = Poller()
         epoll = mock.Mock()
@@ -235,7 +235,7 @@ class PollerTest(LeakTestCase):
         return reader
 
     def test_held(self) -> None:
-        """What does not let the thread go for two looks in a row is aborted, and the others are served on."""
+        """An object that holds the thread for two looks in a row is aborted; the others are served again."""
         reader, other = self.slow_reader(), self.reader()
         self.poller.watch(other)
         other.far.sendall(b"mark")
@@ -246,7 +246,7 @@ class PollerTest(LeakTestCase):
         self.assertEqual(other.next(), b"mark")
 
     def test_not_held(self) -> None:
-        """What is seen in the thread time and again, but lets it go in between, is not aborted."""
+        """An object that several looks find, but that lets the thread go in between, is not aborted."""
         reader = self.slow_reader()
         for now in range(5):
             self.poller.tick(now)
@@ -266,7 +266,7 @@ class PollerTest(LeakTestCase):
         self.assertEqual(reader.next(), b"x")
 
     def test_system_refuses(self) -> None:
-        """When the system watches no more, the caller is told and nothing is left behind."""
+        """If the system watches no more descriptors, ``watch`` raises and leaves nothing behind."""
         reader = self.reader()
         with mock.patch.object(self.poller, "_epoll") as epoll:
             epoll.register.side_effect = OSError(28, "no space")

@@ -123,7 +123,7 @@ class Ready(PumpTestCase):
         self.assertEqual(self.pump.received, self.pump.sent)
 
     def test_control_frames(self) -> None:
-        """Pings and pongs pass, but the answer to a ping of ours; cut anywhere they are held until whole."""
+        """Pings and pongs pass, except answers to the proxy's pings; incomplete ones wait until complete."""
         ping, pong = build_frame(Opcode.PING, b"x"), build_frame(Opcode.PONG, b"y")
         ours = build_frame(Opcode.PONG, OURS)
         stream = ping + ours + pong
@@ -169,13 +169,13 @@ class Ready(PumpTestCase):
         self.assertTrue(self.pump.is_over)
 
     def test_violation(self) -> None:
-        """A breach is reported once, behind what came before it."""
+        """A violation is reported once, after the bytes before it have passed."""
         frame = build_frame(Opcode.BINARY, b"good")
         self.assertTrue(self.ready(frame + b"\x83\x00" + frame))
         self.assertEqual((self.events, self.arrived()), ([1002], frame))
 
     def test_end_of_stream(self) -> None:
-        """The end is the end, also in the middle of something."""
+        """The end of the stream ends the pump, also inside a frame."""
         self.assertTrue(self.ready(b"\x82"))
         self.source.close()
         self.assertFalse(self.ready())
@@ -212,7 +212,7 @@ class Ready(PumpTestCase):
         self.assertEqual(self.arrived(), data)
 
     def test_source_that_has_to_send_first(self) -> None:
-        """What cannot be received without waiting for room to send is left to a thread, which waits."""
+        """If receiving has to wait for room to send, the pump leaves it to a thread."""
         frame = build_frame(Opcode.BINARY, b"x")
         with mock.patch.object(self.near_source, "try_recv_into", return_value=-1):
             self.assertFalse(self.ready(frame))
@@ -223,14 +223,14 @@ class Ready(PumpTestCase):
         self.assertEqual(self.arrived(), frame)
 
     def test_broken_sink(self) -> None:
-        """A sink found broken is woken, and the source is read on until somebody ends the session."""
+        """If the sink is broken, its reader is woken; the pump reads the source until the session ends."""
         self.sink.close()
         self.assertTrue(self.ready(build_frame(Opcode.BINARY, b"x")))
         self.assertTrue(self.ready(build_frame(Opcode.BINARY, b"y")))
 
 
 class HandedOver(PumpTestCase):
-    """What ``ready`` could not do, ``copy`` goes on with."""
+    """``copy`` continues what ``ready`` could not finish."""
 
     def check(self, stream: bytes, expected: bytes, events: list[object]) -> None:
         """Let ``ready`` take all of it while the sink is full, and ``copy`` bring it out."""
@@ -275,7 +275,7 @@ class HandedOver(PumpTestCase):
         self.check(frame + CLOSE, frame, [CLOSE])
 
     def test_violation(self) -> None:
-        """A breach behind it is reported once."""
+        """A violation behind it is reported once."""
         frame = build_frame(Opcode.BINARY, b"x")
         self.check(frame + b"\x83\x00", frame, [1002])
 
@@ -316,7 +316,7 @@ class Copy(PumpTestCase):
     """The way that blocks."""
 
     def test_returns_when_quiet(self) -> None:
-        """After small reads it returns once nothing is there; it goes on where it was called again."""
+        """After small reads it returns when nothing more comes; another call continues."""
         got = b""
         for part in (b"\x82\x05he", b"l", b"lo\x82", b"\x00"):
             self.source.sendall(part)

@@ -81,7 +81,7 @@ class Peer:
         return parse_close(frame.payload)
 
     def ended(self) -> bool:
-        """Read to the end; False if that was a reset, or TLS was not told of it."""
+        """Read to the end; return False after RST, or without TLS's close_notify."""
         try:
             while self.sock.recv(65536):
                 pass
@@ -201,7 +201,7 @@ class RelayTestCase(LeakTestCase):
             pause.wait(0.002)
 
     def hear(self, *peers: Peer) -> None:
-        """Let a data frame of each peer pass, so that all it sent before has been dealt with."""
+        """Let a data frame of each peer pass, so that the relay has handled everything before it."""
         for peer in peers:
             other = self.client if peer is self.upstream else self.upstream
             sent = peer.send(BINARY, b"mark")
@@ -251,7 +251,7 @@ class Copying(RelayTestCase):
 
 
 class Pings(RelayTestCase):
-    """Pings of our own."""
+    """The proxy's own pings."""
 
     def test_schedule(self) -> None:
         """Each leg is pinged once in each interval, and not before."""
@@ -283,7 +283,7 @@ class Pings(RelayTestCase):
         self.assertEqual(len({frame.raw[2:6] for frame in seen[self.upstream]}), 3)
 
     def test_own_pong_is_consumed(self) -> None:
-        """An answer to our ping goes no further; neither does a late one to an earlier ping."""
+        """The relay consumes an answer to its ping, also a late one to an earlier ping."""
         self.start()
         payloads = []
         for _ in range(2):
@@ -297,7 +297,7 @@ class Pings(RelayTestCase):
         self.assertEqual(self.upstream.recv().raw, sent)
 
     def test_answer_again(self) -> None:
-        """Each ping is answered once: what comes again is no answer of ours, and passes."""
+        """Each ping is answered once: if the answer comes again, it passes."""
         self.start()
         self.tick(10)
         payload = self.client.recv().payload
@@ -307,7 +307,7 @@ class Pings(RelayTestCase):
         self.assertEqual(self.upstream.recv().raw, again)
 
     def test_foreign_pongs_pass(self) -> None:
-        """A pong that is not the answer to a ping of ours on that leg passes, and so does every ping."""
+        """A Pong that does not answer a ping of the proxy on that leg passes, and so does every ping."""
         self.start()
         self.tick(10)
         mine, others = self.client.recv().payload, self.upstream.recv().payload
@@ -403,7 +403,7 @@ class Liveness(RelayTestCase):
         self.assert_open()
 
     def test_due_of_a_silent_leg(self) -> None:
-        """A leg that is silent is looked at as soon as its time is over, and not only at the next ping."""
+        """The relay looks at a silent leg after exactly two intervals, and not only at the next ping."""
         self.start()
         self.hear(self.client, self.upstream)
         self.tick(10)
@@ -421,7 +421,7 @@ class Liveness(RelayTestCase):
         self.assert_over()
 
     def test_nobody_is_judged_without_a_ping(self) -> None:
-        """However long the first tick takes, nobody is dead who was not asked."""
+        """However late the first tick comes, no leg is dead that got no ping."""
         self.start()
         self.tick(1000)
         self.assert_open()
@@ -541,7 +541,7 @@ class Liveness(RelayTestCase):
         self.assert_open()
 
     def test_abort_frees_a_peer_that_is_blocked_in_sending(self) -> None:
-        """What it had sent is not read any more, so that closing resets its connection."""
+        """The proxy reads nothing more from a dead leg, so that closing its socket sends RST."""
         self.start()
         self.block_client()
         self.relay.abort()
@@ -596,7 +596,7 @@ class Ends(RelayTestCase):
         self.assertEqual(self.relay.ending, Ending("proxy", 4499, "kicked"))
 
     def test_end_before_the_start(self) -> None:
-        """An end that is faster than the start is told as well."""
+        """An end before ``run`` takes effect, too."""
         self.relay.end(1012, "restarting")
         self.start()
         self.assertEqual(self.client.recv_close(), (1012, "restarting"))
@@ -604,7 +604,7 @@ class Ends(RelayTestCase):
         self.assert_over()
 
     def test_no_ping_after_the_end_began(self) -> None:
-        """After our Close a leg gets nothing more, no ping and no data."""
+        """After the proxy's Close a leg gets nothing more, no ping and no data."""
         self.start()
         self.relay.end(4499, "kicked")
         self.upstream.recv_close()
@@ -616,7 +616,7 @@ class Ends(RelayTestCase):
         self.assertEqual(self.client._frames.rest, b"")
 
     def test_close_waits_for_the_end_of_a_frame(self) -> None:
-        """Our Close waits for the frame that is going through, and the tick is not hurried by that."""
+        """The proxy's Close waits for the end of the frame that is being sent, without earlier ticks."""
         self.start()
         frame = encode_frame(BINARY, bytes(1000))
         self.upstream.sock.sendall(frame[:500])
@@ -711,7 +711,7 @@ class Ends(RelayTestCase):
                 return total
 
     def test_flush(self) -> None:
-        """What the kernel would not take is tried again soon, and is out as soon as it fits."""
+        """If the kernel does not take a Close, the relay soon tries again, until it fits."""
         total = self.fill(self.near_client._sock)
         self.start()
         self.relay.end(4499, "kicked")
@@ -762,7 +762,7 @@ class Ends(RelayTestCase):
 
 
 class EndsBeforeTheFirstByte(RelayTestCase):
-    """What a browser is told that is about to speak RFB."""
+    """What the proxy tells a browser that expects to speak RFB."""
 
     tells_by_rfb = True
 
@@ -775,7 +775,7 @@ class EndsBeforeTheFirstByte(RelayTestCase):
         self.assertEqual((frame.opcode, parse_close(frame.payload)), (CLOSE, (code, reason)))
 
     def test_upstream_that_says_nothing(self) -> None:
-        """The words of a console that ends without a byte."""
+        """The console ends without a byte."""
         self.start()
         self.upstream.sock.shutdown(socket.SHUT_WR)
         self.eventually(lambda: self.relay.ending is not None)
@@ -787,7 +787,7 @@ class EndsBeforeTheFirstByte(RelayTestCase):
         self.assert_over()
 
     def test_ping_alone(self) -> None:
-        """A ping of the upstream is nothing that RFB is about."""
+        """A ping of the upstream is not RFB data, so the message is still sent."""
         self.start()
         ping = self.upstream.send(PING, b"x")
         self.assertEqual(self.client.recv().raw, ping)
@@ -801,7 +801,7 @@ class EndsBeforeTheFirstByte(RelayTestCase):
         self.assert_told("upstream-protocol-error", 1011, "upstream-protocol-error")
 
     def test_end_of_ours(self) -> None:
-        """We end it: the words behind the slug, or the slug if that is all."""
+        """If the proxy ends the session, the message has the words after the slug, or else the slug."""
         self.start()
         self.relay.end(4410, "taken-over: by user 7")
         self.assert_told("by user 7", 4410, "taken-over: by user 7")
@@ -809,7 +809,7 @@ class EndsBeforeTheFirstByte(RelayTestCase):
         self.assertEqual(self.upstream.recv_close(), (1000, ""))
 
     def test_console_that_has_spoken(self) -> None:
-        """After the first byte of a console everything else would be taken for its next."""
+        """After the console's first byte no RFB message is sent: noVNC would take it for console data."""
         self.start()
         sent = self.upstream.send(BINARY, rfb.VERSION_3_8)
         self.assertEqual(self.client.recv().raw, sent)
@@ -818,7 +818,7 @@ class EndsBeforeTheFirstByte(RelayTestCase):
         self.assertEqual((frame.opcode, parse_close(frame.payload)), (CLOSE, (1012, "restarting")))
 
     def test_client_that_leaves(self) -> None:
-        """A client that has said Close gets its answer, and nothing in front of it."""
+        """A client that has sent Close gets its answer, and nothing before it."""
         self.start()
         self.client.send(CLOSE, close_payload(1000, ""))
         self.upstream.recv_close()
@@ -827,7 +827,7 @@ class EndsBeforeTheFirstByte(RelayTestCase):
         self.assertEqual((frame.opcode, parse_close(frame.payload)), (CLOSE, (1000, "")))
 
     def test_client_that_is_no_websocket(self) -> None:
-        """Nor does one that breaks RFC 6455."""
+        """A client that violates RFC 6455 gets no RFB message either."""
         self.start()
         self.client.sock.sendall(b"RFB 003.008\n")
         frame = self.client.recv()
@@ -835,7 +835,7 @@ class EndsBeforeTheFirstByte(RelayTestCase):
 
 
 class WithoutPoller(RelayTestCase):
-    """What is so only where each direction has a thread all the time."""
+    """What holds only if each direction has a thread all the time."""
 
     def test_thread_that_cannot_start(self) -> None:
         """When the second pump cannot be started both legs are shut down, and the caller is told."""
@@ -888,7 +888,7 @@ class UpstreamBugs(Bugs):
 
 
 class WithPoller(RelayTestCase):
-    """All that holds as well when the poller carries what is small."""
+    """The same with a poller, which copies small messages."""
 
     with_poller = True
 
@@ -929,7 +929,7 @@ class UpstreamBugsWithPoller(WithPoller, UpstreamBugs):
 
 
 class WithClientTLS(RelayTestCase):
-    """All that holds as well when the client's leg is TLS."""
+    """The same with TLS on the client's leg."""
 
     def transports(self, client: socket.socket, upstream: socket.socket) -> tuple[Transport, Transport]:
         with tempfile.TemporaryDirectory() as directory:

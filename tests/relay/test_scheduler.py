@@ -1,4 +1,4 @@
-"""Who runs a pump when: with pumps that do as they are told."""
+"""Which thread runs a pump, and when, with pumps that the test controls."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class PumpThreadsTestCase(LeakTestCase):
 
 class WithPoller(PumpThreadsTestCase):
     def test_small_things_only(self) -> None:
-        """A session that needs no thread has none but its own, which sleeps until both pumps are over."""
+        """If the poller copies everything, the session's own thread sleeps until both pumps are over."""
         self.started_and_watched()
         self.let_go(self.one, over=True)
         self.assertTrue(self.thread.is_alive())
@@ -142,7 +142,7 @@ class WithPoller(PumpThreadsTestCase):
         self.assertEqual(self.started, 0)
 
     def test_both_at_once(self) -> None:
-        """Both at once are run by two threads, as often as that happens; all are joined."""
+        """If both pumps need a thread at once, a second thread starts, each time; all are joined."""
         self.started_and_watched()
         for _ in range(3):
             for pump in (self.one, self.two):
@@ -159,7 +159,7 @@ class WithPoller(PumpThreadsTestCase):
         self.assertGreater(self.started, 0)
 
     def test_unread_bytes(self) -> None:
-        """What came behind a handshake is dealt with before the poller watches."""
+        """Bytes that came with a handshake are copied before the poller watches."""
         self.two.has_unread = True
         self.start()
         self.assert_copying(self.two)
@@ -202,7 +202,7 @@ class WithPoller(PumpThreadsTestCase):
         self.assertIsInstance(self.raised[0], ZeroDivisionError)
 
     def test_bug_at_the_end(self) -> None:
-        """An end that fails is not waited for."""
+        """If ``on_end`` raises, the pump counts as ended."""
 
         def fail(pump: Pump) -> None:
             self.ended.append(cast(FakePump, pump))

@@ -96,7 +96,7 @@ class InjectionTest(WriterCase):
         self.assertEqual(self.transport.calls, [b"abc", b"de", b"f", b"gh"])
 
     def test_mid_frame(self) -> None:
-        """Inside a frame a frame of ours waits for the next boundary."""
+        """Inside a data frame, an injected frame waits for the next boundary."""
         self.write(b"he", 0, True)
         self.assertTrue(self.writer.mid_frame)
         self.writer.inject(PING)
@@ -111,7 +111,7 @@ class InjectionTest(WriterCase):
         self.assertTrue(self.writer.mid_frame)
 
     def test_frame_ends_the_piece(self) -> None:
-        """If the boundary is the end of the piece, the frame of ours goes behind it."""
+        """If the boundary is the end of the piece, the injected frame goes after it."""
         self.write(b"he", 0, True)
         self.writer.inject(PING)
         self.write(b"llo", 3)
@@ -119,13 +119,13 @@ class InjectionTest(WriterCase):
         self.assertFalse(self.writer.mid_frame)
 
     def test_while_busy(self) -> None:
-        """While the pump sends, a frame of ours waits, and goes out before the pump leaves."""
+        """While the pump sends, an injected frame waits, and goes out before the pump returns."""
         self.blocked(b"frame", 5, False, lambda: self.writer.inject(PING))
         self.assertEqual(self.transport.sent, b"frame" + PING)
         self.assertFalse(self.writer.waiting)
 
     def test_while_busy_and_mid_frame_after(self) -> None:
-        """If the pump leaves inside a frame, the frame of ours stays until a boundary."""
+        """If the pump returns inside a data frame, the injected frame waits until a boundary."""
         self.blocked(b"frame|half", 6, True, lambda: self.writer.inject(PING))
         self.assertEqual(self.transport.sent, b"frame|half")
         self.assertTrue(self.writer.waiting)
@@ -162,7 +162,7 @@ class InjectionTest(WriterCase):
 
 class RemainderTest(WriterCase):
     def test_remainder_goes_first(self) -> None:
-        """The unsent tail of a frame of ours goes before anything else."""
+        """The unsent tail of an injected frame goes before anything else."""
         for room in range(len(PING)):
             self.setUpAgain()
             self.transport.room = room
@@ -285,7 +285,7 @@ class CloseTest(WriterCase):
 
 
 class StopTest(WriterCase):
-    """Nothing of the pump's goes out any more, from one moment on."""
+    """After ``stop``, the writer drops what the pump brings."""
 
     def assert_silent(self, sent: bytes) -> None:
         """Assert that this has been sent, and nothing follows."""
@@ -315,7 +315,7 @@ class StopTest(WriterCase):
         self.assertEqual(self.closes, 0)
 
     def test_while_the_pump_sends(self) -> None:
-        """Nor is there one while the pump may be inside a frame; what it is sending is all that goes out."""
+        """While the pump sends, there is no place for a Close either; only what it is sending goes out."""
         stopped: list[bool] = []
         self.blocked(b"frame|more", 6, True, lambda: stopped.append(self.writer.stop(CLOSE)))
         self.assertEqual(stopped, [False])
@@ -361,7 +361,7 @@ class StopTest(WriterCase):
         self.assert_silent(CLOSE)
 
     def test_broken(self) -> None:
-        """Of a transport that breaks meanwhile nothing is raised, and its own reader reports it."""
+        """If the transport breaks meanwhile, ``stop`` raises nothing; the transport's reader reports it."""
         self.transport.broken = True
         self.assertTrue(self.writer.stop(CLOSE))
         self.assertFalse(self.writer.busy)
@@ -380,7 +380,7 @@ class BrokenTest(WriterCase):
         self.assertEqual((self.transport.sent, self.closes), (b"", 0))
 
     def test_pump_that_tries(self) -> None:
-        """That holds for the way that does not block, and for what it had left to do."""
+        """The same for ``try_write``, and for what it has left to ``resume``."""
         self.transport.room = 2
         self.assertFalse(self.writer.try_write(memoryview(b"frame"), 5, False))
         self.transport.broken = True
@@ -416,7 +416,7 @@ class TryTest(WriterCase):
         return self.writer.try_write(memoryview(data), boundary, mid_frame)
 
     def test_all_fits(self) -> None:
-        """What the transport takes at once is done at once."""
+        """If the transport takes a piece at once, the piece is done."""
         self.assertTrue(self.try_write(b"he", 0, True))
         self.assertTrue(self.writer.mid_frame)
         self.assertTrue(self.try_write(b"llo", 3))
@@ -496,7 +496,7 @@ class TryTest(WriterCase):
                 self.assertEqual((self.transport.sent, self.writer.busy), (sent, False))
 
     def test_while_somebody_injects(self) -> None:
-        """While an injection is under way nothing is sent, and nobody waits for it but ``resume``."""
+        """While an injection is being sent, ``try_write`` sends nothing; only ``resume`` waits for it."""
         try_send = self.transport.try_send
         tried: list[bool] = []
 
@@ -514,7 +514,7 @@ class TryTest(WriterCase):
 
 class TurnsTest(WriterCase):
     def test_pump_waits_for_an_injection(self) -> None:
-        """A pump that comes while a frame is being injected waits for it to be done."""
+        """A pump that writes while a frame is being injected waits until that is done."""
         inside, leave = threading.Event(), threading.Event()
         try_send = self.transport.try_send
 

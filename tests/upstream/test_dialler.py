@@ -1,4 +1,4 @@
-"""The dialler against the stand-in API, well-behaved and not."""
+"""The dialler against a simulated API that follows the protocol, or violates it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _ignore(sock: socket.socket) -> None:
 
 @contextmanager
 def full_listener() -> Iterator[str]:
-    """Yield the URL of a port whose queue is full: further connections are not answered."""
+    """Yield the URL of a port whose backlog is full, so that it does not answer connections."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -90,7 +90,7 @@ def full_listener() -> Iterator[str]:
 
 
 class DiallerTestCase(LeakTestCase):
-    """Dials a stand-in with one machine that says nothing."""
+    """Dials a simulated API with one VMI that sends nothing."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -168,11 +168,11 @@ class Handshake(DiallerTestCase):
     """What counts as an open stream."""
 
     def test_right_answer(self) -> None:
-        """A 101 with the right Accept opens the stream; the API's subprotocol is told."""
+        """A 101 with the right Accept opens the stream, and the result has the API's subprotocol."""
         self.assertEqual(self.dial().subprotocol, "plain.kubevirt.io")
 
     def test_no_subprotocol_is_normal(self) -> None:
-        """An API that picks no subprotocol is taken."""
+        """An API that chooses no subprotocol is accepted."""
         self.assertIsNone(self.dial(offer=("binary",)).subprotocol)
 
     def test_empty_headers(self) -> None:
@@ -187,12 +187,12 @@ class Handshake(DiallerTestCase):
         self.assertEqual(self.refused().status, 502)
 
     def test_choice_from_several_in_its_own_case(self) -> None:
-        """The API's choice among several is told in the spelling that it used."""
+        """The result has the API's choice among several in the API's spelling."""
         self.api.behaviour = Behaviour(subprotocol="Binary")
         self.assertEqual(self.dial(offer=("binary", *_OFFER)).subprotocol, "Binary")
 
     def test_wrong_accept(self) -> None:
-        """A 101 without the right Accept is no WebSocket."""
+        """A 101 without the right Accept is refused."""
         for accept in ("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "", "x"):
             with self.subTest(accept=accept):
                 self.api.behaviour = Behaviour(accept=accept)
@@ -219,12 +219,12 @@ class Handshake(DiallerTestCase):
         self.refused()
 
     def test_extension(self) -> None:
-        """An extension that nobody offered is refused."""
+        """An extension that the proxy did not offer is refused."""
         self.api.behaviour = Behaviour(headers=(("Sec-WebSocket-Extensions", "permessage-deflate"),))
         self.assertEqual(self.refused().status, 502)
 
     def test_not_http(self) -> None:
-        """What is no HTTP/1.x response is refused."""
+        """A response that is not HTTP/1.x is refused."""
         for raw in (b"RFB 003.008\n\r\n\r\n", b"HTTP/2 101 \r\n\r\n", b"\x15\x03\x03\0\x02\x02\n", b""):
             with self.subTest(raw=raw):
                 self.api.behaviour = Behaviour(raw=raw)
@@ -251,7 +251,7 @@ class Handshake(DiallerTestCase):
         self.assertEqual(received, frame)
 
     def test_answer_in_single_bytes(self) -> None:
-        """A 101 that comes byte by byte, within the deadline, is taken."""
+        """A 101 that comes byte by byte within the deadline is accepted."""
         self.api.behaviour = Behaviour(drip=0.0005, early=encode_frame(BINARY, b"x"))
         upstream = self.dial()
         self.assertEqual(upstream.transport.recv(1, Deadline(5)), b"\x82")
@@ -331,7 +331,7 @@ class Request(DiallerTestCase):
         self.assertEqual(self.dialler().request("/version", Deadline(5))[0], 401)
 
     def test_plain_request_ends_by_its_deadline(self) -> None:
-        """An ordinary GET that nobody answers ends at the deadline."""
+        """An ordinary GET without an answer ends at the deadline."""
         self.api.behaviour = Behaviour(hang=True)
         with self.within(_SOON), self.assertRaises(TimeoutError):
             self.dialler().request("/version", Deadline(_SHORT))
@@ -372,7 +372,7 @@ class Secrets(DiallerTestCase):
         self.assertEqual([request.values("cookie") for request in self.api.requests], [[]] * 4)
 
     def test_cookie_of_somebody_else_is_not_sent(self) -> None:
-        """A cookie that others in the process got from the same host is not sent."""
+        """A cookie that other code in the process got from the same host is not sent."""
         self.addCleanup(CookieJar.jar.clear)
         CookieJar.add("planted=1; Domain=localhost")
         CookieJar.add("planted=2; Domain=127.0.0.1")
@@ -434,7 +434,7 @@ class Secrets(DiallerTestCase):
             self.dial(self.dialler(token_file=file.name))
 
     def test_missing_token_file(self) -> None:
-        """A missing token file is the operator's business: 502, with the reason in the log."""
+        """A missing token file gives the client a 502, and the log has the reason."""
         refusal = self.refused(dialler=self.dialler(token_file=self.api.token_file + "-missing"))
         self.assertIn("FileNotFoundError", refusal.log_detail or "")
         self.assertNotIn("missing", refusal.message)
@@ -452,7 +452,7 @@ class Credentials(DiallerTestCase):
     """Rotation of the token and of the authority."""
 
     def test_rotated_token_is_read(self) -> None:
-        """A token swapped in as kubelet does it is used by the next dial, without a failure between."""
+        """If a token is replaced as kubelet does it, the next dial uses it, and no dial fails."""
         dialler = self.dialler()
         self.dial(dialler)
         self.api.rotate_token()
@@ -475,7 +475,7 @@ class Credentials(DiallerTestCase):
         self.assertEqual([request.status for request in self.api.requests], [101] * 3)
 
     def test_retry_with_a_fresh_token(self) -> None:
-        """After a 401 a token that changed meanwhile is tried, once."""
+        """If the token has changed after a 401, the dialler tries the new one, once."""
         rotated: list[str] = []
 
         def rotate(sock: socket.socket) -> None:
@@ -494,7 +494,7 @@ class Credentials(DiallerTestCase):
         self.assertEqual([request.status for request in self.api.requests], [401, 401])
 
     def test_no_retry_with_the_same_token(self) -> None:
-        """A 401 with a token that has not changed is not tried again, and its text stays here."""
+        """If the token has not changed after a 401, there is no second try; the client gets no text of it."""
         self.api.rotate_token(write_file=False)
         refusal = self.refused()
         self.assertEqual(len(self.api.requests), 1)
@@ -515,7 +515,7 @@ class Credentials(DiallerTestCase):
         self.assertEqual(len(self.api.requests), 2)
 
     def test_rotated_ca(self) -> None:
-        """A new authority is trusted as soon as its file is swapped in."""
+        """A new CA is trusted as soon as its file is in place."""
         dialler = self.dialler()
         self.dial(dialler)
         self.api.rotate_ca()
@@ -554,7 +554,7 @@ class Credentials(DiallerTestCase):
         self.dial(self.dialler(api, sslopt=sslopt))
 
     def test_expired_certificate(self) -> None:
-        """A certificate whose time is over is refused."""
+        """An expired certificate is refused."""
         with tempfile.TemporaryDirectory() as directory:
             authority = CertificateAuthority(directory, days=0)
             self.api.show_certificate(*authority.issue())
@@ -562,7 +562,7 @@ class Credentials(DiallerTestCase):
             self.assert_tls_refused(self.refused(dialler=self.dialler(sslopt=sslopt)), "expired")
 
     def test_no_tls_at_the_api(self) -> None:
-        """An API that speaks no TLS is refused."""
+        """An API that does not speak TLS is refused."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
             def answer(sock: socket.socket) -> None:
@@ -589,7 +589,7 @@ class Credentials(DiallerTestCase):
 
 
 class Statuses(DiallerTestCase):
-    """Every refusal of Kubernetes and KubeVirt, in our terms."""
+    """Refusals of Kubernetes and KubeVirt, and their translations."""
 
     CASES: tuple[tuple[Answer, type[Refused], str], ...] = (
         (status_answer(404, "NotFound", _NOT_FOUND), VMINotFound, _NOT_FOUND),
@@ -648,7 +648,7 @@ class Statuses(DiallerTestCase):
     )
 
     def test_texts_about_the_vmi(self) -> None:
-        """What is about the machine has its own kind, and its text is passed on."""
+        """A refusal about the VMI has its own kind, and the client gets its text."""
         dialler = self.dialler()
         for answer, kind, message in self.CASES:
             with self.subTest(status=answer.status, body=answer.body):
@@ -658,7 +658,7 @@ class Statuses(DiallerTestCase):
                 self.assertIn(f"HTTP {answer.status} from the API", refusal.log_detail or "")
 
     def test_texts_that_stay_here(self) -> None:
-        """What is about us or the cluster is 502 without its text, which goes to the log."""
+        """A refusal about the proxy or the cluster is a 502; its text goes to the log only."""
         dialler = self.dialler()
         for answer in self.HIDDEN:
             with self.subTest(status=answer.status, body=answer.body):
@@ -669,7 +669,7 @@ class Statuses(DiallerTestCase):
         self.assertIn(_RBAC, refusal_of(403, self.HIDDEN[2].body).log_detail or "")
 
     def test_states_of_the_stand_in(self) -> None:
-        """The machines' own states lead to the same kinds."""
+        """A simulated VMI's states lead to the same kinds."""
         self.api.add_vmi("blind", _NAMESPACE, display=False)
         self.api.add_vmi("mute", _NAMESPACE, serial=False)
         self.api.add_vmi("off", _NAMESPACE, phase="Scheduled")
@@ -705,7 +705,7 @@ class Statuses(DiallerTestCase):
                     self.assertRegex(refusal.log_detail or "", r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")
 
     def test_500_in_the_words_of_virt_api(self) -> None:
-        """virt-api's own words mean what they do also with a 500, as it says them of pictures; no others."""
+        """virt-api's texts keep their meaning with a 500, as it sends for screenshots; others do not."""
         known: dict[str, type[Refused]] = {
             "VMI is not running": VMINotRunning,
             "No graphics devices are present.\n": VMINoConsole,
@@ -721,7 +721,7 @@ class Statuses(DiallerTestCase):
             self.assertIs(type(refusal_of(503, text.encode())), UpstreamRefused)
 
     def test_bodies_that_are_odd(self) -> None:
-        """No body, however odd, is more than a refusal."""
+        """Every body, however malformed, leads to a refusal and to no other error."""
         odd = (
             b"",
             b"\xff\xfe\x00",
@@ -742,7 +742,7 @@ class Statuses(DiallerTestCase):
                     self.assertLess(len(refusal.log_detail or ""), 1000)
 
     def test_odd_body_of_a_401(self) -> None:
-        """A 401 whose body is odd is 502 as any other."""
+        """A 401 with a malformed body is a 502 like any other."""
         self.api.behaviour = Behaviour(answer=Answer(401, b'{"message": "\\ud800"}'))
         self.assertEqual(self.refused().message, "the Kubernetes API refused")
 
@@ -766,28 +766,28 @@ class Slowness(DiallerTestCase):
         self.assertEqual(refusal.message, "the Kubernetes API did not answer in time")
 
     def test_no_answer(self) -> None:
-        """An API that takes the request and is silent: 504."""
+        """If the API takes the request and does not answer, the client gets a 504."""
         self.api.behaviour = Behaviour(hang=True)
         self.assert_timeout()
 
     def test_dripping_head(self) -> None:
-        """An API that sends a byte now and then does not get more time by that."""
+        """An API that sends a byte now and then gets no more time."""
         self.api.behaviour = Behaviour(drip=0.05)
         self.assert_timeout()
 
     def test_no_tls_handshake(self) -> None:
-        """A port that takes connections and says nothing in TLS: 504."""
+        """If a port accepts connections but does not answer TLS, the client gets a 504."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"wss://127.0.0.1:{listener.getsockname()[1]}"
             self.assert_timeout(dialler=self.dialler(remote_url=url))
 
     def test_no_connection(self) -> None:
-        """An address that does not answer at all: 504."""
+        """If an address does not answer, the client gets a 504."""
         with full_listener() as url:
             self.assert_timeout(dialler=self.dialler(remote_url=url))
 
     def test_no_answer_for_the_name(self) -> None:
-        """A name server that does not answer: 504, and no later than the others."""
+        """If a name server does not answer, the client gets a 504 by the same deadline."""
         release = threading.Event()
 
         def ask(host: str, port: int) -> tuple[Any, ...]:
@@ -806,14 +806,14 @@ class Slowness(DiallerTestCase):
         self.assertIn("too large", refusal.log_detail or "")
 
     def test_endless_body(self) -> None:
-        """Of a body without an end no more is read than can matter."""
+        """A body without an end is read up to a limit."""
         self.api.behaviour = Behaviour(endless_body=True)
         with self.within(_SOON):
             refusal = self.refused(timeout=5)
         self.assertLess(len(refusal.log_detail or ""), 1000)
 
     def test_body_that_never_ends(self) -> None:
-        """A body that stops coming is awaited until the deadline; what came decides."""
+        """If a body stops coming, the dialler waits until the deadline, and uses what came."""
         body = status_answer(404, "NotFound", _NOT_FOUND).body
         reply = b"HTTP/1.1 404 Not Found\r\nContent-Length: 5000\r\n\r\n" + body
         dialler = self.dialler(remote_url=self.serve_bytes(reply), local_dev_mode=True)
@@ -828,7 +828,7 @@ class Slowness(DiallerTestCase):
         self.refused(dialler=dialler, timeout=_SHORT)
 
     def test_content_length_that_is_wrong(self) -> None:
-        """A Content-Length that is no number does not hide the status."""
+        """A malformed Content-Length does not hide the status."""
         for value in (b"-1", b"x", b"99999999999999999999999"):
             with self.subTest(value=value):
                 reply = b"HTTP/1.1 409 Conflict\r\nContent-Length: %s\r\n\r\nVMI is paused" % value
@@ -836,7 +836,7 @@ class Slowness(DiallerTestCase):
                 self.refused(VMINotRunning, dialler=dialler, timeout=0.2)
 
     def test_deadline_that_has_passed(self) -> None:
-        """A deadline that has passed already is 504 at once."""
+        """If the deadline has passed already, the client gets a 504 at once."""
         self.refused(UpstreamTimeout, timeout=-1.0)
 
 
@@ -908,7 +908,7 @@ class Unreachable(DiallerTestCase):
         waker.join()
 
     def test_watcher_that_says_stop(self) -> None:
-        """A watcher that raises stops the dial before anything is sent."""
+        """If ``on_socket`` raises, the dial stops before it sends anything."""
 
         def stop(sock: socket.socket) -> None:
             raise TransportClosed("the proxy is stopping")
@@ -918,7 +918,7 @@ class Unreachable(DiallerTestCase):
 
 
 class SeveralAddresses(DiallerTestCase):
-    """An API whose name has several addresses, the first of which is of no use."""
+    """An API whose name has several addresses, of which the first does not work."""
 
     def behind(self, first: str, api: FakeKubeVirtAPI | None = None) -> Dialler:
         """Return a dialler for a name that has the address of that URL, and then the API's."""
@@ -937,17 +937,17 @@ class SeveralAddresses(DiallerTestCase):
             self.dial(dialler)
 
     def test_dead(self) -> None:
-        """It answers nothing at all."""
+        """The first address does not answer TCP."""
         with full_listener() as url:
             self.assert_costs_little(self.behind(url))
 
     def test_frozen(self) -> None:
-        """Its kernel answers, and nobody else."""
+        """The first address answers TCP, but not TLS."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.assert_costs_little(self.behind(f"wss://127.0.0.1:{listener.getsockname()[1]}"))
 
     def test_takes_the_request_only(self) -> None:
-        """It takes the request, and does not answer: no second one is sent. The next goes elsewhere."""
+        """If the first address takes the request without an answer, only the next opening goes elsewhere."""
         hanging, api = self.start_api(tls=False), self.start_api(tls=False)
         hanging.behaviour = Behaviour(hang=True)
         dialler = self.behind(hanging.url, api)

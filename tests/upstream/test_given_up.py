@@ -1,4 +1,4 @@
-"""Requests that were given up: how long they count, and what becomes of their connections."""
+"""Requests that were given up: how long they count, and when their connections are closed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class GivenUpDialsTest(LeakTestCase):
         self.assertEqual(transport._sock.fileno(), -1)
 
     def test_api_answers(self) -> None:
-        """An answer that nobody wants any more resets the connection, which is an end, too."""
+        """A late answer resets the connection, which ends the request, too."""
         transport, far = self.give_up("a")
         far.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
         self.assertTrue(wait_until(transport.peer_has_closed))
@@ -70,7 +70,7 @@ class GivenUpDialsTest(LeakTestCase):
         self.assertEqual(self.over, ["a"])
 
     def test_bounded(self) -> None:
-        """Of too many the oldest connections are closed, and their time goes on, up to another bound."""
+        """If there are too many, the oldest connections are closed, but still count, up to another bound."""
         with mock.patch.multiple(given_up, _MOST_KEPT=2, _MOST_TIMED=2):
             transports = [self.give_up(str(number))[0] for number in range(5)]
             self.assertEqual([one._sock.fileno() < 0 for one in transports], [True, True, True, False, False])
@@ -80,7 +80,7 @@ class GivenUpDialsTest(LeakTestCase):
             self.assertEqual(len(self.dials), 0)
 
     def test_stop(self) -> None:
-        """A stop closes all, and whatever comes later at once."""
+        """A stop closes all connections, and each one that is added later."""
         first, _ = self.give_up("a")
         self.dials.stop()
         second, _ = self.give_up("b")

@@ -34,13 +34,13 @@ class ApiURLTest(unittest.TestCase):
             self.assertEqual(api_url(url).below("/x"), whole)
 
     def test_password_is_not_quoted(self) -> None:
-        """A URL with a password in it is refused in words that do not hold it."""
+        """A URL with a password is refused, and the error does not contain the password."""
         with self.assertRaises(ConfigError) as caught:
             api_url("wss://admin:hunter2@api")
         self.assertNotIn("hunter2", str(caught.exception))
 
     def test_faults(self) -> None:
-        """What is no plain WebSocket URL is a fault."""
+        """A URL that is not a plain WebSocket URL is a fault."""
         for url in (
             "",
             "localhost:8001",

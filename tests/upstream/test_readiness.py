@@ -1,4 +1,4 @@
-"""Whether the proxy is ready; what ``/readyz`` says of it is in ``test_http``."""
+"""Whether the proxy is ready. Tests of ``/readyz`` itself are in ``tests.web.test_endpoints``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsproxy.upstream.readiness import Readiness
 
 
 class DiallerStub:
-    """Answers probes as it is told."""
+    """Answers probes as the test says."""
 
     def __init__(self) -> None:
         self.answer: int | Exception = 200
@@ -59,7 +59,7 @@ class ReadinessTest(ReadinessTestCase):
         self.addCleanup(patcher.stop)
 
     def test_probe(self) -> None:
-        """It asks the API, and again only when that is some time ago."""
+        """It probes the API, and again only after some time."""
         self.assertTrue(self.is_ready())
         self.assertTrue(self.is_ready())
         self.assertEqual(self.dialler.probes, 1)
@@ -68,7 +68,7 @@ class ReadinessTest(ReadinessTestCase):
         self.assertEqual(self.dialler.probes, 2)
 
     def test_answers(self) -> None:
-        """An API that answers is what is asked for; one that does not take us, is broken or gone, is not."""
+        """The proxy is ready if the API answers, and not if it rejects the token, is broken, or is gone."""
         cases: tuple[tuple[int | Exception, bool], ...] = (
             (200, True),
             (403, True),
@@ -88,7 +88,7 @@ class ReadinessTest(ReadinessTestCase):
                 self.assertEqual(self.is_ready(), ready)
 
     def test_recovers_quickly(self) -> None:
-        """A probe that failed counts for two seconds, so that strangers cannot ask more often."""
+        """A failed probe counts for two seconds, so that clients cannot cause more probes."""
         self.dialler.answer = 500
         self.assertFalse(self.is_ready())
         self.dialler.answer = 200
@@ -108,7 +108,7 @@ class ReadinessTest(ReadinessTestCase):
         self.assertEqual(self.dialler.probes, 0)
 
     def test_draining(self) -> None:
-        """A proxy that stops is not ready, and asks nobody."""
+        """A proxy that drains is not ready, and sends no probe."""
         self.readiness.answered()
         self.readiness.drain()
         self.assertFalse(self.is_ready())
@@ -117,7 +117,7 @@ class ReadinessTest(ReadinessTestCase):
         self.assertEqual(self.dialler.probes, 0)
 
     def test_one_probe_at_a_time(self) -> None:
-        """While one thread probes, others are told what was known, and do not wait."""
+        """While one thread probes, others get the last result, and do not wait."""
         found = []
 
         def ask() -> None:
@@ -130,18 +130,18 @@ class ReadinessTest(ReadinessTestCase):
         self.assertEqual((found, self.dialler.probes), ([False], 1))
 
     def test_deadline(self) -> None:
-        """Without time left there is no probe, and no answer of the API."""
+        """If no time is left, no probe is sent, and the proxy is not ready."""
         self.assertFalse(self.readiness.is_ready(Deadline(-1)))
         self.assertEqual(self.dialler.probes, 0)
 
     def test_slow_asker(self) -> None:
-        """A stranger who leaves no time for a probe does not make the API seem slow: it gets its own."""
+        """A request with little time left does not make the API seem slow: the probe has its own timeout."""
         self.assertTrue(self.readiness.is_ready(Deadline(0.5)))
         self.assertGreater(self.dialler.given, 2.5)
 
 
 class ReasonsTest(ReadinessTestCase):
-    """What the log says of it."""
+    """What the log says about readiness."""
 
     def logged(self) -> list[str]:
         """Ask once, when a probe is due, and return what was logged."""
@@ -152,7 +152,7 @@ class ReasonsTest(ReadinessTestCase):
         return [f"{record.levelname} {record.getMessage()}" for record in logs.records][:-1]
 
     def test_one_line_for_each_change(self) -> None:
-        """A reason is told once, as an error, and once that it is over."""
+        """A reason is logged once, as an error, and its end once."""
         self.assertEqual(self.logged(), [])
         self.dialler.answer = 401
         (line,) = self.logged()
@@ -178,7 +178,7 @@ class ReasonsTest(ReadinessTestCase):
             self.logged()
 
     def test_reasons_that_change(self) -> None:
-        """While it is not ready, another reason is told a minute later, so that nobody can fill the log."""
+        """While the proxy is not ready, another reason is logged after a minute, to keep the log small."""
         told = []
         for number in range(12):
             self.dialler.answer = 500 + number % 2
@@ -186,7 +186,7 @@ class ReasonsTest(ReadinessTestCase):
         self.assertEqual(len(told), 2)
 
     def test_files(self) -> None:
-        """At the start files that cannot be used are told once; nobody is dialled until they can be."""
+        """At the start, files that cannot be used are logged once; no probe is sent until they can be."""
         self.dialler.faults = ["the token cannot be used: no such file", "nor can the CA"]
         with self.assertLogs("wsproxy.readiness", "ERROR") as logs:
             self.readiness.check_files()
@@ -198,12 +198,12 @@ class ReasonsTest(ReadinessTestCase):
         self.assertEqual(self.logged(), ["INFO ready again"])
 
     def test_files_in_order(self) -> None:
-        """Files that can be used are not worth a line."""
+        """If all files can be used, nothing is logged."""
         with self.assertNoLogs("wsproxy.readiness", "INFO"):
             self.readiness.check_files()
 
     def test_workers(self) -> None:
-        """What the supervisor has said no worker says again, but that it is over."""
+        """A worker does not log again what the supervisor has logged, but it logs the end of it."""
         self.dialler.faults = ["no token"]
         with self.assertNoLogs("wsproxy.readiness", "INFO"):
             self.readiness.check_files(told=True)
@@ -219,7 +219,7 @@ class EndToEnd(ProxyTestCase):
             return client.body()
 
     def test_real_api(self) -> None:
-        """The proxy is ready if the API answers it, and not if it is down or does not know it."""
+        """The proxy is ready if the API answers, and not if the API is down or rejects the token."""
         address = self.start_proxy().address
         self.assertTrue(self.ask(address).startswith(b"HTTP/1.1 200 OK\r\n"))
         self.api.down = True
@@ -254,7 +254,7 @@ class EndToEnd(ProxyTestCase):
                     self.assertRegex(line, rf"^ERROR:wsproxy\.readiness:not ready: .*'{path}'; .*{setting}")
 
     def test_foreign_authority(self) -> None:
-        """An authority that did not sign the API's certificate is found by the first probe, and told once."""
+        """If the CA did not issue the API's certificate, the first probe finds that; the log has it once."""
         with tempfile.TemporaryDirectory() as directory:
             ca_file = CertificateAuthority(directory).ca_file
             with (
@@ -268,7 +268,7 @@ class EndToEnd(ProxyTestCase):
         self.assertRegex(line, "^ERROR:wsproxy.readiness:not ready: .*certificate verify failed")
 
     def test_refusals_of_the_api(self) -> None:
-        """An API that refuses a console has answered."""
+        """If the API refuses a console, it has answered."""
         proxy = self.start_proxy()
         with RawClient(proxy.address) as client:
             client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
