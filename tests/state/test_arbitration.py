@@ -1,4 +1,4 @@
-"""Who keeps a console: what each client of a contested console comes to."""
+"""Which client keeps a contested console, and what the others are told."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONSOLE = Console("lab-1", "ubuntu", "vnc")
 
 
 def claimant(user: str, address: str = "198.51.100.7", may_take_over: bool = True) -> Requester:
-    """Return somebody with a token of their own."""
+    """Return a requester with its own token."""
     grant = Grant(user, "lab-1", ("ubuntu",), math.inf, f"token-{user}", may_take_over=may_take_over)
     return Requester(grant, address)
 
@@ -54,12 +54,12 @@ class ArbitrationTestCase(unittest.TestCase):
         self.arbitration = Arbitration(ConsolePolicies([self.policy]), self.show_user, lambda: self.now)
 
     def claim(self, who: Requester, console: Console = CONSOLE) -> tuple[Claim, Session]:
-        """Reach for a console."""
+        """Claim a console."""
         session = Session(f"of-{who.grant.user}")
         return self.arbitration.claim(console, who, session, Deadline(10)), session
 
     def get(self, who: Requester) -> tuple[Claim, Session]:
-        """Reach for the console, and get it."""
+        """Claim the console, and win it."""
         claim, session = self.claim(who)
         claim.won()
         return claim, session
@@ -75,7 +75,7 @@ class Passthrough(ArbitrationTestCase):
     policy = "passthrough"
 
     def test_nobody_is_asked(self) -> None:
-        """Everybody may reach for the console, nothing is remembered, and nobody is told anything."""
+        """Every client may claim the console; the arbitration keeps nothing, and tells sessions nothing."""
         claims = [self.get(claimant(user)) for user in "abc"]
         self.assertEqual(len(self.arbitration), 0)
         for claim, session in claims:
@@ -88,7 +88,7 @@ class Refuse(ArbitrationTestCase):
     policy = "refuse"
 
     def test_second_is_refused(self) -> None:
-        """Whoever has a console keeps it, from the moment in which it was reached for."""
+        """The first session keeps a console from the moment of its claim."""
         first, session = self.claim(claimant("a"))
         self.assertTrue(first.preserves_session)
         self.assert_busy(claimant("b"))
@@ -98,7 +98,7 @@ class Refuse(ArbitrationTestCase):
         self.assertEqual((session.expected, session.ended), ([], []))
 
     def test_free_again(self) -> None:
-        """A console is free when its client gives it up, whether it was had or only reached for."""
+        """A console is free when its session releases it, whether the session had it or only claimed it."""
         for won in (True, False):
             with self.subTest(won=won):
                 first, _ = self.claim(claimant("a"))
@@ -123,7 +123,7 @@ class Refuse(ArbitrationTestCase):
 
 
 class Leaving(ArbitrationTestCase):
-    """The session that has the console is ending, as when its page is loaded anew."""
+    """The session that has the console is ending, as when its page is reloaded."""
 
     policy = "refuse"
 
@@ -152,7 +152,7 @@ class Leaving(ArbitrationTestCase):
                 self.assertEqual(len(self.arbitration), 0)
 
     def test_opening_that_is_given_up(self) -> None:
-        """One that only reached for the console, and is about to give it up, is waited for, too."""
+        """A newcomer also waits for a session that only claimed the console, and is ending."""
         condition = _Watched()
         self.arbitration._changed = condition
         leaving, session = self.claim(claimant("a"))
@@ -166,7 +166,7 @@ class Leaving(ArbitrationTestCase):
         self.assertEqual(len(got), 1)
 
     def test_newcomer_is_given_up(self) -> None:
-        """Whoever waits, and is given up itself, waits no more."""
+        """A claim stops waiting when its own session ends."""
         condition = _Watched()
         self.arbitration._changed = condition
         _, session = self.get(claimant("a"))
@@ -187,7 +187,7 @@ class Leaving(ArbitrationTestCase):
         thread.join(10)
 
     def test_not_for_ever(self) -> None:
-        """At the deadline it counts as what it is: somebody who has the console."""
+        """If the holder has not ended by the deadline, the newcomer is refused."""
         _, session = self.get(claimant("a"))
         session.is_ending = True
         with self.assertRaises(ConsoleBusy):
@@ -195,7 +195,7 @@ class Leaving(ArbitrationTestCase):
 
 
 class _Watched(threading.Condition):
-    """Tells when somebody waits."""
+    """Tells when a claim waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class _Watched(threading.Condition):
 
 class Takeover(ArbitrationTestCase):
     def test_takeover(self) -> None:
-        """The newcomer gets the console; who had it expects that while it is dialled, and is told then."""
+        """The newcomer gets the console; its holder expects that during the dial, and is told afterwards."""
         _, first = self.get(claimant("a"))
         claim, second = self.claim(claimant("b"))
         self.assertFalse(claim.preserves_session)
@@ -220,7 +220,7 @@ class Takeover(ArbitrationTestCase):
         self.assertIn("of-b took the vnc console of lab-1/ubuntu over from session of-a", logs.output[0])
 
     def test_failed_takeover(self) -> None:
-        """If the newcomer cannot have the console, who has it keeps it, and expects nothing any more."""
+        """If the newcomer cannot get the console, the holder keeps it, and expects no takeover any more."""
         _, first = self.get(claimant("a"))
         claim, _ = self.claim(claimant("b"))
         claim.release()
@@ -230,15 +230,15 @@ class Takeover(ArbitrationTestCase):
         self.assertEqual(first.ended, [(4410, "taken-over")])
 
     def test_one_at_a_time(self) -> None:
-        """While one reaches for the console, nobody else can, whether somebody has it or not."""
+        """While one session claims the console, no other can, whether or not a third one has it."""
         reaching, _ = self.claim(claimant("a"))
         self.assert_busy(claimant("b"))
         reaching.won()
         self.claim(claimant("b"))
-        self.assert_busy(claimant("c"), "another client is just taking this console over")
+        self.assert_busy(claimant("c"), "another client is taking this console over right now")
 
     def test_not_allowed(self) -> None:
-        """A token may be denied to take over; it opens a console that is free."""
+        """A token that may not take over still opens a console that is free."""
         meek = claimant("b", may_take_over=False)
         first, session = self.get(claimant("a"))
         self.assert_busy(meek)
@@ -247,7 +247,7 @@ class Takeover(ArbitrationTestCase):
         self.get(meek)
 
     def test_reconnecting_loser_is_held_off(self) -> None:
-        """Who lost the console and only reconnects is refused; each attempt begins the time anew."""
+        """A client that lost the console and only reconnects is refused; each attempt restarts the wait."""
         first, _ = self.get(claimant("a"))
         _, second = self.get(claimant("b"))
         first.release()
@@ -276,7 +276,7 @@ class Takeover(ArbitrationTestCase):
         self.get(claimant("a"))
 
     def test_dropped_before_the_winner_is_in(self) -> None:
-        """KubeVirt may drop who had the console before the newcomer's dial is done: still it is the loser."""
+        """If KubeVirt drops the holder before the newcomer's dial is done, the holder is still the loser."""
         first, session = self.get(claimant("a"))
         claim, _ = self.claim(claimant("b"))
         first.release()
@@ -297,7 +297,7 @@ class Asking(ArbitrationTestCase):
     """KubeVirt is asked first, and says that the console is in use."""
 
     def test_evict(self) -> None:
-        """Our own holder is ended, once; the console may be free soon until that has gone, and a moment."""
+        """The holder is ended once; the console may be free soon until it has gone, and five seconds more."""
         first, session = self.get(claimant("a"))
         claim, _ = self.claim(claimant("b"))
         self.assertTrue(claim.asks_first)
@@ -315,7 +315,7 @@ class Asking(ArbitrationTestCase):
         self.assertEqual(session.ended, [(4410, "taken-over")])
 
     def test_loser_is_held_off(self) -> None:
-        """The one that was ended does not come back by reconnecting."""
+        """The client whose session was ended does not get the console back by reconnecting."""
         self.get(claimant("a"))[0].release()
         first, _ = self.get(claimant("a"))
         claim, _ = self.claim(claimant("b"))
@@ -326,13 +326,13 @@ class Asking(ArbitrationTestCase):
         self.assert_busy(claimant("a"), "the console was taken over")
 
     def test_nobody_of_ours(self) -> None:
-        """If somebody has it by another way, nobody is ended, and it need not be free soon."""
+        """If a client outside the proxy has the console, no session is ended, and it is not free soon."""
         claim, _ = self.claim(claimant("a"))
         self.assertFalse(claim.evict())
         self.assertFalse(claim.may_be_free_soon)
 
     def test_given_up_meanwhile(self) -> None:
-        """A claim that was given up ends nobody any more."""
+        """A claim that was released ends no session."""
         _, session = self.get(claimant("a"))
         claim, _ = self.claim(claimant("b"))
         claim.release()
@@ -341,7 +341,7 @@ class Asking(ArbitrationTestCase):
         self.assertEqual(session.ended, [])
 
     def test_what_is_remembered(self) -> None:
-        """Sessions that ended are remembered for a moment, and not any longer."""
+        """The arbitration remembers for five seconds that a session has ended, and no longer."""
         for number in range(100):
             console = Console("lab-1", str(number), "vnc")
             claim, _ = self.claim(claimant("a"), console)
@@ -353,10 +353,10 @@ class Asking(ArbitrationTestCase):
 
 
 class Marks(ArbitrationTestCase):
-    """What is left of openings that were given up."""
+    """Marks of abandoned openings."""
 
     def test_holder(self) -> None:
-        """Who has the console is told of the opening that was given up, until the mark goes."""
+        """The holder expects a takeover by the abandoned opening until the mark is removed."""
         _, session = self.get(claimant("a"))
         claim, _ = self.claim(claimant("b"))
         mark = claim.mark()
@@ -368,7 +368,7 @@ class Marks(ArbitrationTestCase):
         self.assertEqual((session.expected, session.ended), (["taken-over", None], []))
 
     def test_keeps_nobody_out(self) -> None:
-        """Anybody may have the console, and is told the same."""
+        """A mark keeps no client from the console; each new holder expects the same."""
         for policy in ("takeover", "refuse"):
             for user in "ab":
                 with self.subTest(policy=policy, user=user):
@@ -387,7 +387,7 @@ class Marks(ArbitrationTestCase):
                     self.assertEqual(len(self.arbitration), 0)
 
     def test_may_be_free_soon(self) -> None:
-        """A busy of KubeVirt may be that of an opening that was given up."""
+        """If KubeVirt reports a console in use, the cause may be an abandoned opening."""
         claim, _ = self.claim(claimant("a"))
         mark = claim.mark()
         assert mark
@@ -398,7 +398,7 @@ class Marks(ArbitrationTestCase):
         self.assertFalse(again.may_be_free_soon)
 
     def test_bounded(self) -> None:
-        """Of many the oldest go."""
+        """If there are too many marks, the oldest go."""
         for _ in range(100):
             claim, _ = self.claim(claimant("a"))
             claim.mark()
@@ -406,7 +406,7 @@ class Marks(ArbitrationTestCase):
         self.assertEqual(len(self.arbitration._contests[CONSOLE].marks), 16)
 
     def test_passthrough(self) -> None:
-        """Where KubeVirt decides alone, there are none."""
+        """With passthrough there are no marks."""
         self.arbitration = Arbitration(ConsolePolicies(()), False)
         self.assertIsNone(self.claim(claimant("a"))[0].mark())
 
@@ -415,7 +415,7 @@ class ShownUser(ArbitrationTestCase):
     show_user = True
 
     def test_names(self) -> None:
-        """Where users may know of each other, the loser is told by whom, and the refused of whom."""
+        """If users may see each other, the loser and a refused client are told who has the console."""
         _, first = self.get(claimant("alice"))
         self.get(claimant("bob"))
         self.assertEqual(first.ended, [(4410, "taken-over: by bob")])
@@ -429,7 +429,7 @@ class ShownUser(ArbitrationTestCase):
 
 
 class Contested(ProxyTestCase):
-    """Two clients of one console, and the stand-in, which like KubeVirt drops the first for the second."""
+    """Two clients of one console in the simulated cluster, which like KubeVirt drops the first one."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -454,7 +454,7 @@ class Contested(ProxyTestCase):
             self.assertTrue(self.api.wait_until_idle())
 
     def test_takeover_without_kubevirts_help(self) -> None:
-        """The first is ended where the API would have left it alone, too."""
+        """The proxy ends the first session even if the API would not have dropped it."""
         begin = self.vmi.begin
 
         def begin_beside(console: FakeConsole) -> list[FakeConsole]:
@@ -494,7 +494,7 @@ class Contested(ProxyTestCase):
                 self.assertIn(b"the console is in use", second.body())
 
     def test_refuse(self) -> None:
-        """The second is refused, and KubeVirt is asked to refuse whoever comes by another way."""
+        """The proxy refuses the second client, and asks KubeVirt not to drop one that bypasses the proxy."""
         proxy = self.start_proxy(console=["*/other=passthrough", "refuse"])
         with RawClient.open(self.url(proxy, "vm")) as first:
             self.vmi.wait_for_session()
@@ -507,7 +507,7 @@ class Contested(ProxyTestCase):
         self.assertEqual(self.queries(), ["preserveSession=true"])
 
     def test_refuse_and_free(self) -> None:
-        """When the first has left, the second gets the console; nobody is locked out."""
+        """When the first client has left, the second one gets the console."""
         proxy = self.start_proxy(console="refuse")
         for _ in range(20):
             with RawClient.open(self.url(proxy, "vm")) as client:
@@ -517,7 +517,7 @@ class Contested(ProxyTestCase):
                 client.wait_for_end()
 
     def test_hook_that_takes_its_time(self) -> None:
-        """A console is free when its session has ended, whatever the embedding program still does."""
+        """A console is free when its session has ended, even while an ``on_close`` hook still runs."""
         told, go_on = threading.Event(), threading.Event()
 
         def on_close(session: SessionHandle, ending: Ending) -> None:
@@ -535,7 +535,7 @@ class Contested(ProxyTestCase):
         go_on.set()
 
     def test_refuse_what_others_hold(self) -> None:
-        """A console that somebody holds by another way is busy, too, and nothing is reserved for that."""
+        """A console that a client outside the proxy holds is busy; the refused claim is released."""
         self.vmi.in_use = True
         proxy = self.start_proxy(console="refuse")
         for in_use, status in ((True, 409), (True, 409), (False, 101)):
@@ -544,7 +544,7 @@ class Contested(ProxyTestCase):
                 self.assertEqual(client.status, status)
 
     def test_passthrough(self) -> None:
-        """By default the first loses its console as KubeVirt has it, and is told what the upstream did."""
+        """By default KubeVirt drops the first client, which is told what the upstream did."""
         proxy = self.start_proxy()
         with RawClient.open(self.url(proxy, "vm")) as first:
             self.vmi.wait_for_session()
@@ -555,7 +555,7 @@ class Contested(ProxyTestCase):
         self.assertEqual(self.queries(), ["", ""])
 
     def test_client_that_leaves_during_the_dial(self) -> None:
-        """A newcomer that is gone before it has the console gives it up."""
+        """A newcomer that leaves during the dial releases its claim."""
         proxy = self.start_proxy(console="refuse")
         entered, go_on = threading.Event(), threading.Event()
 

@@ -32,10 +32,10 @@ class Policies(unittest.TestCase):
         self.assertFalse(ConsolePolicies(["a/b=passthrough", "passthrough"]).arbitrate)
 
     def test_faults(self) -> None:
-        """All rules that are wrong are told at once, with what they must be."""
+        """One error lists all wrong rules, and says how to write them."""
         wrong = ["steal", "a=refuse", "a/b/c/d=refuse", "a//vnc=refuse", "a/b=", "=refuse", ""]
         with self.assertRaises(ConfigError) as caught:
             ConsolePolicies(["refuse", *wrong])
         self.assertEqual(len(caught.exception.faults), len(wrong))
         self.assertIn("'steal'", str(caught.exception))
-        self.assertIn("must be passthrough, takeover or refuse", str(caught.exception))
+        self.assertIn("write passthrough, takeover or refuse", str(caught.exception))

@@ -1,4 +1,4 @@
-"""Tokens that are refused though they are valid."""
+"""Valid tokens that the proxy refuses because an operator has revoked them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DenylistTest(unittest.TestCase):
         return self.denied.denies(TokenKey(digest, 2000.0))
 
     def test_denies(self) -> None:
-        """What is denied is in it, and nothing else is."""
+        """The list denies the tokens that were added, and no others."""
         self.assertFalse(self.denies(b"a"))
         self.deny(a=1060.0, b=math.inf)
         self.assertTrue(self.denies(b"a"))
@@ -33,7 +33,7 @@ class DenylistTest(unittest.TestCase):
         self.assertFalse(self.denied.denies(None))
 
     def test_forgets_what_has_expired(self) -> None:
-        """A token that is not valid any more needs no memory; one that never expires does for ever."""
+        """The list drops tokens that have expired, and keeps one that never expires."""
         self.deny(a=1060.0, b=math.inf)
         self.now = 1059.0
         self.deny(c=1100.0)
@@ -45,7 +45,7 @@ class DenylistTest(unittest.TestCase):
         self.assertTrue(self.denies(b"b"))
 
     def test_bounded(self) -> None:
-        """When it is full nothing is added, nothing forgotten; what is in it may be denied once more."""
+        """A full list adds and drops nothing, but takes a token that it already has."""
         with mock.patch.object(denylist, "MAX_DENIED", 2):
             self.deny(a=1060.0, b=1060.0)
             with self.assertRaises(Busy):

@@ -38,7 +38,7 @@ class Once(TicketCase):
         self.assertEqual(self.redeem(self.issue()), self.grant)
 
     def test_used_up(self) -> None:
-        """A second redemption finds nothing, and says the same as for one that never was."""
+        """A second redemption fails with the same text as that of an unknown ticket."""
         text, told = self.issue(), []
         self.redeem(text)
         for used in (text, text, "A" * 22, "", "ä"):
@@ -48,7 +48,7 @@ class Once(TicketCase):
         self.assertEqual(len(set(told)), 1)
 
     def test_used_up_by_a_refusal(self) -> None:
-        """Whoever presents it at the wrong place has used it up, too."""
+        """A client that presents a ticket for the wrong page or subresource has used it up."""
         for subresource, origin in (
             ("console", PAGE),
             ("vnc", "https://evil.example"),
@@ -65,7 +65,7 @@ class Once(TicketCase):
         self.assertEqual(len(self.tickets), 0)
 
     def test_page(self) -> None:
-        """The page is the same in either spelling; a ticket of no page is for no page."""
+        """Two spellings of an origin are one page; a ticket issued without an Origin is for no page."""
         self.redeem(self.issue(), origin="HTTPS://CONSOLE.EXAMPLE:443")
         self.redeem(self.issue(origin=None), origin=None)
         for origin in (PAGE, "null", ""):
@@ -96,7 +96,7 @@ class Once(TicketCase):
         return got
 
     def test_lock(self) -> None:
-        """Every change is made with the lock held once, and leaves it free, also if it is refused."""
+        """Each change takes the lock once, and releases it, even if it raises."""
         lock = mock.MagicMock()
         lock.__exit__.return_value = None
         self.tickets._lock = lock
@@ -119,7 +119,7 @@ class Secrecy(TicketCase):
         self.assertEqual(len({self.issue(user) for user in range(100)}), 100)
 
     def test_only_the_hash_is_kept(self) -> None:
-        """What is kept of a ticket is its SHA-256."""
+        """The store keeps a ticket's SHA-256, and not the ticket."""
         text = self.issue()
         self.assertEqual(list(self.tickets._tickets), [hashlib.sha256(text.encode()).digest()])
         self.assertNotIn(text, repr(vars(self.tickets)))
@@ -153,7 +153,7 @@ class Time(TicketCase):
             self.assertEqual(self.tickets.issue(Ticket(self.grant, "vnc", None))[1], 5.0)
 
     def test_expired_ones_are_dropped(self) -> None:
-        """What expires unused is forgotten with the next ticket, and nothing younger is looked at."""
+        """Issuing a ticket drops the expired ones, and does not look at younger ones."""
         for user in range(100):
             self.issue(user)
         self.now += 10.0

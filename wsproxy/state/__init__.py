@@ -1,1 +1,1 @@
-"""The rules of what has to be true for all sessions together: limits, arbitration, tickets, denylist."""
+"""Rules that hold for all sessions together: limits, arbitration, tickets, denylist."""

@@ -1,11 +1,15 @@
-"""Who keeps a console that several clients want at a time. No I/O.
+"""Decides which client keeps a console that several clients want at the same time. No I/O.
 
-KubeVirt serves one client of a console: whoever comes last throws the one before out, without a word, and
-two viewers that reconnect by themselves do so to each other for ever. What is done about that is configured
-for each console: nothing; or the one who has it keeps it; or the newcomer gets it, and the one before is
-told, and is not let in again for as long as it only reconnects. A client that is leaving is waited for: the
-page that is loaded anew must find its console free. An opening that was given up may take the console from
-somebody all the same, so it leaves a mark, which says what that one is told.
+KubeVirt serves one client per console. If another client connects, KubeVirt drops the first without a reason.
+Two viewers that reconnect automatically then drop each other without end.
+
+The settings choose a policy for each console. With passthrough KubeVirt decides alone. With refuse the holder
+keeps the console. With takeover the newcomer gets it, and the proxy tells the previous holder why. The proxy
+then refuses that client for as long as it only reconnects.
+
+If the holder is leaving, a claim waits for it, because a page that is reloaded must find its console free.
+If an opening is abandoned, KubeVirt may still open the console for it, and drop the holder. So the opening
+leaves a mark, which says what the proxy tells that holder.
 """
 
 from __future__ import annotations
@@ -39,9 +43,9 @@ TAKEN_OVER = 4410
 """Close code for a client whose console another one took over."""
 
 HOLD_OFF = 30.0
-"""Seconds for which a client that lost a console has to be quiet before it may take it back."""
+"""Seconds that a client must wait without an attempt before it may take back a console that it lost."""
 
-_MOMENTS = 5.0  # seconds in which KubeVirt may not have seen yet that a session of ours has ended
+_MOMENTS = 5.0  # seconds that KubeVirt may need to notice the end of one of our sessions
 _MOST_MARKS = 16  # of one console
 
 
@@ -56,10 +60,10 @@ class Console:
 
 @dataclass(frozen=True)
 class Requester:
-    """Who wants a console.
+    """A client that wants a console.
 
-    :ivar grant: what allows it.
-    :ivar address: of the client; "" if it is not known.
+    :ivar grant: allows the console.
+    :ivar address: the client's address; "" if it is not known.
     """
 
     grant: Grant
@@ -67,7 +71,7 @@ class Requester:
 
     @property
     def identity(self) -> tuple[str, str | int, str]:
-        """What a client that reconnects by itself has in common with what it was."""
+        """What stays the same when a client reconnects automatically."""
         return self.grant.token_id, self.grant.user, self.address
 
 
@@ -79,25 +83,25 @@ class ConsoleHolder(Protocol):
 
     @property
     def is_ending(self) -> bool:
-        """Whether it is about to give the console up, as its client has left perhaps. Never blocks."""
+        """Whether the session is about to release the console, perhaps as its client left. Never blocks."""
         ...
 
     def expect_takeover(self, reason: str | None) -> None:
-        """If the upstream is lost from now on, that is because the console was taken over.
+        """Treat a loss of the upstream from now on as a takeover of the console.
 
-        Any thread, never blocks, and calls nobody back.
+        Any thread, never blocks, and calls nothing back.
 
-        :param reason: what the client is told then; None takes this back.
+        :param reason: the close reason for the client; None takes this back.
         """
         ...
 
     def end(self, code: int, reason: str) -> None:
-        """End the session with a Close of ours. Any thread, never blocks."""
+        """End the session with a Close from the proxy. Any thread, never blocks."""
         ...
 
 
 class Claim:
-    """A console that a session has, or reaches for, until it gives it up."""
+    """A session's claim to a console, from its request for the console to the release."""
 
     def __init__(
         self,
@@ -111,58 +115,60 @@ class Claim:
         self.console = console
         self.who = who
         self.session = session
-        self._arbitration = arbitration  # None where nobody is asked
+        self._arbitration = arbitration  # None with passthrough
         # Guarded by the arbitration.
-        self.previous: Claim | None = None  # what it takes over, while it is reached for
-        self.evicted: Claim | None = None  # the same, once that has been ended
-        self.expected: str | None = None  # what its session was told to expect
+        self.previous: Claim | None = None  # the holder that it takes over, until that session is ended
+        self.evicted: Claim | None = None  # the same holder, once evict() has ended its session
+        self.expected: str | None = None  # the reason that its session was last told to expect
 
     @property
     def preserves_session(self) -> bool:
-        """Whether KubeVirt, too, is to leave the console to a client that has it already, whoever that is."""
+        """Whether KubeVirt must leave the console to a client that has it, even one that is not ours."""
         return self.policy is Policy.REFUSE
 
     @property
     def asks_first(self) -> bool:
-        """Whether KubeVirt is to say first that somebody has the console, and not to give it to us."""
+        """Whether the first dial must not drop another client, so that KubeVirt reports a console in use."""
         return self.policy is not Policy.PASSTHROUGH
 
     def evict(self) -> bool:
-        """KubeVirt says that the console is in use: end the session of ours that has it.
+        """End the session that this claim takes over, because KubeVirt reports that the console is in use.
 
         Once only, never blocks.
 
-        :returns: False if there is none, or it is not to be taken over.
+        :returns: False if this claim takes over no session of ours.
         """
         return self._arbitration is not None and self._arbitration._evict(self)
 
     @property
     def may_be_free_soon(self) -> bool:
-        """Whether it is a session or an opening of ours that KubeVirt takes for somebody who has it."""
+        """Whether the client that KubeVirt reports may be a session or opening of ours that is over."""
         return self._arbitration is not None and self._arbitration._may_be_free_soon(self)
 
     def won(self) -> None:
-        """The console is open: who had it before is told. Once only, never blocks."""
+        """Make this session the holder: its console is open. End the previous holder. Once, never blocks."""
         if self._arbitration:
             self._arbitration._won(self)
 
     def mark(self) -> Mark | None:
-        """Leave a mark, as KubeVirt may still open the console for this claim; None where nobody is asked.
+        """Leave a mark, because KubeVirt may still open the console for this claim. Never blocks.
 
-        It stays when the claim is released. Never blocks.
+        The mark stays when the claim is released.
+
+        :returns: None with passthrough.
         """
         return self._arbitration._mark(self) if self._arbitration else None
 
     def release(self) -> None:
-        """The console is not wanted any more, or could not be had. Idempotent, never blocks."""
+        """Give the claim up: the session ends, or could not get the console. Idempotent, never blocks."""
         if self._arbitration:
             self._arbitration._given_up(self)
 
 
 class Mark:
-    """What is left of an opening that was given up: who has the console may lose it to that.
+    """Stands for an abandoned opening, to which the console's holder may still lose the console.
 
-    It keeps nobody from the console.
+    A mark keeps no client from the console.
     """
 
     def __init__(self, arbitration: Arbitration, console: Console, reason: str) -> None:
@@ -171,16 +177,16 @@ class Mark:
         self.reason = reason
 
     def remove(self) -> None:
-        """KubeVirt will not open the console for it any more. Any thread, idempotent, never blocks."""
+        """Forget the opening, as KubeVirt will not open its console. Any thread, idempotent, never blocks."""
         self._arbitration._unmark(self)
 
 
 @dataclass
 class _Contest:
-    """One console, while somebody has it or reaches for it, or may still get it.
+    """One console that a session has or claims, or that an abandoned opening may still get.
 
-    :ivar losers: until when who lost the console to its holder is not let in, by identity.
-    :ivar marks: of openings that were given up, the oldest first.
+    :ivar losers: by identity of a client that lost the console, the time until which the proxy refuses it.
+    :ivar marks: of abandoned openings, the oldest first.
     """
 
     holder: Claim | None = None
@@ -190,9 +196,9 @@ class _Contest:
 
 
 class Arbitration:
-    """Who has which console, in one process. Safe from every thread.
+    """Knows which session has which console, in one process. Safe from every thread.
 
-    :param show_user: whether clients may learn each other's users.
+    :param show_user: whether a client may learn the user that has or took its console.
     :param clock: seconds that never go backwards.
     """
 
@@ -205,23 +211,22 @@ class Arbitration:
         self._policies = policies
         self._show_user = show_user
         self._clock = clock
-        # Guards the attributes below, and what is in them. Never held while a session is ended.
+        # Guards the attributes below, and what is in them. No thread holds it while it ends a session.
         self._changed = threading.Condition()
         self._contests: dict[Console, _Contest] = {}
-        self._ended: OrderedDict[Console, float] = (
-            OrderedDict()
-        )  # when a session of ours did, the oldest first
+        # When the last session with the console ended, the oldest first.
+        self._ended: OrderedDict[Console, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._contests)
 
     def claim(self, console: Console, who: Requester, session: ConsoleHolder, deadline: Deadline) -> Claim:
-        """Reach for a console; afterwards it may be dialled.
+        """Claim a console. When this returns, the session may dial it.
 
-        Blocks while the session that has it, or reaches for it, is ending, until the deadline at most.
+        Blocks while a session that has or claims the console is ending, until the deadline at most.
 
-        :raises ConsoleBusy: if the session may not have it.
-        :raises TransportClosed: if the session itself is ending.
+        :raises ConsoleBusy: if the session may not have the console.
+        :raises TransportClosed: if the session itself begins to end while it waits.
         """
         policy = self._policies.of(console.namespace, console.vmi, console.subresource)
         if policy is Policy.PASSTHROUGH:
@@ -238,15 +243,15 @@ class Arbitration:
         return claim
 
     def look_again(self) -> None:
-        """Have those that wait see that their own session is ending. Any thread, never blocks."""
+        """Have waiting claims check whether their own sessions are ending. Any thread, never blocks."""
         with self._changed:
             self._changed.notify_all()
 
     def _wait_while_ending(self, claim: Claim, deadline: Deadline) -> None:
-        """Wait until nobody has a console, or reaches for it, who is about to give it up. Needs the lock."""
+        """Wait while a session that is ending has or claims the console. Needs the lock."""
         while (contest := self._contests.get(claim.console)) and _is_to_be_free(contest):
             if claim.session.is_ending:
-                raise TransportClosed("the console is not wanted any more")
+                raise TransportClosed("the session no longer wants the console")
             try:
                 self._changed.wait(deadline.remaining())
             except TimeoutError:
@@ -259,7 +264,7 @@ class Arbitration:
             assert other is not None
             raise ConsoleBusy(f"the console is in use{self._by(other)}")
         if contest.challenger:
-            raise ConsoleBusy("another client is just taking this console over")
+            raise ConsoleBusy("another client is taking this console over right now")
         now = self._clock()
         contest.losers = {who: until for who, until in contest.losers.items() if until > now}
         if claim.who.identity in contest.losers:
@@ -278,7 +283,7 @@ class Arbitration:
         return True
 
     def _take_from(self, claim: Claim) -> Claim | None:
-        """Return what a claim takes over, once, and hold its client off. Needs the lock."""
+        """Return the holder that a claim takes over, once, and refuse its client for now. Needs the lock."""
         previous, claim.previous = claim.previous, None
         if previous:
             contest = self._contests[claim.console]
@@ -327,14 +332,14 @@ class Arbitration:
             self._settle(claim.console, contest)
 
     def _settle(self, console: Console, contest: _Contest) -> None:
-        """Tell everybody that something has changed, and forget what is over. Needs the lock."""
+        """Tell the holder and waiting claims of a change, and forget an unused console. Needs the lock."""
         self._expect(contest)
         if contest.holder is contest.challenger is None and not contest.marks:
             del self._contests[console]
         self._changed.notify_all()
 
     def _note_end(self, console: Console) -> None:
-        """Remember for a moment that a session has ended. Needs the lock."""
+        """Remember for five seconds that a session has ended. Needs the lock."""
         now = self._clock()
         self._ended[console] = now
         self._ended.move_to_end(console)
@@ -359,7 +364,7 @@ class Arbitration:
                 self._settle(mark.console, contest)
 
     def _expect(self, contest: _Contest) -> None:
-        """Tell who has the console what a loss means now, if that has changed. Needs the lock."""
+        """Tell the holder what a loss of its upstream means now, if that has changed. Needs the lock."""
         holder, challenger = contest.holder, contest.challenger
         if holder is None:
             return
@@ -378,7 +383,7 @@ class Arbitration:
 
 
 def _is_to_be_free(contest: _Contest) -> bool:
-    """Whether somebody is about to give the console up who keeps others from it."""
+    """Whether a session that keeps others from the console is about to release it."""
     return any(
         claim is not None and claim.session.is_ending for claim in (contest.holder, contest.challenger)
     )

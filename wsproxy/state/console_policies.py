@@ -1,4 +1,4 @@
-"""Which policy the settings have for which console: what becomes of its second client. No I/O."""
+"""Finds a console's policy in the settings: what happens when a second client wants it. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ConsolePolicies", "Policy"]
 
 
 class Policy(Enum):
-    """What becomes of the second client of a console."""
+    """What happens when a second client wants a console."""
 
     PASSTHROUGH = "passthrough"
     TAKEOVER = "takeover"
@@ -20,19 +20,19 @@ class Policy(Enum):
 
 
 class ConsolePolicies:
-    """Which policy is for which console.
+    """The policies of all consoles.
 
-    :param texts: each a policy for all consoles, or ``NAMESPACE/VMI=POLICY`` or
-        ``NAMESPACE/VMI/SUBRESOURCE=POLICY`` with ``*`` for any characters. The first that fits counts; where
-        none does, KubeVirt decides.
+    :param texts: each is a policy for all consoles, or ``NAMESPACE/VMI=POLICY`` or
+        ``NAMESPACE/VMI/SUBRESOURCE=POLICY``, where ``*`` stands for any characters. The first text that fits
+        a console counts. If none fits, the policy is passthrough: KubeVirt decides.
     :raises ConfigError: listing every fault.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
         found = [(text, _rule(text)) for text in texts]
         faults = [
-            f"the console rule {text!r} is wrong; it must be passthrough, takeover or refuse, "
-            "or such as NAMESPACE/VMI=refuse or NAMESPACE/VMI/vnc=refuse, where * stands for any characters"
+            f"the console rule {text!r} is wrong; write passthrough, takeover or refuse, or a rule "
+            "like NAMESPACE/VMI=refuse or NAMESPACE/VMI/vnc=refuse, where * stands for any characters"
             for text, rule in found
             if rule is None
         ]
@@ -50,7 +50,7 @@ class ConsolePolicies:
 
     @property
     def arbitrate(self) -> bool:
-        """Whether there is a console for which KubeVirt does not decide alone."""
+        """Whether any rule has another policy than passthrough."""
         return any(policy is not Policy.PASSTHROUGH for _, policy in self._rules)
 
 

@@ -1,6 +1,6 @@
-"""One-time tickets: random path elements that stand for a verified token once, and for half a minute.
+"""One-time tickets: random path segments, each of which stands for a verified token once, for 30 seconds.
 
-So the token itself need never be in a URL, where logs, histories and Referer headers keep it. No I/O.
+With a ticket, the token itself is in no URL, so no log, browser history or Referer header keeps it. No I/O.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..tokens.claims import Grant
 __all__ = ["Ticket", "Tickets"]
 
 _SECONDS = 30.0
-_BYTES = 16  # 128 bits: nobody guesses one of 10,000 in half a minute
+_BYTES = 16  # 128 bits: too many to guess one of 10,000 tickets in 30 seconds
 _MAX_PER_USER = 16
 _MAX = 10_000
-# An unknown one as a failed attempt: nobody finds one by guessing, but any page can make some up.
+# How many failed attempts an unknown ticket counts as: guessing is hopeless, but any page can invent tickets.
 _ATTEMPTS = 0.1
 
 
@@ -32,9 +32,9 @@ _ATTEMPTS = 0.1
 class Ticket:
     """What a ticket stands for.
 
-    :ivar grant: of the token that it was issued for, narrowed to one VMI.
-    :ivar subresource: the one that may be opened.
-    :ivar origin: the page that may redeem it, None for a client that sends no Origin.
+    :ivar grant: the grant of the token that it was issued for, narrowed to one VMI.
+    :ivar subresource: the only one that it opens.
+    :ivar origin: the origin of the page that may redeem it; None for a client that sends no Origin.
     """
 
     grant: Grant
@@ -43,9 +43,9 @@ class Ticket:
 
 
 class Tickets:
-    """The tickets of one process that are neither used nor expired. Safe from every thread.
+    """The unused and unexpired tickets of one process. Safe from every thread, never blocks.
 
-    It holds their SHA-256 only, and finds one by it: what a search by hash takes tells nobody anything.
+    It stores only their SHA-256, and looks tickets up by it. The time of a look-up by hash reveals nothing.
 
     :param clock: seconds that never go backwards.
     :param wall_clock: UNIX time, seconds.
@@ -55,7 +55,7 @@ class Tickets:
         self._lock = threading.Lock()  # guards the attributes below
         self._clock = clock
         self._wall_clock = wall_clock
-        # The oldest first, with its time of issue. A plain dict would be slow to say which that is.
+        # By digest, with the time of issue, the oldest first. A plain dict finds its first key slowly.
         self._tickets: OrderedDict[bytes, tuple[float, Ticket]] = OrderedDict()
         self._per_user: Counter[str | int] = Counter()
 
@@ -63,10 +63,11 @@ class Tickets:
         return len(self._tickets)
 
     def issue(self, ticket: Ticket) -> tuple[str, float]:
-        """Make a ticket valid, and return its text and for how many seconds: 30, or as long as its token.
+        """Make a ticket valid.
 
-        :raises LimitExceeded: if its user has 16 already.
-        :raises Busy: if there are 10,000 in all.
+        :returns: its text, and the seconds for which it is valid: 30, or less if its token expires before.
+        :raises LimitExceeded: if its user has 16 unused tickets already.
+        :raises Busy: if there are 10,000 unused tickets in all.
         """
         text, user = secrets.token_urlsafe(_BYTES), ticket.grant.user
         with self._lock:
@@ -80,13 +81,13 @@ class Tickets:
         return text, min(_SECONDS, ticket.grant.seconds_left(self._wall_clock()))
 
     def redeem(self, text: str, subresource: str, origin: str | None) -> Grant:
-        """Use a ticket up, and return what it grants. Of several threads with one ticket, one gets it.
+        """Use a ticket up, and return what it grants. If several threads redeem one ticket, only one gets it.
 
-        Afterwards the ticket is gone, whatever is raised here or follows.
+        The ticket is used up even if this raises.
 
-        :param subresource: what is to be opened.
-        :param origin: the Origin header, None without one.
-        :raises BadToken: if there is no such ticket, or not any more.
+        :param subresource: the one that the client wants to open.
+        :param origin: the Origin header; None without one.
+        :raises BadToken: if the ticket is unknown, used or expired.
         :raises Forbidden: if it was issued for another subresource, or to another page.
         """
         with self._lock:
@@ -95,20 +96,20 @@ class Tickets:
         if ticket is None:
             raise BadToken("the ticket is unknown, used or expired", attempts=_ATTEMPTS)
         page = None if origin is None else Origin.parse(origin)
-        no_page = page is None and origin is not None  # such as null, which is not the same as no Origin
+        no_page = page is None and origin is not None  # such as "null", which differs from no Origin
         if no_page or page != ticket.origin or subresource != ticket.subresource:
             raise Forbidden("the ticket was issued for another page or subresource")
         return ticket.grant
 
     def discard(self, text: str) -> None:
-        """Use a ticket up for nothing, if there is such a one."""
+        """Use a ticket up without a grant, if it exists."""
         with self._lock:
             self._take(_digest(text))
 
     def _drop_expired(self) -> float:
-        """Drop all that is too old, and return the time. Needs the lock.
+        """Drop the expired tickets, and return the time. Needs the lock.
 
-        They stand in front: all are valid for equally long.
+        They stand first, because all tickets are valid for equally long.
         """
         now = self._clock()
         while self._tickets:
@@ -119,7 +120,7 @@ class Tickets:
         return now
 
     def _take(self, digest: bytes) -> Ticket | None:
-        """Needs the lock."""
+        """Remove a ticket and return it; None if there is none. Needs the lock."""
         _, ticket = self._tickets.pop(digest, (0.0, None))
         if ticket:
             user = ticket.grant.user
