@@ -1,4 +1,4 @@
-"""Admission: who is let in, shut down and counted, and that a flood is a few lines in the log."""
+"""Admission: which clients are admitted, shut down and counted; a flood writes few lines to the log."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class AdmissionTest(unittest.TestCase):
         self.assertEqual(self.turned_away, 1)
 
     def test_room_again(self) -> None:
-        """A client that proved itself, or ended, is not pending any more."""
+        """A client that has authenticated, or has ended, is not pending any more."""
         first, second, *_ = self.fill()
         self.assertTrue(self.admission.prove(first))
         self.admission.remove(second)
@@ -69,13 +69,13 @@ class AdmissionTest(unittest.TestCase):
         self.assertIsNone(self.come("10.0.0.1"))
 
     def test_too_late(self) -> None:
-        """A client that was shut down before it proved itself has proved nothing."""
+        """If a client was shut down before it authenticated, ``prove`` says so."""
         first = self.fill()[0]
         self.come("10.0.0.2")
         self.assertFalse(self.admission.prove(first))
 
     def test_leaving(self) -> None:
-        """As many as are pending may have been shut down and not have ended yet; then nobody is let in."""
+        """If as many threads as the limit are still ending, no newcomer is admitted."""
         flood = self.fill()
         for number in range(_LIMIT):
             self.now += 10

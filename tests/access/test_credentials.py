@@ -57,7 +57,7 @@ def find(
 
 class Places(unittest.TestCase):
     def test_each(self) -> None:
-        """A token is found in each place that is switched on, and nowhere else."""
+        """A token is found in each enabled place, and nowhere else."""
         self.assertEqual(tuple(CARRIERS), CREDENTIALS)
         for kind, (target, headers) in CARRIERS.items():
             with self.subTest(kind):
@@ -80,7 +80,7 @@ class Places(unittest.TestCase):
             self.assertIn(("WWW-Authenticate", "Bearer"), caught.exception.headers)
 
     def test_ambient(self) -> None:
-        """Only a cookie is sent by browsers themselves, whichever page asks."""
+        """Browsers attach only a cookie to the requests of any page."""
         self.assertEqual(
             [kind for kind in (*CREDENTIALS, "ticket") if Credential(kind, "x").ambient], ["cookie"]
         )
@@ -105,7 +105,7 @@ class Ambiguity(unittest.TestCase):
                 self.assertNotIn(JWT, caught.exception.message)
 
     def test_same_place_twice(self) -> None:
-        """Two in one header are two as well, also where they are equal, or one of them is empty."""
+        """Two credentials in one header are two, even if they are equal or one is empty."""
         name = f"base64url.bearer.authorization.k8s.io.{encoded(JWT)}"
         for target, header in (
             ("/-/vm", f"Sec-WebSocket-Protocol: {name}, {name}"),
@@ -121,7 +121,7 @@ class Ambiguity(unittest.TestCase):
                 find(target, header)
 
     def test_what_is_switched_off(self) -> None:
-        """Path, header and subprotocol count even where they are off: nobody sends them by accident."""
+        """Path, header and subprotocol count even if they are disabled."""
         for kind in DEFAULT:
             target, headers = CARRIERS[kind]
             for on in set(CREDENTIALS) - {kind}:
@@ -134,7 +134,7 @@ class Ambiguity(unittest.TestCase):
                     find(f"{path}{query}", *headers, *other_headers, enabled=(on,))
 
     def test_what_may_be_somebody_elses(self) -> None:
-        """A query or cookie of that name is not looked at unless it is on, doubled or not."""
+        """A query or cookie of that name is ignored unless it is enabled, even if it occurs twice."""
         noise = f"token={JWT}&token=%zz"
         found = find(f"/{JWT}/vm?{noise}", COOKIE, COOKIE, "Authorization: Basic dTpw", enabled=DEFAULT)
         self.assertEqual(found, Credential("path", JWT))
@@ -154,7 +154,7 @@ class Header(unittest.TestCase):
             self.assertEqual(bearer_token(parsed("/ticket", header)), "x")
 
     def test_bearer_token(self) -> None:
-        """What is no single bearer token is refused."""
+        """An Authorization header that is not a single bearer token is refused."""
         for headers, error in (
             ((), BadToken),
             (("Authorization: Basic dTpw",), BadToken),
@@ -212,7 +212,7 @@ class Query(unittest.TestCase):
                 self.assertEqual(find(f"/-/vm?{query}"), Credential("query", expected))
 
     def test_malformed(self) -> None:
-        """What is no percent-encoded ASCII is refused, not guessed at."""
+        """A query value that is not percent-encoded ASCII is refused."""
         for query in ("token=%", "token=a%2", "token=%zz", "token=%e4", "token=%C3%A4", "token=%u0041"):
             with self.subTest(query), self.assertRaises(BadRequest):
                 find(f"/-/vm?{query}")
@@ -277,13 +277,13 @@ class Cookie(unittest.TestCase):
 
 class Ticket(unittest.TestCase):
     def test_ticket(self) -> None:
-        """Where there are tickets, a path element of their form is one, whatever else may be in a path."""
+        """If tickets are enabled, a path segment in a ticket's form is a ticket."""
         for enabled in (CREDENTIALS, DEFAULT, ("header",)):
             found = find(f"/{TICKET}/vm", enabled=enabled, tickets=True)
             self.assertEqual(found, Credential("ticket", TICKET))
 
     def test_no_ticket(self) -> None:
-        """Anything else in the path is a token, as is a ticket where there are none."""
+        """Any other segment is a token; if tickets are disabled, a ticket's form is a token, too."""
         for element, tickets in ((JWT, True), (TICKET[1:], True), (f"{TICKET}x", True), (TICKET, False)):
             with self.subTest(element):
                 self.assertEqual(find(f"/{element}/vm", tickets=tickets), Credential("path", element))

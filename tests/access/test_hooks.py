@@ -84,7 +84,7 @@ class Told(HooksCase):
         self.assertEqual(self.proxy.sessions(), [])
 
     def test_refused(self) -> None:
-        """Nobody is told of a client that was refused, by the hook or by the API."""
+        """If the hook or the API refuses a client, ``on_open`` and ``on_close`` are not called."""
 
         def authorize(grant: object, request: object) -> None:
             raise Forbidden("not today")

@@ -1,4 +1,4 @@
-"""The embedder's hook: it refuses or narrows, and what it does wrong refuses."""
+"""The ``authorize`` hook: it refuses or narrows a grant, and a wrong answer refuses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def returning(value: object) -> Authorize:
 
 class AuthorizedTest(unittest.TestCase):
     def assert_fails(self, hook: Authorize) -> str:
-        """Assert that a hook refuses because it is wrong, with one error in the log; return that."""
+        """Assert that a faulty hook refuses the client and logs one error; return that error."""
         with (
             self.assertLogs("wsproxy.authorization", "ERROR") as logs,
             self.assertRaises(Forbidden) as caught,
@@ -56,7 +56,7 @@ class AuthorizedTest(unittest.TestCase):
                 self.assertEqual(authorized(returning(narrowed), GRANT, REQUEST), narrowed)
 
     def test_token_key(self) -> None:
-        """Whatever a hook returns is revoked with the token, for as long as that is valid."""
+        """A grant from the hook is revoked together with the token."""
         key = TokenKey(b"digest", GRANT.expires_at)
         grant = replace(GRANT, token_key=key)
         for answer in (
@@ -82,7 +82,7 @@ class AuthorizedTest(unittest.TestCase):
             replace(GRANT, vmis=cast(Any, "vm")),
         ):
             with self.subTest(widened):
-                self.assertIn("more than the token does", self.assert_fails(returning(widened)))
+                self.assertIn("more than the token grants", self.assert_fails(returning(widened)))
 
     def test_takeover_given_back(self) -> None:
         """The hook cannot allow to take over what the token does not."""
@@ -92,7 +92,7 @@ class AuthorizedTest(unittest.TestCase):
             authorized(hook, meek, REQUEST)
 
     def test_other_answers(self) -> None:
-        """True, False and everything else that is no answer refuses; so does what was never awaited."""
+        """Any answer but None or a grant refuses, such as True, False or a coroutine."""
 
         async def coroutine() -> None:
             raise AssertionError("it is awaited")
@@ -105,7 +105,7 @@ class AuthorizedTest(unittest.TestCase):
         self.assertIn("coroutine", self.assert_fails(returning(pending)))
 
     def test_refuses(self) -> None:
-        """A refusal of the hook is the client's, as it is, and no failure."""
+        """A refusal that the hook raises reaches the client unchanged, and counts as no failure."""
         for refused in (Forbidden("not after midnight"), LimitExceeded("consoles", "one at a time")):
 
             def hook(grant: Grant, request: AccessRequest, refused: Exception = refused) -> None:

@@ -1,4 +1,4 @@
-"""Who is pending, and who makes room: by hand, and against a model that searches everything."""
+"""Which clients are pending, and which make room: by hand, and against a model that searches a list."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Model:
         return max((self.count(network) for _, network, _ in self.clients), default=0)
 
     def may_be_taken(self, network: str, now: float) -> set[int]:
-        """Return the clients that may have to make room; empty if it is the newcomer."""
+        """Return the clients that may have to make room; empty if the newcomer must go."""
         own, most = self.count(network), self.most()
         fullest = [network] if own == most else [other for _, other, _ in self.clients]
         victims = set()
@@ -61,13 +61,13 @@ class PendingTest(unittest.TestCase):
         self.assertEqual((len(self.pending), self.pending.most), (3, 1))
 
     def test_flood_from_one(self) -> None:
-        """The oldest of a network that has more than its share makes room for somebody else's first."""
+        """The oldest client of the network that has most makes room for another network's first."""
         self.fill("a1", "a2", "a3", "a4")
         self.assertEqual(self.pending.take_victim("b"), "a1")
         self.assertEqual(len(self.pending), 3)
 
     def test_newcomer_of_the_fullest(self) -> None:
-        """A newcomer whose own network has most has to go itself, as long as the others are young."""
+        """A newcomer whose own network has most must go, if that network's oldest client is young."""
         self.fill("a1", "a2", "a3", "b1")
         self.assertIsNone(self.pending.take_victim("a"))
         self.now = PATIENCE
@@ -83,7 +83,7 @@ class PendingTest(unittest.TestCase):
         self.assertIsNone(self.pending.take_victim("c"))  # b1 has been here for 0.8 s
 
     def test_everybody_has_one(self) -> None:
-        """Clients from everywhere keep nobody out for longer than they are left in peace."""
+        """Clients from many networks keep a newcomer out for at most the patience."""
         self.fill("a1", "b1", "c1", "d1")
         self.assertIsNone(self.pending.take_victim("e"))
         self.now = PATIENCE
@@ -101,7 +101,7 @@ class PendingTest(unittest.TestCase):
         self.assertEqual(len(self.pending), 3)
 
     def test_random(self) -> None:
-        """At random it does what a search through everything would do."""
+        """On random input it picks the same client as a search through a list."""
         for seed in range(30):
             dice, model = random.Random(seed), Model()
             pending: Pending[int] = Pending(12, lambda: self.now)

@@ -1,4 +1,4 @@
-"""Handles of open sessions, and who has them."""
+"""Handles of sessions, and the list of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Handles(unittest.TestCase):
         self.live.add(self.handle)
 
     def test_what_it_says(self) -> None:
-        """A handle says who the session is and how it goes, and its text holds no more than that."""
+        """A handle describes its session, and its repr contains no more than that."""
         handle = self.handle
         self.assertEqual(
             (handle.id, handle.user, handle.namespace, handle.vmi, handle.subresource, handle.client),
@@ -53,7 +53,7 @@ class Handles(unittest.TestCase):
         self.assertEqual(repr(handle), "<SessionHandle 0a0b0c0d open: user 'eve', lab-1/vm vnc>")
 
     def test_last_activity(self) -> None:
-        """It is when data of the client was seen first; whatever else comes is none."""
+        """The last activity is the time at which new data was seen; control frames do not count."""
         self.assertEqual(self.handle.last_activity, self.handle.opened)
         with mock.patch("time.time", lambda: 2e9):
             self.relay.bytes_up = 100
@@ -161,7 +161,7 @@ class BeingOpened(unittest.TestCase):
         self.assertEqual((self.live.all(), handle.ending), ([], GONE))
 
     def test_departures(self) -> None:
-        """Clients of the same user, and of the same console, are looked at, all of them and nobody else."""
+        """All clients of the same user and of the same console are checked, and no others."""
         self.begin("eve", "vm", has_left=True)
         self.begin("bob", "vm", has_left=True)
         self.begin("eve", "other")
@@ -171,7 +171,7 @@ class BeingOpened(unittest.TestCase):
         self.assertFalse(self.live.note_departures("carol", ("lab-1", "vm", "console")))
 
     def test_end(self) -> None:
-        """Those end that all of it is true of; names are compared with their types."""
+        """The sessions that match all criteria end; values are compared with their types."""
         for user, vmi in (("eve", "vm"), ("eve", "other"), ("5", "vm")):
             self.begin(user, vmi)
         self.assertEqual(self.live.end(user=5), 0)

@@ -1,1 +1,1 @@
-"""Who may come in, and who is in: credentials, admission, hooks and the live sessions."""
+"""Decides which clients may come in, and lists the sessions: control, credentials, admission, hooks."""

@@ -1,4 +1,4 @@
-"""Bounds what clients cost that have not proved themselves: how many there are, and what they log."""
+"""Bounds the cost of clients that have not authenticated: their number, and their lines in the log."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SECOND = 1.0
 
 
 class Client(Protocol):
-    """A connection that has not proved itself."""
+    """A connection that has not authenticated."""
 
     def abort(self) -> None:
-        """Shut it down, so that its thread ends. Any thread, never blocks, idempotent."""
+        """Shut the connection down, so that its thread ends. Any thread, never blocks, idempotent."""
         ...
 
 
@@ -34,12 +34,12 @@ class Client(Protocol):
 class _Second:
     """What happened since the last summary.
 
-    :ivar closed: connections that had to go.
-    :ivar last: the network of the last of them.
-    :ivar pending: how many were pending then.
-    :ivar most: how many of them came from one network.
+    :ivar closed: connections that were closed to make room, newcomers included.
+    :ivar last: the network of the newcomer that caused the last of these closes.
+    :ivar pending: how many clients were pending then.
+    :ivar most: how many of them came from the network that had most.
     :ivar lines: log lines of refusals.
-    :ivar unlogged: refusals without one.
+    :ivar unlogged: refusals without a log line.
     """
 
     closed: int = 0
@@ -51,10 +51,12 @@ class _Second:
 
 
 class Admission:
-    """Knows who is pending, and makes room for others. Safe from every thread, never blocks.
+    """Knows which clients are pending, and makes room for newcomers. Safe from every thread, never blocks.
+
+    A client is pending until it has authenticated or left.
 
     :param limit: how many clients may be pending.
-    :param counters: told of each connection that had to go.
+    :param counters: counts each connection that was closed to make room.
     :param housekeeping: calls :meth:`tick` once a second while there is something to sum up.
     """
 
@@ -64,19 +66,19 @@ class Admission:
         self._limit = limit
         self._counters = counters
         self._housekeeping = housekeeping
-        # Guards the attributes below. Held for calls to housekeeping, which holds no lock while it calls us.
+        # Guards the attributes below. Held during calls to housekeeping, which calls us without its lock.
         self._lock = threading.Lock()
         self._pending: Pending[Client] = Pending(limit, clock)
-        self._leaving: set[Client] = set()  # shut down, but their threads have not ended yet
+        self._leaving: set[Client] = set()  # clients that were shut down, but whose threads have not ended
         self._second = _Second()
         self._ticking = False
 
     def admits(self, network: str) -> bool:
-        """Make room for one more client from ``network``, by shutting another one down if need be.
+        """Make room for one more client from ``network``. If there is none, shut another client down.
 
-        By the one thread that accepts: :meth:`add` follows if the answer is yes.
+        Only the thread that accepts calls this. If the answer is True, it calls :meth:`add` next.
 
-        :returns: False if it is the newcomer that has to go.
+        :returns: False if the newcomer itself must be closed.
         """
         with self._lock:
             if not self._pending.full:
@@ -98,12 +100,12 @@ class Admission:
             self._pending.add(client, network)
 
     def move(self, client: Client, network: str) -> None:
-        """Count a client as one of another network, as a proxy in front has said that it is."""
+        """Count a client as one of another network, because a trusted proxy in front named its address."""
         with self._lock:
             self._pending.move(client, network)
 
     def prove(self, client: Client) -> bool:
-        """Count a client no more, as it may come in; return False if it was shut down before."""
+        """Stop counting a client, as it has authenticated; return False if it was shut down before."""
         with self._lock:
             self._pending.remove(client)
             return client not in self._leaving
@@ -115,7 +117,7 @@ class Admission:
             self._leaving.discard(client)
 
     def refusal_level(self) -> int:
-        """Return the log level for one more refusal: INFO, or DEBUG if there were many in this second."""
+        """Return the log level for one more refusal: INFO for 100 in a second, and DEBUG beyond."""
         with self._lock:
             self._tick_soon()
             if self._second.lines < _LINES_A_SECOND:
@@ -125,7 +127,7 @@ class Admission:
             return logging.DEBUG
 
     def tick(self, now: float) -> float:
-        """Housekeeping: see :class:`.Ticking`. Sums a second up; ends when there was nothing in it."""
+        """Log a summary of the last second; stop after a second without events. See :class:`.Ticking`."""
         with self._lock:
             second, self._second = self._second, _Second()
             if second == self._second:

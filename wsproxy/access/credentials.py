@@ -1,11 +1,10 @@
-"""The one credential of a request. No I/O.
+"""Finds the one credential of a request. No I/O.
 
-A request says who it comes from once. Two credentials are refused whatever they say: which of them counts
-would be a guess. Path, header and subprotocol count for that even where they are switched off, because
-nobody sends them by accident; a query or a cookie of that name may belong to somebody else, and is not
-looked at unless it is switched on.
+If a request has two credentials, it is refused, because the proxy would have to guess which one counts. Path,
+header and subprotocol are counted even if they are disabled, because no client sends them by accident. Query
+and cookie are examined only if they are enabled, because another application may use the same name.
 
-No text raised here quotes a request.
+No error text raised here quotes the request.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ __all__ = [
 ]
 
 CREDENTIALS = ("path", "header", "subprotocol", "query", "cookie")
-"""Where a token may stand."""
+"""The places in a request that may hold a token."""
 
 TICKET = "ticket"
 """The kind of a one-time ticket, which stands in the path like a token."""
 
 GRANT = "grant"
-"""The kind where the embedding program has authenticated its user by itself: the request needs nothing."""
+"""The kind of a request whose user the embedding program has authenticated, so it needs no credential."""
 
 _TICKET = re.compile(r"[A-Za-z0-9_-]{22}")  # 128 bits; a JWT has dots in it
 _SUBPROTOCOL = "base64url.bearer.authorization.k8s.io."  # Kubernetes' convention for browsers
@@ -52,11 +51,12 @@ _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 def credential_faults(
     enabled: Collection[str], cookie_name: str, origins: Collection[str], client_certificates: bool
 ) -> list[str]:
-    """Return what is wrong with the settings of credentials, and with what they mean together.
+    """Return the faults of the settings of credentials, alone and in combination.
 
-    :param enabled: where a token may stand.
-    :param origins: the pages that may use the proxy, ``*`` for all.
-    :param client_certificates: whether clients show a certificate.
+    :param enabled: the places that may hold a token.
+    :param cookie_name: the name of the cookie that may hold one.
+    :param origins: the origins of the pages that may use the proxy; ``*`` for all.
+    :param client_certificates: whether the proxy asks clients for a certificate.
     """
     faults = []
     if not enabled or not set(enabled) <= set(CREDENTIALS):
@@ -78,7 +78,7 @@ def credential_faults(
 
 @dataclass(frozen=True)
 class Credential:
-    """What a request proves itself with.
+    """The credential that a request authenticates with.
 
     :ivar kind: "path", "header", "subprotocol", "query", "cookie" or "ticket".
     :ivar token: a JWT or a ticket, not verified yet.
@@ -89,7 +89,7 @@ class Credential:
 
     @property
     def ambient(self) -> bool:
-        """Whether browsers send it by themselves, whichever page asks."""
+        """Whether browsers attach it to a request of any page."""
         return self.kind == "cookie"
 
 
@@ -98,12 +98,12 @@ def find_credential(
 ) -> Credential:
     """Return the one credential of an upgrade request.
 
-    :param route: of the request.
-    :param enabled: the kinds that are switched on.
-    :param cookie_name: the name of the cookie.
+    :param route: the request's route, with what its path holds in the token's place.
+    :param enabled: the kinds that are enabled.
+    :param cookie_name: the name of the cookie that may hold a token.
     :param tickets: whether the path may hold a ticket instead of a token.
-    :raises BadRequest: if there is more than one, or it is malformed.
-    :raises BadToken: if there is none, or none of an enabled kind.
+    :raises BadRequest: if there is more than one credential, or it is malformed.
+    :raises BadToken: if there is no credential, or its kind is not enabled.
     """
     found = [Credential("header", token) for token in _authorizations(head)]
     if route.token is not None:
@@ -120,13 +120,13 @@ def find_credential(
         raise BadToken("no token was given")
     credential = found[0]
     if credential.kind not in (*enabled, TICKET):
-        raise BadToken(f"no token is taken from the {credential.kind} here")
+        raise BadToken(f"this proxy takes no token from the {credential.kind}")
     decode = _DECODERS.get(credential.kind)
     return Credential(credential.kind, decode(credential.token)) if decode else credential
 
 
 def looks_like_ticket(text: str) -> bool:
-    """Whether this part of a path is a ticket, if tickets are switched on, and no token."""
+    """Whether this path segment is a ticket and not a token, provided that tickets are enabled."""
     return _TICKET.fullmatch(text) is not None
 
 
@@ -134,7 +134,7 @@ def bearer_token(head: RequestHead) -> str:
     """Return the token of the Authorization header (RFC 6750 section 2.1).
 
     :raises BadRequest: if there is more than one such header.
-    :raises BadToken: if there is none with a token.
+    :raises BadToken: if no such header has a bearer token.
     """
     tokens = _authorizations(head)
     if not tokens:
@@ -143,7 +143,7 @@ def bearer_token(head: RequestHead) -> str:
 
 
 def _authorizations(head: RequestHead) -> list[str]:
-    """Return the bearer token, if there is one; credentials of other schemes are somebody else's."""
+    """Return the bearer token, if there is one. Other schemes belong to other applications."""
     values = head.values("authorization")
     if len(values) > 1:
         raise BadRequest("more than one Authorization header")
@@ -155,15 +155,15 @@ def _bearer_subprotocols(head: RequestHead) -> list[str]:
 
 
 def _query_values(target: str) -> list[str]:
-    """Return the values of ``token``, percent-encoded still."""
+    """Return the values of ``token``, still percent-encoded."""
     return _QUERY_TOKEN.findall(target.partition("?")[2])
 
 
 def _cookies(head: RequestHead, wanted: str) -> list[str]:
-    """Return the values of the cookies of that name (RFC 6265 section 4.2.1).
+    """Return the values of the cookies named ``wanted`` (RFC 6265 section 4.2.1).
 
-    A name is that name only if it is so byte by byte: browsers guard names such as ``__Host-x``, and let any
-    page of a neighbouring host set one that merely looks like it.
+    Names are compared byte by byte. Browsers protect names such as ``__Host-x``, but let any page of a
+    neighbouring host set a cookie whose name merely looks like it.
     """
     pair = re.compile(rf"(?:\A|;)[ \t]*{re.escape(wanted)}[ \t]*(?:=([^;]*))?(?![^;])")
     return [value.strip(OWS) for line in head.values("cookie") for value in pair.findall(line)]
@@ -182,7 +182,7 @@ def _from_subprotocol(name: str) -> str:
     try:
         decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         if base64.urlsafe_b64encode(decoded).rstrip(b"=") != encoded.encode("ascii"):
-            raise ValueError("another form of it")
+            raise ValueError("not the canonical form")
         return decoded.decode("ascii")
     except (ValueError, binascii.Error):
         raise BadRequest("the token in the subprotocol is not in base64url without padding") from None

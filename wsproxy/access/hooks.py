@@ -1,4 +1,4 @@
-"""What the embedding program is asked and told about sessions."""
+"""The hooks by which the proxy asks and tells the embedding program about sessions."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ authorization_logger = get_logger("wsproxy.authorization")
 
 @dataclass(frozen=True)
 class AccessRequest:
-    """What a client with a valid token asks for. Holds no token, and no path that has one in it.
+    """What a client with a valid token asks for. Holds no token, and no path that contains one.
 
     :ivar namespace: of the VMI.
     :ivar vmi: name of the virtual machine instance.
     :ivar subresource: such as "vnc".
     :ivar client: the client's IP address; "" if it is not known.
-    :ivar origin: the Origin header, None for a client that is no browser.
+    :ivar origin: the Origin header; None without one, as from a client that is not a browser.
     :ivar credential: "path", "header", "subprotocol", "query", "cookie", "ticket", or "grant" if the
-        program passed the grant itself.
-    :ivar user_agent: the User-Agent header, which can say anything; None without one.
+        embedding program passed the grant itself.
+    :ivar user_agent: the User-Agent header, which a client chooses freely; None without one.
     """
 
     namespace: str
@@ -44,31 +44,32 @@ class AccessRequest:
 
 
 Authorize = Callable[[Grant, AccessRequest], Grant | None]
-"""Called once for each session, after its token was verified and before anything is dialled.
+"""Called once for each session, after its token was verified and before the proxy dials the API.
 
-Returns None to allow what the token grants, or a :class:`.Grant` that grants less; raises
-:class:`.Forbidden`, or another :class:`.Refused`, whose text the client is shown. Any other exception
-refuses, too. It is called in the session's thread, by several at once, and no deadline interrupts it: it
-must be quick, and bound by itself whatever it waits for.
+It returns None to allow what the token grants, or a :class:`.Grant` that grants less. To refuse, it raises
+:class:`.Forbidden` or another :class:`.Refused`, whose text the client is shown. Any other exception refuses,
+too. Each session calls it in its own thread, so several calls may run at once. No deadline interrupts it, so
+it must be quick, and must bound every wait itself.
 """
 
 OnOpen = Callable[[SessionHandle], None]
-"""Called once for each session that opens, after its 101 and before anything is relayed.
+"""Called once for each session that opens, after its 101 and before the proxy relays anything.
 
-It is called in the session's thread, by several at once. What it raises is logged with its traceback and
-changes nothing; its time delays the relaying, and nothing interrupts it. It may close the session, or others.
+Each session calls it in its own thread, so several calls may run at once. If it raises, the proxy logs the
+traceback and goes on. The relay waits until it returns, and nothing interrupts it. It may close this session
+or others.
 """
 
 OnClose = Callable[[SessionHandle, Ending], None]
-"""Called once for each session that was opened, when it is over, whatever ended it or ``on_open`` did.
+"""Called once for each session that was opened, when the session is over, even if ``on_open`` raised.
 
-As :data:`OnOpen`; nobody is connected any more, and the handle's numbers are final. Its time delays
-``stop_thread``, which waits for it no longer than the close timeout and a few seconds.
+Threads and exceptions are as for :data:`OnOpen`. Both sides are disconnected by then, and the handle's
+numbers are final. ``stop_thread`` waits for it, for the close timeout and a few seconds at most.
 """
 
 
 Report = Callable[[logging.Logger, str], None]
-"""Told of an exception that is being handled: the logger that it belongs to, and one line."""
+"""Reports the exception that is being handled. Takes the logger that it belongs to, and one line of text."""
 
 
 def _log(logger: logging.Logger, message: str) -> None:
@@ -77,12 +78,12 @@ def _log(logger: logging.Logger, message: str) -> None:
 
 @dataclass(frozen=True)
 class Hooks:
-    """The functions of the embedding program, None where there is none.
+    """The hooks of the embedding program; None for a hook that it does not set.
 
-    :ivar authorize: decides, with a valid token at hand, before anything is dialled.
+    :ivar authorize: decides about a client with a valid token, before the proxy dials the API.
     :ivar on_open: told of each session that opens.
     :ivar on_close: told of each session that is over.
-    :raises ConfigError: if one is no function.
+    :raises ConfigError: if one of them is not a function.
     """
 
     authorize: Authorize | None = None
@@ -95,17 +96,17 @@ class Hooks:
             raise ConfigError(f"{name} must be a function" for name in wrong)
 
     def opened(self, session: SessionHandle, report: Report = _log) -> None:
-        """Call ``on_open``. Blocks as long as that does; raises nothing.
+        """Call ``on_open``. Blocks for as long as the hook does; raises nothing.
 
-        :param report: told of what it raises.
+        :param report: told of what the hook raises.
         """
         if on_open := self.on_open:
             _call("on_open", session, lambda: on_open(session), report)
 
     def closed(self, session: SessionHandle, ending: Ending, report: Report = _log) -> None:
-        """Call ``on_close``. Blocks as long as that does; raises nothing.
+        """Call ``on_close``. Blocks for as long as the hook does; raises nothing.
 
-        :param report: told of what it raises.
+        :param report: told of what the hook raises.
         """
         if on_close := self.on_close:
             _call("on_close", session, lambda: on_close(session, ending), report)
@@ -114,15 +115,15 @@ class Hooks:
 def _call(name: str, session: SessionHandle, hook: Callable[[], None], report: Report) -> None:
     try:
         hook()
-    except BaseException:  # noqa: BLE001 - SystemExit, for one, would end the session's thread and nothing else
+    except BaseException:  # noqa: BLE001 - SystemExit, for example, would only end the session's thread
         report(logger, f"the {name} hook failed for session {session.id}")
 
 
 def authorized(authorize: Authorize, grant: Grant, request: AccessRequest, report: Report = _log) -> Grant:
-    """Ask the embedding program, and return what it leaves of a grant. Blocks as long as it does.
+    """Call the ``authorize`` hook, and return what it leaves of a grant. Blocks for as long as the hook does.
 
-    :param report: told of what it raises, unless it refuses.
-    :raises Refused: if it refuses, or fails, or answers with anything but None or a lesser grant.
+    :param report: told of what the hook raises, unless that is a refusal.
+    :raises Refused: if the hook refuses or fails, or returns anything but None or a grant of no more.
     """
     try:
         answer: object = authorize(grant, request)
@@ -130,7 +131,7 @@ def authorized(authorize: Authorize, grant: Grant, request: AccessRequest, repor
         if not (fault := _refusal_fault(refused)):
             raise
         authorization_logger.error(
-            "the authorize hook raised %s, which no client can be told: %s", type(refused).__name__, fault
+            "the authorize hook raised %s, which the proxy cannot send: %s", type(refused).__name__, fault
         )
         raise Forbidden("the authorize hook failed") from None
     except BaseException:  # noqa: BLE001 - whatever it is, the client gets an answer
@@ -148,7 +149,7 @@ def authorized(authorize: Authorize, grant: Grant, request: AccessRequest, repor
 
 
 def _refusal_fault(refused: Refused) -> str | None:
-    """Return what keeps a refusal, which may be of the embedding program's own class, from being told."""
+    """Return why the proxy cannot send a refusal, which may have the embedding program's own class."""
     code = refused.close_code
     if type(refused.status) is not int or not 400 <= refused.status < 600:
         return f"its status is {refused.status!r}"
@@ -164,16 +165,16 @@ def _refusal_fault(refused: Refused) -> str | None:
 
 
 def _fault(answer: object, grant: Grant) -> str | None:
-    """Return what an answer is, if it is no lesser grant."""
+    """Return what an answer is, if it is not a grant of the same or less."""
     if not isinstance(answer, Grant):
         return type(answer).__name__
     if fault := answer.fault:
-        return f"what may be more than the token does: {fault}"
-    return None if _is_within(answer, grant) else "more than the token does"
+        return f"what may be more than the token grants: {fault}"
+    return None if _is_within(answer, grant) else "more than the token grants"
 
 
 def _is_within(narrowed: Grant, grant: Grant) -> bool:
-    """Whether a grant is another one with fewer VMIs, less time or no takeover, and nothing else changed."""
+    """Whether ``narrowed`` differs from ``grant`` at most by fewer VMIs, less time or no takeover."""
     same = replace(narrowed, vmis=grant.vmis, expires_at=grant.expires_at, may_take_over=grant.may_take_over)
     if same != grant or (narrowed.may_take_over and not grant.may_take_over):
         return False

@@ -1,4 +1,4 @@
-"""Which clients have not proved themselves yet, and which of them goes when there are too many. No I/O."""
+"""Which clients have not authenticated yet, and which one must go if there are too many. No I/O."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..runtime.deadline import Clock
 __all__ = ["PATIENCE", "Pending"]
 
 PATIENCE = 1.0
-"""Seconds for which a client keeps its place against newcomers whose network has as many clients as its own.
+"""Seconds until a client may lose its place to a newcomer whose network has as many clients as its own.
 
-Enough for a request over a slow line; and a flood from everywhere costs ``limit`` replacements in that time
-at most. Without it, as many clients as the limit that say nothing would keep everybody out."""
+That is enough for a request over a slow line. A flood from many networks can replace at most ``limit``
+clients in that time. If no client lost its place, ``limit`` silent clients would keep all others out."""
 
 C = TypeVar("C")
 
 
 class Pending(Generic[C]):
-    """Clients by the network that they come from. Every call takes a constant time; not safe by itself.
+    """The pending clients, by network. Every call takes constant time. The caller holds a lock.
 
-    :param limit: how many there may be.
+    :param limit: how many clients there may be.
     :param clock: seconds.
     """
 
@@ -30,9 +30,9 @@ class Pending(Generic[C]):
         self._limit = limit
         self._clock = clock
         self._networks: dict[C, str] = {}
-        # OrderedDicts, because finding the first key of a dict that has lost others takes time.
+        # OrderedDicts, because a plain dict finds its first key slowly after keys were removed.
         self._clients: dict[str, OrderedDict[C, float]] = {}  # by network, the oldest first
-        self._by_size: dict[int, OrderedDict[str, None]] = {}  # the networks that have so many clients
+        self._by_size: dict[int, OrderedDict[str, None]] = {}  # networks, by their number of clients
         self._most = 0
 
     def __len__(self) -> int:
@@ -45,11 +45,11 @@ class Pending(Generic[C]):
 
     @property
     def most(self) -> int:
-        """How many clients come from the network that has most."""
+        """How many clients the network has that has most."""
         return self._most
 
     def add(self, client: C, network: str) -> None:
-        """Take a client in, whether there is room or not."""
+        """Add a client, whether or not there is room."""
         self._networks[client] = network
         clients = self._clients.setdefault(network, OrderedDict())
         clients[client] = self._clock()
@@ -65,20 +65,20 @@ class Pending(Generic[C]):
         self._resized(network, len(clients) + 1)
 
     def move(self, client: C, network: str) -> None:
-        """Have a client, if it is known, come from another network. It is the newest one there."""
+        """Count a client, if it is known, for another network, as the newest one there."""
         if client in self._networks:
             self.remove(client)
             self.add(client, network)
 
     def take_victim(self, network: str) -> C | None:
-        """Forget and return the client that has to make room for one more from ``network``.
+        """Forget and return the client that must make room for one more from ``network``.
 
-        It is the oldest of the network that has most. If no other network would have more than the newcomer's
-        own, only a client that has been here longer than :data:`PATIENCE` is taken.
+        That is the oldest client of the network that has most. If the newcomer's own network would then have
+        at least as many as any other, the client must have been here for :data:`PATIENCE`.
 
         There must be a client.
 
-        :returns: None if it is the newcomer that has to go.
+        :returns: None if the newcomer must go.
         """
         own = len(self._clients.get(network, ()))
         fullest = network if own >= self._most else next(iter(self._by_size[self._most]))
@@ -89,7 +89,7 @@ class Pending(Generic[C]):
         return oldest
 
     def _resized(self, network: str, before: int) -> None:
-        """Keep account of the sizes after a network got or lost one client."""
+        """Update the sizes after a network has gained or lost one client."""
         now = len(self._clients[network])
         if before:
             same = self._by_size[before]

@@ -1,4 +1,4 @@
-"""The sessions of one gateway, open or being opened, as the program around it sees them."""
+"""The sessions of one gateway, open or being opened, as the embedding program sees them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORKED = Ending("proxy", None, "forked")
 
 
 class Relayed(Protocol):
-    """What a handle needs of a session, or of its relay."""
+    """What a handle needs from a session, or from its relay."""
 
     @property
     def ending(self) -> Ending | None: ...
@@ -36,17 +36,17 @@ class Relayed(Protocol):
 
 
 class SessionHandle:
-    """One session, open or being opened: who it is, how it goes, and a way to end it.
+    """One session, open or being opened: its user and console, its numbers, and a way to end it.
 
-    Any thread may use it, also after the session has ended; nothing in it blocks. It holds no token.
+    Any thread may use it, even after the session has ended. Nothing in it blocks. It holds no token.
 
     :ivar id: names the session in the log.
-    :ivar grant: what its token, less what the ``authorize`` hook took away, allows.
+    :ivar grant: what the token allows, less what the ``authorize`` hook took away.
     :ivar vmi: name of the virtual machine instance.
     :ivar subresource: such as "vnc".
     :ivar client: the client's IP address; "" if it is not known.
-    :ivar is_open: False from when its token was verified until its client is let in, and True from then on.
-    :ivar opened: UNIX time at which it was opened, seconds; while it is being opened, when that began.
+    :ivar is_open: False from the verification of its token until its client gets the 101; True from then on.
+    :ivar opened: UNIX time in seconds at which it was opened; while it is being opened, when that began.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class SessionHandle:
         self.client = client
         self.is_open = is_open
         self.opened = time.time()
-        # None after the end, when the rest is final: a handle that is kept must not keep a relay alive.
+        # None after the end, when _final has the numbers: a handle that a program keeps must keep no relay.
         self._relay: Relayed | None = relay
         self._final: tuple[int, int, Ending | None] = (0, 0, None)
         self._data_up, self._active = 0, self.opened
         in_forked_child(self, SessionHandle._forget)
 
     def note_opened(self, relay: Relayed, grant: Grant) -> None:
-        """Take note that a session is open now. For the session.
+        """Record that the session is open now. Only the session calls this.
 
-        :param relay: carries it.
+        :param relay: copies the session's bytes.
         :param grant: what the ``authorize`` hook has left of its grant.
         """
         self.grant = grant
@@ -85,7 +85,7 @@ class SessionHandle:
 
     @property
     def user(self) -> str | int:
-        """Who the user is, as the token says it."""
+        """The user, as the token names it."""
         return self.grant.user
 
     @property
@@ -101,49 +101,50 @@ class SessionHandle:
 
     @property
     def bytes_down(self) -> int:
-        """Bytes received from the virtual machine's side so far, WebSocket headers included."""
+        """Bytes received from the upstream so far, WebSocket headers included."""
         relay = self._relay
         return relay.bytes_down if relay else self._final[1]
 
     @property
     def last_activity(self) -> float:
-        """When the client last sent data, UNIX time in seconds; the opening if it never did.
+        """UNIX time in seconds at which the client last sent data; that of the opening if it never did.
 
-        It is looked at now, and otherwise once in a ping interval, so it may be said later than it was.
+        The proxy looks for new data now, and otherwise once in each ping interval. So the time may be later
+        than that of the data.
         """
         self.note_activity()
         return self._active
 
     def note_activity(self) -> None:
-        """Look whether the client has sent data since the last look. For housekeeping."""
+        """Check whether the client has sent data since the last check. Housekeeping calls this."""
         relay = self._relay
         if relay and (data := relay.data_up) != self._data_up:
             self._data_up, self._active = data, time.time()
 
     @property
     def ending(self) -> Ending | None:
-        """Why the session ends or has ended; None while nothing ends it."""
+        """Why the session is ending or has ended; None before that."""
         relay = self._relay
         return relay.ending if relay else self._final[2]
 
     def close(self, code: int = 4499, reason: str = "kicked") -> None:
-        """End the session: the client gets a Close with this code and reason.
+        """End the session: its client gets a Close with this code and reason.
 
-        One that is still being opened is refused with them. Returns at once; an open session has ended
-        within the close timeout, and ``on_close`` tells when. Any thread, hooks included. Idempotent: the
-        first one counts, and on a session that has ended it does nothing.
+        If the session is still being opened, the proxy refuses its client with them. Returns at once. An open
+        session ends within the close timeout, and ``on_close`` tells when. Any thread, hooks included.
+        Idempotent: the first call counts. If the session has ended, this does nothing.
 
-        :param code: one that may be sent (RFC 6455 section 7.4): 4000 to 4999 are free for applications.
+        :param code: one that may be sent (RFC 6455 section 7.4); 4000 to 4999 are free for applications.
         :param reason: at most 123 bytes of UTF-8 (RFC 6455 section 5.5), such as a slug.
-        :raises ValueError: if the code may not be sent, or the reason is too long or no text; nothing has
-            been done then.
+        :raises ValueError: if the code may not be sent, or the reason is too long or not text; the session
+            goes on then.
         """
         _check_close(code, reason)
         if relay := self._relay:
             relay.end(code, reason)
 
     def _forget(self) -> None:
-        """In a forked child: the session is the parent's."""
+        """Drop the session in a forked child, because it belongs to the parent."""
         self._finish(_FORKED)
 
     def _finish(self, ending: Ending) -> None:
@@ -158,43 +159,42 @@ class SessionHandle:
 
 
 class LiveSessions:
-    """Knows every session, from when its token was verified to its end.
+    """Lists every session from the verification of its token to its end.
 
     Safe from every thread; never blocks.
     """
 
     def __init__(self) -> None:
-        # Guards the dict, whose keys stand in the order in which they came. With each, what looks whether its
-        # client has left, and takes note if so.
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the attribute below
+        # The oldest first. Each value checks whether the session's client has left, and notes it if so.
         self._handles: dict[SessionHandle, Callable[[], bool]] = {}
 
     def begin(self, handle: SessionHandle, has_left: Callable[[], bool]) -> None:
-        """Take a session in that is being opened.
+        """Add a session that is being opened.
 
-        :param has_left: looks whether its client has left, and takes note then; must not block.
+        :param has_left: checks whether its client has left, and notes it if so; must not block.
         """
         with self._lock:
             self._handles[handle] = has_left
 
     def add(self, handle: SessionHandle) -> None:
-        """Take a session in that is open, if it is not known yet."""
+        """Add a session that is open, if it is not listed yet."""
         with self._lock:
             self._handles.setdefault(handle, _stays)
 
     def remove(self, handle: SessionHandle, ending: Ending) -> None:
-        """Forget a session that has ended, or was not opened; its handle says what was."""
+        """Remove a session that has ended or was not opened. Its handle keeps the final numbers."""
         handle._finish(ending)
         with self._lock:
             self._handles.pop(handle, None)
 
     def all(self) -> list[SessionHandle]:
-        """Return the sessions that are open, or being opened, at this moment, the oldest first."""
+        """Return the sessions that are open or being opened now, the oldest first."""
         with self._lock:
             return list(self._handles)
 
     def note_departures(self, user: str | int, console: tuple[str, str, str]) -> bool:
-        """Look at the clients of a user, and of a console: return whether any of them has left.
+        """Check each client of a user and each client of a console; return whether any of them has left.
 
         :param console: namespace, VMI and subresource.
         """
@@ -204,7 +204,7 @@ class LiveSessions:
                 for handle, has_left in self._handles.items()
                 if handle.user == user or (handle.namespace, handle.vmi, handle.subresource) == console
             ]
-        return sum(has_left() for has_left in looks) > 0  # all are asked
+        return sum(has_left() for has_left in looks) > 0  # and not any(), because each must note it
 
     def end(
         self,
@@ -216,18 +216,18 @@ class LiveSessions:
         code: int = 4499,
         reason: str = "kicked",
     ) -> int:
-        """End all sessions that all of this is true of, and return how many that were.
+        """End all sessions that match every given criterion, and return how many there were.
 
-        Parameters are what a handle says, and those of :meth:`SessionHandle.close`.
+        The criteria are values of a handle. Code and reason are as for :meth:`SessionHandle.close`.
 
-        :raises TypeError: if nothing says which; then nothing has been done.
-        :raises ValueError: as :meth:`SessionHandle.close`; then nothing has been done either.
+        :raises TypeError: if there is no criterion; no session has been ended then.
+        :raises ValueError: as :meth:`SessionHandle.close`; no session has been ended then either.
         """
         _check_close(code, reason)
         said = {"user": user, "namespace": namespace, "vmi": vmi, "token_id": token_id}
         wanted = {name: value for name, value in said.items() if value is not None}
         if not wanted:
-            raise TypeError("say which sessions are to be ended: of a user, namespace, vmi or token_id")
+            raise TypeError("choose the sessions to end by user, namespace, vmi or token_id")
         found = [handle for handle in self.all() if wanted.items() <= criteria_of(handle).items()]
         for handle in found:
             handle.close(code, reason)
@@ -238,12 +238,12 @@ class LiveSessions:
 
 
 def _stays() -> bool:
-    """Of one whose client nobody looks at."""
+    """Stand for a client that is never checked: it has not left."""
     return False
 
 
 def criteria_of(handle: SessionHandle) -> dict[str, str | int]:
-    """Return what sessions may be chosen by, besides the id, as it is of this one."""
+    """Return this session's values of the criteria that sessions may be chosen by, besides the id."""
     return {
         "user": handle.user,
         "namespace": handle.namespace,
