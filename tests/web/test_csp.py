@@ -1,4 +1,4 @@
-"""What browsers may do with our pages."""
+"""The Content-Security-Policy of the proxy's pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def directives(policy: str) -> dict[str, list[str]]:
 
 class FrameAncestors(unittest.TestCase):
     def test_sources(self) -> None:
-        """Nobody by default; ``self`` with or without quotes, and origins, a star for all below one."""
+        """No page by default; ``self`` with or without quotes, origins, and ``*`` for all subdomains."""
         self.assertEqual(frame_ancestors(()), NOBODY)
         self.assertEqual(frame_ancestors(("self",)), "frame-ancestors 'self'")
         self.assertEqual(
@@ -33,7 +33,7 @@ class FrameAncestors(unittest.TestCase):
         )
 
     def test_faults(self) -> None:
-        """Whatever else, and whatever would end the directive or the header, is a fault."""
+        """Any other text is a fault, also one that would end the directive or the header."""
         for source in (
             "*",
             "https:",
@@ -62,7 +62,7 @@ class FrameAncestors(unittest.TestCase):
 
 class PagePolicy(unittest.TestCase):
     def test_page(self) -> None:
-        """The console page gets its own files, pictures that it makes itself, and this host."""
+        """The console page may use its own files, pictures that it makes itself, and this host."""
         self.assertEqual(
             directives(page_policy(NOBODY)),
             {
@@ -78,7 +78,7 @@ class PagePolicy(unittest.TestCase):
         )
 
     def test_ancestors(self) -> None:
-        """It says who may frame the page."""
+        """The policy says which pages may embed the page in a frame."""
         found = directives(page_policy("frame-ancestors 'self'"))
         self.assertEqual(found["frame-ancestors"], ["'self'"])
 
@@ -88,14 +88,14 @@ class WebPolicy(unittest.TestCase):
         return directives(web_policy(NOBODY, html.encode(encoding)))["script-src"]
 
     def test_files(self) -> None:
-        """A web client may have fonts, sounds and frames, too, and speaks to this host only."""
+        """A web client may also use fonts, sounds and frames, and may connect to this host only."""
         found = directives(web_policy(NOBODY, b""))
         self.assertEqual(found["default-src"], ["'none'"])
         for name in ("script-src", "font-src", "media-src", "frame-src", "connect-src"):
             self.assertEqual(found[name], ["'self'"])
 
     def test_scripts_in_the_page(self) -> None:
-        """A script that stands in the page is allowed by its hash; one of a file needs none."""
+        """An inline script is allowed by its hash; a script with ``src`` needs none."""
         script = "<script>alert('Hello, world.');</script>"
         self.assertEqual(self.scripts(f"<html><head>{script}"), ["'self'", HELLO])
         self.assertEqual(self.scripts(script.replace("<script", "<SCRIPT type='module'")), ["'self'", HELLO])
@@ -103,7 +103,7 @@ class WebPolicy(unittest.TestCase):
         self.assertEqual(len(self.scripts(f"{script}<p></p><script>a && b < c</script>")), 3)
 
     def test_as_a_browser_reads_it(self) -> None:
-        """Line ends are made one kind, a byte order mark is none of the text; neither makes another hash."""
+        """Neither kinds of newline nor a byte order mark change the hash."""
         page = "<script>\na('ü');\n</script>"
         expected = self.scripts(page)
         self.assertEqual(len(expected), 2)
@@ -112,7 +112,7 @@ class WebPolicy(unittest.TestCase):
         self.assertEqual(self.scripts(page, "utf-8-sig"), expected)
 
     def test_what_is_no_script(self) -> None:
-        """Comments, handlers in attributes, links and a script that is never closed get nothing."""
+        """Comments, event handlers in attributes, links and a script that is never closed get no hash."""
         for html in (
             "<!-- <script>alert('Hello, world.');</script> -->",
             "<p onclick=\"alert('Hello, world.');\">",

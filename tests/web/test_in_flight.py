@@ -1,4 +1,4 @@
-"""How much those may have at a time that have authenticated: places, bytes, and that all is given back."""
+"""The bounds of users that have authenticated: places and bytes, and that all are released."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIB = 1024 * 1024
 
 class FairShareTest(unittest.TestCase):
     def given(self, share: FairShare, user: str, amount: int = 1) -> int:
-        """Return how often a user is given so much before it is refused."""
+        """Return how often a user gets ``amount`` before it is refused."""
         times = 0
         while share.take(user, amount):
             times += 1
@@ -28,7 +28,7 @@ class FairShareTest(unittest.TestCase):
         self.assertTrue(share.take("e"))
 
     def test_given_back(self) -> None:
-        """Nothing is left of who has given everything back, or was refused."""
+        """The share forgets a user that has released everything, or was refused."""
         share = FairShare(8)
         for _ in range(3):
             for user in "ab":
@@ -54,7 +54,7 @@ class InFlightTest(unittest.TestCase):
         self.assertFalse(self.in_flight._bytes._held)
 
     def test_requests_of_one_user(self) -> None:
-        """A user has so many places, and others have theirs."""
+        """Each user has its own number of places."""
         places = [self.in_flight.enter("alice") for _ in range(32)]
         with self.assertRaises(LimitExceeded) as caught:
             self.in_flight.enter("alice")
@@ -68,7 +68,7 @@ class InFlightTest(unittest.TestCase):
         self.assert_empty()
 
     def test_bytes(self) -> None:
-        """Pictures that are being read have a bound together, which one user does not use up."""
+        """All pictures that are being sent share one bound, which one user cannot use up."""
         places = [self.in_flight.enter("alice") for _ in range(5)]
         for place in places[:4]:
             place.hold(8 * _MIB)

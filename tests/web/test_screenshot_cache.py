@@ -1,4 +1,4 @@
-"""Which pictures are kept, who may have another one taken, and what is taken for a picture."""
+"""Which pictures are kept, how many are taken at the same time, and what counts as a picture."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_header(width: int = 2, height: int = 1, *rest: int, kind: bytes = b"IHD
 
 class PictureTest(unittest.TestCase):
     def test_pictures(self) -> None:
-        """Every kind of PNG is one, whatever is in it."""
+        """Every kind of PNG is accepted, whatever is between its first and last chunk."""
         good = [_PICTURE, with_header(), with_header(8192, 8192), with_header(1, 1, 1, 0, 0, 0, 1)]
         good += [with_header(3, 3, depth, colour, 0, 0, 0) for depth, colour in ((16, 6), (4, 3), (8, 4))]
         for picture in good:
@@ -42,10 +42,10 @@ class PictureTest(unittest.TestCase):
                 self.assertIsNone(picture_fault(picture))
 
     def test_no_pictures(self) -> None:
-        """What is another format, or cannot be a picture, is none."""
+        """Another format, and a PNG that cannot be a picture, are faults."""
         cases = {
-            "it is no PNG": (b"", b"GIF89a", b"<html>", b"P6\n2 1\n255\n", _PICTURE[:28], b"x" + _PICTURE),
-            "its header is none of PNG": (
+            "it is not a PNG": (b"", b"GIF89a", b"<html>", b"P6\n2 1\n255\n", _PICTURE[:28], b"x" + _PICTURE),
+            "its PNG header is invalid": (
                 with_header(0),
                 with_header(2, 0),
                 with_header(1 << 13, (1 << 13) + 1),
@@ -66,7 +66,7 @@ class PictureTest(unittest.TestCase):
 
 class VersionTest(unittest.TestCase):
     def test_versions(self) -> None:
-        """From 1.7 on pictures are taken without the console; what is no version is not trusted."""
+        """From KubeVirt 1.7 on a screenshot leaves the console alone; an unknown version is not trusted."""
         for version in (
             "v1.7.0",
             "v1.7.3",
@@ -113,7 +113,7 @@ class ScreenshotsCase(LeakTestCase):
         return self.screenshots.get(("lab-1", machine), user, take or self.take, deadline or Deadline(_LONG))
 
     def hold(self, machine: str, user: str = "alice") -> Callable[[], object]:
-        """Begin to take a picture; what is returned ends that, and returns the picture."""
+        """Begin to take a picture; the returned function ends that, and returns the picture."""
         gate = Gate(self, _WAIT)
 
         def take() -> bytes:
@@ -130,7 +130,7 @@ class ScreenshotsCase(LeakTestCase):
         return end
 
     def wait_until_waiting(self, count: int) -> None:
-        """Wait until that many ask at the moment."""
+        """Wait until that many requests are waiting."""
         deadline = Deadline(_WAIT)
         while sum(self.screenshots._asked.values()) < count:
             deadline.remaining()
@@ -140,7 +140,7 @@ class ScreenshotsCase(LeakTestCase):
 
 class ReuseTest(ScreenshotsCase):
     def test_seconds(self) -> None:
-        """A picture is good for everybody for some seconds, and another one is taken then."""
+        """A picture serves all users for five seconds; the next request takes another one."""
         self.assertEqual(self.get(), b"picture 1")
         self.now += 4.9
         self.assertEqual(self.get(user="bob"), b"picture 1")
@@ -158,7 +158,7 @@ class ReuseTest(ScreenshotsCase):
         self.assertEqual(self.get("vm"), b"picture 1")
 
     def test_refusals(self) -> None:
-        """Why there is no picture is good for a moment only; everybody gets an exception of its own."""
+        """A refusal serves others for two seconds; each caller gets its own copy of the exception."""
 
         def refuse() -> bytes:
             self.taken += 1
@@ -177,7 +177,7 @@ class ReuseTest(ScreenshotsCase):
         self.assertEqual(self.get(), b"picture 3")
 
     def test_a_bug_is_not_kept(self) -> None:
-        """What is no refusal is raised for who met it, and the next one takes a picture."""
+        """An unexpected exception reaches only its own caller; the next caller takes a picture."""
         with self.assertRaises(ZeroDivisionError):
             self.get(take=lambda: bytes(1 // 0))
         self.assertEqual(self.get(), b"picture 1")
@@ -185,7 +185,7 @@ class ReuseTest(ScreenshotsCase):
 
 class OneForAllTest(ScreenshotsCase):
     def test_shared(self) -> None:
-        """Who asks while a picture is being taken gets that one."""
+        """A caller that asks while a picture is being taken gets that picture."""
         end = self.hold("vm")
         others = [in_thread(lambda: self.get(user="bob")) for _ in range(3)]
         self.wait_until_waiting(4)
@@ -194,7 +194,7 @@ class OneForAllTest(ScreenshotsCase):
         self.assertEqual(self.taken, 1)
 
     def test_another_takes_over(self) -> None:
-        """If taking it failed by a bug, one of those that wait takes it."""
+        """If taking a picture fails by a bug, one of the waiting callers takes it."""
         gate = Gate(self, _WAIT)
 
         def fail() -> bytes:
@@ -211,7 +211,7 @@ class OneForAllTest(ScreenshotsCase):
         self.assertEqual([join() for join in others], [b"picture 1"] * 2)
 
     def test_deadline(self) -> None:
-        """Who waits does so until the deadline; the picture is taken all the same."""
+        """A caller waits until its deadline; the other thread takes the picture all the same."""
         end = self.hold("vm")
         with self.assertRaises(UpstreamTimeout):
             self.get(user="bob", deadline=Deadline(0.01))
@@ -220,7 +220,7 @@ class OneForAllTest(ScreenshotsCase):
 
 class BoundsTest(ScreenshotsCase):
     def test_at_a_time(self) -> None:
-        """Eight are being taken at a time; what is known already costs nothing."""
+        """At most eight pictures are being taken at a time; a kept picture needs no place."""
         self.assertEqual(self.get("known"), b"picture 1")
         ends = [self.hold(f"vm-{number}", f"user-{number}") for number in range(8)]
         with self.assertRaises(LimitExceeded) as caught:
@@ -252,7 +252,7 @@ class BoundsTest(ScreenshotsCase):
         """Two users have six of the eight places at most, so that a third one gets its picture."""
         ends = [self.hold(f"a-{number}", "alice") for number in range(4)]
         ends += [self.hold(f"b-{number}", "bob") for number in range(2)]
-        with self.assertRaisesRegex(LimitExceeded, "as many pictures are being taken"):
+        with self.assertRaisesRegex(LimitExceeded, "too many pictures are being taken"):
             self.get("b-2", user="bob")
         self.get("c", user="carol")
         for end in ends:
@@ -273,7 +273,7 @@ class BoundsTest(ScreenshotsCase):
         self.assertEqual(len(self.screenshots), 4)
 
     def test_forgotten(self) -> None:
-        """Housekeeping drops what serves nobody any more."""
+        """Housekeeping drops expired results."""
         self.get("vm-0")
         self.now += 3
         self.get("vm-1")

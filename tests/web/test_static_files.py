@@ -106,7 +106,7 @@ class Web(WebFilesCase):
         self.assertEqual(self.content(files, "/"), b"index.html")
 
     def test_hidden(self) -> None:
-        """Dot files are not served, nor what is in such a directory, nor what no path can name."""
+        """Dot files, files in dot directories and names that need encoding are not served."""
         self.write(".env", ".git/config", "a/.htaccess", "with space.html", "per%cent", "que?ry", "ü.html")
         self.write("back\\slash", "semi;colon", "co:lon", "new\nline")
         self.write("good-1_2.~js")
@@ -144,7 +144,7 @@ class Web(WebFilesCase):
         self.assertEqual(self.content(files, "/index.html"), b"..data/index.html")
 
     def test_the_directory_itself_may_be_a_link(self) -> None:
-        """What a setting names may be a link: whoever sets it has said so."""
+        """The directory that a setting names may itself be a link."""
         self.write("vnc.html")
         (self.base / "link").symlink_to("web")
         self.assertEqual(self.content(self.files(web=str(self.base / "link")), "/vnc.html"), b"vnc.html")
@@ -193,7 +193,7 @@ class Web(WebFilesCase):
 
 class Faults(WebFilesCase):
     def test_no_directory(self) -> None:
-        """What is no directory is a fault that names the setting and the path."""
+        """If a setting names no directory, the fault names the setting and the path."""
         self.write("file")
         for path, why in (("nothing", "No such file"), ("web/file", "Not a directory")):
             fault = self.fault(web=str(self.base / path))
@@ -285,7 +285,7 @@ class Page(WebFilesCase):
         self.assertEqual(self.content(files, "/console/novnc/core/rfb.js"), b"other")
 
     def test_something_else_is_installed(self) -> None:
-        """What is at that place but holds no noVNC is as good as nothing; nobody has asked for it."""
+        """If the default directory holds no noVNC, it is ignored, because no setting names it."""
         self.write("vnc.html", below="installed")
         self.assertIsNotNone(self.files(console_page=True).missing)
 
@@ -311,7 +311,7 @@ class Page(WebFilesCase):
 
 class Reload(WebFilesCase):
     def test_no_request_reads_a_file(self) -> None:
-        """What is changed, added or removed afterwards is not noticed before a reload."""
+        """Changes to the directory after the start have no effect before a reload."""
         self.write("a.js", "b.js")
         files = self.files()
         self.write("a.js", "c.js", content=b"new")

@@ -52,7 +52,7 @@ class ConsoleURL(unittest.TestCase):
                 self.assertEqual(route, Route(token, None, "a.b", subresource or "vnc"))
 
     def test_bases_that_are_none(self) -> None:
-        """What is no base, or would make another URL of it, is refused."""
+        """A malformed base, or one that a browser would read as another URL, is refused."""
         for base in (
             "",
             "lab.example",
@@ -81,20 +81,20 @@ class ConsoleURL(unittest.TestCase):
                 console_url(rules(), base, TOKEN, "ubuntu")
 
     def test_tokens_that_no_path_may_hold(self) -> None:
-        """A token that the proxy would not look at there is refused, and not quoted."""
+        """A token that the proxy would not take from a path is refused, and not quoted."""
         no_path = rules(credentials=("header",), tickets=True)
         for given, token, reason in (
-            (rules(), "", "no JWT"),
-            (rules(), "-", "no JWT"),
-            (rules(), "secret", "no JWT"),
-            (rules(), "a/b.c.d", "no JWT"),
-            (rules(), "a.b.c?d", "no JWT"),
-            (rules(), "a.b.c\n", "no JWT"),
-            (rules(), "..", "no JWT"),
-            (rules(), "a.b.ü", "no JWT"),
-            (rules(), "Bearer " + TOKEN, "no JWT"),
-            (rules(), "a.b.c.d.e", "no JWT"),
-            (rules(), TICKET, "no JWT"),
+            (rules(), "", "not a JWT"),
+            (rules(), "-", "not a JWT"),
+            (rules(), "secret", "not a JWT"),
+            (rules(), "a/b.c.d", "not a JWT"),
+            (rules(), "a.b.c?d", "not a JWT"),
+            (rules(), "a.b.c\n", "not a JWT"),
+            (rules(), "..", "not a JWT"),
+            (rules(), "a.b.ü", "not a JWT"),
+            (rules(), "Bearer " + TOKEN, "not a JWT"),
+            (rules(), "a.b.c.d.e", "not a JWT"),
+            (rules(), TICKET, "not a JWT"),
             (rules(tickets=True), TICKET + "A", "neither a JWT nor a ticket"),
             (rules(), f"a.b.{'c' * 8189}", "8193 bytes"),
             (no_path, TOKEN, "takes no token from a path"),
@@ -108,7 +108,10 @@ class ConsoleURL(unittest.TestCase):
     def test_names(self) -> None:
         """A VMI that Kubernetes would not name so, and a subresource that is not enabled, are refused."""
         for vmi in ("", "Ubuntu", "a/b", "-", "..", "ü", "a" * 254, TOKEN):
-            with self.subTest(vmi[:20]), self.assertRaisesRegex(ValueError, "no Kubernetes name") as caught:
+            with (
+                self.subTest(vmi[:20]),
+                self.assertRaisesRegex(ValueError, "not a Kubernetes name") as caught,
+            ):
                 console_url(rules(), "ws://x", TOKEN, vmi)
             self.assertNotIn(TOKEN, str(caught.exception))
         for subresource in ("console", "", "vnc/x"):
@@ -129,13 +132,13 @@ class PageURL(unittest.TestCase):
                 self.assertEqual(page_url(given, base, TOKEN, vmi, subresource), expected)
 
     def test_links_that_would_not_work(self) -> None:
-        """What the page would not take is refused, and no token is quoted."""
+        """A link that the page would not take is refused, and no token is quoted."""
         given = rules(console_page=True, tickets=True)
         for settings, base, token, vmi, subresource, reason in (
             (rules(), "https://x", TOKEN, "ubuntu", None, "set console_page"),
-            (given, "https://x", TICKET, "ubuntu", None, "no JWT"),
-            (given, "https://x", f"a.b.{'c' * 8189}", "ubuntu", None, "no JWT"),
-            (given, "https://x", TOKEN, "Ubuntu", None, "no Kubernetes name"),
+            (given, "https://x", TICKET, "ubuntu", None, "not a JWT"),
+            (given, "https://x", f"a.b.{'c' * 8189}", "ubuntu", None, "not a JWT"),
+            (given, "https://x", TOKEN, "Ubuntu", None, "not a Kubernetes name"),
             (given, "https://x", TOKEN, "ubuntu", "console", "is not enabled"),
             (given, "https://x", TOKEN, None, "vnc", "needs a VMI"),
             (given, "https://x/#y", TOKEN, "ubuntu", None, "the base must look like"),

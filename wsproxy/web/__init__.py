@@ -1,1 +1,1 @@
-"""What browsers are answered without an upgrade: endpoints, static files, pictures, the console page."""
+"""Answers browsers without an upgrade: endpoints, static files, pictures of screens, the console page."""

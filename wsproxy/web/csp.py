@@ -1,6 +1,6 @@
-"""What a browser may do with what we serve: Content-Security-Policy (CSP Level 3). No I/O.
+"""The Content-Security-Policy (CSP Level 3) of the pages that the proxy serves. No I/O.
 
-Whatever somebody manages to write into a page may run no script, and may speak to nobody but us.
+If an attacker injects text into a page, that text can run no script, and connect to no server but this one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["frame_ancestors", "page_policy", "web_policy"]
 _LABEL = r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?"
 _HOST_SOURCE = re.compile(rf"https?://(?:\*\.)?{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?")
 _SELF, _NONE, _INLINE = "'self'", "'none'", "'unsafe-inline'"
-_IMAGES = "img-src 'self' data: blob:"  # noVNC's cursors are data
+_IMAGES = "img-src 'self' data: blob:"  # noVNC's cursors are data: URLs
 
 
 def frame_ancestors(sources: Sequence[str]) -> str:
-    """Return the directive that says which pages may show ours in a frame.
+    """Return the directive that says which pages may embed the proxy's pages in a frame.
 
     :param sources: ``self``, and origins such as ``https://lab.example`` or ``https://*.lab.example``;
         empty for no page at all.
-    :raises ConfigError: if one is neither.
+    :raises ConfigError: if a source is neither.
     """
     found = [_SELF if source in ("self", _SELF) else source.lower() for source in sources]
     if bad := [source for source in found if source != _SELF and not _HOST_SOURCE.fullmatch(source)]:
@@ -46,11 +46,12 @@ def page_policy(ancestors: str) -> str:
 
 
 def web_policy(ancestors: str, html: bytes) -> str:
-    """Return the policy of a page of somebody else's, such as noVNC's own vnc.html.
+    """Return the policy of a page that is not part of wsproxy, such as noVNC's own vnc.html.
 
-    The scripts that stand in it may run, and no others.
+    Of inline scripts only those in the page as served may run.
 
-    :param html: the page; b"" for a file that is none.
+    :param ancestors: from :func:`frame_ancestors`.
+    :param html: the page; b"" for a file that is not HTML.
     """
     scripts = [_SELF, *_hashes(html)]
     more = [_IMAGES, "font-src 'self'", "media-src 'self'", "frame-src 'self'"]
@@ -64,7 +65,7 @@ def _policy(scripts: Iterable[str], styles: Iterable[str], more: Iterable[str], 
             _directive("script-src", *scripts),
             _directive("style-src", *styles),
             *more,
-            _directive("connect-src", _SELF),  # WebSockets to this host, too
+            _directive("connect-src", _SELF),  # includes WebSockets to this host
             _directive("base-uri", _NONE),
             _directive("form-action", _NONE),
             ancestors,
@@ -77,9 +78,9 @@ def _directive(name: str, *values: str) -> str:
 
 
 def _hashes(html: bytes) -> list[str]:
-    """Return a hash source for each script that stands in a page (CSP Level 3, section 2.3.1)."""
+    """Return a hash source for each inline script of a page (CSP Level 3, section 2.3.1)."""
     parser = _InlineScripts()
-    # As a browser reads it: HTML standard, section 13.2.3.5.
+    # Decode and normalise newlines as a browser does: HTML standard, section 13.2.3.5.
     parser.feed(html.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n"))
     parser.close()
     digests = [hashlib.sha256(script.encode()).digest() for script in parser.found]
@@ -87,7 +88,7 @@ def _hashes(html: bytes) -> list[str]:
 
 
 class _InlineScripts(HTMLParser):
-    """Collects the scripts that stand in a page.
+    """Collects the inline scripts of a page.
 
     :ivar found: their texts.
     """

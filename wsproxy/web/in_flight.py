@@ -1,6 +1,6 @@
-"""How much those may have at a time that have authenticated and open no console: requests, and bytes. No I/O.
+"""Bounds the requests and bytes of users that have authenticated and open no console. No I/O.
 
-They take no place of clients that have not authenticated, so nothing else bounds them.
+Such requests no longer count as pending clients, and are no sessions, so no other limit bounds them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ..exceptions import LimitExceeded
 __all__ = ["FairShare", "InFlight", "Place"]
 
 _MOST_REQUESTS = 32  # of one user
-_MOST_BYTES = 64 * 1024 * 1024  # of pictures that are being read, each as often as it is
+_MOST_BYTES = 64 * 1024 * 1024  # of pictures that are being sent; a picture counts once for each request
 
 
 class FairShare:
-    """Shares something out, so that neither one user nor two get all of it. Not safe by itself.
+    """Shares an amount among users, so that neither one user nor two get all of it. The caller holds a lock.
 
-    Whoever has some gets more only as long as no less than that is left over.
+    A user gets more only if afterwards at least as much is left as the user had before.
 
-    :param most: how much there is.
+    :param most: the whole amount.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,7 +30,7 @@ class FairShare:
         self._held: Counter[Hashable] = Counter()
 
     def take(self, user: Hashable, amount: int = 1) -> bool:
-        """Give so much to a user, or nothing; return whether there was enough."""
+        """Give ``amount`` to a user, or nothing; return whether the user got it."""
         left = self._left - amount
         if left < self._held[user]:
             self._forget(user)
@@ -40,7 +40,7 @@ class FairShare:
         return True
 
     def release(self, user: Hashable, amount: int = 1) -> None:
-        """Take back what a user was given."""
+        """Take ``amount`` back from a user."""
         self._left += amount
         self._held[user] -= amount
         self._forget(user)
@@ -51,10 +51,10 @@ class FairShare:
 
 
 class InFlight:
-    """Knows what is being answered to whom. Safe from every thread, never blocks."""
+    """Counts the requests that are being answered, by user. Safe from every thread, never blocks."""
 
     def __init__(self) -> None:
-        # Guards the attributes below, and those of places. Held for moments only.
+        # Guards the attributes below, and those of places. Held briefly.
         self._lock = threading.Lock()
         self._requests: Counter[Hashable] = Counter()
         self._bytes = FairShare(_MOST_BYTES)
@@ -62,12 +62,12 @@ class InFlight:
     def enter(self, user: Hashable) -> Place:
         """Count one more request of a user, until its place is released.
 
-        :raises LimitExceeded: if there are as many as may be.
+        :raises LimitExceeded: if the user has 32 already.
         """
         with self._lock:
             if self._requests[user] >= _MOST_REQUESTS:
                 raise LimitExceeded(
-                    "requests", "you have as many requests at a time as you may", retry_after=2
+                    "requests", "you have reached the limit of concurrent requests", retry_after=2
                 )
             self._requests[user] += 1
         return Place(self, user)
@@ -75,7 +75,7 @@ class InFlight:
     def _hold(self, place: Place, size: int) -> None:
         with self._lock:
             if not self._bytes.take(place._user, size):
-                raise LimitExceeded("screenshots", "too many pictures are being read", retry_after=2)
+                raise LimitExceeded("screenshots", "too many pictures are being sent", retry_after=2)
             place._size += size
 
     def _release(self, place: Place) -> None:
@@ -91,7 +91,7 @@ class InFlight:
 
 
 class Place:
-    """The place of one request."""
+    """The place of one request. Safe from every thread, never blocks."""
 
     def __init__(self, in_flight: InFlight, user: Hashable) -> None:
         self._in_flight = in_flight
@@ -102,10 +102,10 @@ class Place:
     def hold(self, size: int) -> None:
         """Count the bytes of a picture that is about to be sent.
 
-        :raises LimitExceeded: if there are too many, of others and of this user.
+        :raises LimitExceeded: if too few bytes are left for this user, see :class:`FairShare`.
         """
         self._in_flight._hold(self, size)
 
     def release(self) -> None:
-        """Count the request no more, when its answer has been sent, or never will be. Idempotent."""
+        """Stop counting the request, because its answer has been sent or never will be. Idempotent."""
         self._in_flight._release(self)

@@ -1,8 +1,8 @@
-"""Pictures of screens: which are kept, who may have another one taken, and what is taken for one. No I/O.
+"""Keeps pictures of screens for a few seconds, and limits how many are being taken. No I/O.
 
-A picture that somebody asked for is good for a few seconds for everybody who may see that screen, and
-who asks while it is being taken waits for it. So a class that watches a machine costs the Kubernetes API as
-much as one student. What may be seen by whom is decided before, by :class:`.AccessControl`.
+A picture serves every user that may see that screen for five seconds. A user that asks while the picture is
+being taken waits for it. So a class that watches one machine costs the Kubernetes API as much as one student.
+:class:`.AccessControl` decides beforehand which user may see which screen.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .in_flight import FairShare
 __all__ = ["MAX_SIZE", "Screenshots", "picture_fault"]
 
 MAX_SIZE = 8 * 1024 * 1024
-"""Bytes of a picture, at most; one of 4K, of noise, has more, and no screen shows that."""
+"""Most bytes of a picture. Only a 4K screen full of noise has more."""
 
-_GOOD_SECONDS = 5.0  # for so long a picture serves others
-_BAD_SECONDS = 2.0  # and so long the reason why there is none
-_MOST_TAKEN = 8  # at a time, of all machines, shared out among users
-_MOST_ASKED = 4  # at a time, by one user; those that wait for a picture that is being taken included
+_GOOD_SECONDS = 5.0  # for which a picture serves other requests
+_BAD_SECONDS = 2.0  # for which a refusal serves other requests
+_MOST_TAKEN = 8  # at the same time, of all machines, shared among users
+_MOST_ASKED = 4  # requests of one user at the same time, those that wait for a picture included
 _MOST_KEPT = 256
 _MOST_BYTES = 4 * MAX_SIZE
 
@@ -35,29 +35,31 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">I4sIIBBBBB")  # the first chunk, without its checksum
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
-_MOST_PIXELS = 1 << 26  # what a browser has to unpack
+_MOST_PIXELS = 1 << 26  # which a browser must decompress
 
 
 def picture_fault(data: bytes) -> str | None:
-    """Return what makes ``data`` no whole picture (W3C PNG, sections 5.2 and 11.2.2); None if nothing does.
+    """Return why ``data`` is not a whole PNG (W3C PNG, sections 5.2 and 11.2.2); None if it is one.
 
-    What is between its first chunk and its last is left to whoever shows it.
+    This checks the first and the last chunk. The browser checks what is in between.
     """
     if not data.startswith(_SIGNATURE) or len(data) < len(_SIGNATURE) + _HEADER.size:
-        return "it is no PNG"
+        return "it is not a PNG"
     size, kind, width, height, depth, colour, *methods = _HEADER.unpack_from(data, len(_SIGNATURE))
     if (size, kind) != (13, b"IHDR") or depth not in _DEPTHS.get(colour, ()):
-        return "its header is none of PNG"
+        return "its PNG header is invalid"
     if methods not in ([0, 0, 0], [0, 0, 1]) or not 0 < width * height <= _MOST_PIXELS:
-        return "its header is none of PNG"
+        return "its PNG header is invalid"
     return None if data.endswith(_END) else "it is cut short"
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of taking a picture.
+    """The result of taking a picture.
 
-    :ivar until: how long that counts.
+    :ivar picture: the PNG; b"" if there is a refusal.
+    :ivar refused: the refusal; None if there is a picture.
+    :ivar until: when the result expires, by the cache's clock.
     """
 
     picture: bytes
@@ -66,7 +68,7 @@ class _Outcome:
 
     def result(self) -> bytes:
         if self.refused:
-            raise copy(self.refused)  # several threads do
+            raise copy(self.refused)  # a copy, because several threads raise it
         return self.picture
 
 
@@ -78,31 +80,32 @@ class Screenshots:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        # Guards the attributes below. Never held while a picture is taken.
+        # Guards the attributes below. No thread holds it while it takes a picture.
         self._changed = threading.Condition()
-        self._outcomes: OrderedDict[Hashable, _Outcome] = OrderedDict()  # the oldest first
-        self._taken: set[Hashable] = set()  # of which a picture is being taken
-        self._places = FairShare(_MOST_TAKEN)  # for that
-        self._asked: Counter[Hashable] = Counter()  # by user: how many wait, or take one
+        self._outcomes: OrderedDict[Hashable, _Outcome] = OrderedDict()  # by machine, the oldest first
+        self._taken: set[Hashable] = set()  # machines whose picture is being taken
+        self._places = FairShare(_MOST_TAKEN)  # places for taking one
+        self._asked: Counter[Hashable] = Counter()  # by user: requests that wait for a picture or take one
 
     def get(self, machine: Hashable, user: Hashable, take: Callable[[], bytes], deadline: Deadline) -> bytes:
-        """Return a picture of a machine's screen that is seconds old at most.
+        """Return a picture of a machine's screen that is at most five seconds old.
 
-        Blocks while another thread takes one, until the deadline; or for as long as ``take`` does.
+        If another thread is taking one, this blocks until the deadline at most. Otherwise it calls ``take``,
+        and blocks for as long as that does.
 
-        :param machine: names it, its namespace included; whoever asks may see it.
-        :param user: who asks.
+        :param machine: names the machine and its namespace. The caller has checked that the user may see it.
+        :param user: the user that asks.
         :param take: takes a picture, or raises :class:`.Refused`; called in this thread.
-        :raises LimitExceeded: if as many are being taken as may be, by all or by this user, or it waits for
-            as many.
-        :raises UpstreamTimeout: if the deadline passes first.
-        :raises Refused: what ``take`` raised, for whoever asked at that time.
+        :raises LimitExceeded: if too many pictures are being taken, in all or for this user, or if the user
+            waits for too many.
+        :raises UpstreamTimeout: if the deadline passes while another thread takes the picture.
+        :raises Refused: what ``take`` raised, in this thread, or in another one up to two seconds ago.
         """
         with self._changed:
             if known := self._known(machine):
                 return known.result()
             if self._asked[user] >= _MOST_ASKED:
-                raise _too_many("you are waiting for as many pictures as you may")
+                raise _too_many("you are waiting for too many pictures")
             self._asked[user] += 1
         try:
             return (self._awaited(machine, user, deadline) or self._take(machine, user, take)).result()
@@ -113,7 +116,7 @@ class Screenshots:
                     del self._asked[user]
 
     def tick(self, now: float) -> float:
-        """Housekeeping: see :class:`.Ticking`. Forgets what serves nobody any more."""
+        """Forget results that have expired. Housekeeping calls this, see :class:`.Ticking`."""
         with self._changed:
             for machine in [name for name, outcome in self._outcomes.items() if outcome.until <= now]:
                 del self._outcomes[machine]
@@ -123,12 +126,12 @@ class Screenshots:
         return len(self._outcomes)
 
     def _known(self, machine: Hashable) -> _Outcome | None:
-        """Return what was found out a moment ago. Needs the lock."""
+        """Return a machine's result if it has not expired. Needs the lock."""
         outcome = self._outcomes.get(machine)
         return outcome if outcome and self._clock() < outcome.until else None
 
     def _awaited(self, machine: Hashable, user: Hashable, deadline: Deadline) -> _Outcome | None:
-        """Return what another thread finds out; None if this one has to, for whoever asks from now on."""
+        """Return the result of another thread; None if this thread must take the picture, for others, too."""
         with self._changed:
             while (known := self._known(machine)) is None and machine in self._taken:
                 try:
@@ -137,7 +140,7 @@ class Screenshots:
                     raise UpstreamTimeout("the picture was not taken in time") from None
             if known is None:
                 if not self._places.take(user):
-                    raise _too_many("as many pictures are being taken as may be")
+                    raise _too_many("too many pictures are being taken")
                 self._taken.add(machine)
             return known
 
@@ -158,7 +161,7 @@ class Screenshots:
                 self._changed.notify_all()
 
     def _keep(self, machine: Hashable, outcome: _Outcome) -> None:
-        """Needs the lock."""
+        """Keep a result, and drop the oldest ones if there are too many. Needs the lock."""
         self._outcomes[machine] = outcome
         self._outcomes.move_to_end(machine)
         size = sum(len(kept.picture) for kept in self._outcomes.values())

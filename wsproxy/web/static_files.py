@@ -1,7 +1,7 @@
-"""The files that are served to browsers: an exact map from paths to contents, read when the proxy starts.
+"""The files that the proxy serves to browsers: an exact map from paths to contents, read at the start.
 
-No request reaches the file system. What is in the map is served and nothing else, so there is no directory to
-list, no path to walk up, and no link to be followed later.
+No request reaches the file system, because the proxy serves only what is in the map. So a request can list no
+directory, leave the directory by no ``..``, and follow no link.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ __all__ = ["FileRules", "StaticFiles"]
 logger = get_logger("wsproxy.web_files")
 
 _Page = Representation | Redirect
-_Policy = Callable[[bytes], str]  # of the HTML, b"" for other files
+_Policy = Callable[[bytes], str]  # makes a policy from the HTML; takes b"" for other files
 
 _PAGE = Path(__file__).parent / "console_page"
 _INSTALLED_NOVNC = Path("/usr/share/novnc")
 _NOVNC_HAS, _XTERM_HAS = ("core/rfb.js",), ("lib/xterm.mjs", "css/xterm.css")
 _NO_NOVNC = (
-    "the console page has no noVNC, so it shows no screens; install Debian's novnc, or unpack the npm "
-    "package @novnc/novnc and name its directory: --novnc DIR"
+    "the console page has no noVNC, so it cannot show screens; install Debian's package novnc, or unpack the "
+    "npm package @novnc/novnc and name its directory with --novnc DIR"
 )
 _INDEX = "index.html"
 
 _MAX_ENTRIES = 4096
 _MAX_FILE = 8 * 1024 * 1024
 _MAX_IN_ALL = 64 * 1024 * 1024
-# No dot files; nothing that would have to be encoded in a path, as the router takes no encoded paths.
+# No dot files, and no names that need encoding in a path, because the router refuses encoded paths.
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._~@+=,-]+")
 
 
 @dataclass(frozen=True)
 class FileRules:
-    """Which files are served, as the settings say.
+    """Which files the proxy serves, by its settings.
 
-    :ivar ancestors: the directive of a Content-Security-Policy that says who may show pages in a frame.
-    :ivar mount: the last segment of the path that everything is below, or none.
-    :ivar web: directory of a web client, None for none.
-    :ivar console_page: whether the console page is served.
-    :ivar novnc: directory with noVNC for that page; None for an installed one, if there is one.
-    :ivar xterm: directory with xterm.js for it, None for none.
+    :ivar ancestors: the ``frame-ancestors`` directive, see :func:`.frame_ancestors`.
+    :ivar mount: the last segment of the path prefix; empty without a prefix.
+    :ivar web: directory of a web client; None for none.
+    :ivar console_page: whether the proxy serves the console page.
+    :ivar novnc: directory with noVNC for that page; None for Debian's, if it is installed.
+    :ivar xterm: directory with xterm.js for that page; None for none.
     """
 
     ancestors: str
@@ -64,9 +64,9 @@ class FileRules:
 
 
 class StaticFiles:
-    """The files of one server. Safe from every thread.
+    """The files of one server. Safe from every thread. Making one blocks on the file system.
 
-    :raises ConfigError: if a directory is not what the settings say it is.
+    :raises ConfigError: if a directory cannot be read, is too large, or lacks a file that it needs.
     """
 
     def __init__(self, rules: FileRules) -> None:
@@ -74,7 +74,7 @@ class StaticFiles:
         self._map = _read(rules)
 
     def find(self, path: str) -> _Page | None:
-        """Return what there is at a path below the prefix, such as ``/console/``; None for nothing.
+        """Return what the map has for a path below the prefix, such as ``/console/``; None for nothing.
 
         Does not block.
         """
@@ -82,19 +82,19 @@ class StaticFiles:
 
     @property
     def count(self) -> int:
-        """How many paths there are."""
+        """How many paths the map has."""
         return len(self._map)
 
     @property
     def missing(self) -> str | None:
-        """What the console page lacks, and what to do about it; None if it has all that it needs."""
+        """A sentence that says that the console page has no noVNC, and what to do; None if it has it."""
         lacks_novnc = f"/console/novnc/{_NOVNC_HAS[0]}" not in self._map
         return _NO_NOVNC if self._rules.console_page and lacks_novnc else None
 
     def reload(self) -> None:
-        """Read all files again; what cannot be used stays as it was, with an error in the log.
+        """Read all files again. If any directory is faulty, log an error and keep all files as they were.
 
-        Blocks on the file system. One thread at a time.
+        Blocks on the file system. Only one thread at a time may call this.
         """
         try:
             self._map = _read(self._rules)
@@ -127,9 +127,9 @@ def _read(rules: FileRules) -> Mapping[str, _Page]:
 class _Directory:
     """A directory that a setting names.
 
-    :param setting: its name, for faults.
-    :param needed: files that have to be there.
-    :param parts: the only subdirectories that are of interest; empty for all that there is.
+    :param setting: the setting's name, for the texts of faults.
+    :param needed: files that must be in it.
+    :param parts: the only subdirectories to read; empty for the whole directory.
     """
 
     def __init__(
@@ -142,10 +142,12 @@ class _Directory:
         self._entries = self._bytes = 0
 
     def pages(self, base: str, policy: _Policy, mounted: tuple[str, ...]) -> dict[str, _Page]:
-        """Return what there is at which path.
+        """Return the directory's files and redirects by path. Blocks on the file system.
 
-        :param base: the directory's own path, with a slash at its end.
-        :param mounted: the last segment of that path; empty for none.
+        :param base: the path of the directory itself, with a slash at its end.
+        :param policy: makes each file's Content-Security-Policy.
+        :param mounted: the last segment of the path; empty for none.
+        :raises ConfigError: if the directory is faulty.
         """
         try:
             for name in self._needed:
@@ -168,7 +170,7 @@ class _Directory:
         return found
 
     def _files(self) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Yield the names that lead to each file, and where it is once links are resolved."""
+        """Yield the path segments of each file, and its real path, with links resolved."""
         root = Path(os.path.realpath(self._path, strict=True))
         directories = [(part,) for part in self._parts if (root / part).is_dir()] if self._parts else [()]
         while directories:
@@ -188,7 +190,7 @@ class _Directory:
                     yield names, real
 
     def _page(self, path: Path, name: str, policy: _Policy) -> Representation:
-        """Read one file; ``path`` has no links in it."""
+        """Read one file. ``path`` contains no links."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)

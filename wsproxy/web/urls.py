@@ -1,4 +1,4 @@
-"""URLs of consoles and of the page that shows them, as they are handed to browsers. No I/O."""
+"""Makes URLs of consoles and of the console page for browsers. No I/O."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _JWT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")  # RFC 7515 section 7.
 
 @dataclass(frozen=True)
 class URLRules:
-    """What the URLs of a proxy may hold, as its settings say.
+    """What the URLs of a proxy may contain, by its settings.
 
-    :ivar routes: what request targets mean there.
-    :ivar credentials: where a token may stand.
-    :ivar tickets: whether a ticket may stand there, too.
-    :ivar console_page: whether there is a console page.
+    :ivar routes: the proxy's rules for request targets.
+    :ivar credentials: the places that may hold a token.
+    :ivar tickets: whether a path may hold a ticket, too.
+    :ivar console_page: whether the proxy has a console page.
     """
 
     routes: RouteRules
@@ -40,11 +40,11 @@ class URLRules:
 def console_url(rules: URLRules, base: str, token: str, vmi: str, subresource: str | None = None) -> str:
     """Return the URL of a console: ``BASE/TOKEN/VMI``, or ``BASE/TOKEN/VMI/SUBRESOURCE``.
 
-    :param rules: of the proxy that will be asked.
-    :param base: where the browser finds that proxy: ``wss://HOST[:PORT][/PATH]``; http and https are taken
-        for ws and wss. A path takes the place of the configured prefix, for a server in front may have
-        another one; without one the prefix is added.
-    :param token: a token, or a ticket. It is not verified, but must be one that the proxy would look at.
+    :param rules: those of the proxy that the URL leads to.
+    :param base: where the browser finds that proxy: ``wss://HOST[:PORT][/PATH]``; http and https count as ws
+        and wss. A path replaces the configured prefix, because a server in front may have another one. If
+        there is no path, the prefix is added.
+    :param token: a token or a ticket. This does not verify it, but checks that the proxy takes its form.
     :param vmi: name of the virtual machine instance.
     :param subresource: None for the default one.
     :raises ValueError: if any of these cannot be part of a console's URL. The text does not quote the token.
@@ -62,18 +62,18 @@ def page_url(
 ) -> str:
     """Return the link to a console on the console page: ``BASE/console/#TOKEN/VMI``.
 
-    :param rules: of the proxy that will be asked.
+    :param rules: those of the proxy that the link leads to.
     :param base: as for :func:`console_url`, but the link has http or https.
-    :param token: a token. It is not verified, but must be one that the page would look at.
-    :param vmi: name of the virtual machine instance; None to let the person choose.
+    :param token: a token. This does not verify it, but checks that the page takes its form.
+    :param vmi: name of the virtual machine instance; None to let the user choose.
     :param subresource: None for the default one.
-    :raises ValueError: if any of these cannot be part of such a link, or if the proxy has no such page. The
-        text does not quote the token.
+    :raises ValueError: if any of these cannot be part of such a link, or if the proxy has no console page.
+        The text does not quote the token.
     """
     if not rules.console_page:
         raise ValueError("the proxy has no console page; set console_page")
     if not _JWT.fullmatch(token) or len(token) > MAX_TOKEN_SIZE:
-        raise ValueError("the token is no JWT that the console page would take")
+        raise ValueError("the token is not a JWT that the console page takes")
     if vmi is None and subresource is not None:
         raise ValueError("a subresource needs a VMI")
     if vmi is not None:
@@ -85,7 +85,7 @@ def page_url(
 
 def _check_console(rules: URLRules, vmi: str, subresource: str | None) -> None:
     if not is_dns_subdomain(vmi):
-        raise ValueError("the VMI's name is no Kubernetes name (DNS-1123 subdomain)")
+        raise ValueError("the VMI's name is not a Kubernetes name (DNS-1123 subdomain)")
     if subresource is not None and subresource not in rules.routes.enabled:
         raise ValueError(f"the subresource {subresource!r} is not enabled")
 
@@ -94,13 +94,13 @@ def _check_token(rules: URLRules, token: str) -> None:
     if rules.tickets and looks_like_ticket(token):
         return
     if not _JWT.fullmatch(token):
-        kinds = "neither a JWT nor a ticket" if rules.tickets else "no JWT"
-        raise ValueError(f"the token is {kinds}, so no path may hold it")
+        kinds = "neither a JWT nor a ticket" if rules.tickets else "not a JWT"
+        raise ValueError(f"the token is {kinds}, so a path cannot hold it")
     if len(token) > MAX_TOKEN_SIZE:
         raise ValueError(f"the token is {len(token)} bytes; the proxy takes {MAX_TOKEN_SIZE} at most")
     if "path" not in rules.credentials:
         raise ValueError(
-            "the proxy takes no token from a path; set credentials so that it does, or use a ticket"
+            "the proxy takes no token from a path; add path to the setting credentials, or use a ticket"
         )
 
 
@@ -119,7 +119,7 @@ def _parsed(base: str) -> tuple[str, tuple[str, ...]]:
         raise wrong
     segments = tuple(_encoded(segment) for segment in parts.path.split("/") if segment)
     if any(segment.lower().replace("%2e", ".") in (".", "..") for segment in segments):
-        raise wrong  # a browser would take them out, and others with them
+        raise wrong  # a browser would remove them, and the segments before them
     return f"{scheme}://{parts.netloc}", segments
 
 
