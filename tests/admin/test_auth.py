@@ -1,4 +1,4 @@
-"""Who is the operator."""
+"""How the operator authenticates."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class OperatorTokenTest(unittest.TestCase):
         try:
             guard(head)
         except BadToken as refused:
-            self.assertEqual(refused.message, "the operator's token is needed here")
+            self.assertEqual(refused.message, "this request needs the operator's token")
             return False
         return True
 
     def test_path(self) -> None:
-        """A path is its owner's alone; a token is asked for only if a file is named."""
+        """A listener at a path needs no token unless a file is named."""
         self.assertTrue(self.lets_in(operator_guard(None, PATH)))
         self.assertEqual(os.listdir(self.directory), [])
         self.assertFalse(self.lets_in(operator_guard(self.file, PATH)))
 
     def test_named_file(self) -> None:
-        """It is made if there is none, once; what it holds lets in, and nothing else does."""
+        """A missing file is created once; the guard accepts its token and no other."""
         guard = operator_guard(self.file, PORT)
         token = read_operator_token(self.file)
         self.assertTrue(self.lets_in(guard, f"Bearer {token}"))
@@ -62,7 +62,7 @@ class OperatorTokenTest(unittest.TestCase):
         self.assertEqual(os.listdir(self.directory), ["token"])
 
     def test_own_directory(self) -> None:
-        """Without a name the file is in a directory that nobody else may look into."""
+        """The default file is in a directory that no other user may access."""
         guard = operator_guard(None, PORT)
         path = default_token_file()
         self.assertEqual(os.path.dirname(os.path.dirname(path)), self.directory)
@@ -71,7 +71,7 @@ class OperatorTokenTest(unittest.TestCase):
         self.assertTrue(self.lets_in(operator_guard(None, PORT), f"Bearer {read_operator_token()}"))
 
     def test_directory_of_somebody_else(self) -> None:
-        """Where others may write, somebody may have made that directory before: nobody is let in then."""
+        """If another user may have created the default directory, the guard refuses every request."""
         place = os.path.dirname(default_token_file())
         target = os.path.join(self.directory, "elsewhere")
         os.mkdir(target, 0o700)
@@ -87,7 +87,7 @@ class OperatorTokenTest(unittest.TestCase):
             make()
             with self.assertLogs("wsproxy.admin", "WARNING") as logged:
                 guard = operator_guard(None, PORT)
-            self.assertIn("sessions are shown to nobody", logged.output[0])
+            self.assertIn("the proxy refuses all requests about sessions", logged.output[0])
             self.assertFalse(self.lets_in(guard, "Bearer " + "x" * 32))
             self.assertFalse(self.lets_in(guard))
             self.assertRaises(ValueError, read_operator_token)
@@ -99,28 +99,28 @@ class OperatorTokenTest(unittest.TestCase):
                 self.assertFalse(self.lets_in(operator_guard(None, PORT)))
 
     def test_no_temporary_directory(self) -> None:
-        """Where no file can be made, as in a container that nothing can be written in, nobody is let in."""
+        """If no file can be created, as in a read-only container, the guard refuses every request."""
         nowhere = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
         with (
             mock.patch("tempfile.gettempdir", side_effect=nowhere),
             self.assertLogs("wsproxy.admin", "WARNING") as logged,
         ):
             guard = operator_guard(None, PORT)
-        for words in ("No usable temporary directory", "sessions are shown to nobody", "admin_token_file"):
+        for words in ("No usable temporary directory", "refuses all requests", "admin_token_file"):
             self.assertIn(words, logged.output[0])
         self.assertFalse(self.lets_in(guard))
 
     def test_faults(self) -> None:
-        """A file that is named and no good stops the start."""
+        """A named file that cannot be used stops the start."""
         for path in ("/nowhere/token", self.directory):
-            with self.assertRaisesRegex(ConfigError, "cannot be had from"):
+            with self.assertRaisesRegex(ConfigError, "cannot use the operator.s token in"):
                 operator_guard(path, PORT)
         os.symlink("/nowhere/token", self.file)
         with self.assertRaisesRegex(ConfigError, "No such file"):
             operator_guard(self.file, PORT)
 
     def test_made_by_two(self) -> None:
-        """Of two proxies that make the file at once one is first, and both have its token."""
+        """If two proxies create the file at once, both get the token of the first."""
         barrier, link = threading.Barrier(2), os.link
 
         def wait_and_link(source: str, path: str) -> None:

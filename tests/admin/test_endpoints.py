@@ -1,4 +1,4 @@
-"""What the operator sees of sessions and does to them, at the listener of a running proxy."""
+"""Listing and kicking sessions at the operator's listener of a running proxy."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class OperatorCase(ProxyTestCase):
         self.assertEqual(client.recv_frame(_TIMEOUT).payload, b"still here")
 
     def assert_revoked(self, vmi: str, token: str) -> None:
-        """Assert that a token is refused, before anybody is dialled."""
+        """Assert that a token is refused before the proxy dials the API."""
         before = self.api.connections
         client = self.knock(vmi, token)
         body = json.loads(client.body())
@@ -192,7 +192,7 @@ class RowsThatBreakAList(OperatorCase):
         self.assertEqual(second["user"], "eve")
 
     def test_session_that_cannot_be_described(self) -> None:
-        """Of a session that cannot be described there is the id, in the command's table, too."""
+        """If a session cannot be described, the list and the command's table have its id."""
         self.start()
         self.client("vm")
         self.client("vm-2", user="eve")
@@ -245,7 +245,7 @@ class Ending(OperatorCase):
         self.client("vm", user=5)  # another token of the same user is as good as before
 
     def test_kick_by_place(self) -> None:
-        """A VMI is one in its namespace; a namespace is all of them."""
+        """A VMI is chosen together with its namespace; a namespace alone chooses all of its VMIs."""
         self.start()
         near, beside, far = self.client("vm"), self.client("vm-2"), self.client("vm", namespace="other")
         self.assertEqual(self.ask("POST", "/kick", {"vmi": "vm"})[0], 400)
@@ -260,7 +260,7 @@ class Ending(OperatorCase):
         self.assertEqual(self.kick(namespace="other"), {"sessions": [], "tokens": []})
 
     def test_kick_by_session_and_token_id(self) -> None:
-        """What the list and the audit log show names a session, too."""
+        """The session's and token's ids from the list and the audit log choose a session."""
         self.start()
         tokens = [self.token("vm"), self.token("vm-2", user=7)]
         one, two = self.client("vm", tokens[0]), self.client("vm-2", tokens[1])
@@ -288,7 +288,7 @@ class Ending(OperatorCase):
         self.assert_lives(other)
 
     def test_token_by_its_jti(self) -> None:
-        """A token is its issuer's jti: one with the same is refused, too, one of another issuer not."""
+        """A kick refuses every token with the same issuer and jti, and none of another issuer."""
         self.start()
 
         def token(**more: Any) -> str:
@@ -301,7 +301,7 @@ class Ending(OperatorCase):
         self.client("vm", token(jti="two", iss="a")).close()
 
     def test_forged_token(self) -> None:
-        """Nobody is kicked by a token that opens nothing: it could name anybody's jti."""
+        """A token that the proxy does not accept kicks no session, because it could name any jti."""
         self.start()
         client = self.client("vm", user=5)
         for token in (self.token("vm", secret="x" * 32), self.token("vm", expires_in=-1), "x"):
@@ -349,7 +349,7 @@ class Ending(OperatorCase):
         self.assert_kicked(client)
 
     def test_hook_keeps_nobody_in(self) -> None:
-        """What a hook returns is as revocable as what it was given, even if it makes a grant of its own."""
+        """A grant that a hook returns is revoked with its token, even if the hook makes a new grant."""
 
         def authorize(grant: Grant, request: object) -> Grant:
             return Grant(grant.user, grant.namespace, grant.vmis, grant.expires_at - 100, grant.token_id)
@@ -365,7 +365,7 @@ class Ending(OperatorCase):
         self.assert_revoked("vm", token)
 
     def test_full(self) -> None:
-        """If no more tokens can be remembered the sessions end all the same, and the answer says it."""
+        """If the denylist is full, the sessions end all the same, and the answer says that it is full."""
         self.start()
         client = self.client("vm")
         with mock.patch("wsproxy.state.denylist.MAX_DENIED", 0):
@@ -396,7 +396,7 @@ class Ending(OperatorCase):
         self.assertNotIn(token.rpartition(".")[2], text)
 
     def test_bad_bodies(self) -> None:
-        """A body that says nothing, or something else, ends nothing."""
+        """An empty or invalid body ends no session."""
         self.start()
         client = self.client("vm")
         bodies: tuple[object, ...] = (
@@ -430,7 +430,7 @@ class Ending(OperatorCase):
 
 
 class WithAToken(OperatorCase):
-    """Where the listener is not at a path, or a file is named, there is a token."""
+    """If the listener is not at a path, or a file is named, requests need a token."""
 
     def start(self, **options: Any) -> WebsocketProxy:
         self.token_file = os.path.join(self.directory, "token")
@@ -451,7 +451,7 @@ class WithAToken(OperatorCase):
         self.assertEqual(self.ask("GET", "/sessions", headers=headers)[0], 200)
 
     def test_nothing_else(self) -> None:
-        """Who has not the token sees 401, whatever is asked for, before anything else is looked at."""
+        """A client without the token gets 401 for every request, before the proxy reads more of it."""
         with open(os.path.join(self.directory, "token"), "w", encoding="ascii") as file:
             file.write(_TOKEN + "\n")
         self.start()
@@ -489,7 +489,7 @@ class WithAToken(OperatorCase):
         self.assertEqual(self.ask("GET", "/sessions", headers=right)[0], 200)
 
     def test_file_changes(self) -> None:
-        """Another token in the file is another token; a file that is no good any more changes nothing."""
+        """If the file's token changes, the new one counts; if the file becomes unusable, the old one stays."""
         path = os.path.join(self.directory, "token")
         for token in (_TOKEN, _TOKEN[::-1]):
             with open(f"{path}.new", "w", encoding="ascii") as file:
@@ -518,7 +518,7 @@ class WithAToken(OperatorCase):
             self.assertNotIn("words", str(caught.exception))
         with self.assertRaisesRegex(ConfigError, "admin_token_file is set but admin is not"):
             self.start(admin=None)
-        with self.assertRaisesRegex(ConfigError, "the operator's token cannot be had from '/nowhere/token'"):
+        with self.assertRaisesRegex(ConfigError, "cannot use the operator's token in '/nowhere/token'"):
             self.start_proxy(admin="127.0.0.1:0", admin_token_file="/nowhere/token")
 
 
@@ -585,7 +585,7 @@ class Program(ProxyTestCase):
         for arguments in ((), ("kick", "--user", "eve")):
             status, output, errors = self.command(*arguments, WSPROXY_ADMIN_TOKEN_FILE=wrong)
             self.assertEqual((status, output), (1, ""))
-            self.assertEqual(errors, "wsproxy sessions: 401: the operator's token is needed here\n")
+            self.assertEqual(errors, "wsproxy sessions: 401: this request needs the operator's token\n")
 
         status, output, errors = self.command("kick", "--user", "eve")
         self.assertEqual((status, output, errors), (0, "1 sessions ended, 1 tokens revoked\n", ""))
@@ -607,7 +607,7 @@ class Program(ProxyTestCase):
         self.assertNotIn(token.encode(), program.output)
 
     def test_several_workers(self) -> None:
-        """With several workers it says that it cannot, to who may ask."""
+        """With several workers the operator gets a 501, and other clients a 401."""
         path = os.path.join(self.directory, "admin")
         self.start(WSPROXY_ADMIN=f"unix:{path}", WSPROXY_WORKERS="2")
         status, output, errors = self.command()

@@ -1,4 +1,4 @@
-"""Ending sessions on an operator's word, and what is refused from then on."""
+"""Kicks: which sessions end, and which tokens are refused from then on."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class KicksTest(unittest.TestCase):
         self.assertRaises(NotFound, self.kicks.end, "c")
 
     def test_chosen(self) -> None:
-        """Those that fit end, and each of their tokens is refused once."""
+        """The sessions that match end, and each of their tokens is refused once."""
         self.open("a", grant_of("t"))
         self.open("b", grant_of("t"), "vm-2")
         self.open("c", grant_of("u"))
@@ -88,7 +88,7 @@ class KicksTest(unittest.TestCase):
         self.assertEqual(self.reports.told, [({"user": "5"}, done.sessions, done.tokens)])
 
     def test_some_of_a_token(self) -> None:
-        """Only those that were chosen end, though the token of others is refused with theirs."""
+        """Only the chosen sessions end, even if others have the same token, which is refused."""
         self.open("a", grant_of("t"))
         self.open("b", grant_of("t"), "vm-2")
         done = self.kicks.kick(Chosen((("namespace", "lab-1"), ("vmi", "vm-2"))))
@@ -135,12 +135,12 @@ class KicksTest(unittest.TestCase):
         self.open("a", grant_of("t"))
         for error in (BadToken("no"), TokenExpired("too late"), Forbidden("not here")):
             self.verifier.answer = error
-            with self.assertRaisesRegex(BadRequest, f"opens nothing here anyway: {error}"):
+            with self.assertRaisesRegex(BadRequest, f"does not accept the token anyway: {error}"):
                 self.kicks.kick(Chosen(token="x.y.z"))
         self.assertEqual((self.ended(), self.reports.told), ([], []))
 
     def test_full(self) -> None:
-        """If tokens cannot be refused, sessions end all the same, and the report claims nothing else."""
+        """If the denylist is full, the sessions end all the same, and the report lists no tokens."""
         self.open("a", grant_of("t"))
         with mock.patch("wsproxy.state.denylist.MAX_DENIED", 0):
             self.assertRaises(Busy, self.kicks.kick, Chosen((("user", "5"),)))
@@ -152,7 +152,7 @@ class KicksTest(unittest.TestCase):
         self.assertEqual(self.reports.told[0], ({"user": "5"}, ("a",), ()))
 
     def test_nobody_chosen(self) -> None:
-        """What chooses by nothing chooses nobody."""
+        """A choice without criteria matches no session."""
         self.open("a", grant_of("t"))
         self.assertEqual(self.kicks.kick(Chosen()), Kicked(()))
         self.assertEqual(self.ended(), [])
@@ -160,7 +160,7 @@ class KicksTest(unittest.TestCase):
 
 class ChosenTest(unittest.TestCase):
     def test_parse(self) -> None:
-        """Each member is a text, or a whole number that is as good as one."""
+        """Each value is a string, or an integer that counts as its string."""
         self.assertEqual(Chosen.parse({"user": 5}), Chosen((("user", "5"),)))
         self.assertEqual(Chosen.parse({"token": "a.b.c"}), Chosen(token="a.b.c"))
         found = Chosen.parse({"namespace": "a", "vmi": "b", "session": "c", "token_id": "d"})

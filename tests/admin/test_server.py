@@ -31,7 +31,7 @@ _POST = (
 
 
 class AdminTestCase(LeakTestCase):
-    """A server that is served by hand, and whose time is set."""
+    """A server that the test drives step by step, with a clock that the test sets."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -123,7 +123,7 @@ class Requests(AdminTestCase):
         self.assertEqual(len(self.read(sock).partition(b"\r\n\r\n")[2]), len(_BIG))
 
     def test_hosts(self) -> None:
-        """Only by an address, localhost, or a name that is listed: no page's own name leads here."""
+        """The Host header must be an IP address, localhost or a listed name, so no page's own host works."""
         for host in ("127.0.0.1", "10.1.2.3:9100", "[::1]:9100", "LOCALHOST:1", "admin.example"):
             with self.subTest(host=host):
                 self.assertEqual(self.status("GET /good", f"Host: {host}"), 200)
@@ -173,7 +173,7 @@ class Requests(AdminTestCase):
                 self.assertEqual(self.status("POST /post", "Host: localhost", *lines), status)
 
     def test_guard(self) -> None:
-        """Who may not ask is refused before the method and the body are looked at, and is not waited for."""
+        """The guard refuses a client before the method and the body, and without waiting for the body."""
         self.assertEqual(self.status("GET /guarded", "Host: localhost"), 401)
         self.assertEqual(self.status("POST /guarded", "Host: localhost", "Content-Length: 99999"), 401)
         self.assertIn(b" 401 ", self.ask(_POST.replace(b"/post", b"/guarded")))
@@ -225,7 +225,7 @@ class Times(AdminTestCase):
         self.assertIn(b"at last", self.read(sock))
 
     def test_client_that_left(self) -> None:
-        """An answer for a client that has gone is not even made."""
+        """If the client has left, its answer is not made."""
         sock = self.connect()
         sock.sendall(_GOOD.replace(b"good", b"later"))
         self.serve()
@@ -235,7 +235,7 @@ class Times(AdminTestCase):
         self.assertIsNone(self.server.next_due())
 
     def test_client_that_reads_nothing(self) -> None:
-        """An answer that is not taken is given up."""
+        """If the client does not read its answer, the connection is dropped."""
         sock = self.connect()
         sock.sendall(_GOOD.replace(b"good", b"big"))
         self.serve()
@@ -262,7 +262,7 @@ class Times(AdminTestCase):
 
 
 class Places(AdminTestCase):
-    """Who may connect can keep nobody else from being answered."""
+    """Clients that take all places cannot keep others from an answer."""
 
     def come(self, request: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
         """Connect from an address, and send something."""
@@ -284,7 +284,7 @@ class Places(AdminTestCase):
         self.assertEqual(sock.recv(1), b"")
 
     def test_silent_clients(self) -> None:
-        """Those who say nothing lose their places, the oldest first, and not one who waits for an answer."""
+        """Silent clients lose their places, the oldest first; a client that waits for an answer does not."""
         waiting = self.come(_GOOD.replace(b"good", b"later"))
         silent = self.fill()
         self.fill(b"GET /good")
@@ -293,7 +293,7 @@ class Places(AdminTestCase):
         self.assert_answered(waiting)
 
     def test_clients_that_read_nothing(self) -> None:
-        """Those who take no answer lose their places, too, after those who say nothing."""
+        """Clients that do not read their answers lose their places after the silent ones."""
         slow = self.fill(_GOOD.replace(b"good", b"big"))[0]
         self.assert_answered(self.come(_GOOD))
         with self.assertRaises(OSError):
@@ -302,7 +302,7 @@ class Places(AdminTestCase):
             raise ConnectionResetError("closed before the whole answer was there")
 
     def test_shown_token(self) -> None:
-        """Who has shown a token keeps the place, also while the answer is taken slowly."""
+        """A client that has shown a token keeps its place, even if it reads its answer slowly."""
         trusted = self.come(_POST.replace(b"/post", b"/trusted") + b"hello")
         for _ in range(3):
             self.fill(_GOOD.replace(b"good", b"big"))
@@ -310,7 +310,7 @@ class Places(AdminTestCase):
         self.assertEqual(len(self.read(trusted).partition(b"\r\n\r\n")[2]), len(_BIG))
 
     def test_from_one_address(self) -> None:
-        """If all places wait for answers, somebody from another address gets the latest from there."""
+        """If all clients wait for answers, a newcomer from another address replaces the newest of them."""
         crowd = self.fill(_GOOD.replace(b"good", b"later"))
         self.assertRaises(ConnectionResetError, self.come(_GOOD).recv, 1)
         other = self.come(_GOOD, "127.0.0.2")
@@ -321,10 +321,10 @@ class Places(AdminTestCase):
 
 
 class Errors(AdminTestCase):
-    """What nobody expects."""
+    """Errors that no client causes."""
 
     def test_out_of_descriptors(self) -> None:
-        """Without descriptors nobody is accepted for a moment; it does not spin, and one line is logged."""
+        """Without descriptors the server pauses instead of spinning, and logs one line."""
         listener = self.server._listener
         full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         client = socket.create_connection(self.address, _TIMEOUT)
@@ -536,7 +536,7 @@ class InAProxy(ProxyTestCase):
             proxy.stop_thread()
 
     def test_cannot_listen(self) -> None:
-        """A proxy whose operator's listener cannot be had does not start, and leaves nothing."""
+        """If the operator's listener cannot be bound, the proxy does not start, and leaves nothing behind."""
         with self.assertRaisesRegex(OSError, "operator's listener"):
             self.start_proxy(admin="unix:/nowhere/at/all")
 

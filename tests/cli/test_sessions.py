@@ -113,7 +113,7 @@ class Faults(CommandTestCase):
         os.chmod(directory, 0o777)
         with open(path, "w", encoding="ascii") as file:
             file.write("x" * 32)
-        self.assert_fault("the directory is not this user's alone", "--admin", "127.0.0.1:1")
+        self.assert_fault("the directory must belong to this user", "--admin", "127.0.0.1:1")
         self.assert_fault("/nowhere: No such file", "--admin", "unix:/x", "--admin-token-file", "/nowhere")
 
 

@@ -40,7 +40,7 @@ _JWT = make_token(_SECRET, namespace="lab-1", vmis=["ubuntu"], expires_in=10**9)
 _LINES = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [A-Za-z -]+((?:\r\n[A-Za-z-]+: [\t -~]*)+)\Z")
 _MOST_PIECES = 12
 _RECEIVE = 1 << 20
-_BEGINNINGS = ("this token opens nothing here anyway: ", "the body is wrong: ")
+_BEGINNINGS = ("this proxy does not accept the token anyway: ", "the body is wrong: ")
 
 
 @functools.cache

@@ -140,7 +140,7 @@ class NoDescriptors(WorkersTestCase):
         limit = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (proxy.descriptors(), limit[1]))
         with socket.create_connection(("127.0.0.1", port), _TIMEOUT) as operator:
-            self.wait_for(proxy, rb"cannot accept the operator: \[Errno 24\]")
+            self.wait_for(proxy, rb"cannot accept a connection of the operator: \[Errno 24\]")
             os.kill(self.pids(proxy)[0], signal.SIGKILL)
             self.wait_for(proxy, rb"worker 1 \(pid \d+\) was killed by SIGKILL")
             proxy.process.send_signal(signal.SIGUSR1)  # it answers

@@ -1,1 +1,1 @@
-"""The operator's listener: metrics, the list of sessions, ending them."""
+"""Serves the operator: metrics, the list of sessions, kicks."""

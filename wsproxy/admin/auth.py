@@ -1,4 +1,4 @@
-"""Who is the operator: the owner of the listener's path, or who knows what is in a file."""
+"""Authenticates the operator: the owner of the listener's path, or a client with the token of a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Guard", "default_token_file", "operator_guard", "read_operator_token
 logger = get_logger("wsproxy.admin")
 
 Guard = Callable[[RequestHead], None]
-"""Raises :class:`.BadToken` unless a request is the operator's. Blocks on the file system at most."""
+"""Raises :class:`.BadToken` unless the operator sent the request. Blocks on nothing but the file system."""
 
 _BYTES = 32
 _TOKEN = re.compile(r"[!-~]{16,512}")
@@ -31,16 +31,19 @@ _BEARER = "bearer "
 
 
 def operator_guard(token_file: str | None, address: ListenAddress) -> Guard:
-    """Return what tells whether requests are the operator's.
+    """Return the guard that tells whether the operator sent a request.
 
-    A path is for its owner alone, so whoever reaches that needs no token, unless a file is named. Elsewhere
-    there is one in any case. A file that does not exist is made, for its owner alone, with a random token.
+    Only its owner can connect to a listener at a path. So if ``address`` is a path and ``token_file`` is
+    None, requests need no token. Otherwise they need it. If the file does not exist, this creates it with a
+    random token, for its owner alone. Blocks on the file system.
 
-    :param token_file: which file holds the token; None for :func:`default_token_file`. It is read again
-        when it changes.
-    :param address: where the operator's listener is.
-    :raises ConfigError: if a file is named and cannot be read or made, or holds no such token. Where none is
-        named and none can be made, the log has a warning, and nobody is the operator.
+    If ``token_file`` is None and the default file cannot be created, this logs a warning, and the guard
+    refuses every request.
+
+    :param token_file: path of the file that holds the token; None for :func:`default_token_file`. The guard
+        reads the file again when it changes.
+    :param address: address of the operator's listener.
+    :raises ConfigError: if ``token_file`` is given, and cannot be read or created, or holds no token.
     """
     if token_file is None and address.path:
         return lambda head: None
@@ -51,34 +54,34 @@ def operator_guard(token_file: str | None, address: ListenAddress) -> Guard:
             _make_own_directory(os.path.dirname(path))
         if not os.path.lexists(path):
             _make(path)
-            logger.info("the operator's token was made in %s", path)
+            logger.info("created the operator's token in %s", path)
         guard = _TokenGuard(path)
         guard.token.get()
         return guard
     except (OSError, ValueError) as exc:
-        where = "made" if path is None else f"had from {path!r}"
-        fault = f"the operator's token cannot be {where}: {getattr(exc, 'strerror', None) or exc}"
-        remedy = "name a file in admin_token_file that can be read or made"
+        where = "create the operator's token" if path is None else f"use the operator's token in {path!r}"
+        fault = f"cannot {where}: {getattr(exc, 'strerror', None) or exc}"
+        remedy = "set admin_token_file to a file that the proxy can read or create"
         if token_file is not None:
             raise ConfigError([f"{fault}; {remedy}"]) from None
-        logger.warning("%s; sessions are shown to nobody; %s", fault, remedy)
+        logger.warning("%s; the proxy refuses all requests about sessions; %s", fault, remedy)
     return _refuse
 
 
 def default_token_file() -> str:
-    """Return where the token is if no file is named: in a directory of the user's own.
+    """Return the path of the token if no file is named: in a directory that belongs to this user.
 
-    :raises OSError: if there is no directory for temporary files that can be written.
+    :raises OSError: if there is no writable directory for temporary files.
     """
     return os.path.join(tempfile.gettempdir(), f"wsproxy-{os.getuid()}", "admin-token")
 
 
 def read_operator_token(token_file: str | None = None) -> str:
-    """Return the token in a file.
+    """Return the token in a file. Blocks on the file system.
 
-    :param token_file: None for :func:`default_token_file`.
-    :raises OSError: if it cannot be read.
-    :raises ValueError: if there is no such token in it.
+    :param token_file: path of the file; None for :func:`default_token_file`.
+    :raises OSError: if the file cannot be read.
+    :raises ValueError: if it holds no valid token, or if others can access the default directory.
     """
     path = token_file or default_token_file()
     if token_file is None:
@@ -86,12 +89,12 @@ def read_operator_token(token_file: str | None = None) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         token = file.read(1024).strip()
     if not _TOKEN.fullmatch(token):
-        raise ValueError("it must hold one line of 16 to 512 visible ASCII characters")
+        raise ValueError("the file must hold one line of 16 to 512 visible ASCII characters")
     return token
 
 
 class _TokenGuard:
-    """A :data:`Guard` that looks at the Authorization header."""
+    """A :data:`Guard` that checks the Authorization header."""
 
     def __init__(self, path: str) -> None:
         self.token = Reloaded("the operator's token", [path], lambda: _digest(read_operator_token(path)))
@@ -102,13 +105,13 @@ class _TokenGuard:
             for value in head.values("authorization")
             if value[: len(_BEARER)].lower() == _BEARER
         ]
-        # The hashes have one length, and what a comparison takes says nothing of the token.
+        # The hashes have equal lengths, so the time of the comparison reveals nothing about the token.
         if len(given) != 1 or not hmac.compare_digest(_digest(given[0]), self.token.get()):
             _refuse(head)
 
 
 def _refuse(head: RequestHead) -> None:
-    raise BadToken("the operator's token is needed here")
+    raise BadToken("this request needs the operator's token")
 
 
 def _digest(token: str) -> bytes:
@@ -116,7 +119,7 @@ def _digest(token: str) -> bytes:
 
 
 def _make(path: str) -> None:
-    """Make a file with a new token, unless another process is first; it is there as a whole or not at all."""
+    """Create a file with a new token atomically, unless another process has just created it."""
     beside = f"{path}.{secrets.token_hex(8)}"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -135,7 +138,7 @@ def _make_own_directory(path: str) -> None:
 
 
 def _check_own_directory(path: str) -> None:
-    """The place is where others may write, so it may be one that somebody else has made."""
+    """Raise ValueError unless only this user can access the directory: others could have created it."""
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise ValueError("the directory is not this user's alone")
+        raise ValueError("the directory must belong to this user, without access for others")

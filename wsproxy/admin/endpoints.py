@@ -1,4 +1,4 @@
-"""What the operator's listener answers: metrics, who there is, and ending sessions."""
+"""The endpoints of the operator's listener: metrics, the list of sessions, kicks."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ _FIELDS = (
     "bytes_down",
 )
 _SEVERAL = (
-    "with several workers sessions can be neither listed nor kicked: each worker knows only its own; "
+    "with several workers the proxy cannot list or kick sessions, because each worker knows only its own; "
     "use one worker, and several replicas instead"
 )
 
 
 def session_endpoints(guard: Guard, kicks: Kicks | None) -> dict[str, AdminEndpoint]:
-    """Return what answers, by path.
+    """Return the endpoints for sessions, by path.
 
-    :param guard: who may ask.
-    :param kicks: the sessions; None where another process has them, which is said then.
+    :param guard: checks that the operator sent the request.
+    :param kicks: lists and ends the sessions; None if other processes have them: each answer is then a 501.
     """
 
     def endpoint(method: str, answer: Any) -> AdminEndpoint:
@@ -70,13 +70,13 @@ def _list(kicks: Kicks, request: AdminRequest) -> bytes:
 
 
 def _row(session: SessionHandle) -> dict[str, Any]:
-    """Return what a list says of a session; of one that cannot be described its id, and null for the rest."""
+    """Return a session's entry in the list. If that fails, return its id, with null for the rest."""
     try:
         described = _described(session)
         json.dumps(described, allow_nan=False)
         return described
     except Exception:
-        logger.exception("session %s cannot be described", session.id)
+        logger.exception("cannot describe session %s", session.id)
         return {"id": session.id, **dict.fromkeys(_FIELDS)}
 
 
@@ -124,13 +124,13 @@ def _json(status: int, body: dict[str, Any]) -> bytes:
 
 
 Gather = Callable[[Callable[[Snapshot], None]], None]
-"""Has a function called with the numbers of the whole proxy, now or later, in the same thread."""
+"""Calls the given function with the numbers of the whole proxy, now or later, in the same thread."""
 
 
 def admin_endpoints(gather: Gather) -> dict[str, AdminEndpoint]:
-    """Return what answers, by path.
+    """Return the endpoint for metrics, by path. Log a warning if prometheus-client is not installed.
 
-    :param gather: where the numbers come from.
+    :param gather: gets the numbers of the whole proxy.
     """
     try:
         check_metrics()

@@ -1,4 +1,4 @@
-"""Ending sessions on an operator's word, so that they do not come again."""
+"""Ends sessions for the operator, and refuses their tokens, so that the clients cannot return."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NAMES = ("session", "user", "namespace", "vmi", "token_id")
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which sessions are meant: those that all of it is true of.
+    """Which sessions the operator has chosen: those that match all criteria.
 
-    :ivar by: values, by any of session, user, namespace, vmi and token_id.
-    :ivar token: a whole token instead; never shown.
+    :ivar by: pairs of name and value; names are session, user, namespace, vmi and token_id.
+    :ivar token: a whole token instead; "" for none. Nothing shows it.
     """
 
     by: tuple[tuple[str, str], ...] = ()
@@ -30,34 +30,34 @@ class Chosen:
 
     @classmethod
     def parse(cls, wanted: object) -> Chosen:
-        """Read a JSON object.
+        """Read the criteria from a parsed JSON body.
 
-        :raises BadRequest: if it says nothing, or something else.
+        :raises BadRequest: if it is not an object with known names and values, or is empty.
         """
         if not isinstance(wanted, dict) or not wanted or not wanted.keys() <= {*_NAMES, "token"}:
             raise BadRequest(f"the body must be a JSON object with any of {', '.join(_NAMES)}, or with token")
         values = {name: str(value) if type(value) is int else value for name, value in wanted.items()}
         if not all(isinstance(value, str) and value for value in values.values()):
-            raise BadRequest("the values in the body must be texts")
+            raise BadRequest("the values in the body must be non-empty strings")
         token = values.pop("token", "")
         if token and values:
-            raise BadRequest("token stands alone: it names its sessions by itself")
+            raise BadRequest("token cannot be combined with other criteria")
         if "vmi" in values and "namespace" not in values:
             raise BadRequest("vmi needs its namespace")
         return cls(tuple(values.items()), token)
 
     def fits(self, session: SessionHandle) -> bool:
-        """Whether a session is meant. None is if a token chooses."""
+        """Whether a session matches all criteria; False if a token chooses instead."""
         said = {"session": session.id, **criteria_of(session)}
         return bool(self.by) and all(str(said[name]) == value for name, value in self.by)
 
 
 @dataclass(frozen=True)
 class Kicked:
-    """What was done.
+    """What a kick has done.
 
-    :ivar sessions: ids of those that were ended.
-    :ivar tokens: ids of the tokens that are refused from now on, until they expire.
+    :ivar sessions: ids of the sessions that it ended.
+    :ivar tokens: ids of the tokens that the proxy refuses from now on, until they expire.
     """
 
     sessions: tuple[str, ...]
@@ -65,10 +65,12 @@ class Kicked:
 
 
 class Kicks:
-    """Ends sessions, and has their tokens refused. Safe from every thread; blocks as the log does.
+    """Ends sessions, and refuses their tokens. Safe from every thread; blocks on nothing but the log.
 
-    :ivar sessions: the open ones.
-    :param verifier: of the tokens that are given whole.
+    :ivar sessions: the sessions of this gateway, open or being opened.
+    :param denylist: the tokens that the proxy refuses.
+    :param verifier: verifies a whole token.
+    :param reports: told of each kick.
     """
 
     def __init__(
@@ -80,9 +82,9 @@ class Kicks:
         self._reports = reports
 
     def end(self, id: str) -> Kicked:
-        """End one session; its client may come again.
+        """End one session. Its client may open a new one.
 
-        :raises NotFound: if there is none with that id.
+        :raises NotFound: if no session has that id.
         """
         for session in self.sessions.all():
             if session.id == id:
@@ -91,17 +93,17 @@ class Kicks:
         raise NotFound("there is no such session")
 
     def kick(self, chosen: Chosen) -> Kicked:
-        """End sessions, and refuse their tokens, or the one that was given, until they expire.
+        """End sessions, and refuse their tokens, or the given token, until they expire.
 
-        :raises BadRequest: if a token was given that is not valid.
-        :raises Busy: if not so many tokens can be remembered; the sessions have been ended all the same.
+        :raises BadRequest: if the given token is not valid.
+        :raises Busy: if the denylist cannot hold so many tokens; the sessions have ended all the same.
         """
         return self._kick_token(chosen.token) if chosen.token else self._kick_chosen(chosen)
 
     def _kick_token(self, token: str) -> Kicked:
         grant = self._grant(token)
         assert grant.token_key is not None
-        # First: whoever opens a session with it from now on finds that it is refused (see Session.relay).
+        # Refuse the token first: a session that opens with it meanwhile then ends by itself (Session.relay).
         busy = self._refuse([grant])
         found = [one for one in self.sessions.all() if _digest(one.grant) == grant.token_key.digest]
         for session in found:
@@ -111,7 +113,7 @@ class Kicks:
     def _kick_chosen(self, chosen: Chosen) -> Kicked:
         found: dict[SessionHandle, None] = {}
         busy: Busy | None = None
-        # Again, because others may have been opened while their tokens were not refused yet.
+        # Repeat, because clients may have opened sessions before their tokens were refused.
         while fresh := [one for one in self.sessions.all() if one not in found and chosen.fits(one)]:
             busy = self._refuse([one.grant for one in fresh]) or busy
             for session in fresh:
@@ -121,7 +123,7 @@ class Kicks:
         return self._report(dict(chosen.by), found, tokens.values(), busy)
 
     def _refuse(self, grants: Iterable[Grant]) -> Busy | None:
-        """Refuse tokens from now on; return why not."""
+        """Refuse tokens from now on. If the denylist is full, return the reason."""
         try:
             self._denylist.deny(grant.token_key for grant in grants if grant.token_key)
         except Busy as busy:
@@ -129,11 +131,11 @@ class Kicks:
         return None
 
     def _grant(self, token: str) -> Grant:
-        """Return what a whole token grants; nobody is kicked on a forger's word."""
+        """Return what a whole token grants. Verify it, so that a forged token kicks no session."""
         try:
             return self._verifier.verify(token)
         except (BadToken, Forbidden) as exc:
-            raise BadRequest(f"this token opens nothing here anyway: {exc.message}") from None
+            raise BadRequest(f"this proxy does not accept the token anyway: {exc.message}") from None
 
     def _report(
         self,
@@ -151,5 +153,5 @@ class Kicks:
 
 
 def _digest(grant: Grant) -> bytes | None:
-    """Return by what a grant's token is refused; an embedding program's own grants are of none."""
+    """Return the digest by which the denylist knows a grant's token; None for a grant without a token."""
     return grant.token_key.digest if grant.token_key else None

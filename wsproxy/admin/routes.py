@@ -1,4 +1,4 @@
-"""Which requests at the operator's listener may be answered, and what answers them. No I/O."""
+"""Finds the endpoint that answers a request at the operator's listener, or refuses the request. No I/O."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ __all__ = ["AdminEndpoint", "AdminRequest", "AdminRoutes", "Reply", "body_size"]
 _MAX_BODY = 16 * 1024
 
 Reply = Callable[[Callable[[], bytes]], None]
-"""Takes what makes a whole response or raises :class:`.Refused`, now or later, in the thread that serves.
+"""Takes a function that makes a whole response or raises :class:`.Refused`.
 
-It is called at once, but only the first time, and not if the client has gone or was told it took too long.
+An endpoint calls this now or later, in the thread that serves. The first call calls the function at once.
+Later calls do nothing, nor does any call after the client has left or has got a 504.
 """
 
 
 @dataclass(frozen=True)
 class AdminRequest:
-    """A request that may be answered.
+    """A request that an endpoint answers.
 
-    :ivar path: without the query.
-    :ivar name: the last element of a path whose others are one of the endpoints'.
-    :ivar body: of a POST: JSON, as its sender says.
+    :ivar path: the path of the target, without the query.
+    :ivar name: the path's last segment, if the endpoint's path ends with a slash; "" otherwise.
+    :ivar body: the body of a POST, whose Content-Type is JSON; not parsed yet.
     """
 
     head: RequestHead
@@ -37,11 +38,12 @@ class AdminRequest:
 
 @dataclass(frozen=True)
 class AdminEndpoint:
-    """What answers at one path.
+    """An endpoint at one path.
 
-    :ivar method: the one that it takes.
+    :ivar method: the only method that it takes.
     :ivar handle: answers; may raise :class:`.Refused`. Must not block.
-    :ivar guard: raises :class:`.Refused` for who may not ask, before anything else is looked at.
+    :ivar guard: raises :class:`.Refused` if the client is not the operator, before the method is checked;
+        None if every client may ask.
     """
 
     method: str
@@ -50,9 +52,10 @@ class AdminEndpoint:
 
 
 class AdminRoutes:
-    """The endpoints, by their paths.
+    """The endpoints, by path.
 
-    :param endpoints: as for :class:`.AdminServer`, as are ``hosts``.
+    :param endpoints: as for :class:`.AdminServer`.
+    :param hosts: as for :class:`.AdminServer`.
     """
 
     def __init__(self, endpoints: Mapping[str, AdminEndpoint], hosts: Collection[str]) -> None:
@@ -60,22 +63,22 @@ class AdminRoutes:
         self._hosts = frozenset(name.lower() for name in hosts)
 
     def find(self, head: RequestHead) -> tuple[AdminEndpoint, AdminRequest]:
-        """Return what answers a request, if it is one that may be answered.
+        """Return the endpoint for a request, and the request without its body.
 
-        :raises Refused: if not.
+        :raises Refused: if no endpoint may answer it.
         """
         if not self._is_host(head.values("host")):
-            # A page may have its own name point to our address (DNS rebinding).
+            # A page's own host name may resolve to our address (DNS rebinding).
             raise Forbidden("the Host header must be an address, localhost, or a name listed in admin_hosts")
         if head.values("origin"):
-            raise Forbidden("this is not for pages")
+            raise Forbidden("the operator's listener does not serve web pages")
         path = head.target.partition("?")[0]
         endpoint, name = self._endpoints.get(path), ""
         if endpoint is None:
             parent, slash, name = path.rpartition("/")
             endpoint = self._endpoints.get(parent + slash)
         if endpoint is None or path.endswith("/"):
-            raise NotFound("there is no such page")
+            raise NotFound("there is no such endpoint")
         if endpoint.guard:
             endpoint.guard(head)
         if head.method != endpoint.method:
@@ -97,14 +100,14 @@ class AdminRoutes:
 
 
 def body_size(head: RequestHead) -> int:
-    """Return how many bytes follow a head that may be answered.
+    """Return the number of body bytes that follow a head.
 
-    :raises Refused: if it is not what should follow.
+    :raises Refused: if the request may not have such a body.
     """
     if head.method != "POST":
         head.refuse_body()
         return 0
-    # A page can send JSON nowhere without being asked first (CORS); what forms send is of other types.
+    # A page cannot send JSON here without a CORS preflight, which fails; forms have other types.
     types = [value.partition(";")[0].strip(OWS).lower() for value in head.values("content-type")]
     if types != ["application/json"]:
         raise UnsupportedMediaType("the body must be application/json")

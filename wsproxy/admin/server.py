@@ -1,6 +1,6 @@
-"""The operator's listener: HTTP for few clients, by one thread that never blocks and may do other things.
+"""The operator's listener: HTTP for few clients. One thread serves it without blocking, beside other work.
 
-It is apart from the clients' port, so what is answered here is never within reach of those. A connection
+It has an address of its own, so clients of the proxy's port cannot reach these endpoints. Each connection
 carries one request.
 """
 
@@ -32,22 +32,23 @@ logger = get_logger("wsproxy.admin")
 
 _MAX_CONNECTIONS = 16
 _REQUEST_SECONDS = 5.0  # for the whole request
-_ANSWER_SECONDS = 5.0  # for making the answer, and once more for its being taken
+_ANSWER_SECONDS = 5.0  # for making the answer, and again for sending it
 _LINGER_SECONDS = 1.0
-_PAUSE_SECONDS = 0.5  # without descriptors
+_PAUSE_SECONDS = 0.5  # until the next accept, if accepting has failed
 _RECEIVE = 4096
 _BUG = http_response(500, b"a bug; the log has more\n")
-_SLOW = http_response(504, b"the answer was not there in time\n")
+_SLOW = http_response(504, b"the proxy did not make the answer in time\n")
 
 
 class AdminServer:
-    """Serves the operator. For one thread.
+    """Serves the operator. Only one thread may use it; nothing in it blocks.
 
-    It has a descriptor that becomes readable when :meth:`serve` has something to do.
+    Its descriptor becomes readable when :meth:`serve` has something to do.
 
-    :param listener: a listening socket, closed by :meth:`close`.
-    :param endpoints: by their paths; one that ends with a slash is for any one name behind it.
-    :param hosts: names that the Host header may have, besides addresses and localhost.
+    :param listener: a listening socket; :meth:`close` closes it.
+    :param endpoints: by path. A path that ends with a slash stands for any path with one more segment.
+    :param hosts: names that the Host header may have, besides IP addresses and localhost.
+    :param clock: seconds that never go backwards.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class AdminServer:
         self._routes = AdminRoutes(endpoints, hosts)
         self._clock = clock
         self._exchanges: dict[_Exchange, None] = {}  # the oldest first
-        self._resume: float | None = None  # when to accept again, if not now
+        self._resume: float | None = None  # when to accept again; None if it accepts now
         self._complained = False
         self._complaints = Complaints(logger, clock)
         listener.setblocking(False)
@@ -69,19 +70,19 @@ class AdminServer:
         self._selector.register(listener, selectors.EVENT_READ)
 
     def fileno(self) -> int:
-        """The descriptor to wait for."""
+        """Return the descriptor to wait for."""
         descriptor: int = self._selector.fileno()
         return descriptor
 
     def next_due(self) -> float | None:
-        """Return the seconds after which :meth:`serve` has something to do in any case; None for never."""
+        """Return the seconds until :meth:`serve` is due without a readable descriptor; None for never."""
         due = [exchange.due for exchange in self._exchanges]
         if self._resume is not None:
             due.append(self._resume)
         return max(0.0, min(due) - self._clock()) if due else None
 
     def serve(self) -> None:
-        """Do everything that can be done without waiting."""
+        """Do everything that can be done without blocking."""
         for key, _ in self._selector.select(0):
             if key.data is None:
                 self._try(self._accept)
@@ -90,15 +91,15 @@ class AdminServer:
         now = self._clock()
         if self._resume is not None and self._resume <= now:
             self._selector.register(self._listener, selectors.EVENT_READ)
-            self._resume = None  # not before: if that fails, it is tried again
+            self._resume = None  # only after register(), so that the next call repeats a failed one
         for exchange in [one for one in self._exchanges if one.due <= now]:
             self._try(self._run_out, exchange)
 
     def _try(self, step: Callable[..., None], *exchange: _Exchange) -> None:
-        """Call ``step``; an error that nobody expects ends one exchange, and no other."""
+        """Call ``step``. If it raises an unexpected error, drop its exchange and no other."""
         try:
             step(*exchange)
-        except Exception:  # noqa: BLE001 - it is logged there
+        except Exception:  # noqa: BLE001 - note() logs it
             self._complaints.note("serving the operator failed")
             for one in exchange:
                 self._drop(one)
@@ -132,18 +133,20 @@ class AdminServer:
             self._drop(self._victim(exchange))
 
     def _pause(self, exc: OSError) -> None:
-        """Accept nobody for a moment: who waits in the queue would be seen again at once."""
+        """Stop accepting for half a second; otherwise the backlog would wake the thread again at once."""
         self._selector.unregister(self._listener)
         self._resume = self._clock() + _PAUSE_SECONDS
         if not self._complained:
-            logger.error("cannot accept the operator: %s", why_not_accepted(exc))
+            logger.error("cannot accept a connection of the operator: %s", why_not_accepted(exc))
             self._complained = True
 
     def _victim(self, newcomer: _Exchange) -> _Exchange:
-        """Return whose place somebody new gets, perhaps their own.
+        """Return the exchange to drop so that a newcomer gets a place; it may be the newcomer itself.
 
-        Nobody takes it from who has shown a token, or is about to be answered. Of the others those go first
-        that have said nothing whole, and of these one of the address with most places, the oldest.
+        An exchange that has shown a token keeps its place. An exchange with an incomplete request goes first:
+        the oldest of the address with most exchanges. If there is none, one that has its answer goes, chosen
+        the same way. Otherwise the newest exchange of the address with most goes, if that address has more
+        than the newcomer's. If not, the newcomer goes.
         """
         places = Counter(exchange.address for exchange in self._exchanges)
         others = [one for one in self._exchanges if one is not newcomer and not one.trusted]
@@ -153,7 +156,7 @@ class AdminServer:
         return max(crowd, key=lambda one: places[one.address], default=newcomer)
 
     def _advance(self, exchange: _Exchange) -> None:
-        """Send, or receive, what can be without waiting."""
+        """Send or receive what is possible without blocking."""
         try:
             if exchange.unsent:
                 self._send(exchange)
@@ -161,7 +164,7 @@ class AdminServer:
                 self._drop(exchange)
             elif not exchange.asked:
                 self._receive(exchange, received)
-            # What comes behind the request is dropped.
+            # Bytes behind the request are dropped.
         except BlockingIOError:
             pass
         except OSError:
@@ -192,7 +195,7 @@ class AdminServer:
         self._reply(exchange, lambda: refusal_response(refused))
 
     def _reply(self, exchange: _Exchange, make: Callable[[], bytes]) -> None:
-        """Begin to send a response; nothing if there is one already, or the client has gone."""
+        """Begin to send a response. Do nothing if there is one already, or if the client has left."""
         if exchange not in self._exchanges or exchange.answered:
             return
         exchange.answered = True
@@ -210,13 +213,13 @@ class AdminServer:
     def _send(self, exchange: _Exchange) -> None:
         exchange.unsent = exchange.unsent[exchange.sock.send(exchange.unsent) :]
         if not exchange.unsent:
-            # Closed at once with unread data, it would be reset, and the client lose the answer.
+            # Half-close and linger: close() with unread data would send a RST, and the answer could be lost.
             exchange.sock.shutdown(socket.SHUT_WR)
             exchange.due = self._clock() + _LINGER_SECONDS
             self._selector.modify(exchange.sock, selectors.EVENT_READ, exchange)
 
     def _run_out(self, exchange: _Exchange) -> None:
-        """Deal with one whose time is over."""
+        """End an exchange whose time is over, with a response if it has none yet."""
         if exchange.answered:
             self._drop(exchange)
         elif exchange.asked:
@@ -228,26 +231,26 @@ class AdminServer:
     def _drop(self, exchange: _Exchange) -> None:
         """Close a connection. Idempotent."""
         self._exchanges.pop(exchange, None)
-        with suppress(KeyError, ValueError):  # it was not registered, or is closed
+        with suppress(KeyError, ValueError):  # the socket was not registered, or is closed
             self._selector.unregister(exchange.sock)
         exchange.sock.close()
 
 
 def _host_of(address: Any) -> str:
-    """Return the address of a peer without the port; that of all who come by a path is the same."""
+    """Return a peer's address without the port; "" for every peer of a Unix socket."""
     return str(address[0]) if isinstance(address, tuple) else ""
 
 
 class _Exchange:
     """One connection, its request and its response.
 
-    :ivar address: where the client is.
-    :ivar due: when its time is over, for what it is at.
-    :ivar trusted: whether it has shown what the endpoint wants to see.
-    :ivar found: what answers it, and the request without its body, once the head is there.
-    :ivar asked: whether its request is complete, or will never be.
+    :ivar address: the client's address, without the port.
+    :ivar due: when the time for its current phase is over, by the server's clock.
+    :ivar trusted: whether it has passed the guard of an endpoint.
+    :ivar found: its endpoint, and the request without the body; None until the head is complete.
+    :ivar asked: whether its request is complete, or is refused before that.
     :ivar answered: whether it has a response.
-    :ivar unsent: the rest of that.
+    :ivar unsent: the part of the response that is not sent yet.
     """
 
     def __init__(self, sock: socket.socket, address: str, due: float) -> None:
@@ -263,9 +266,9 @@ class _Exchange:
 
 
 class AdminThread:
-    """A thread that does nothing but serve the operator.
+    """A thread that only serves the operator.
 
-    :param server: closed at the end.
+    :param server: the server; :meth:`stop` closes it.
     """
 
     def __init__(self, server: AdminServer) -> None:
@@ -277,7 +280,7 @@ class AdminThread:
             in_forked_child(sock, socket.socket.close)
 
     def start(self, owner: object) -> None:
-        """Start the thread, which works for ``owner``. Once only."""
+        """Start the thread on behalf of ``owner``. Once only."""
         self._thread = start_thread("wsproxy-admin", self._loop.run, owner)
 
     @property
@@ -286,7 +289,7 @@ class AdminThread:
         return self._loop.is_healthy
 
     def stop(self) -> None:
-        """End the thread and wait for it, and close the server. Idempotent; does not take long."""
+        """End the thread, wait for it, and close the server. Idempotent; blocks only briefly."""
         self._loop.stop()
         if self._thread:
             self._waker.send(b"\0")
@@ -297,7 +300,7 @@ class AdminThread:
         self._woken.close()
 
     def _run(self) -> None:
-        with selectors.PollSelector() as selector:  # which needs no descriptor: there may be none
+        with selectors.PollSelector() as selector:  # needs no descriptor: the process may have none left
             selector.register(self._server, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while self._woken not in [key.fileobj for key, _ in selector.select(self._server.next_due())]:
