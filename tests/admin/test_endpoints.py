@@ -489,7 +489,7 @@ class WithAToken(OperatorCase):
         self.assertEqual(self.ask("GET", "/sessions", headers=right)[0], 200)
 
     def test_file_changes(self) -> None:
-        """If the file's token changes, the new one counts; if the file becomes unusable, the old one stays."""
+        """If the file's token changes, the new one counts; if the file becomes bad, the old one stays."""
         path = os.path.join(self.directory, "token")
         for token in (_TOKEN, _TOKEN[::-1]):
             with open(f"{path}.new", "w", encoding="ascii") as file:

@@ -241,7 +241,7 @@ UNREADABLE = (
     ),
     Wrong(
         {"audit_log": "/nope/x"},
-        "audit_log is '/nope/x': No such file or directory; name a file that can be made or written to",
+        "audit_log is '/nope/x': No such file or directory; name a file that the proxy can create or write",
     ),
 )
 

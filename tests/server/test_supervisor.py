@@ -394,7 +394,7 @@ class Starting(WorkersTestCase):
             "    work(config, listener, channel)\n"
             "supervisor.work = nonsense"
         )
-        self.assertRegex(output, r"ERROR .* is dropped: these are no numbers\n")
+        self.assertRegex(output, r"ERROR .* is dropped: this is not a snapshot\n")
         self.assertIn("the supervisor is gone: stopping", output)
 
     def test_no_processes(self) -> None:

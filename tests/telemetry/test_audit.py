@@ -31,7 +31,7 @@ _open = os.open
 
 
 def _open_as_writer(path: str, flags: int, mode: int = 0o777) -> int:
-    """Open a file as somebody who may not read it."""
+    """Open a file as a user that may not read it."""
     if flags & os.O_RDWR:
         raise PermissionError(errno.EACCES, "Permission denied")
     return _open(path, flags, mode)
@@ -59,7 +59,7 @@ class AuditTest(unittest.TestCase):
             return [json.loads(line) for line in file]
 
     def test_events(self) -> None:
-        """An event is a line with the time; what a peer said breaks none."""
+        """An event is one line with the time, whatever text of a peer is in it."""
         self.opened().write("end", {"reason": "a\nb\u2028\ud800"})
         (event,) = self.events()
         self.assertRegex(event.pop("time"), r"^\d{4}-.*Z$")
@@ -79,7 +79,7 @@ class AuditTest(unittest.TestCase):
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o640)
 
     def test_rotation(self) -> None:
-        """A file that was renamed goes on, until the log is opened anew."""
+        """Events go to a renamed file until the log is opened again."""
         audit = self.opened()
         audit.write("a", {})
         self.assertTrue(audit.flush())
@@ -91,7 +91,7 @@ class AuditTest(unittest.TestCase):
         self.assertEqual([event["event"] for event in self.events()], ["c"])
 
     def test_cannot_be_opened_anew(self) -> None:
-        """If that fails the file from before goes on."""
+        """If the new file cannot be opened, events go to the earlier one."""
         audit = self.opened()
         os.rename(self.path, f"{self.path}.1")
         os.mkdir(self.path)
@@ -129,7 +129,7 @@ class AuditTest(unittest.TestCase):
         self.assertEqual((events[1]["events"], audit.lost), (3, 3))
         error, warning = logged.output
         self.assertIn("File too large; events are being lost", error)
-        self.assertIn("goes on; 3 events were lost", warning)
+        self.assertIn("can be written again; 3 events were lost", warning)
 
     def test_torn_by_others(self) -> None:
         """A line that another process has begun, now or before our start, is not continued."""
@@ -152,7 +152,7 @@ class AuditTest(unittest.TestCase):
         return path
 
     def test_fifo_without_a_reader(self) -> None:
-        """Nobody waits for a reader; the one that comes gets every event."""
+        """The log does not wait for a FIFO's reader; a reader that comes later gets every event."""
         audit = self.opened(self.fifo())
         audit.write("a", {})
         with open(f"{self.path}.fifo", "rb") as reader:
@@ -161,7 +161,7 @@ class AuditTest(unittest.TestCase):
             self.assertEqual(json.loads(reader.readline())["event"], "b")
 
     def test_fifo_that_is_tried_out(self) -> None:
-        """A reader does not take the look at the settings for the end of the log."""
+        """Checking the settings does not show a FIFO's reader an end of file."""
         path = self.fifo()
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reader:
             audit = AuditLog(path)
@@ -171,7 +171,7 @@ class AuditTest(unittest.TestCase):
                 self.assertEqual(selector.select(0), [], "the reader was told of an end")
 
     def test_fifo_that_nobody_reads(self) -> None:
-        """What does not fit is counted, and told to the reader that comes; the end is not waited for."""
+        """Events that do not fit are counted, and the reader learns their number; ``close`` is bounded."""
         audit, lines = self.opened(self.fifo()), 5000
         with self.assertLogs("wsproxy.audit") as logged:
             for number in range(lines):
@@ -186,23 +186,23 @@ class AuditTest(unittest.TestCase):
         self.assertEqual(len(logged.output), 2, logged.output)
 
     def test_closed_while_nobody_reads(self) -> None:
-        """The end is bounded: what is left is lost, and said; no thread and no descriptor stays."""
+        """``close`` is bounded: it loses the rest and says so, and leaves no thread and no descriptor."""
         descriptors = os.listdir("/dev/fd")
         audit = self.opened(self.fifo())
         for _ in range(1000):
             audit.write("x", {"text": "y" * 500})
         with self.assertLogs("wsproxy.audit", "ERROR") as logged:
             audit.close()
-        self.assertIn("nobody reads it, or its file system hangs; events are being lost", logged.output[0])
+        self.assertIn("its reader does not read, or its file system hangs; events", logged.output[0])
         self.assertGreater(audit.lost, 0)
         self.assertEqual(os.listdir("/dev/fd"), descriptors)
         self.assertNotIn("wsproxy-audit", [thread.name for thread in threading.enumerate()])
 
     def test_unreadable_fifo(self) -> None:
-        """If only its reader may read a FIFO, that has to be there first, and the fault says so."""
+        """If only another user may read a FIFO, the reader must start first, and the fault says so."""
         with mock.patch("os.access", return_value=False), mock.patch("os.open", side_effect=_open_as_writer):
             path = self.fifo()
-            with self.assertRaisesRegex(ConfigError, "^audit_log is .*; nobody reads it"):
+            with self.assertRaisesRegex(ConfigError, "^audit_log is .*; it has no reader"):
                 AuditLog(path)
             with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
                 self.opened(path).write("a", {})
@@ -238,7 +238,7 @@ class AuditTest(unittest.TestCase):
                     AuditLog(f"/dev/fd/{number}")
 
     def test_reload_after_the_end(self) -> None:
-        """A reload that comes after the end opens nothing."""
+        """A reload after ``close`` opens nothing."""
         audit = self.opened()
         audit.close()
         before = os.listdir("/dev/fd")

@@ -1,4 +1,4 @@
-"""The closed sets of words that are counted by."""
+"""The closed sets of words for refusals and ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Refusals(unittest.TestCase):
             self.assertEqual(refusal_cause(f"limit-{name}"), f"limit-{name}")
 
     def test_others(self) -> None:
-        """An embedder's own refusals are one."""
+        """All of an embedding program's own refusals count as one."""
         for slug in ("limit-of-mine", "", "forbidden: x"):
             self.assertEqual(refusal_cause(slug), OTHER)
         self.assertIn(OTHER, REFUSALS)
@@ -68,7 +68,7 @@ class Endings(unittest.TestCase):
     )
 
     def test_table(self) -> None:
-        """Who ended it, code and our own reasons decide; a peer's own reason counts for nothing."""
+        """The side, the code and the proxy's own reasons decide the cause; a peer's own reason does not."""
         for ending, cause in self.CASES:
             with self.subTest(ending=ending):
                 self.assertEqual(ending_cause(ending), cause)

@@ -1,4 +1,4 @@
-"""What is counted."""
+"""The counters, their snapshots, and sums of them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class SessionStub:
 
 
 def scalars(numbers: Snapshot) -> list[int]:
-    """Return the numbers that are one number."""
+    """Return the attributes that are plain numbers."""
     return [value for value in vars(numbers).values() if isinstance(value, int)]
 
 
 def filled(count: int = 3) -> Snapshot:
-    """Return numbers in which everything has happened so many times."""
+    """Return a snapshot in which everything has happened ``count`` times."""
     empty, seconds = Snapshot(), 0.3
     values: dict[str, Any] = {}
     for name, value in vars(empty).items():
@@ -40,7 +40,7 @@ def filled(count: int = 3) -> Snapshot:
 
 class CountersTest(unittest.TestCase):
     def test_life(self) -> None:
-        """Sessions are counted while they are open, and what they carried also afterwards."""
+        """Sessions are counted while they are open, and their bytes also afterwards."""
         counters = Counters()
         self.assertEqual(scalars(counters.numbers(3)), [3, 0, 0, 0, 0, 0, 0])
         first, second = SessionStub(1, 10), SessionStub(2, 20)
@@ -82,7 +82,7 @@ class CountersTest(unittest.TestCase):
 
 class NumbersTest(unittest.TestCase):
     def test_sum(self) -> None:
-        """Snapshot are added one by one; what is open does not count among what has ended."""
+        """Snapshots are added number by number; totals leave out what is open."""
         self.assertEqual(Snapshot(1, 2, 3, 4, 5) + Snapshot(10, 20, 30, 40, 50), Snapshot(11, 22, 33, 44, 55))
         self.assertEqual(Snapshot(1, 2, 3, 4, 5).totals(), Snapshot(0, 0, 3, 4, 5))
         one, two = filled(), filled()
@@ -93,7 +93,7 @@ class NumbersTest(unittest.TestCase):
         self.assertEqual(one + Snapshot(), one)
 
     def test_json(self) -> None:
-        """Snapshot pass through JSON; what is something else is refused."""
+        """Snapshots pass through JSON unchanged; other values are refused."""
         for numbers in (Snapshot(1, 2, 3, 4, 5), filled()):
             self.assertEqual(Snapshot.from_json(json.loads(json.dumps(numbers.to_json()))), numbers)
         good = numbers.to_json()

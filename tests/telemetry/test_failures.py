@@ -1,4 +1,4 @@
-"""Exceptions that nobody expected: counted each, and logged a few at a time."""
+"""Unexpected exceptions: all are counted, and at most five a second are logged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Flood(unittest.TestCase):
         self.assertIn("ZeroDivisionError: a bug", line)
 
     def test_few_a_second(self) -> None:
-        """What is more than five in a second is counted, and told by the next record."""
+        """The sixth and later ones of a second are only counted; the next record tells their number."""
         self.assertEqual(len(self.fail(1000)), 5)
         self.assertEqual(self.fail(3), [])
         self.now += 1.0

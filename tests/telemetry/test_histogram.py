@@ -9,7 +9,7 @@ from wsproxy.telemetry.histogram import Histogram, Observations
 
 class HistogramTest(unittest.TestCase):
     def test_observe(self) -> None:
-        """A number counts in the first range that it is not above; what was returned before stays so."""
+        """A number counts in the first range whose bound is not below it; earlier results do not change."""
         empty = Histogram.empty(0.1, 1)
         observations = Observations(empty)
         before = observations.histogram()
@@ -21,7 +21,7 @@ class HistogramTest(unittest.TestCase):
         self.assertEqual((empty, before), (Histogram((0.1, 1), (0, 0, 0)),) * 2)
 
     def test_cumulative(self) -> None:
-        """Prometheus counts all that lay below."""
+        """Prometheus's buckets are cumulative."""
         seen = Histogram((0.1, 1), (2, 1, 4))
         self.assertEqual(seen.cumulative(), [("0.1", 2), ("1", 3), ("+Inf", 7)])
 

@@ -1,4 +1,4 @@
-"""The lines that wait, and what is lost of them."""
+"""Waiting lines, and the count of lost ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LineQueueTest(unittest.TestCase):
         self.queue = LineQueue()
 
     def taken(self) -> list[bytes | int]:
-        """Take all out."""
+        """Take all items out."""
         items = []
         while self.queue:
             items.append(self.queue.take())
@@ -31,7 +31,7 @@ class LineQueueTest(unittest.TestCase):
         self.assertEqual(self.queue.lost, 2)
 
     def test_all_are_lost(self) -> None:
-        """What waits and what was begun is one number; lines that were lost before count once."""
+        """``lose_all`` leaves one number for waiting and begun lines; lines lost before count once."""
         self.queue.add(b"a\n")
         self.assertTrue(self.queue.lose_all(b"begun\n"))
         self.assertTrue(self.queue.only_says_lost)
@@ -42,7 +42,7 @@ class LineQueueTest(unittest.TestCase):
         self.assertEqual(self.taken(), [])
 
     def test_several(self) -> None:
-        """The first of several is one again once the log has said how many were lost."""
+        """After the log has told the number of lost lines, the next lost line begins a new series."""
         firsts = []
         for _ in range(2):
             firsts += [self.queue.lose_all(b"x\n"), self.queue.lose_all(b"x\n")]

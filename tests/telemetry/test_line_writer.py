@@ -1,4 +1,4 @@
-"""Lines of logs, for whoever reads them, or does not."""
+"""Writing log lines, with a reader and without one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _say_lost(lost: int) -> bytes:
 
 
 class SlowFile(LineFile):
-    """A file whose file system hangs until it is let go."""
+    """A file whose file system hangs until the test releases it."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
@@ -90,7 +90,7 @@ class LineWriterTest(LeakTestCase):
         return [thread for thread in threading.enumerate() if thread.name == "wsproxy-x"]
 
     def test_at_once(self) -> None:
-        """What a pipe takes is in it when put() returns, and no thread is needed."""
+        """If a pipe takes a line, the line is in it when put() returns, without a thread."""
         ours, theirs = self.pipe()
         writer = self.writer(open_descriptor(theirs))
         writer.put(b"a\n")
@@ -99,13 +99,13 @@ class LineWriterTest(LeakTestCase):
         self.assertEqual(self.threads(), [])
 
     def test_shared_descriptor_still_blocks(self) -> None:
-        """A pipe that others write to as well is for them what it was."""
+        """A shared pipe keeps its blocking mode for its other writers."""
         _, theirs = self.pipe()
         self.writer(open_descriptor(theirs)).put(b"a\n")
         self.assertTrue(os.get_blocking(theirs))
 
     def test_nobody_reads(self) -> None:
-        """Lines wait in order, then are lost, which is said in their place; then the thread ends."""
+        """Lines wait in order; lines beyond the bound are lost and counted in their place; the thread ends."""
         ours, theirs = self.pipe()
         writer = self.writer(open_descriptor(theirs))
         count = (1 << 20) // len(_LINE) * 2
@@ -113,7 +113,7 @@ class LineWriterTest(LeakTestCase):
             writer.put(b"%099d\n" % number)
         lost = writer.lost
         self.assertGreater(lost, 0)
-        self.assertEqual(self.complaints, ["nobody reads it, or its file system hangs"])
+        self.assertEqual(self.complaints, ["its reader does not read, or its file system hangs"])
         (thread,) = self.threads()
         *lines, says_lost = self.read(ours, count - lost + 1)
         self.assertEqual([int(line) for line in lines], [*range(count - lost)])
@@ -141,7 +141,7 @@ class LineWriterTest(LeakTestCase):
         self.assertEqual(self.threads(), [], "the thread is stuck in the pipe")
 
     def test_file_system_that_hangs(self) -> None:
-        """Nobody waits for a regular file, not even whoever reloads or stops; the thread closes it later."""
+        """No caller waits for a regular file that hangs; the thread closes it later."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT)
         file = SlowFile(descriptor)
         writer = self.writer(file)
@@ -231,7 +231,7 @@ class LineWriterTest(LeakTestCase):
         self.assertEqual(b"".join(self.read(ours, 2)), long + b"next\n")
 
     def test_full(self) -> None:
-        """What was begun and cannot be completed is lost; the next line begins a line."""
+        """A line that was begun and cannot be completed is lost; the next one starts on a new line."""
         file = open_path(self.path)
         writer = self.writer(file)
         write = file.write
@@ -261,7 +261,7 @@ class LineWriterTest(LeakTestCase):
         self.assertEqual((writer.lost, self.complaints), (2, ["Broken pipe"]))
 
     def test_socket(self) -> None:
-        """A socket that nobody reads is as a pipe."""
+        """A socket without a reader behaves like a pipe."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             writer = self.writer(open_descriptor(theirs.fileno()))
@@ -304,7 +304,7 @@ class LineWriterTest(LeakTestCase):
         self.assertEqual(self.text(), b"a\nb\n")
 
     def test_another_file(self) -> None:
-        """What waits for a reader goes to the next file, each line whole."""
+        """If the file is replaced, waiting lines go to the new one, each whole."""
         _, theirs = self.pipe()
         writer = self.writer(open_descriptor(theirs))
         long = b"y" * 100_000 + b"\n"
@@ -315,7 +315,7 @@ class LineWriterTest(LeakTestCase):
         self.assertEqual(self.text(), long + b"next\n")
 
     def test_not_open(self) -> None:
-        """Before it has a file and after the end lines are dropped, which is no loss."""
+        """Before ``use`` and after ``close`` lines are dropped, and not counted as lost."""
         writer = LineWriter("wsproxy-x", _say_lost)
         writer.put(b"a\n")
         writer.use(open_path(self.path))

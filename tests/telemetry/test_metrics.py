@@ -76,7 +76,7 @@ class Documentation(unittest.TestCase):
 
 class WithoutTheExtra(unittest.TestCase):
     def test_says_what_to_install(self) -> None:
-        """Without prometheus-client only those who ask for metrics are told what they need."""
+        """Without prometheus-client only a request for metrics fails, and names the package."""
         proxy = WebsocketProxy("ws://127.0.0.1:9", "/{namespace}/{vmi_name}/vnc", True, SECRET)
         with mock.patch.dict(sys.modules, {"prometheus_client": None}):
             for ask in (lambda: exposition(Snapshot(), ""), proxy.metrics_registry):

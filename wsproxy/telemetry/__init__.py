@@ -1,1 +1,1 @@
-"""What happened: counters, causes, the audit log and metrics."""
+"""Records what happened: counters, causes, the audit log, metrics."""

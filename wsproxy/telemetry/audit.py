@@ -1,4 +1,4 @@
-"""The audit log: what happened to sessions, for the record, as JSON lines in a file."""
+"""The audit log: records what happens to sessions, as JSON lines in a file."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ __all__ = ["AuditLog"]
 logger = get_logger("wsproxy.audit")
 
 _REMEDIES = {
-    errno.ENXIO: "nobody reads it; let the user of this process read it, too, or start what reads it first",
-    errno.EBADF: "have the program started with it open for writing, or name a file",
+    errno.ENXIO: "it has no reader; start the reader first, or let the user of this process read it, too",
+    errno.EBADF: "start the program with it open for writing, or name a file",
 }
 
 
 class AuditLog:
-    """Appends events to a file. Safe from every thread, and with several processes on one file.
+    """Appends events to a file. Safe from every thread; several processes may write to one file.
 
-    The file is made for its owner alone; one that exists keeps its mode. It may be a FIFO, which nobody needs
-    to read yet, or ``-`` or ``/dev/stdout`` for the standard output. Nothing is written before :meth:`open`.
+    A new file is created for its owner alone; an existing one keeps its mode. The path may be a FIFO, even
+    without a reader yet, or ``-`` or ``/dev/stdout`` for the standard output. Nothing is written before
+    :meth:`open`.
 
-    :param path: of the file, None for no log at all.
-    :raises ConfigError: if it cannot be written to.
+    :param path: path of the file; None for no audit log.
+    :raises ConfigError: if the file cannot be written to.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -42,28 +43,29 @@ class AuditLog:
             try:
                 _try_out(path)
             except OSError as exc:
-                remedy = _REMEDIES.get(exc.errno or 0, "name a file that can be made or written to")
+                remedy = _REMEDIES.get(exc.errno or 0, "name a file that the proxy can create or write")
                 raise ConfigError([f"audit_log is {path!r}: {exc.strerror}; {remedy}"]) from None
 
     @property
     def lost(self) -> int:
-        """How many events could not be written so far. Any thread."""
+        """How many events were lost so far, because they could not be written. Any thread."""
         return self._writer.lost
 
     def write(self, event: str, fields: Mapping[str, Any]) -> None:
         """Append one event, with the time. Does not block, and raises nothing. Any thread.
 
-        What cannot be written is lost, with an error in the log for the first of several, and an event in
-        the file when it goes on.
+        If events cannot be written, they are lost. The first of several causes an error in the program's log.
+        When writing works again, an event in the file says how many were lost.
         """
         if self._path is not None:
             self._writer.put(_line(event, fields))
 
     def open(self) -> None:
-        """Open the file, or open it anew, as it may have been renamed. Any thread; raises nothing.
+        """Open the file, or open it again, because it may have been renamed. Any thread; raises nothing.
 
-        Events until now go to the file from before, if it takes them within a second. If the file cannot be
-        opened that one stays, with an error in the log. After :meth:`close` nothing is opened.
+        Blocks on the file system. Before that it waits for a second at most, so that earlier events go to the
+        earlier file. If the file cannot be opened, this logs an error, and the earlier file stays. After
+        :meth:`close` no file is used.
         """
         if self._path is None:
             return
@@ -71,16 +73,16 @@ class AuditLog:
         try:
             self._writer.use(open_path(self._path))
         except OSError as exc:
-            logger.error("audit log %s cannot be opened: %s", self._path, exc.strerror)
+            logger.error("cannot open the audit log %s: %s", self._path, exc.strerror)
 
     def flush(self) -> bool:
-        """Wait until every event is written or lost, a second at most; return whether each is. Any thread."""
+        """Block until every event is written or lost, a second at most; return whether it is. Any thread."""
         return self._writer.flush()
 
     def close(self) -> None:
-        """Write what waits, and close the file; later events are dropped. Idempotent.
+        """Write the waiting events, and close the file. Later events are dropped. Idempotent.
 
-        Takes two seconds at most, whatever the file does; what is not written then is lost.
+        Blocks for two seconds at most, even if the file hangs. Events that are not written by then are lost.
         """
         self._writer.close()
 
@@ -91,7 +93,7 @@ class AuditLog:
         logger.error("audit log %s: %s; events are being lost", self._path, reason)
 
     def _relieve(self, lost: int) -> None:
-        logger.warning("audit log %s goes on; %d events were lost", self._path, lost)
+        logger.warning("audit log %s can be written again; %d events were lost", self._path, lost)
 
 
 def _line(event: str, fields: Mapping[str, Any]) -> bytes:
@@ -99,11 +101,11 @@ def _line(event: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def _try_out(path: str) -> None:
-    """Open and close a file, and make it if need be.
+    """Open and close a file to test it, and create it if it does not exist.
 
-    Not a FIFO that can be read, too: whoever reads it would take that for the end.
+    A FIFO that this process may read and write is not opened, because its reader would see an end of file.
 
-    :raises OSError: if it cannot be written to.
+    :raises OSError: if the file cannot be written to.
     """
     is_fifo = descriptor_of(path) is None and os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
     if not (is_fifo and os.access(path, os.R_OK | os.W_OK)):

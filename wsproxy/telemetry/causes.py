@@ -1,6 +1,6 @@
-"""Closed sets of words for why a client was refused and why a session ended, for whoever counts by them.
+"""Closed sets of words for why a client was refused and why a session ended, for counters and metrics.
 
-A peer's own words and codes are unbounded, and an embedder's may be anything, so they are mapped here.
+Peers and embedding programs can send any close code and reason, so this module maps them to these sets.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from ..protocol.closing import Ending
 __all__ = ["ALL_LIMITS", "ENDINGS", "LIMITS", "OTHER", "REFUSALS", "ending_cause", "refusal_cause"]
 
 OTHER = "other"
-"""What stands for every word that is not ours."""
+"""The word for every slug or code that is not in these sets."""
 
 LIMITS = ("sessions", "user", "vmi", "address", "failures", "frame")
-"""Names of all limits that are counted; ``limit-NAME`` is the slug of most."""
+"""Names of the limits whose hits :class:`.Limits` counts. The slug of most is ``limit-NAME``."""
 
 ALL_LIMITS = frozenset({*LIMITS, "pending", "tickets", "screenshots", "requests"})
 """The names of all limits."""
 
-_NEVER_SAID = {"sessions", "frame", "pending"}  # limits that do not refuse as ``limit-NAME``
+_NEVER_SAID = {"sessions", "frame", "pending"}  # limits without a refusal whose slug is ``limit-NAME``
 
 _BY_PROXY = {
     1012: "restarting",
@@ -33,11 +33,11 @@ _BY_PROXY = {
 }
 _BY_PEER = ("client-gone", "upstream-closed", "upstream-refused", "protocol-error", "message-too-big")
 _FAILED = ("aborted", "failed")
-_CODES = range(1000, 1015)  # RFC 6455 section 7.4.1 and what was registered since
+_CODES = range(1000, 1015)  # RFC 6455 section 7.4.1, and codes that IANA has registered since
 
 
 def _slugs(kind: type[exceptions.Refused]) -> Iterator[str]:
-    """Yield the slug of a kind of refusal, and of all its kinds."""
+    """Yield the slugs of a class of refusals, and of its subclasses in this package."""
     yield kind.slug
     for leaf in kind.__subclasses__():
         if leaf.__module__ == exceptions.__name__ and leaf is not exceptions.LimitExceeded:
@@ -48,7 +48,7 @@ REFUSALS = frozenset(
     {
         *_slugs(exceptions.Refused),
         *(f"limit-{name}" for name in ALL_LIMITS - _NEVER_SAID),
-        _BY_PROXY[4499],  # while it was being opened
+        _BY_PROXY[4499],  # of a session that was kicked while it was being opened
         OTHER,
     }
 )
@@ -67,14 +67,14 @@ ENDINGS = frozenset(
 
 
 def refusal_cause(slug: str) -> str:
-    """Return a refusal's slug if it is one of ours."""
+    """Return a refusal's slug if it is in :data:`REFUSALS`, and :data:`OTHER` if not."""
     return slug if slug in REFUSALS else OTHER
 
 
 def ending_cause(ending: Ending) -> str:
     """Return why a session ended, one of :data:`ENDINGS`.
 
-    A peer's own Close counts by its code: ``close-1000``, ``close-4xxx``, ``close-none``.
+    If a peer sent its own Close, the cause is its code: ``close-1000``, ``close-4xxx``, ``close-none``.
     """
     code, slug = ending.code, ending.reason.partition(":")[0]
     if ending.by == "proxy":

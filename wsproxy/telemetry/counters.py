@@ -1,4 +1,4 @@
-"""How many sessions one server has and had, how they went, and how much they carried."""
+"""Counts one server's sessions, refusals and bytes, and observes durations."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ENDED_BY = (*_LEGS, "proxy")
 
 @dataclass(frozen=True)
 class LabelledCount:
-    """How often what happened, by one word of a closed set.
+    """How often each thing of a closed set of words has happened.
 
     :ivar words: the set.
-    :ivar counts: what is missing has not happened.
+    :ivar counts: by word; a word that is missing has the count 0.
     """
 
     words: frozenset[str]
@@ -35,18 +35,18 @@ class LabelledCount:
         return LabelledCount(self.words, dict(Counter(self.counts) + Counter(other.counts)))
 
     def to_json(self) -> dict[str, int]:
-        """Return what :meth:`from_json` takes."""
+        """Return the value that :meth:`from_json` reads."""
         return dict(self.counts)
 
     def from_json(self, found: object) -> LabelledCount:
-        """Read another one of the same words.
+        """Read another count with the same words.
 
-        :raises ValueError: if it is something else.
+        :raises ValueError: if the value is not such a count.
         """
         if not isinstance(found, Mapping) or not found.keys() <= self.words:
-            raise ValueError("this is no tally")
+            raise ValueError("this is not a labelled count")
         if not all(map(is_count, found.values())):
-            raise ValueError("this is no tally")
+            raise ValueError("this is not a labelled count")
         return LabelledCount(self.words, dict(found))
 
 
@@ -58,32 +58,32 @@ _LOST_LINES = LabelledCount(frozenset({"program", "audit"}))
 
 
 def lost_lines(program: int, audit: int) -> LabelledCount:
-    """Return how many lines were lost of the program's own log, and of the audit log."""
+    """Return a count of the lines that the program's own log and the audit log have lost."""
     return LabelledCount(_LOST_LINES.words, {"program": program, "audit": audit})
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was counted, at one moment.
+    """All numbers at one moment.
 
-    :ivar connections: clients that are connected, in whatever phase.
-    :ivar sessions: sessions that are open.
+    :ivar connections: connections of clients now, in any phase.
+    :ivar sessions: sessions that are open now.
     :ivar opened: sessions that were opened so far.
     :ivar bytes_up: bytes received from clients so far, in sessions.
     :ivar bytes_down: bytes received from upstreams so far, in sessions.
-    :ivar turned_away: connections closed so far because too many had not proved themselves.
-    :ivar failures: exceptions so far that nobody expected.
+    :ivar turned_away: connections closed so far because too many had not authenticated.
+    :ivar failures: unexpected exceptions so far.
     :ivar refused: clients refused so far, by :data:`.REFUSALS`.
-    :ivar ended: sessions that ended so far, by who ended them and :data:`.ENDINGS`.
+    :ivar ended: sessions that ended so far, by the side that ended them and :data:`.ENDINGS`.
     :ivar limits: how often each limit was hit so far, by :data:`.ALL_LIMITS`.
     :ivar handshakes: handshakes that failed so far, by leg.
     :ivar lost_lines: lines that could not be written so far, by log: "program" or "audit".
-    :ivar session_seconds: how long the sessions were that have ended.
-    :ivar dial_seconds: how long it took to open the upstreams of those that opened.
-    :ivar first_byte_seconds: how long it then took until the first byte came from them.
-    :ivar screenshot_seconds: how long it took to get the pictures of screens.
-    :ivar client_ping_seconds: how long clients took to answer our pings.
-    :ivar upstream_ping_seconds: how long upstreams did.
+    :ivar session_seconds: durations of the sessions that have ended.
+    :ivar dial_seconds: times to open the upstreams of opened sessions.
+    :ivar first_byte_seconds: times from the client's 101 to the first byte of the upstream.
+    :ivar screenshot_seconds: times to get pictures of screens from the API.
+    :ivar client_ping_seconds: times until clients answered the proxy's pings.
+    :ivar upstream_ping_seconds: times until upstreams answered the proxy's pings.
     """
 
     connections: int = 0
@@ -116,22 +116,22 @@ class Snapshot:
         )
 
     def totals(self) -> Snapshot:
-        """Return what remains true when all that is open has ended."""
+        """Return the numbers without connections and sessions, for a process that has ended."""
         return replace(self, connections=0, sessions=0)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` takes."""
+        """Return the value that :meth:`from_json` reads."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: value if type(value) is int else value.to_json() for name, value in values.items()}
 
     @classmethod
     def from_json(cls, found: object) -> Snapshot:
-        """Read what another process sent.
+        """Read the numbers that another process has sent.
 
-        :raises ValueError: if it is something else.
+        :raises ValueError: if the value is not a snapshot.
         """
         if not isinstance(found, Mapping) or found.keys() != {item.name for item in fields(cls)}:
-            raise ValueError("these are no numbers")
+            raise ValueError("this is not a snapshot")
         return cls(**{item.name: _read(item.default, found[item.name]) for item in fields(cls)})
 
 
@@ -140,7 +140,7 @@ def _read(kind: Any, found: object) -> Any:
     if type(kind) is not int:
         return kind.from_json(found)
     if not is_count(found):
-        raise ValueError("these are no numbers")
+        raise ValueError("this is not a snapshot")
     return found
 
 
@@ -155,10 +155,10 @@ class SessionCounts(Protocol):
 
 
 class Counters:
-    """Counts the sessions of one server. Safe from every thread; waits for nothing but others that count.
+    """Counts for one server. Safe from every thread; blocks only while another thread counts.
 
-    :param hits: returns how often each limit was hit that is counted elsewhere.
-    :param lost: returns what lines were lost.
+    :param hits: returns, by limit, the hits that are counted elsewhere.
+    :param lost: returns the count of lost lines.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Counters:
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._open: set[SessionCounts] = set()
-        # By the names in Snapshot; without what the open sessions have carried so far.
+        # By the names in Snapshot. The bytes are those of ended sessions only.
         self._values: dict[str, Any] = {item.name: item.default for item in fields(Snapshot)}
         self._observed = {
             name: Observations(value) for name, value in self._values.items() if isinstance(value, Histogram)
@@ -179,9 +179,9 @@ class Counters:
         self._tallies = {name: Counter[str]() for name in ("refused", "ended", "handshakes")}
 
     def add(self, session: SessionCounts, dial_seconds: float) -> None:
-        """Count a session from now on.
+        """Count a session as open.
 
-        :param dial_seconds: how long it took to open its upstream.
+        :param dial_seconds: the time that it took to open its upstream.
         """
         with self._lock:
             self._open.add(session)
@@ -189,7 +189,7 @@ class Counters:
             self._observed["dial_seconds"].observe(dial_seconds)
 
     def remove(self, session: SessionCounts, ending: Ending, seconds: float) -> None:
-        """Count a session as ended, with what it carried and how long it was."""
+        """Count a session as ended, with its bytes, the cause and its duration."""
         with self._lock:
             self._open.remove(session)
             self._values["bytes_up"] += session.bytes_up
@@ -198,12 +198,12 @@ class Counters:
             self._observed["session_seconds"].observe(seconds)
 
     def turn_away(self) -> None:
-        """Count a connection that was closed because too many had not proved themselves."""
+        """Count a connection that was closed because too many had not authenticated."""
         with self._lock:
             self._values["turned_away"] += 1
 
     def fail(self) -> None:
-        """Count an exception that nobody expected."""
+        """Count an unexpected exception."""
         with self._lock:
             self._values["failures"] += 1
 
@@ -223,17 +223,20 @@ class Counters:
             self._observed["first_byte_seconds"].observe(seconds)
 
     def take_screenshot(self, seconds: float) -> None:
-        """Count a picture that the API was asked for, and how long that took."""
+        """Count the time that the proxy took to get a picture from the API."""
         with self._lock:
             self._observed["screenshot_seconds"].observe(seconds)
 
     def ping(self, leg: Leg, seconds: float) -> None:
-        """Count the time from a ping of ours to its answer."""
+        """Count the time from a ping of the proxy to its pong."""
         with self._lock:
             self._observed[f"{leg.value}_ping_seconds"].observe(seconds)
 
     def numbers(self, connections: int) -> Snapshot:
-        """Return everything at this moment; ``connections`` is counted elsewhere."""
+        """Return all numbers of this moment.
+
+        :param connections: connections of clients now, which the caller counts.
+        """
         with self._lock:
             values, sessions = dict(self._values), list(self._open)
             for name, tally in self._tallies.items():

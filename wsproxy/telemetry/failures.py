@@ -1,4 +1,4 @@
-"""Exceptions that nobody expected: each is counted, and few of them at a time fill the log."""
+"""Counts every unexpected exception, and logs only some of them, so that they do not flood the log."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from .counters import Counters
 
 __all__ = ["Failures"]
 
-_MOST_LINES = 5  # a second: a request that raises can be sent again and again
+_MOST_LINES = 5  # in a second, because a client can repeat a request that raises
 _SECOND = 1.0
 
 
 class Failures:
-    """Reports on exceptions that are a bug, of the proxy's or of a hook's. Safe from every thread.
+    """Reports exceptions that are bugs of the proxy or of a hook. Safe from every thread.
 
-    :param counters: told of each.
+    :param counters: counts each of them.
     :param clock: seconds that never go backwards.
     """
 
     def __init__(self, counters: Counters, clock: Clock = time.monotonic) -> None:
         self._counters = counters
         self._clock = clock
-        # Guards the attributes below. Held for moments only.
+        # Guards the attributes below. Held briefly.
         self._lock = threading.Lock()
-        self._since = clock()  # when the second began that is counted in
+        self._since = clock()  # when the current second began
         self._lines = self._unlogged = 0
 
     def report(self, logger: logging.Logger, message: str, *args: object) -> None:
         """Count the exception that is being handled, and log it with a bounded traceback.
 
-        Only five in a second are logged; the next one after that says how many were not. Never raises; blocks
-        as the log does.
+        At most five exceptions in a second are logged. The next one says how many were not. Never raises;
+        blocks on nothing but the log.
 
-        :param message: one line, as :mod:`logging` has it with ``args``.
+        :param message: one line, which :mod:`logging` formats with ``args``.
         """
         self._counters.fail()
         with self._lock:

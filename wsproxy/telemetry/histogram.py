@@ -1,4 +1,4 @@
-"""How often a number lay in which range: a value that can be added to others, and sent to a process."""
+"""Histograms: values that can be added, and sent to another process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 __all__ = ["Histogram", "Observations", "is_count"]
 
-_MOST = 2**63  # a sum of such numbers is still a float, and a line of the log
+_MOST = 2**63  # small enough that sums of such numbers still fit a float, and a line of the log
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of observed numbers.
+    """How many observed numbers lie in each range.
 
-    :ivar bounds: the upper ends of the ranges, ascending, ends included; the last range has none.
-    :ivar counts: how many numbers lay in each range, one more than there are bounds.
-    :ivar total: the sum of the numbers.
+    :ivar bounds: the upper bounds of the ranges, ascending and inclusive; the last range has none.
+    :ivar counts: how many numbers lie in each range; one count more than there are bounds.
+    :ivar total: the sum of all numbers.
     """
 
     bounds: tuple[float, ...]
@@ -26,7 +26,7 @@ class Histogram:
 
     @classmethod
     def empty(cls, *bounds: float) -> Histogram:
-        """Return one without any numbers."""
+        """Return a histogram without any numbers."""
         return cls(bounds, (0,) * (len(bounds) + 1))
 
     def __add__(self, other: Histogram) -> Histogram:
@@ -35,7 +35,7 @@ class Histogram:
         return Histogram(self.bounds, tuple(counts), self.total + other.total)
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """Return each upper end as text, ``+Inf`` for the last, with the count of all that lay below."""
+        """Return each upper bound as text, ``+Inf`` for the last, with the count of all numbers up to it."""
         found, below = [], 0
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             below += count
@@ -43,28 +43,28 @@ class Histogram:
         return found
 
     def to_json(self) -> dict[str, object]:
-        """Return what :meth:`from_json` takes."""
+        """Return the value that :meth:`from_json` reads."""
         return {"counts": list(self.counts), "total": self.total}
 
     def from_json(self, found: object) -> Histogram:
-        """Read another one of the same ranges.
+        """Read another histogram with the same ranges.
 
-        :raises ValueError: if it is something else.
+        :raises ValueError: if the value is not such a histogram.
         """
         if not isinstance(found, Mapping) or found.keys() != {"counts", "total"}:
-            raise ValueError("this is no histogram")
+            raise ValueError("this is not a histogram")
         counts, total = found["counts"], found["total"]
         if not _are_counts(counts, len(self.counts)) or type(total) not in (int, float):
-            raise ValueError("this is no histogram")
+            raise ValueError("this is not a histogram")
         if not 0 <= total < _MOST:
-            raise ValueError("this is no histogram")
+            raise ValueError("this is not a histogram")
         return Histogram(self.bounds, tuple(counts), float(total))
 
 
 class Observations:
-    """A histogram that grows. Not safe for threads.
+    """A histogram that grows. The caller holds a lock.
 
-    :param empty: one with its ranges.
+    :param empty: a histogram with the same ranges.
     """
 
     def __init__(self, empty: Histogram) -> None:
@@ -73,12 +73,12 @@ class Observations:
         self._total = empty.total
 
     def observe(self, number: float) -> None:
-        """Count one number more."""
+        """Add one number."""
         self._counts[bisect_left(self._bounds, number)] += 1
         self._total += number
 
     def histogram(self) -> Histogram:
-        """Return what was observed so far."""
+        """Return the numbers that were observed so far."""
         return Histogram(self._bounds, tuple(self._counts), self._total)
 
 
@@ -87,5 +87,5 @@ def _are_counts(found: object, size: int) -> bool:
 
 
 def is_count(found: object) -> bool:
-    """Whether this can be how often something has happened."""
+    """Whether a value is a plausible count: an integer from 0 to 2**63 - 1."""
     return type(found) is int and 0 <= found < _MOST

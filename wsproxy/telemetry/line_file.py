@@ -1,4 +1,4 @@
-"""What lines are written to: a file, a pipe, a terminal or a socket; those that can refuse never block."""
+"""Writes lines to a file, a pipe, a terminal or a socket, without blocking where the system allows that."""
 
 from __future__ import annotations
 
@@ -16,44 +16,46 @@ __all__ = ["LineFile", "descriptor_of", "open_descriptor", "open_path"]
 _FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _MODE = 0o600
 _MOST_AT_ONCE = 4096
-"""Bytes that a pipe which is ready takes, and takes whole (PIPE_BUF)."""
+"""Bytes that a writable pipe takes in one atomic write (PIPE_BUF)."""
 
 _STANDARD = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 _BY_NUMBER = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
 
 def descriptor_of(path: str) -> int | None:
-    """Return the descriptor of this process that a path stands for, None if it is a path of a file.
+    """Return the descriptor of this process that a path stands for; None if the path names a file.
 
-    To open such a path would not do: the offset is another one, and a socket cannot be opened.
+    Such a path must not be opened: the new descriptor has an offset of its own, and open() fails on a socket.
     """
     by_number = _BY_NUMBER.fullmatch(path)
     return int(by_number[1]) if by_number else _STANDARD.get(path)
 
 
 def open_path(path: str) -> LineFile:
-    """Open a file to append to, for its owner alone if it is made. Waits for no reader of a FIFO.
+    """Open a file to append to, and create it for its owner alone if it does not exist.
 
-    :param path: of a file, or one of those of :func:`descriptor_of`.
-    :raises OSError: if it cannot be written to.
+    If it is a FIFO, this does not wait for a reader.
+
+    :param path: path of a file, or one that :func:`descriptor_of` knows.
+    :raises OSError: if the file cannot be written to.
     """
     number = descriptor_of(path)
     if number is not None:
         return open_descriptor(number)
     try:
-        # For reading, too: a FIFO without a reader can be opened then, and it shows how a file ends.
+        # For reading, too: open() then needs no reader of a FIFO, and is_torn() can read a file's last byte.
         return LineFile(os.open(path, os.O_RDWR | _FLAGS, _MODE), readable=True)
     except PermissionError:
         return LineFile(os.open(path, os.O_WRONLY | _FLAGS, _MODE))
 
 
 def open_descriptor(number: int) -> LineFile:
-    """Return what writes to the same as a descriptor of this process, which stays open.
+    """Return a LineFile for the target of a descriptor of this process. The descriptor itself stays open.
 
-    Whether a write waits is a property that others share who have the descriptor, such as a shell. So it
-    is opened anew where the system can do that.
+    O_NONBLOCK belongs to the open file description, which other processes share, such as a shell. So this
+    opens the target again by ``/proc`` if the system allows that.
 
-    :raises OSError: if it is not open, or not for writing.
+    :raises OSError: if the descriptor is not open, or not open for writing.
     """
     copy = os.dup(number)
     try:
@@ -64,7 +66,7 @@ def open_descriptor(number: int) -> LineFile:
         os.close(copy)
         raise
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-        with suppress(OSError):  # another user's, or no /proc
+        with suppress(OSError):  # another user owns the target, or there is no /proc
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             own = os.open(f"/proc/self/fd/{number}", flags)
             os.close(copy)
@@ -73,11 +75,11 @@ def open_descriptor(number: int) -> LineFile:
 
 
 class LineFile:
-    """A descriptor that lines are written to. One thread at a time.
+    """A descriptor to write lines to. Only one thread at a time may use it.
 
-    :param descriptor: closed by :meth:`close`.
-    :param readable: whether it can be read, too.
-    :ivar may_block: whether :meth:`write` may take as long as it likes, instead of raising BlockingIOError.
+    :param descriptor: an open descriptor; :meth:`close` closes it.
+    :param readable: whether it is open for reading, too.
+    :ivar may_block: whether :meth:`write` may block without a bound instead of raising BlockingIOError.
     """
 
     def __init__(self, descriptor: int, *, readable: bool = False) -> None:
@@ -87,14 +89,14 @@ class LineFile:
         self._is_readable = readable and self._is_regular
         self._socket = socket.socket(fileno=descriptor) if stat.S_ISSOCK(mode) else None
         self.may_block = self._is_regular or (self._socket is None and os.get_blocking(descriptor))
-        self._size = -1  # of a regular file, if nobody else has written to it
+        self._size = -1  # of a regular file, unless another process has written to it
         self._torn = False
 
     def write(self, data: bytes) -> int:
-        """Write some of ``data``, and return how many bytes.
+        """Write some or all of ``data``, and return the number of bytes written. Blocks if ``may_block``.
 
-        :raises BlockingIOError: if nothing can be written at this time.
-        :raises OSError: if it cannot be written at all.
+        :raises BlockingIOError: if nothing can be written now.
+        :raises OSError: if writing fails.
         """
         if self._socket:
             written = self._socket.send(data, socket.MSG_DONTWAIT)
@@ -118,7 +120,7 @@ class LineFile:
             return bool(selector.select(seconds))
 
     def is_torn(self) -> bool:
-        """Whether what was written last is no whole line, by us, or by whoever else appends to a file."""
+        """Whether the last line is incomplete, whether this process or another one appended it."""
         if self._is_readable:
             with suppress(OSError):
                 size = os.fstat(self._descriptor).st_size

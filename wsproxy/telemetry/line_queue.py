@@ -1,4 +1,4 @@
-"""The lines of a log that wait to be written, as many as there is room for, and how many were lost."""
+"""A bounded queue of log lines that wait to be written, with the numbers of lost lines."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import deque
 __all__ = ["LineQueue"]
 
 _MOST_BYTES = 1 << 20  # in the queue
-_ENOUGH_BYTES = _MOST_BYTES // 2  # once it was full, lines are lost until so few are left
+_ENOUGH_BYTES = _MOST_BYTES // 2  # a full queue takes lines again once it is down to this
 
 
 class LineQueue:
-    """Lines in their order, and numbers in the places of lost ones. Under a lock of its user's.
+    """Lines in their order, with a number in the place of lost lines. The caller holds a lock.
 
     :ivar lost: how many lines were lost so far.
     """
 
     def __init__(self) -> None:
-        self._items: deque[bytes | int] = deque()  # a number stands for so many lost lines
+        self._items: deque[bytes | int] = deque()  # a number stands for that many lost lines
         self._size = 0
         self._full = False
         self._complained = False
@@ -28,11 +28,11 @@ class LineQueue:
 
     @property
     def only_says_lost(self) -> bool:
-        """Whether no line waits, but the number of lost ones does."""
+        """Whether the queue holds nothing but the number of lost lines."""
         return len(self._items) == 1 and isinstance(self._items[0], int)
 
     def add(self, line: bytes) -> bool:
-        """Put a line into the queue; return whether it is the first of several that are lost."""
+        """Add a line, or lose it if the queue is full; return whether it begins a series of losses."""
         if self._size <= _ENOUGH_BYTES:
             self._full = False
         if self._full or self._size + len(line) > _MOST_BYTES:
@@ -48,16 +48,16 @@ class LineQueue:
         return False
 
     def take(self) -> bytes | int:
-        """Take out what is first: a line, or how many were lost in its place. The queue must not be empty."""
+        """Remove and return the first item: a line, or a number of lost lines. There must be one."""
         item = self._items.popleft()
         if isinstance(item, bytes):
             self._size -= len(item)
         return item
 
     def lose_all(self, begun: bytes | int) -> bool:
-        """Let what waits be lost; return whether that is the first of several.
+        """Lose all waiting lines; return whether that begins a series of losses.
 
-        :param begun: what was taken last, if it is lost, too; nothing if empty.
+        :param begun: the item that was taken last, if it is lost, too; b"" or 0 if not.
         """
         items = [*self._items, begun] if begun else self._items
         numbers = sum(item for item in items if isinstance(item, int))
@@ -69,5 +69,5 @@ class LineQueue:
         return first
 
     def note_told(self) -> None:
-        """The log says how many were lost: the next that is lost is the first of several again."""
+        """Record that the log tells of the losses, so that the next lost line begins a new series."""
         self._complained = False

@@ -1,8 +1,8 @@
-"""Writing lines of logs, for threads that must not wait for whoever reads them.
+"""Writes log lines for threads that must not wait for the log's reader.
 
-What a pipe, a terminal or a socket takes at once is written at once, by the thread that has the line. The
-rest waits in a queue for a thread of the writer's. So does every line of a regular file: a file system that
-hangs cannot say so.
+If a pipe, a terminal or a socket takes a line at once, the calling thread writes it. Otherwise the line waits
+in a queue for the writer's own thread. Lines for a regular file always go through the queue, because a write
+to a file system that hangs blocks.
 """
 
 from __future__ import annotations
@@ -21,44 +21,47 @@ from .line_queue import LineQueue
 __all__ = ["LineWriter", "flush_program_log", "lines_lost_of_program_log"]
 
 _LOOK_SECONDS = 0.1
-_PAUSE_SECONDS = 0.01  # of the thread, after it has written
+_PAUSE_SECONDS = 0.01  # for which the thread rests after it has written
 _FLUSH_SECONDS = 1.0
 _END_SECONDS = 1.0
-_NOT_TAKEN = "nobody reads it, or its file system hangs"
+_NOT_TAKEN = "its reader does not read, or its file system hangs"
 
 _writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
 _program_logs: weakref.WeakSet[LineWriter] = weakref.WeakSet()
 
 
 def lines_lost_of_program_log() -> int:
-    """Return how many lines of the program's own log were lost in this process. Any thread."""
+    """Return how many lines of the program's own log this process has lost. Any thread."""
     return sum(writer.lost for writer in list(_program_logs))
 
 
 def flush_program_log() -> None:
-    """Write what waits of the program's own log, as before ``os._exit``. Takes a second at most."""
+    """Write the waiting lines of the program's own log, for example before ``os._exit``.
+
+    Blocks for a second at most for each such log.
+    """
     for writer in list(_program_logs):
         writer.flush()
 
 
 def _unheard(text: str) -> None:
-    """What is told of a log that has no other."""
+    """Ignore a complaint: the default, for a log without another log to complain to."""
 
 
 class LineWriter:
-    """Writes lines to a file, in order and each whole. Safe from every thread, and within itself.
+    """Writes lines to a file, in order and each whole. Safe from every thread, and reentrant.
 
-    A line that cannot be written, or for which the queue has no room, is lost. A line in its place says how
-    many were. A line that was begun and cannot be completed is lost too; the next one begins on a line of its
-    own. Before :meth:`use` and after :meth:`close` lines are dropped, and not counted.
+    If a line cannot be written, or the queue is full, the line is lost. A line in its place says how many
+    were lost. If a line was begun and cannot be completed, it is lost, too, and the next one starts on a new
+    line. Before :meth:`use` and after :meth:`close` lines are dropped, and not counted as lost.
 
-    A forked child has the file, and none of the lines that wait.
+    A forked child keeps the file, and none of the waiting lines.
 
-    :param name: of its thread.
-    :param say_lost: makes the line that says how many were lost.
-    :param complain: told why, when the first line of several is lost.
-    :param relieve: told how many, when they have been told in the file.
-    :param is_program_log: whether it is the one of :func:`flush_program_log`, which outlives forks.
+    :param name: the name of its thread.
+    :param say_lost: makes the line that says how many lines were lost.
+    :param complain: told the reason when the first line of a series is lost.
+    :param relieve: told the number of lost lines after the file tells it.
+    :param is_program_log: whether :func:`flush_program_log` flushes it; its thread then pauses during forks.
     """
 
     def __init__(
@@ -81,39 +84,38 @@ class LineWriter:
             _program_logs.add(self)
 
     def _begin(self) -> None:
-        """Have nothing to write: at first, and in a forked child, whose locks others may hold."""
-        # Guards the attributes below. Held for moments only; a finalizer or a signal handler may log inside.
+        """Start with nothing to write: at first, and in a forked child, as other threads held the locks."""
+        # Guards the attributes below. Held briefly. Reentrant, as a finalizer or a signal handler may log.
         self._lock = threading.RLock()
         self._queue = LineQueue()
-        self._done = threading.Condition(self._lock)  # for the time being, or for good
-        self._flushing = 0  # threads that wait for that
+        self._done = threading.Condition(self._lock)  # notified when all lines are written or lost
+        self._flushing = 0  # threads that wait for _done
         self._closed = self._ending = False
-        self._failing = False  # the file takes nothing at all
-        self._next: LineFile | None = None  # to be used in place of the file
+        self._failing = False  # the last write failed
+        self._next: LineFile | None = None  # replaces the file at the next write
         self._thread: threading.Thread | None = None
         self._asleep = False
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # Held while writing; a thread that has a line never waits for it. Guards the attributes below, and
-        # the file.
+        # Held by the thread that writes; put() never waits for it. Guards the attributes below, and the file.
         self._turn = threading.Lock()
-        self._line = self._left = b""  # what is being written, and what is left of it
-        self._told = 0  # how many lost lines it tells of
+        self._line = self._left = b""  # the line that is being written, and the rest of it
+        self._told = 0  # the number of lost lines that this line tells
 
     @property
     def lost(self) -> int:
-        """How many lines were lost so far, in this process."""
+        """How many lines this process has lost so far."""
         return self._queue.lost
 
     def put(self, line: bytes) -> None:
-        """Write a line, or have it written. Any thread; does not block, and raises nothing.
+        """Write a line, or queue it. Any thread; does not block, and raises nothing.
 
-        :param line: with its end. Several at once stay together.
+        :param line: one or more lines, each with its newline. They stay together.
         """
         if not self._put_at_once(line):
             self._put_into_queue(line)
 
     def _put_at_once(self, line: bytes) -> bool:
-        """Write a line without the detour by the queue, if nothing waits; return whether that was done."""
+        """Write a line without the queue, if nothing waits in it; return whether this took the line."""
         file = self._file
         if not file or file.may_block or self._thread or not self._turn.acquire(blocking=False):
             return False
@@ -126,7 +128,7 @@ class LineWriter:
             self._turn.release()
         if not taken:
             self._call_thread()
-        elif self._queue:  # of somebody who found that it was our turn
+        elif self._queue:  # another thread queued a line while this one wrote
             self._go_on()
         return True
 
@@ -140,9 +142,9 @@ class LineWriter:
         self._go_on()
 
     def use(self, file: LineFile) -> None:
-        """Write to another file from now on, and close the one from before. Any thread; does not block.
+        """Write to another file from now on, and close the earlier one. Any thread; does not block.
 
-        What waits is written to the new one. After :meth:`close` the file is closed.
+        Waiting lines go to the new file. After :meth:`close` this only closes the new file.
         """
         with self._lock:
             unused, self._next = (file, None) if self._closed else (self._next, file)
@@ -156,7 +158,7 @@ class LineWriter:
         self._go_on()
 
     def flush(self, seconds: float = _FLUSH_SECONDS) -> bool:
-        """Wait until no line waits, for at most ``seconds``; return whether none does. Any thread."""
+        """Block until no line waits, for at most ``seconds``; return whether none does. Any thread."""
         self._go_on()
         with self._lock:
             self._call_thread(at_once=True)
@@ -167,16 +169,17 @@ class LineWriter:
                 self._flushing -= 1
 
     def close(self, seconds: float = _FLUSH_SECONDS) -> None:
-        """Write what waits, end the thread, and close the file; later lines are dropped. Idempotent.
+        """Write the waiting lines, end the thread, and close the file. Later lines are dropped. Idempotent.
 
-        Takes ``seconds`` at most, and one more, whatever the file does. What is not written by then is lost.
+        Blocks for ``seconds`` and one second more at most, even if the file hangs. Lines that are not written
+        by then are lost.
         """
         with self._lock:
             before, self._closed = self._closed, True
         if before:
             return
         self.flush(seconds)
-        # If the thread is stuck in the file, it closes that when it gets out.
+        # If the thread is stuck in a write, it closes the file itself after that.
         if self._end_thread() and self._turn.acquire(timeout=_END_SECONDS):
             try:
                 self._abandon()
@@ -186,13 +189,13 @@ class LineWriter:
     # Who writes
 
     def _go_on(self) -> None:
-        """Write here and now if that cannot block and nobody else does; else have the thread write."""
+        """Write in this thread if that cannot block and no other thread writes; otherwise wake the writer."""
         while self._is_to_do() and not self._ending:
             file = self._next or self._file
             if (self._thread or (file and file.may_block)) and self._call_thread():
                 return
             if not self._turn.acquire(blocking=False):
-                return  # whoever has it looks again afterwards
+                return  # the thread that has the turn looks again afterwards
             try:
                 taken = self._write()
             finally:
@@ -202,9 +205,9 @@ class LineWriter:
                 return
 
     def _call_thread(self, *, at_once: bool = False) -> bool:
-        """Have the thread write; return False if the system will not start it.
+        """Have the writer's thread write; return False if the system cannot start it.
 
-        :param at_once: also if it has written a moment ago.
+        :param at_once: whether to cut short the pause after its last write.
         """
         with self._lock:
             if self._asleep or (self._thread and at_once):
@@ -222,7 +225,7 @@ class LineWriter:
             self._write_until_over()
         finally:
             with self._lock:
-                if self._thread is threading.current_thread():  # a bug; the next line starts another
+                if self._thread is threading.current_thread():  # after a bug; the next line starts another
                     self._thread = None
         if self._ending and self._closed:
             with self._turn:
@@ -235,7 +238,7 @@ class LineWriter:
                 if not taken and self._file:
                     self._file.wait(_LOOK_SECONDS)
             if taken and not self._ending:
-                # One line is seldom alone. To wake this thread for each would cost more than to write it.
+                # Lines often come in groups, and waking this thread for each costs more than writing it.
                 with suppress(queue.Empty):
                     self._wakes.get(timeout=_PAUSE_SECONDS)
             with self._lock:
@@ -248,13 +251,13 @@ class LineWriter:
             self._wakes.get()
 
     def _is_over(self) -> bool:
-        """Whether the thread is to end: it is told to, or lines can be written without it."""
+        """Whether the thread must end: another thread told it to, or lines can be written without it."""
         return self._ending or not (self._is_to_do() or (self._file and self._file.may_block))
 
     def _end_thread(self) -> bool:
-        """End the thread, whatever is left; return whether it has ended, and is not stuck in the file.
+        """End the thread, even if lines wait; return False if it is stuck in a write.
 
-        Takes a second at most.
+        Blocks for a second at most.
         """
         with self._lock:
             thread, self._ending = self._thread, True
@@ -264,7 +267,7 @@ class LineWriter:
         return not (thread and thread.is_alive())
 
     def _is_to_do(self) -> bool:
-        """Whether there is something to write. It is of no use to say what was lost while nothing can be."""
+        """Whether there is something to write; a number of lost lines is not, while writing fails."""
         with self._lock:
             if self._line or self._next:
                 return True
@@ -273,7 +276,7 @@ class LineWriter:
     # Writing, with the turn
 
     def _write(self) -> bool:
-        """Write what the file takes; return False if it takes no more for now."""
+        """Write what the file takes; return False if it takes no more now. Needs the turn."""
         file = self._used() if self._next else self._file
         while file and not self._ending and self._fetch():
             if self._left is self._line and file.is_torn():
@@ -290,19 +293,19 @@ class LineWriter:
         return True
 
     def _used(self) -> LineFile | None:
-        """Return the file to write to, from now on another one if that has come."""
+        """Return the file to write to, after replacing it if there is a new one."""
         with self._lock:
             before, self._file = self._file, self._next or self._file
             if self._next:
                 self._next = None
                 self._failing = False
-                self._left = self._line  # all of it, in the new one
+                self._left = self._line  # the new file gets the whole line
         if before and before is not self._file:
             before.close()
         return self._file
 
     def _fetch(self) -> bool:
-        """Take the next line from the queue, if none was begun; return whether there is one."""
+        """Take the next line from the queue, unless one was begun; return whether there is a line."""
         if self._line or not self._queue:
             return bool(self._line)
         with self._lock:
@@ -337,14 +340,14 @@ class LineWriter:
                 self._done.notify_all()
 
     def _lose_all(self) -> bool:
-        """Let what waits or was begun be lost; return whether that is the first of several."""
+        """Lose all lines that wait or were begun; return whether that begins a series of losses."""
         begun = self._told or self._line
         self._line = self._left = b""
         self._told = 0
         return self._queue.lose_all(begun)
 
     def _abandon(self) -> None:
-        """Give up what is left, and close the file."""
+        """Lose the remaining lines, and close the file."""
         with self._lock:
             first = self._lose_all()
             files, self._file, self._next = (self._file, self._next), None, None
@@ -357,17 +360,17 @@ class LineWriter:
     # Forks
 
     def pause(self) -> None:
-        """End the thread for as long as the process forks."""
+        """End the thread while the process forks. Blocks for a second at most."""
         self._end_thread()
 
     def resume(self) -> None:
-        """Go on after that."""
+        """Go on in the parent after the fork."""
         with self._lock:
             self._ending = self._closed
         self._go_on()
 
     def renew(self) -> None:
-        """Go on in the child, where there is no thread, and no line of the parent's is to be written."""
+        """Start afresh in a forked child, which has no thread, and must not write the parent's lines."""
         files = self._file, self._next
         self._begin()
         if files[1]:

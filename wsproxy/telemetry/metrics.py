@@ -1,6 +1,6 @@
-"""The numbers as Prometheus metrics. The only module that needs prometheus-client, the extra ``metrics``.
+"""Shows the numbers as Prometheus metrics. Only this module needs prometheus-client, the extra ``metrics``.
 
-That is imported when it is first used, and its global registry is left alone: each proxy has one of its own.
+It imports prometheus-client at the first use. It does not touch the global registry: each proxy has its own.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "Metric", "check_metrics", "exposition", "registry"]
 
 _VERSION = re.compile(r"version=[0-9]{1,3}(\.[0-9]{1,3}){0,2}")
-_REMEDY = "metrics need the package prometheus-client; pip install 'lab-orchestrator-ws-proxy-lib[metrics]'"
+_REMEDY = (
+    "metrics need the package prometheus-client; run: pip install 'lab-orchestrator-ws-proxy-lib[metrics]'"
+)
 
 
 Samples = Iterator[tuple[tuple[str, ...], Any]]
-"""The values of a metric's labels, each with the value, or the histogram, that they have."""
+"""Pairs of the values of a metric's labels, and the number or histogram for them."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """One metric.
 
-    :ivar name: by which it is scraped; a counter's ends in ``_total``.
+    :ivar name: its name in the exposition; a counter's name ends in ``_total``.
     :ivar kind: "counter", "gauge" or "histogram".
-    :ivar help: what it says.
+    :ivar help: its help text.
     :ivar labels: names of its labels.
-    :ivar samples: makes its samples from numbers.
+    :ivar samples: makes its samples from a snapshot.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Metric:
 
 
 def _one(name: str) -> Callable[[Snapshot], Samples]:
-    """Return what yields one attribute of the numbers, without labels."""
+    """Return a function that yields one attribute of a snapshot, without labels."""
 
     def samples(numbers: Snapshot) -> Samples:
         yield (), getattr(numbers, name)
@@ -58,7 +60,7 @@ def _one(name: str) -> Callable[[Snapshot], Samples]:
 
 
 def _ended(numbers: Snapshot) -> Samples:
-    """Only what has happened: most ends of most sides never do."""
+    """Yield only ends that have happened, because most combinations of side and cause never do."""
     for word, count in sorted(numbers.ended.counts.items()):
         by, _, cause = word.partition(" ")
         yield (by, cause), count
@@ -206,7 +208,7 @@ METRICS = (
 
 
 def check_metrics() -> None:
-    """Check that metrics can be made.
+    """Check that the proxy can make metrics.
 
     :raises ConfigError: if prometheus-client is not installed.
     """
@@ -217,9 +219,9 @@ def check_metrics() -> None:
 
 
 def registry(read: Callable[[], Snapshot]) -> CollectorRegistry:
-    """Return a registry of its own with every metric, for whatever prometheus-client does with registries.
+    """Return a new registry with every metric, for any function of prometheus-client that takes a registry.
 
-    :param read: returns the numbers; called for each scrape, by whichever thread that is in.
+    :param read: returns the numbers. Each scrape calls it, in the scrape's thread.
     :raises ConfigError: if prometheus-client is not installed.
     """
     check_metrics()
@@ -231,9 +233,9 @@ def registry(read: Callable[[], Snapshot]) -> CollectorRegistry:
 
 
 def exposition(numbers: Snapshot, accept: str) -> tuple[str, bytes]:
-    """Return content type and body of an answer to a scrape.
+    """Return the content type and the body of the answer to a scrape.
 
-    :param accept: the Accept header of the request, "" without one; what is not understood is ignored.
+    :param accept: the request's Accept header, "" without one. Elements that are not understood are ignored.
     :raises ConfigError: if prometheus-client is not installed.
     """
     made = registry(lambda: numbers)
@@ -244,9 +246,9 @@ def exposition(numbers: Snapshot, accept: str) -> tuple[str, bytes]:
 
 
 def _understood(accept: str) -> str:
-    """Return the elements of an Accept header with versions that are some.
+    """Return the elements of an Accept header that have no version, or a well-formed one.
 
-    prometheus-client raises TypeError for another one, or hands it on to the Content-Type of the answer.
+    For a malformed version prometheus-client raises TypeError, or copies it into the answer's Content-Type.
     """
 
     def is_one(element: str) -> bool:
@@ -257,7 +259,7 @@ def _understood(accept: str) -> str:
 
 
 class _Collector:
-    """Makes the metrics from the numbers of the moment; nothing is counted twice."""
+    """Makes the metrics from the numbers at each scrape, so that prometheus-client counts nothing itself."""
 
     def __init__(self, read: Callable[[], Snapshot]) -> None:
         self._read = read
