@@ -20,7 +20,7 @@ __all__ = ["ENDS", "REFUSALS", "Cause"]
 
 _PART_OF_A_FRAME = b"\x82\x7e\x04\x00"
 _WHILE = 10.0  # seconds in which a browser shows a console, even on a busy machine
-_NEW_LINK = "Open the console again from where you got its link."
+_NEW_LINK = "Go back to where you got the link, and open the console again."
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ REFUSALS = (
         400,
         "4400 `bad-request`",
         "the VMI in the path is not a Kubernetes name (DNS-1123 subdomain)",
-        ("The link is not right", f"The proxy does not understand it. {_NEW_LINK}"),
+        ("The link is wrong", f"The server does not understand it. {_NEW_LINK}"),
         _open_with(lambda visit: visit.token(), "VM"),
     ),
     Cause(
@@ -225,7 +225,7 @@ REFUSALS = (
         401,
         "4401 `bad-token`",
         "the token is not a JWT",
-        ("The link is not valid", f"The proxy does not accept its token. {_NEW_LINK}"),
+        ("The link is not valid", f"The server does not accept it. {_NEW_LINK}"),
         _open_with(lambda visit: "garbage"),
     ),
     Cause(
@@ -244,8 +244,8 @@ REFUSALS = (
         "4401 `token-not-yet-valid`",
         "the token is not valid yet, by its nbf claim",
         (
-            "Your access has not begun yet",
-            "Try again in a moment: the clock of who made the link may be ahead.",
+            "Your access has not started yet",
+            "Try again in a minute. The clock of the site that made your link may be ahead.",
         ),
         _open_with(lambda visit: early(visit.token())),
     ),
@@ -255,7 +255,7 @@ REFUSALS = (
         403,
         "4403 `forbidden`",
         "the token does not allow this VMI",
-        ("This console is not for you", "The link does not allow it, or not from this page."),
+        ("You may not open this console", "Your link does not allow it, or not from this page."),
         _open_with(lambda visit: visit.token(), "other"),
     ),
     Cause(
@@ -274,8 +274,8 @@ REFUSALS = (
         "4431 `head-too-large`",
         "the request head is larger than 16384 bytes; there may be too many cookies for this host",
         (
-            "The browser sends too much",
-            "This site has set more cookies than the proxy takes. Delete them, and connect again.",
+            "Your browser sends too much data",
+            "This site has set too many cookies. Delete them, and connect again.",
         ),
         _cookies,
     ),
@@ -285,7 +285,7 @@ REFUSALS = (
         404,
         "4404 `vmi-not-found`",
         'virtualmachineinstance.kubevirt.io "gone" not found',
-        ("The machine is not there", "It may be stopped, or not have been made yet."),
+        ("The machine was not found", "It may be stopped, or not created yet."),
         _open_with(lambda visit: visit.case.token("gone"), "gone"),
     ),
     Cause(
@@ -294,7 +294,7 @@ REFUSALS = (
         409,
         "4409 `console-busy`",
         "the console is in use by bob",
-        ("Somebody else is using this console", "Try again when they have left it."),
+        ("Someone else is using this console", "Try again when they have left it."),
         _viewed(console="refuse", show_user=True),
     ),
     Cause(
@@ -303,7 +303,7 @@ REFUSALS = (
         409,
         "4420 `vmi-not-running`",
         "VMI is not running",
-        ("The machine is not running", "The console opens as soon as it has started."),
+        ("The machine is not running", "The console opens when the machine has started."),
         _machine(phase="Scheduled"),
     ),
     Cause(
@@ -312,7 +312,7 @@ REFUSALS = (
         409,
         "4421 `vmi-no-console`",
         "No graphics devices are present.",
-        ("The machine has no console of this kind", "It was made without one."),
+        ("The machine has no console of this kind", "It was created without one."),
         _machine(display=False),
     ),
     Cause(
@@ -330,7 +330,7 @@ REFUSALS = (
         429,
         "4429 `limit-vmi`",
         "this console has as many sessions as it may",
-        ("Too many people are at this machine", "One of them has to leave first."),
+        ("Too many people are using this machine", "One of them has to leave first."),
         _viewed(max_sessions_per_vmi=1),
     ),
     Cause(
@@ -348,7 +348,7 @@ REFUSALS = (
         429,
         "4429 `limit-failures`",
         "too many attempts from your address have failed",
-        ("Too many attempts have failed", "The proxy takes no more from your network for a while."),
+        ("Too many attempts have failed", "The server refuses your network for a while."),
         _failures,
     ),
     Cause(
@@ -357,7 +357,7 @@ REFUSALS = (
         503,
         "4503 `busy`",
         "the proxy has as many sessions as it may",
-        ("The proxy is full", "It has room again when others have left."),
+        ("The server is full", "Try again when others have left."),
         _viewed("other", max_sessions=1),
     ),
     Cause(
@@ -366,7 +366,7 @@ REFUSALS = (
         503,
         "4503 `draining`",
         "the proxy is stopping",
-        ("The proxy is restarting", "It will be back in a moment."),
+        ("The server is restarting", "It will be back in a moment."),
         _stop_while_dialling,
     ),
     Cause(
@@ -375,7 +375,7 @@ REFUSALS = (
         500,
         "4500 `internal-error`",
         "the proxy failed; its log says why",
-        ("The proxy failed", "If this goes on, tell whoever runs it."),
+        ("The server failed", "If this happens again, tell your administrator."),
         _bug,
     ),
     Cause(
@@ -384,7 +384,7 @@ REFUSALS = (
         502,
         "4502 `upstream-refused`",
         "the Kubernetes API refused",
-        ("The cluster did not open the console", "If this goes on, tell whoever runs it."),
+        ("The console could not be opened", "If this happens again, tell your administrator."),
         _forbidden_account,
     ),
     Cause(
@@ -393,7 +393,7 @@ REFUSALS = (
         None,
         "4502 `upstream-refused`",
         "the console ended before it showed anything; the machine may be starting or stopping",
-        ("The cluster did not open the console", "If this goes on, tell whoever runs it."),
+        ("The console could not be opened", "If this happens again, tell your administrator."),
         _machine(behaviour=Behaviour(eof=True)),
     ),
     Cause(
@@ -402,7 +402,7 @@ REFUSALS = (
         504,
         "4504 `upstream-timeout`",
         "the Kubernetes API did not answer in time",
-        ("The cluster does not answer", "If this goes on, tell whoever runs it."),
+        ("The console did not open in time", "If this happens again, tell your administrator."),
         _machine(behaviour=Behaviour(hang=True)),
     ),
 )
@@ -432,7 +432,7 @@ ENDS = (
         "close",
         "the VM's side sends a Close of its own, which is forwarded",
         "as it is; here 1000",
-        ("The console was closed", "Connect again to go on where you were."),
+        ("The console was closed", "Connect again to continue where you were."),
         _connected(lambda visit, proxy: visit.vmi.sessions[0].send_close(1000, "closing time")),
         "closing time",
     ),
@@ -440,7 +440,7 @@ ENDS = (
         "taken-over",
         "somebody else has taken the console over (`WSPROXY_CONSOLE=takeover`)",
         "4410 `taken-over`",
-        ("Somebody else took this console over", "If you take it back, they lose it."),
+        ("Someone else took over this console", "If you take it back, they lose it."),
         _connected(lambda visit, proxy: visit.view(proxy), console="takeover", show_user=True),
         "by bob",
     ),
@@ -456,7 +456,7 @@ ENDS = (
         "idle",
         "nobody has typed or moved the mouse for too long (`WSPROXY_IDLE_TIMEOUT`)",
         "4408 `idle`",
-        ("The console was closed because nobody used it", "Connect again to go on where you were."),
+        ("The console was closed because nobody used it", "Connect again to continue where you were."),
         _connected(_wait, idle_timeout=_WHILE),
         f"the client sent no data for {_WHILE:g} s",
     ),
@@ -464,7 +464,7 @@ ENDS = (
         "max-age",
         "the session has lasted as long as allowed (`WSPROXY_MAX_AGE`)",
         "4412 `max-age`",
-        ("The console was open for as long as is allowed", "Connect again to go on where you were."),
+        ("The console reached its time limit", "Connect again to continue where you were."),
         _connected(_wait, max_age=_WHILE),
         f"a session lasts {_WHILE:g} s at most",
     ),
@@ -472,28 +472,28 @@ ENDS = (
         "kicked",
         "the operator has ended it (`wsproxy sessions kick`)",
         "4499 `kicked`",
-        ("The console was closed by an operator", "Ask them before you connect again."),
+        ("An administrator closed the console", "Ask them before you connect again."),
         _connected(lambda visit, proxy: proxy.sessions()[0].close()),
     ),
     _end(
         "restarting",
         "the proxy stops",
         "1012 `restarting`",
-        ("The proxy is restarting", "It will be back in a moment."),
+        ("The server is restarting", "It will be back in a moment."),
         _connected(lambda visit, proxy: proxy.stop_thread()),
     ),
     _end(
         "protocol-error",
         "the VM's side breaks RFC 6455, or sends too big a frame",
         "1011 `upstream-protocol-error`",
-        ("The connection broke", "The machine's side did not follow the WebSocket protocol."),
+        ("The connection broke", "The machine sent data that the server cannot pass on."),
         _connected(lambda visit, proxy: visit.vmi.sessions[0].send_raw(b"\xff\xff")),
     ),
     _end(
         "lost",
         "the network is cut, or the session ends where no Close can be sent",
         None,
-        ("The connection was lost", "The network, or the proxy, has gone away."),
+        ("The connection was lost", "There is a problem with the network or the server."),
         _connected(_break_off),
     ),
 )

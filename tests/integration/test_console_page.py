@@ -103,7 +103,7 @@ class WithDebiansNoVNC(Case):
         self.press_button(browser, "Clipboard")
         click(browser, "#outgoing")
         browser.call("Input.insertText", text="to the machine: <b>")
-        self.press_button(browser, "Put on its clipboard")
+        self.press_button(browser, "Send to its clipboard")
         self.assertTrue(desktop.wait_for(lambda: desktop.clipboard == "to the machine: <b>", _WITHIN))
         self.assertEqual(desktop.text, "")
         evil = "<img src=x onerror=alert(1)>\nrm -rf /"
@@ -117,7 +117,7 @@ class WithDebiansNoVNC(Case):
         self.assertEqual(browser.evaluate(mine), evil)
         browser.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed'))")
         self.press_button(browser, "Copy")
-        browser.wait_for_text("The text is selected: copy it with Ctrl+C")
+        browser.wait_for_text("The text is selected: press Ctrl+C to copy it")
         self.assertEqual(browser.evaluate("document.getSelection().toString()"), evil)
         self.assertEqual(browser.complaints, [])
 
@@ -248,7 +248,7 @@ class WholePage(Case):
         self.add_desktop("ubuntu")
         browser = self.open_page(self.start_proxy(), f"{self.token('ubuntu')}/ubuntu")
         shown = browser.wait_until("document.getElementById('latency').textContent")
-        self.assertRegex(shown, r"^Round trip \d+ ms$")
+        self.assertRegex(shown, r"^Delay \d+ ms$")
 
     def test_full_screen(self) -> None:
         """All of the display is used, and given back."""
@@ -289,13 +289,13 @@ class WholePage(Case):
         proxy = self.start_proxy()
         browser = self.start_browser()
         self.visit(browser, proxy, "")
-        told = self.wait_for_notice(browser, "There is no token in the link")
-        self.assertEqual(told[2], f"Such a link looks like {self.page_url(proxy)}#TOKEN/MACHINE.")
+        told = self.wait_for_notice(browser, "The link is not complete")
+        self.assertEqual(told[2], f"A complete link looks like {self.page_url(proxy)}#TOKEN/MACHINE.")
         self.assertEqual(browser.complaints, [])
         self.visit(browser, proxy, f"{self.token('ubuntu')}/ubuntu")
         browser.wait_until(CONNECTED)
         browser.call("Page.reload")
-        self.wait_for_notice(browser, "The page has forgotten who you are")
+        self.wait_for_notice(browser, "The page has forgotten your link")
 
     def test_no_novnc(self) -> None:
         """Where the proxy has no noVNC the page says how to get it."""
@@ -305,8 +305,8 @@ class WholePage(Case):
         shutil.rmtree(f"{partial}/core/util")
         browser = self.start_browser()
         self.visit(browser, self.start_proxy(novnc=partial), f"{self.token('ubuntu')}/ubuntu")
-        told = self.wait_for_notice(browser, "noVNC is not there")
-        for remedy in ("package novnc", "npm pack @novnc/novnc", "--novnc DIR"):
+        told = self.wait_for_notice(browser, "noVNC is missing")
+        for remedy in ("package novnc", "npm package @novnc/novnc", "--novnc DIR"):
             self.assertIn(remedy, told[2])
 
 

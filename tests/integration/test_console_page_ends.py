@@ -97,7 +97,7 @@ class Ends(Case):
         _, browser = self.open_console_page(max_age=3)
         self.assert_told(
             browser,
-            "The console was open for as long as is allowed",
+            "The console reached its time limit",
             "A session lasts 3 s at most.",
             retry="Connect again",
         )
@@ -109,7 +109,7 @@ class Ends(Case):
         session.close(4499, "kicked: the exam begins <b>now</b>")
         self.assert_told(
             browser,
-            "The console was closed by an operator",
+            "An administrator closed the console",
             "The exam begins <b>now</b>.",
             retry="Connect again",
         )
@@ -123,7 +123,7 @@ class Ends(Case):
         self.assert_told(
             browser,
             "The console was closed",
-            "The code 4900 was given for it.",
+            "The server gave the code 4900.",
             "Come back tomorrow.",
             retry="Connect again",
         )
@@ -137,14 +137,14 @@ class Ends(Case):
         bob = self.open_page(proxy, links["bob"])
         self.assert_told(
             alice,
-            "Somebody else took this console over",
+            "Someone else took over this console",
             "It was taken over by bob.",
             retry="Take it back",
         )
         self.assert_stays(alice, proxy, 1)
         self.press_button(alice, "Take it back")
         # Not so soon: whoever only reconnects is not let in.
-        told = self.wait_for_notice(alice, "Somebody else is using this console")
+        told = self.wait_for_notice(alice, "Someone else is using this console")
         self.assertIn("Connect again", told)
         self.assertTrue(bob.evaluate(CONNECTED))
         self.assertEqual(alice.complaints + bob.complaints, [])
@@ -186,7 +186,7 @@ class Refusals(Case):
         self.assert_refused(
             proxy,
             f"{good}/other",
-            "This console is not for you",
+            "You may not open this console",
             "The token does not allow this VMI.",
             retry=None,
         )
@@ -211,7 +211,7 @@ class Refusals(Case):
         self.visit(browser, proxy, f"{self.token('ubuntu', user='bob')}/ubuntu")
         self.assert_told(
             browser,
-            "Somebody else is using this console",
+            "Someone else is using this console",
             "The console is in use by alice.",
             retry="Connect again",
         )
@@ -255,7 +255,7 @@ class Again(Case):
         host, port = proxy.address
         proxy.stop_thread()
         browser.wait_until(
-            "['The proxy is restarting', 'The proxy cannot be reached']"
+            "['The server is restarting', 'The server cannot be reached']"
             ".includes(document.getElementById('notice-title').textContent)"
         )
         proxy.run_in_thread(host, port)
@@ -297,7 +297,7 @@ class Again(Case):
         proxy = self.start_proxy()
         browser = self.start_browser()
         self.visit(browser, proxy, f"{self.token('ubuntu')}/ubuntu")
-        told = self.wait_for_attempt(browser, "The machine is not there")
+        told = self.wait_for_attempt(browser, "The machine was not found")
         self.assertIn('virtualmachineinstance.kubevirt.io "ubuntu" not found.', told)
         self.add_desktop("ubuntu")
         browser.wait_until(CONNECTED)
@@ -341,7 +341,7 @@ class Again(Case):
         first, second = self.open_page(proxy, f"{token}/ubuntu"), self.start_browser()
         self.visit(second, proxy, f"{token}/other")
         told = self.wait_for_attempt(second, "The console was refused")
-        self.assertTrue(any(text.startswith("The proxy answers, but browsers") for text in told), told)
+        self.assertTrue(any(text.startswith("The server, or one in front of it") for text in told), told)
         self.press_button(first, "Disconnect")
         second.wait_until(CONNECTED)
 
@@ -351,7 +351,7 @@ class Again(Case):
         proxy = self.start_proxy()
         browser = self.open_page(proxy, f"{self.token('ubuntu')}/ubuntu")
         proxy.stop_thread()
-        told = self.wait_for_attempt(browser, "The proxy cannot be reached")
+        told = self.wait_for_attempt(browser, "The server cannot be reached")
         self.assertEqual(told[-2:], ["Connect now", "Stop trying"])
 
 
@@ -378,7 +378,7 @@ class Accessible(Case):
         proxy = self.start_proxy()
         browser = self.start_browser()
         self.visit(browser, proxy, "")
-        self.wait_for_notice(browser, "There is no token in the link")
+        self.wait_for_notice(browser, "The link is not complete")
         self.assert_accessible_everywhere(browser)
         token = self.token("ubuntu", "windows", expires_in=280)
         self.visit(browser, proxy, token)
@@ -410,4 +410,4 @@ class Accessible(Case):
         [session] = proxy.sessions()
         session.close(4499, "kicked")
         browser.wait_until("document.activeElement?.id === 'notice-title'")
-        browser.wait_for_text("The console was closed by an operator. Ask them before you connect again.")
+        browser.wait_for_text("An administrator closed the console. Ask them before you connect again.")

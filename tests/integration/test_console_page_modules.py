@@ -19,7 +19,7 @@ class ModulesTest(ConsolePageTestCase):
         super().setUp()
         self.browser = self.start_browser()
         self.visit(self.browser, self.start_proxy(), "")
-        self.browser.wait_for_text("There is no token in the link")
+        self.browser.wait_for_text("The link is not complete")
 
     def ask(self, module: str, call: str) -> Any:
         """Return the value of a call of what a module exports."""
@@ -67,7 +67,7 @@ class ModulesTest(ConsolePageTestCase):
             with self.subTest(code=code):
                 cause = self.ask("words.js", f"causeOf({code}, {json.dumps(reason)}, true)")
                 words = self.ask("words.js", f"explain('{cause}', {code}, {json.dumps(reason)})")
-                self.assertEqual(words["text"], f"The code {code} was given for it.")
+                self.assertEqual(words["text"], f"The server gave the code {code}.")
                 self.assertEqual(words["detail"], detail)
 
     def test_durations(self) -> None:

@@ -58,7 +58,7 @@ class Demo(DemoTestCase):
         """Whoever is taken over is told by whom."""
         browser = self.open_screen(self.desktop)
         self.open_screen(self.takeover)
-        self.wait_for_notice(browser, "Somebody else took this console over")
+        self.wait_for_notice(browser, "Someone else took over this console")
         browser.wait_for_text("teacher")
 
     def test_serial_and_forged(self) -> None:

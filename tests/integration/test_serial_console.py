@@ -161,7 +161,7 @@ class TerminalTest(SerialTestCase):
         """Somebody logs in and runs a command, by keys alone; the browser has nothing to complain about."""
         shell = self.add_shell()
         browser = self.open(self.start())
-        self.wait_shown(browser, "Connected. A serial line may stay silent until you press Enter.")
+        self.wait_shown(browser, "Connected. If you see nothing, press Enter.")
         self.log_in(browser)
         self.type_line(browser, "echo hello there ü€")
         self.wait_shown(browser, "student@vm:~$ echo hello there ü€\nhello there ü€\nstudent@vm:~$")
@@ -250,7 +250,7 @@ class TerminalTest(SerialTestCase):
         self.add_shell()
         browser = self.open(self.start())
         browser.evaluate(_FLOOD)
-        self.wait_shown(browser, f"[{10 * 1024 * 1024} bytes came too fast to be shown]")
+        self.wait_shown(browser, f"[{10 * 1024 * 1024} bytes were skipped: they came too fast]")
         browser.evaluate("window.flooded.dispose()")
 
     def test_view_only(self) -> None:
@@ -407,8 +407,8 @@ class PageTest(SerialTestCase):
         self.add_shell()
         browser = self.start_browser()
         self.visit(browser, self.start(xterm=None), f"{self.token('vm')}/vm/console")
-        self.wait_for_notice(browser, "xterm.js is not there")
-        browser.wait_for_text("npm pack @xterm/xterm")
+        self.wait_for_notice(browser, "xterm.js is missing")
+        browser.wait_for_text("npm package @xterm/xterm")
 
 
 @needs("chromium", "chromium")
@@ -427,8 +427,8 @@ class EndsTest(SerialTestCase):
             (f"{self.token('vm', expires_in=-60)}/vm/console", "Your access has expired"),
             (f"{good}/off/console", "The machine is not running"),
             (f"{good}/mute/console", "The machine has no console of this kind"),
-            (f"{good}/none/console", "The machine is not there"),
-            (f"{good}/foreign/console", "This console is not for you"),
+            (f"{good}/none/console", "The machine was not found"),
+            (f"{good}/foreign/console", "You may not open this console"),
         ):
             with self.subTest(title=title):
                 self.visit(browser, proxy, link)
@@ -460,7 +460,7 @@ class EndsTest(SerialTestCase):
         browser = self.open(proxy)
         [session] = proxy.sessions()
         session.close()
-        self.wait_for_notice(browser, "The console was closed by an operator")
+        self.wait_for_notice(browser, "An administrator closed the console")
         self.assertEqual(browser.evaluate("document.querySelector('.xterm')"), None)
         self.assertEqual(browser.evaluate("document.adoptedStyleSheets.length"), 0)
         click(browser, "#try-now")
@@ -473,7 +473,7 @@ class EndsTest(SerialTestCase):
         first = self.open(proxy)
         self.log_in(first)
         second = self.open(proxy)
-        self.wait_for_notice(first, "Somebody else took this console over")
+        self.wait_for_notice(first, "Someone else took over this console")
         self.type_line(second, "")
         self.wait_shown(second, "student@vm:~$")
 

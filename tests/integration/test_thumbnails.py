@@ -102,7 +102,7 @@ class ThumbnailsTest(ConsolePageTestCase):
         for vmi, desktop in desktops.items():
             self.assertEqual(self.picture_of(browser, vmi), desktop.screenshot())
         self.api.remove_vmi("windows", self.namespace)
-        self.wait_for_words(browser, "windows", "Not there")
+        self.wait_for_words(browser, "windows", "Not found")
         click(browser, "[aria-label='Screen of ubuntu']")
         browser.wait_until(CONNECTED)
         self.press_button(browser, "Machines")
@@ -180,7 +180,7 @@ class PaceTest(ConsolePageTestCase):
         super().setUp()
         self.browser = self.start_browser()
         self.visit(self.browser, self.start_proxy(), "")
-        self.browser.wait_for_text("There is no token in the link")
+        self.browser.wait_for_text("The link is not complete")
         self.browser.evaluate(_STAGE)
         self.settle(2)
 

@@ -105,7 +105,7 @@ class LineWriterTest(LeakTestCase):
         self.assertTrue(os.get_blocking(theirs))
 
     def test_nobody_reads(self) -> None:
-        """Lines wait in order; lines beyond the bound are lost and counted in their place; the thread ends."""
+        """Lines wait in order; lines beyond the bound are lost and counted there; the thread ends."""
         ours, theirs = self.pipe()
         writer = self.writer(open_descriptor(theirs))
         count = (1 << 20) // len(_LINE) * 2

@@ -123,7 +123,7 @@ def authorized(authorize: Authorize, grant: Grant, request: AccessRequest, repor
     """Call the ``authorize`` hook, and return what it leaves of a grant. Blocks for as long as the hook does.
 
     :param report: told of what the hook raises, unless that is a refusal.
-    :raises Refused: if the hook refuses or fails, or returns anything but None or a grant of no more.
+    :raises Refused: if the hook refuses or fails, or returns neither None nor a grant of the same or less.
     """
     try:
         answer: object = authorize(grant, request)

@@ -1,11 +1,11 @@
 /**
- * Text to and from the machine. What comes from it is only shown; it reaches the person's clipboard when they ask
- * for it, because a machine could change what they are about to paste elsewhere.
+ * Text to and from the machine. The page only shows text of the machine, and copies it to the user's clipboard if the
+ * user asks. Otherwise a machine could replace text that the user wants to paste elsewhere.
  */
 export class Clipboard {
     /**
      * @param {(id: string) => HTMLElement} find - finds the page's elements.
-     * @param {(text: string) => void} say - tells it to whoever does not see.
+     * @param {(text: string) => void} say - announces a text to screen readers.
      */
     constructor(find, say) {
         this._say = say;
@@ -22,7 +22,7 @@ export class Clipboard {
     }
 
     /**
-     * Serve another console; what the one before sent is forgotten.
+     * Serve another console, and forget the text of the previous one.
      *
      * @param {EventTarget} view
      */
@@ -30,16 +30,16 @@ export class Clipboard {
         this._view = view;
         this._show("");
         this._type.hidden = !("type" in view);
-        this._paste.textContent = this._type.hidden ? "Paste" : "Put on its clipboard";
+        this._paste.textContent = this._type.hidden ? "Paste" : "Send to its clipboard";
         view.addEventListener("clipboard", ({detail}) => {
             if (view === this._view) {
                 this._show(detail.text);
-                this._say("Text came from the machine");
+                this._say("The machine sent text");
             }
         });
     }
 
-    /** @param {boolean} closed - whether the machine takes nothing. */
+    /** @param {boolean} closed - whether the user may send no text to the machine. */
     set closed(closed) {
         this._set.disabled = closed;
     }
@@ -54,8 +54,8 @@ export class Clipboard {
             await navigator.clipboard.writeText(this._incoming.value);
             this._say("Copied");
         } catch {
-            this._incoming.select(); // without TLS, or without permission, the person copies it
-            this._say("The browser does not allow it. The text is selected: copy it with Ctrl+C");
+            this._incoming.select(); // without TLS or permission, the user must copy the text
+            this._say("Your browser does not allow copying. The text is selected: press Ctrl+C to copy it");
         }
     }
 }

@@ -1,17 +1,18 @@
-/** How long the token is still good for. */
+/** Shows how long the token is still valid. */
 
 import {duration} from "./words.js";
 
-const SHOWN = 300; // seconds before the end from which the rest is shown
-const SAID = [300, 60, 10]; // seconds before the end at which it is also said
-const SOON = 60; // seconds before the end from which nobody should miss it
+const SHOWN = 300; // seconds before the end from which the page shows the remaining time
+const SAID = [300, 60, 10]; // seconds before the end at which screen readers announce it
+const SOON = 60; // seconds before the end from which the page emphasises it
 
 /**
- * Say what to show and what to say of the time that is left. Pure.
+ * Return what the page shows and announces of the remaining time. Pure.
  *
- * @param {number} left - seconds.
- * @param {number} before - what was left the last time, Infinity at first.
- * @returns {{shown: string, said: string, soon: boolean}} "" for nothing; whether it has to be seen.
+ * @param {number} left - remaining seconds.
+ * @param {number} before - remaining seconds at the previous call, Infinity at first.
+ * @returns {{shown: string, said: string, soon: boolean}} texts to show and announce, "" for none; and whether to
+ *     emphasise it.
  */
 export function remainder(left, before) {
     const whole = Math.ceil(left);
@@ -32,7 +33,7 @@ export class Expiry extends EventTarget {
         this._before = Infinity;
     }
 
-    /** @param {number | null} seconds - until the token expires, null if it does not. */
+    /** @param {number | null} seconds - seconds until the token expires; null if it does not. */
     set(seconds) {
         this._end = seconds === null ? Infinity : Date.now() + seconds * 1000;
         this._tick();
@@ -44,7 +45,7 @@ export class Expiry extends EventTarget {
         this.dispatchEvent(new CustomEvent("tick", {detail: remainder(left, this._before)}));
         this._before = Math.ceil(left);
         if (left > 0 && left !== Infinity) {
-            // Time-outs have a largest value, and the clock may be set.
+            // setTimeout has a largest value, and the user may set the clock.
             const wait = left > SHOWN ? Math.min(left - SHOWN, 3600) : 1;
             this._timer = setTimeout(() => this._tick(), wait * 1000);
         }

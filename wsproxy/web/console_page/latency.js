@@ -1,4 +1,4 @@
-/** How long the proxy takes to answer. */
+/** Measures how long the proxy takes to answer. */
 
 const INTERVAL = 10_000; // milliseconds
 
@@ -7,7 +7,7 @@ const INTERVAL = 10_000; // milliseconds
  * if the proxy does not answer.
  */
 export class Latency extends EventTarget {
-    /** @param {string} url - of something small on the proxy. */
+    /** @param {string} url - URL of a small resource of the proxy. */
     constructor(url) {
         super();
         this._url = url;
@@ -16,14 +16,14 @@ export class Latency extends EventTarget {
         this._resume = this._resume.bind(this);
     }
 
-    /** Measure now, and again and again. */
+    /** Measure now, and then every ten seconds. */
     start() {
         this.stop();
         document.addEventListener("visibilitychange", this._resume);
         this._measure();
     }
 
-    /** Measure no more. */
+    /** Stop measuring. */
     stop() {
         document.removeEventListener("visibilitychange", this._resume);
         clearTimeout(this._timer);
@@ -50,7 +50,7 @@ export class Latency extends EventTarget {
 /**
  * @param {string} url
  * @returns {Promise<number | null>} milliseconds from the request to the first byte of the answer, without the time
- *     that it takes to connect; null if there is no good answer.
+ *     to connect; null if the answer is no success.
  */
 async function roundTrip(url) {
     const begun = performance.now();

@@ -1,8 +1,8 @@
 /**
- * The link that a console is opened by: `/console/#TOKEN/VMI`, or `#TOKEN`, or `#TOKEN/VMI/SUBRESOURCE`.
+ * Reads the link that opens a console: `/console/#TOKEN/VMI`, `#TOKEN`, or `#TOKEN/VMI/SUBRESOURCE`.
  *
  * @typedef {object} Link
- * @property {string} token - what the server is shown; kept in memory only.
+ * @property {string} token - the token for the server; the page keeps it in memory only.
  * @property {string} vmi - name of the virtual machine instance, "" if the link names none.
  * @property {string} subresource - "vnc", "console", or "" for the default one.
  */
@@ -10,8 +10,8 @@
 /**
  * Read a fragment.
  *
- * @param {string} fragment - as in `location.hash`.
- * @returns {Link | null} null if it holds no token.
+ * @param {string} fragment - the fragment, as in `location.hash`.
+ * @returns {Link | null} null if the fragment holds no token.
  */
 export function parseLink(fragment) {
     const [token, vmi = "", subresource = ""] = fragment.replace(/^#\/*/, "").split("/");
@@ -19,7 +19,7 @@ export function parseLink(fragment) {
 }
 
 /**
- * Read the link of a window, and take it out of the address bar and the tab's history.
+ * Read the link of a window, and remove it from the address bar and the tab's history.
  *
  * @param {Window} window
  * @returns {Link | null}

@@ -1,10 +1,10 @@
-/** The machines that the token is for, each with its consoles, to choose from. */
+/** The list of the machines that the token allows, with a button for each console. */
 
 const KINDS = {vnc: "Screen", console: "Serial console"};
 
 /** Event: `choose`, with `vmi` and `subresource`. */
 export class Machines extends EventTarget {
-    /** @param {HTMLUListElement} list - is filled. */
+    /** @param {HTMLUListElement} list - the element to fill. */
     constructor(list) {
         super();
         this._list = list;
@@ -12,7 +12,7 @@ export class Machines extends EventTarget {
     }
 
     /**
-     * Show what a token allows. What is shown already is left alone.
+     * Show the machines and consoles that a token allows. Does nothing if the list shows them already.
      *
      * @param {string[]} vmis
      * @param {string[]} subresources
@@ -27,7 +27,7 @@ export class Machines extends EventTarget {
     }
 
     /**
-     * Mark what is open.
+     * Mark the console that is open.
      *
      * @param {string} vmi
      * @param {string} subresource
@@ -39,7 +39,7 @@ export class Machines extends EventTarget {
         }
     }
 
-    /** Whether there is anything to choose. */
+    /** Whether there is more than one console to choose from. */
     get hasChoice() {
         return this._list.querySelectorAll("button").length > 1;
     }

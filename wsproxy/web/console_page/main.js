@@ -1,4 +1,4 @@
-/** Wires the page: from the link to the console, and what the person does to what happens. */
+/** Connects the parts of the page: opens the link's console, and reacts to the user's actions. */
 
 import {Clipboard} from "./clipboard.js";
 import {Expiry} from "./expiry.js";
@@ -12,13 +12,13 @@ import {Session} from "./session.js";
 import {Thumbnails} from "./thumbnails.js";
 import {explain, missing, unlinked} from "./words.js";
 
-/** The modules that show each kind of console; they are loaded when one is opened. */
+/** The modules that show each kind of console. The page loads a module when it opens such a console. */
 const VIEWS = {
     vnc: async () => (await import("./screen.js")).Screen,
     console: async () => (await import("./serial.js")).Serial,
 };
 
-/** The buttons of every console that is open. */
+/** The buttons that each open console has. */
 const TOOLS = [
     "open-keys",
     "open-clipboard",
@@ -53,7 +53,7 @@ class Page {
         this._listen();
     }
 
-    /** @param {import("./link.js").Link | null} link - what to open. */
+    /** @param {import("./link.js").Link | null} link - the link to open; null if the address has none. */
     begin(link) {
         this._session.leave();
         this._disconnected("");
@@ -70,9 +70,9 @@ class Page {
     }
 
     /**
-     * Give the console up, and try no more.
+     * Leave the console, and stop reconnecting.
      *
-     * @param {string} cause - see `explain`.
+     * @param {string} cause - the reason to show, see `explain`.
      */
     leave(cause) {
         if (this._session.active) {
@@ -107,7 +107,7 @@ class Page {
         this._letOut();
     }
 
-    /** Let the keyboard out of the screen: Ctrl, Alt and Shift, pressed and released together. */
+    /** Move the focus to the buttons when the user presses and releases Ctrl, Alt and Shift together. */
     _letOut() {
         let armed = false;
         find("view").addEventListener("keydown", event => {
@@ -117,7 +117,7 @@ class Page {
         find("view").addEventListener("keyup", event => {
             if (armed && !event.ctrlKey && !event.altKey && !event.shiftKey && !event.metaKey) {
                 armed = false;
-                // When noVNC has seen the last of them released, too.
+                // Wait until noVNC has seen the release of the last key, too.
                 setTimeout(() => find("tools").querySelector("button:not([hidden])").focus());
             }
         }, true);
@@ -134,9 +134,9 @@ class Page {
     /**
      * Begin an attempt.
      *
-     * @param {() => boolean} wanted - whether nothing else has been chosen meanwhile.
-     * @returns {Promise<{socket: WebSocket, view: EventTarget} | null>} null if there is nothing to open yet, which
-     *     the page then says.
+     * @param {() => boolean} wanted - false if the user has chosen something else meanwhile.
+     * @returns {Promise<{socket: WebSocket, view: EventTarget} | null>} null if there is nothing to open; the page
+     *     then says why.
      */
     async _open(wanted) {
         const server = this._server;
@@ -202,7 +202,7 @@ class Page {
         this._showKeys(view);
         this._clipboard.attach(view);
         this._setViewOnly(this._viewOnly);
-        if ("screenReader" in view) { // of a terminal; nobody can read out the pixels of a screen
+        if ("screenReader" in view) { // only terminals have it: a screen reader cannot read pixels
             find("screen-reader").hidden = false;
             this._setScreenReader(this._screenReader);
         }
@@ -260,10 +260,10 @@ class Page {
     }
 
     _measured(milliseconds) {
-        find("latency").textContent = milliseconds === null ? "" : `Round trip ${Math.round(milliseconds)} ms`;
+        find("latency").textContent = milliseconds === null ? "" : `Delay ${Math.round(milliseconds)} ms`;
     }
 
-    /** Tell something to whoever does not see it, once. */
+    /** Announce a text to screen readers, unless it was the last one. */
     _say(text) {
         if (text !== "" && text !== this._said) {
             this._said = text;
@@ -274,7 +274,7 @@ class Page {
 
 /**
  * @param {string} subresource
- * @returns {Promise<Function | null>} the class that shows such a console; null if the proxy does not have it.
+ * @returns {Promise<Function | null>} the class that shows such a console; null if it cannot be loaded.
  */
 async function load(subresource) {
     try {
@@ -291,9 +291,9 @@ async function toggleFullScreen() {
     }
     await document.documentElement.requestFullscreen();
     try {
-        await navigator.keyboard?.lock(); // so that Esc and Alt+Tab reach the machine; Esc held down leads out
+        await navigator.keyboard?.lock(); // Esc and Alt+Tab then reach the machine; holding Esc leaves full screen
     } catch {
-        // The browser keeps these keys.
+        // The browser handles these keys itself.
     }
 }
 
@@ -304,6 +304,6 @@ window.addEventListener("hashchange", () => {
         page.begin(link);
     }
 });
-// The browser may keep a page that was left, and its connections with it.
+// The browser may keep a page that the user has left, with its connections.
 window.addEventListener("pagehide", () => page.leave("left"));
 page.begin(takeLink(window));

@@ -1,9 +1,9 @@
-/** What stands in place of a console that is not open. */
+/** The notice that the page shows while no console is open. */
 
 export class Notice {
     /**
      * @param {(id: string) => HTMLElement} find - finds the page's elements.
-     * @param {{tryNow: () => void, stopTrying: () => void}} actions - of its buttons.
+     * @param {{tryNow: () => void, stopTrying: () => void}} actions - what its buttons do.
      */
     constructor(find, {tryNow, stopTrying}) {
         this._whole = find("notice");
@@ -19,11 +19,12 @@ export class Notice {
     }
 
     /**
-     * Show something, with no more than this.
+     * Show these words instead of the previous ones.
      *
      * @param {import("./words.js").Words} words
-     * @param {string} retry - what the button says that connects; "" for no such button.
-     * @param {number | null} seconds - until the next attempt, which is counted down to; null if there is none.
+     * @param {string} retry - label of the button that connects; "" for no button.
+     * @param {number | null} seconds - seconds until the next attempt, which the notice counts down; null if there is
+     *     none.
      */
     show({title, text, detail}, retry = "", seconds = null) {
         clearInterval(this._timer);
@@ -40,7 +41,7 @@ export class Notice {
         this._keepFocus();
     }
 
-    /** Say that an attempt is being made; the rest stays as it is. */
+    /** Say that the page is trying to connect. The other words stay. */
     trying() {
         clearInterval(this._timer);
         set(this._next, "Trying to connect");
@@ -51,7 +52,7 @@ export class Notice {
         this._whole.hidden = true;
     }
 
-    /** Whether the keyboard is in here. */
+    /** Whether the notice has the keyboard's focus. */
     get hasFocus() {
         return this._whole.contains(document.activeElement);
     }
@@ -66,7 +67,7 @@ export class Notice {
         this._timer = setInterval(tick, 1000);
     }
 
-    /** Take the focus if what had it is no more. */
+    /** Take the focus if the element that had it is gone. */
     _keepFocus() {
         const active = document.activeElement;
         if (active === null || active === document.body || active.checkVisibility?.() === false) {

@@ -1,4 +1,4 @@
-/** Parts of the page that a button opens and closes; one at a time. */
+/** Panels, each of which a button opens and closes. Only one is open at a time. */
 
 export class Panels {
     /** @param {HTMLButtonElement[]} buttons - each has `aria-controls` and `aria-expanded`. */
@@ -15,7 +15,7 @@ export class Panels {
         }
     }
 
-    /** @param {HTMLButtonElement | null} shown - whose panel is opened; null closes all. */
+    /** @param {HTMLButtonElement | null} shown - the button whose panel to open; null closes all panels. */
     show(shown) {
         for (const button of this._buttons) {
             button.setAttribute("aria-expanded", String(button === shown));
@@ -23,7 +23,7 @@ export class Panels {
         }
     }
 
-    /** Close what has no button any more. */
+    /** Close all panels if the open one's button is hidden. */
     tidy() {
         if (this._buttons.some(button => button.hidden && isOpen(button))) {
             this.show(null);

@@ -1,11 +1,11 @@
-/** The screen, keyboard and mouse of a machine, by noVNC (1.3 and newer). */
+/** The screen, keyboard and mouse of a machine, with noVNC (1.3 and newer). */
 
 import RFB from "./novnc/core/rfb.js";
 import {initLogging} from "./novnc/core/util/logging.js";
 
-initLogging("none"); // the page says in words what noVNC would write to the browser's log
+initLogging("none"); // the page itself tells the user what noVNC would log
 
-// Keysyms of the X Window System, and the codes of UI Events for those keys.
+// X11 keysyms, and the code values of UI Events for these keys.
 const CONTROL = [0xffe3, "ControlLeft"];
 const ALT = [0xffe9, "AltLeft"];
 const SHIFT = [0xffe1, "ShiftLeft"];
@@ -19,7 +19,7 @@ const PRINT = [0xff61, "PrintScreen"];
 const functionKey = number => [0xffbd + number, `F${number}`];
 const numbers = Array.from({length: 12}, (_, index) => index + 1);
 
-/** What can be sent by a button: name, label, and the keys, pressed in this order. */
+/** Keys that a button sends: name, label, and the keys in the order in which they are pressed. */
 const KEYS = [
     ["ctrl-alt-del", "Ctrl+Alt+Del", [CONTROL, ALT, DELETE]],
     ["ctrl-alt-backspace", "Ctrl+Alt+Backspace", [CONTROL, ALT, BACKSPACE]],
@@ -33,7 +33,7 @@ const KEYS = [
     ...numbers.map(number => [`ctrl-alt-f${number}`, `Ctrl+Alt+F${number}`, [CONTROL, ALT, functionKey(number)]]),
 ];
 
-const WITH_SHIFT = /[A-Z~!@#$%^&*()_+{}|:"<>?]/u; // on the American keyboard, which QEMU presumes
+const WITH_SHIFT = /[A-Z~!@#$%^&*()_+{}|:"<>?]/u; // on the American keyboard layout, which QEMU assumes
 const TYPING_INTERVAL = 20; // milliseconds; a machine's keyboard buffer is small
 
 /**
@@ -41,10 +41,10 @@ const TYPING_INTERVAL = 20; // milliseconds; a machine's keyboard buffer is smal
  */
 export class Screen extends EventTarget {
     /**
-     * @param {HTMLElement} element - is filled.
-     * @param {WebSocket} socket - open or connecting; closed by `dispose`.
+     * @param {HTMLElement} element - the element to fill.
+     * @param {WebSocket} socket - open or connecting; `dispose` closes it.
      * @param {{viewOnly: boolean, label: string, description: string}} options - `label` names the screen for
-     *     screen readers, `description` is the id of what describes it.
+     *     screen readers, `description` is the id of the element that describes it.
      */
     constructor(element, socket, {viewOnly, label, description}) {
         super();
@@ -63,7 +63,7 @@ export class Screen extends EventTarget {
         this._rfb.addEventListener("connect", () => tell("ready", {}));
         this._rfb.addEventListener("securityfailure", ({detail}) => tell("refused", {reason: detail.reason ?? ""}));
         this._rfb.addEventListener("credentialsrequired", () => {
-            tell("refused", {reason: "it asks for a password, which this page does not know"});
+            tell("refused", {reason: "it asks for a password, which this page does not have"});
             this.dispose();
         });
         this._rfb.addEventListener("clipboard", ({detail}) => tell("clipboard", {text: detail.text}));
@@ -73,7 +73,7 @@ export class Screen extends EventTarget {
         });
     }
 
-    /** Whether nothing that is typed, pointed at or pasted goes to the machine. */
+    /** Whether keys, mouse and pasted text do not go to the machine. */
     get viewOnly() {
         return this._rfb.viewOnly;
     }
@@ -82,29 +82,29 @@ export class Screen extends EventTarget {
         this._rfb.viewOnly = viewOnly;
     }
 
-    /** @returns {{name: string, label: string}[]} what `sendKey` knows. */
+    /** @returns {{name: string, label: string}[]} the keys that `sendKey` knows. */
     get keys() {
         return KEYS.map(([name, label]) => ({name, label}));
     }
 
-    /** Let the keyboard go to the machine. */
+    /** Give the console the keyboard's focus. */
     focus() {
         this._canvas.focus({preventScroll: true});
     }
 
-    /** @param {string} name - one of `keys`. */
+    /** @param {string} name - the name of one of `keys`. */
     sendKey(name) {
         const [, , keys] = KEYS.find(([known]) => known === name);
         this._press(keys);
     }
 
-    /** @param {string} text - for the machine's clipboard. */
+    /** @param {string} text - text for the machine's clipboard. */
     paste(text) {
         this._rfb.clipboardPasteFrom(text);
     }
 
     /**
-     * Type a text, for a machine that shares no clipboard. Resolves when all is typed.
+     * Type a text, for a machine that shares no clipboard. Resolves when the text is typed, or the console is over.
      *
      * @param {string} text
      */
@@ -118,7 +118,7 @@ export class Screen extends EventTarget {
         }
     }
 
-    /** End the console, and take it off the page. Idempotent. */
+    /** End the console, and remove it from the page. Idempotent. */
     dispose() {
         if (!this._gone) {
             this._gone = true;
@@ -134,7 +134,7 @@ export class Screen extends EventTarget {
 
 /**
  * @param {string} character
- * @returns {[number, string | null]} its keysym; of those without a code the machine finds the key itself.
+ * @returns {[number, string | null]} keysym and code. If the code is null, the machine finds the key itself.
  */
 function keyOf(character) {
     if (character === "\n") {

@@ -1,4 +1,4 @@
-/** The serial console of a machine, by xterm.js (6). */
+/** The serial console of a machine, with xterm.js (6). */
 
 import {Terminal} from "./xterm/lib/xterm.mjs";
 import {withoutStyleElements} from "./strict_styles.js";
@@ -7,14 +7,14 @@ await loadStyle(new URL("xterm/css/xterm.css", import.meta.url).href);
 
 const LARGEST_FONT = 15; // pixels
 const SMALLEST_FONT = 9;
-const COLUMNS = 80; // what a machine supposes, since a serial line does not tell; the font gets smaller for them
-const SCROLLBAR = 14; // pixels that xterm.js lays its scrollbar over
+const COLUMNS = 80; // columns that a machine assumes, as a serial line has no size; the font shrinks to fit them
+const SCROLLBAR = 14; // width in pixels of the scrollbar, which xterm.js draws over the text
 const SCROLLBACK = 5000; // lines
-const MOST_WAITING = 16 * 1024 * 1024; // bytes that xterm.js has not shown yet; then further messages are left out
-const MOST_OFFERED = 1024 * 1024; // characters of a text for the clipboard
+const MOST_WAITING = 16 * 1024 * 1024; // bytes that xterm.js has not shown yet; beyond them messages are dropped
+const MOST_OFFERED = 1024 * 1024; // Base64 characters of a text for the clipboard
 const QUIET = 250; // milliseconds without a Close after which a console counts as open
 
-const SILENT = "\x1b[3mConnected. A serial line may stay silent until you press Enter.\x1b[0m\r\n";
+const SILENT = "\x1b[3mConnected. If you see nothing, press Enter.\x1b[0m\r\n";
 
 const LIGHT = {
     background: "#ffffff",
@@ -34,7 +34,7 @@ const DARK = {
 const control = letter => String.fromCharCode(letter.charCodeAt(0) & 0x1f);
 const CURSOR_KEYS = {"up": "A", "down": "B", "right": "C", "left": "D", "home": "H", "end": "F"};
 
-/** What can be sent by a button: name, label, and what goes to the machine; null for what depends on its mode. */
+/** Keys that a button sends: name, label, and the bytes; null if the bytes depend on the terminal's mode. */
 const KEYS = [
     ...["C", "D", "Z", "\\", "]", "A", "L", "X"].map(key => [`ctrl-${key.toLowerCase()}`, `Ctrl+${key}`, control(key)]),
     ["esc", "Esc", "\x1b"],
@@ -48,22 +48,22 @@ const KEYS = [
     ),
 ];
 
-/** What a text that is pasted must not hold: it could end the paste, and be taken for keys (ECMA-48, C0 and C1). */
+/** Characters to remove from pasted text: they could end a bracketed paste, and act as keys (ECMA-48, C0 and C1). */
 const NOT_TEXT = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/gu;
 
 /**
- * Shows a serial console. Events: `ready`, `clipboard` (detail.text), `bell`; what the proxy refuses it tells by the
- * socket's Close alone, so there is no `refused`.
+ * Shows a serial console. Events: `ready`, `clipboard` (detail.text), `bell`. There is no `refused`, because the proxy
+ * tells a refusal by the Close alone.
  *
- * The machine decides on nothing but what is shown: a text that it offers for the clipboard is told of, its links lead
- * nowhere, and its titles are not looked at.
+ * The machine controls only the text on the screen. The page only reports text that the machine offers for the
+ * clipboard, disables its links, and ignores its titles.
  */
 export class Serial extends EventTarget {
     /**
-     * @param {HTMLElement} element - is filled.
-     * @param {WebSocket} socket - open or connecting; closed by `dispose`.
+     * @param {HTMLElement} element - the element to fill.
+     * @param {WebSocket} socket - open or connecting; `dispose` closes it.
      * @param {{viewOnly: boolean, label: string, description: string}} options - `label` names the terminal for
-     *     screen readers, `description` is the id of what describes it.
+     *     screen readers, `description` is the id of the element that describes it.
      */
     constructor(element, socket, {viewOnly, label, description}) {
         super();
@@ -71,7 +71,7 @@ export class Serial extends EventTarget {
         this._socket = socket;
         this._ending = new AbortController();
         this._waiting = 0;
-        this._left = 0; // bytes that were not shown
+        this._left = 0; // bytes that were dropped
         this._ready = false;
         this._dark = matchMedia("(prefers-color-scheme: dark)");
         this._terminal = new Terminal({
@@ -79,7 +79,7 @@ export class Serial extends EventTarget {
             fontFamily: "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace",
             fontSize: LARGEST_FONT,
             linkHandler: {activate: () => {}},
-            logLevel: "off", // the page says in words what xterm.js would write to the browser's log
+            logLevel: "off", // the page itself tells the user what xterm.js would log
             minimumContrastRatio: 4.5, // WCAG 2 AA, in both themes
             scrollback: SCROLLBACK,
         });
@@ -87,7 +87,7 @@ export class Serial extends EventTarget {
         this._listen();
     }
 
-    /** Whether nothing that is typed or pasted goes to the machine. */
+    /** Whether keys and pasted text do not go to the machine. */
     get viewOnly() {
         return this._terminal.options.disableStdin;
     }
@@ -96,7 +96,7 @@ export class Serial extends EventTarget {
         this._terminal.options.disableStdin = viewOnly;
     }
 
-    /** Whether what is shown is told to screen readers; then keyboards that compose a text may not do. */
+    /** Whether screen readers can read the terminal. If so, input methods that compose text may not work. */
     get screenReader() {
         return this._terminal.options.screenReaderMode;
     }
@@ -105,31 +105,31 @@ export class Serial extends EventTarget {
         this._terminal.options.screenReaderMode = screenReader;
     }
 
-    /** @returns {{name: string, label: string}[]} what `sendKey` knows. */
+    /** @returns {{name: string, label: string}[]} the keys that `sendKey` knows. */
     get keys() {
         return KEYS.map(([name, label]) => ({name, label}));
     }
 
-    /** Let the keyboard go to the machine. */
+    /** Give the console the keyboard's focus. */
     focus() {
         this._terminal.focus();
     }
 
-    /** @param {string} name - one of `keys`. */
+    /** @param {string} name - the name of one of `keys`. */
     sendKey(name) {
         const [, , sequence] = KEYS.find(([known]) => known === name);
         const {applicationCursorKeysMode: application} = this._terminal.modes;
         this._terminal.input(sequence ?? (application ? "\x1bO" : "\x1b[") + CURSOR_KEYS[name]);
     }
 
-    /** @param {string} text - to be typed, as one piece where the machine asked for that (bracketed paste). */
+    /** @param {string} text - text to type; as a bracketed paste if the machine has enabled that. */
     paste(text) {
         if (!this.viewOnly) {
             this._terminal.paste(text.replace(NOT_TEXT, ""));
         }
     }
 
-    /** End the console, and take it off the page. Idempotent. */
+    /** End the console, and remove it from the page. Idempotent. */
     dispose() {
         if (!this._ending.signal.aborted) {
             this._ending.abort();
@@ -159,7 +159,7 @@ export class Serial extends EventTarget {
         on(this._socket, "open", () => this._opened());
         on(this._socket, "message", ({data}) => this._receive(data));
         on(this._dark, "change", () => this._wear());
-        // Before xterm.js, which would paste control characters as well.
+        // Capture the event before xterm.js does, which would paste control characters as well.
         on(this._element, "paste", event => this._pasted(event), {capture: true});
         this._terminal.onData(text => this._send(new TextEncoder().encode(text)));
         this._terminal.onBinary(bytes => this._send(Uint8Array.from(bytes, byte => byte.charCodeAt(0))));
@@ -170,7 +170,7 @@ export class Serial extends EventTarget {
         }
     }
 
-    /** The proxy tells a refusal right after the handshake; a machine may say nothing until it is spoken to. */
+    /** Wait for a refusal, which the proxy sends right after the handshake; the machine may stay silent. */
     _opened() {
         const timer = setTimeout(() => {
             if (!this._ready) {
@@ -200,7 +200,7 @@ export class Serial extends EventTarget {
         }
     }
 
-    /** Show bytes, however characters are cut. A browser slows no sender down, so what is far too much is left out. */
+    /** Show bytes, even parts of a character. A browser cannot slow the sender down, so the page drops the excess. */
     _receive(data) {
         this._becomeReady();
         const bytes = new Uint8Array(data);
@@ -212,7 +212,7 @@ export class Serial extends EventTarget {
         this._terminal.write(bytes, () => {
             this._waiting -= bytes.length;
             if (this._waiting === 0 && this._left > 0) {
-                this._terminal.write(`\r\n[${this._left} bytes came too fast to be shown]\r\n`);
+                this._terminal.write(`\r\n[${this._left} bytes were skipped: they came too fast]\r\n`);
                 this._left = 0;
             }
         });
@@ -224,7 +224,7 @@ export class Serial extends EventTarget {
         this.paste(event.clipboardData.getData("text/plain"));
     }
 
-    /** The machine offers a text for the clipboard (OSC 52); what it asks for is not answered. */
+    /** Report a text that the machine offers for the clipboard (OSC 52). Queries of the clipboard get no answer. */
     _offered(data) {
         const found = /^[a-z0-7]*;([A-Za-z0-9+/]+={0,2})$/u.exec(data);
         if (found !== null && found[1].length <= MOST_OFFERED) {
@@ -232,7 +232,7 @@ export class Serial extends EventTarget {
                 const bytes = Uint8Array.from(atob(found[1]), byte => byte.charCodeAt(0));
                 this._tell("clipboard", {text: new TextDecoder().decode(bytes)});
             } catch {
-                // no Base64 after all
+                // not valid Base64
             }
         }
         return true;
@@ -244,11 +244,11 @@ export class Serial extends EventTarget {
         this._element.style.backgroundColor = theme.background;
     }
 
-    /** Have as many columns and rows as fit. */
+    /** Set as many columns and rows as fit. */
     _fit() {
         const {clientWidth: width, clientHeight: height} = this._element;
         if (width === 0 || height === 0) {
-            return; // not shown
+            return; // hidden
         }
         const room = width - SCROLLBAR;
         const {options} = this._terminal;
@@ -259,7 +259,7 @@ export class Serial extends EventTarget {
         this._terminal.resize(Math.max(2, Math.floor(room / cell.width)), Math.max(1, Math.floor(height / cell.height)));
     }
 
-    /** @returns {{width: number, height: number}} pixels that a character takes. */
+    /** @returns {{width: number, height: number}} the size of a character in pixels. */
     _cell() {
         const {width, height} = this._element.querySelector(".xterm-screen").getBoundingClientRect();
         return {width: width / this._terminal.cols, height: height / this._terminal.rows};
@@ -268,8 +268,8 @@ export class Serial extends EventTarget {
 
 /**
  * @param {string} url
- * @returns {Promise<void>} when the style sheet is there.
- * @throws {Error} if it is not.
+ * @returns {Promise<void>} resolves when the style sheet has loaded.
+ * @throws {Error} if it cannot be loaded.
  */
 function loadStyle(url) {
     const link = document.createElement("link");
@@ -279,7 +279,7 @@ function loadStyle(url) {
         link.addEventListener("load", () => resolve());
         link.addEventListener("error", () => {
             link.remove();
-            reject(new Error("xterm.css is not there"));
+            reject(new Error("cannot load xterm.css"));
         });
         document.head.append(link);
     });

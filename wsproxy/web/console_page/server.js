@@ -1,23 +1,23 @@
 /**
- * What the page asks the proxy that it came from. The token goes into headers and subprotocols, never into a URL.
+ * The page's requests to the proxy that served it. The token goes into headers and subprotocols, never into a URL.
  *
  * @typedef {object} Grant
  * @property {string} user
  * @property {string} namespace
- * @property {string[]} vmis - the machines that the token is for.
- * @property {number | null} expires_in - seconds until the token expires, null if it does not.
- * @property {number | null} grace - seconds for which a console outlives its token, null if it may stay open.
+ * @property {string[]} vmis - the machines that the token allows.
+ * @property {number | null} expires_in - seconds until the token expires; null if it does not.
+ * @property {number | null} grace - seconds for which a console outlives its token; null if it may stay open.
  * @property {string[]} subresources - such as "vnc", "console"; the first is the default one.
- * @property {boolean} screenshots
+ * @property {boolean} screenshots - whether the proxy serves pictures of screens.
  */
 
 const JSON_TYPE = "application/json";
 const BEARER = "base64url.bearer.authorization.k8s.io.";
 
-/** The proxy said no, or said nothing. */
+/** A refusal of the proxy, or no answer from it. */
 export class Refusal extends Error {
     /**
-     * @param {number} code - the close code that a WebSocket would have got; 1006 if the proxy was not reached.
+     * @param {number} code - the close code that a WebSocket would get; 1006 if the page did not reach the proxy.
      * @param {string} reason - "slug: message".
      */
     constructor(code, reason) {
@@ -27,10 +27,10 @@ export class Refusal extends Error {
     }
 }
 
-/** One proxy, as one token sees it. */
+/** The proxy, asked with one token. */
 export class Server {
     /**
-     * @param {string} root - the URL that the proxy's paths are below, with a slash at its end.
+     * @param {string} root - the URL of the proxy with its path prefix, with a slash at its end.
      * @param {string} token
      */
     constructor(root, token) {
@@ -39,7 +39,7 @@ export class Server {
     }
 
     /**
-     * Ask what the token is good for.
+     * Ask what the token allows.
      *
      * @returns {Promise<Grant>}
      * @throws {Refusal}
@@ -49,7 +49,7 @@ export class Server {
         try {
             return await response.json();
         } catch {
-            throw new Refusal(4404, ""); // whoever answers, it is no proxy
+            throw new Refusal(4404, ""); // some other server has answered
         }
     }
 
@@ -80,7 +80,7 @@ export class Server {
      */
     async screenshot(namespace, vmi) {
         const path = ["-", namespace, vmi, "screenshot.png"].map(encodeURIComponent).join("/");
-        // Since JSON is accepted, too, a machine that does not run is no error in the browser's log.
+        // With JSON in Accept, the proxy answers a stopped machine with 200, and the browser logs no error.
         const response = await this._get(path, {Accept: `image/png, ${JSON_TYPE}`});
         if (response.headers.get("Content-Type") === JSON_TYPE) {
             throw await refusalOf(response);
@@ -89,11 +89,11 @@ export class Server {
     }
 
     /**
-     * Get something that the token is needed for.
+     * Send a GET request with the token.
      *
-     * @param {string} path - below the root.
-     * @param {object} further - headers.
-     * @returns {Promise<Response>} a good one.
+     * @param {string} path - path below the root.
+     * @param {object} further - further headers.
+     * @returns {Promise<Response>} a successful response.
      * @throws {Refusal}
      */
     async _get(path, further = {}) {
@@ -120,13 +120,13 @@ async function refusalOf(response) {
         const {code, reason, message} = await response.json();
         return new Refusal(code ?? 4000 + response.status, `${reason}: ${message}`);
     } catch {
-        return new Refusal(4000 + response.status, ""); // a server in front of the proxy answers otherwise
+        return new Refusal(4000 + response.status, ""); // a server in front of the proxy has answered
     }
 }
 
 /**
- * @param {string} text - of ASCII characters.
- * @returns {string} RFC 4648 section 5, without padding.
+ * @param {string} text - ASCII characters.
+ * @returns {string} the text in base64url (RFC 4648 section 5), without padding.
  */
 function base64url(text) {
     return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");

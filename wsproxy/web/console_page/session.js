@@ -1,9 +1,9 @@
-/** One console, opened again for as long as that makes sense. */
+/** Opens one console, and reconnects for as long as that can help. */
 
 import {Refusal} from "./server.js";
 import {causeOf} from "./words.js";
 
-/** Seconds that the first new attempt waits, by cause. What is not here is not tried again without being asked. */
+/** Seconds until the first new attempt, by cause. For other causes the page reconnects only if the user asks. */
 const FIRST_DELAY = {
     "restarting": 1,
     "draining": 1,
@@ -24,52 +24,52 @@ const FIRST_DELAY = {
     "limit-address": 5,
     "limit-failures": 15,
 };
-/** What a new attempt cannot change. */
+/** Causes that a new attempt cannot change. */
 const HOPELESS = ["bad-request", "bad-token", "token-expired", "expired", "not-found", "forbidden", "vmi-no-console"];
 const LONGEST_DELAY = 30;
-const SETTLED = 60; // seconds after which a console counts as having worked
-const CONTESTED = 2; // times in a row that the machine closed a console, the second one before that
+const SETTLED = 60; // seconds after which an open console counts as working
+const CONTESTED = 2; // times in a row that the machine closes a console before it counts as contested
 
 /**
  * How one attempt ended.
  *
  * @typedef {object} End
- * @property {number} code - of the Close, or 1006.
- * @property {string} reason
+ * @property {number} code - the close code, or 1006.
+ * @property {string} reason - the close reason.
  * @property {number | null} lasted - seconds that the console was open; null if it never was.
  */
 
 /**
- * What is remembered of the attempts before.
+ * What the page remembers of earlier attempts.
  *
  * @typedef {object} Past
  * @property {number} failures - attempts since a console last worked.
- * @property {number} thrownOut - times in a row that the machine closed the console, all but the first one soon.
+ * @property {number} thrownOut - times in a row that the machine closed the console, all but the first before SETTLED.
  */
 
 /**
- * What comes next.
+ * What the page does next.
  *
  * @typedef {object} Plan
- * @property {string} cause - why it ended; see `causeOf`.
- * @property {number | null} delay - seconds until the next attempt; null if there is none unless somebody asks.
- * @property {boolean} mayRetry - whether somebody may ask for it.
- * @property {Past} past - for the next time.
+ * @property {string} cause - why the attempt ended; see `causeOf`.
+ * @property {number | null} delay - seconds until the next attempt; null if the page waits for the user.
+ * @property {boolean} mayRetry - whether the user may ask for another attempt.
+ * @property {Past} past - the value for the next call.
  */
 
 /** @type {Past} */
 export const NOTHING_PAST = Object.freeze({failures: 0, thrownOut: 0});
 
 /**
- * Decide what to do about the end of an attempt. Pure.
+ * Decide what to do after the end of an attempt. Pure.
  *
- * Whoever was taken over stays out: two pages that reconnect by themselves would throw each other out for ever.
- * Where KubeVirt decides alone that looks as if the machine closed the console; but if it is there again at once,
- * and closed again soon, then it was somebody else.
+ * After a takeover the page does not reconnect, because two pages that reconnect would disconnect each other for ever.
+ * If KubeVirt decides alone, a takeover looks as if the machine closed the console. If the console then opens at once,
+ * and is soon closed again, the page takes this for another client.
  *
  * @param {End} end
  * @param {Past} past
- * @param {() => number} random - between 0 and 1, so that not all pages come at once.
+ * @param {() => number} random - returns a number between 0 and 1; it spreads the attempts of many pages.
  * @returns {Plan}
  */
 export function plan(end, past, random) {
@@ -81,7 +81,7 @@ export function plan(end, past, random) {
         thrownOut += 1;
         cause = thrownOut < CONTESTED ? cause : "contested";
     } else if (ready || cause === "vmi-not-running" || cause === "vmi-not-found") {
-        thrownOut = 0; // if it was the machine that ended, then nobody else has come
+        thrownOut = 0; // the machine itself has ended, so there is no other client
     }
     const failures = settled ? 0 : past.failures;
     const first = FIRST_DELAY[cause];
@@ -94,7 +94,7 @@ export function plan(end, past, random) {
 }
 
 /**
- * Opens a console, watches its end, and opens it again.
+ * Opens a console, watches for its end, and opens it again.
  *
  * Events, each a CustomEvent: `connecting`; `ready` with `view`; `waiting` and `ended`, both with `cause`, `code`,
  * `reason` and `mayRetry`, and the first with `delay` in seconds.
@@ -102,21 +102,22 @@ export function plan(end, past, random) {
 export class Session extends EventTarget {
     /**
      * @param {(wanted: () => boolean) => Promise<{socket: WebSocket, view: EventTarget} | null>} open - begins an
-     *     attempt, unless it is not `wanted` any more; a `Refusal` ends it, and null means that there is nothing to
-     *     open. The view tells by `ready` that the console is there, and closes the socket by `dispose()`.
+     *     attempt. It stops if `wanted` returns false. If it throws a `Refusal`, the attempt has failed; null means
+     *     that there is nothing to open. The view's `ready` event says that the console is open, and its `dispose()`
+     *     closes the socket.
      */
     constructor(open) {
         super();
         this._open = open;
         this._past = NOTHING_PAST;
-        this._attempt = 0; // its number; what an older one still says is not listened to
+        this._attempt = 0; // the current attempt's number; events of older attempts are ignored
         this._timer = 0;
         this._view = null;
         /** Whether a console is open, is being opened, or will be. */
         this.active = false;
     }
 
-    /** Connect now, whether or not there was an attempt before. */
+    /** Connect now, and end any earlier attempt. */
     async connect() {
         this.leave();
         this.active = true;
@@ -140,13 +141,13 @@ export class Session extends EventTarget {
         }
     }
 
-    /** Connect because somebody asked for it: what went wrong before does not count. */
+    /** Connect because the user asks for it. Earlier failures do not count. */
     retry() {
         this._past = NOTHING_PAST;
         return this.connect();
     }
 
-    /** End all that goes on, without an event. */
+    /** End the console or the attempt, without an event. */
     leave() {
         this._attempt += 1;
         clearTimeout(this._timer);
@@ -158,7 +159,7 @@ export class Session extends EventTarget {
     _watch(number, socket, view) {
         let since = null;
         let refused = "";
-        let shaken = false; // whether there is a WebSocket; the proxy has just answered a request in any case
+        let shaken = false; // whether the handshake succeeded; the proxy itself has just answered a request
         socket.addEventListener("open", () => {
             shaken = true;
         });
@@ -173,7 +174,7 @@ export class Session extends EventTarget {
         });
         socket.addEventListener("close", ({code, reason}) => {
             const lasted = since === null ? null : (performance.now() - since) / 1000;
-            // A machine's own refusal says more than that somebody closed after it.
+            // If the machine itself refused, its reason says more than the Close that follows.
             let end = refused !== "" && code < 4000 ? {code: 1005, reason: refused} : {code, reason};
             if (code === 1006 && !shaken) {
                 end = {code, reason: "no-websocket"};

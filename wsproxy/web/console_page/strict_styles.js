@@ -1,11 +1,11 @@
 /**
- * Lets xterm.js (6.0) run where the Content-Security-Policy allows no inline styles (`style-src 'self'`).
+ * Lets xterm.js (6.0) run under a Content-Security-Policy that allows no inline styles (`style-src 'self'`).
  *
- * It writes its rules into style elements, and colours that are in no palette into style attributes. Here the former
- * become constructed style sheets and the latter go through the CSSOM, both of which such a policy allows.
+ * xterm.js writes its rules into style elements, and colours outside its palette into style attributes. This module
+ * turns the elements into constructed style sheets, and sets the attributes by the CSSOM. The policy allows both.
  */
 
-HTMLSpanElement.prototype.setAttribute = function (name, value) { // before the one of Element.prototype
+HTMLSpanElement.prototype.setAttribute = function (name, value) { // shadows that of Element.prototype
     if (name === "style") {
         this.style.cssText = value;
     } else {
@@ -14,12 +14,12 @@ HTMLSpanElement.prototype.setAttribute = function (name, value) { // before the 
 };
 
 /**
- * Do something that makes style elements, which then are none.
+ * Call a function, and replace the style elements that it creates.
  *
- * @param {() => void} run
+ * @param {() => void} run - the function.
  */
 export function withoutStyleElements(run) {
-    document.createElement = (name, options) => ( // before the one of Document.prototype
+    document.createElement = (name, options) => ( // shadows that of Document.prototype
         name === "style" ? styleSheet() : Document.prototype.createElement.call(document, name, options)
     );
     try {
@@ -29,7 +29,7 @@ export function withoutStyleElements(run) {
     }
 }
 
-/** @returns {HTMLElement} what takes rules as a style element does, and takes them away when it is removed. */
+/** @returns {HTMLElement} an element that applies rules as a style element does, until it is removed. */
 function styleSheet() {
     const sheet = new CSSStyleSheet();
     document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];

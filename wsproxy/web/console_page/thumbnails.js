@@ -1,16 +1,16 @@
 /** Small pictures of the machines' screens, in the list of the machines. */
 
 const INTERVAL = 10_000; // milliseconds from one picture of a machine to the next
-const LONGEST = 120_000; // and at most, when there is none again and again
+const LONGEST = 120_000; // milliseconds at most, if requests for a picture keep failing
 
-/** What is said in the place of a picture, by the code of the refusal. */
-const WORDS = {4404: "Not there", 4420: "Not running", 4421: "No screen"};
+/** The words in place of a picture, by the code of the refusal. */
+const WORDS = {4404: "Not found", 4420: "Not running", 4421: "No screen"};
 const NOT_AUTHENTICATED = 4401;
 const LIMITED = 4429;
 
-/** Keeps the pictures of a list new, one after the other, while they are seen. */
+/** Renews the pictures of a list, one after the other, while the user can see them. */
 export class Thumbnails {
-    /** @param {HTMLUListElement} list - of machines: each of its items has the name of one as `data-vmi`. */
+    /** @param {HTMLUListElement} list - the list of machines; `data-vmi` of each item names its machine. */
     constructor(list) {
         this._list = list;
         this._server = null;
@@ -32,10 +32,10 @@ export class Thumbnails {
     }
 
     /**
-     * Show pictures of the machines that are in the list now. What is shown already is left alone.
+     * Show pictures of the machines that are in the list now. Pictures that are shown already stay.
      *
-     * @param {import("./server.js").Server | null} server - where they come from; null for no pictures.
-     * @param {string} namespace - of the machines.
+     * @param {import("./server.js").Server | null} server - the proxy to get pictures from; null for no pictures.
+     * @param {string} namespace - the machines' namespace.
      */
     set(server, namespace) {
         this._server = server;
@@ -58,7 +58,7 @@ export class Thumbnails {
         this.open = this._open;
     }
 
-    /** @param {string} vmi - the machine whose screen the page shows itself; "" for none. */
+    /** @param {string} vmi - the machine whose screen is open in the page; "" for none. */
     set open(vmi) {
         this._open = vmi;
         for (const thumbnail of this._thumbnails.values()) {
@@ -67,11 +67,11 @@ export class Thumbnails {
         this._renew();
     }
 
-    /** Take the pictures that are due, and come again when the next one is. */
+    /** Get the pictures that are due, and set a timer for the next one. */
     async _renew() {
         clearTimeout(this._timer);
         if (this._renewing) {
-            return; // it comes to whatever has become due meanwhile
+            return; // the running call gets pictures that have become due meanwhile
         }
         this._renewing = true;
         let next = this._next();
@@ -85,7 +85,7 @@ export class Thumbnails {
         }
     }
 
-    /** @returns {Thumbnail | null} the one that is due first, of those that are seen. */
+    /** @returns {Thumbnail | null} of the visible thumbnails, the one that is due first. */
     _next() {
         if (this._server === null || document.hidden) {
             return null;
@@ -115,11 +115,11 @@ export class Thumbnails {
 
 /** The place of one machine's picture. */
 class Thumbnail {
-    /** @param {HTMLLIElement} item - of the list. */
+    /** @param {HTMLLIElement} item - an item of the list. */
     constructor(item) {
         this.vmi = item.dataset.vmi;
-        this.seen = false; // whether it is where it could be seen
-        this.due = 0; // when its next picture is, by performance.now()
+        this.seen = false; // whether it is within the visible part of the page
+        this.due = 0; // when its next picture is due, by performance.now()
         this._delay = INTERVAL;
         this._open = false;
         this._place = document.createElement("div");
@@ -139,7 +139,7 @@ class Thumbnail {
         }
     }
 
-    /** @param {HTMLImageElement} image - a new picture. */
+    /** @param {HTMLImageElement} image - the new picture. */
     show(image) {
         this._again(INTERVAL);
         if (!this._open) {
@@ -148,7 +148,7 @@ class Thumbnail {
         }
     }
 
-    /** @param {number | undefined} code - of the refusal; undefined if what came is no picture. */
+    /** @param {number | undefined} code - the refusal's code; undefined if the answer is not a picture. */
     fail(code) {
         this._again(code in WORDS ? INTERVAL : Math.min(2 * this._delay, LONGEST));
         if (!this._open && code !== LIMITED) {
@@ -168,7 +168,7 @@ class Thumbnail {
 
 /**
  * @param {Blob} blob
- * @returns {Promise<HTMLImageElement>} the picture, ready to be shown.
+ * @returns {Promise<HTMLImageElement>} the decoded picture.
  */
 async function decoded(blob) {
     const url = URL.createObjectURL(blob);
@@ -178,6 +178,6 @@ async function decoded(blob) {
         await image.decode();
         return image;
     } finally {
-        URL.revokeObjectURL(url); // the image has what it needs
+        URL.revokeObjectURL(url); // the image has been decoded
     }
 }

@@ -1,70 +1,77 @@
 /**
- * What a person reads when a console ends or is refused. Pure.
+ * The words that a user reads when a console ends or is refused. Pure.
+ *
+ * Users are students and teachers. To them the proxy is "the server", and the operator "your administrator".
  *
  * @typedef {object} Words
  * @property {string} title - what happened, in a few words.
- * @property {string} text - what that means and what can be done.
- * @property {string} detail - what the proxy said itself; "" for nothing more than the above.
+ * @property {string} text - what that means, and what the user can do.
+ * @property {string} detail - the proxy's own message; "" for none.
  */
 
-const NEW_LINK = "Open the console again from where you got its link.";
+const NEW_LINK = "Go back to where you got the link, and open the console again.";
+const TELL = "If this happens again, tell your administrator.";
+const CONTINUE = "Connect again to continue where you were.";
 
 /** Title and text by cause; see `causeOf`. */
 const WORDS = {
     // Refusals.
-    "bad-request": ["The link is not right", `The proxy does not understand it. ${NEW_LINK}`],
+    "bad-request": ["The link is wrong", `The server does not understand it. ${NEW_LINK}`],
     "head-too-large": [
-        "The browser sends too much",
-        "This site has set more cookies than the proxy takes. Delete them, and connect again.",
+        "Your browser sends too much data",
+        "This site has set too many cookies. Delete them, and connect again.",
     ],
     "not-found": ["There is no console at this address", NEW_LINK],
-    "bad-token": ["The link is not valid", `The proxy does not accept its token. ${NEW_LINK}`],
+    "bad-token": ["The link is not valid", `The server does not accept it. ${NEW_LINK}`],
     "token-expired": ["Your access has expired", NEW_LINK],
-    "token-not-yet-valid": ["Your access has not begun yet", "Try again in a moment: the clock of who made the link may be ahead."],
-    "forbidden": ["This console is not for you", "The link does not allow it, or not from this page."],
-    "vmi-not-found": ["The machine is not there", "It may be stopped, or not have been made yet."],
-    "console-busy": ["Somebody else is using this console", "Try again when they have left it."],
-    "vmi-not-running": ["The machine is not running", "The console opens as soon as it has started."],
-    "vmi-no-console": ["The machine has no console of this kind", "It was made without one."],
-    "limit": ["Too many consoles are open", "The proxy has reached a limit. It has room again when others have ended."],
+    "token-not-yet-valid": [
+        "Your access has not started yet",
+        "Try again in a minute. The clock of the site that made your link may be ahead.",
+    ],
+    "forbidden": ["You may not open this console", "Your link does not allow it, or not from this page."],
+    "vmi-not-found": ["The machine was not found", "It may be stopped, or not created yet."],
+    "console-busy": ["Someone else is using this console", "Try again when they have left it."],
+    "vmi-not-running": ["The machine is not running", "The console opens when the machine has started."],
+    "vmi-no-console": ["The machine has no console of this kind", "It was created without one."],
+    "limit": ["Too many consoles are open", "The server has reached a limit. Try again when others have left."],
     "limit-user": ["You have too many consoles open", "Close one that you do not need."],
-    "limit-vmi": ["Too many people are at this machine", "One of them has to leave first."],
+    "limit-vmi": ["Too many people are using this machine", "One of them has to leave first."],
     "limit-address": ["Too many connections come from your network", "Close consoles that you do not need."],
-    "limit-failures": ["Too many attempts have failed", "The proxy takes no more from your network for a while."],
-    "busy": ["The proxy is full", "It has room again when others have left."],
-    "draining": ["The proxy is restarting", "It will be back in a moment."],
-    "upstream-refused": ["The cluster did not open the console", "If this goes on, tell whoever runs it."],
-    "upstream-timeout": ["The cluster does not answer", "If this goes on, tell whoever runs it."],
+    "limit-failures": ["Too many attempts have failed", "The server refuses your network for a while."],
+    "busy": ["The server is full", "Try again when others have left."],
+    "draining": ["The server is restarting", "It will be back in a moment."],
+    "upstream-refused": ["The console could not be opened", TELL],
+    "upstream-timeout": ["The console did not open in time", TELL],
     // Ends.
-    "restarting": ["The proxy is restarting", "It will be back in a moment."],
-    "idle": ["The console was closed because nobody used it", "Connect again to go on where you were."],
-    "taken-over": ["Somebody else took this console over", "If you take it back, they lose it."],
+    "restarting": ["The server is restarting", "It will be back in a moment."],
+    "idle": ["The console was closed because nobody used it", CONTINUE],
+    "taken-over": ["Someone else took over this console", "If you take it back, they lose it."],
     "expired": ["Your access has expired", NEW_LINK],
-    "max-age": ["The console was open for as long as is allowed", "Connect again to go on where you were."],
-    "kicked": ["The console was closed by an operator", "Ask them before you connect again."],
+    "max-age": ["The console reached its time limit", CONTINUE],
+    "kicked": ["An administrator closed the console", "Ask them before you connect again."],
     "upstream-closed": ["The machine closed the console", "It may have been stopped or restarted."],
-    "upstream-protocol-error": ["The connection broke", "The machine's side did not follow the WebSocket protocol."],
+    "upstream-protocol-error": ["The connection broke", "The machine sent data that the server cannot pass on."],
     "contested": [
         "The machine keeps closing the console",
-        "Perhaps somebody else uses it at the same time: each of you would throw the other one out.",
+        "Someone else may be using it at the same time. You would keep disconnecting each other.",
     ],
-    "closed": ["The console was closed", "Connect again to go on where you were."],
-    "refused": ["The machine refused the console", "If this goes on, tell whoever runs it."],
-    "stopped": ["Not connected", "Nothing is tried any more."],
-    "left": ["You have left the console", "The machine goes on without you."],
-    "protocol-error": ["The connection broke", "One side did not follow the WebSocket protocol."],
-    "too-big": ["The connection broke", "A message was larger than the proxy takes."],
-    "failed": ["The proxy failed", "If this goes on, tell whoever runs it."],
-    // What no side said.
-    "lost": ["The connection was lost", "The network, or the proxy, has gone away."],
-    "unreachable": ["The proxy cannot be reached", "Check your network."],
+    "closed": ["The console was closed", CONTINUE],
+    "refused": ["The machine refused the console", TELL],
+    "stopped": ["Not connected", "The page has stopped trying to connect."],
+    "left": ["You have left the console", "The machine keeps running."],
+    "protocol-error": ["The connection broke", "One side sent data that the other does not understand."],
+    "too-big": ["The connection broke", "A message was too large for the server."],
+    "failed": ["The server failed", TELL],
+    // Causes that the page finds by itself.
+    "lost": ["The connection was lost", "There is a problem with the network or the server."],
+    "unreachable": ["The server cannot be reached", "Check your network."],
     "no-websocket": [
         "The console was refused",
-        "The proxy answers, but browsers do not show why it, or a server before it, refused. Tell whoever runs them.",
+        "The server, or one in front of it, refused. Your browser does not show why. Tell your administrator.",
     ],
 };
 
-/** Codes that say all, whatever the reason. */
+/** Causes by close code, for codes whose reason does not matter. */
 const BY_CODE = {
     1000: "closed",
     1001: "lost",
@@ -92,9 +99,9 @@ const BY_CODE = {
     4504: "upstream-timeout",
 };
 
-/** What of several meanings one code has; the slug tells. */
+/** Slugs by close code, for codes with several meanings: the slug is the cause. */
 const SLUGS = {
-    1006: ["no-websocket"], // which the page says itself
+    1006: ["no-websocket"], // the page sets this one itself
     1011: ["upstream-closed", "upstream-refused", "upstream-protocol-error"],
     4401: ["token-expired", "token-not-yet-valid"],
     4404: ["vmi-not-found"],
@@ -103,12 +110,12 @@ const SLUGS = {
 };
 
 /**
- * Say in one word why a console ended.
+ * Return the cause of a console's end.
  *
- * @param {number} code - of the Close, or 1006 if there was none.
- * @param {string} reason - of the Close.
+ * @param {number} code - the close code, or 1006 if there was no Close.
+ * @param {string} reason - the close reason.
  * @param {boolean} ready - whether the console was open.
- * @returns {string} a cause that there are words for, or "unknown".
+ * @returns {string} a key of WORDS, or "unknown".
  */
 export function causeOf(code, reason, ready) {
     const {slug} = split(reason);
@@ -122,7 +129,7 @@ export function causeOf(code, reason, ready) {
         return "failed";
     }
     if (code === 1005 && !ready) {
-        return "refused"; // in the machine's own protocol, upon which the page closed
+        return "refused"; // the machine refused in its own protocol, and the page closed the socket
     }
     return BY_CODE[code] ?? "unknown";
 }
@@ -140,52 +147,55 @@ export function explain(cause, code, reason) {
     const told = cause === "taken-over" && message.startsWith("by ") ? `it was taken over ${message}` : message;
     const detail = told === "" ? "" : sentence(told);
     if (cause === "unknown") {
-        return {title: "The console was closed", text: `The code ${code} was given for it.`, detail};
+        return {title: "The console was closed", text: `The server gave the code ${code}.`, detail};
     }
     const [title, text] = WORDS[cause];
     return {title, text, detail};
 }
 
 const SOFTWARE = {
-    vnc: ["noVNC", "install the Debian package novnc, or unpack what \"npm pack @novnc/novnc\" gets, and start the proxy with --novnc DIR"],
-    console: ["xterm.js", "unpack what \"npm pack @xterm/xterm\" gets, and start the proxy with --xterm DIR"],
+    vnc: [
+        "noVNC",
+        "install the Debian package novnc, or unpack the npm package @novnc/novnc and start wsproxy with --novnc DIR",
+    ],
+    console: ["xterm.js", "unpack the npm package @xterm/xterm and start wsproxy with --xterm DIR"],
 };
 
 /**
- * Say that what shows a console is not there.
+ * Say that the software that shows such a console is missing.
  *
  * @param {string} subresource
  * @returns {Words}
  */
 export function missing(subresource) {
     if (!(subresource in SOFTWARE)) {
-        return {title: "This page cannot show such a console", text: "It knows vnc and console.", detail: ""};
+        return {title: "This page cannot show this console", text: "It can show vnc and console only.", detail: ""};
     }
     const [name, remedy] = SOFTWARE[subresource];
     return {
-        title: `${name} is not there`,
-        text: `This page shows the console with ${name}, which the proxy did not deliver.`,
-        detail: `Whoever runs the proxy can ${remedy}.`,
+        title: `${name} is missing`,
+        text: `This page needs ${name} to show the console, but the server does not have it.`,
+        detail: `Your administrator can ${remedy}.`,
     };
 }
 
 /**
  * Say that the page was opened without a link.
  *
- * @param {boolean} again - whether it was there before.
- * @param {string} address - of the page.
+ * @param {boolean} again - whether the user has reloaded the page.
+ * @param {string} address - URL of the page.
  * @returns {Words}
  */
 export function unlinked(again, address) {
     return {
-        title: again ? "The page has forgotten who you are" : "There is no token in the link",
-        text: again ? `It keeps nothing when it is loaded anew. ${NEW_LINK}` : NEW_LINK,
-        detail: `Such a link looks like ${address}#TOKEN/MACHINE.`,
+        title: again ? "The page has forgotten your link" : "The link is not complete",
+        text: again ? `It does not keep the link when you reload the page. ${NEW_LINK}` : NEW_LINK,
+        detail: `A complete link looks like ${address}#TOKEN/MACHINE.`,
     };
 }
 
 /**
- * Say how long something takes.
+ * Return a duration as text.
  *
  * @param {number} seconds
  * @returns {string} such as "4 min 05 s".
@@ -203,7 +213,7 @@ export function duration(seconds) {
 }
 
 /**
- * Take a reason apart: "slug: message", where a peer's own may be any text.
+ * Split a close reason of the form "slug: message". A peer's own reason may be any text.
  *
  * @param {string} reason
  * @returns {{slug: string, message: string}}
@@ -215,7 +225,7 @@ function split(reason) {
 
 /**
  * @param {string} text
- * @returns {string} it with a capital letter, unless it begins with a name such as "a.b", and a full stop.
+ * @returns {string} the text as a sentence: with a full stop, and a capital letter unless it begins like "a.b".
  */
 function sentence(text) {
     const line = /^\S*\.\S/u.test(text) ? text : text[0].toUpperCase() + text.slice(1);
