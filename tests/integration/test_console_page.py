@@ -1,4 +1,4 @@
-"""The console page in a browser: what is seen, typed, pasted and chosen, and what nobody learns."""
+"""The console page in a browser: screen, keys, clipboard and choices, and that no token leaks."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class WithDebiansNoVNC(Case):
             self.assertEqual([call.args for call in pressed.call_args_list], expected)
 
     def test_clipboard(self) -> None:
-        """Text goes to the machine by a button; what comes from it is shown, and copied by a button only."""
+        """A button sends text to the machine; text from the machine is shown, and a button copies it."""
         desktop = self.add_desktop("ubuntu")
         browser = self.open_screen("ubuntu")
         browser.call(
@@ -133,7 +133,7 @@ class WithDebiansNoVNC(Case):
         self.assertEqual(desktop.clipboard, "")
 
     def test_view_only(self) -> None:
-        """Who only views sends neither keys nor pointer nor text, until they say otherwise."""
+        """In view-only mode the page sends no keys, no pointer events and no text."""
         desktop = self.add_desktop("ubuntu")
         browser = self.open_screen("ubuntu")
         self.press_button(browser, "View only")
@@ -187,7 +187,7 @@ class WithReleasedNoVNC(WithDebiansNoVNC):
 @needs("chromium", "chromium")
 class WholePage(Case):
     def test_choice(self) -> None:
-        """Of several machines one is chosen from a list, and then another one."""
+        """If the token allows several machines, the user chooses one from a list, and then another one."""
         desktops = {vmi: self.still_desktop(vmi) for vmi in ("ubuntu", "windows")}
         browser = self.start_browser()
         self.visit(browser, self.start_proxy(), self.token(*desktops))
@@ -204,7 +204,7 @@ class WholePage(Case):
         self.assertTrue(desktops["windows"].wait_for(lambda: desktops["windows"].viewers == 0, _WITHIN))
 
     def test_quick_choice(self) -> None:
-        """Who chooses another machine before the first one is there opens the other one only."""
+        """If the user chooses another machine before the first one is open, only the other one opens."""
         other = self.api.add_vmi("other", self.namespace)
         self.add_desktop("ubuntu")
         browser = self.start_browser()
@@ -266,7 +266,7 @@ class WholePage(Case):
         self.assertEqual(browser.complaints, [])
 
     def test_leaving(self) -> None:
-        """Who leaves gives the machine up, and may come back."""
+        """If the user disconnects, the session ends; the user may connect again."""
         desktop = self.add_desktop("ubuntu")
         browser = self.open_page(self.start_proxy(), f"{self.token('ubuntu')}/ubuntu")
         self.press_button(browser, "Disconnect")
@@ -276,7 +276,7 @@ class WholePage(Case):
         browser.wait_until(CONNECTED)
 
     def test_another_page(self) -> None:
-        """Who goes to another page gives the machine up; who comes back may connect again."""
+        """If the user goes to another page, the session ends; on return the user may connect again."""
         self.add_desktop("ubuntu")
         proxy = self.start_proxy()
         browser = self.open_page(proxy, f"{self.token('ubuntu')}/ubuntu")
@@ -284,7 +284,7 @@ class WholePage(Case):
         self.assertTrue(wait_until(lambda: not proxy.sessions(), _WITHIN))
 
     def test_no_link(self) -> None:
-        """Without a token the page says how a link looks; loaded anew, that it forgot the token."""
+        """Without a token the page shows how a link looks; after a reload it says that it forgot the link."""
         self.add_desktop("ubuntu")
         proxy = self.start_proxy()
         browser = self.start_browser()
@@ -326,7 +326,7 @@ class Secrets(Case):
         return browser
 
     def test_no_other_host(self) -> None:
-        """The page asks nobody but the proxy it came from, and the token stands in no URL."""
+        """The page sends requests to its own proxy only, and no URL contains the token."""
         proxy, token = self.start_proxy(), self.token("ubuntu")
         browser = self.visit_all(proxy, token)
         hosts = {urlsplit(url).netloc for url in browser.requests if not url.startswith("data:")}

@@ -81,7 +81,7 @@ class Ends(Case):
         self.assertEqual(browser.complaints, [])
 
     def test_idle(self) -> None:
-        """Who did nothing is told so, and connects again by a button."""
+        """After an idle timeout the page says so, and a button connects again."""
         _, browser = self.open_console_page(idle_timeout=2)
         self.assert_told(
             browser,
@@ -93,7 +93,7 @@ class Ends(Case):
         browser.wait_until(CONNECTED)
 
     def test_max_age(self) -> None:
-        """A console that grew too old is told so."""
+        """If the console reaches its maximum age, the page says so."""
         _, browser = self.open_console_page(max_age=3)
         self.assert_told(
             browser,
@@ -103,7 +103,7 @@ class Ends(Case):
         )
 
     def test_kicked(self) -> None:
-        """Who was thrown out by the operator is told so, with what the operator had to say."""
+        """After a kick the page says so, with the operator's own message."""
         proxy, browser = self.open_console_page()
         [session] = proxy.sessions()
         session.close(4499, "kicked: the exam begins <b>now</b>")
@@ -129,7 +129,7 @@ class Ends(Case):
         )
 
     def test_taken_over(self) -> None:
-        """Whose console was taken over is told by whom, and comes back by a button only."""
+        """After a takeover the page names the other user, and reconnects by a button only."""
         self.add_desktop("ubuntu")
         proxy = self.start_proxy(console="takeover", show_user=True)
         links = {user: f"{self.token('ubuntu', user=user)}/ubuntu" for user in ("alice", "bob")}
@@ -150,7 +150,7 @@ class Ends(Case):
         self.assertEqual(alice.complaints + bob.complaints, [])
 
     def test_contested(self) -> None:
-        """Where whoever comes last throws the others out, one of two pages stays and one gives up."""
+        """If the last client always drops the others, one of two pages stays and the other gives up."""
         self.add_desktop("ubuntu")
         proxy = self.start_proxy()
         first, second = (self.open_page(proxy, f"{self.token('ubuntu')}/ubuntu") for _ in range(2))
@@ -176,7 +176,7 @@ class Refusals(Case):
         self.assert_stays(browser, proxy, 0)
 
     def test_link_that_is_not_good(self) -> None:
-        """A link with a bad or old token, or for a machine that is not in it, is told so."""
+        """The page says that a token is bad or old, or does not allow the machine."""
         proxy = self.start_proxy()
         good, old = self.token("ubuntu", "gone"), self.token("ubuntu", expires_in=-5)
         self.assert_refused(proxy, "e30.e30.e30/ubuntu", "The link is not valid", retry=None)
@@ -192,7 +192,7 @@ class Refusals(Case):
         )
 
     def test_machine_without_a_screen(self) -> None:
-        """A machine that has no display is told of."""
+        """The page says that a machine has no display."""
         self.api.add_vmi("headless", self.namespace, display=False)
         self.assert_refused(
             self.start_proxy(),
@@ -203,7 +203,7 @@ class Refusals(Case):
         )
 
     def test_busy_console(self) -> None:
-        """Who finds a console in use is told by whom, and tries again by a button."""
+        """If a console is in use, the page says by whom, and a button tries again."""
         self.add_desktop("ubuntu")
         proxy = self.start_proxy(console="refuse", show_user=True)
         alice = self.open_page(proxy, f"{self.token('ubuntu', user='alice')}/ubuntu")
@@ -278,7 +278,7 @@ class Again(Case):
         self.assertEqual(browser.complaints, [])
 
     def test_machine_that_is_off(self) -> None:
-        """Who opens the console of a machine that is off may connect now, or stop trying."""
+        """If a machine is off, the user may connect now, or stop trying."""
         _, vmi = self.add_machine("ubuntu")
         vmi.phase = "Scheduled"
         proxy = self.start_proxy()
@@ -303,7 +303,7 @@ class Again(Case):
         browser.wait_until(CONNECTED)
 
     def test_choice_meanwhile(self) -> None:
-        """Who looks for another machine while the page waits for one is not disturbed by its attempts."""
+        """While the page waits for a machine, its attempts do not disturb the choice of another one."""
         _, vmi = self.add_machine("off")
         vmi.phase = "Scheduled"
         self.add_desktop("ubuntu")
@@ -320,7 +320,7 @@ class Again(Case):
         self.assertTrue(browser.evaluate("document.getElementById('machines').checkVisibility()"))
 
     def test_limit(self) -> None:
-        """Who has too many consoles is told so; when one is closed the other one opens by itself."""
+        """If the user has too many consoles, the page says so; when one closes, the other one opens."""
         for vmi in ("ubuntu", "windows"):
             self.add_desktop(vmi)
         proxy = self.start_proxy(max_sessions_per_user=1)
@@ -333,7 +333,7 @@ class Again(Case):
         second.wait_until(CONNECTED)
 
     def test_refused_by_http(self) -> None:
-        """Where a browser does not show why, the person is not told to check the network."""
+        """If the browser hides the reason, the page does not tell the user to check the network."""
         self.add_desktop("ubuntu")
         self.add_machine("other")
         proxy = self.start_proxy(reject="http", max_sessions=1)
@@ -372,7 +372,7 @@ class Accessible(Case):
         self.assertEqual(browser.evaluate("document.documentElement.scrollWidth"), width)
 
     def test_states(self) -> None:
-        """In no state, light or dark, wide or narrow, there is anything to complain about."""
+        """axe-core finds no fault in any state, light or dark, wide or narrow."""
         _, vmi = self.add_machine("ubuntu")
         self.add_desktop("windows")
         proxy = self.start_proxy()

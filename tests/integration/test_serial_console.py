@@ -158,7 +158,7 @@ class TerminalTest(SerialTestCase):
     """What is shown and typed."""
 
     def test_login(self) -> None:
-        """Somebody logs in and runs a command, by keys alone; the browser has nothing to complain about."""
+        """A user logs in and runs a command by keys alone; the browser's log has no errors."""
         shell = self.add_shell()
         browser = self.open(self.start())
         self.wait_shown(browser, "Connected. If you see nothing, press Enter.")
@@ -246,7 +246,7 @@ class TerminalTest(SerialTestCase):
         self.assertEqual(browser.evaluate(_COPY), "second line")
 
     def test_too_much(self) -> None:
-        """What comes far faster than it can be shown is left out, and the terminal says so."""
+        """If bytes come far too fast to be shown, the page drops some, and the terminal says so."""
         self.add_shell()
         browser = self.open(self.start())
         browser.evaluate(_FLOOD)
@@ -254,7 +254,7 @@ class TerminalTest(SerialTestCase):
         browser.evaluate("window.flooded.dispose()")
 
     def test_view_only(self) -> None:
-        """Whoever only looks can send nothing, by keys, buttons or pastes, until that is switched off."""
+        """In view-only mode keys, buttons and pastes send nothing."""
         recorder = self.add_recorder(b"plain")
         browser = self.open(self.start())
         click(browser, "#view-only")
@@ -454,7 +454,7 @@ class EndsTest(SerialTestCase):
         browser.wait_until(CONNECTED)
 
     def test_kicked(self) -> None:
-        """Whoever is thrown out is told so, and stays out until they ask for more."""
+        """After a kick the page says so, and reconnects only when the user asks."""
         self.add_shell()
         proxy = self.start()
         browser = self.open(proxy)
@@ -467,7 +467,7 @@ class EndsTest(SerialTestCase):
         browser.wait_until(CONNECTED)
 
     def test_taken_over(self) -> None:
-        """Whoever loses the serial console to somebody else is told so, with the rule takeover."""
+        """With the policy takeover, the page of the client that loses a serial console says so."""
         self.add_shell()
         proxy = self.start(console="takeover")
         first = self.open(proxy)

@@ -1,4 +1,4 @@
-"""The console page's small pictures of the machines: what is seen of them, and what that costs whom."""
+"""The console page's small pictures of the machines: what the user sees, and how many requests they cost."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class ThumbnailsTest(ConsolePageTestCase):
         self.assertEqual(browser.complaints, [])
 
     def test_switched_off(self) -> None:
-        """Where the proxy has no pictures the list is as it was, and nothing is asked for."""
+        """If the proxy serves no pictures, the list has none, and the page requests none."""
         for vmi in ("ubuntu", "windows"):
             self.still_desktop(vmi)
         browser = self.open_page(
@@ -218,13 +218,13 @@ class PaceTest(ConsolePageTestCase):
         self.pass_time(10, asked + 4)
 
     def test_limited(self) -> None:
-        """A picture stays while the proxy says that it were too many."""
+        """A picture stays while the proxy refuses a new one because of a limit."""
         self.browser.evaluate("stage.answers = {one: 4429}; 0")
         self.pass_time(10, 4)
         self.assertEqual(self.browser.evaluate("stage.list.querySelectorAll('img').length"), 2)
 
     def test_not_seen(self) -> None:
-        """Nothing is asked for what nobody sees: a list that is hidden, or a machine that is open."""
+        """The page requests no picture of a hidden list, or of the machine that is open."""
         self.browser.evaluate("stage.thumbnails.open = 'one'; 0")
         self.assertEqual(self.browser.evaluate("stage.text('one')"), "Open here")
         self.pass_time(10, 3)
@@ -246,7 +246,7 @@ class PaceTest(ConsolePageTestCase):
         self.assertEqual(self.browser.evaluate("[stage.asked.length, stage.timer]"), [3, None])
 
     def test_another_token(self) -> None:
-        """What was asked for with another token is not shown."""
+        """A picture that was requested with an earlier token is not shown."""
         self.browser.evaluate(
             "stage.server.screenshot = () => new Promise(resolve => { stage.resolve = resolve;"
             " document.body.dataset.held = 1; }); stage.pass(10)"
