@@ -9,7 +9,13 @@ import threading
 import unittest
 from unittest import mock
 
-from wsproxy.admin.auth import Guard, default_token_file, operator_guard, read_operator_token
+from wsproxy.admin.auth import (
+    Guard,
+    default_token_file,
+    operator_guard,
+    read_operator_token,
+    token_file_fault,
+)
 from wsproxy.exceptions import BadToken, ConfigError
 from wsproxy.net.addresses import ListenAddress
 from wsproxy.protocol.request import RequestHead
@@ -115,7 +121,10 @@ class OperatorTokenTest(unittest.TestCase):
         for path in ("/nowhere/token", self.directory):
             with self.assertRaisesRegex(ConfigError, "cannot use the operator.s token in"):
                 operator_guard(path, PORT)
+            self.assertIn("cannot use the operator's token in", token_file_fault(path) or "")
+        self.assertIsNone(token_file_fault(self.file))
         os.symlink("/nowhere/token", self.file)
+        self.assertIn("No such file", token_file_fault(self.file) or "")
         with self.assertRaisesRegex(ConfigError, "No such file"):
             operator_guard(self.file, PORT)
 

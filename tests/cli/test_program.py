@@ -388,6 +388,23 @@ class Check(ProxyTestCase):
             with mock.patch("wsproxy.web.static_files._INSTALLED_NOVNC", Path(directory, "nothing")):
                 self.assert_fault("no noVNC", "--novnc DIR", **page)
 
+    def test_files_of_the_operator(self) -> None:
+        """A file that stops the start is a fault here, too: the audit log, the operator's token."""
+        with tempfile.TemporaryDirectory() as directory:
+            log, token = f"{directory}/audit.log", f"{directory}/token"
+            files = {"WSPROXY_ADMIN": f"unix:{directory}/admin", "WSPROXY_ADMIN_TOKEN_FILE": token}
+            status, lines = self.check(**files, WSPROXY_AUDIT_LOG=log)
+            self.assertEqual(status, 0, lines)
+            self.assertLessEqual({f"ok    audit log: {log}", f"ok    operator's token: {token}"}, set(lines))
+            self.assertFalse(Path(token).exists())
+            self.assert_fault("audit_log", "name a file", WSPROXY_AUDIT_LOG=f"{directory}/none/log")
+            Path(token).write_text("short", encoding="ascii")
+            self.assert_fault("operator's token", "admin_token_file", **files)
+            for wrong in (f"{directory}/none/token", f"{log}/token", directory):
+                self.assert_fault(
+                    "operator's token", "admin_token_file", **{**files, "WSPROXY_ADMIN_TOKEN_FILE": wrong}
+                )
+
     def test_faulty_settings(self) -> None:
         """Faulty settings are reported as by ``serve``."""
         status, _, err = call("check", **self.settings(PORT="x"))

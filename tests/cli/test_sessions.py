@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import socket
 import socketserver
 import tempfile
 import threading
@@ -219,6 +220,35 @@ class Answers(CommandTestCase):
         status, output, errors = self.run_command()
         self.assertEqual((status, output), (1, ""))
         self.assertIn("no answer from unix:", errors)
+
+
+class SlowAnswer(CommandTestCase):
+    """A proxy, or whatever else has that address, that sends without end and never finishes."""
+
+    def test_deadline(self) -> None:
+        """One deadline bounds the whole answer, and not each piece of it."""
+        stop = threading.Event()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+
+        def trickle() -> None:
+            sock, _ = listener.accept()
+            with sock, contextlib.suppress(OSError):
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not stop.wait(0.01):
+                    sock.sendall(b" ")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(stop.set)
+        where = f"127.0.0.1:{listener.getsockname()[1]}"
+        token = os.path.join(self.directory, "token")
+        with open(token, "w", encoding="ascii") as file:
+            file.write("t" * 20)
+        with mock.patch("wsproxy.cli.sessions._SECONDS", 0.3):
+            status, _, errors = self.run_command("--admin", where, "--admin-token-file", token)
+        self.assertEqual((status, errors), (1, f"wsproxy sessions: no answer from {where} in 0 seconds\n"))
 
 
 class Figures(unittest.TestCase):

@@ -318,6 +318,25 @@ class BothKinds(unittest.TestCase):
             TrustedProxies.parse(["10.0.0.1/8"])
 
 
+class MappedNetworks(unittest.TestCase):
+    """Networks in the IPv6 notation of IPv4 addresses (RFC 4291 section 2.5.5.2)."""
+
+    def test_peer_and_header(self) -> None:
+        """They contain the same peers and forwarded addresses as the IPv4 network that they stand for."""
+        for text in ("::ffff:10.0.0.0/104", "::ffff:a00:0/104", "10.0.0.0/8"):
+            with self.subTest(text):
+                trusted = TrustedProxies.parse([text])
+                for peer in (("::ffff:10.1.2.3", 1, 0, 0), ("10.1.2.3", 1)):
+                    self.assertTrue(trusted.trusts(Peer.accepted(peer)))
+                for peer in (("::ffff:11.1.2.3", 1, 0, 0), ("11.1.2.3", 1), ("::1", 1, 0, 0)):
+                    self.assertFalse(trusted.trusts(Peer.accepted(peer)))
+
+    def test_wider(self) -> None:
+        """A network that contains more than mapped addresses stays as it is."""
+        self.assertTrue(TrustedProxies.parse(["::/0"]).trusts(Peer.accepted(("2001:db8::1", 1, 0, 0))))
+        self.assertTrue(TrustedProxies.parse(["::ffff:0:0/96"]).trusts(Peer.accepted(("192.0.2.1", 1))))
+
+
 class XForwardedPort(unittest.TestCase):
     def own(self, page: str, *headers: str) -> Origin | None:
         return seen(*headers, f"Origin: {page}").own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -18,7 +19,7 @@ from ..protocol.request import OWS, RequestHead
 from ..runtime.logs import get_logger
 from ..runtime.reloading import Reloaded
 
-__all__ = ["Guard", "default_token_file", "operator_guard", "read_operator_token"]
+__all__ = ["Guard", "default_token_file", "operator_guard", "read_operator_token", "token_file_fault"]
 
 logger = get_logger("wsproxy.admin")
 
@@ -59,13 +60,39 @@ def operator_guard(token_file: str | None, address: ListenAddress) -> Guard:
         guard.token.get()
         return guard
     except (OSError, ValueError) as exc:
-        where = "create the operator's token" if path is None else f"use the operator's token in {path!r}"
-        fault = f"cannot {where}: {getattr(exc, 'strerror', None) or exc}"
-        remedy = "set admin_token_file to a file that the proxy can read or create"
         if token_file is not None:
-            raise ConfigError([f"{fault}; {remedy}"]) from None
-        logger.warning("%s; the proxy refuses all requests about sessions; %s", fault, remedy)
+            raise ConfigError([_fault(token_file, exc)]) from None
+        logger.warning("%s; until then the proxy refuses all requests about sessions", _fault(path, exc))
     return _refuse
+
+
+def token_file_fault(path: str) -> str | None:
+    """Return why ``path`` cannot hold the operator's token, and what to do; None if it can.
+
+    Creates nothing, but finds the same faults as :func:`operator_guard`. Blocks on the file system.
+    """
+    try:
+        if os.path.lexists(path):
+            read_operator_token(path)
+        else:
+            _check_can_create(path)
+        return None
+    except (OSError, ValueError) as exc:
+        return _fault(path, exc)
+
+
+def _fault(path: str | None, exc: OSError | ValueError) -> str:
+    what = "create the operator's token" if path is None else f"use the operator's token in {path!r}"
+    remedy = "set admin_token_file to a file that the proxy can read or create"
+    return f"cannot {what}: {getattr(exc, 'strerror', None) or exc}; {remedy}"
+
+
+def _check_can_create(path: str) -> None:
+    directory = os.path.dirname(path) or "."
+    if not stat.S_ISDIR(os.stat(directory).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def default_token_file() -> str:

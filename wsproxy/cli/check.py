@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..admin.auth import token_file_fault
 from ..config import Config
 from ..exceptions import ConfigError, Refused, TransportClosed
 from ..net.addresses import host_and_port
@@ -15,6 +16,7 @@ from ..net.certificates import check_certificate, days_left
 from ..net.resolver import Resolver
 from ..net.tls_context import ClientTLS, ServerTLS
 from ..runtime.deadline import Deadline
+from ..telemetry.audit import AuditLog
 from ..tokens.key_store import KeyStore
 from ..upstream.dialler import Dialler, read_token
 from ..upstream.kubevirt import kubevirt_version, leaves_console_alone
@@ -55,6 +57,10 @@ def check(config: Config) -> Iterator[Finding]:
     yield _keys(config)
     if config.web is not None or config.console_page:
         yield _files(config)
+    if config.audit_log is not None:
+        yield _audit_log(config.audit_log)
+    if config.admin_token_file is not None:
+        yield _operator(config.admin_token_file)
     files = [_ca(config), _token(config)]
     yield from files
     if all(finding.ok for finding in files):
@@ -108,6 +114,20 @@ def _files(config: Config) -> Finding:
     if files.missing:
         return Finding(False, f"files for browsers: {files.missing}")
     return Finding(True, f"files for browsers: {files.count} paths")
+
+
+def _audit_log(path: str) -> Finding:
+    try:
+        AuditLog(path)
+    except ConfigError as exc:
+        return Finding(False, f"audit log: {exc}")
+    return Finding(True, f"audit log: {path}")
+
+
+def _operator(token_file: str) -> Finding:
+    if fault := token_file_fault(token_file):
+        return Finding(False, fault)
+    return Finding(True, f"operator's token: {token_file}")
 
 
 def _keys(config: Config) -> Finding:

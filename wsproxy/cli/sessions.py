@@ -9,17 +9,21 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
 from ..admin.auth import default_token_file, read_operator_token
-from ..exceptions import ConfigError
+from ..exceptions import ConfigError, TransportClosed
 from ..net.addresses import ListenAddress
+from ..net.http_client import ResponseStream
+from ..net.transport import PlainTransport
+from ..runtime.deadline import Deadline
 from .config import add_config_file, setting_in_file
 
 __all__ = ["add_sessions_command"]
 
-_TIMEOUT = 10.0
+_SECONDS = 30.0
 _MAX_ANSWER = 64 * 1024 * 1024
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _CHOICES = ("user", "namespace", "vmi", "token_id")
@@ -174,50 +178,62 @@ class _Client:
 
     def __init__(self, address: ListenAddress, token: str | None) -> None:
         self._address = address
-        self._headers = {"Host": "localhost"}
+        self._headers = [] if token is None else [f"Authorization: Bearer {token}"]
         self.stranger = f"{address} is not the operator's listener of a wsproxy"
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
 
     def ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Send a request and return the answer. Each system call on the socket may block for ten seconds.
+        """Send a request and return the answer. Blocks for at most 30 seconds.
 
         :raises _Failed: if no answer comes, or the proxy refuses.
         """
-        headers = dict(self._headers)
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        connection = _Connection(self._address)
+        deadline = Deadline(_SECONDS)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            answer = json.loads(response.read(_MAX_ANSWER))
-        except OSError as exc:
-            raise _Failed(f"no answer from {self._address}: {exc.strerror or exc}") from None
+            with closing(PlainTransport(_connected(self._address, deadline))) as transport:
+                transport.send(self._request(method, path, body), deadline)
+                status, text = _received(ResponseStream(transport, deadline))
+            answer = json.loads(text)
+        except TimeoutError:
+            raise _Failed(f"no answer from {self._address} in {_SECONDS:.0f} seconds") from None
+        except (OSError, TransportClosed) as exc:
+            raise _Failed(
+                f"no answer from {self._address}: {getattr(exc, 'strerror', None) or exc}"
+            ) from None
         except (http.client.HTTPException, ValueError):
             raise _Failed(self.stranger) from None
-        finally:
-            connection.close()
         if not isinstance(answer, dict):
             raise _Failed(self.stranger)
-        if response.status != 200:
-            raise _Failed(f"{response.status}: {_shown(answer.get('message'))}")
+        if status != 200:
+            raise _Failed(f"{status}: {_shown(answer.get('message'))}")
         return answer
 
+    def _request(self, method: str, path: str, body: Mapping[str, str] | None) -> bytes:
+        content = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *self._headers]
+        if body is not None:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + content
 
-class _Connection(http.client.HTTPConnection):
-    """A connection to an operator's listener at a TCP address or a Unix socket."""
 
-    def __init__(self, address: ListenAddress) -> None:
-        super().__init__(_ANYWHERE.get(address.host, address.host), address.port, timeout=_TIMEOUT)
-        self._path = address.path
+def _connected(address: ListenAddress, deadline: Deadline) -> socket.socket:
+    """Connect to an operator's listener. Blocks until the deadline, and while the host's name is resolved."""
+    if not address.path:
+        host = _ANYWHERE.get(address.host, address.host)
+        return socket.create_connection((host, address.port), deadline.remaining())
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(deadline.remaining())
+        sock.connect(address.path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
-    def connect(self) -> None:
-        if not self._path:
-            return super().connect()
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+
+def _received(stream: ResponseStream) -> tuple[int, bytes]:
+    """Return the status and the body of a response. Blocks until the stream's deadline."""
+    with closing(http.client.HTTPResponse(stream)) as response:  # type: ignore[arg-type]
+        response.begin()
+        return response.status, response.read(_MAX_ANSWER)
 
 
 def _row(session: Mapping[str, Any], now: float) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ _AS_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # s
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 _WITHOUT_PORT = re.compile(r"[a-z]+://(?:\[[^\]]*\]|[^:\[\]]+)")
 _PORT = re.compile("[0-9]{1,5}")
+_MAPPED_BITS = 96  # the prefix of IPv4-mapped addresses (RFC 4291 section 2.5.5.2)
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,16 @@ class Peer:
 
 def _network(text: str) -> Network:
     try:
-        return ip_network(text)
+        network = ip_network(text)
     except ValueError as exc:
         # The text may be a proxy's URL with a password, so the error does not quote it in full.
         fault = str(exc).replace(repr(text), shown_url(text))
         remedy = "write addresses and networks, as 10.0.0.0/8, or unix"
         raise ConfigError([f"trusted_proxies: {fault}; {remedy}"]) from None
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped and network.prefixlen >= _MAPPED_BITS:  # as the address of a peer, which loses this prefix, too
+        return ip_network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
 
 
 @dataclass(frozen=True)
