@@ -233,7 +233,16 @@ UNREADABLE = (
         f"WSPROXY_JWKS names /nope, which cannot be read: No such file or directory; {_FILE}",
     ),
     Wrong(
-        {"tls_cert": "/nope"}, f"TLS for clients: [Errno 2] No such file or directory: '/nope'; {_TLS_FILES}"
+        {"tls_cert": "/nope"}, f"TLS for clients: cannot read /nope: No such file or directory; {_TLS_FILES}"
+    ),
+    Wrong(
+        {"secret_key_files": "/dev/null"},
+        "SECRET_KEY_FILE: the key file /dev/null is empty; give the secret that the tokens are signed with",
+    ),
+    Wrong(
+        {"jwks": "/dev/null"},
+        "WSPROXY_JWKS: the JWK Set /dev/null: it is not JSON; "
+        "name a file with a JWK Set (RFC 7517 section 5)",
     ),
     Wrong(
         {"web": "/nope"},

@@ -95,7 +95,8 @@ class ServerTLS:
             self._context.get()
         except (OSError, ValueError) as exc:
             remedy = "tls_cert, tls_key and tls_client_ca have to name PEM files"
-            raise ConfigError([f"TLS for clients: {exc}; {remedy}"]) from exc
+            fault = f"cannot read {exc.filename}: {exc.strerror}" if isinstance(exc, OSError) else exc
+            raise ConfigError([f"TLS for clients: {fault}; {remedy}"]) from exc
 
     def reload(self) -> None:
         """Read the files again at once. Any thread; blocks on the file system only."""

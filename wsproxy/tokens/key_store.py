@@ -133,11 +133,11 @@ class KeyStore:
             try:
                 file.get()
             except ConfigError as exc:
-                faults += exc.faults
+                faults += [f"{setting}: {fault}" for fault in exc.faults]
             except OSError as exc:
                 faults.append(file_fault(setting, path, exc))
             except ValueError as exc:
-                faults.append(str(exc))
+                faults.append(f"{setting}: {exc}; name a file with a JWK Set (RFC 7517 section 5)")
         if not faults and not self._url and not self.current().keys:
             faults.append("WSPROXY_JWKS has no key that can verify tokens")
         if faults:
