@@ -22,7 +22,7 @@ from ..runtime.logs import get_logger
 from ..runtime.threads import ThreadPool, VitalLoop, current_owner, start_thread
 from ..telemetry.counters import Snapshot
 from .connection import ClientConnection
-from .connections import Registry
+from .connections import Registry, stop_serving
 from .gateway import Gateway
 from .refusal import Refuser
 
@@ -31,7 +31,6 @@ __all__ = ["ConsoleServer"]
 logger = get_logger("wsproxy.server")
 
 _PAUSE_SECONDS = 0.05
-_JOIN_SECONDS = 1.0
 
 
 class ConsoleServer(socketserver.ThreadingTCPServer):
@@ -114,11 +113,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         self._gateway.admits = False
         self.server_close()
         self._registry.drain(drain)
-        self._gateway.stop_resolving()
-        if left := self._registry.stop_all(self._gateway.config.close_timeout + 1):
-            logger.error("%d connections did not end", left)
-        self._pool.stop(_JOIN_SECONDS)
-        self._gateway.stop()
+        stop_serving(self._registry, self._gateway, logger, pool=self._pool)
 
     def hurry(self) -> None:
         """Make a :meth:`stop`, under way or yet to come, wait for no session. Any thread; does not block."""

@@ -1,15 +1,19 @@
-"""The live connections of one server."""
+"""The live connections of one server, and how all of them end."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Protocol
 
 from ..runtime.deadline import Deadline
+from ..runtime.threads import ThreadPool
+from .gateway import Gateway
 
-__all__ = ["Connection", "Registry"]
+__all__ = ["Connection", "Registry", "stop_serving"]
 
 _ABORT_SECONDS = 1.0
+_JOIN_SECONDS = 1.0
 
 
 class Connection(Protocol):
@@ -91,3 +95,26 @@ class Registry:
                     self._changed.wait(deadline.remaining())
                 except TimeoutError:
                     return
+
+
+def stop_serving(
+    registry: Registry,
+    gateway: Gateway,
+    logger: logging.Logger,
+    timeout: float | None = None,
+    pool: ThreadPool | None = None,
+) -> None:
+    """End every connection, and then every thread of a server. Idempotent; not from one of these threads.
+
+    One thread at a time. Blocks for at most ``timeout`` and a few seconds.
+
+    :param logger: is told how many connections did not end.
+    :param timeout: seconds for the connections' end; None for the close timeout and one.
+    :param pool: the threads of the connections; None if they belong to another server.
+    """
+    gateway.stop_resolving()
+    if left := registry.stop_all(gateway.config.close_timeout + 1 if timeout is None else timeout):
+        logger.error("%d connections did not end", left)
+    if pool:
+        pool.stop(_JOIN_SECONDS)
+    gateway.stop()

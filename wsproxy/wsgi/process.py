@@ -16,7 +16,7 @@ from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..runtime.threads import working_for
-from ..server.connections import Registry
+from ..server.connections import Registry, stop_serving
 from ..server.gateway import Gateway
 from ..server.refusal import Refuser
 from ..telemetry.counters import Snapshot
@@ -86,16 +86,9 @@ class WSGIProcess:
         Blocks for at most ``timeout``, or the close timeout, and a few seconds.
         """
         with self._stopping:
-            if self._stopped:
-                return
-            gateway = self.gateway
-            gateway.stop_resolving()
-            if left := self._registry.stop_all(
-                gateway.config.close_timeout + 1 if timeout is None else timeout
-            ):
-                logger.error("%d connections did not end", left)
-            gateway.stop()
-            self._stopped = True
+            if not self._stopped:
+                stop_serving(self._registry, self.gateway, logger, timeout)
+                self._stopped = True
 
     def numbers(self) -> Snapshot:
         """Return what was counted in this process, at this moment. Any thread; does not block."""
