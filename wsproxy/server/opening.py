@@ -29,7 +29,7 @@ from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..state.arbitration import Claim, Console, ConsoleHolder, Mark, Requester
-from ..state.limits import Slot
+from ..state.limits import AddressSlot, Slot
 from ..telemetry.record import Admitted, SessionRecord
 from ..tokens.claims import Grant
 from ..upstream.dialler import Upstream
@@ -89,6 +89,7 @@ class Opening:
     :param gateway: what all sessions share.
     :param record: what the proxy knows of the session, for the log.
     :param peer: the other end of the client's connection.
+    :ivar address_slot: counts the client until it has authenticated.
     """
 
     def __init__(self, gateway: Gateway, record: SessionRecord, peer: Peer) -> None:
@@ -102,9 +103,8 @@ class Opening:
         self._is_won = False  # the console is open, so the opening cannot be given up any more
         self._claim: Claim | None = None
         self._mark: Mark | None = None  # of a dial that was under way when the opening was given up
-        # Assigned by the session's own thread only; the first two before that thread starts.
-        self._network = peer.network
-        self._connection_slot = gateway.limits.take_connection(self._network)
+        # Assigned by the session's own thread only; the first one before that thread starts.
+        self.address_slot = AddressSlot(gateway.limits, peer.network)
         self._session_slot: Slot | None = None
         self._upstream: Upstream | None = None
 
@@ -134,7 +134,7 @@ class Opening:
             self._record.admitted = Admitted.by(grant, route)
             self._take_slot(grant, console)
             on_authorised()  # before any wait: admission may close pending clients, but not this one any more
-            self.release_connection()
+            self.address_slot.release()
             claim = self._claim_console(console, Requester(grant, client.address), holder, before_dial)
             upstream, seconds = self._dial(claim, console, offered_upstream(upgrade.subprotocols))
             look()
@@ -167,28 +167,11 @@ class Opening:
         access = self._gateway.access
         if not self._gateway.admits:
             raise Draining("the proxy is stopping")
-        self.check_address(client)
+        self.address_slot.check(client.network)
         if granted:
             route, grant = granted
             return route, access.admit_granted(head, client, route, grant, on_verified)
         return access.admit(head, client, deadline, on_verified)
-
-    def check_address(self, client: Client) -> None:
-        """Refuse a client if too many connections from its network have not authenticated.
-
-        Behind a trusted proxy, the client's network is not that of the peer.
-
-        :raises LimitExceeded: if the limit is reached.
-        """
-        if client.network != self._network:
-            self.release_connection()
-            self._network = client.network
-            self._connection_slot = self._gateway.limits.take_connection(self._network)
-        self._connection_slot.check()
-
-    def release_connection(self) -> None:
-        """Stop counting the connection as one that has not authenticated. Idempotent."""
-        self._connection_slot.release()
 
     def _take_slot(self, grant: Grant, console: Console) -> None:
         """Take a slot for the session. If none is left, look first which clients have just left."""
@@ -313,7 +296,7 @@ class Opening:
         This ends what the session's own thread waits for. Any thread, never blocks, idempotent.
         """
         if self._give_up(ClientLeft("the client left while its console was being opened")):
-            self._connection_slot.end()
+            self.address_slot.end()
 
     def _give_up(self, why: Refused | ClientLeft) -> bool:
         with self._lock:
@@ -376,7 +359,7 @@ class Opening:
         if self._upstream:
             self._upstream.transport.close()
         self.release_console()
-        self.release_connection()
+        self.address_slot.release()
         if self._session_slot:
             self._session_slot.release()
 

@@ -18,7 +18,7 @@ from ..exceptions import BadToken, Busy, LimitExceeded, Refused
 from ..runtime.deadline import Clock
 from ..telemetry.causes import LIMITS
 
-__all__ = ["LimitRules", "Limits", "Slot"]
+__all__ = ["AddressSlot", "LimitRules", "Limits", "Slot"]
 
 
 _MINUTE = 60.0
@@ -254,3 +254,37 @@ _MESSAGES = {
     "address": "too many connections from your address have not authenticated yet",
     "failures": "too many attempts from your address have failed",
 }
+
+
+class AddressSlot:
+    """Counts a connection under its client's address until the client has authenticated.
+
+    By one thread, but for :meth:`end`, which any may call.
+
+    :param network: where the connection comes from: see :attr:`.Peer.network`.
+    """
+
+    def __init__(self, limits: Limits, network: str) -> None:
+        self._limits = limits
+        self._network = network
+        self._slot = limits.take_connection(network)
+
+    def check(self, network: str) -> None:
+        """Refuse a client if too many from its address, perhaps not the peer's, have not authenticated.
+
+        :param network: the client's, which the connection is counted under from now on.
+        :raises LimitExceeded: if there are too many.
+        """
+        if network != self._network:
+            self._slot.release()
+            self._network = network
+            self._slot = self._limits.take_connection(network)
+        self._slot.check()
+
+    def end(self) -> None:
+        """Let another one in beside it: see :meth:`Slot.end`. Any thread, never blocks, idempotent."""
+        self._slot.end()
+
+    def release(self) -> None:
+        """Count the connection no more. Idempotent."""
+        self._slot.release()
