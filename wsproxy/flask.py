@@ -33,13 +33,13 @@ from .access.hooks import AccessRequest, Authorize, OnClose, OnOpen
 from .access.sessions import SessionHandle
 from .config import Config, config_from_mapping
 from .protocol.closing import Ending
+from .server.exchange import Around
 from .settings.service_links import without_service_links
 from .settings.table import SETTINGS
 from .telemetry.counters import Snapshot
 from .telemetry.metrics import registry
 from .tokens.claims import Grant
 from .wsgi.app import ConsoleApp, Wanted
-from .wsgi.exchange import Around
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -205,7 +205,7 @@ class Console:
     def _response(self, wanted: Wanted | None) -> Response:
         around: Around | None = None
         if self._authorize is not None:
-            around = copy_current_request_context(lambda function: function())
+            around = copy_current_request_context(lambda function, deadline: function(deadline))
         return _Response(current_app.extensions[_EXTENSION], wanted, around)
 
     def _ask(self, grant: Grant, request: AccessRequest) -> Grant | None:

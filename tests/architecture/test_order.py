@@ -98,7 +98,7 @@ LIBRARIES = {
     "h11": "protocol/handshake protocol/request",
     "cryptography": "net/certificates tokens/algorithms tokens/public_keys",
     "prometheus_client": "telemetry/metrics",
-    "simple_websocket": "wsgi/exchange",
+    "simple_websocket": "wsgi/connection",
     "flask": "flask",
     "werkzeug": "flask",
     "ssl": "net/tls net/tls_context",

@@ -26,6 +26,7 @@ from wsproxy.proxy import WebsocketProxy
 from wsproxy.relay.poller import Poller
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.connection import ClientConnection
+from wsproxy.server.exchange import Exchange
 from wsproxy.server.gateway import Gateway
 from wsproxy.server.refusal import Refuser
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
@@ -217,7 +218,7 @@ class Handshakes(ClientTLSTestCase):
         pause = threading.Event()
         with (
             mock.patch.object(TLSTransport, "_try_recv", swallow),
-            mock.patch("wsproxy.server.exchange.LAST_WORD_SECONDS", 0.2),
+            mock.patch("wsproxy.server.connection.LAST_WORD_SECONDS", 0.2),
         ):
             deadline = Deadline(_WITHIN)
             sock = self.connect(self.proxy)
@@ -599,8 +600,10 @@ class Aborted(LeakTestCase):
         )  # for what has begun to come
         patcher.start()
         self.addCleanup(patcher.stop)
-        self.connection = ClientConnection(gateway, Refuser("auto"), ours, Peer.at("192.0.2.1", 1234))
-        self.thread = threading.Thread(target=self.connection.run)
+        self.exchange = Exchange(
+            gateway, Refuser("auto"), ClientConnection(gateway, ours, Peer.at("192.0.2.1", 1234))
+        )
+        self.thread = threading.Thread(target=self.exchange.run)
 
     def assert_ends(self) -> None:
         deadline = Deadline(_WITHIN)
@@ -611,7 +614,7 @@ class Aborted(LeakTestCase):
 
     def test_before_the_start(self) -> None:
         """A stop that comes before the thread ends it."""
-        self.connection.stop()
+        self.exchange.stop()
         self.thread.start()
         self.assert_ends()
 
@@ -627,7 +630,7 @@ class Aborted(LeakTestCase):
         with mock.patch("wsproxy.net.transport.Transport.starts", noted):
             self.thread.start()
             self.assertTrue(started.wait(_TIMEOUT))
-            self.connection.stop()
+            self.exchange.stop()
             self.assert_ends()
 
     def test_while_the_socket_is_handed_over(self) -> None:
@@ -636,7 +639,7 @@ class Aborted(LeakTestCase):
 
         def stopping(tls: ServerTLS, sock: socket.socket) -> TLSTransport:
             transport = wrap(tls, sock)
-            self.connection.stop()
+            self.exchange.stop()
             return transport
 
         self.peer.sendall(_HELLO[:50])
@@ -649,7 +652,7 @@ class Aborted(LeakTestCase):
         self.peer.sendall(_HELLO)
         self.thread.start()
         self.assertTrue(self.peer.recv(10))
-        self.connection.stop()
+        self.exchange.stop()
         self.assert_ends()
 
     def test_bug_in_the_handshake(self) -> None:

@@ -12,6 +12,7 @@ from wsproxy.protocol.client import Peer
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.connection import ClientConnection
+from wsproxy.server.exchange import Exchange
 from wsproxy.server.gateway import Gateway
 from wsproxy.server.refusal import Refuser
 from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
@@ -37,8 +38,10 @@ class BeforeASession(LeakTestCase):
         self.peer.settimeout(_TIMEOUT)
         self.ours = ours
         self.gateway = Gateway(config)
-        self.connection = ClientConnection(self.gateway, Refuser("auto"), ours, Peer.at("192.0.2.1", 1234))
-        self.thread = threading.Thread(target=self.connection.run)
+        self.exchange = Exchange(
+            self.gateway, Refuser("auto"), ClientConnection(self.gateway, ours, Peer.at("192.0.2.1", 1234))
+        )
+        self.thread = threading.Thread(target=self.exchange.run)
         self.addCleanup(ours.close)
         self.addCleanup(self.peer.close)
 
@@ -55,15 +58,15 @@ class BeforeASession(LeakTestCase):
 
     def test_stop_while_the_request_is_received(self) -> None:
         """A request that has left the kernel, and that nobody has looked at yet, is answered."""
-        receive = self.connection._transport.recv_sparingly
+        receive = self.exchange.client.transport.recv_sparingly
 
         def receive_and_stop(most: int, deadline: Deadline) -> bytes:
             received = receive(most, deadline)
-            self.connection.stop()
+            self.exchange.stop()
             return received
 
         self.peer.sendall(_HEALTHZ)
-        with mock.patch.object(self.connection._transport, "recv_sparingly", receive_and_stop):
+        with mock.patch.object(self.exchange.client.transport, "recv_sparingly", receive_and_stop):
             self.thread.start()
             self.assertEqual(self.peer.recv(65536).partition(b"\r\n")[0], b"HTTP/1.1 200 OK")
             self.peer.shutdown(socket.SHUT_WR)
@@ -90,15 +93,15 @@ class BeforeASession(LeakTestCase):
         self.thread.start()
         self.peer.sendall(b"GET /")
         with mock.patch("wsproxy.server.connection.LAST_WORD_SECONDS", 0.01):
-            self.connection.stop()
-            self.connection.stop()
+            self.exchange.stop()
+            self.exchange.stop()
         self.assertEqual(self.assert_closed(), b"")
 
     def test_stop_before_the_head_is_read(self) -> None:
         """A request that has come before the stop is answered, though nobody has looked at it yet."""
         self.peer.sendall(_HEALTHZ)
         self.peer.shutdown(socket.SHUT_WR)
-        self.connection.stop()
+        self.exchange.stop()
         self.thread.start()
         self.assertTrue(self.assert_closed().endswith(b"\r\n\r\nok\n"))
 
@@ -118,7 +121,7 @@ class BeforeASession(LeakTestCase):
 
     def test_stop_before_the_start(self) -> None:
         """A stop that is faster than the thread ends it as well."""
-        self.connection.stop()
+        self.exchange.stop()
         self.thread.start()
         self.assertEqual(self.assert_closed(), b"")
 
@@ -127,8 +130,8 @@ class BeforeASession(LeakTestCase):
         self.thread.start()
         self.peer.shutdown(socket.SHUT_WR)
         self.assert_closed()
-        self.connection.stop()
-        self.connection.abort()
+        self.exchange.stop()
+        self.exchange.abort()
 
     def test_bug(self) -> None:
         """A bug of ours is logged with its traceback, told to the client, and closes the connection."""
@@ -142,12 +145,12 @@ class BeforeASession(LeakTestCase):
             self.assertTrue(self.assert_closed().startswith(b"HTTP/1.1 500 "))
         self.assertIn("ZeroDivisionError", logs.output[0])
         self.assertIn("Traceback", logs.output[0])
-        self.assertIn(self.connection.session.id, logs.output[0])
+        self.assertIn(self.exchange.session.id, logs.output[0])
 
     def test_bug_while_an_answer_is_sent(self) -> None:
         """Nothing is said after an answer that has begun."""
         with (
-            mock.patch.object(self.connection._transport, "send", side_effect=ZeroDivisionError),
+            mock.patch.object(self.exchange.client.transport, "send", side_effect=ZeroDivisionError),
             self.assertLogs("wsproxy.connection", "ERROR"),
         ):
             self.thread.start()
@@ -164,7 +167,7 @@ class BeforeASession(LeakTestCase):
         self.assertEqual(len(logs.output), 1)
         self.assertRegex(
             logs.output[0],
-            rf"connection {self.connection.session.id} refused: client 192\.0\.2\.1:1234: 404 not-found: ",
+            rf"connection {self.exchange.session.id} refused: client 192\.0\.2\.1:1234: 404 not-found: ",
         )
 
 

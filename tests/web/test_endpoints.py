@@ -30,6 +30,7 @@ from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.gateway import Gateway
+from wsproxy.state.limits import AddressSlot
 from wsproxy.telemetry.record import SessionRecord
 from wsproxy.testing.case import SECRET
 from wsproxy.tokens.issue import make_token
@@ -49,6 +50,18 @@ def parsed(line: str, *headers: str) -> RequestHead:
 
 def made_gateway(**options: Any) -> Gateway:
     return Gateway(Config(remote_url="ws://127.0.0.1:9", local_dev_mode=True, secret_key=SECRET, **options))
+
+
+def unread(most: int) -> bytes:
+    raise AssertionError("the body is read")
+
+
+def made_request(
+    gateway: Gateway, head: RequestHead, read_body: Callable[[int], bytes] = unread, asked: str = ""
+) -> HTTPRequest:
+    client = Client(Peer.at("192.0.2.1", 1), asked=asked)
+    slot = AddressSlot(gateway.limits, client.network)
+    return HTTPRequest(head, client, Deadline(10), read_body, RECORD, slot, gateway.in_flight, [])
 
 
 class ReadyStub:
@@ -71,10 +84,8 @@ def ask(
     ready: ReadyStub | None = None,
 ) -> bytes:
     """Ask an endpoint that needs no body."""
-    request = HTTPRequest(
-        parsed(line, *headers), Client(Peer.at("192.0.2.1", 1)), Deadline(10), unread, RECORD
-    )
     gateway = gateway or made_gateway(host_path_prefix="/".join(prefix))
+    request = made_request(gateway, parsed(line, *headers))
     return answer(
         request,
         gateway.config.endpoint_rules,
@@ -83,10 +94,6 @@ def ask(
         gateway.files,
         gateway.pictures,
     )
-
-
-def unread(most: int) -> bytes:
-    raise AssertionError("the body is read")
 
 
 def split(response: bytes) -> tuple[str, list[str], bytes]:
@@ -322,9 +329,7 @@ class TicketCase(unittest.TestCase):
             return raw
 
         self.gateway = self.gateway or made_gateway(**self.options)
-        request = HTTPRequest(
-            head, Client(Peer.at("192.0.2.1", 1), asked=OWN), Deadline(10), read_body, RECORD
-        )
+        request = made_request(self.gateway, head, read_body, OWN)
         return answer(
             request,
             self.gateway.config.endpoint_rules,
@@ -507,8 +512,8 @@ class CORS(TicketCase):
 
     def preflight(self, *headers: str) -> list[str]:
         head = parsed("OPTIONS /ticket", *headers)
-        request = HTTPRequest(head, Client(Peer.at("192.0.2.1", 1), asked=OWN), Deadline(10), unread, RECORD)
         gateway = made_gateway(**self.options)
+        request = made_request(gateway, head, asked=OWN)
         first, lines, body = split(
             answer(
                 request,

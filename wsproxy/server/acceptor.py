@@ -23,6 +23,7 @@ from ..runtime.threads import ThreadPool, VitalLoop, current_owner, start_thread
 from ..telemetry.counters import Snapshot
 from .connection import ClientConnection
 from .connections import Registry, stop_serving
+from .exchange import Exchange
 from .gateway import Gateway
 from .refusal import Refuser
 
@@ -113,7 +114,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         self._gateway.admits = False
         self.server_close()
         self._registry.drain(drain)
-        stop_serving(self._registry, self._gateway, logger, pool=self._pool)
+        stop_serving(self._registry, self._gateway, logger, None, self._pool)
 
     def hurry(self) -> None:
         """Make a :meth:`stop`, under way or yet to come, wait for no session. Any thread; does not block."""
@@ -175,16 +176,17 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             _reset(request)
             return
         tune(request)
-        connection = ClientConnection(self._gateway, self._refuser, request, peer)
-        if not self._registry.add(connection):
+        connection = ClientConnection(self._gateway, request, peer)
+        exchange = Exchange(self._gateway, self._refuser, connection)
+        if not self._registry.add(exchange):
             request.close()
             return
         try:
             self._gateway.admission.add(connection, peer.network)
-            self._pool.run(f"wsproxy-{connection.session.id}", lambda: self._run(connection))
+            self._pool.run(f"wsproxy-{exchange.session.id}", lambda: self._run(exchange))
         except BaseException as exc:
-            self._forget(connection)
-            connection.session.close()
+            self._forget(exchange)
+            exchange.session.close()
             if not isinstance(exc, RuntimeError):
                 raise
             if not self._out_of_threads:
@@ -198,15 +200,15 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         peer = Peer.accepted(client_address)
         self._gateway.failures.report(logger, "accepting a connection from %s failed", peer)
 
-    def _run(self, connection: ClientConnection) -> None:
+    def _run(self, exchange: Exchange) -> None:
         try:
-            connection.run()
+            exchange.run()
         finally:
-            self._forget(connection)
+            self._forget(exchange)
 
-    def _forget(self, connection: ClientConnection) -> None:
-        self._gateway.admission.remove(connection)
-        self._registry.remove(connection)
+    def _forget(self, exchange: Exchange) -> None:
+        self._gateway.admission.remove(exchange.client)
+        self._registry.remove(exchange)
 
     def _pause(self, exc: OSError) -> None:
         """Wait a little instead of spinning on a connection that cannot be accepted; complain once."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import threading
+from logging import Logger
 from typing import Protocol
 
 from ..runtime.deadline import Deadline
@@ -98,19 +98,14 @@ class Registry:
 
 
 def stop_serving(
-    registry: Registry,
-    gateway: Gateway,
-    logger: logging.Logger,
-    timeout: float | None = None,
-    pool: ThreadPool | None = None,
+    registry: Registry, gateway: Gateway, logger: Logger, timeout: float | None, pool: ThreadPool | None
 ) -> None:
-    """End every connection, and then every thread of a server. Idempotent; not from one of these threads.
+    """End every connection, and then every thread. Idempotent; one thread at a time, and none of these.
 
-    One thread at a time. Blocks for at most ``timeout`` and a few seconds.
+    Blocks for at most ``timeout`` and a few seconds.
 
-    :param logger: is told how many connections did not end.
     :param timeout: seconds for the connections' end; None for the close timeout and one.
-    :param pool: the threads of the connections; None if they belong to another server.
+    :param pool: the connections' threads, None if they are not ours to end.
     """
     gateway.stop_resolving()
     if left := registry.stop_all(gateway.config.close_timeout + 1 if timeout is None else timeout):

@@ -33,6 +33,7 @@ from ..tokens.verifier import TokenVerifier
 from ..upstream.dialler import Dialler
 from ..upstream.given_up import GivenUpDials
 from ..upstream.readiness import Readiness
+from ..web import endpoints
 from ..web.in_flight import InFlight
 from ..web.screenshot_cache import Screenshots
 from ..web.screenshots import ScreenshotSource
@@ -156,6 +157,11 @@ class Gateway:
     def is_healthy(self) -> bool:
         """Whether all threads work that every session needs. Any thread; does not block."""
         return all(loop.is_healthy for loop in list(self.vital))
+
+    def answer(self, request: endpoints.HTTPRequest, pictures: endpoints.Pictures) -> bytes:
+        """See :func:`.endpoints.answer`."""
+        rules, healthy = self.config.endpoint_rules, self.is_healthy
+        return endpoints.answer(request, rules, self.access, self.readiness, self.files, pictures, healthy)
 
     def reload(self) -> None:
         """Read keys and certificates again, and reopen log files; open sessions continue.

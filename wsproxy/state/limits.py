@@ -257,11 +257,9 @@ _MESSAGES = {
 
 
 class AddressSlot:
-    """Counts a connection under its client's address until the client has authenticated.
+    """Counts a connection that has not authenticated, by the address of its client.
 
-    By one thread, but for :meth:`end`, which any may call.
-
-    :param network: where the connection comes from: see :attr:`.Peer.network`.
+    :param network: where it comes from: see :attr:`.Peer.network`.
     """
 
     def __init__(self, limits: Limits, network: str) -> None:
@@ -270,10 +268,9 @@ class AddressSlot:
         self._slot = limits.take_connection(network)
 
     def check(self, network: str) -> None:
-        """Refuse a client if too many from its address, perhaps not the peer's, have not authenticated.
+        """Make sure that one was left for the client's network, which is perhaps not the peer's.
 
-        :param network: the client's, which the connection is counted under from now on.
-        :raises LimitExceeded: if there are too many.
+        :raises LimitExceeded: if not.
         """
         if network != self._network:
             self._slot.release()
@@ -282,9 +279,9 @@ class AddressSlot:
         self._slot.check()
 
     def end(self) -> None:
-        """Let another one in beside it: see :meth:`Slot.end`. Any thread, never blocks, idempotent."""
+        """See :meth:`Slot.end`."""
         self._slot.end()
 
     def release(self) -> None:
-        """Count the connection no more. Idempotent."""
+        """See :meth:`Slot.release`."""
         self._slot.release()

@@ -28,9 +28,11 @@ from ..protocol.response import http_response, refusal_response
 from ..protocol.routing import RouteRules, endpoint_of, file_path, screenshot_route
 from ..protocol.strict_json import parse_json
 from ..runtime.deadline import Deadline
+from ..state.limits import AddressSlot
 from ..telemetry.record import Admitted, SessionRecord
+from .in_flight import InFlight, Place
 
-__all__ = ["EndpointRules", "HTTPRequest", "answer", "endpoint_names", "is_probe"]
+__all__ = ["EndpointRules", "HTTPRequest", "answer", "endpoint_names"]
 
 _JSON = "application/json"
 _PROBES = ("healthz", "readyz")
@@ -89,16 +91,19 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class HTTPRequest:
-    """A request without an upgrade.
+    """A request without an upgrade, and what counts for its client.
 
     :ivar client: the client that sent it.
     :ivar deadline: bounds everything up to the answer, except requests to the Kubernetes API.
     :ivar read_body: returns the whole body; its argument is the most bytes that the body may have. An
         endpoint calls it at most once, and only if the head gives it no reason to refuse.
     :ivar record: gets the user, if the endpoint authenticates the request.
+    :ivar slot: counts the client's address until the client has authenticated.
+    :ivar in_flight: counts the request in a place of its user from then on.
+    :ivar places: gets that place. The caller releases it when it has sent the answer.
     :ivar root: the path under which an embedding server mounts the proxy, "" for none.
-    :ivar on_authenticated: called with the user when the request has authenticated, before it waits for
-        anything more; may raise a refusal.
+    :ivar on_authenticated: called when the client has authenticated, before the request waits for anything
+        more; may raise a refusal.
     """
 
     head: RequestHead
@@ -106,8 +111,17 @@ class HTTPRequest:
     deadline: Deadline
     read_body: Callable[[int], bytes]
     record: SessionRecord
+    slot: AddressSlot
+    in_flight: InFlight
+    places: list[Place]
     root: str = ""
-    on_authenticated: Callable[[str | int], None] = lambda user: None
+    on_authenticated: Callable[[], object] = bool
+
+    def note_user(self, user: str | int) -> None:
+        """Note that the client has authenticated, and as whom; may refuse it."""
+        self.places.append(self.in_flight.enter(user))
+        self.slot.release()
+        self.on_authenticated()
 
 
 def answer(
@@ -138,10 +152,16 @@ def answer(
         "console/grant": lambda: _grant(request, rules, access),
     }
     head = request.head
-    if endpoint := endpoint_of(head.target, rules.routes.prefix, endpoint_names(rules)):
+    endpoint = endpoint_of(head.target, rules.routes.prefix, endpoint_names(rules))
+    if endpoint is None or endpoint.name not in _PROBES:  # those are answered whatever else goes on
+        request.slot.check(request.client.network)
+    if endpoint:
         return endpoints[endpoint.name]()
     if rules.screenshots and screenshot_route(head.target, rules.routes.prefix):
-        return _screenshot(request, pictures)
+        picture = _screenshot(request, pictures)
+        for place in request.places:
+            place.hold(len(picture))
+        return picture
     path = file_path(head.target, rules.routes.prefix)
     if file := files.find(path) if path is not None else None:
         return file.answer(head)
@@ -152,14 +172,6 @@ def endpoint_names(rules: EndpointRules) -> tuple[str, ...]:
     """Return the names of the endpoints that are switched on."""
     switched = {"ticket": rules.tickets, "console/grant": rules.console_page}
     return (*_PROBES, *(name for name, on in switched.items() if on))
-
-
-def is_probe(head: RequestHead, rules: EndpointRules) -> bool:
-    """Whether a request is a probe of a kubelet or a load balancer: the proxy answers it even if busy.
-
-    :raises Refused: if its target is malformed.
-    """
-    return endpoint_of(head.target, rules.routes.prefix, _PROBES) is not None
 
 
 def _health(
@@ -184,7 +196,7 @@ def _screenshot(request: HTTPRequest, pictures: Pictures) -> bytes:
 
     def on_admitted(admitted: Admitted) -> None:
         request.record.admitted = admitted
-        request.on_authenticated(admitted.user)
+        request.note_user(admitted.user)
 
     try:
         response = pictures.picture(head, request.client, request.deadline, on_admitted)
@@ -203,7 +215,7 @@ def _grant(request: HTTPRequest, rules: EndpointRules, access: AccessControl) ->
     head = request.head
     _check_reading(head)
     grant = access.authenticate_bearer(head, request.client, request.deadline)
-    request.on_authenticated(grant.user)
+    request.note_user(grant.user)
     routes = rules.routes
     body = {
         "user": grant.user,
@@ -250,7 +262,7 @@ def _ticket(request: HTTPRequest, access: AccessControl) -> bytes:
 def _issue(request: HTTPRequest, access: AccessControl, cors: list[tuple[str, str]]) -> bytes:
     head = request.head
     grant = access.authenticate_bearer(head, request.client, request.deadline)
-    request.on_authenticated(grant.user)
+    request.note_user(grant.user)
     types = [value.partition(";")[0].strip(OWS).lower() for value in head.values("content-type")]
     if types != [_JSON]:
         raise UnsupportedMediaType("the body must be application/json")

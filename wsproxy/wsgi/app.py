@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..access.hooks import Authorize, Hooks, OnClose, OnOpen
@@ -29,8 +30,10 @@ from ..protocol.routing import Route, granted_route
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..runtime.threads import current_owner
+from ..server.exchange import Around
 from ..server.gateway import check_files
 from ..server.session import new_session_id
+from ..state.limits import AddressSlot
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters, Snapshot
 from ..telemetry.failures import Failures
@@ -38,10 +41,9 @@ from ..telemetry.metrics import registry
 from ..telemetry.record import SessionRecord
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
-from ..web import endpoints
+from ..web.endpoints import HTTPRequest
 from ..web.in_flight import Place
 from .environ import Environ, head_of, is_tls, peer_of
-from .exchange import Around
 from .own_requests import OwnRequests
 from .process import WSGIProcess
 from .responses import ConsoleResponse, respond
@@ -271,34 +273,15 @@ class ConsoleApp:
         gateway = process.gateway
         client = client_of(head, peer_of(environ), is_tls(environ), self.config.trusted)
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
-        deadline = Deadline(self.config.request_timeout)
-        rules = self.config.endpoint_rules
-        slot = gateway.limits.take_connection(client.network)
-
-        def note_user(user: str | int) -> None:
-            places.append(gateway.in_flight.enter(user))
-            slot.release()
-
+        deadline, read_body = Deadline(self.config.request_timeout), partial(_body, environ, head)
+        slot = AddressSlot(gateway.limits, client.network)
         try:
-            if not endpoints.is_probe(head, rules):
-                slot.check()
-            request = endpoints.HTTPRequest(
-                head,
-                client,
-                deadline,
-                lambda most: _body(environ, head, most),
-                record,
-                root,
-                on_authenticated=note_user,
+            request = HTTPRequest(
+                head, client, deadline, read_body, record, slot, gateway.in_flight, places, root
             )
-            answer = endpoints.answer(
-                request, rules, gateway.access, gateway.readiness, gateway.files, process, gateway.is_healthy
-            )
+            return gateway.answer(request, process)
         finally:
             slot.release()
-        if places and record.admitted:
-            places[0].hold(len(answer))
-        return answer
 
     def _started(self, environ: Environ) -> WSGIProcess:
         """Return what serves the consoles of this process; start it if this is the first request."""

@@ -17,13 +17,14 @@ from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger
 from ..runtime.threads import working_for
 from ..server.connections import Registry, stop_serving
+from ..server.exchange import Around, Exchange
 from ..server.gateway import Gateway
 from ..server.refusal import Refuser
 from ..telemetry.counters import Snapshot
 from ..telemetry.record import Admitted
 from ..tokens.claims import Grant
+from .connection import WSGIConnection
 from .environ import Environ
-from .exchange import Around, WSGIExchange
 from .servers import WSGIServer
 
 __all__ = ["WSGIProcess"]
@@ -87,7 +88,7 @@ class WSGIProcess:
         """
         with self._stopping:
             if not self._stopped:
-                stop_serving(self._registry, self.gateway, logger, timeout)
+                stop_serving(self._registry, self.gateway, logger, timeout, None)
                 self._stopped = True
 
     def numbers(self) -> Snapshot:
@@ -106,25 +107,22 @@ class WSGIProcess:
     ) -> int:
         """Serve one upgrade request until its console is closed, and return the HTTP status it got.
 
-        Parameters are those of :class:`.WSGIExchange`. Blocks that long.
+        Parameters are those of :class:`.WSGIConnection` and :class:`.Exchange`. Blocks that long.
 
         :raises OSError: if the server has closed the socket.
         """
         room = self._take_thread()
         refuser = self._refuser if room else self._refuser_when_busy
         try:
-            exchange = WSGIExchange(
-                self.gateway, refuser, environ, head, sock, granted=granted, around=around
-            )
-            exchange.refused = refused
-            if not room:
-                exchange.refused = Busy(self._busy)
-            elif not self._registry.add(exchange):
+            connection = WSGIConnection(environ, head, sock)
+            exchange = Exchange(self.gateway, refuser, connection, granted=granted, around=around)
+            exchange.refused = refused if room else Busy(self._busy)
+            if room and not self._registry.add(exchange):
                 exchange.refused = Draining("the proxy is stopping")
             with working_for(self.gateway):
-                exchange.run()  # raises nothing
+                status = exchange.run()  # raises nothing
             self._registry.remove(exchange)
-            return exchange.status
+            return status
         finally:
             if room:
                 self._give_thread_back()
