@@ -9,7 +9,7 @@ import unittest.mock
 
 from wsproxy.exceptions import BadToken, Busy, Forbidden, LimitExceeded, Refused
 from wsproxy.state import limits
-from wsproxy.state.limits import LimitRules, Limits, Slot
+from wsproxy.state.limits import AddressSlot, LimitRules, Limits, Slot
 from wsproxy.telemetry.causes import LIMITS
 
 _CONSOLE = ("lab-1", "vm", "vnc")
@@ -129,6 +129,21 @@ class PlacesTest(LimitsCase):
         first.check()
         first.release()
         limits.take_connection("10.0.0.1").check()
+
+    def test_address_that_a_request_tells(self) -> None:
+        """A connection counts at its peer's address until it is known whose it is, and then only there."""
+        limits = self.limits(address=1)
+        slot = AddressSlot(limits, "10.0.0.1")
+        with self.assertRaises(LimitExceeded):
+            limits.take_connection("10.0.0.1").check()
+        slot.check("10.0.0.2")
+        slot.check("10.0.0.2")
+        limits.take_connection("10.0.0.1").check()
+        with self.assertRaises(LimitExceeded):
+            limits.take_connection("10.0.0.2").check()
+        slot.release()
+        slot.release()
+        limits.take_connection("10.0.0.2").check()
 
     def test_refused_by_one_counts_for_none(self) -> None:
         """Who is refused by the last limit has taken nothing of the others."""

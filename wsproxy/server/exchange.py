@@ -129,7 +129,7 @@ class Exchange:
     def run(self) -> int:
         """Serve the request and end the connection. Blocks until its end; never raises.
 
-        :returns: the HTTP status that the request was answered with; 500 if it was not.
+        :returns: the HTTP status that an upgrade request got; 500 if it got none.
         """
         with in_session(self.session.id):
             try:
