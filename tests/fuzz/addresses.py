@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network, summarize_address_range
 from urllib.parse import urlsplit
 
 from wsproxy.exceptions import ConfigError
@@ -201,16 +201,25 @@ def _check_proxies(text: str) -> None:
         assert trusted.unix and not trusted.networks and trusted.trusts(Peer(UNIX_PEER))
         return
     (network,) = trusted.networks
-    assert network == ip_network(text) and not trusted.unix and not trusted.trusts(Peer(UNIX_PEER))
+    assert network == _as_peers_see_it(text) and not trusted.unix and not trusted.trusts(Peer(UNIX_PEER))
     assert TrustedProxies.parse([str(network)]) == trusted, "no round trip"
     for address in (network[0], network[-1]):
-        # A peer is never one of a network of IPv4-mapped addresses: it is taken for the IPv4 one.
+        # A peer with an IPv4-mapped address counts as its IPv4 address, which no larger IPv6 network holds.
         mapped = isinstance(address, IPv6Address) and address.ipv4_mapped
         assert trusted.trusts(Peer.at(str(address), 1)) != bool(mapped)
     before = int(network[0]) - 1
     if before >= 0:
         there = ip_address(before) if network.version == 4 else IPv6Address(before)
         assert not trusted.trusts(Peer.at(str(there), 1))
+
+
+def _as_peers_see_it(text: str) -> IPv4Network | IPv6Network:
+    """Return the network, and of one with IPv4-mapped addresses alone the IPv4 one."""
+    network = ip_network(text)
+    ends = [end.ipv4_mapped for end in (network[0], network[-1]) if isinstance(end, IPv6Address)]
+    if len(ends) == 2 and ends[0] and ends[1]:
+        (network,) = summarize_address_range(ends[0], ends[1])
+    return network
 
 
 _CHECKS: tuple[Callable[[str], None], ...] = (
