@@ -1,4 +1,4 @@
-"""The listening socket: addresses, the queue, and what happens when resources run out."""
+"""The listening socket: addresses, the kernel's queue, and missing descriptors, threads and places."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ExhaustedSocket(Listener):
 
 
 class ServerTestCase(LeakTestCase):
-    """Makes servers in front of nothing: only their HTTP endpoint answers."""
+    """Makes servers without an upstream: only their HTTP endpoints answer."""
 
     def server(
         self, host: str | None = "127.0.0.1", *, shared: bool = False, **options: Any
@@ -90,7 +90,7 @@ class ServerTestCase(LeakTestCase):
 
 
 class Addresses(ServerTestCase):
-    """What to listen on."""
+    """Addresses to listen on."""
 
     @unittest.skipUnless(_has_ipv6(), "this machine has no IPv6")
     def test_dual_stack(self) -> None:
@@ -145,14 +145,14 @@ class Addresses(ServerTestCase):
         self.assert_answers(server.address)
 
     def test_port_is_taken(self) -> None:
-        """A port that is taken is an OSError, and leaves nothing."""
+        """If the port is in use, the server raises OSError, and leaves no socket."""
         server = self.started()
         with self.assertRaises(OSError) as caught:
             listen(*server.address)
         self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
 
     def test_host_is_none(self) -> None:
-        """A host that is no address here, or no name, is an OSError."""
+        """If the host is not a local address, or not a name, the server raises OSError."""
         for host in ("192.0.2.1", "no such name"):
             with self.subTest(host=host), self.assertRaises(OSError):
                 listen(host, 0)
@@ -245,13 +245,13 @@ class Shared(ServerTestCase):
         self.assertGreaterEqual(min(self.hold(self.pair(), 20)), 5)
 
     def test_elsewhere(self) -> None:
-        """Where the system wakes every server, each client is served by one."""
+        """If the system wakes every server, exactly one serves each client."""
         with mock.patch("select.EPOLLEXCLUSIVE", create=True):
             del select.EPOLLEXCLUSIVE
             self.assertEqual(sum(self.hold(self.pair(), 20)), 20)
 
     def test_one_stops(self) -> None:
-        """When one server stops, the other goes on."""
+        """When one server stops, the other continues to serve."""
         first, second = self.pair()
         address = first.address
         first.stop()
@@ -264,7 +264,7 @@ class Queue(ServerTestCase):
     """Clients that are not accepted yet."""
 
     def test_backlog(self) -> None:
-        """Hundreds of clients that come at once are queued by the kernel, not turned away."""
+        """If hundreds of clients connect at once, the kernel queues them and refuses none."""
         server = self.server()
         self.assertGreaterEqual(BACKLOG, 1024)
         with ExitStack() as stack:
@@ -282,7 +282,7 @@ class Queue(ServerTestCase):
                 self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 200 "))
 
     def test_client_that_is_gone_before_accept(self) -> None:
-        """A client that is gone before it is accepted is no event, and the next one is served."""
+        """If a client leaves before the accept, the log has no line, and the next client is served."""
         server = self.server()
         for _ in range(3):
             RawClient(server.address).reset()
@@ -293,7 +293,7 @@ class Queue(ServerTestCase):
         self.assert_empty(server)
 
     def test_accept_that_finds_nobody(self) -> None:
-        """An accept that finds nobody (the client is gone) does not block the server."""
+        """If the client has left, accept() does not block the server."""
         server = self.server()
         self.replace_socket(server, failures=3, error=errno.ECONNABORTED)
         with self.assertNoLogs("wsproxy", "WARNING"):
@@ -311,7 +311,7 @@ class Queue(ServerTestCase):
         return exhausted
 
     def test_cannot_accept(self) -> None:
-        """Without a free descriptor accepting pauses instead of spinning, complains once, and goes on.
+        """Without a free descriptor the server pauses instead of spinning, logs that once, and continues.
 
         So it does after any other error that can stay: of an inherited socket that somebody shut down.
         """
@@ -346,7 +346,7 @@ class Queue(ServerTestCase):
             self.assertLess(time.monotonic() - started, 2)
 
     def test_thread_that_cannot_start(self) -> None:
-        """A client for whom no thread can be started is closed and logged, and the next one served."""
+        """If no thread can be started, the server closes and logs the client, and serves the next one."""
         server = self.started()
         failure = RuntimeError("can't start new thread")
         with (
@@ -361,7 +361,7 @@ class Queue(ServerTestCase):
         self.assert_answers(server.address)
 
     def test_threads_run_out(self) -> None:
-        """That no thread can be started is logged once, not for each client, until one could be started."""
+        """If no thread can be started, the server logs that once until it can start one again."""
         server = self.started()
         for _ in range(2):
             with (
@@ -380,7 +380,7 @@ class Queue(ServerTestCase):
                 self.assert_empty(server)
 
     def test_bug_is_logged(self) -> None:
-        """An error of our own while accepting goes to the log, and the server goes on."""
+        """The server logs its own errors while accepting, and continues."""
         server = self.started()
         with (
             mock.patch("wsproxy.server.acceptor.tune", side_effect=ZeroDivisionError("a bug of ours")),
@@ -395,7 +395,7 @@ class Queue(ServerTestCase):
         self.assert_empty(server)
 
     def test_bug_after_the_admission(self) -> None:
-        """An error after a client was counted leaves nothing of it: neither a place nor a connection."""
+        """If an error follows after a client was counted, it holds neither a place nor a connection."""
         server = self.started()
         with (
             mock.patch.object(server._pool, "run", side_effect=ZeroDivisionError),
@@ -407,7 +407,7 @@ class Queue(ServerTestCase):
         self.assertEqual(len(server._gateway.admission._pending), 0)
 
     def test_errors_that_nobody_expects(self) -> None:
-        """An error while it waits for clients, or one that would end a thread, ends no accepting."""
+        """Accepting survives errors of its wait, and SystemExit, which would end the thread."""
         server = self.server()
         waits = iter([OSError(errno.ENOSPC, "no space"), MemoryError(), SystemExit()])
         wait = AcceptTurns.wait
@@ -427,7 +427,7 @@ class Queue(ServerTestCase):
         self.assertIn("accepting connections failed, and goes on", logs.output[0])
 
     def test_health(self) -> None:
-        """When a thread that all sessions need does not work, /healthz and /readyz say so."""
+        """If a thread that all sessions need does not work, /healthz and /readyz report it."""
         server = self.started()
         vital = server._gateway.vital
         self.assertEqual(len(vital), 3 if Poller.available else 2)
@@ -448,14 +448,14 @@ _PENDING = 8
 
 
 class Admitted(ServerTestCase):
-    """Slowloris / resource exhaustion: what clients cost that have not authenticated is bounded."""
+    """Slowloris / resource exhaustion: the cost of clients that have not authenticated is bounded."""
 
     def setUp(self) -> None:
         super().setUp()
         self.besieged = self.started(max_pending=_PENDING)
 
     def come(self, source: str = "127.0.0.1") -> socket.socket:
-        """Connect from an address, and say nothing."""
+        """Connect from an address, and send nothing."""
         client = socket.create_connection(self.besieged.address, _TIMEOUT, (source, 0))
         self.addCleanup(client.close)
         return client
@@ -481,7 +481,7 @@ class Admitted(ServerTestCase):
         self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 200 "))
 
     def test_slowloris_from_one_address(self) -> None:
-        """An address that takes every place gets no more; another one is let in, for the oldest of it."""
+        """An address with every place gets no more. A client of another address replaces its oldest one."""
         first, *others = self.fill()
         self.assert_turned_away()
         self.assert_served(self.come("127.0.0.2"))
@@ -491,7 +491,7 @@ class Admitted(ServerTestCase):
             self.assert_served(client)
 
     def test_no_thread_and_no_byte(self) -> None:
-        """A newcomer that has to go costs no thread."""
+        """If the server resets a new client, it costs no thread."""
         self.fill()
         with mock.patch("wsproxy.runtime.threads.start_thread") as start:
             for _ in range(20):
@@ -507,7 +507,7 @@ class Admitted(ServerTestCase):
         self.assert_served(self.fill()[0])
 
     def test_refused_is_still_pending(self) -> None:
-        """A browser that is being told why it is refused still takes a place."""
+        """A browser that is being refused still takes a place."""
         browser = RawClient.request("/no-token/vm", ["Origin: http://console.example"])
         for client in self.fill():
             client.sendall(browser)
@@ -515,7 +515,7 @@ class Admitted(ServerTestCase):
         self.assert_turned_away()
 
     def test_refusals_are_few_lines(self) -> None:
-        """So many refusals a second are logged, and no more."""
+        """The server logs a bounded number of refusals in a second."""
         with (
             mock.patch("wsproxy.access.admission._LINES_A_SECOND", 3),
             mock.patch("wsproxy.access.admission._SECOND", 3600.0),
@@ -547,7 +547,7 @@ class DescriptorLimit(LeakTestCase):
     """The real limit, in a process of its own."""
 
     def test_more_clients_than_descriptors(self) -> None:
-        """More clients than descriptors are waited for, with one line in the log, and served later."""
+        """If there are more clients than descriptors, they wait, with one log line, and are served later."""
         limited = python("-c", _LIMITED, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         with limited as process, ExitStack() as stack:
             assert process.stdout and process.stdin

@@ -1,4 +1,4 @@
-"""One client's connection: its phases, and that each of them can be ended and leaves nothing."""
+"""One client's connection: its phases. Each of them can be ended, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class BeforeASession(LeakTestCase):
         return received
 
     def test_stop_while_the_request_is_received(self) -> None:
-        """A request that has left the kernel, and that nobody has looked at yet, is answered."""
+        """A request that the proxy has received, and not parsed yet, is answered after a stop."""
         receive = self.exchange.client.transport.recv_sparingly
 
         def receive_and_stop(most: int, deadline: Deadline) -> bytes:
@@ -80,14 +80,14 @@ class BeforeASession(LeakTestCase):
         self.assertTrue(self.assert_closed().endswith(b"\r\n\r\nok\n"))
 
     def test_no_second_request(self) -> None:
-        """What comes behind a request that was answered is dropped."""
+        """The proxy drops bytes that come behind a request that it has answered."""
         self.thread.start()
         self.peer.sendall(_HEALTHZ * 2)
         self.peer.shutdown(socket.SHUT_WR)
         self.assertEqual(self.assert_closed().count(b"HTTP/1.1"), 1)
 
     def test_stop_while_the_head_is_read(self) -> None:
-        """A client that has begun its request has a second left after a stop; then nothing is said to it."""
+        """A client that has begun its request has a second left after a stop, and then gets no answer."""
         self.gateway.housekeeping.start(self)
         self.addCleanup(self.gateway.housekeeping.stop)
         self.thread.start()
@@ -98,7 +98,7 @@ class BeforeASession(LeakTestCase):
         self.assertEqual(self.assert_closed(), b"")
 
     def test_stop_before_the_head_is_read(self) -> None:
-        """A request that has come before the stop is answered, though nobody has looked at it yet."""
+        """A request that came before the stop is answered, even if the proxy has not read it yet."""
         self.peer.sendall(_HEALTHZ)
         self.peer.shutdown(socket.SHUT_WR)
         self.exchange.stop()
@@ -106,7 +106,7 @@ class BeforeASession(LeakTestCase):
         self.assertTrue(self.assert_closed().endswith(b"\r\n\r\nok\n"))
 
     def test_new_session_when_nobody_is_admitted(self) -> None:
-        """Once nobody is admitted, an upgrade request is told so, and when to come again, token or not."""
+        """While the server drains, each upgrade request gets 503 with Retry-After, with or without token."""
         self.gateway.admits = False
         self.thread.start()
         self.peer.sendall(
@@ -134,7 +134,7 @@ class BeforeASession(LeakTestCase):
         self.exchange.abort()
 
     def test_bug(self) -> None:
-        """A bug of ours is logged with its traceback, told to the client, and closes the connection."""
+        """A bug of the proxy's is logged with its traceback; the client gets 500, and the connection ends."""
         with (
             mock.patch("wsproxy.web.endpoints.answer", side_effect=ZeroDivisionError("a bug of ours")),
             self.assertLogs("wsproxy.connection", "ERROR") as logs,
@@ -148,7 +148,7 @@ class BeforeASession(LeakTestCase):
         self.assertIn(self.exchange.session.id, logs.output[0])
 
     def test_bug_while_an_answer_is_sent(self) -> None:
-        """Nothing is said after an answer that has begun."""
+        """After a bug in the middle of an answer, the client gets nothing more."""
         with (
             mock.patch.object(self.exchange.client.transport, "send", side_effect=ZeroDivisionError),
             self.assertLogs("wsproxy.connection", "ERROR"),
@@ -172,10 +172,10 @@ class BeforeASession(LeakTestCase):
 
 
 class InASession(ProxyTestCase):
-    """What goes wrong around the 101."""
+    """Failures around the 101."""
 
     def test_client_leaves_during_the_dial(self) -> None:
-        """A client that leaves while its console is opened leaves nothing, neither here nor upstream."""
+        """If a client leaves while its console is being opened, nothing is left, here or at the API."""
         self.api.behaviour = Behaviour(hang=True)
         proxy = self.start_proxy(dial_timeout=0.5)
         with RawClient(proxy.address) as client:
@@ -186,7 +186,7 @@ class InASession(ProxyTestCase):
         self.assertTrue(self.api.wait_until_idle())
 
     def test_client_is_gone_at_the_101(self) -> None:
-        """A client that is gone when it is let in makes no session; the console is released."""
+        """If a client has left before the 101, there is no session, and the console is released."""
         vmi = self.api.add_vmi("vm", self.namespace)
         proxy = self.start_proxy()
         client = RawClient(proxy.address)
@@ -205,7 +205,7 @@ class InASession(ProxyTestCase):
             self.assertTrue(console.ended.wait(_TIMEOUT))
 
     def test_second_thread_cannot_start(self) -> None:
-        """A session that needs a second thread and gets none ends, is logged, and releases the console."""
+        """If a session's second thread cannot start, it ends, is logged, and releases the console."""
 
         def flood(console: FakeConsole) -> None:
             while True:
@@ -230,7 +230,7 @@ class InASession(ProxyTestCase):
         self.assertIn("can't start new thread", "\n".join(logs.output))
 
     def test_stop_between_dial_and_relay(self) -> None:
-        """A session that is told to stop right before its relay starts gets its Close all the same."""
+        """A session that is told to stop right before its relay starts still ends by a Close."""
 
         def wait(console: FakeConsole) -> None:
             while True:
@@ -266,7 +266,7 @@ def _idle(console: FakeConsole) -> None:
 
 
 class Authenticated(ProxyTestCase):
-    """Clients that have proved themselves take no place of those that have not."""
+    """Clients that have authenticated take none of the places for pending clients."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -288,7 +288,7 @@ class Authenticated(ProxyTestCase):
         self.assert_answers()
 
     def test_dial_is_not_pending(self) -> None:
-        """A client that waits for the API, which has a deadline of its own, has proved itself."""
+        """A client that waits for the API, which has a deadline of its own, has authenticated."""
         self.api.add_vmi("vm", self.namespace)
         self.api.behaviour = Behaviour(hang=True)
         request = RawClient.request(f"/{self.token('vm')}/vm", [])

@@ -13,7 +13,7 @@ WAIT = 10.0
 
 
 class ConnectionStub:
-    """Notes what it is told; what it does about it is set by the test."""
+    """Notes the calls that it gets. The test sets its reaction."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -40,7 +40,7 @@ class RegistryTest(LeakTestCase):
         return connection
 
     def test_counts(self) -> None:
-        """It counts what has been added and not been removed; removing twice does nothing."""
+        """The registry counts connections that were added and not removed. Removing twice does nothing."""
         one, two = self.connection(), self.connection()
         self.assertEqual(len(self.registry), 2)
         self.registry.remove(one)
@@ -54,7 +54,7 @@ class RegistryTest(LeakTestCase):
         self.assertEqual(self.registry.stop_all(WAIT), 0)
 
     def test_stop_without_waiting(self) -> None:
-        """All may be told to stop without waiting for them; nothing is taken in any more."""
+        """``stop`` tells all connections to stop, waits for none, and lets no more be added."""
         connection = self.connection()
         self.registry.stop()
         self.registry.stop()
@@ -63,7 +63,7 @@ class RegistryTest(LeakTestCase):
         self.assertEqual(len(self.registry), 1)
 
     def test_good_order(self) -> None:
-        """Connections that end when they are told to are not shut down."""
+        """Connections that end when they are told to stop are not aborted."""
         connections = [self.connection() for _ in range(5)]
         for connection in connections:
             connection.on_stop = lambda connection=connection: self.registry.remove(connection)  # type: ignore[misc]
@@ -71,7 +71,7 @@ class RegistryTest(LeakTestCase):
         self.assertEqual([connection.told for connection in connections], [["stop"]] * 5)
 
     def test_ends_in_another_thread(self) -> None:
-        """It returns as soon as the last connection is gone, long before its timeout."""
+        """``stop_all`` returns when the last connection has ended, long before its timeout."""
         connection = self.connection()
         thread = threading.Thread(target=lambda: self.registry.remove(connection))
         connection.on_stop = thread.start
@@ -79,7 +79,7 @@ class RegistryTest(LeakTestCase):
         thread.join()
 
     def test_shut_down(self) -> None:
-        """Connections that do not end in time are shut down, and only they."""
+        """``stop_all`` aborts only the connections that do not end in time."""
         good, slow = self.connection(), self.connection()
         good.on_stop = lambda: self.registry.remove(good)
         slow.on_abort = lambda: self.registry.remove(slow)
@@ -87,14 +87,14 @@ class RegistryTest(LeakTestCase):
         self.assertEqual((good.told, slow.told), (["stop"], ["stop", "abort"]))
 
     def test_what_is_left(self) -> None:
-        """A connection that does not even end when shut down is counted."""
+        """If a connection does not end after its abort, ``stop_all`` counts it."""
         stuck = self.connection()
         with mock.patch("wsproxy.server.connections._ABORT_SECONDS", 0.01):
             self.assertEqual(self.registry.stop_all(0), 1)
         self.assertEqual(stuck.told, ["stop", "abort"])
 
     def test_takes_nothing_in_once_stopping(self) -> None:
-        """From the first moment of the stop on no connection is taken in."""
+        """From the first moment of the stop on, no connection is added."""
         connection = self.connection()
         late = ConnectionStub()
         taken: list[bool] = []
@@ -110,7 +110,7 @@ class RegistryTest(LeakTestCase):
         self.assertEqual((len(self.registry), late.told), (0, []))
 
     def test_called_without_the_lock(self) -> None:
-        """Connections are called outside the lock, so that they may ask and remove."""
+        """The registry calls connections without its lock, so that they may use the registry."""
         connection = self.connection()
         seen: list[int] = []
 

@@ -1,8 +1,8 @@
-"""The listening socket: accepts connections and gives each a thread of its own.
+"""The listening socket: accepts connections, and gives each a thread of its own.
 
-:mod:`socketserver`'s defaults do not survive the Internet, so most of them are replaced: the backlog of
-5, the list of threads searched at each accept, ``serve_forever`` that polls and hangs when stopped from
-where it runs, an accept loop that spins when descriptors run out, and errors printed to stderr.
+This replaces most of :mod:`socketserver`, which cannot serve the Internet. Its backlog is 5, and each accept
+searches a list of threads. ``serve_forever`` polls, and ``shutdown`` in the same thread hangs. If there are
+no descriptors left, the accept loop spins. Errors go to stderr.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _PAUSE_SECONDS = 0.05
 class ConsoleServer(socketserver.ThreadingTCPServer):
     """Accepts clients from one listening socket.
 
-    :param listener: see :func:`.listen`; closed by :meth:`stop`, or here on an error.
+    :param listener: see :func:`.listen`; :meth:`stop` closes it, and so does a constructor that fails.
     :param gateway: what all sessions share; started and stopped with the server.
-    :param shared: whether other processes accept from the listener, too.
-    :ivar address: the bound host and port, also when the server has stopped; ``unix:PATH`` and 0 for a path.
+    :param shared: whether other processes also accept from the listener.
+    :ivar address: the bound host and port, even after the server has stopped; ``unix:PATH`` and 0 for a path.
     """
 
     def __init__(self, listener: Listener, gateway: Gateway, *, shared: bool = False) -> None:
         socketserver.BaseServer.__init__(self, listener.getsockname(), socketserver.BaseRequestHandler)
         self.socket = self._listener = listener
-        self.address = listener.address  # found out once: any thread may ask while another stops the server
+        self.address = listener.address  # read once: any thread may ask while another stops the server
         self._gateway = gateway
         self._shared = shared or listener.inherited
         self._refuser = Refuser(gateway.config.reject)
@@ -64,19 +64,19 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
             raise
         for sock in (listener, self._waker, self._woken):
             in_forked_child(sock, socket.socket.close)
-        listener.setblocking(False)  # a client may be gone between its connect and our accept
+        listener.setblocking(False)  # a client may leave before the accept() for it
 
     @property
     def connections(self) -> int:
-        """How many connections there are now, in whatever phase."""
+        """The number of connections now, in any phase."""
         return len(self._registry)
 
     def numbers(self) -> Snapshot:
-        """Return what was counted, at this moment."""
+        """Return the numbers of this moment."""
         return self._gateway.counters.numbers(self.connections)
 
     def sessions(self) -> list[SessionHandle]:
-        """Return the sessions that are open, or being opened, at this moment."""
+        """Return the sessions that are open or being opened now."""
         return self._gateway.sessions.all()
 
     def end_sessions(self, **which: Any) -> int:
@@ -85,11 +85,11 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
 
     @property
     def serves_current_thread(self) -> bool:
-        """Whether the calling thread is one of this server's."""
+        """Whether the calling thread belongs to this server."""
         return current_owner() is self._gateway
 
     def start(self) -> None:
-        """Serve in threads of the server's own until :meth:`stop`. Once only; does not block."""
+        """Serve in the server's own threads until :meth:`stop`. May be called once. Does not block."""
         self._gateway.start()
         self._gateway.vital.append(self._accepting)
         self._accept_thread = start_thread(
@@ -97,13 +97,14 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         )
 
     def stop(self, drain: float = 0.0, grace: float = 0.0) -> None:
-        """Stop accepting, let sessions end or end them with 1012, and return when all is closed.
+        """Stop accepting, drain, end the remaining sessions with Close 1012, and close everything.
 
-        Blocks for ``grace`` and ``drain`` seconds at most, unless :meth:`hurry` is called, and then for the
-        close timeout and a few seconds at most. Not from one of the server's own threads. Idempotent.
+        Blocks for at most ``grace`` and ``drain`` seconds, which :meth:`hurry` ends. Then it blocks for at
+        most the close timeout and a few seconds. Any thread, except the server's own. Idempotent.
 
-        :param drain: how long sessions may go on, once nobody is let in any more.
-        :param grace: how long everybody is let in as before; only ``/readyz`` says already that we stop.
+        :param drain: seconds for which open sessions may continue after the server has stopped accepting.
+        :param grace: seconds before that, in which the server still admits clients. Only ``/readyz`` already
+            reports the stop.
         """
         self._gateway.readiness.drain()
         self._hurry.wait(grace)
@@ -117,7 +118,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         stop_serving(self._registry, self._gateway, logger, None, self._pool)
 
     def hurry(self) -> None:
-        """Make a :meth:`stop`, under way or yet to come, wait for no session. Any thread; does not block."""
+        """End the grace and the drain of :meth:`stop`, also of a later call. Any thread; does not block."""
         self._hurry.set()
         self._registry.stop_draining()
 
@@ -128,16 +129,16 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
     # What socketserver calls
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Accept until :meth:`shutdown`; ``poll_interval`` is not used, nothing is polled."""
+        """Accept until :meth:`shutdown`. Blocks that long. Ignores ``poll_interval``: nothing is polled."""
         with AcceptTurns(self.socket, self._woken, self._shared) as turns:
             while not self._stop_requested.is_set():
                 turns.wait()
                 self._handle_request_noblock()  # type: ignore[attr-defined]
-        if not self._listener.inherited:  # else whoever else has it goes on accepting
+        if not self._listener.inherited:  # another process may serve an inherited queue
             self._accept_queued()
 
     def _accept_queued(self) -> None:
-        """Take in whom the kernel has queued: closing the listener would reset them without a word."""
+        """Accept the clients that the kernel has queued. Otherwise closing the listener would reset them."""
         deadline = Deadline(self._listener.withdraw())
         for _ in range(BACKLOG):
             if self._complained or not readable_by(self.socket, deadline):
@@ -154,8 +155,8 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
 
     def server_close(self) -> None:
         if not self._shared:
-            wake(self.socket)  # where a child has a copy that it does not know of, the port is free even so
-        super(socketserver.ThreadingMixIn, self).server_close()  # its threads are joined by the registry
+            wake(self.socket)  # frees the port even if a child has a copy without knowing it
+        super(socketserver.ThreadingMixIn, self).server_close()  # the pool joins the threads
         self._waker.close()
         self._woken.close()
 
@@ -211,7 +212,7 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         self._registry.remove(exchange)
 
     def _pause(self, exc: OSError) -> None:
-        """Wait a little instead of spinning on a connection that cannot be accepted; complain once."""
+        """Pause after a failed accept, so that the loop does not spin. Log the first failure in a row."""
         if not self._complained:
             logger.error("cannot accept connections: %s", why_not_accepted(exc))
             self._complained = True
@@ -219,6 +220,6 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
 
 
 def _reset(sock: socket.socket) -> None:
-    """Close a connection so that the kernel keeps nothing of it either."""
+    """Close a connection by RST, so that the kernel keeps no state of it."""
     reset_on_close(sock)
     sock.close()

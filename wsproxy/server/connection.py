@@ -1,4 +1,4 @@
-"""One client's connection to the listening socket: PROXY protocol and TLS if need be, then the head."""
+"""One client's connection to the listening socket: PROXY protocol and TLS if required, then the head."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ClientConnection:
     """One accepted connection; see :class:`.ClientIO`.
 
     :param gateway: what all sessions of the server share.
-    :param sock: the client's; owned and closed here.
-    :param peer: the other end of it.
+    :param sock: the client's socket, which this object owns from now on.
+    :param peer: the other end of the socket.
     """
 
     def __init__(self, gateway: Gateway, sock: socket.socket, peer: Peer) -> None:
@@ -39,20 +39,23 @@ class ClientConnection:
         self.tls = gateway.tls is not None
         self._gateway = gateway
         self._sock = sock
-        self._heard = False  # the client has said something
-        self._fault: Refused | None = None  # of what came before the request
+        self._heard = False  # whether the client has sent anything
+        self._fault: Refused | None = None  # of the PROXY header; receive_head() raises it
         # Guards the attributes below.
         self._lock = threading.Lock()
         self.transport: Transport = PlainTransport(sock)
         self._aborted = False
-        # Whether the client has had its answer, and whether stop() has left it a second.
+        # Whether the client has been sent its whole answer, and whether stop() has left it a second.
         self._told = self._last_second = False
 
     def begin(self, record: SessionRecord, deadline: Deadline) -> bool:
         return self._read_source(record, deadline) and self._secure(record, deadline)
 
     def _read_source(self, record: SessionRecord, deadline: Deadline) -> bool:
-        """Learn whose connection this is, where a trusted peer has to say so; return False if it does not."""
+        """If a trusted peer has to name the client, read its PROXY header.
+
+        :returns: False if the connection has to end without an answer.
+        """
         trusted = self._gateway.config.trusted
         if not trusted.proxy_protocol or not trusted.trusts(self.peer):
             return True
@@ -62,7 +65,7 @@ class ClientConnection:
         try:
             header = self._read_proxy_header(deadline)
         except Refused as refused:
-            if self.tls:  # what TLS would be spoken to is not told anything
+            if self.tls:  # no answer without TLS for a client that expects TLS
                 self._note_no_handshake(record, refused.message)
             self._fault = refused
             return not self.tls
@@ -74,7 +77,8 @@ class ClientConnection:
 
     def _read_proxy_header(self, deadline: Deadline) -> ProxyHeader:
         reader = ProxyHeaderReader()
-        # Byte by byte at its end, since what follows is TLS or the request; but by a peer that is trusted.
+        # The reader takes the header's end byte by byte, because TLS or the request follows. That is no
+        # means of attack, because only trusted peers get here.
         while (header := reader.feed(received(self.transport.recv, reader.wants, deadline))) is None:
             pass
         return header
@@ -85,13 +89,13 @@ class ClientConnection:
         logger.log(level, "connection %s from %s: %s", record.session, record.peer, why)
 
     def _secure(self, record: SessionRecord, deadline: Deadline) -> bool:
-        """Do the TLS handshake, where clients have to come by TLS; return False if that came to nothing."""
+        """If clients must use TLS, do the handshake; return False if that failed, or the client left."""
         gateway, tls = self._gateway, self._gateway.tls
         if tls is None:
             return True
         try:
             if not self.transport.starts(deadline):
-                return False  # a probe of the port, for instance; neither costs a TLS object nor a line
+                return False  # such as a TCP probe, which costs no TLS object and no log line
             self._heard = True
             transport = tls.wrap(self._sock)
             with self._lock:
@@ -104,7 +108,7 @@ class ClientConnection:
             return True
         except (TransportClosed, TimeoutError) as exc:
             self._note_no_handshake(record, f"no TLS handshake: {exc}")
-            self.transport.linger(Deadline(LAST_WORD_SECONDS))  # so that the reason arrives, an alert
+            self.transport.linger(Deadline(LAST_WORD_SECONDS))  # so that the alert with the reason arrives
             return False
 
     def receive_head(self, deadline: Deadline) -> RequestHead:
@@ -116,7 +120,7 @@ class ClientConnection:
                 pass
         except RequestTimeout:
             raise reader.fault or RequestTimeout("the request did not arrive in time") from None
-        self.transport.unread(reader.rest)  # WebSocket data already, or a body
+        self.transport.unread(reader.rest)  # the first WebSocket data, or a body
         return head
 
     def _receive(self, deadline: Deadline) -> bytes:
@@ -130,35 +134,35 @@ class ClientConnection:
     def note_told(self) -> None:
         with self._lock:
             self._told = True
-            if self._last_second:  # to read it
+            if self._last_second:  # another one, for the client to read the answer
                 self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
 
     def stop(self) -> None:
-        """A request that has begun to come has a second more, to be answered; the rest is shut down."""
+        """If a request has begun to arrive, leave it a second to be answered. Otherwise shut down."""
         with self._lock:
             self._last_second = not self._told
             if self._last_second:
                 self._gateway.housekeeping.add(self, LAST_WORD_SECONDS)
                 if not self._heard and not self.transport.has_arrived():
-                    # Nothing has come, or it is just being received by our thread, which answers it then.
+                    # Nothing has arrived, or the connection's thread is just receiving it, and answers it.
                     self.transport.end_reading()
                 return
         self.abort()
 
     def abort(self) -> None:
         with self._lock:
-            self._aborted, transport = True, self.transport  # which may be about to be replaced
+            self._aborted, transport = True, self.transport  # _secure() sees the flag if it replaces it
         transport.abort()
 
     def tick(self, now: float) -> float:
-        """Housekeeping: end a client whose time is over, but which keeps our thread inside OpenSSL.
+        """Housekeeping: abort a client whose time is over, even if it keeps its thread inside OpenSSL.
 
-        A read returns when there is data, or nothing more in the kernel. Until then OpenSSL takes in key
-        updates (RFC 8446 section 4.6.3) and the like, as fast as they come.
+        One read of OpenSSL returns when there is data, or when the kernel has no more bytes. Until then it
+        processes records without data, such as key updates (RFC 8446 section 4.6.3).
         """
         self.abort()
         return now + LAST_WORD_SECONDS
 
     def close(self) -> None:
-        self._fault = None  # whose traceback knows us
+        self._fault = None  # its traceback refers to this object
         self.transport.close()

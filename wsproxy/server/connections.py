@@ -1,4 +1,4 @@
-"""The live connections of one server, and how all of them end."""
+"""The live connections of one server, and the way in which all of them end."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _JOIN_SECONDS = 1.0
 
 
 class Connection(Protocol):
-    """One client's connection, in whatever phase."""
+    """One client's connection, in any phase."""
 
     def stop(self) -> None:
-        """Make it end in good order, soon. Any thread, never blocks, idempotent."""
+        """Make the connection end soon and in order. Any thread, never blocks, idempotent."""
         ...
 
     def abort(self) -> None:
-        """Shut its sockets down. Any thread, never blocks, idempotent."""
+        """Shut the connection's sockets down. Any thread, never blocks, idempotent."""
         ...
 
 
 class Registry:
-    """Knows every connection from before its thread starts until it is closed. Safe from every thread."""
+    """Holds each connection from before its thread starts until it is closed. Safe from every thread."""
 
     def __init__(self) -> None:
-        # Guards the set and the flag; connections are called outside it.
+        # Guards the attributes below. No thread holds it while it calls a connection.
         self._changed = threading.Condition()
         self._connections: set[Connection] = set()
         self._stopping = self._draining_over = False
@@ -41,14 +41,14 @@ class Registry:
         return len(self._connections)
 
     def add(self, connection: Connection) -> bool:
-        """Take a connection in; return False, and do not, once :meth:`stop_all` has begun."""
+        """Add a connection. If :meth:`stop` has been called, return False and do not add it."""
         with self._changed:
             if not self._stopping:
                 self._connections.add(connection)
             return not self._stopping
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection, once its sockets are closed."""
+        """Forget a connection that has ended. Idempotent."""
         with self._changed:
             self._connections.discard(connection)
             self._changed.notify_all()
@@ -59,13 +59,13 @@ class Registry:
             self._changed.wait_for(lambda: self._draining_over or not self._connections, timeout)
 
     def stop_draining(self) -> None:
-        """Let nobody wait in :meth:`drain`, now and later. Does not block. Idempotent."""
+        """Make :meth:`drain` return at once, also in later calls. Does not block. Idempotent."""
         with self._changed:
             self._draining_over = True
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Tell every connection to stop, and take nothing in any more. Does not block; idempotent."""
+        """Tell every connection to stop, and add no more connections. Does not block; idempotent."""
         with self._changed:
             self._stopping = True
             connections = list(self._connections)
@@ -73,11 +73,11 @@ class Registry:
             connection.stop()
 
     def stop_all(self, timeout: float) -> int:
-        """Tell every connection to stop, and shut down those that did not within ``timeout`` seconds.
+        """Tell every connection to stop, and abort those that have not ended within ``timeout`` seconds.
 
-        Blocks for at most a second longer than that. Takes nothing in any more.
+        Blocks for at most a second longer than that. Adds no more connections.
 
-        :returns: how many are left even so; a bug if any.
+        :returns: how many connections are left even then. Each of them is a bug.
         """
         self.stop()
         self._wait_until_empty(Deadline(timeout))
@@ -100,12 +100,12 @@ class Registry:
 def stop_serving(
     registry: Registry, gateway: Gateway, logger: Logger, timeout: float | None, pool: ThreadPool | None
 ) -> None:
-    """End every connection, and then every thread. Idempotent; one thread at a time, and none of these.
+    """End every connection, and then every thread. Idempotent.
 
-    Blocks for at most ``timeout`` and a few seconds.
+    Blocks for at most ``timeout`` and a few seconds. One thread at a time, and never one of the server's own.
 
-    :param timeout: seconds for the connections' end; None for the close timeout and one.
-    :param pool: the connections' threads, None if they are not ours to end.
+    :param timeout: seconds in which connections may end; None for the close timeout and one second.
+    :param pool: the connections' threads; None if they belong to a WSGI server.
     """
     gateway.stop_resolving()
     if left := registry.stop_all(gateway.config.close_timeout + 1 if timeout is None else timeout):

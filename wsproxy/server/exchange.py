@@ -1,4 +1,4 @@
-"""One client's request and what comes of it: an answer, a refusal, or a session. What all servers share."""
+"""Serves one client's request, whatever the server: by an answer, a refusal, or a session."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ __all__ = ["LAST_WORD_SECONDS", "Around", "ClientIO", "Exchange", "received"]
 logger = get_logger("wsproxy.connection")
 
 LAST_WORD_SECONDS = 1.0
-"""How long a client may take to read what it is told last."""
+"""Seconds for a client to read the last bytes that the proxy sends it."""
 
-_REFUSAL_SECONDS = 11.0  # more than a refusal takes, whatever the client does
+_REFUSAL_SECONDS = 11.0  # longer than any refusal takes, whatever the client does
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Around = Callable[[Callable[[Deadline], Opened | None], Deadline], Opened | None]
-"""Calls a function with a deadline, and with whatever the embedding program needs around it."""
+"""Calls a function with a deadline, in a context that the embedding program sets up around the call."""
 
 
 class ClientIO(Connection, Ticking, Protocol):
-    """How a server takes one client's request, lets the client in, and ends its connection.
+    """Receives one client's request, sends the 101, and ends the connection, as the server requires.
 
-    The exchange's thread calls it. Any thread may call ``stop``, ``abort`` and ``tick``. What has a deadline
-    may block until then, or for a second more. Nothing else blocks.
+    Only the exchange's thread calls the methods, but any thread may call ``stop``, ``abort`` and ``tick``. A
+    method with a deadline blocks until then, or for at most a second more. The others do not block.
 
     :ivar peer: the other end of the connection.
-    :ivar source: whose connection it is, if the peer has said so before the request.
-    :ivar tls: whether the client comes by TLS.
+    :ivar source: the client that the peer has named before the request; None if it has named none.
+    :ivar tls: whether the client uses TLS.
     :ivar transport: to the client; :meth:`begin` may replace it.
     """
 
@@ -57,41 +57,45 @@ class ClientIO(Connection, Ticking, Protocol):
     transport: Transport
 
     def begin(self, record: SessionRecord, deadline: Deadline) -> bool:
-        """Do what comes before a request; return False if there is nobody to answer.
+        """Do what comes before a request, such as TLS; return False if no answer can be sent.
 
-        :param record: gets who the client is, if the peer says so.
+        :param record: gets the client, if the peer names it.
         """
         ...
 
     def receive_head(self, deadline: Deadline) -> RequestHead:
-        """Return the head of the request. What has come behind it is left in the transport."""
+        """Return the head of the request. Bytes behind it stay in the transport.
+
+        :raises Refused: if the head is late, too large or faulty.
+        :raises TransportClosed: if the client leaves first.
+        """
         ...
 
     def accept(self, upgrade: Upgrade, subprotocol: str | None, deadline: Deadline) -> None:
-        """Answer 101, with this subprotocol."""
+        """Send the 101, with this subprotocol; None for none."""
         ...
 
     def note_told(self) -> None:
-        """The client has been told all that there is to say to it, and has to read it."""
+        """Note that the client has been sent its whole answer, and only has to read it."""
         ...
 
     def close(self) -> None:
-        """End the connection, when nothing uses it any more. Idempotent."""
+        """End the connection, which nothing uses any more. Idempotent."""
         ...
 
 
 class Exchange:
-    """Serves one request, and the session that comes of it.
+    """Serves one request, and the session that it opens.
 
-    Used by one thread, but for :meth:`stop` and :meth:`abort`, which any thread may call.
+    One thread uses it. Any thread may call :meth:`stop` and :meth:`abort`.
 
     :param gateway: what all sessions of the server share.
-    :param refuser: how to refuse.
+    :param refuser: refuses the client.
     :param client: the client's connection.
-    :param granted: what to open and the grant for it, where the embedding program has authenticated the
-        client by itself; None if a token has to say so.
-    :param around: called for all that comes between the connection's beginning and the 101.
-    :ivar refused: why no console is opened, if that is known before :meth:`run`.
+    :param granted: route and grant, if the embedding program has authenticated the client; None if the
+        request needs a token.
+    :param around: runs everything from the request head to the 101.
+    :ivar refused: the refusal of an upgrade request, if it is decided before :meth:`run`.
     """
 
     def __init__(
@@ -110,13 +114,13 @@ class Exchange:
         self._refuser = refuser
         self._granted = granted
         self._around = around
-        self._places: list[Place] = []  # of a client that has authenticated, and opens no console
+        self._places: list[Place] = []  # held for an authenticated client that opens no console
         self._proved = False
         self._status = InternalError.status
-        self._in_session = False  # the session answers for how the connection ends; read by any thread
+        self._in_session = False  # whether the session ends the connection; any thread reads it
 
     def stop(self) -> None:
-        """See :class:`.Connection`: a session gets its Close."""
+        """See :class:`.Connection`. A session ends by a Close."""
         self.session.stop()
         if not self._in_session:
             self.client.stop()
@@ -140,7 +144,7 @@ class Exchange:
                         self.session.relay(opened, self.client.transport, self.client.close)
             except (TransportClosed, TimeoutError) as exc:
                 logger.debug("connection %s from %s: %s", self.session.id, self.session.record.peer, exc)
-            except Exception:  # noqa: BLE001 - a bug of ours, reported
+            except Exception:  # noqa: BLE001 - a bug, which is reported
                 self._report_failure()
             finally:
                 self._gateway.housekeeping.remove(self.client)
@@ -151,7 +155,7 @@ class Exchange:
         return self._status
 
     def _open(self, deadline: Deadline) -> Opened | None:
-        """Do everything up to the 101; return None if the request has been answered otherwise."""
+        """Do everything up to the 101; return None if the client has got another answer."""
         head: RequestHead | None = None
         upgrade: Upgrade | None = None
         try:
@@ -164,7 +168,7 @@ class Exchange:
                 answer = self._answer(head, sender, deadline)
         except (TransportClosed, TimeoutError):
             raise
-        except Exception as exc:  # noqa: BLE001 - a refusal, or a bug of ours, reported
+        except Exception as exc:  # noqa: BLE001 - a refusal, or a bug, which is reported
             self._in_session = False
             self._refuse(exc if isinstance(exc, Refused) else self._report_failure(), head, upgrade, deadline)
             return None
@@ -176,7 +180,7 @@ class Exchange:
         return opened
 
     def _identify(self, head: RequestHead) -> Client:
-        """Find out who sent the request; the log names that client from now on."""
+        """Return the client that sent the request; the log names it from now on."""
         self._gateway.housekeeping.remove(self.client)
         if head.fault:
             raise head.fault
@@ -203,9 +207,9 @@ class Exchange:
             raise
 
     def _prove(self) -> None:
-        """From now on the client takes none of the places for others that have not authenticated."""
+        """Stop counting the client as pending, because it has authenticated."""
         if not self._gateway.admission.prove(self.client):
-            raise TransportClosed("shut down to make room for others")
+            raise TransportClosed("shut down to make room for another client")
         self._proved = True
 
     # An answer
@@ -235,7 +239,7 @@ class Exchange:
 
     def _send(self, answer: bytes, deadline: Deadline) -> None:
         transport = self.client.transport
-        if self.session.record.admitted:  # it is a picture: the time until now was the API's
+        if self.session.record.admitted:  # a screenshot: the API may have used up the deadline
             deadline = Deadline(self._gateway.config.request_timeout)
         transport.bound_unsent()
         transport.send(answer, deadline)
@@ -245,7 +249,7 @@ class Exchange:
     # A refusal
 
     def _report_failure(self) -> Refused:
-        """Report a bug of ours that is being handled, and return what to tell the client."""
+        """Report the exception being handled, which is a bug, and return the refusal for the client."""
         self._gateway.failures.report(logger, "connection %s failed", self.session.id)
         return InternalError()
 
@@ -255,12 +259,12 @@ class Exchange:
         gateway, client = self._gateway, self.client
         self._status = refused.status
         gateway.reports.refused(self.session.record, refused, self._level(upgrade, refused))
-        gateway.housekeeping.remove(client)  # where stop() has given it less time than that takes
+        gateway.housekeeping.remove(client)  # stop() may have left it less time than a refusal takes
         if client.tls:
             gateway.housekeeping.add(client, _REFUSAL_SECONDS)
-        if deadline.passed:  # by the dial, which has a deadline of its own, or as the reason itself
+        if deadline.passed:  # in the dial, which has its own deadline, or because the request is late
             deadline = Deadline(LAST_WORD_SECONDS)
-        upgrade = upgrade or upgrade_of(head)  # its page cannot see a status, whatever was wrong before that
+        upgrade = upgrade or upgrade_of(head)  # a page sees no HTTP status, even for a faulty head
         self._refuser.refuse(
             client.transport,
             refused,
@@ -272,23 +276,24 @@ class Exchange:
         )
 
     def _level(self, upgrade: Upgrade | None, refused: Refused | None = None) -> int:
-        """Return the level at which it is logged that a client got nothing: strangers do not fill the log."""
+        """Return the log level for a client without an answer. Unauthenticated ones must not fill the log."""
         if isinstance(refused, InternalError) or (upgrade is None and self.session.record.admitted):
-            # That has its line already; pages ask for the pictures of every machine again and again.
+            # The bug has been logged. Pages request screenshots of all machines again and again.
             return logging.DEBUG
         return logging.INFO if self._proved and upgrade else self._gateway.admission.refusal_level()
 
     def _expects_rfb(self, head: RequestHead) -> bool:
-        """Whether the client of a well-formed upgrade request is about to speak RFB."""
+        """Whether the sender of a well-formed upgrade request expects to speak RFB."""
         if self._granted:
             return self._granted[0].subresource == "vnc"
         return subresource_of(head.target, self._gateway.config.routes) == "vnc"
 
 
 def received(receive: Callable[[int, Deadline], bytes], most: int, deadline: Deadline) -> bytes:
-    """Receive 1 to ``most`` bytes of a request, or raise what the client is told, or is not.
+    """Receive 1 to ``most`` bytes of a request. Blocks until the deadline.
 
-    Blocks until the deadline.
+    :raises RequestTimeout: if the deadline passes.
+    :raises TransportClosed: if the client leaves first.
     """
     try:
         data = receive(most, deadline)
