@@ -109,7 +109,7 @@ class WSGITestCase(ProxyTestCase):
 
 class BehindOtherProxies(WSGITestCase):
     def test_scheme_of_a_websocket(self) -> None:
-        """Traefik says wss, which werkzeug's ProxyFix hands on as it is: the proxy's own pages are https."""
+        """Traefik sets wss, which werkzeug's ProxyFix passes on. The proxy's own pages are https anyway."""
 
         def fixed(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
             environ["wsgi.url_scheme"] = scheme
@@ -136,7 +136,7 @@ class BehindOtherProxies(WSGITestCase):
                     self.assertEqual(client.recv_frame().payload, b"RFB 003.008\n")
 
     def test_headers_of_a_trusted_proxy(self) -> None:
-        """Which kind counts is a setting here, too."""
+        """The setting ``forwarded_headers`` also works under a WSGI server."""
         options: dict[str, Any] = {"trusted_proxies": ["127.0.0.1"], "allow_origin": ["https://lab.example"]}
         both = [
             "Forwarded: for=6.6.6.6;host=evil.example",
@@ -151,7 +151,7 @@ class BehindOtherProxies(WSGITestCase):
         )
 
     def test_proxy_protocol(self) -> None:
-        """The PROXY protocol is the server's, which reads connections here."""
+        """The setting ``proxy_protocol`` is a fault, because the server reads connections here."""
         with self.assertRaisesRegex(ConfigError, "proxy_protocol"):
             self.make_app(trusted_proxies=["127.0.0.1"], proxy_protocol=True)
 
@@ -196,7 +196,7 @@ class ConsoleTest(WSGITestCase):
         self.assertEqual(client.recv_close()[0], 1011)
 
     def test_refused_before_the_101(self) -> None:
-        """Nobody is accepted before the upstream was; what refuses is told by HTTP, and the end follows."""
+        """No client gets its 101 before the upstream is open. A refusal comes by HTTP, and then the end."""
         host = self.serve(self.make_app())
         for path, status, reason in (
             (f"/{self.token('echo')}x/echo", 401, "bad-token"),
@@ -227,7 +227,7 @@ class ConsoleTest(WSGITestCase):
             self.assertEqual((client.status, client.header("Sec-WebSocket-Version")), (426, "13"))
 
     def test_no_secrets_in_the_log(self) -> None:
-        """No record of ours, at any level, holds a token."""
+        """No record of wsproxy's, at any level, contains a token."""
         host, token = self.serve(self.make_app()), self.token("echo")
         with self.assertLogs(level="DEBUG") as logs:
             self.assert_echoes(self.open(host, f"/{token}/echo"))
@@ -280,7 +280,7 @@ class HTTPTest(WSGITestCase):
         return (*answers[0], body)
 
     def test_health(self) -> None:
-        """Named endpoints are answered by WSGI's own means, under any server."""
+        """Named endpoints are answered through WSGI, under any server."""
         app = self.make_app()
         status, headers, body = self.request(app, "/healthz")
         self.assertEqual((status, body), ("200 OK", b"ok\n"))
@@ -290,7 +290,7 @@ class HTTPTest(WSGITestCase):
         self.assertEqual((status, body), ("200 OK", b""))
 
     def test_refusals(self) -> None:
-        """So are requests for nothing, and wrong methods."""
+        """Unknown paths and wrong methods are refused through WSGI, too."""
         app = self.make_app()
         status, _, body = self.request(app, "/nothing")
         self.assertEqual((status, json.loads(body)["reason"]), ("404 Not Found", "not-found"))
@@ -298,7 +298,7 @@ class HTTPTest(WSGITestCase):
         self.assertEqual((status, headers["Allow"]), ("405 Method Not Allowed", "GET, HEAD"))
 
     def test_middleware_with_a_prefix(self) -> None:
-        """What is under the prefix is ours, whatever it is; everything else is the application's."""
+        """Every path below the prefix belongs to wsproxy, and every other one to the application."""
         host = self.serve(self.make_app(behind, host_path_prefix="a/b"))
         for path in ("/", "/healthz", "/a", "/x/y"):
             self.assertEqual(self.get(host, path), (200, b"behind"))
@@ -308,7 +308,7 @@ class HTTPTest(WSGITestCase):
         self.assertEqual(self.open(host, f"/{self.token('echo')}/echo").status, 200)
 
     def test_middleware_without_a_prefix(self) -> None:
-        """Without one, consoles and endpoints are ours, and other WebSockets are the application's."""
+        """Without a prefix, wsproxy takes consoles and endpoints; other WebSockets go to the application."""
         host = self.serve(self.make_app(behind))
         self.assertEqual(self.get(host, "/healthz"), (200, b"ok\n"))
         for path in ("/", "/ticket", f"/{self.token('echo')}/echo"):
@@ -319,7 +319,7 @@ class HTTPTest(WSGITestCase):
         self.assertEqual(self.open(host, "/-/echo").status, 401)
 
     def test_middleware_with_files(self) -> None:
-        """Without a prefix the files, the page and its endpoint are ours; what lies beside them is not."""
+        """Without a prefix, wsproxy takes the files, the page and its endpoint, and no other path."""
         web = tempfile.TemporaryDirectory()
         self.addCleanup(web.cleanup)
         Path(web.name, "vnc.html").write_text("noVNC", encoding="ascii")
@@ -334,7 +334,7 @@ class HTTPTest(WSGITestCase):
         self.assertEqual(self.open(host, "/vnc.html").status, 200)
 
     def test_page_of_a_mounted_application(self) -> None:
-        """The page works wherever others have mounted the application: no path in it is absolute."""
+        """The page works wherever the application is mounted: no path in it is absolute."""
         app = self.make_app(console_page=True, novnc=stand_in_novnc(self), host_path_prefix="p")
         host = self.serve(app, SCRIPT_NAME="/mounted")
         status, headers, _ = self.request(app, "/p/console")
@@ -359,7 +359,7 @@ class HTTPTest(WSGITestCase):
         self.assert_echoes(self.open(host, path.removeprefix("/mounted")))
 
     def test_pending_per_address(self) -> None:
-        """A request that has not been authorised yet counts, and keeps others out, but no probe."""
+        """A request that is not authorised yet counts against the limit, which never refuses a probe."""
         gate = Gate(self, _WAIT)
 
         def authorize(grant: Grant, request: AccessRequest) -> Grant:
@@ -380,7 +380,7 @@ class HTTPTest(WSGITestCase):
         self.assertTrue(wait_until(lambda: self.get(host, "/nothing")[0] == 404))
 
     def test_tickets_of_several_processes(self) -> None:
-        """Tickets under a server with several processes are refused as a whole: most would be unknown."""
+        """With tickets, a server with several processes is refused, because most tickets would be unknown."""
         app = self.make_app(tickets=True)
         environ: dict[str, Any] = {"PATH_INFO": "/healthz", "wsgi.multiprocess": True}
         setup_testing_defaults(environ)
@@ -398,7 +398,7 @@ class ConnectTest(WSGITestCase):
         return replace(Grant("5", self.namespace, ("echo",), math.inf, "login"), **changes)
 
     def serve_grant(self, grant: Any, vmi: str = "echo", **options: Any) -> Host:
-        """Serve an application that passes a grant for whatever it is asked."""
+        """Serve an application that passes the grant for every request."""
         subresource = options.pop("subresource", None)
         app = self.make_app(**options)
         return self.serve(
@@ -408,7 +408,7 @@ class ConnectTest(WSGITestCase):
         )
 
     def test_console(self) -> None:
-        """No token is needed, and what stands in the path does not matter."""
+        """No token is needed, and any path works."""
         requests: list[AccessRequest] = []
         authorize = lambda grant, request: requests.append(request)  # noqa: E731
         host = self.serve_grant(self.grant(), authorize=authorize)
@@ -416,7 +416,7 @@ class ConnectTest(WSGITestCase):
         self.assertEqual([(r.credential, r.vmi) for r in requests], [("grant", "echo")])
 
     def test_pages(self) -> None:
-        """Pages of other hosts are refused, since their requests carry the login's cookie, too."""
+        """Pages of other hosts are refused, because their requests carry the login cookie, too."""
         host = self.serve_grant(self.grant(), reject="http", allow_origin=("https://friend",))
         for origin, status in (("http://proxy", 101), ("https://friend", 101), ("http://evil", 403)):
             with self.subTest(origin):
@@ -425,7 +425,7 @@ class ConnectTest(WSGITestCase):
         self.assertEqual(self.open(host, "/x", "Origin: http://evil").status, 403)
 
     def test_refused(self) -> None:
-        """A grant opens what it says, where that exists, while it lasts."""
+        """A grant opens the consoles that it names, if they exist, until it expires."""
         for grant, vmi, options, status in (
             (self.grant(), "other", {}, 403),
             (self.grant(vmis=("gone",)), "gone", {}, 404),
@@ -464,7 +464,7 @@ class ConnectTest(WSGITestCase):
         self.assertEqual(self.get(self.serve_grant(self.grant()), "/x")[0], 426)
 
     def test_no_grant(self) -> None:
-        """What is no grant, or would match parts of names, is a mistake of the program's."""
+        """If the grant is not a Grant, or a field has the wrong type, ``connect`` raises TypeError."""
         app = self.make_app()
         for grant in (
             None,
@@ -478,7 +478,7 @@ class ConnectTest(WSGITestCase):
                 app.connect({}, lambda *args: None, grant, "echo")  # type: ignore[arg-type]
 
     def test_browser_without_console(self) -> None:
-        """A browser reads a refusal as RFB says it, where the console would have spoken RFB."""
+        """If the console speaks RFB, a browser gets a refusal as RFB's failure message."""
         client = self.open(self.serve_grant(self.grant(), "other"), "/x", "Origin: http://proxy")
         self.assertEqual(client.recv_frame().payload, b"RFB 003.008\n")
 
@@ -512,7 +512,7 @@ class ThreadsTest(WSGITestCase):
     kind = "gunicorn"
 
     def test_busy(self) -> None:
-        """The last threads are kept for others: what comes beyond is told so, and let in afterwards."""
+        """The last threads serve no consoles: one more is refused as busy, and let in afterwards."""
         over = threading.Event()
         with gunicorn_worker(threads=3):
             host = self.serve(self.make_app(behind, reserve=2, on_close=lambda *args: over.set()))
@@ -531,7 +531,7 @@ class ThreadsTest(WSGITestCase):
             self.assert_soon_open(host)
 
     def assert_soon_open(self, host: Host) -> None:
-        """Check that there is a thread again, which is given back a moment after the hook was called."""
+        """Check that a thread is free again, a moment after the hook was called."""
         deadline = Deadline(_WAIT)
         while (client := self.open(host)).status != 101:
             self.assertEqual(client.status, 503)
@@ -539,24 +539,24 @@ class ThreadsTest(WSGITestCase):
             client.wait_for_end()
 
     def test_too_few(self) -> None:
-        """A server with no thread to spare has no consoles; log and client are told how many it takes."""
+        """A server with too few threads serves no console; log and refusal say how many it needs."""
         for threads in (1, 2):
             with gunicorn_worker(threads=threads), self.assertLogs("wsproxy.wsgi", "WARNING") as logs:
                 client = self.open(self.serve(self.make_app()))
                 self.assertEqual(client.status, 503)
-            told = f"{threads}, of which 2 are kept for pages; it takes 3 or more (gunicorn's --threads)"
+            told = f"it has {threads}, and keeps 2 for other requests; a console needs 3 or more"
             self.assertIn(told, json.loads(self.body(client))["message"])
             self.assertIn(told, logs.output[0])
 
     def test_told(self) -> None:
-        """The program may say how many threads there are; the server's own word counts more."""
+        """The program may give the number of threads, if the server does not."""
         self.kind = "werkzeug"
         host = self.serve(self.make_app(threads=3))
         self.assert_echoes(self.open(host))
         self.assertEqual(self.open(host).status, 503)
 
     def test_unknown(self) -> None:
-        """Where nobody says it, there are no consoles."""
+        """If neither server nor program gives the number of threads, no console is opened."""
         with self.assertLogs("wsproxy.wsgi", "ERROR") as logs:
             host = self.serve(self.make_app())
             for _ in range(2):
@@ -582,7 +582,7 @@ class ThreadsTest(WSGITestCase):
 
 class UnsupportedTest(LeakTestCase):
     def test_one_error(self) -> None:
-        """A server without sockets is told of once in the log, and to each client; pages are served."""
+        """If the server gives no socket, one log line and each refusal say so; other requests are served."""
         config = Config(remote_url="ws://localhost:1", secret_key="s" * 32, local_dev_mode=True)
         app = ConsoleApp(config)
         self.addCleanup(app.close)
@@ -605,7 +605,7 @@ class UnsupportedTest(LeakTestCase):
 
 class LifeTest(WSGITestCase):
     def test_close(self) -> None:
-        """Closing ends consoles with 1012; afterwards there are none any more, and it may be called again."""
+        """``close`` ends consoles with 1012, refuses later ones, and may be called again."""
         app = self.make_app()
         host = self.serve(app)
         client = self.open(host)
@@ -622,13 +622,13 @@ class LifeTest(WSGITestCase):
         self.assertEqual(self.get(host, "/healthz")[0], 503)
 
     def test_close_before_the_start(self) -> None:
-        """What never started is closed, too."""
+        """An application that never started can be closed."""
         app = self.make_app()
         app.close()
         self.assertEqual(self.open(self.serve(app)).status, 503)
 
     def test_silent_client(self) -> None:
-        """Closing takes no longer than it was given, whatever the clients do."""
+        """``close`` takes no longer than its timeout, whatever the clients do."""
         app = self.make_app(close_timeout=60.0)
         client = self.open(self.serve(app))
         self.assert_echoes(client)
@@ -704,7 +704,7 @@ class FaultsTest(WSGITestCase):
         )
 
     def test_types(self) -> None:
-        """What is no number of threads is a fault that names the parameter."""
+        """If a number of threads has the wrong type, the fault names the parameter."""
         config = Config(**self.proxy_options())
         for wrong in ("4", True, 2.0, b"4"):
             for name in ("threads", "reserve"):
@@ -713,14 +713,14 @@ class FaultsTest(WSGITestCase):
                     ConsoleApp(config, **options)
 
     def test_faults_of_files(self) -> None:
-        """What the settings alone do not show is found at once, too."""
+        """Faults of files, which the settings alone do not show, are found at once."""
         with self.assertRaises(ConfigError):
             ConsoleApp(self.config(secret_key="", secret_key_files=("/nowhere",)))
 
 
 class ClientLeavesTest(WSGITestCase):
     def test_client_leaves_while_dialling(self) -> None:
-        """A client that is gone before the 101 ends nothing but itself."""
+        """A client that leaves before the 101 ends only its own session."""
         self.api.add_vmi("left", self.namespace)
         host = self.serve(self.make_app())
         with RawClient(host.address) as client:
@@ -729,7 +729,7 @@ class ClientLeavesTest(WSGITestCase):
         self.assert_echoes(self.open(host))
 
     def test_threads_of_clients_that_left(self) -> None:
-        """A page that is loaded anew, again and again, while the API hangs, uses up no thread."""
+        """If a user reloads a page again and again while the API hangs, no thread stays in use."""
         vmi = self.api.add_vmi("slow", self.namespace, behaviour=Behaviour(hang=True))
         self.kind = "gunicorn"
         with gunicorn_worker(threads=3):
@@ -746,7 +746,7 @@ class ClientLeavesTest(WSGITestCase):
             self.assert_echoes(self.open(host, f"/{self.token('slow')}/slow"))
 
     def test_logout(self) -> None:
-        """A logout ends what is being opened, too, and says how many that were."""
+        """``end_sessions`` also ends sessions that are being opened, and returns how many it ended."""
         self.api.add_vmi("slow", self.namespace, behaviour=Behaviour(hang=True))
         app = self.make_app()
         self.assertEqual(app.end_sessions(user=7), 0)

@@ -45,13 +45,13 @@ class HeadTest(unittest.TestCase):
         self.assertEqual(Upgrade(head).subprotocols, ("binary", "other"))
 
     def test_below_a_mount(self) -> None:
-        """What others have cut off the path is not part of the target."""
+        """The part of the path above the application is not part of the target."""
         made = environ(SCRIPT_NAME="/app", RAW_URI="/app/token/ubuntu")
         self.assertEqual(head_of(made).target, "/token/ubuntu")
         self.assertEqual(head_of(environ(PATH_INFO="")).target, "/")
 
     def test_target_as_sent(self) -> None:
-        """Where the server shows what was sent, whatever it has made a path of that was none is found."""
+        """If the server shows the raw target, faults that its decoded path hides are found."""
         for name in ("RAW_URI", "REQUEST_URI"):
             for raw in ("/tok%65n/ubuntu", "/token/ubuntu#x", "/token/ubuntu?a#x", "http://other/x/y", "*"):
                 with self.subTest(name=name, raw=raw), self.assertRaises(BadRequest):
@@ -71,7 +71,7 @@ class HeadTest(unittest.TestCase):
                 session_route(head_of(environ(PATH_INFO=path)).target, _RULES)
 
     def test_joined_headers(self) -> None:
-        """Lines of one name that the server has joined are told apart where there may be one."""
+        """If a header may have one line only, lines that the server has joined are split again."""
         for name, value in (
             ("HTTP_HOST", "proxy,other"),
             ("HTTP_ORIGIN", "http://a,http://b"),
@@ -83,7 +83,7 @@ class HeadTest(unittest.TestCase):
                 Upgrade(head_of(environ(**{name: value})))
 
     def test_joined_credentials(self) -> None:
-        """Two bearer tokens are two, while credentials of another scheme may hold commas."""
+        """Two joined bearer tokens count as two; credentials of other schemes may contain commas."""
         for value, lines in (
             ("Bearer a,Bearer b", ["Bearer a", "Bearer b"]),
             ("Basic a, bearer b", ["Basic a", " bearer b"]),
@@ -92,7 +92,7 @@ class HeadTest(unittest.TestCase):
             self.assertEqual(head_of(environ(HTTP_AUTHORIZATION=value)).values("authorization"), lines)
 
     def test_joined_cookies(self) -> None:
-        """Cookies of several lines are told apart, also where a value holds a comma."""
+        """Cookie lines are split again, even if a value contains a comma."""
         for value, lines in (
             ("a=b,wsproxy_token=x.y.z", ["a=b", "wsproxy_token=x.y.z"]),
             ("wsproxy_token=x.y.z,a=b; c=d", ["wsproxy_token=x.y.z", "a=b; c=d"]),
@@ -104,7 +104,7 @@ class HeadTest(unittest.TestCase):
                 self.assertEqual(head_of(environ(HTTP_COOKIE=value)).values("cookie"), lines)
 
     def test_guarded_cookies(self) -> None:
-        """Nothing that a neighbour can put into a value becomes a cookie that browsers guard."""
+        """No cookie value that a neighbouring host can set becomes a cookie that browsers guard."""
         for name in ("__Host-t", "__Secure-t", "__host-t", "__SECURE-t"):
             for value in (f"a=b,{name}=evil", f"a=b, {name}=evil", f"a=b,\t{name}=evil,c=d"):
                 with self.subTest(value=value):
@@ -112,7 +112,7 @@ class HeadTest(unittest.TestCase):
                     self.assertFalse(any(line.startswith(name) for line in head.values("cookie")))
 
     def test_faults_of_an_upgrade(self) -> None:
-        """What makes an upgrade request malformed makes it so here, too."""
+        """An upgrade request is malformed for the same reasons as on the proxy's own port."""
         for changes, status in (
             ({"REQUEST_METHOD": "POST"}, 405),
             ({"SERVER_PROTOCOL": "HTTP/1.0"}, 400),
@@ -131,7 +131,7 @@ class HeadTest(unittest.TestCase):
             self.assertEqual(caught.exception.status, status)
 
     def test_no_latin_1(self) -> None:
-        """A header that PEP 3333 does not allow, which a middleware has set, refuses nobody."""
+        """If a middleware has set a header that PEP 3333 does not allow, no client is refused for it."""
         head = head_of(environ(HTTP_X="\u20ac", HTTP_Y=5, HTTP_Ä="z"))
         self.assertEqual(Upgrade(head).subprotocols, ("binary", "other"))
         self.assertFalse(head.values("x")[0].isascii())
@@ -143,12 +143,12 @@ class HeadTest(unittest.TestCase):
         self.assertEqual(path_segments({}), ())
 
     def test_path(self) -> None:
-        """A path is as it is; none is that of the application itself."""
+        """``path_of`` returns the path unchanged, and "/" for an empty one."""
         self.assertEqual(path_of({"PATH_INFO": "//a///b/"}), "//a///b/")
         self.assertEqual((path_of({}), path_of({"PATH_INFO": ""})), ("/", "/"))
 
     def test_peer(self) -> None:
-        """The client is whom the server names, IPv6 addresses in brackets; nobody on a Unix socket."""
+        """The client is the one that the server names, with IPv6 in brackets; "unknown" on a Unix socket."""
         self.assertEqual(str(peer_of(environ())), "192.0.2.1:4321")
         self.assertEqual(str(peer_of(environ(REMOTE_ADDR="2001:db8::1"))), "[2001:db8::1]:4321")
         self.assertEqual(str(peer_of(environ(REMOTE_PORT=None))), "192.0.2.1:0")

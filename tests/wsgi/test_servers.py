@@ -1,4 +1,4 @@
-"""What is known of the WSGI server around an application."""
+"""What wsproxy finds out about the WSGI server that runs an application."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ClientSocketTest(LeakTestCase):
             self.assertIs(client_socket({name: self.sock, "wsgi.multithread": True}, 2), self.sock)
 
     def test_others(self) -> None:
-        """Every other server is named, and what to use instead."""
+        """For every other server, the error names it, and what to use instead."""
         for environ, named in (
             (
                 {"gunicorn.socket": self.sock, "SERVER_SOFTWARE": "gunicorn/27.0"},
@@ -48,11 +48,11 @@ class ClientSocketTest(LeakTestCase):
             with self.subTest(named), self.assertRaises(UnsupportedServer) as caught:
                 client_socket(environ, 4)
             self.assertIn(named, caught.exception.message)
-            for remedy in ("gthread --threads N, N being 5 or", "werkzeug 2.0 or newer", "run_in_thread"):
+            for remedy in ("gthread --threads N, where N is 5 or", "werkzeug 2.0 or newer", "run_in_thread"):
                 self.assertIn(remedy, caught.exception.message)
 
     def test_without_threads(self) -> None:
-        """Where Python's threads are replaced, nothing is advised that needs them in this process."""
+        """If a library has replaced Python's threads, the error advises nothing that needs them here."""
         green = type("socket", (), {"__module__": "gevent._socket3"})()
         patched = mock.patch("wsproxy.wsgi.servers.replaced_by", return_value="eventlet")
         for environ, library, replaced in (
@@ -63,7 +63,7 @@ class ClientSocketTest(LeakTestCase):
             with self.subTest(environ), replaced, self.assertRaises(UnsupportedServer) as caught:
                 client_socket(environ, 2)
             message = caught.exception.message
-            for words in ("gthread --threads N, N being 3", f"and no {library}", "program wsproxy"):
+            for words in ("gthread --threads N, where N is 3", f"without {library}", "program of its own"):
                 self.assertIn(words, message)
             for words in ("werkzeug", "run_in_thread"):
                 self.assertNotIn(words, message)
@@ -77,7 +77,7 @@ class ReadAheadTest(LeakTestCase):
         self.addCleanup(self.peer.close)
 
     def test_werkzeug(self) -> None:
-        """What werkzeug's file has read ahead is taken out of it; nothing is waited for."""
+        """Bytes that werkzeug's file has read ahead are taken out of it, without waiting for more."""
         with self.sock.makefile("rb") as file:
             environ = {"werkzeug.socket": self.sock, "wsgi.input": file}
             self.assertEqual(take_read_ahead(environ, self.sock), b"")
@@ -88,7 +88,7 @@ class ReadAheadTest(LeakTestCase):
             self.assertEqual(take_read_ahead(environ, self.sock), b"")
 
     def test_gunicorn(self) -> None:
-        """What gunicorn's parser has read ahead is taken out of it."""
+        """Bytes that gunicorn's parser has read ahead are taken out of it."""
         buffer = io.BytesIO()
         buffer.write(b"frames")
         body = SimpleNamespace(reader=SimpleNamespace(unreader=SimpleNamespace(buf=buffer)))
@@ -97,7 +97,7 @@ class ReadAheadTest(LeakTestCase):
         self.assertEqual(take_read_ahead(environ, self.sock), b"")
 
     def test_out_of_reach(self) -> None:
-        """Where it cannot be seen, nothing is taken; the log tells so of gunicorn."""
+        """If wsproxy cannot find the buffer, it takes nothing; for gunicorn it logs a warning."""
         self.assertEqual(take_read_ahead({"werkzeug.socket": self.sock, "wsgi.input": None}, self.sock), b"")
         with self.assertLogs("wsproxy.wsgi", "WARNING"):
             self.assertEqual(take_read_ahead({"gunicorn.socket": self.sock}, self.sock), b"")
@@ -105,7 +105,7 @@ class ReadAheadTest(LeakTestCase):
 
 class WSGIServerTest(unittest.TestCase):
     def test_werkzeug(self) -> None:
-        """werkzeug starts a thread for each request, as far as it is not told otherwise."""
+        """werkzeug starts a thread for each request, unless the embedding program gives a number."""
         environ: dict[str, Any] = {"werkzeug.socket": None}
         self.assertEqual(WSGIServer.around(environ, None), WSGIServer(None))
         self.assertEqual(WSGIServer.around(environ, 5), WSGIServer(5))
@@ -122,7 +122,7 @@ class WSGIServerTest(unittest.TestCase):
             self.assertTrue(server.stopping())
 
     def test_unknown(self) -> None:
-        """If nobody says how many threads there are, it is not guessed."""
+        """If neither server nor program gives the number of threads, ``check`` raises."""
         for handler in (signal.SIG_DFL, None, lambda number, frame: None):
             with mock.patch("wsproxy.wsgi.servers.signal.getsignal", return_value=handler):
                 server = WSGIServer.around({}, None)

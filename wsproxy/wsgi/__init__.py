@@ -4,10 +4,11 @@
 
     application = ConsoleApp(config, application)     # consoles under config's host_path_prefix
 
-A console holds a worker thread as long as it is open. So that ordinary requests are still answered, the last
-``reserve`` threads of a process never serve consoles: with gunicorn at most ``workers * (threads - reserve)``
-consoles can be open at a time, and what comes beyond is refused as "busy". A process that is full refuses
-even while others have room, so with several workers let the kernel spread the clients (``--reuse-port``).
+A console holds a worker thread as long as it is open. The last ``reserve`` threads of a process never serve
+consoles, so that the process still answers other requests. With gunicorn, at most
+``workers * (threads - reserve)`` consoles are open at a time, and further ones are refused as "busy". A full
+process refuses them even if others have room. So with several workers, let the kernel spread the clients
+(``--reuse-port``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The WSGI application that stands in front of another one, and answers what is for consoles."""
+"""The WSGI application that serves consoles, by itself or in front of another application."""
 
 from __future__ import annotations
 
@@ -59,25 +59,25 @@ __all__ = ["ConsoleApp", "Wanted"]
 logger = get_logger("wsproxy.wsgi")
 
 Wanted = tuple[Grant, str, str | None]
-"""What an application that has authenticated its user by itself wants: a grant, a VMI, a subresource."""
+"""What an application opens for a user that it has authenticated: a grant, a VMI, a subresource."""
 
 
 class ConsoleApp:
     """A WSGI application that serves consoles, or a middleware in front of another application.
 
-    As a middleware it takes what is under the configured ``host_path_prefix``. Without a prefix it takes
-    upgrade requests for ``/TOKEN/VMI`` and the like, the named endpoints such as ``/healthz``, pictures of
-    screens, and the paths of the files that are served. Everything else goes to ``app``. A path is what is
-    below the place where others have mounted this application.
+    As a middleware it takes the requests below the configured ``host_path_prefix``. Without a prefix it takes
+    upgrade requests for ``/TOKEN/VMI`` and the like, the named endpoints such as ``/healthz``, screenshots,
+    and the paths of served files. It passes all other requests to ``app``. Paths are relative to the place
+    where this application is mounted.
 
-    Nothing is started before the first request that is taken, and then in the process that got it: a server
-    may load the application and fork afterwards. :meth:`close`, or the exit of the process, ends it.
+    The first request that it takes starts its threads, in the process that got the request. So a server may
+    load the application and fork afterwards. :meth:`close`, or the exit of the process, ends the threads.
 
-    :param config: the settings; ``host``, ``port`` and others of the program are not used.
-    :param app: the application behind, None for none.
+    :param config: the settings; those of the program, such as ``host`` and ``port``, are ignored.
+    :param app: the application behind this one, None for none.
     :param authorize: as for :class:`.WebsocketProxy`, as are ``on_open`` and ``on_close``.
-    :param threads: how many requests a process of the server serves at a time; None if the server says it.
-    :param reserve: how many of them are kept for requests that are no consoles.
+    :param threads: how many requests a process of the server serves at a time; None if the server tells it.
+    :param reserve: how many of these threads never serve consoles.
     :raises ConfigError: listing every fault.
     """
 
@@ -100,15 +100,15 @@ class ConsoleApp:
         self._hooks = Hooks(authorize, on_open, on_close)
         self._threads = threads
         self._reserve = reserve
-        # One for each process: a lock that a thread held during a fork would stay locked in the child.
+        # One for each process: if a thread holds a lock during a fork, it stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
         self._process: WSGIProcess | None = None
         self._closed = False
         self._complained = False
-        self._failures = Failures(Counters())  # while there is no process
+        self._failures = Failures(Counters())  # used while there is no process
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve a request, or hand it on. A console is served while the server iterates over the result."""
+        """Serve a request, or pass it to ``app``. Iterating over the result serves a console."""
         if self.app is not None and environ not in self._own:
             return self.app(environ, start_response)
         return self.respond(environ, start_response)
@@ -122,21 +122,21 @@ class ConsoleApp:
         *,
         subresource: str | None = None,
     ) -> Iterable[bytes]:
-        """Open a console for a user whom the application has authenticated by itself.
+        """Open a console for a user that the application has authenticated itself.
 
-        No token is looked at. A page that asks must be of the host that the request went to, or be allowed
-        by ``allow_origin``, since browsers send a login's cookie for every page. Return the result to the
-        server: the console is served while it iterates over it.
+        The proxy reads no token. Browsers send a login cookie with the requests of any page. So the origin of
+        a page must be the request's own host, or one that ``allow_origin`` names. Return the result to the
+        server, which serves the console by iterating over it.
 
         :param grant: what the user may open.
-        :param vmi: what the user wants to open.
-        :param subresource: such as "console"; None for the one of ``api_path``.
-        :raises TypeError: if the grant is none, or one of its fields is none of its kind.
+        :param vmi: the VMI to open.
+        :param subresource: such as "console"; None for that of ``api_path``.
+        :raises TypeError: if ``grant`` is not a :class:`.Grant`, or a field of it has the wrong type.
         """
         return self.respond(environ, start_response, wanted=(grant, vmi, subresource))
 
     def sessions(self) -> list[SessionHandle]:
-        """Return the sessions of this process, the oldest first, those that are being opened included.
+        """Return the sessions of this process that are open or being opened, the oldest first.
 
         Any thread; does not block.
         """
@@ -153,18 +153,17 @@ class ConsoleApp:
         code: int = 4499,
         reason: str = "kicked",
     ) -> int:
-        """End the sessions that all of this is true of in this process, and return how many that were.
+        """End the sessions of this process that match all given parameters, and return how many matched.
 
-        That is for a logout, say. Those that are being opened are ended, too, whatever they wait for: their
-        clients are refused with code and reason, and no console is opened for them. Whoever comes later is
-        let in if the token is still valid.
-        Any thread; does not block.
+        A logout may use this. If a session is being opened, whatever it waits for, its client is refused with
+        code and reason, and no console is opened. A client that connects later gets in if its token is still
+        valid. Any thread; does not block.
 
-        :param user: as the token, or the grant, says it; ``namespace``, ``vmi`` and ``token_id`` alike. At
-            least one of them is needed.
+        :param user: as in the token or the grant, as are ``namespace``, ``vmi`` and ``token_id``. At least
+            one of them is needed.
         :param code: as for :meth:`.SessionHandle.close`, as is ``reason``.
-        :raises TypeError: if nothing says which; then nothing has been done.
-        :raises ValueError: if code or reason may not be sent; then nothing has been done either.
+        :raises TypeError: if none of the four is given; no session ends then.
+        :raises ValueError: if a Close may not have this code or reason; no session ends then.
         """
         process = self._own_process()
         if process is None:
@@ -174,27 +173,27 @@ class ConsoleApp:
         )
 
     def numbers(self) -> Snapshot:
-        """Return what was counted in this process, at this moment. Any thread; does not block."""
+        """Return the numbers of this process at this moment. Any thread; does not block."""
         process = self._own_process()
         return process.numbers() if process else Snapshot()
 
     def metrics_registry(self) -> CollectorRegistry:
         """Return a registry of prometheus-client with this process's metrics: see docs/reference/metrics.md.
 
-        They are of the moment of each scrape. Several processes each have their own: have each scraped, or
-        add them up with what prometheus-client has for that. Any thread may scrape.
+        Each scrape reads the current numbers. Each process has its own: scrape each of them, or add them up
+        by prometheus-client's own means. Any thread may scrape.
 
         :raises ConfigError: if prometheus-client is not installed.
         """
         return registry(self.numbers)
 
     def close(self, timeout: float | None = None) -> None:
-        """End every console of this process with Close 1012, and all threads; later requests are refused.
+        """End every console of this process with Close 1012, and all threads; refuse later requests.
 
-        Blocks for at most ``timeout`` and a few seconds. Idempotent. Any thread but a session's own.
+        Blocks for at most ``timeout`` and a few seconds. Idempotent. Any thread, except a session's own.
 
-        :param timeout: seconds for the consoles' end; None for the close timeout and one.
-        :raises RuntimeError: if called from within a session.
+        :param timeout: seconds in which consoles may end; None for the close timeout and one second.
+        :raises RuntimeError: if a session's own thread calls this.
         """
         with self._lock():
             process = self._own_process()
@@ -213,12 +212,12 @@ class ConsoleApp:
         wanted: Wanted | None = None,
         around: Around | None = None,
     ) -> Iterable[bytes]:
-        """Serve a request that is ours. For adapters, which see :meth:`connect` for ``wanted``.
+        """Serve a request that belongs to wsproxy. For adapters; see :meth:`connect` for ``wanted``.
 
-        :param around: called for all that comes before a console's 101.
+        :param around: as for :class:`.Exchange`.
         """
         if wanted and not isinstance(wanted[0], Grant):
-            raise TypeError(f"a Grant is needed, and not {type(wanted[0]).__name__}")
+            raise TypeError(f"grant must be a Grant, not {type(wanted[0]).__name__}")
         if wanted and (fault := wanted[0].fault):
             raise TypeError(fault)
         head: RequestHead | None = None
@@ -231,7 +230,7 @@ class ConsoleApp:
             if wanted:
                 raise UpgradeRequired()
             response = self._answer(environ, head, record, places)
-        except Exception as exc:  # noqa: BLE001 - a refusal, or a bug of ours, reported
+        except Exception as exc:  # noqa: BLE001 - a refusal, or a bug, which is reported
             refused = exc if isinstance(exc, Refused) else self._report_failure(record)
             self._log_refusal(record, refused)
             response = refusal_response(refused, head_only=bool(head and head.method == "HEAD"))
@@ -265,9 +264,9 @@ class ConsoleApp:
     def _answer(
         self, environ: WSGIEnvironment, head: RequestHead, record: SessionRecord, places: list[Place]
     ) -> bytes:
-        """Return the whole response to a request that is no upgrade.
+        """Return the whole response to a request without an upgrade.
 
-        :param places: gets the request's, once its client has authenticated.
+        :param places: gets the places that the request takes when its client has authenticated.
         """
         process = self._started(environ)
         gateway = process.gateway
@@ -284,11 +283,11 @@ class ConsoleApp:
             slot.release()
 
     def _started(self, environ: Environ) -> WSGIProcess:
-        """Return what serves the consoles of this process; start it if this is the first request."""
+        """Return the object that serves the consoles of this process; the first request starts it."""
         if self.config.tickets and environ.get("wsgi.multiprocess"):
             raise UnsupportedServer(
-                "tickets are on, but the server has several processes, and a ticket is known only to the one "
-                "that issued it; use one process with more threads, or switch tickets off"
+                "tickets are on, but the server has several processes: a ticket is known only to the process "
+                "that issued it; use one process with more threads, or no tickets"
             )
         process = self._own_process()
         if process is None or self._closed:
@@ -314,7 +313,7 @@ class ConsoleApp:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _report_failure(self, record: SessionRecord) -> Refused:
-        """Report a bug of ours that is being handled, and return what to tell the client."""
+        """Report the exception being handled, which is a bug, and return the refusal for the client."""
         process = self._own_process()
         failures = process.gateway.failures if process else self._failures
         failures.report(logger, "connection %s failed", record.session)
@@ -326,7 +325,7 @@ class ConsoleApp:
             logger.error("%s", refused.message)
         process = self._own_process()
         if isinstance(refused, InternalError) or record.admitted:
-            level = logging.DEBUG  # as for :class:`.Exchange`
+            level = logging.DEBUG  # as in :class:`.Exchange`
         else:
             level = process.gateway.admission.refusal_level() if process else logging.INFO
         reports = process.gateway.reports if process else Reports(Counters(), AuditLog(None))
@@ -336,22 +335,25 @@ class ConsoleApp:
 def _faults(config: Config, threads: int | None, reserve: int) -> list[str]:
     faults: list[str] = []
     if config.tls_cert is not None:
-        faults.append("tls_cert is set, but here the WSGI server speaks TLS; give the certificate to that")
+        faults.append("tls_cert is set, but here the WSGI server does TLS; give it the certificate")
     for name, kind, value, least in (("threads", "int | None", threads, 1), ("reserve", "int", reserve, 0)):
         number = collect(faults, lambda kind=kind, name=name, value=value: setting_value(kind, name, value))  # type: ignore[misc]
         if number is not None and number < least:
             faults.append(f"{name} is {number}; it must be {least} or more")
     if config.proxy_protocol:
-        faults.append("proxy_protocol is on, but here the WSGI server reads connections; have that speak it")
+        faults.append("proxy_protocol is on, but here the WSGI server reads connections; turn it on there")
     return faults
 
 
 def _body(environ: WSGIEnvironment, head: RequestHead, most: int) -> bytes:
-    """Read the body of a request, in the server's own time."""
+    """Return the body of a request. Blocks as long as the server lets it.
+
+    :raises BadRequest: if the body does not come whole.
+    """
     size = head.body_size(most)
     try:
         body: Any = environ["wsgi.input"].read(size)
-    except Exception:  # noqa: BLE001 - each server has its own for a client that has gone
+    except Exception:  # noqa: BLE001 - if the client has left, each server raises its own
         raise BadRequest("the body could not be read") from None
     if len(body) < size:
         raise BadRequest("the body is shorter than its Content-Length")

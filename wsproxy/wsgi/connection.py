@@ -22,7 +22,8 @@ from .servers import take_read_ahead
 
 __all__ = ["WSGIConnection"]
 
-# What the handshake is made of. No extensions: they would be agreed to. No credentials: nobody needs them.
+# What simple-websocket gets. No extensions, because it might agree to them; no credentials, because it
+# does not need them.
 _HANDSHAKE = (
     "HTTP_HOST",
     "HTTP_UPGRADE",
@@ -34,11 +35,11 @@ _HANDSHAKE = (
 
 
 class WSGIConnection:
-    """The socket that a WSGI server gives with a request; see :class:`.ClientIO`.
+    """The socket that a WSGI server gives with an upgrade request; see :class:`.ClientIO`.
 
-    :param environ: of the request.
-    :param head: made of it.
-    :param sock: the client's; shut down at the end, and left to the server to close.
+    :param environ: the request's environ.
+    :param head: the request's head, made from ``environ``.
+    :param sock: the client's socket; :meth:`close` shuts it down, and the server closes it.
     """
 
     def __init__(self, environ: Environ, head: RequestHead, sock: socket.socket) -> None:
@@ -66,7 +67,7 @@ class WSGIConnection:
         )
 
     def note_told(self) -> None:
-        pass  # nobody waits for that here
+        pass  # stop() does not wait for it here
 
     def stop(self) -> None:
         self.abort()
@@ -84,7 +85,7 @@ class WSGIConnection:
 
 
 class _Handshaking:
-    """Stands for the socket that simple-websocket answers on, so that one deadline bounds the answer."""
+    """Replaces the socket for simple-websocket, so that one deadline bounds the answer."""
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport = transport
@@ -96,7 +97,7 @@ class _Handshaking:
 
 
 class _NoThread:
-    """Stands for the thread that would read the socket: the relay does."""
+    """Replaces the thread by which simple-websocket would read the socket, because the relay reads it."""
 
     def __init__(self, target: Callable[[], Any]) -> None:
         self.name = ""

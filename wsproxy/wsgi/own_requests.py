@@ -1,4 +1,4 @@
-"""Which requests are for consoles, and which for the application behind."""
+"""Decides which requests belong to wsproxy, and which to the application behind it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class OwnRequests:
     """The requests that :class:`.ConsoleApp` takes as a middleware.
 
     :param config: the settings.
-    :param files: what is served to browsers.
+    :param files: the files that are served to browsers.
     """
 
     def __init__(self, config: Config, files: StaticFiles) -> None:
@@ -23,7 +23,7 @@ class OwnRequests:
         self._files = files
 
     def __contains__(self, environ: Environ) -> bool:
-        """Whether a request is ours."""
+        """Whether a request belongs to wsproxy."""
         segments, prefix = path_segments(environ), self._config.routes.prefix
         if prefix:
             return segments[: len(prefix)] == prefix
@@ -38,7 +38,7 @@ class OwnRequests:
 
 
 def _is_console(segments: tuple[str, ...], tickets: bool) -> bool:
-    """Whether a path that has no prefix is a console's, and not the one of somebody else's WebSocket."""
+    """Whether a path without a prefix is a console's, and not that of an application's own WebSocket."""
     if len(segments) not in (2, 3):
         return False
     first = segments[0]
@@ -46,6 +46,6 @@ def _is_console(segments: tuple[str, ...], tickets: bool) -> bool:
 
 
 def _is_screenshot(segments: tuple[str, ...]) -> bool:
-    """Whether a path that has no prefix is that of a picture, and not of somebody else's."""
+    """Whether a path without a prefix is a screenshot's, and not one of the application's own."""
     first = segments[0] if segments else ""
     return segments[-1:] == ("screenshot.png",) and (first == "-" or first.count(".") == 2)

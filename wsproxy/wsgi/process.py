@@ -1,4 +1,4 @@
-"""What serves the consoles of one process under a WSGI server."""
+"""Serves the consoles of one process under a WSGI server."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _LOOK_SECONDS = 0.5
 class WSGIProcess:
     """The gateway of one process, and the worker threads that its consoles hold. Safe from every thread.
 
-    :param server: around it.
+    :param server: the server that runs this process.
     :param reserve: how many of the server's threads never serve consoles.
-    :ivar pid: the process; it is of no use in another.
+    :ivar pid: id of the process that made this; a forked child must not use it.
     """
 
     def __init__(self, config: Config, hooks: Hooks, server: WSGIServer, reserve: int) -> None:
@@ -49,14 +49,14 @@ class WSGIProcess:
         self.gateway = Gateway(config, hooks)
         self._registry = Registry()
         self._limit = None if server.threads is None else max(server.threads - reserve, 0)
-        self._busy = "as many consoles are open as this server has threads for"
+        self._busy = "all threads that this server has for consoles are in use"
         if self._limit == 0:
             self._busy = (
-                f"this server has too few threads for a console: {server.threads}, of which {reserve} are "
-                f"kept for pages; it takes {reserve + 1} or more (gunicorn's --threads)"
+                f"this server has too few threads for a console: it has {server.threads}, and keeps "
+                f"{reserve} for other requests; a console needs {reserve + 1} or more (gunicorn's --threads)"
             )
-        # A browser that is refused may hold its thread for 5 s: not all that consoles may have, nor all
-        # that is kept from them.
+        # A refusal by a Close frame may hold its thread for 5 s. So at most a quarter of the threads for
+        # consoles, and all but one of the reserved threads, send such refusals at a time.
         most = _MAX_CONVERSATIONS if self._limit is None else max(self._limit // 4, 1)
         self._refuser = Refuser(config.reject, most)
         self._refuser_when_busy = Refuser(config.reject, max(reserve - 1, 0))
@@ -76,15 +76,15 @@ class WSGIProcess:
             self.gateway.housekeeping.add(self, _LOOK_SECONDS)
 
     def tick(self, now: float) -> float:
-        """Housekeeping: end the consoles when the server is about to stop, as it waits for their threads."""
+        """Housekeeping: end the consoles when the server begins to stop, as it waits for their threads."""
         if self.server.stopping and self.server.stopping():
             self._registry.stop()
         return now + _LOOK_SECONDS
 
     def stop(self, timeout: float | None) -> None:
-        """End every console with 1012 and every thread. Idempotent; not from within a console.
+        """End every console with Close 1012, and every thread. Idempotent. Any thread but a session's own.
 
-        Blocks for at most ``timeout``, or the close timeout, and a few seconds.
+        Blocks for at most ``timeout``, or the close timeout if it is None, and a few seconds.
         """
         with self._stopping:
             if not self._stopped:
@@ -92,7 +92,7 @@ class WSGIProcess:
                 self._stopped = True
 
     def numbers(self) -> Snapshot:
-        """Return what was counted in this process, at this moment. Any thread; does not block."""
+        """Return the numbers of this process at this moment. Any thread; does not block."""
         return self.gateway.counters.numbers(len(self._registry))
 
     def serve(
@@ -105,9 +105,9 @@ class WSGIProcess:
         refused: Refused | None = None,
         around: Around | None = None,
     ) -> int:
-        """Serve one upgrade request until its console is closed, and return the HTTP status it got.
+        """Serve one upgrade request until its console is closed, and return its HTTP status.
 
-        Parameters are those of :class:`.WSGIConnection` and :class:`.Exchange`. Blocks that long.
+        Blocks that long. For the parameters see :class:`.WSGIConnection` and :class:`.Exchange`.
 
         :raises OSError: if the server has closed the socket.
         """
@@ -134,9 +134,9 @@ class WSGIProcess:
         deadline: Deadline,
         on_admitted: Callable[[Admitted], None],
     ) -> bytes:
-        """Return the picture of a screen, as :class:`.ScreenshotSource` does; it takes a console's thread.
+        """Return a screenshot, see :class:`.ScreenshotSource`. The thread counts as a console's meanwhile.
 
-        :raises Busy: if consoles have all threads that they may.
+        :raises Busy: if consoles hold all threads that they may.
         """
         if not self._take_thread():
             raise Busy(self._busy)
@@ -146,7 +146,7 @@ class WSGIProcess:
             self._give_thread_back()
 
     def _take_thread(self) -> bool:
-        """Count the calling thread as a console's, if consoles may have one more."""
+        """Count the calling thread as a console's; return False if consoles may not hold one more."""
         with self._lock:
             if self._limit is not None and self._held >= self._limit:
                 return False

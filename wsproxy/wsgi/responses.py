@@ -1,4 +1,4 @@
-"""What the WSGI server is handed: answers in pieces, and consoles that it asks for."""
+"""The iterables that the WSGI server gets: an answer in pieces, or a console."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ __all__ = ["ConsoleResponse", "respond"]
 
 _END_OF_HEAD = b"\r\n\r\n"
 _PIECE = 64 * 1024
-_HOP_BY_HOP = ("connection", "upgrade")  # PEP 3333: these are the server's
+_HOP_BY_HOP = ("connection", "upgrade")  # PEP 3333: only the server may set them
 
 
 class ConsoleResponse(Iterator[bytes]):
     """Serves a console when the server asks for the first piece of the response.
 
-    Not before, so that whatever the application holds for a request, such as a connection to its database,
-    has been given back by then.
+    By then, the application has released what it holds for a request, such as a database connection.
 
-    :param serve: does it, and returns the HTTP status.
+    :param serve: serves the console until it ends, and returns the HTTP status.
     """
 
     def __init__(self, serve: Callable[[], int], environ: Environ, start_response: StartResponse) -> None:
@@ -40,17 +39,17 @@ class ConsoleResponse(Iterator[bytes]):
             raise StopIteration
         status = serve()
         if "werkzeug.socket" in self._environ and "werkzeug.debug.preserve_context" not in self._environ:
-            # Or it would log the path, which may hold a token; its debugger, though, shows every error.
+            # Otherwise werkzeug logs the path, which may contain a token. Its debugger shows every error.
             raise BrokenPipeError(errno.EPIPE, "the connection was a WebSocket, which has been closed")
-        # The server finds a connection that takes nothing any more, and closes it.
+        # The server finds that the connection takes no more bytes, and closes it.
         self._start_response(f"{status} {reason_phrase(status)}", [])
         raise StopIteration
 
 
 def respond(response: bytes, start_response: StartResponse, places: Sequence[Place]) -> Iterable[bytes]:
-    """Answer by WSGI's own means.
+    """Answer through WSGI: start the response, and return its body.
 
-    :param places: released when the server has sent the answer, or gives up.
+    :param places: released when the server has sent the body, or gives up.
     """
     end = response.index(_END_OF_HEAD)
     status, *lines = response[:end].decode("ascii").split("\r\n")
@@ -62,9 +61,9 @@ def respond(response: bytes, start_response: StartResponse, places: Sequence[Pla
 
 
 class _Body(Iterator[bytes]):
-    """Gives a body to the server in pieces, as a copy of all of it for each client would be too much.
+    """Gives a body to the server in pieces. A whole copy for each client would take too much memory.
 
-    :param response: which others may be given, too.
+    :param response: the response, which other clients may get too.
     :param start: where its body begins.
     """
 
@@ -81,6 +80,6 @@ class _Body(Iterator[bytes]):
         return piece
 
     def close(self) -> None:
-        """Called by the server at the end, whatever that is (PEP 3333)."""
+        """Release the places. The server calls this at the end, even after an error (PEP 3333)."""
         for place in self._places:
             place.release()

@@ -1,4 +1,4 @@
-"""What is known of the WSGI server around an application: its client's socket, its threads, its end.
+"""Finds the client's socket of a WSGI server, the number of its threads, and when it stops.
 
 A console needs the client's socket, and a thread for as long as it is open. werkzeug's development server
 and gunicorn's gthread workers give both.
@@ -21,7 +21,7 @@ __all__ = ["WSGIServer", "client_socket", "take_read_ahead"]
 
 logger = get_logger("wsproxy.wsgi")
 
-# What betrays a server that gives no socket.
+# Keys in the environ of servers that give no socket.
 _BY_KEY = {
     "eventlet.input": "eventlet",
     "waitress.client_disconnected": "waitress",
@@ -32,15 +32,15 @@ _READ_AHEAD = 65536
 
 
 def client_socket(environ: Environ, reserve: int) -> socket.socket:
-    """Return the client's socket, which stays the server's.
+    """Return the client's socket, which the server still owns.
 
     :param reserve: how many of the server's threads never serve consoles.
-    :raises UnsupportedServer: if the server gives none, or none that a thread could wait for.
+    :raises UnsupportedServer: if the server gives no socket, or none that a thread can wait for.
     """
     sock = environ.get("werkzeug.socket") or environ.get("gunicorn.socket")
     if sock is None:
         raise _unsupported(f"{_name_of(environ)} gives no socket", reserve, replaced_by())
-    # Not isinstance: gevent and eventlet may have put classes of their own in place of socket.socket.
+    # Not isinstance: gevent and eventlet may have replaced socket.socket by their own classes.
     if type(sock).__module__ not in ("socket", "ssl"):
         library = type(sock).__module__.partition(".")[0]
         raise _unsupported(f"{library} has no threads", reserve, library)
@@ -52,13 +52,13 @@ def client_socket(environ: Environ, reserve: int) -> socket.socket:
 
 
 def _unsupported(why: str, reserve: int, library: str | None) -> UnsupportedServer:
-    """Say what to use instead.
+    """Return the error, which says what to use instead.
 
-    :param library: what has replaced Python's threads and sockets in this process; None for nothing.
+    :param library: the library that has replaced Python's threads in this process, None if there is none.
     """
-    gunicorn = f"gunicorn --worker-class gthread --threads N, N being {reserve + 1} or more"
+    gunicorn = f"gunicorn --worker-class gthread --threads N, where N is {reserve + 1} or more"
     if library:
-        use = f"use {gunicorn}, and no {library}, or run the program wsproxy beside this one"
+        use = f"use {gunicorn}, without {library}, or run wsproxy as a program of its own"
     else:
         use = (
             f"use {gunicorn}, or the development server of werkzeug 2.0 or newer with threads, "
@@ -75,7 +75,7 @@ def _name_of(environ: Environ) -> str:
 
 
 def take_read_ahead(environ: Environ, sock: socket.socket) -> bytes:
-    """Return what the server has read behind the request's head: WebSocket data already. Does not block.
+    """Return the bytes that the server has read behind the head: the first WebSocket data. Does not block.
 
     :param sock: from :func:`client_socket`; non-blocking afterwards.
     """
@@ -90,15 +90,15 @@ def _take_from_file(file: Any) -> bytes:
     try:
         ahead = file.peek(_READ_AHEAD)
         return bytes(file.read(len(ahead))) if ahead else b""
-    except (AttributeError, OSError):  # no such file; or TLS, which says by an error that nothing is there
+    except (AttributeError, OSError):  # not such a file; or TLS, which raises if there is no data
         return b""
 
 
 def _take_from_gunicorn(body: Any) -> bytes:
-    # Nothing public leads there. It has been so since gunicorn 19; a test tells when it is not.
+    # The buffer is not public in gunicorn. It has been there since gunicorn 19; a test fails if it is not.
     buffer = getattr(getattr(getattr(body, "reader", None), "unreader", None), "buf", None)
     if buffer is None:
-        logger.warning("cannot see what gunicorn has read ahead; a client that is very quick may lose it")
+        logger.warning("cannot find what gunicorn has read ahead; a quick client's first data may be lost")
         return b""
     ahead = bytes(buffer.getvalue())
     buffer.seek(0)
@@ -111,8 +111,8 @@ class WSGIServer:
     """How a server runs the threads of this process.
 
     :ivar threads: how many requests it serves at a time; None if it starts a thread for each.
-    :ivar stopping: tells whether it is about to stop and waits for its threads; None where it waits for none.
-    :ivar known: whether this is so, or could not be found out.
+    :ivar stopping: returns whether it has begun to stop and waits for its threads; None if it never waits.
+    :ivar known: whether the number of threads is known.
     """
 
     threads: int | None = None
@@ -121,9 +121,9 @@ class WSGIServer:
 
     @classmethod
     def around(cls, environ: Environ, threads: int | None) -> WSGIServer:
-        """Find out about the server that made ``environ``.
+        """Return how the server that made ``environ`` runs its threads.
 
-        :param threads: what the embedding program says of them, if the server does not.
+        :param threads: their number, as the embedding program gives it; used if the server gives none.
         """
         if "werkzeug.socket" in environ:
             return cls(threads)
@@ -135,12 +135,12 @@ class WSGIServer:
         return cls(threads, known=threads is not None)
 
     def check(self) -> None:
-        """Refuse to guess.
+        """Check that the number of threads is known.
 
-        :raises UnsupportedServer: if nobody knows how many threads there are.
+        :raises UnsupportedServer: if it is not.
         """
         if not self.known:
             raise UnsupportedServer(
-                "this program handles SIGTERM in place of gunicorn's worker, so that its threads cannot be "
-                "counted; pass threads=N, and call close() on SIGTERM"
+                "this program handles SIGTERM in place of gunicorn's worker, so wsproxy cannot count its "
+                "threads; pass threads=N, and call close() on SIGTERM"
             )
