@@ -48,15 +48,15 @@ class VitalLoopTest(LeakTestCase):
         self.steps.put(exc)
         self.assertTrue(self.called.acquire(timeout=_TIMEOUT))
 
-    def test_goes_on(self) -> None:
-        """Whatever the target raises, it is called again, and the log has one traceback of it."""
+    def test_continues(self) -> None:
+        """Whatever the target raises, the loop calls it again, and the log has one traceback."""
         with self.assertLogs("wsproxy.threads", "ERROR") as logs:
             loop = self.start()
             for exc in (ZeroDivisionError(), MemoryError(), SystemExit(), KeyboardInterrupt()):
                 self.fail(exc)
         self.assertTrue(loop.is_healthy)
         self.assertEqual(len(logs.output), 1)
-        self.assertIn("this failed, and goes on\nTraceback", logs.output[0])
+        self.assertIn("unexpected error; this continues\nTraceback", logs.output[0])
 
     def test_health(self) -> None:
         """It is not healthy when it fails again and again, and is when that has been over for a while."""

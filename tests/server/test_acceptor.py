@@ -424,7 +424,7 @@ class Queue(ServerTestCase):
             server.start()
             self.assert_answers(server.address)
             server.stop()
-        self.assertIn("accepting connections failed, and goes on", logs.output[0])
+        self.assertIn("unexpected error; accepting connections continues", logs.output[0])
 
     def test_health(self) -> None:
         """If a thread that all sessions need does not work, /healthz and /readyz report it."""

@@ -134,7 +134,7 @@ class NoDescriptors(WorkersTestCase):
     """Descriptor exhaustion: the supervisor has as many as it may."""
 
     def test_supervisor_lives(self) -> None:
-        """It goes on, does not spin, and says so; what it could not do is done when there are some again."""
+        """The supervisor logs this, does not spin, and does the rest when it has descriptors again."""
         proxy = self.program(WSPROXY_ADMIN="127.0.0.1:0")
         port = int(self.wait_for(proxy, rb"operator's listener is at 127\.0\.0\.1:(\d+)")[1])
         limit = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
@@ -157,7 +157,7 @@ class NoDescriptors(WorkersTestCase):
         self.assertNotIn(b"Traceback", proxy.output)
 
     def test_error_that_nobody_expects(self) -> None:
-        """An error in its own work ends neither it nor a worker."""
+        """An unexpected error in the supervisor ends neither the supervisor nor a worker."""
         change = (
             "wait, failures = supervisor.Supervisor._wait_once, [1, 2, 3]\n"
             "def failing(self, seconds):\n"
@@ -168,7 +168,7 @@ class NoDescriptors(WorkersTestCase):
         proxy = self.program(changed(change))
         self.assert_echoes(self.open(proxy)[1])
         self.assertEqual(proxy.stop(), 0)
-        self.assertEqual(proxy.output.count(b"the supervisor failed, and goes on\nTraceback"), 1)
+        self.assertEqual(proxy.output.count(b"unexpected error; the supervisor continues\nTraceback"), 1)
 
 
 def _processor_seconds(pid: int) -> float:

@@ -220,7 +220,7 @@ class OneForAllTest(ScreenshotsCase):
 
 class BoundsTest(ScreenshotsCase):
     def test_at_a_time(self) -> None:
-        """At most eight pictures are being taken at a time; a kept picture needs no place."""
+        """At most eight screenshots are being taken at a time; a kept one needs no place."""
         self.assertEqual(self.get("known"), b"picture 1")
         ends = [self.hold(f"vm-{number}", f"user-{number}") for number in range(8)]
         with self.assertRaises(LimitExceeded) as caught:
@@ -252,7 +252,7 @@ class BoundsTest(ScreenshotsCase):
         """Two users have six of the eight places at most, so that a third one gets its picture."""
         ends = [self.hold(f"a-{number}", "alice") for number in range(4)]
         ends += [self.hold(f"b-{number}", "bob") for number in range(2)]
-        with self.assertRaisesRegex(LimitExceeded, "too many pictures are being taken"):
+        with self.assertRaisesRegex(LimitExceeded, "too many screenshots are being taken"):
             self.get("b-2", user="bob")
         self.get("c", user="carol")
         for end in ends:

@@ -149,7 +149,7 @@ class VitalLoop:
             self._target()
         except BaseException:  # noqa: BLE001 - SystemExit, too, would end the thread without a log line
             self._failures = 1 if self._is_good() else self._failures + 1
-            self._complaints.note(f"{self._name} failed, and goes on")
+            self._complaints.note(f"unexpected error; {self._name} continues")
             return False
         return True
 

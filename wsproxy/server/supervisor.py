@@ -261,7 +261,7 @@ class Supervisor:
         try:
             self._wait_once(_sooner(seconds, self._next_due()))
         except Exception:  # noqa: BLE001 - logged by _complaints
-            self._complaints.note("the supervisor failed, and goes on")
+            self._complaints.note("unexpected error; the supervisor continues")
             time.sleep(_PAUSE)
 
     def _wait_once(self, seconds: float | None) -> None:

@@ -1,1 +1,1 @@
-"""Answers browsers without an upgrade: endpoints, static files, pictures of screens, the console page."""
+"""Answers browsers without an upgrade: endpoints, static files, screenshots, the console page."""

@@ -14,7 +14,7 @@ from ..exceptions import LimitExceeded
 __all__ = ["FairShare", "InFlight", "Place"]
 
 _MOST_REQUESTS = 32  # of one user
-_MOST_BYTES = 64 * 1024 * 1024  # of pictures that are being sent; a picture counts once for each request
+_MOST_BYTES = 64 * 1024 * 1024  # of screenshots that are being sent; each counts once for each request
 
 
 class FairShare:
@@ -75,7 +75,7 @@ class InFlight:
     def _hold(self, place: Place, size: int) -> None:
         with self._lock:
             if not self._bytes.take(place._user, size):
-                raise LimitExceeded("screenshots", "too many pictures are being sent", retry_after=2)
+                raise LimitExceeded("screenshots", "too many screenshots are being sent", retry_after=2)
             place._size += size
 
     def _release(self, place: Place) -> None:
@@ -100,7 +100,7 @@ class Place:
         self._released = False
 
     def hold(self, size: int) -> None:
-        """Count the bytes of a picture that is about to be sent.
+        """Count the bytes of a screenshot that is about to be sent.
 
         :raises LimitExceeded: if too few bytes are left for this user, see :class:`FairShare`.
         """

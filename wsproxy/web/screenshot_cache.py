@@ -1,7 +1,7 @@
-"""Keeps pictures of screens for a few seconds, and limits how many are being taken. No I/O.
+"""Keeps screenshots for a few seconds, and limits how many are being taken. No I/O.
 
-A picture serves every user that may see that screen for five seconds. A user that asks while the picture is
-being taken waits for it. So a class that watches one machine costs the Kubernetes API as much as one student.
+For five seconds, a screenshot serves every user that may see that screen. If a user asks while it is being
+taken, the user waits for it. So a class that watches one machine costs the API as much as one student.
 :class:`.AccessControl` decides beforehand which user may see which screen.
 """
 
@@ -22,12 +22,12 @@ from .in_flight import FairShare
 __all__ = ["MAX_SIZE", "Screenshots", "picture_fault"]
 
 MAX_SIZE = 8 * 1024 * 1024
-"""Most bytes of a picture. Only a 4K screen full of noise has more."""
+"""Most bytes of a screenshot. Only a 4K screen full of noise has more."""
 
-_GOOD_SECONDS = 5.0  # for which a picture serves other requests
+_GOOD_SECONDS = 5.0  # for which a screenshot serves other requests
 _BAD_SECONDS = 2.0  # for which a refusal serves other requests
 _MOST_TAKEN = 8  # at the same time, of all machines, shared among users
-_MOST_ASKED = 4  # requests of one user at the same time, those that wait for a picture included
+_MOST_ASKED = 4  # requests of one user at the same time, those that wait for a screenshot included
 _MOST_KEPT = 256
 _MOST_BYTES = 4 * MAX_SIZE
 
@@ -55,10 +55,10 @@ def picture_fault(data: bytes) -> str | None:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The result of taking a picture.
+    """The result of taking a screenshot.
 
     :ivar picture: the PNG; b"" if there is a refusal.
-    :ivar refused: the refusal; None if there is a picture.
+    :ivar refused: the refusal; None if there is a screenshot.
     :ivar until: when the result expires, by the cache's clock.
     """
 
@@ -73,39 +73,39 @@ class _Outcome:
 
 
 class Screenshots:
-    """The pictures of one process. Safe from every thread.
+    """The screenshots of one process. Safe from every thread.
 
     :param clock: seconds that never go backwards.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        # Guards the attributes below. No thread holds it while it takes a picture.
+        # Guards the attributes below. No thread holds it while it takes a screenshot.
         self._changed = threading.Condition()
         self._outcomes: OrderedDict[Hashable, _Outcome] = OrderedDict()  # by machine, the oldest first
-        self._taken: set[Hashable] = set()  # machines whose picture is being taken
+        self._taken: set[Hashable] = set()  # machines whose screenshot is being taken
         self._places = FairShare(_MOST_TAKEN)  # places for taking one
-        self._asked: Counter[Hashable] = Counter()  # by user: requests that wait for a picture or take one
+        self._asked: Counter[Hashable] = Counter()  # by user: requests that wait for one or take one
 
     def get(self, machine: Hashable, user: Hashable, take: Callable[[], bytes], deadline: Deadline) -> bytes:
-        """Return a picture of a machine's screen that is at most five seconds old.
+        """Return a screenshot of a machine that is at most five seconds old.
 
         If another thread is taking one, this blocks until the deadline at most. Otherwise it calls ``take``,
         and blocks for as long as that does.
 
         :param machine: names the machine and its namespace. The caller has checked that the user may see it.
         :param user: the user that asks.
-        :param take: takes a picture, or raises :class:`.Refused`; called in this thread.
-        :raises LimitExceeded: if too many pictures are being taken, in all or for this user, or if the user
-            waits for too many.
-        :raises UpstreamTimeout: if the deadline passes while another thread takes the picture.
+        :param take: takes a screenshot, or raises :class:`.Refused`; called in this thread.
+        :raises LimitExceeded: if too many screenshots are being taken, in all or for this user, or if the
+            user waits for too many.
+        :raises UpstreamTimeout: if the deadline passes while another thread takes the screenshot.
         :raises Refused: what ``take`` raised, in this thread, or in another one up to two seconds ago.
         """
         with self._changed:
             if known := self._known(machine):
                 return known.result()
             if self._asked[user] >= _MOST_ASKED:
-                raise _too_many("you are waiting for too many pictures")
+                raise _too_many("you are waiting for too many screenshots")
             self._asked[user] += 1
         try:
             return (self._awaited(machine, user, deadline) or self._take(machine, user, take)).result()
@@ -131,16 +131,16 @@ class Screenshots:
         return outcome if outcome and self._clock() < outcome.until else None
 
     def _awaited(self, machine: Hashable, user: Hashable, deadline: Deadline) -> _Outcome | None:
-        """Return the result of another thread; None if this thread must take the picture, for others, too."""
+        """Return the result of another thread; None if this thread must take the screenshot, for all."""
         with self._changed:
             while (known := self._known(machine)) is None and machine in self._taken:
                 try:
                     self._changed.wait(deadline.remaining())
                 except TimeoutError:
-                    raise UpstreamTimeout("the picture was not taken in time") from None
+                    raise UpstreamTimeout("the screenshot was not taken in time") from None
             if known is None:
                 if not self._places.take(user):
-                    raise _too_many("too many pictures are being taken")
+                    raise _too_many("too many screenshots are being taken")
                 self._taken.add(machine)
             return known
 
