@@ -94,7 +94,7 @@ class TablesTest(LeakTestCase):
 
     def test_while(self) -> None:
         """What is done while a console is open has the effect that the table names."""
-        for row in rows("While one is open"):
+        for row in rows("While a console is open"):
             with self.subTest(row.what), Scene(self.directory, _SECONDS) as scene:
                 client = scene.open()
                 self.assertEqual(outcome_of(client), "a console")
@@ -112,4 +112,4 @@ class TablesTest(LeakTestCase):
             with self.subTest(name):
                 self.assertRegex(text, rf"`[^`\n]*\b{name}\b")
         self.assertGreater(len(rows("Before a console is opened")), 30)
-        self.assertGreater(len(rows("While one is open")), 5)
+        self.assertGreater(len(rows("While a console is open")), 5)
