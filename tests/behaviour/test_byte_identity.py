@@ -310,7 +310,7 @@ class ByteIdentity(ConformanceTestCase):
                 self.check(up, down, rng, own_pings=2 * _PAUSES, pauses=_PAUSES)
 
     def test_every_cut_of_the_first_bytes(self) -> None:
-        """Streams cut at each of their first 64 bytes, the first part in one segment with the handshake."""
+        """Streams that begin in the handshake's segment arrive whole, cut at any of 64 bytes."""
         for cut in range(_CUTS + 1):
             rng = random.Random(cut)
             for variant in range(3):
@@ -320,7 +320,7 @@ class ByteIdentity(ConformanceTestCase):
                     self.check(up, down, rng, early_up=cut, early_down=cut)
 
     def test_whole_stream_in_the_segment_of_the_handshake(self) -> None:
-        """Frames that came whole in the handshake's own segment are delivered though nothing follows them."""
+        """Whole frames in the handshake's segment are delivered, even if nothing follows them."""
         rng = random.Random(0)
         up, down = Frames(rng, masked=True), Frames(rng, masked=False)
         up.add(BINARY, 12)
@@ -328,7 +328,7 @@ class ByteIdentity(ConformanceTestCase):
         self.check(up, down, rng, early_up=len(up.wire), early_down=len(down.wire))
 
     def test_upstream_speaks_in_the_same_write_as_its_101(self) -> None:
-        """A 101 held back until the backend's first bytes, as kube-apiserver does, loses none of them."""
+        """If the API sends the 101 with the VM's first bytes, as kube-apiserver does, none is lost."""
         rng = random.Random(1)
         up = Frames(rng, masked=True).add_beginning(0)
         down = Frames(rng, masked=False).add_beginning(2)

@@ -247,11 +247,11 @@ class Table(RefusalTestCase):
             self.assertEqual(client.header(name), value)
 
     def test_no_origin(self) -> None:
-        """A client without Origin is told by HTTP."""
+        """A client without ``Origin`` gets a refusal by HTTP."""
         self.each(self.tell_by_http)
 
     def test_browser_on_a_vnc_route(self) -> None:
-        """A browser on a vnc route is told by RFB's failure message, and then by a Close frame."""
+        """A browser on a ``vnc`` route gets RFB's failure message, and then a Close frame."""
 
         def tell(proxy: RunningProxy, row: Row) -> None:
             reason = self.assert_rfb(proxy, row.target(self, ""), row.code, row.slug)
@@ -260,7 +260,7 @@ class Table(RefusalTestCase):
         self.each(tell)
 
     def test_browser_on_a_console_route(self) -> None:
-        """A browser on a route that is not vnc is told by a Close frame alone."""
+        """A browser on another route than ``vnc`` gets a Close frame alone."""
 
         def tell(proxy: RunningProxy, row: Row) -> None:
             client = self.ask(proxy, row.target(self, "/console"), _ORIGIN)
@@ -281,7 +281,7 @@ class Table(RefusalTestCase):
         self.each(tell, reject="close")
 
     def test_not_found(self) -> None:
-        """What is no session route is refused for an upgrade request, told in each way."""
+        """If an upgrade request is for no session route, the proxy refuses it, in each of these ways."""
         auto, http_only = self.start_proxy(host_path_prefix="p"), self.start_proxy(reject="http")
         token = self.token("vm")
         for target in (f"/{token}/vm", f"/q/{token}/vm", "/p", "/p/x", "/"):
@@ -298,7 +298,7 @@ class Table(RefusalTestCase):
         self.assertEqual(self.api.connections, 0)
 
     def test_101_and_then_nothing(self) -> None:
-        """An upstream that ends right after its 101 is a refusal that only a Close frame can tell.
+        """If the upstream ends right after its 101, the proxy refuses the client by a Close frame.
 
         On a vnc route a browser is told by RFB, too, unless refusals go by HTTP.
         """
@@ -312,7 +312,7 @@ class Table(RefusalTestCase):
         self.assert_rfb(auto, _vm(self, ""), 4502, "upstream-refused")
 
     def test_texts_of_the_api(self) -> None:
-        """A long text of the API with control characters reaches nobody as it is."""
+        """If the API sends a long text with control characters, nobody gets that text unchanged."""
         text = "VMI is not running\r\n\x1b]0;x\x07 " + "ü" * 500
         self.api.behaviour = Behaviour(answer=status_answer(400, "BadRequest", text))
         proxy = self.start_proxy()
@@ -343,7 +343,7 @@ class ByHTTPOnly(RefusalTestCase):
         self.proxy = self.start_proxy(request_timeout=0.5, reject="close")
 
     def test_version(self) -> None:
-        """Another WebSocket version, or none, is 426 with the one that is spoken here."""
+        """Another WebSocket version, or none, gets 426 with the version that the proxy supports."""
         for version in ("12", "14", "0", "x", "13, 12", ""):
             with self.subTest(version=version):
                 line = f"Sec-WebSocket-Version: {version}"
@@ -357,7 +357,7 @@ class ByHTTPOnly(RefusalTestCase):
         self.assert_http(self.ask(self.proxy, "", request=request), 426, "upgrade-required", None)
 
     def test_method(self) -> None:
-        """Another method than GET is 405 with the allowed ones, for an upgrade and for an endpoint."""
+        """Another method than GET gets 405 with the allowed methods, for an upgrade and for an endpoint."""
         for method in (b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT"):
             with self.subTest(method=method):
                 request = RawClient.request("/x/vm", [_ORIGIN]).replace(b"GET", method)
@@ -369,7 +369,7 @@ class ByHTTPOnly(RefusalTestCase):
         self.assertEqual(client.header("allow"), "GET, HEAD")
 
     def test_slow_head(self) -> None:
-        """A head that is not whole by the deadline is 408, although bytes keep coming."""
+        """A head that is incomplete at the deadline gets 408, even if bytes keep coming."""
         started = time.monotonic()
         client = RawClient(self.proxy.address)
         self.addCleanup(client.close)
@@ -396,11 +396,11 @@ class ByHTTPOnly(RefusalTestCase):
         self.assert_http(client, 408, "request-timeout", None)
 
     def test_silent_client(self) -> None:
-        """A client that says nothing at all is told 408, too."""
+        """A client that sends nothing at all gets 408 too."""
         self.assert_http(self.ask(self.proxy, "", request=b""), 408, "request-timeout", None)
 
     def test_large_head(self) -> None:
-        """A head above 16 KiB is 431, in one piece, in several, and without an end."""
+        """A head above 16 KiB gets 431, in one piece, in several, and without an end."""
         large = RawClient.request("/x/vm", ["X: " + "x" * 1000] * 17)
         self.assert_http(self.ask(self.proxy, "", request=large), 431, "head-too-large", 4431)
         self.assert_http(self.ask(self.proxy, "", request=large[:17000]), 431, "head-too-large", 4431)
@@ -411,7 +411,7 @@ class ByHTTPOnly(RefusalTestCase):
             self.assert_http(client, 431, "head-too-large", 4431)
 
     def test_head_of_the_largest_size(self) -> None:
-        """A head of just 16 KiB is read."""
+        """The proxy accepts a head of exactly 16 KiB."""
         request = RawClient.request("/x/vm", ["X: "])
         request = request.replace(b"X: ", b"X: " + b"x" * (16384 - len(request)))
         self.assertEqual(len(request), 16384)
@@ -445,7 +445,7 @@ class HostileHeads(RefusalTestCase):
         return body
 
     def test_key(self) -> None:
-        """The key is there once, and is 16 bytes in base64."""
+        """A key that is missing, repeated, or not 16 bytes in base64 is refused."""
         line = "Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw=="
         for new in (
             f"{line}\r\n{line}",
@@ -547,7 +547,7 @@ class HostileHeads(RefusalTestCase):
         self.assertEqual(self.api.connections, dialled)
 
     def test_other_protocols(self) -> None:
-        """A TLS ClientHello, HTTP/2's preface and random bytes are told 400, and TLS is named."""
+        """A TLS ClientHello, HTTP/2's preface and random bytes get 400. For TLS, the text names TLS."""
         for what, request in (
             ("TLS", bytes.fromhex("16030100c8010000c40303") + bytes(200)),
             ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
@@ -562,7 +562,7 @@ class HostileHeads(RefusalTestCase):
                     self.assertIn("https or wss", message)
 
     def test_upgrade_to_something_else(self) -> None:
-        """An upgrade to h2c is ignored (RFC 9110): the path is no page, whatever it holds."""
+        """An upgrade to h2c is ignored (RFC 9110). The path then leads to no page, so the client gets 404."""
         self.assert_bad(self.edited("Upgrade: websocket", "Upgrade: h2c"), 404, "not-found")
         self.assert_bad(self.edited("Upgrade: websocket", "X: y"), 404, "not-found")
 
@@ -571,7 +571,7 @@ class HostileHeads(RefusalTestCase):
         self.assert_bad(self.edited("GET", "POST"), 405, "method-not-allowed")
 
     def test_client_that_leaves(self) -> None:
-        """A client that leaves inside its head, or without a word, leaves nothing behind."""
+        """A client that leaves inside its head, or before it sends a byte, leaves nothing behind."""
         for part in (b"", b"GET /", self.edited("GET", "GET")[:-2]):
             with RawClient(self.proxy.address) as client:
                 client.send_raw(part)
@@ -583,7 +583,7 @@ class HostileHeads(RefusalTestCase):
         self.assertTrue(wait_until(lambda: self.api.connections == 0))
 
     def test_slow_but_in_time(self) -> None:
-        """A good request is let in however it is cut, and what comes behind it is delivered."""
+        """A good request is accepted however it is cut, and the bytes behind it are delivered."""
         request = RawClient.request(f"/{self.token_}/vm")
         with RawClient(self.proxy.address) as client:
             for start in range(0, len(request), 7):
@@ -608,7 +608,7 @@ class Routes(RefusalTestCase):
         client.close()
 
     def test_query_and_slashes(self) -> None:
-        """A query never goes upstream, repeated slashes are one, and one at the end is none."""
+        """A query never goes upstream. Repeated slashes count as one, and a slash at the end is ignored."""
         proxy, token = self.start_proxy(), self.token("vm")
         for target in (
             f"/{token}/vm",
@@ -625,7 +625,7 @@ class Routes(RefusalTestCase):
                 self.assert_opens(proxy, target)
 
     def test_prefixes(self) -> None:
-        """Every spelling of a prefix means the same, and it is demanded."""
+        """Every spelling of the prefix in the settings means the same, and each path must begin with it."""
         token = self.token("vm")
         for prefix, path in (
             (None, ""),
@@ -659,7 +659,7 @@ class Routes(RefusalTestCase):
         self.assert_opens(proxy, f"/-/{self.namespace}/vm/vnc", bearer)
 
     def test_api_path_of_another_subresource(self) -> None:
-        """The API path's own subresource is the default, and no RFB is spoken where it is not vnc."""
+        """The API path's own subresource is the default. If it is not ``vnc``, the proxy sends no RFB."""
         base = self.proxy_options()["api_path"].rpartition("/")[0]
         proxy = self.start_proxy(api_path=f"{base}/console")
         self.assert_opens(proxy, f"/{self.token('vm')}/vm", to="vm/console")
@@ -697,7 +697,7 @@ class Routes(RefusalTestCase):
         self.assertEqual(self.api.connections, 0)
 
     def test_foreign_credential_beside_the_path(self) -> None:
-        """A password for something in front of the proxy is no second token, and stays here."""
+        """A password for a server in front of the proxy is no second token, and does not go upstream."""
         self.assert_opens(self.start_proxy(), f"/{self.token('vm')}/vm", "Authorization: Basic dTpw")
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])
 
@@ -728,7 +728,7 @@ class Endpoints(RefusalTestCase):
         self.assertEqual(client.status, 200)
 
     def test_end(self) -> None:
-        """The connection ends in good order behind the answer, for TLS as well."""
+        """After the answer the connection ends in good order, with TLS too."""
         client = self.http(self.start_proxy(), "GET", "/healthz")
         self.assertTrue(client.wait_for_end())
 

@@ -107,7 +107,7 @@ class Ends(EndsTestCase):
         self.assert_all_gone(client)
 
     def test_client_closes_without_a_code(self) -> None:
-        """A Close without a code stays one in both directions."""
+        """A Close without a code reaches the other side without a code, in both directions."""
 
         def answer(console: FakeConsole) -> None:
             console.recv_frame()
@@ -169,7 +169,7 @@ class Ends(EndsTestCase):
         self.assertEqual(console.close_received, (4001, "over"))
 
     def test_both_close_at_once(self) -> None:
-        """Each one's Close is the other one's answer."""
+        """If both sides send a Close at once, each Close answers the other."""
         both = threading.Barrier(2)
 
         def close(console: FakeConsole) -> None:
@@ -204,7 +204,7 @@ class Ends(EndsTestCase):
         self.join_session_threads(Deadline(_WITHIN))
 
     def test_client_vanishes_inside_a_frame(self) -> None:
-        """A client that leaves inside a frame leaves the upstream without a Close, and without a session."""
+        """If a client leaves inside a frame, the upstream gets no Close, and its session ends."""
         client, console = self.session()
         client.send_raw(_PART_OF_A_MASKED_FRAME)
         client.close()
@@ -212,7 +212,7 @@ class Ends(EndsTestCase):
         self.assertIsNone(console.close_received)
 
     def test_client_closes_and_leaves_at_once(self) -> None:
-        """A client that says good bye and leaves without waiting is still announced to the upstream."""
+        """If a client sends a Close and leaves at once, the upstream still gets the Close."""
         client, console = self.session()
         client.send_close(3003, "in a hurry")
         client.close()
@@ -220,7 +220,7 @@ class Ends(EndsTestCase):
         self.assertEqual(console.close_received, (3003, "in a hurry"))
 
     def test_upstream_drops_after_data(self) -> None:
-        """KubeVirt's normal end, TCP dropped without a Close, is Close 1011 for the client."""
+        """If KubeVirt drops TCP without a Close, as it does normally, the client gets Close 1011."""
 
         def drop(console: FakeConsole) -> None:
             console.send_frame(BINARY, b"data")
@@ -232,7 +232,7 @@ class Ends(EndsTestCase):
         self.assert_all_gone(client)
 
     def test_upstream_drops_and_client_never_answers(self) -> None:
-        """A client that does not answer our Close is shut down after the close timeout."""
+        """If a client does not answer the proxy's Close, the proxy shuts it down after the close timeout."""
 
         def drop(console: FakeConsole) -> None:
             console.send_frame(BINARY, b"data")
@@ -242,7 +242,7 @@ class Ends(EndsTestCase):
         self.assert_all_gone(client)
 
     def test_upstream_resets(self) -> None:
-        """A reset by the upstream is Close 1011 for the client."""
+        """If the upstream resets the connection, the client gets Close 1011."""
 
         def reset(console: FakeConsole) -> None:
             console.send_frame(BINARY, b"data")
@@ -257,7 +257,7 @@ class Ends(EndsTestCase):
         self.assert_all_gone(client)
 
     def test_upstream_sends_close_notify(self) -> None:
-        """The end of the TLS stream is the end of the upstream, whether TCP goes on or not."""
+        """If the upstream ends TLS, it counts as gone, whether TCP ends or not."""
 
         def notify(console: FakeConsole) -> None:
             console.send_frame(BINARY, b"data")
@@ -270,14 +270,14 @@ class Ends(EndsTestCase):
         self.assert_all_gone(client)
 
     def test_upstream_drops_before_any_byte(self) -> None:
-        """A 101 and then nothing means that the console could not be opened: 4502."""
+        """If the upstream ends after its 101 and sends nothing, the client gets 4502."""
         client, _ = self.session(lambda console: None)
         self.assertEqual(client.recv_close()[0], 4502)
         client.send_close(4502)
         self.assert_all_gone(client)
 
     def test_upstream_drops_inside_a_frame(self) -> None:
-        """When the upstream drops inside a frame no Close fits behind it: the client is shut down."""
+        """If the upstream drops inside a frame, no Close can follow, and the proxy shuts the client down."""
 
         def drop(console: FakeConsole) -> None:
             console.send_raw(_PART_OF_A_FRAME)
@@ -292,7 +292,7 @@ class Ends(EndsTestCase):
         self.assertIn("close not sent to client", logs.output[-1])
 
     def test_upstream_drops_after_its_close(self) -> None:
-        """An upstream that closes and does not wait for the answer ends the session all the same."""
+        """If the upstream sends a Close and does not wait for the answer, the session ends too."""
 
         def close(console: FakeConsole) -> None:
             console.send_close(4004, "enough")
@@ -303,7 +303,7 @@ class Ends(EndsTestCase):
         self.assert_all_gone(client)
 
     def test_upstream_drops_instead_of_answering(self) -> None:
-        """A client whose Close is answered by a dropped connection is answered by us."""
+        """If the upstream answers a client's Close by dropping TCP, the proxy answers the client."""
         client, _ = self.session(lambda console: console.recv_frame() and None)
         client.send_close(3004, "good bye")
         self.assertEqual(client.recv_close(), (3004, "good bye"))
@@ -344,7 +344,7 @@ class Ends(EndsTestCase):
         self.assertEqual(console.close_received, (1000, ""))
 
     def test_own_end_with_each_code(self) -> None:
-        """Our own end tells the client its code and reason, and the upstream Close 1000."""
+        """If the proxy ends a session, the client gets its code and reason, and the upstream Close 1000."""
         for code, reason in _OWN_ENDS:
             with self.subTest(code=code):
 
@@ -363,7 +363,7 @@ class Ends(EndsTestCase):
                 self.assertEqual(console.close_received, (1000, ""))
 
     def test_own_end_and_nobody_answers(self) -> None:
-        """Our own end takes no longer than the close timeout if neither side answers."""
+        """If the proxy ends a session and neither side answers, that takes at most the close timeout."""
 
         def say_nothing(console: FakeConsole) -> None:
             console.recv_frame()
@@ -377,7 +377,7 @@ class Ends(EndsTestCase):
         self.assertEqual({console.close_received for _, console in ends}, {(1000, "")})
 
     def test_own_end_while_the_upstream_is_inside_a_frame(self) -> None:
-        """Our Close waits for the end of the frame that the upstream is sending."""
+        """The proxy's Close waits for the end of the frame that the upstream is sending."""
         for code, reason in _OWN_ENDS:
             with self.subTest(code=code):
                 ended, told = threading.Event(), threading.Event()
@@ -410,7 +410,7 @@ class Ends(EndsTestCase):
                 self.assert_all_gone(client)
 
     def test_own_end_while_stuck_inside_a_frame(self) -> None:
-        """A leg inside a frame until the deadline is shut down without a Close, and that is logged."""
+        """If a frame is incomplete at the deadline, the proxy drops its leg without a Close, and logs it."""
 
         def send(console: FakeConsole) -> None:
             console.send_raw(_PART_OF_A_FRAME)
@@ -425,7 +425,7 @@ class Ends(EndsTestCase):
         self.assertEqual("".join(logs.output).count("close not sent to client"), len(_OWN_ENDS))
 
     def test_own_end_after_either_side_vanished(self) -> None:
-        """Our own end after the ends that others began changes nothing and leaves nothing."""
+        """If a peer is already ending a session, an end by the proxy changes nothing and leaves nothing."""
         for code, reason in _OWN_ENDS:
             with self.subTest(code=code):
                 client, _ = self.session(lambda console: console.send_frame(BINARY, b"data"))
@@ -435,7 +435,7 @@ class Ends(EndsTestCase):
                 self.assert_all_gone(client)
 
     def test_both_ends_of_ours_and_the_client_at_once(self) -> None:
-        """A client's Close that crosses ours is its answer to ours."""
+        """If a client's Close crosses the proxy's Close, it counts as the answer."""
         for code, reason in _OWN_ENDS:
             with self.subTest(code=code):
                 client, console = self.session()
@@ -472,12 +472,12 @@ class StuckLegs(EndsTestCase):
         return self.session(self.flood, name, receive_buffer=4096)
 
     def test_client_that_reads_nothing_is_found_dead(self) -> None:
-        """A client that takes no byte for two ping intervals is dead; the upstream is let go."""
+        """A client that takes no byte for two ping intervals is dead, and the upstream's session ends."""
         _, console = self.stuck_client()
         self.assertTrue(console.ended.wait(5))
 
     def test_own_end_of_a_stuck_client(self) -> None:
-        """Our own end of a session with a full send buffer takes no longer than the close timeout."""
+        """If a send buffer is full, the proxy ends the session within the close timeout too."""
         self.proxy = self.start_proxy()
         ends = [self.stuck_client(f"vm-{code}") for code, _ in _OWN_ENDS]
         for _, console in ends:
@@ -498,7 +498,7 @@ class StuckLegs(EndsTestCase):
             quiet.wait(0.15)
 
     def test_upstream_that_reads_nothing_is_found_dead(self) -> None:
-        """An upstream that takes no byte for two ping intervals is dead; the client is told."""
+        """An upstream that takes no byte for two ping intervals is dead, and the client gets a Close."""
 
         def speak_once(console: FakeConsole) -> None:
             console.send_frame(BINARY, b"x")
@@ -529,7 +529,7 @@ class Liveness(EndsTestCase):
         self.assertTrue(console.ended.wait(10))
 
     def test_answered_pings_keep_a_session_open(self) -> None:
-        """Pongs to our pings keep an idle session alive on both legs, and reach nobody."""
+        """Pongs that answer the proxy's pings keep an idle session alive, and are not passed on."""
         seen: list[int] = []
 
         def answer(console: FakeConsole) -> None:
@@ -555,7 +555,7 @@ class Liveness(EndsTestCase):
         self.assertGreaterEqual(seen.count(PING), 4)
 
     def test_foreign_pings_and_pongs_pass(self) -> None:
-        """Pings and pongs that are not ours pass unchanged both ways; nobody answers for the peer."""
+        """Pings and pongs of the peers pass unchanged in both directions. The proxy answers none."""
 
         def echo(console: FakeConsole) -> None:
             while True:
@@ -603,7 +603,7 @@ class Stop(EndsTestCase):
             client.wait_for_end()
 
     def test_stop_during_the_dial(self) -> None:
-        """A client whose console is being opened is told that the proxy is stopping."""
+        """If the proxy stops while it opens a console, the client learns that the proxy is stopping."""
         listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listener.close)
         url = f"{self.api.url.partition('://')[0]}://127.0.0.1:{listener.getsockname()[1]}"

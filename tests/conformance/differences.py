@@ -7,24 +7,26 @@ from collections.abc import Iterable
 __all__ = ["DIFFERENCES"]
 
 _NO_DEADLINE = (
-    "The server sets no limit on the time that a request may take, so a client that is slow or silent is "
-    "told nothing. A reverse proxy in front of it can set one."
+    "The server sets no limit on the time that a request may take, so a client that is slow or silent gets "
+    "no answer. A reverse proxy in front of the server can set such a limit."
 )
 _STOP = (
-    "A connection that has not sent its request yet is the server's, and ends with the server, not with the "
-    "application."
+    "Until a request has come, the connection belongs to the server. It ends with the server, and not with "
+    "the application."
 )
-_HEAD_SIZE = "How large a request head may be is for the server to say."
-_OWN_WORDS = "The server refuses it by itself, in words of its own, or closes the connection."
+_HEAD_SIZE = "The server decides how large a request head may be."
+_OWN_WORDS = "The server itself refuses the request, with its own text, or closes the connection."
 _TAKEN = (
-    "The server takes it, or drops what is wrong with it; the application sees a request that is in order."
+    "The server accepts the request, or drops the faulty part. So the application sees a request without "
+    "a fault."
 )
 _JOINED = (
-    "The server joins header lines of one name, so that a list looks like several lines, which are malformed."
+    "The server joins header lines of the same name. So the application cannot tell a list from several "
+    "lines, which are malformed."
 )
 _TLS_END = (
-    "The server ends TLS without a close_notify, and takes a client's end without one for an error. The "
-    "connection of a console does end by a close_notify."
+    "The server ends TLS without a close_notify. If a client does so, the server treats that as an error. "
+    "The connection of a console does end by a close_notify."
 )
 
 _MALFORMED_HEADERS = ("X : y", "no colon", "X: a\x00b", "X: a\rb", "X: a\nY: b", "\xc4: y")

@@ -24,7 +24,7 @@ _HOLDS, _PARTLY, _FAILS = "yes", "in part", "no"
 _INTRODUCTION = """\
 # What holds behind which server
 
-`scripts/conformance` makes this page. It runs the tests that are named here. Do not edit the page.
+`scripts/conformance` makes this page. It runs the tests that the tables name. Do not edit the page.
 
 The same tests run through these servers:
 
@@ -32,18 +32,18 @@ The same tests run through these servers:
 - werkzeug's development server with `wsproxy.wsgi.ConsoleApp`, without TLS,
 - gunicorn's `gthread` worker with `wsproxy.wsgi.ConsoleApp`, to which clients connect by TLS.
 
-The API behind them speaks TLS. **yes** means that the test passes, **no** that it fails, and
-**in part** that some of its cases do. A note gives the reason for **no** and **in part**. Each run
-tries each of these exceptions, and fails if one of them is not needed.
+The API behind them speaks TLS. **yes** means that the test passes, and **no** that it fails. **In
+part** means that some cases of the test fail. A note gives the reason. Each run also tries these
+exceptions. If the test passes in spite of one, the run fails.
 
-A WSGI server reads and parses the request. So it decides what a well-formed request is, how long it
-may take, and how a client is told otherwise.
+A WSGI server reads and parses the request. So it decides which requests are well-formed, how long a
+request may take, and how it refuses a client.
 
 A WSGI server also reads ahead. **If a client sends data before it has got the 101, that data may
-stay in the server's own parser.** No public interface leads there. The adapter takes the data from
-the internals of these two servers. The rows of "Byte identity" show that this works with their
-present versions. If the internals have changed, such data may be lost. For gunicorn, a warning in
-the log says so. Clients wait for the 101 (RFC 6455, section 4.1), and browsers do.
+stay in the server's own parser.** No public interface leads there. So wsproxy takes the data from
+private attributes of these two servers. The rows of "Byte identity" show that this works with their
+present versions. If a server has changed these attributes, such data may be lost. With gunicorn, a
+warning in the log says so. Clients must wait for the 101 (RFC 6455, section 4.1), and browsers do.
 
 gunicorn runs with `--keep-alive 0`. The tests do not check whether gunicorn keeps a connection open
 behind an ordinary answer.
