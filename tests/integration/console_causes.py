@@ -203,7 +203,7 @@ def _expire(visit: Visit) -> None:
 REFUSALS = (
     Cause(
         "bad-request",
-        "the link is malformed: here a name that no VM can have",
+        "the link is malformed; in this example, no VM can have the name",
         400,
         "4400 `bad-request`",
         "the VMI in the path is not a Kubernetes name (DNS-1123 subdomain)",
@@ -212,7 +212,7 @@ REFUSALS = (
     ),
     Cause(
         "not-found",
-        "the path is no console's, for instance because the path prefix is wrong",
+        "the path leads to no console, for example because the path prefix is wrong",
         404,
         "4404 `not-found`",
         "the path must be /TOKEN/VMI or /TOKEN/VMI/SUBRESOURCE",
@@ -260,7 +260,7 @@ REFUSALS = (
     ),
     Cause(
         "forbidden-origin",
-        "the page comes from a place that is not allowed (`WSPROXY_ALLOW_ORIGIN`)",
+        "the page's origin is not allowed (`WSPROXY_ALLOW_ORIGIN`)",
         403,
         "4403 `forbidden`",
         "the page's origin is not allowed here",
@@ -269,7 +269,7 @@ REFUSALS = (
     ),
     Cause(
         "head-too-large",
-        "the browser sends more than the proxy takes (`WSPROXY_MAX_HEAD_SIZE`), such as cookies",
+        "the browser sends a larger head than `WSPROXY_MAX_HEAD_SIZE`, for example because of cookies",
         431,
         "4431 `head-too-large`",
         "the request head is larger than 16384 bytes; there may be too many cookies for this host",
@@ -335,7 +335,7 @@ REFUSALS = (
     ),
     Cause(
         "limit-address",
-        "too many clients of the network have not authenticated",
+        "too many clients from the user's network have not authenticated",
         429,
         "4429 `limit-address`",
         "too many connections from your address have not authenticated yet",
@@ -344,7 +344,7 @@ REFUSALS = (
     ),
     Cause(
         "limit-failures",
-        "too many attempts of the network have failed",
+        "too many attempts from the user's network have failed",
         429,
         "4429 `limit-failures`",
         "too many attempts from your address have failed",
@@ -371,7 +371,7 @@ REFUSALS = (
     ),
     Cause(
         "internal-error",
-        "a bug of the proxy",
+        "the proxy has a bug",
         500,
         "4500 `internal-error`",
         "the proxy failed; its log says why",
@@ -423,15 +423,15 @@ def _end(
 ENDS = (
     _end(
         "upstream-closed",
-        "KubeVirt drops the connection: the VM was stopped, or the console opened in another way",
+        "KubeVirt drops the connection because the VM has stopped, or another client has the console now",
         "1011 `upstream-closed`",
         ("The machine closed the console", "It may have been stopped or restarted."),
         _connected(lambda visit, proxy: visit.vmi.drop_sessions()),
     ),
     _end(
         "close",
-        "the VM's side sends a Close of its own, which is forwarded",
-        "as it is; here 1000",
+        "the VM's side sends a Close, which the proxy forwards",
+        "the same code, in this example 1000",
         ("The console was closed", "Connect again to continue where you were."),
         _connected(lambda visit, proxy: visit.vmi.sessions[0].send_close(1000, "closing time")),
         "closing time",
@@ -446,7 +446,7 @@ ENDS = (
     ),
     _end(
         "expired",
-        "the token's time is over",
+        "the token has expired",
         "4411 `expired`",
         ("Your access has expired", _NEW_LINK),
         _expire,
@@ -491,7 +491,7 @@ ENDS = (
     ),
     _end(
         "lost",
-        "the network is cut, or the session ends where no Close can be sent",
+        "the network fails, or the session ends where the proxy cannot send a Close",
         None,
         ("The connection was lost", "There is a problem with the network or the server."),
         _connected(_break_off),
