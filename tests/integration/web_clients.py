@@ -81,7 +81,7 @@ def _stock(page: str) -> Callable[[str, int, str, str], str]:
 
 
 CONSOLE_PAGE = WebClient(
-    "our page",
+    "console page",
     _page,
     lambda host, port, token, vmi: f"console/#{token}/{vmi}",
     CONNECTED,
