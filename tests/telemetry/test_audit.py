@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 from wsproxy.exceptions import ConfigError
-from wsproxy.telemetry.audit import AuditLog
+from wsproxy.telemetry.audit import AuditLog, audit_log_fault
 
 _AUDIT = """
 from wsproxy.telemetry.audit import AuditLog
@@ -263,8 +263,22 @@ class AuditTest(unittest.TestCase):
     def test_faults(self) -> None:
         """A file that cannot be made is a fault of the settings."""
         for path in (os.path.join(self.path, "missing", "audit"), os.path.dirname(self.path)):
-            with self.subTest(path=path), self.assertRaisesRegex(ConfigError, "^audit_log is "):
-                AuditLog(path)
+            with self.subTest(path=path):
+                with self.assertRaisesRegex(ConfigError, "^audit_log is ") as raised:
+                    AuditLog(path)
+                self.assertEqual(audit_log_fault(path), str(raised.exception))
+
+    def test_looked_at(self) -> None:
+        """Whoever looks for faults creates no file, which would be that user's and not the proxy's."""
+        self.assertIsNone(audit_log_fault(self.path))
+        self.assertFalse(os.path.exists(self.path))
+        link = f"{self.path}.link"
+        os.symlink(self.path, link)
+        self.assertIsNone(audit_log_fault(link))
+        self.assertFalse(os.path.exists(self.path))
+        AuditLog(link)
+        self.assertTrue(os.path.exists(self.path))
+        self.assertIsNone(audit_log_fault(link))
 
     def test_none(self) -> None:
         """Without a path there is no log, and after the end no line."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import hmac
 import os
@@ -16,6 +15,7 @@ from contextlib import suppress
 from ..exceptions import BadToken, ConfigError
 from ..net.addresses import ListenAddress
 from ..protocol.request import OWS, RequestHead
+from ..runtime.files import check_can_create
 from ..runtime.logs import get_logger
 from ..runtime.reloading import Reloaded
 
@@ -75,7 +75,7 @@ def token_file_fault(path: str) -> str | None:
         if os.path.lexists(path):
             read_operator_token(path)
         else:
-            _check_can_create(path)
+            check_can_create(path)
         return None
     except (OSError, ValueError) as exc:
         return _fault(path, exc)
@@ -85,14 +85,6 @@ def _fault(path: str | None, exc: OSError | ValueError) -> str:
     what = "create the operator's token" if path is None else f"use the operator's token in {path!r}"
     remedy = "set admin_token_file to a file that the proxy can read or create"
     return f"cannot {what}: {getattr(exc, 'strerror', None) or exc}; {remedy}"
-
-
-def _check_can_create(path: str) -> None:
-    directory = os.path.dirname(path) or "."
-    if not stat.S_ISDIR(os.stat(directory).st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def default_token_file() -> str:

@@ -16,7 +16,7 @@ from ..net.certificates import check_certificate, days_left
 from ..net.resolver import Resolver
 from ..net.tls_context import ClientTLS, ServerTLS
 from ..runtime.deadline import Deadline
-from ..telemetry.audit import AuditLog
+from ..telemetry.audit import audit_log_fault
 from ..tokens.key_store import KeyStore
 from ..upstream.dialler import Dialler, read_token
 from ..upstream.kubevirt import kubevirt_version, leaves_console_alone
@@ -117,10 +117,8 @@ def _files(config: Config) -> Finding:
 
 
 def _audit_log(path: str) -> Finding:
-    try:
-        AuditLog(path)
-    except ConfigError as exc:
-        return Finding(False, f"audit log: {exc}")
+    if fault := audit_log_fault(path):
+        return Finding(False, f"audit log: {fault}")
     return Finding(True, f"audit log: {path}")
 
 

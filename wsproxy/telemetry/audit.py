@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exceptions import ConfigError
+from ..runtime.files import check_can_create
 from ..runtime.logs import get_logger, rfc3339
 from .line_file import descriptor_of, open_path
 from .line_writer import LineWriter
 
-__all__ = ["AuditLog"]
+__all__ = ["AuditLog", "audit_log_fault"]
 
 logger = get_logger("wsproxy.audit")
 
@@ -43,8 +44,7 @@ class AuditLog:
             try:
                 _try_out(path)
             except OSError as exc:
-                remedy = _REMEDIES.get(exc.errno or 0, "name a file that the proxy can create or write")
-                raise ConfigError([f"audit_log is {path!r}: {exc.strerror}; {remedy}"]) from None
+                raise ConfigError([_fault(path, exc)]) from None
 
     @property
     def lost(self) -> int:
@@ -94,6 +94,26 @@ class AuditLog:
 
     def _relieve(self, lost: int) -> None:
         logger.warning("audit log %s can be written again; %d events were lost", self._path, lost)
+
+
+def audit_log_fault(path: str) -> str | None:
+    """Return why the proxy cannot write its audit log to ``path``, and what to do; None if it can.
+
+    Creates nothing, but finds the same faults as :class:`AuditLog`. Blocks on the file system.
+    """
+    try:
+        if descriptor_of(path) is None and not os.path.exists(path):
+            check_can_create(os.path.realpath(path))
+        else:
+            _try_out(path)
+        return None
+    except OSError as exc:
+        return _fault(path, exc)
+
+
+def _fault(path: str, exc: OSError) -> str:
+    remedy = _REMEDIES.get(exc.errno or 0, "name a file that the proxy can create or write")
+    return f"audit_log is {path!r}: {exc.strerror}; {remedy}"
 
 
 def _line(event: str, fields: Mapping[str, Any]) -> bytes:
