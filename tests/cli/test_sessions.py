@@ -206,6 +206,7 @@ class Answers(CommandTestCase):
             http_response(404, b"[]"),
             http_response(200, b'{"sessions": 5}'),
             http_response(200, b"{}"),
+            http_response(200, b"[" * 200_000),
         ):
             with self.subTest(answer):
                 self.answer = answer
