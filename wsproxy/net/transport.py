@@ -213,7 +213,9 @@ class Transport:
         are unread bytes before the FIN, the peer may have half-closed the connection after its last request,
         and still wait for the answer. Then it counts only if the connection is broken or closed.
         """
-        return has_hung_up(self._sock, both_ways=self._has_bytes_waiting())
+        if not has_hung_up(self._sock):  # one system call for nearly all clients; each lets other threads run
+            return False
+        return not self._has_bytes_waiting() or has_hung_up(self._sock, both_ways=True)
 
     def _has_bytes_waiting(self) -> bool:
         return bool(self._unread)
