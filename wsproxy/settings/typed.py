@@ -252,7 +252,7 @@ class Settings:
     """Tell clients which user has the console that they want, or took it over. (default: ``false``)"""
 
     screenshots: bool
-    """Answer ``/TOKEN/VMI/screenshot.png`` with a picture of the VM's screen. (default: ``false``)"""
+    """Answer ``/TOKEN/VMI/screenshot.png`` with a screenshot of the VM. (default: ``false``)"""
 
     console_page: bool
     """Serve the console page at ``/console/``. (default: ``false``)"""

@@ -152,7 +152,7 @@ CONSOLES = Group(
             "screenshots",
             "bool",
             False,
-            "Answer `/TOKEN/VMI/screenshot.png` with a picture of the VM's screen.",
+            "Answer `/TOKEN/VMI/screenshot.png` with a screenshot of the VM.",
         ),
     ),
 )
