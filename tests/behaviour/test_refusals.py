@@ -281,7 +281,7 @@ class Table(RefusalTestCase):
         self.each(tell, reject="close")
 
     def test_not_found(self) -> None:
-        """If an upgrade request is for no session route, the proxy refuses it, in each of these ways."""
+        """The proxy refuses an upgrade request to an unknown path, by HTTP, by a Close frame, or by RFB."""
         auto, http_only = self.start_proxy(host_path_prefix="p"), self.start_proxy(reject="http")
         token = self.token("vm")
         for target in (f"/{token}/vm", f"/q/{token}/vm", "/p", "/p/x", "/"):
@@ -499,7 +499,7 @@ class HostileHeads(RefusalTestCase):
         self.assertIsNone(client.header("sec-websocket-extensions"))
 
     def test_body(self) -> None:
-        """An upgrade request with a body is refused, whatever says that it has one."""
+        """The proxy refuses an upgrade request with a body, or with a header field that announces one."""
         for line in (
             "Content-Length: 5",
             "Content-Length: 0\r\nContent-Length: 5",

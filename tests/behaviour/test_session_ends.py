@@ -136,7 +136,7 @@ class Ends(EndsTestCase):
         self.assert_all_gone(client)
 
     def test_client_closes_and_upstream_never_answers(self) -> None:
-        """When no answer comes within the close timeout, the client is answered with its own code."""
+        """If the upstream does not answer a client's Close, the proxy answers it with the same code."""
         client, console = self.session(self.read_nothing)
         client.send_close(3002, "good bye")
         self.assertEqual(client.recv_close(), (3002, "good bye"))
@@ -157,7 +157,7 @@ class Ends(EndsTestCase):
         self.assertEqual(console.close_received, (1001, "me too"))
 
     def test_upstream_closes_and_client_never_answers(self) -> None:
-        """When the client does not answer, the upstream is answered with its own code."""
+        """If the client does not answer the upstream's Close, the proxy answers it with the same code."""
 
         def close(console: FakeConsole) -> None:
             console.send_close(4001, "over")
@@ -410,7 +410,7 @@ class Ends(EndsTestCase):
                 self.assert_all_gone(client)
 
     def test_own_end_while_stuck_inside_a_frame(self) -> None:
-        """If a frame is incomplete at the deadline, the proxy drops its leg without a Close, and logs it."""
+        """If a frame is incomplete at the close timeout, its receiver gets no Close. The log says so."""
 
         def send(console: FakeConsole) -> None:
             console.send_raw(_PART_OF_A_FRAME)
@@ -425,7 +425,7 @@ class Ends(EndsTestCase):
         self.assertEqual("".join(logs.output).count("close not sent to client"), len(_OWN_ENDS))
 
     def test_own_end_after_either_side_vanished(self) -> None:
-        """If a peer is already ending a session, an end by the proxy changes nothing and leaves nothing."""
+        """If a peer has already begun to end a session, the proxy ends it only once, and nothing leaks."""
         for code, reason in _OWN_ENDS:
             with self.subTest(code=code):
                 client, _ = self.session(lambda console: console.send_frame(BINARY, b"data"))

@@ -33,8 +33,9 @@ The same tests run through these servers:
 - gunicorn's `gthread` worker with `wsproxy.wsgi.ConsoleApp`, to which clients connect by TLS.
 
 The API behind them speaks TLS. **yes** means that the test passes, and **no** that it fails. **In
-part** means that some cases of the test fail. A note gives the reason. Each run also tries these
-exceptions. If the test passes in spite of one, the run fails.
+part** means that some cases of the test fail. A note gives the reason. Each run also makes the
+tests and cases that fail. If one of them passes now, the run fails, and this page must be made
+again.
 
 A WSGI server reads and parses the request. So it decides which requests are well-formed, how long a
 request may take, and how it refuses a client.
