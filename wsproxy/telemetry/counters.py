@@ -81,7 +81,7 @@ class Snapshot:
     :ivar session_seconds: durations of the sessions that have ended.
     :ivar dial_seconds: times to open the upstreams of opened sessions.
     :ivar first_byte_seconds: times from the client's 101 to the first byte of the upstream.
-    :ivar screenshot_seconds: times to get pictures of screens from the API.
+    :ivar screenshot_seconds: times to get screenshots from the API.
     :ivar client_ping_seconds: times until clients answered the proxy's pings.
     :ivar upstream_ping_seconds: times until upstreams answered the proxy's pings.
     """
@@ -223,7 +223,7 @@ class Counters:
             self._observed["first_byte_seconds"].observe(seconds)
 
     def take_screenshot(self, seconds: float) -> None:
-        """Count the time that the proxy took to get a picture from the API."""
+        """Count the time that the proxy took to get a screenshot from the API."""
         with self._lock:
             self._observed["screenshot_seconds"].observe(seconds)
 

@@ -192,7 +192,7 @@ METRICS = (
     Metric(
         "wsproxy_screenshot_duration_seconds",
         "histogram",
-        "Time that the proxy took to get the picture of a screen from the API.",
+        "Time that the proxy took to get a screenshot from the API.",
         (),
         _one("screenshot_seconds"),
     ),
