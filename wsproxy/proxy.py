@@ -360,8 +360,8 @@ class WebsocketProxy:
         :param reuse_port: share the address (SO_REUSEPORT) with the proxies of other processes that do so,
             too. Each is started after the fork. Linux spreads clients over them, and loses none when one
             stops.
-        :param daemon: whether the program may end before the proxy. By default it may in three cases: the
-            caller is not the main thread, an event loop runs, or a server or test runner called the program.
+        :param daemon: whether the program may end before the proxy. By default it may if an event loop
+            runs, if a server or test runner called the program, or outside the main thread.
         :raises ConfigError: if ``host`` or ``port`` is not valid, such as a port above 65535.
         :raises OSError: if the address cannot be bound; the text names it.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet

@@ -86,8 +86,8 @@ class Closing:
 
     :ivar ending: the first cause, None while the session is open.
     :ivar finished: whether a method has returned :class:`Finish`.
-    :ivar taken_over: close code and reason for the client if the upstream is lost during a takeover of the
-        console; None while no other client takes it over.
+    :ivar taken_over: None while no other client takes the console over. If the upstream is lost during a
+        takeover, close code and reason for the client.
     """
 
     def __init__(self) -> None:

@@ -21,8 +21,8 @@ _LOOK_SECONDS = 0.5
 class Presence:
     """Watches for the end of what a client sends, in a ``with`` block. Needs no thread of its own.
 
-    The kernel reports that end to the poller. Housekeeping checks twice a second instead if there is no
-    poller, or if it can watch no more descriptors, or if the client may only be half-closed.
+    The kernel reports that end to the poller. If there is no poller, or if it can watch no more descriptors,
+    housekeeping checks twice a second instead. It does so, too, if the client may only be half-closed.
 
     :param transport: to the client; no other code may read it meanwhile.
     :param on_left: called when the client has left, by any thread; may be called more than once, and must not

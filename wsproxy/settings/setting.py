@@ -27,8 +27,8 @@ _SAME = object()
 class Setting:
     """One setting.
 
-    Everything else follows from this: the variable, the flag, the key in a file, the parameter of
-    :class:`.WebsocketProxy`, the attribute of :class:`.Config`, the help and the reference.
+    From this follow the variable, the flag, the key in a file, the help and the reference. So do the
+    parameter of :class:`.WebsocketProxy` and the attribute of :class:`.Config`.
 
     :ivar name: its name in Python and in a file.
     :ivar kind: a name in :data:`.KINDS`.
