@@ -28,8 +28,8 @@ MAX_TOKEN_SIZE = 8192
 _MAX_HEADER_BRACKETS = 32
 _MAX_CLAIMS_BRACKETS = 500
 _MAX_KNOWN = 1024
-# Headers that would change the meaning of the rest: extensions (RFC 7515 section 4.1.11), none of which the
-# proxy supports, an unencoded payload (RFC 7797), encryption and compression (RFC 7516).
+# Headers that would change the meaning of the rest. They announce extensions (RFC 7515 section 4.1.11), an
+# unencoded payload (RFC 7797), encryption or compression (RFC 7516). The proxy supports none of these.
 _FORBIDDEN_HEADERS = ("crit", "b64", "enc", "zip")
 _TYPES = frozenset({"jwt", "at+jwt"})  # RFC 7519 section 5.1, RFC 9068 section 2.1
 _ENCRYPTED_PARTS = 5

@@ -22,8 +22,8 @@ _RAW_TARGETS = ("RAW_URI", "REQUEST_URI")  # the target as the client sent it, i
 _WITHOUT_PREFIX = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
 # A request may have one line of each of these, without commas.
 _ONE_LINE = ("host", "origin", "sec-websocket-key", "sec-websocket-version")
-# Where a Cookie line may begin. Never before a name that browsers guard (RFC 6265bis section 4.1.3): a
-# neighbouring host may set a cookie whose value contains a comma and such a name.
+# Where a Cookie line may begin. It never begins before a name that browsers guard (RFC 6265bis section
+# 4.1.3). A neighbouring host may set a cookie whose value contains a comma and such a name.
 _COOKIE_LINE = re.compile(r",[ \t]*(?!__(?:host|secure)-)(?=[!#$%&'*+.^_`|~0-9a-z-]+=)", re.IGNORECASE)
 _BEARER = re.compile(r"(?:\A|,) *bearer ", re.IGNORECASE)  # credentials of other schemes may have commas
 
