@@ -48,7 +48,7 @@ class Refuser:
 
     def __init__(self, mode: str, most: int = _MAX_CONVERSATIONS) -> None:
         self._mode = mode
-        # A refusal by Close holds a thread for up to 5 s, for a client that has not authenticated.
+        # A refusal by Close holds a thread for up to 6 s, for a client that has not authenticated.
         self._conversations = threading.BoundedSemaphore(most)
 
     def refuse(

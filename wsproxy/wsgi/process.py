@@ -55,7 +55,7 @@ class WSGIProcess:
                 f"this server has too few threads for a console: it has {server.threads}, and keeps "
                 f"{reserve} for other requests; a console needs {reserve + 1} or more (gunicorn's --threads)"
             )
-        # A refusal by a Close frame may hold its thread for 5 s. So at most a quarter of the threads for
+        # A refusal by a Close frame may hold its thread for 6 s. So at most a quarter of the threads for
         # consoles, and all but one of the reserved threads, send such refusals at a time.
         most = _MAX_CONVERSATIONS if self._limit is None else max(self._limit // 4, 1)
         self._refuser = Refuser(config.reject, most)
