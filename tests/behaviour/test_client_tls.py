@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from tests.support.proxy_process import ProxyProcess, needs_proc
+from tests.support.proxy_process import ProxyProcess, needs_proc, wait_until
 from wsproxy.access.sessions import SessionHandle
 from wsproxy.config import Config
 from wsproxy.exceptions import ConfigError
@@ -440,15 +440,17 @@ class Reloading(ClientTLSTestCase):
         proxy = self.start_proxy(tls_cert=self.certificate, tls_key=None)
         session = RawClient.open(self.url(proxy, "vm"), tls=self.context)
         self.addCleanup(session.close)
-        served: list[str] = []
+        newest: list[str] = []  # serial numbers of the certificates, the newest last
+        served: list[tuple[int, str]] = []  # how many of these there were when a client came, and its own
         failures: list[BaseException] = []
         over = threading.Event()
 
         def come() -> None:
             while not over.is_set():
+                before = len(newest)
                 try:
                     with RawClient(proxy.address, tls=self.context) as client:
-                        served.append(self.serial(client))
+                        served.append((before, self.serial(client)))
                         client.send_raw(_HEALTHZ)
                         client.read_head()
                         self.assertEqual(client.status, 200)
@@ -456,25 +458,30 @@ class Reloading(ClientTLSTestCase):
                     failures.append(exc)
                     return
 
+        def look() -> None:
+            with RawClient(proxy.address, tls=self.context) as client:
+                newest.append(self.serial(client))
+
+        def is_seen() -> bool:
+            return sum(before == len(newest) for before, _ in served) >= len(threads) or bool(failures)
+
+        look()
         threads = [threading.Thread(target=come) for _ in range(3)]
         for thread in threads:
             thread.start()
         try:
             for _ in range(20):
                 self.rotate()
-                with RawClient(proxy.address, tls=self.context) as client:
-                    newest = self.serial(client)
-                seen = len(served)
-                deadline, pause = Deadline(_TIMEOUT), threading.Event()
-                while len(served) < seen + 6 and not failures:  # those that began before, and one of each
-                    pause.wait(min(0.002, deadline.remaining()))
-                self.assertEqual(served[-1], newest)
+                look()
+                self.assertTrue(wait_until(is_seen))
         finally:
             over.set()
             for thread in threads:
                 thread.join()
         self.assertEqual(failures, [])
-        self.assertGreaterEqual(len(set(served)), 20)
+        self.assertEqual(len(set(newest)), 21)
+        for before, serial in served:
+            self.assertGreaterEqual(newest.index(serial), before - 1)
         session.send_frame(BINARY, b"still here")
         self.assertEqual(session.recv_frame().payload, b"still here")
 
