@@ -137,16 +137,15 @@ def _unchecked_route(target: str, rules: RouteRules) -> Route:
     if segments[: len(prefix)] != prefix:
         raise NotFound("wrong path prefix")
     first, *rest = segments[len(prefix) :] or ("",)
-    if first == _NO_TOKEN:
+    token, namespace = None if first == _NO_TOKEN else first, None
+    if token is None:
         if len(rest) not in (1, 2, 3):
             raise NotFound("the path must be /-/VMI, /-/NAMESPACE/VMI or /-/NAMESPACE/VMI/SUBRESOURCE")
         namespace = rest.pop(0) if len(rest) > 1 else None
-        vmi, *named = rest
-        return Route(None, namespace, vmi, *(named or [rules.default]))
-    if len(rest) not in (1, 2):
+    elif len(rest) not in (1, 2):
         raise NotFound("the path must be /TOKEN/VMI or /TOKEN/VMI/SUBRESOURCE")
     vmi, *named = rest
-    return Route(first, None, vmi, *(named or [rules.default]))
+    return Route(token, namespace, vmi, *(named or [rules.default]))
 
 
 def screenshot_route(target: str, prefix: tuple[str, ...]) -> Route | None:
