@@ -12,6 +12,7 @@ import socketserver
 import tempfile
 import threading
 import unittest
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -223,33 +224,53 @@ class Answers(CommandTestCase):
         self.assertIn("no answer from unix:", errors)
 
 
-class SlowAnswer(CommandTestCase):
-    """A proxy, or whatever else has that address, that sends without end and never finishes."""
+class BadAnswer(CommandTestCase):
+    """A proxy, or whatever else has that address, that does not finish its answer."""
 
-    def test_deadline(self) -> None:
-        """One deadline bounds the whole answer, and not each piece of it."""
-        stop = threading.Event()
+    def ask(self, serve: Callable[[socket.socket], None]) -> tuple[int, str]:
+        """Return exit status and errors, without the address, while ``serve`` has the connection."""
         listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listener.close)
 
-        def trickle() -> None:
+        def run() -> None:
             sock, _ = listener.accept()
             with sock, contextlib.suppress(OSError):
-                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-                while not stop.wait(0.01):
-                    sock.sendall(b" ")
+                serve(sock)
 
-        thread = threading.Thread(target=trickle)
+        thread = threading.Thread(target=run)
         thread.start()
         self.addCleanup(thread.join)
-        self.addCleanup(stop.set)
         where = f"127.0.0.1:{listener.getsockname()[1]}"
         token = os.path.join(self.directory, "token")
         with open(token, "w", encoding="ascii") as file:
             file.write("t" * 20)
+        status, _, errors = self.run_command("--admin", where, "--admin-token-file", token)
+        return status, errors.replace(where, "PROXY")
+
+    def test_deadline(self) -> None:
+        """One deadline bounds the whole answer, and not each piece of it."""
+        stop = threading.Event()
+
+        def trickle(sock: socket.socket) -> None:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not stop.wait(0.01):
+                sock.sendall(b" ")
+
+        self.addCleanup(stop.set)
         with mock.patch("wsproxy.cli.sessions._SECONDS", 0.3):
-            status, _, errors = self.run_command("--admin", where, "--admin-token-file", token)
-        self.assertEqual((status, errors), (1, f"wsproxy sessions: no answer from {where} in 0 seconds\n"))
+            told = self.ask(trickle)
+        stop.set()
+        self.assertEqual(told, (1, "wsproxy sessions: no answer from PROXY in 0 seconds\n"))
+
+    def test_reset(self) -> None:
+        """A broken connection is told in the system's words, without their number."""
+
+        def reset(sock: socket.socket) -> None:
+            sock.recv(1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+        told = "wsproxy sessions: no answer from PROXY: Connection reset by peer\n"
+        self.assertEqual(self.ask(reset), (1, told))
 
 
 class Figures(unittest.TestCase):

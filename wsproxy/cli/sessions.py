@@ -108,7 +108,7 @@ def _settings(options: argparse.Namespace) -> tuple[ListenAddress, str | None]:
                 where = f" in {default_token_file()}"
             token = read_operator_token(path)
         except (OSError, ValueError) as exc:
-            fault = getattr(exc.__cause__ or exc, "strerror", None) or exc
+            fault = getattr(exc, "strerror", None) or exc
             faults.append(
                 f"the operator's token{where}: {fault}; name another file in WSPROXY_ADMIN_TOKEN_FILE"
             )
@@ -195,9 +195,8 @@ class _Client:
         except TimeoutError:
             raise _Failed(f"no answer from {self._address} in {_SECONDS:.0f} seconds") from None
         except (OSError, TransportClosed) as exc:
-            raise _Failed(
-                f"no answer from {self._address}: {getattr(exc, 'strerror', None) or exc}"
-            ) from None
+            fault = getattr(exc.__cause__ or exc, "strerror", None) or exc
+            raise _Failed(f"no answer from {self._address}: {fault}") from None
         except (http.client.HTTPException, ValueError, RecursionError):
             raise _Failed(self.stranger) from None
         if not isinstance(answer, dict):
