@@ -16,7 +16,7 @@ from typing import Any
 from ..admin.auth import default_token_file, read_operator_token
 from ..exceptions import ConfigError, TransportClosed
 from ..net.addresses import ListenAddress
-from ..net.http_client import ResponseStream
+from ..net.http_client import ResponseStream, request_head
 from ..net.transport import PlainTransport
 from ..runtime.deadline import Deadline
 from .config import add_config_file, setting_in_file
@@ -186,10 +186,12 @@ class _Client:
 
         :raises _Failed: if no answer comes, or the proxy refuses.
         """
+        content = None if body is None else json.dumps(body).encode()
+        head = request_head(method, path, "localhost", self._headers, content)
         deadline = Deadline(_SECONDS)
         try:
             with closing(PlainTransport(_connected(self._address, deadline))) as transport:
-                transport.send(self._request(method, path, body), deadline)
+                transport.send(head + (content or b""), deadline)
                 status, text = _received(ResponseStream(transport, deadline))
             answer = json.loads(text)
         except TimeoutError:
@@ -204,13 +206,6 @@ class _Client:
         if status != 200:
             raise _Failed(f"{status}: {_shown(answer.get('message'))}")
         return answer
-
-    def _request(self, method: str, path: str, body: Mapping[str, str] | None) -> bytes:
-        content = b"" if body is None else json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *self._headers]
-        if body is not None:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
-        return "\r\n".join([*lines, "", ""]).encode("ascii") + content
 
 
 def _connected(address: ListenAddress, deadline: Deadline) -> socket.socket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 
 from ..exceptions import TransportClosed
@@ -14,7 +14,9 @@ from .addresses import WebURL
 from .connecting import Connector
 from .transport import Transport
 
-__all__ = ["ResponseStream", "fetch", "read_good"]
+__all__ = ["ResponseStream", "fetch", "read_good", "request_head"]
+
+_FIELDS = ("Accept: application/jwk-set+json, application/json", "User-Agent: wsproxy")
 
 
 def fetch(
@@ -38,18 +40,23 @@ def fetch(
     :raises ValueError: if the status is not 200, or the body is larger.
     """
     with connector.connection(deadline, on_socket) as transport, closing(transport):
-        transport.send(_request(url), deadline)
+        transport.send(request_head("GET", url.target, url.authority, _FIELDS), deadline)
         return read_good(ResponseStream(transport, deadline), max_size)
 
 
-def _request(url: WebURL) -> bytes:
-    lines = (
-        f"GET {url.target} HTTP/1.1",
-        f"Host: {url.authority}",
-        "Accept: application/jwk-set+json, application/json",
-        "User-Agent: wsproxy",
-        "Connection: close",
-    )
+def request_head(
+    method: str, target: str, host: str, fields: Iterable[str] = (), body: bytes | None = None
+) -> bytes:
+    """Return the head of the only request on a connection. The caller sends the body behind it.
+
+    :param target: path and query.
+    :param host: value of the Host field.
+    :param fields: further header fields, as ``NAME: VALUE``.
+    :param body: JSON; None if the request has no body.
+    """
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *fields, "Connection: close"]
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 

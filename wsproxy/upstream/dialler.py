@@ -22,6 +22,7 @@ from ..exceptions import (
 )
 from ..net.addresses import WebURL
 from ..net.connecting import Connector, OnSocket
+from ..net.http_client import request_head
 from ..net.resolver import Resolver
 from ..net.tls import TLSTransport
 from ..net.tls_context import ClientTLS
@@ -176,14 +177,7 @@ class Dialler:
 
     def _request_head(self, path: str, body: bytes = b"") -> bytes:
         method = "POST" if body else "GET"
-        lines = [
-            f"{method} {self._url.target}{path} HTTP/1.1",
-            f"Host: {self._url.authority}",
-            "Connection: close",
-        ]
-        if body:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        return "\r\n".join([*lines, "", ""]).encode("ascii")
+        return request_head(method, f"{self._url.target}{path}", self._url.authority, body=body or None)
 
     def _ask(
         self,
