@@ -450,6 +450,54 @@ os.fork, supervisor.work = counted, signalled"""
         self.assertRegex(output, rf"\Awsproxy: cannot listen on 127\.0\.0\.1:{port}: .*\n\Z")
 
 
+class LateSignals(WorkersTestCase):
+    """Signals that come after a process has stopped, to whichever of its threads."""
+
+    LATE = """
+import threading
+def late(function, numbers):
+    def send():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+    def call(*arguments, **more):
+        result = function(*arguments, **more)
+        thread = threading.Thread(target=send)
+        thread.start()
+        thread.join()
+        return result
+    return call
+stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""
+
+    def assert_ends_well(self, change: str, **settings: str) -> None:
+        proxy = self.program(changed(self.LATE + change), **settings)
+        self.assertEqual(proxy.stop(), 0, proxy.output)
+        self.assertNotRegex(proxy.output, rb"ERROR|CRITICAL|WARNING|Traceback")
+
+    def test_worker(self) -> None:
+        """A late signal is no failure of a worker, and never turns it into a second supervisor."""
+        self.assert_ends_well("supervisor.work = late(work, (*stops, signal.SIGUSR1))")
+
+    def test_program(self) -> None:
+        """A late signal changes neither the status of the program nor its log."""
+        self.assert_ends_well("supervisor.Supervisor.run = late(supervisor.Supervisor.run, stops)")
+        proxy = "program.WebsocketProxy"
+        self.assert_ends_well(f"{proxy}.run = late({proxy}.run, stops)", WSPROXY_WORKERS="1")
+
+    def test_interrupted_end(self) -> None:
+        """Whatever interrupts the last steps of a worker, it ends there."""
+        proxy = self.program(
+            changed(
+                "def interrupted():\n"
+                "    raise KeyboardInterrupt\n"
+                "supervisor.flush_program_log = interrupted\n"
+            )
+        )
+        self.assertEqual(proxy.stop(), 0, proxy.output)
+        self.assertNotRegex(proxy.output, rb"ERROR|CRITICAL|Traceback")
+
+
 class Settings(LeakTestCase):
     """How many workers."""
 

@@ -6,14 +6,16 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 __all__ = [
     "RELOAD_SIGNAL",
     "STOP_SIGNALS",
     "children_reaped",
     "ended_children",
+    "ignore_signals",
     "is_unclaimed",
     "signals_to",
 ]
@@ -26,7 +28,7 @@ RELOAD_SIGNAL = signal.SIGHUP
 
 _MOST_CHILDREN = 1000  # for each call, however fast children end
 
-_undo_signals: list[Callable[[], None]] = []
+_stack: list[_Replaced] = []
 
 
 def is_unclaimed(number: signal.Signals) -> bool:
@@ -50,21 +52,48 @@ def signals_to(waker: socket.socket, numbers: Collection[signal.Signals] = STOP_
         yield
         return
     waker.setblocking(False)
-    descriptor = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda number, frame: None) for number in numbers}
-
-    def undo() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(descriptor)
-
-    _undo_signals.append(undo)
+    replaced = _Replaced(waker, numbers)
+    _stack.append(replaced)
     try:
         yield
     finally:
-        if undo in _undo_signals:  # a forked child has undone it already
-            _undo_signals.remove(undo)
-            undo()
+        if replaced in _stack:  # a forked child has undone it already
+            _stack.remove(replaced)
+            replaced.undo()
+
+
+class _Replaced:
+    """Handlers that :func:`signals_to` has replaced, and brings back."""
+
+    def __init__(self, waker: socket.socket, numbers: Collection[signal.Signals]) -> None:
+        self._descriptor = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        self.handlers = {number: signal.signal(number, _ignored) for number in numbers}
+
+    def undo(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._descriptor)
+
+
+def ignore_signals(numbers: Collection[signal.Signals]) -> None:
+    """Ignore signals whenever no :func:`signals_to` waits for them.
+
+    A program calls it while it serves, so that a late signal cannot spoil its end. A signal that is blocked
+    stays for the next :func:`signals_to`. ``SIG_IGN`` would discard it. Has no effect outside the main
+    thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in numbers:
+        holders = [replaced for replaced in _stack if number in replaced.handlers]
+        if holders:
+            holders[0].handlers[number] = _ignored  # the outermost, which brings it back last
+        else:
+            signal.signal(number, _ignored)
+
+
+def _ignored(number: int, frame: FrameType | None) -> None:
+    """Handle a signal by nothing."""
 
 
 def ended_children() -> Iterator[tuple[int, int]]:
@@ -100,8 +129,8 @@ def children_reaped() -> Iterator[None]:
 
 def _after_fork() -> None:
     """Undo the signal handling in a forked child, whose signals would stop the parent otherwise."""
-    while _undo_signals:
-        _undo_signals.pop()()
+    while _stack:
+        _stack.pop().undo()
 
 
 os.register_at_fork(after_in_child=_after_fork)

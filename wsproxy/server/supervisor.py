@@ -29,7 +29,7 @@ from ..net.resolver import Resolver
 from ..runtime.cpu_affinity import settle
 from ..runtime.deadline import Deadline
 from ..runtime.logs import Complaints, get_logger
-from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, signals_to
+from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, ignore_signals, signals_to
 from ..runtime.systemd import Notifier
 from ..telemetry.counters import Snapshot, lost_lines
 from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
@@ -227,6 +227,7 @@ class Supervisor:
         """Run the worker in the child, and exit. It closes the supervisor's end of every channel first."""
         status = 1
         try:
+            ignore_signals(WORKER_SIGNALS)  # those that come after the worker has stopped
             for sock in (ours, self._waker, self._woken):
                 sock.close()
             for worker in self._workers():
@@ -240,8 +241,10 @@ class Supervisor:
         except BaseException:
             logger.exception("the worker failed")
         finally:
-            flush_program_log()
-            os._exit(status)
+            try:
+                flush_program_log()
+            finally:
+                os._exit(status)  # whatever happens: the child must never go on as the supervisor
 
     # Waiting
 

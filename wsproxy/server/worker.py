@@ -51,7 +51,6 @@ def work(config: Config, listener: Listener, channel: Channel) -> None:
             server.stop()
         _send_numbers(server, channel)
         logger.info("stopped")
-        signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)  # another signal would look like a failure
 
 
 def _drain(
