@@ -22,7 +22,7 @@ from .net.listeners import UNIX, address_text, listen, listen_for_operator
 from .runtime.forks import in_forked_child
 from .runtime.logs import get_logger
 from .runtime.program_end import Service, keeps_program_up
-from .runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, is_unclaimed, signals_to
+from .runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, signals_for_proxy, signals_to
 from .runtime.systemd import Notifier
 from .runtime.threads import replaced_by
 from .server.acceptor import ConsoleServer
@@ -307,7 +307,7 @@ class WebsocketProxy:
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             has replaced Python's threads.
         """
-        numbers = [*STOP_SIGNALS, RELOAD_SIGNAL] if is_unclaimed(RELOAD_SIGNAL) else STOP_SIGNALS
+        numbers = signals_for_proxy()
         notifier = notifier or Notifier()
         waker, woken = socket.socketpair()
         with waker, woken, signals_to(waker, numbers):

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 
-from wsproxy.runtime.signals import ignore_signals, signals_to
+from wsproxy.runtime.signals import ignore_signals, signals_for_proxy, signals_to
 from wsproxy.testing.case import LeakTestCase
 
 
@@ -55,6 +55,17 @@ class SignalsTest(LeakTestCase):
             self.assertEqual(self.woken.recv(2), bytes([signal.SIGUSR2]))
         self.signal_self()
         self.assertEqual(self.heard, [])
+
+    def test_for_proxy(self) -> None:
+        """A proxy leaves a program its own handler of SIGHUP, but counts an ignored SIGHUP as free."""
+        before = signal.getsignal(signal.SIGHUP)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        for handler, is_free in ((signal.SIG_DFL, True), (signal.SIG_IGN, True), (print, False)):
+            signal.signal(signal.SIGHUP, handler)
+            with self.subTest(handler=handler):
+                self.assertEqual(signal.SIGHUP in signals_for_proxy(), is_free)
+        ignore_signals([signal.SIGHUP])
+        self.assertIn(signal.SIGHUP, signals_for_proxy())
 
     def test_other_thread(self) -> None:
         """Another thread than the main one changes nothing, since Python does not permit it."""

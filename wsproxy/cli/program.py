@@ -20,7 +20,7 @@ from ..proxy import WebsocketProxy
 from ..runtime.cpu_affinity import settle
 from ..runtime.logs import JSONFormatter, TextFormatter, get_logger
 from ..runtime.reloading import file_fault
-from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, children_reaped, ignore_signals
+from ..runtime.signals import children_reaped, ignore_signals, signals_for_proxy
 from ..runtime.systemd import Notifier, activated_descriptor
 from ..server.supervisor import Supervisor
 from ..settings.setting import Setting
@@ -147,7 +147,7 @@ def _collect_less() -> None:
 
 
 def _print_ready(config: Config, address: tuple[str, int]) -> None:
-    ignore_signals((*STOP_SIGNALS, RELOAD_SIGNAL))  # those that come after the program has stopped
+    ignore_signals(signals_for_proxy())  # those that come after the program has stopped
     schemes = "" if config.tls_cert is None else " (wss, https)"
     print_line(f"wsproxy {__version__} listening on {address_text(*address)}{schemes}", sys.stdout)
 

@@ -16,7 +16,7 @@ __all__ = [
     "children_reaped",
     "ended_children",
     "ignore_signals",
-    "is_unclaimed",
+    "signals_for_proxy",
     "signals_to",
 ]
 
@@ -31,9 +31,13 @@ _MOST_CHILDREN = 1000  # for each call, however fast children end
 _stack: list[_Replaced] = []
 
 
-def is_unclaimed(number: signal.Signals) -> bool:
-    """Whether the program has no handler of its own for a signal."""
-    return signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN)
+def signals_for_proxy() -> tuple[signal.Signals, ...]:
+    """Return the signals that a proxy handles: those to stop, and the one to reload.
+
+    If the program has a handler of its own for :data:`RELOAD_SIGNAL`, the program keeps it.
+    """
+    unclaimed = signal.getsignal(RELOAD_SIGNAL) in (signal.SIG_DFL, signal.SIG_IGN, _ignored)
+    return (*STOP_SIGNALS, RELOAD_SIGNAL) if unclaimed else STOP_SIGNALS
 
 
 @contextmanager
