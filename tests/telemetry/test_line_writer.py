@@ -164,7 +164,7 @@ class LineWriterTest(LeakTestCase):
         writer = self.writer(open_path(self.path))
         for number in range(1000):
             writer.put(b"%d\n" % number)
-        self.assertTrue(writer.flush())
+        self.assertTrue(writer.flush(_TIMEOUT))
         self.assertEqual([int(line) for line in self.text().split()], [*range(1000)])
 
     def test_without_threads(self) -> None:
@@ -194,7 +194,7 @@ class LineWriterTest(LeakTestCase):
                 lines = [] if opened else self.read(ours, 8 * 500)
                 for thread in starters:
                     thread.join()
-                self.assertTrue(writer.flush())
+                self.assertTrue(writer.flush(_TIMEOUT))
                 found = [tuple(map(int, line.split())) for line in lines or self.text().splitlines()]
                 self.assertEqual(sorted(found), [(n, i) for n in range(8) for i in range(500)])
                 for n in range(8):
@@ -247,7 +247,7 @@ class LineWriterTest(LeakTestCase):
         with mock.patch.object(file, "write", limited):
             for line in (b"first\n", b"second\n", b"third\n"):
                 writer.put(line)
-                self.assertTrue(writer.flush())
+                self.assertTrue(writer.flush(_TIMEOUT))
         self.assertEqual(self.text(), b"fir\nlost 2\nthird\n")
         self.assertEqual((writer.lost, self.complaints, self.relieved), (2, ["No space left on device"], [2]))
 
@@ -300,7 +300,7 @@ class LineWriterTest(LeakTestCase):
                 thread.join(_TIMEOUT)
         self.assertEqual(self.threads(), [])
         writer.put(b"b\n")
-        self.assertTrue(writer.flush())
+        self.assertTrue(writer.flush(_TIMEOUT))
         self.assertEqual(self.text(), b"a\nb\n")
 
     def test_another_file(self) -> None:
@@ -329,7 +329,7 @@ class LineWriterTest(LeakTestCase):
         """A child writes lines of its own, with a thread of its own, and none of the parent's again."""
         writer = self.writer(open_path(self.path), is_program_log=True)
         writer.put(b"parent\n")
-        self.assertTrue(writer.flush())
+        self.assertTrue(writer.flush(_TIMEOUT))
         pid = os.fork()
         if not pid:
             writer.put(b"child\n")
@@ -337,7 +337,7 @@ class LineWriterTest(LeakTestCase):
             os._exit(lines_lost_of_program_log())
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
         writer.put(b"again\n")
-        self.assertTrue(writer.flush())
+        self.assertTrue(writer.flush(_TIMEOUT))
         self.assertEqual(self.text(), b"parent\nchild\nagain\n")
 
     def test_fork_while_nobody_reads(self) -> None:
@@ -356,6 +356,6 @@ class LineWriterTest(LeakTestCase):
         pid = os.fork()
         if not pid:
             signal.alarm(int(_TIMEOUT))
-            os._exit(0 if writer.flush() and not writer.lost else 1)
+            os._exit(0 if writer.flush(_TIMEOUT) and not writer.lost else 1)
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
         self.assertEqual([int(line) for line in self.read(ours, 2000)], [*range(2000)])

@@ -132,8 +132,8 @@ class SessionTest(ProxyTestCase):
         """The bandwidth decides when bytes arrive. The VM's end comes after the last of them."""
         for tls in (True, False):
             with self.subTest(tls=tls):
-                client = self.open(Behaviour(bandwidth=200_000), Stream(chunk=4096, total=40_000))
                 started, size = time.monotonic(), 0
+                client = self.open(Behaviour(bandwidth=200_000), Stream(chunk=4096, total=40_000))
                 while (frame := client.recv_frame()).opcode == 2:
                     size += len(frame.payload)
                 self.assertEqual(size, 40_000)
