@@ -19,7 +19,7 @@ __all__ = ["INTERVAL", "LONGEST", "Peer", "Told", "Verdict"]
 INTERVAL = 3.0
 """Seconds between pings."""
 
-LONGEST = 2 * INTERVAL + 2.0
+LONGEST = 2 * INTERVAL + 20.0
 """Seconds in which a dead peer has to be found: two intervals, and what a busy machine needs.
 
 Its kernel may take a little more after the program has stopped, for some tenths of a second."""
