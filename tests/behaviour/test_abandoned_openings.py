@@ -26,7 +26,8 @@ from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.tokens.claims import Grant
 
 _HANG = Behaviour(hang=True)
-_SOON = 2.0  # seconds; far less than any timeout of the proxy's
+_LONG = 60.0  # seconds; the timeouts of the proxy
+_SOON = 20.0  # seconds; far less than any timeout of the proxy's
 
 
 class AbandonedCase(ProxyTestCase):
@@ -41,7 +42,7 @@ class AbandonedCase(ProxyTestCase):
 
     def start(self, **options: Any) -> None:
         given: dict[str, Any] = {"console": self.policy, "show_user": True}
-        given |= {"dial_timeout": 60, "request_timeout": 60}
+        given |= {"dial_timeout": _LONG, "request_timeout": _LONG}
         self.proxy: WebsocketProxy = self.start_proxy(**(given | options))
 
     @property
@@ -152,13 +153,13 @@ class ClientThatLeavesWhileItsConsoleIsOpened(AbandonedCase):
         def authorize(grant: Grant, request: AccessRequest) -> None:
             if grant.user == "bob":
                 asked.set()
-                go_on.wait(20)
+                go_on.wait(_LONG)
 
         self.start(console="takeover", authorize=authorize, max_pending_per_address=1)
         alice = self.open("alice")
         self.assert_open(alice)
         client = self.ask("bob")
-        self.assertTrue(asked.wait(10))
+        self.assertTrue(asked.wait(_SOON))
         [_, opening] = self.proxy.sessions()
         client.close()
         self.assertTrue(wait_until(lambda: opening.ending is not None, _SOON))
@@ -177,10 +178,10 @@ class ClientThatLeavesWhileItsConsoleIsOpened(AbandonedCase):
         self.addCleanup(over.set)
 
         def never_answer(console: FakeConsole) -> None:
-            console.wait(over, 20)
+            console.wait(over, _LONG)
 
         self.api.add_vmi("vm", self.namespace, backend=Script(never_answer))
-        self.start(close_timeout=60)
+        self.start(close_timeout=_LONG)
         ending = self.open("alice")
         ending.send_close()
         [session] = self.proxy.sessions()
@@ -200,13 +201,13 @@ class ClientThatLeavesWhileItsConsoleIsOpened(AbandonedCase):
 
         def ask(host: str, port: int) -> tuple[Any, ...]:
             asked.set()
-            release.wait(20)
+            release.wait(_LONG)
             return ()
 
         self.start(remote_url=self.api.url.replace("127.0.0.1", "api.example"))
         self.gateway.resolver._ask = ask
         client = self.ask()
-        self.assertTrue(asked.wait(10))
+        self.assertTrue(asked.wait(_SOON))
         client.close()
         self.assert_nothing_left()
         self.assertEqual(self.marks(), 0)
@@ -349,7 +350,7 @@ class OpeningThatWasGivenUp(AbandonedCase):
         self.assertTrue(wait_until(lambda: self.marks() == 1))
         self.vmi.behaviour = None
         [contest] = self.gateway.arbitration._contests.values()
-        self.assertTrue(wait_until(lambda: not contest.marks, 10))
+        self.assertTrue(wait_until(lambda: not contest.marks, _SOON))
         self.vmi.drop_sessions()
         self.assertEqual(alice.recv_close()[0], 1011)
 
@@ -397,10 +398,10 @@ class Takeover(AbandonedCase):
 
     def test_client_that_does_not_go(self) -> None:
         """bob does not wait for alice's client to answer the Close."""
-        self.start(close_timeout=30)
+        self.start(close_timeout=_LONG)
         self.alice()
         self.assert_open(self.open("bob"))
-        self.assertLess(time.monotonic() - self.started, 10)
+        self.assertLess(time.monotonic() - self.started, _SOON)
 
     def test_somebody_elses(self) -> None:
         """A display that somebody has by another way is taken, as the rule is that newcomers get it."""
@@ -466,11 +467,11 @@ class EndedByTheProgram(AbandonedCase):
 
         def authorize(grant: Grant, request: AccessRequest) -> None:
             asked.set()
-            go_on.wait(20)
+            go_on.wait(_LONG)
 
         self.start(authorize=authorize)
         client = self.ask("bob")
-        self.assertTrue(asked.wait(10))
+        self.assertTrue(asked.wait(_SOON))
         self.assertEqual(self.proxy.end_sessions(user="bob", vmi="vm", namespace=self.namespace), 1)
         go_on.set()
         client.read_head()
@@ -481,8 +482,8 @@ class EndedByTheProgram(AbandonedCase):
         """One that waits for a console waits no more."""
         over = threading.Event()
         self.addCleanup(over.set)
-        self.api.add_vmi("vm", self.namespace, backend=Script(lambda console: console.wait(over, 20)))
-        self.start(close_timeout=60)
+        self.api.add_vmi("vm", self.namespace, backend=Script(lambda console: console.wait(over, _LONG)))
+        self.start(close_timeout=_LONG)
         self.open("alice").send_close()
         [alice] = self.proxy.sessions()
         self.assertTrue(wait_until(lambda: alice.ending is not None))

