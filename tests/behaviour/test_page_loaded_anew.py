@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from tests.behaviour.test_abandoned_openings import AbandonedCase
+from tests.behaviour.test_abandoned_openings import _HANG, AbandonedCase
 from tests.support.proxy_process import wait_until
 
 
@@ -48,6 +48,18 @@ class PageLoadedAnew(AbandonedCase):
         self.assertEqual(client.status, 409)
         self.assertIn(b'"console-busy"', client.body())
         self.assertLess(self.asked(), 12)  # with growing pauses
+
+    def test_deadline_within_a_try(self) -> None:
+        """The answer is the same if the last try has no answer when the deadline comes."""
+        self.start(dial_timeout=2)
+        self.end_a_session()
+        before = self.asked()
+        client = self.ask("bob")
+        self.api.wait_for_requests(before + 2)
+        self.vmi.behaviour = _HANG
+        client.read_head()
+        self.assertEqual(client.status, 409)
+        self.assertIn(b'"console-busy"', client.body())
 
     def test_client_leaves(self) -> None:
         """Nobody is waited for who has left."""

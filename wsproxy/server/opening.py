@@ -204,12 +204,14 @@ class Opening:
         """Open the upstream, and return it with the number of seconds that this took.
 
         If the console is in use, and a session of this proxy may be the reason, it dials again, within the
-        dial's deadline.
+        dial's deadline. If this deadline ends such a dial, and no client may lose the console, the answer is
+        that the console is in use.
         """
         config = self._gateway.config
         path = config.path_template.path(console.namespace, console.vmi, console.subresource)
         preserve = claim.asks_first and console.subresource == "vnc"  # KubeVirt knows the query only there
         started, deadline, pause = time.monotonic(), Deadline(config.dial_timeout), _FIRST_PAUSE
+        in_use: list[Refused] = []  # a list, because a local variable would make a cycle of objects
         patience = deadline
         if not claim.preserves_session:
             patience = Deadline(min(_PATIENCE, config.dial_timeout / 2))
@@ -217,11 +219,16 @@ class Opening:
             try:
                 wanted = f"{path}?preserveSession=true" if preserve else path
                 return self._dial_once(claim, wanted, offered, deadline), time.monotonic() - started
+            except UpstreamTimeout:
+                if not claim.preserves_session or not in_use:
+                    raise
+                raise in_use.pop() from None
             except (ConsoleBusy, UpstreamRefused) as refused:
                 if not preserve or not _is_in_use(refused):
                     raise
                 if (claim.evict() or claim.may_be_free_soon) and self._pauses(pause, patience):
                     pause = min(2 * pause, _LONGEST_PAUSE)
+                    in_use[:] = [refused.with_traceback(None)]
                 elif claim.preserves_session:
                     raise
                 else:
