@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import unittest
+from unittest import mock
 
 from tests.testing.rfb.raw_client import APITestCase, RawClient, path
-from wsproxy.testing.kubevirt.http import Behaviour
+from wsproxy.testing.kubevirt.cluster import Upgrade
+from wsproxy.testing.kubevirt.http import Answer, Behaviour, RecordedRequest
+from wsproxy.testing.kubevirt.vmi import FakeVMI
 
 _PRESERVE = path() + "?preserveSession=true"
 
@@ -80,6 +84,24 @@ class HangingTest(APITestCase):
                     self.assertEqual(holder.read_rest(), b"")
                 holder.sock.close()
                 self.assertTrue(self.api.wait_until_idle())
+
+    def test_decided_at_the_same_time(self) -> None:
+        """Of two requests with preserveSession=true one gets the display, and keeps it."""
+        both, decide = threading.Barrier(2), self.api.decide
+
+        def decided(request: RecordedRequest, body: bytes) -> tuple[FakeVMI | None, Answer | Upgrade]:
+            decision = decide(request, body)
+            both.wait(10)
+            return decision
+
+        with mock.patch.object(self.api, "decide", decided):
+            clients = [self.client(), self.client()]
+            for client in clients:
+                client.ask_upgrade(_PRESERVE)
+            answers = {client.read_head().split()[1]: client for client in clients}
+        self.assertEqual(sorted(answers), ["101", "500"])
+        answers["101"].send(b"still here")
+        self.assertEqual(answers["101"].frame().payload, b"still here")
 
     def test_words(self) -> None:
         """KubeVirt 1.6.3 does not say why it refuses a display that is in use."""

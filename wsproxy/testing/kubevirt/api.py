@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 import threading
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from .http import (
     upgrade_head,
 )
 from .link import Link
-from .service_account import Credentials
+from .service_account import Credentials, random_token
 from .vmi import FakeVMI
 
 __all__ = ["FakeKubeVirtAPI"]
@@ -42,10 +41,6 @@ _HANDSHAKE_TIMEOUT = 10.0
 _STOP_TIMEOUT = 10.0
 _PLAIN = Behaviour()
 _OK = Answer(200, b"ok")
-
-
-def _random_token() -> str:
-    return f"sa-{secrets.token_urlsafe(32)}"
 
 
 class FakeKubeVirtAPI(Cluster):
@@ -79,7 +74,7 @@ class FakeKubeVirtAPI(Cluster):
         socket_buffer: int | None = None,
     ) -> None:
         super().__init__(
-            token if token is not None else _random_token(), demand_token=tls, namespace=namespace
+            token if token is not None else random_token(), demand_token=tls, namespace=namespace
         )
         self.tls = tls
         self.requests: list[RecordedRequest] = []
@@ -195,7 +190,7 @@ class FakeKubeVirtAPI(Cluster):
             the old token expires.
         """
         with self._lifecycle:
-            self.old_token, self.token = self.token, token if token is not None else _random_token()
+            self.old_token, self.token = self.token, token if token is not None else random_token()
             if write_file and self._credentials.exist:
                 self._credentials.account.write(token=self.token.encode())
             overlap()
@@ -355,7 +350,10 @@ class FakeKubeVirtAPI(Cluster):
         target = (vmi.namespace, vmi.name, upgrade.subresource)
         link = Link(behaviour.delay, behaviour.bandwidth) if behaviour.slow_link else None
         console = FakeConsole(transport, wire, request, target, subprotocol, link)
-        self._begin(vmi, console)
+        if refusal := self._begin(upgrade, console):
+            self._record(request, refusal.status)
+            send_answer(transport, refusal, behaviour, self._stopping)
+            return console.close()
         try:
             self._record(request, 101)
             head = upgrade_head(request, subprotocol, behaviour)
@@ -381,16 +379,20 @@ class FakeKubeVirtAPI(Cluster):
             if not (console.killed.is_set() and isinstance(exc, OSError)):
                 self._fail(exc)
 
-    def _begin(self, vmi: FakeVMI, console: FakeConsole) -> None:
+    def _begin(self, upgrade: Upgrade, console: FakeConsole) -> Answer | None:
+        """Begin a session, or return why not: since the decision another session may have begun."""
         with self._changed:
+            if refusal := upgrade.refusal():
+                return refusal
             self.consoles.append(console)
             self._live.append(console)
-            taken_over = vmi.begin(console)
+            taken_over = upgrade.vmi.begin(console)
             stopping = self._stopping.is_set()
         for other in taken_over:
             other.kill()
         if stopping:  # stop() may have listed the live sessions before this one was added
             console.kill()
+        return None
 
     def _end(self, vmi: FakeVMI, console: FakeConsole) -> None:
         with self._changed:

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -55,6 +56,8 @@ class Upgrade(NamedTuple):
 
     vmi: FakeVMI
     subresource: str
+    refusal: Callable[[], Answer | None]
+    """Why the VMI refuses the session by now; None if it accepts the session."""
 
 
 def _forbidden(namespace: str, name: str, subresource: str) -> Answer:
@@ -204,11 +207,12 @@ class Cluster:
             return vmi_not_found(name)
         release = self._release()
         preserve = parse_qs(query).get("preserveSession", [""])[0] in _TRUE and release >= _PRESERVES
-        if (refusal := vmi.refusal(subresource, preserve, vague=release == _PRESERVES)) is not None:
-            return refusal
+        refusal = partial(vmi.refusal, subresource, preserve, vague=release == _PRESERVES)
+        if (refused := refusal()) is not None:
+            return refused
         if upgrade_fault(request) is not None:
             return text_answer(400, "Bad Request\n", (("Sec-Websocket-Version", "13"),))
-        return Upgrade(vmi, subresource)
+        return Upgrade(vmi, subresource, refusal)
 
     def _screenshot(self, vmi: FakeVMI | None, name: str) -> Answer:
         """Return a VMI's screen. virt-api answers every failure with 500 and the text of its cause."""

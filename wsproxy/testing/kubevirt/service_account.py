@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import ssl
 import tempfile
@@ -11,7 +12,12 @@ from collections.abc import Callable
 from ...net.tls_context import server_context
 from .certificates import CertificateAuthority
 
-__all__ = ["Credentials", "ServiceAccountDirectory"]
+__all__ = ["Credentials", "ServiceAccountDirectory", "random_token"]
+
+
+def random_token() -> str:
+    """Return a new bearer token."""
+    return f"sa-{secrets.token_urlsafe(32)}"
 
 
 class ServiceAccountDirectory:
