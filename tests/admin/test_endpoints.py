@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -539,9 +538,7 @@ class Program(ProxyTestCase):
         # Nobody answers pings while commands run, which takes long on a busy machine.
         program = ProxyProcess(self.api, TMPDIR=self.directory, WSPROXY_PING_INTERVAL="600", **settings)
         self.addCleanup(program.close)
-        found = re.search(rb"the operator's listener is at (\S+)", program.output)
-        assert found
-        self.admin = found[1].decode()
+        self.admin = program.wait_for(rb"the operator's listener is at (\S+)")[1].decode()
         return program
 
     def command(self, *arguments: str, **environment: str) -> tuple[int, str, str]:

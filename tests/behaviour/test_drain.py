@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import signal
 import socket
 import tempfile
@@ -208,10 +207,6 @@ class Program(DrainTestCase):
             self.addCleanup(proxies[-1].close)
         return proxies
 
-    def wait_for(self, proxy: ProxyProcess, pattern: bytes, count: int = 1) -> None:
-        found = wait_until(lambda: len(re.findall(pattern, proxy.output)) >= count, _TIMEOUT)
-        self.assertTrue(found, proxy.output.decode())
-
     def assert_ended(self, proxy: ProxyProcess) -> None:
         """Assert that the program ends by itself, in good order."""
         self.assertEqual(proxy.process.wait(_TIMEOUT), 0)
@@ -245,7 +240,7 @@ class Program(DrainTestCase):
             for proxy in self.programs(**{setting: str(_LONG)}):
                 client = self.opened(proxy.address)
                 proxy.process.send_signal(signal.SIGTERM)
-                self.wait_for(proxy, rb"SIGTERM: stopping\n")
+                proxy.wait_for(rb"SIGTERM: stopping\n")
                 self.assert_goes_on(client)
                 proxy.process.send_signal(signal.SIGINT)
                 self.assert_restarts(client)
@@ -256,13 +251,12 @@ class Program(DrainTestCase):
         """A worker that does not run at the first signal does not take it and the second for one."""
         proxy = ProxyProcess(self.api, WSPROXY_WORKERS="2", WSPROXY_DRAIN_GRACE=str(_LONG))
         self.addCleanup(proxy.close)
-        started = re.search(rb"worker 1 \(pid (\d+)\) started\n", proxy.output)
-        assert started
+        started = proxy.wait_for(rb"worker 1 \(pid (\d+)\) started\n")
         os.kill(int(started[1]), signal.SIGSTOP)
         proxy.process.send_signal(signal.SIGTERM)
-        self.wait_for(proxy, rb"wsproxy\.worker: SIGTERM: stopping\n")
+        proxy.wait_for(rb"wsproxy\.worker: SIGTERM: stopping\n")
         proxy.process.send_signal(signal.SIGINT)
-        self.wait_for(proxy, rb": stopping now\n")  # the second worker, which is signalled after the first
+        proxy.wait_for(rb": stopping now\n")  # the second worker, which is signalled after the first
         os.kill(int(started[1]), signal.SIGCONT)
         self.assert_ended(proxy)
 
@@ -271,10 +265,10 @@ class Program(DrainTestCase):
         _, proxy = self.programs(WSPROXY_DRAIN_TIMEOUT=str(_LONG))
         client = self.opened(proxy.address)
         proxy.process.send_signal(signal.SIGTERM)
-        self.wait_for(proxy, rb"wsproxy\.worker: SIGTERM: stopping\n", 2)
+        proxy.wait_for(rb"wsproxy\.worker: SIGTERM: stopping\n", 2)
         proxy.process.kill()
         self.assert_restarts(client)
-        self.wait_for(proxy, rb"wsproxy\.worker: stopped\n", 2)
+        proxy.wait_for(rb"wsproxy\.worker: stopped\n", 2)
 
     def test_reload(self) -> None:
         """SIGHUP reads keys again at once; sessions go on; a broken file leaves its keys, with one error."""
@@ -289,12 +283,12 @@ class Program(DrainTestCase):
                 client = self.opened(proxy.address)
                 _write(path, "")
                 proxy.process.send_signal(signal.SIGHUP)
-                self.wait_for(proxy, broken, workers)
+                proxy.wait_for(broken, workers)
                 self.opened(proxy.address).close()
                 self.assertEqual(proxy.output.count(b"cannot be read again"), workers)
                 _write(path, other)
                 proxy.process.send_signal(signal.SIGHUP)
-                self.wait_for(proxy, rb"SIGHUP: keys and certificates read again", 2 * workers)
+                proxy.wait_for(rb"SIGHUP: keys and certificates read again", 2 * workers)
                 new = self.session(proxy.address, secret=other)
                 self.assertEqual(new.status, 101)
                 new.close()

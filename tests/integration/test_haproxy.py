@@ -6,6 +6,7 @@ import socket
 import unittest
 
 from tests.integration.programs import ProgramTestCase, needs
+from tests.support.ports import free_port
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.rfb.raw_client import RawClient
 
@@ -47,8 +48,7 @@ backend wsproxy
 class Balancer(ProgramTestCase):
     def start_haproxy(self, template: str, proxy: WebsocketProxy, options: str = "") -> int:
         """Start one in front of a proxy, and return its port once it listens."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port: int = free.getsockname()[1]
+        port = free_port()
         back = f"127.0.0.1:{proxy.address[1]}"
         with open(self.path("haproxy.cfg"), "w", encoding="ascii") as file:
             file.write(template.format(front=f"127.0.0.1:{port}", back=back, options=options))

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from tests.integration.programs import ProgramTestCase, needs
+from tests.support.ports import free_port
 from tests.support.proxy_process import ProxyProcess
 from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 from wsproxy.testing.kubevirt.frames import BINARY, PING, PONG
@@ -59,8 +60,7 @@ class NginxTest(ProgramTestCase):
 
     def start_nginx(self, timeout: str = "90s") -> None:
         """Start nginx with the recipe, in which nothing but what is this machine's is changed."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address: tuple[str, int] = free.getsockname()
+        self.address = ("127.0.0.1", free_port())
         recipe = _RECIPE.read_text(encoding="utf-8")
         for ours, theirs in (
             ("listen 443 ssl;", f"listen 127.0.0.1:{self.address[1]} ssl;"),

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import unittest
@@ -17,6 +16,7 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.ports import free_port
 from tests.support.proxy_process import ProxyProcess, wait_until
 from tests.telemetry.test_counters import filled
 from wsproxy.telemetry.counters import Snapshot
@@ -146,8 +146,7 @@ class Scraped(ProxyTestCase):
 
     def assert_survives_a_worker(self, proxy: ProxyProcess) -> None:
         """A worker that dies takes nothing out of the counters."""
-        pid = re.search(rb"worker 1 \(pid (\d+)\) started", proxy.output)
-        assert pid
+        pid = proxy.wait_for(rb"worker 1 \(pid (\d+)\) started")
         os.kill(int(pid[1]), signal.SIGKILL)
         self.assertTrue(wait_until(lambda: b"was killed by SIGKILL" in proxy.output, _TIMEOUT))
         self.assert_comes(4, "wsproxy_sessions_opened_total")
@@ -165,8 +164,7 @@ class Scraped(ProxyTestCase):
         """A real Prometheus finds the target up, and answers queries about it."""
         proxy = self.program()
         client = self.exchange(proxy)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         config = os.path.join(directory.name, "prometheus.yml")

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from tests.support.ports import free_port
 from tests.support.proxy_process import ProxyProcess, wait_until
 from wsproxy.exceptions import TransportClosed
 from wsproxy.testing.case import ProxyTestCase
@@ -193,8 +194,8 @@ class RollingRestart(ProxyTestCase):
 
     def test_one_after_the_other(self) -> None:
         """The second program starts once the port is free: clients are refused until it listens."""
-        first = self.program()
-        port = str(first.address[1])
+        port = str(free_port())
+        first = self.program(PORT=port)
         self.restart("one after the other", first, lambda: self.program(PORT=port), before=False)
 
     def test_reuse_port(self) -> None:

@@ -73,21 +73,16 @@ class WorkersTestCase(ProxyTestCase):
         self.numbers = itertools.count()
 
     def program(self, command: tuple[str, ...] = _PROGRAM, **settings: str) -> ProxyProcess:
-        defaults = {"WSPROXY_WORKERS": "2", "WSPROXY_CLOSE_TIMEOUT": "5"}
-        proxy = ProxyProcess(self.api, command, **(defaults | settings))
+        settings = {"WSPROXY_WORKERS": "2", "WSPROXY_CLOSE_TIMEOUT": "5"} | settings
+        proxy = ProxyProcess(self.api, command, **settings)
         self.addCleanup(proxy.close)
+        if (workers := int(settings["WSPROXY_WORKERS"])) > 1:
+            proxy.wait_for(_STARTED.pattern, workers)
         return proxy
 
     def pids(self, proxy: ProxyProcess) -> list[int]:
         """Return the process ids of all workers there have been, in the order of their starts."""
         return [int(pid) for pid in _STARTED.findall(proxy.output)]
-
-    def wait_for(self, proxy: ProxyProcess, pattern: bytes) -> re.Match[bytes]:
-        """Wait until the program has logged that."""
-        wait_until(lambda: re.search(pattern, proxy.output) is not None, _TIMEOUT)
-        match = re.search(pattern, proxy.output)
-        assert match, f"{pattern!r} is not in the log:\n{proxy.output.decode()}"
-        return match
 
     def open(self, proxy: ProxyProcess) -> tuple[int, RawClient]:
         """Open a session with a VM of its own; return the process id of its worker, and the client."""
@@ -136,15 +131,15 @@ class NoDescriptors(WorkersTestCase):
     def test_supervisor_lives(self) -> None:
         """The supervisor logs this, does not spin, and does the rest when it has descriptors again."""
         proxy = self.program(WSPROXY_ADMIN="127.0.0.1:0")
-        port = int(self.wait_for(proxy, rb"operator's listener is at 127\.0\.0\.1:(\d+)")[1])
+        port = int(proxy.wait_for(rb"operator's listener is at 127\.0\.0\.1:(\d+)")[1])
         limit = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (proxy.descriptors(), limit[1]))
         with socket.create_connection(("127.0.0.1", port), _TIMEOUT) as operator:
-            self.wait_for(proxy, rb"cannot accept a connection of the operator: \[Errno 24\]")
+            proxy.wait_for(rb"cannot accept a connection of the operator: \[Errno 24\]")
             os.kill(self.pids(proxy)[0], signal.SIGKILL)
-            self.wait_for(proxy, rb"worker 1 \(pid \d+\) was killed by SIGKILL")
+            proxy.wait_for(rb"worker 1 \(pid \d+\) was killed by SIGKILL")
             proxy.process.send_signal(signal.SIGUSR1)  # it answers
-            self.wait_for(proxy, rb"INFO wsproxy\.supervisor: in all ")
+            proxy.wait_for(rb"INFO wsproxy\.supervisor: in all ")
             spent = _processor_seconds(proxy.pid)
             self.assertFalse(wait_until(lambda: proxy.process.poll() is not None, 1.5))
             self.assertLess(_processor_seconds(proxy.pid) - spent, 0.5)
@@ -209,9 +204,7 @@ class Serving(WorkersTestCase):
         lost, kept = self.one_on_each(proxy, first, second)
         os.kill(first, signal.SIGKILL)
         lost.wait_for_end()
-        self.wait_for(
-            proxy, rb"ERROR .* \(pid %d\) was killed by SIGKILL; the next is started in 0\.1 s" % first
-        )
+        proxy.wait_for(rb"ERROR .* \(pid %d\) was killed by SIGKILL; the next is started in 0\.1 s" % first)
         self.assert_echoes(kept)
         self.assertTrue(wait_until(lambda: len(self.pids(proxy)) == 3))
         (fresh,) = self.one_on_each(proxy, self.pids(proxy)[2])
@@ -227,7 +220,7 @@ class Serving(WorkersTestCase):
         os.kill(first, signal.SIGTERM)
         self.assertEqual(lost.recv_close(), _RESTARTING)
         lost.close()
-        self.wait_for(proxy, rb"WARNING .* \(pid %d\) ended with status 0; the next is started" % first)
+        proxy.wait_for(rb"WARNING .* \(pid %d\) ended with status 0; the next is started" % first)
         self.assertTrue(wait_until(lambda: len(self.pids(proxy)) == 3))
         self.one_on_each(proxy, self.pids(proxy)[2])
         self.assert_echoes(kept)
@@ -277,7 +270,7 @@ class Serving(WorkersTestCase):
         os.kill(second, signal.SIGSTOP)
         self.addCleanup(os.kill, second, signal.SIGCONT)
         proxy.process.send_signal(signal.SIGUSR1)
-        self.wait_for(proxy, rb"in all 0 connections, .* \(pid %d\): no answer\n" % second)
+        proxy.wait_for(rb"in all 0 connections, .* \(pid %d\): no answer\n" % second)
 
 
 @needs_proc
@@ -414,7 +407,7 @@ def die_once(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 supervisor.work = die_once"""
             proxy = self.program(changed(change))
-            self.assertEqual(len(self.pids(proxy)), 3)
+            proxy.wait_for(_STARTED.pattern, 3)
             self.assertEqual(proxy.output.count(b"was killed by SIGKILL; the next is started in 0.1 s"), 1)
             _, client = self.open(proxy)
             client.close()

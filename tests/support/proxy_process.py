@@ -24,6 +24,7 @@ __all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment_for", "needs_p
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 20.0
+_OUTPUT_TIMEOUT = 20.0
 _POLL = 0.01
 _READY = re.compile(rb"listening on (?:(unix:.*)|(.*):(\d+))( .*)?\n")
 _SETTINGS = {setting.env for setting in SETTINGS}
@@ -108,6 +109,20 @@ class ProxyProcess(ProcessFigures):
         # pread: the file's offset is shared with the program, which writes at it.
         size = os.fstat(self._errors.fileno()).st_size
         return self._output + os.pread(self._errors.fileno(), size, 0)
+
+    def wait_for(self, pattern: bytes, count: int = 1) -> re.Match[bytes]:
+        """Wait until a pattern is in the output so many times, and return the first match.
+
+        Another thread of the program writes its log, so a line may come after what it tells of.
+
+        :raises AssertionError: if it is not there in time.
+        """
+        wait_until(lambda: len(re.findall(pattern, self.output)) >= count, _OUTPUT_TIMEOUT)
+        output = self.output
+        found = [*re.finditer(pattern, output)]
+        if len(found) < count:
+            raise AssertionError(f"{pattern!r} came {len(found)} times:\n{output.decode(errors='replace')}")
+        return found[0]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End the program and return its exit status; minus the signal's number if one killed it. Idempotent.
