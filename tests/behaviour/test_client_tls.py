@@ -190,7 +190,9 @@ class Handshakes(ClientTLSTestCase):
     def test_probe_of_the_port(self) -> None:
         """A client that says nothing and leaves, as a probe does, is not worth a line."""
         with self.assertNoLogs("wsproxy", "INFO"):
-            self.connect(self.proxy).close()
+            sock = self.connect(self.proxy)
+            sock.shutdown(socket.SHUT_WR)
+            self.assertEqual(sock.recv(1), b"")  # it has been accepted, and closed
             self.assert_idle(self.proxy)
 
     def test_client_that_does_not_trust_us(self) -> None:
