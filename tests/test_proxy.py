@@ -422,7 +422,7 @@ class Foreground(LeakTestCase):
         with self.assertRaises(RuntimeError):
             proxy.run("127.0.0.1", 0)
         proxy.stop_thread()
-        thread.join(2)
+        thread.join(_TIMEOUT)
         alive = thread.is_alive()
         self.addCleanup(thread.join, 1)
         self.assertFalse(alive)
@@ -649,7 +649,7 @@ class Processes(LeakTestCase):
                     process.send_signal(number)
                     self.assertEqual(process.stdout.read(), "restored True\n")
                     self.assertEqual(process.wait(_TIMEOUT), 0)
-                    self.assertLess(time.monotonic() - started, 3)
+                    self.assertLess(time.monotonic() - started, _TIMEOUT)
                     client.wait_for_end()
 
     def test_fork(self) -> None:
@@ -693,7 +693,7 @@ class Sessions(ProxyTestCase):
             client = RawClient.open(self.url(proxy, "vm"))
             self.addCleanup(client.close)
             self.assertEqual((client.status, proxy.connections), (101, 1))
-            address, deadline = proxy.address, Deadline(3)
+            address, deadline = proxy.address, Deadline(_TIMEOUT)
             proxy.stop_thread()
             self.assertFalse(deadline.passed)
             self.assertEqual(client.recv_close(), (1012, "restarting"))

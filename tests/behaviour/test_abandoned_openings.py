@@ -334,7 +334,7 @@ class OpeningThatWasGivenUp(AbandonedCase):
     def test_time_out(self) -> None:
         """An opening that timed out is one, too."""
         self.api.kubevirt_version = "v1.6.2"
-        self.start(dial_timeout=0.3)
+        self.start(dial_timeout=1.5)
         alice = self.alice()
         bob = self.hang("bob")
         bob.read_head()
@@ -414,7 +414,7 @@ class Takeover(AbandonedCase):
 
     def test_refused(self) -> None:
         """Whatever else KubeVirt says, or does not say, alice keeps her console."""
-        self.start(dial_timeout=1)
+        self.start(dial_timeout=1.5)
         alice = self.alice()
         for behaviour, phase, status in (
             (None, "Failed", 409),

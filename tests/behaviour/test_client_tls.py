@@ -91,7 +91,7 @@ class Handshakes(ClientTLSTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = self.start_proxy(request_timeout=0.5)
+        self.proxy = self.start_proxy(request_timeout=1.0)
 
     def assert_given_up(self, talk: Callable[[socket.socket], object], reason: str) -> bytes:
         """Assert that a client is let go in time, in one line with the reason; return what it was sent."""

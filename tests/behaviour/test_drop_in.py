@@ -21,7 +21,7 @@ from wsproxy.testing.rfb.raw_client import RawClient
 
 _API_PATH = "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
 _CLOSE_TIMEOUT = 1.0
-_SLACK = 3.0  # for an interpreter to end, on a busy machine
+_SLACK = 20.0  # for an interpreter to end, on a busy machine
 _RESTARTING = 1012
 
 

@@ -190,7 +190,7 @@ class GivenBack(LimitsTestCase):
 
     def test_dial_timed_out(self) -> None:
         """So has one that came to nothing."""
-        self.start(dial_timeout=0.3, **_SESSION_LIMITS)
+        self.start(dial_timeout=1.5, **_SESSION_LIMITS)
         self.api.behaviour = Behaviour(hang=True)
         for _ in range(2):
             self.assert_refused(self.open(), 4504, "upstream-timeout")

@@ -42,7 +42,7 @@ class PageLoadedAnew(AbandonedCase):
 
     def test_deadline(self) -> None:
         """That takes no longer than the dial may, and the answer is that the console is in use."""
-        self.start(dial_timeout=0.5)
+        self.start(dial_timeout=1.5)
         self.end_a_session()
         client = self.open("bob")
         self.assertEqual(client.status, 409)
@@ -90,7 +90,7 @@ class PageLoadedAnew(AbandonedCase):
     def test_vague_answer(self) -> None:
         """KubeVirt 1.6.3 does not say why; it is tried again all the same, and is an error in the end."""
         self.api.kubevirt_version = "v1.6.3"
-        self.start(dial_timeout=0.5)
+        self.start(dial_timeout=1.5)
         self.end_a_session()
         before = self.asked()
         self.assertEqual(self.open("bob").status, 502)

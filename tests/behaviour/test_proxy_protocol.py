@@ -121,7 +121,7 @@ class TrustedBalancer(ProxyProtocolCase):
 
     def test_no_header(self) -> None:
         """A balancer that sends none is told so, and nothing is taken from it."""
-        proxy = self.start_proxy(**self.TRUSTED, request_timeout=0.5)
+        proxy = self.start_proxy(**self.TRUSTED, request_timeout=1.0)
         for sent in (
             b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
             b"PROXY TCP4 nonsense\r\n",

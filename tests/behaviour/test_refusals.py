@@ -29,7 +29,7 @@ from wsproxy.testing.rfb.raw_client import RawClient
 
 _ORIGIN = "Origin: http://console.example"
 _IN_USE = "Can't connect to websocket (503): Active VNC connection. Request denied."
-_WITHIN = 10.0  # seconds for what should be at once, or right after half a second
+_WITHIN = 10.0  # seconds for what should be at once, or right after a second
 
 
 class RefusalTestCase(ConformanceTestCase):
@@ -340,7 +340,7 @@ class ByHTTPOnly(RefusalTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = self.start_proxy(request_timeout=0.5, reject="close")
+        self.proxy = self.start_proxy(request_timeout=1.0, reject="close")
 
     def test_version(self) -> None:
         """Another WebSocket version, or none, gets 426 with the version that the proxy supports."""
@@ -389,7 +389,7 @@ class ByHTTPOnly(RefusalTestCase):
         try:
             client.read_head()
             self.assertLess(time.monotonic() - started, _WITHIN)
-            self.assertGreaterEqual(time.monotonic() - started, 0.5)
+            self.assertGreaterEqual(time.monotonic() - started, 1.0)
         finally:
             stop.set()
             thread.join()

@@ -520,7 +520,7 @@ class Liveness(EndsTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = self.start_proxy(ping_interval=0.4)
+        self.proxy = self.start_proxy(ping_interval=1.0)
 
     def test_silent_client_is_found_dead(self) -> None:
         """A client that answers no ping is dead after two intervals."""
@@ -544,7 +544,7 @@ class Liveness(EndsTestCase):
 
         client, _ = self.session(answer)
         self.assertEqual(client.recv_frame().opcode, BINARY)
-        for _ in range(5):
+        for _ in range(3):
             frame = client.recv_frame()
             self.assertEqual((frame.opcode, len(frame.payload)), (PING, 8))
             client.send_frame(PONG, frame.payload)
@@ -552,7 +552,7 @@ class Liveness(EndsTestCase):
         self.assertEqual(client.recv_close(), (1000, ""))
         self.assert_all_gone(client)
         self.assertNotIn(PONG, seen)
-        self.assertGreaterEqual(seen.count(PING), 4)
+        self.assertGreaterEqual(seen.count(PING), 2)
 
     def test_foreign_pings_and_pongs_pass(self) -> None:
         """Pings and pongs of the peers pass unchanged in both directions. The proxy answers none."""

@@ -19,7 +19,8 @@ from wsproxy.testing.case import LeakTestCase
 from wsproxy.tokens.jwks_client import JWKSClient, OnSocket
 
 _NEVER = 80_000.0
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
+_SOON = 20.0  # seconds; less than any timeout that must not matter
 
 
 class Script:
@@ -160,7 +161,7 @@ class JWKSSourceTest(LeakTestCase):
         started = time.monotonic()
         for number in range(100):
             source.await_key(f"nonsense-{number}", Deadline(_TIMEOUT))
-        self.assertLess(time.monotonic() - started, 2)
+        self.assertLess(time.monotonic() - started, _SOON)
         self.assertEqual(self.script.fetches, 1)
 
     def test_without_waiting(self) -> None:
@@ -182,7 +183,7 @@ class JWKSSourceTest(LeakTestCase):
         self.script.gate = threading.Event()
         started = time.monotonic()
         source.await_key("b", Deadline(0.1))
-        self.assertLess(time.monotonic() - started, 2)
+        self.assertLess(time.monotonic() - started, _SOON)
         self.assertEqual(self.names(source), ["a"])
         self.script.gate.set()
 
@@ -317,7 +318,7 @@ class StopTest(LeakTestCase):
             started = time.monotonic()
             source.stop()
             source.stop()
-            self.assertLess(time.monotonic() - started, 2)
+            self.assertLess(time.monotonic() - started, _SOON)
 
     def test_nobody_waits(self) -> None:
         """Callers that wait for a key, and later callers, get the error that the proxy stops."""
