@@ -24,7 +24,7 @@ from wsproxy.testing.case import SECRET, LeakTestCase, ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.upstream.location import DEFAULT_API_PATH
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 _DEV = ("ws://127.0.0.1:9", DEFAULT_API_PATH, True, SECRET)
 
@@ -655,7 +655,7 @@ class Processes(LeakTestCase):
     def test_fork(self) -> None:
         """A running proxy refuses use in a forked child; one that was only made can be started there."""
         with python("-c", _FORKING) as process:
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=_TIMEOUT)
         self.assertEqual(
             output.splitlines(), ["[True, True, True, True]", "b'200'", "child 0", "parent b'200'"]
         )

@@ -18,7 +18,7 @@ from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient
 
 _LONG = 600.0
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _RESTARTING = (1012, "restarting")
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -13,7 +13,7 @@ from tests.behaviour.test_drain import DrainTestCase
 from tests.support.proxy_process import ProxyProcess, wait_until
 from wsproxy.testing.rfb.raw_client import RawClient
 
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 # Gives its standard input to the program as systemd does: LISTEN_PID can only be known by the process itself.
 _ACTIVATE = """
 import os, sys

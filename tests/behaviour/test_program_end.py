@@ -16,7 +16,7 @@ from tests.support.proxy_process import ProxyProcess, wait_until
 from wsproxy.runtime.program_end import starts_no_threads
 from wsproxy.testing.rfb.raw_client import RawClient
 
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _RESTARTING = 1012
 _INTERRUPTED = 130
 

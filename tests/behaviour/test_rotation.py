@@ -24,7 +24,7 @@ from wsproxy.tokens.issue import make_token
 
 _CLIENTS = 4
 _ROUNDS = 5
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _INTERVAL = 0.1
 
 MakeToken = Callable[[str], str]

@@ -19,8 +19,8 @@ from tests.support.proxy_process import environment_for, wait_until
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient
 
-_TIMEOUT = 20.0
-_KILL_SECONDS = 60.0  # after which a program that is stuck ends, and with it what waits for its output
+_TIMEOUT = 60.0
+_KILL_SECONDS = 120.0  # after which a program that is stuck ends, and with it what waits for its output
 _READY = re.compile(rb"listening on 127\.0\.0\.1:(\d+)")
 _LOST_METRIC = re.compile(rb'^wsproxy_log_lines_lost_total\{log="program"\} (\S+)', re.MULTILINE)
 _ENDED = re.compile(rb" session \w+ ended: ")

@@ -12,7 +12,7 @@ from wsproxy.cli.demo_machines import EXAM, MAIN, SECOND, SLEEPER, Sleeper, mach
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _LONG = 3600.0
 
 

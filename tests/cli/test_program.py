@@ -33,7 +33,7 @@ from wsproxy.tokens.keys import Keyring, load_keys
 from wsproxy.tokens.verifier import TokenVerifier
 from wsproxy.version import __version__
 
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _DEV = {"SECRET_KEY": SECRET, "LOCAL_DEV_MODE": "true", "HOST": "127.0.0.1", "PORT": "0"}
 _READY = re.compile(rf"wsproxy {re.escape(__version__)} listening on (\S+):(\d+)\n")
 

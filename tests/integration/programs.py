@@ -20,8 +20,8 @@ __all__ = ["ProgramTestCase", "needs"]
 
 T = TypeVar("T", bound=Callable[..., object])
 
-_START_TIMEOUT = 20.0
-_END_TIMEOUT = 10.0
+_START_TIMEOUT = 60.0
+_END_TIMEOUT = 30.0
 
 
 def needs(program: str, package: str) -> Callable[[T], T]:

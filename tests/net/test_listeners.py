@@ -20,7 +20,7 @@ from wsproxy.net.listeners import Listener, address_text, listen
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 
 
 class ListenersTestCase(LeakTestCase):

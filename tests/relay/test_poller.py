@@ -12,7 +12,7 @@ from unittest import mock
 from wsproxy.relay.poller import Poller
 from wsproxy.testing.case import LeakTestCase
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 
 
 class Reader:

@@ -42,7 +42,7 @@ from wsproxy.testing.kubevirt.frames import (
 from wsproxy.testing.rfb.raw_client import client_context
 
 _LIMITS = RelayLimits(close_timeout=5.0, ping_interval=10.0, max_frame_size=1 << 20)
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 _BLOCK = 65536 + 10  # bytes of an unmasked frame with 65536 bytes of payload
 
 

@@ -12,7 +12,7 @@ from wsproxy.relay.pump import Pump
 from wsproxy.relay.scheduler import PumpThreads
 from wsproxy.testing.case import LeakTestCase
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 
 
 class FakePump:

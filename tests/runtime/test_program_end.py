@@ -17,7 +17,7 @@ from wsproxy.runtime import program_end
 from wsproxy.runtime.program_end import Service, keeps_program_up
 from wsproxy.testing.case import LeakTestCase
 
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _SERVICE = """
 import sys, threading
 from wsproxy.runtime.program_end import Service, keeps_program_up

@@ -13,7 +13,7 @@ from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.threads import ThreadPool, VitalLoop, current_owner, start_thread, working_for
 from wsproxy.testing.case import LeakTestCase
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 
 
 class VitalLoopTest(LeakTestCase):

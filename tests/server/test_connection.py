@@ -22,7 +22,7 @@ from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 

@@ -15,7 +15,7 @@ from wsproxy.server import presence
 from wsproxy.server.presence import Presence
 from wsproxy.testing.case import LeakTestCase
 
-_WAIT = 10.0
+_WAIT = 60.0
 
 
 class PresenceTest(LeakTestCase):

@@ -26,7 +26,7 @@ from wsproxy.testing.rfb.raw_client import RawClient
 _DEV = {"SECRET_KEY": SECRET, "LOCAL_DEV_MODE": "true", "HOST": "127.0.0.1", "PORT": "0"}
 _STRICT = ("-W", "error::DeprecationWarning")  # Python 3.12 warns so of a fork that copies threads
 _PROGRAM = (*_STRICT, "-m", "wsproxy")
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _MANY = 30  # sessions, one by one, among which each worker has one for sure
 _RESTARTING = (1012, "restarting")
 _STARTED = re.compile(rb"worker \d+ \(pid (\d+)\) started\n")

@@ -17,7 +17,7 @@ def python(
     env: Mapping[str, str] | None = None,
     stdin: int | None = None,
     stderr: int = subprocess.STDOUT,
-    seconds: float = 30.0,
+    seconds: float = 60.0,
 ) -> Iterator[subprocess.Popen[str]]:
     """Run this Python with ``arguments`` and text pipes; it is killed after ``seconds``, or at the end."""
     process = subprocess.Popen(

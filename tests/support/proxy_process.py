@@ -22,9 +22,9 @@ from wsproxy.testing.kubevirt.api import FakeKubeVirtAPI
 
 __all__ = ["Pace", "ProcessFigures", "ProxyProcess", "environment_for", "needs_proc", "wait_until"]
 
-_START_TIMEOUT = 30.0
-_STOP_TIMEOUT = 20.0
-_OUTPUT_TIMEOUT = 20.0
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 60.0
+_OUTPUT_TIMEOUT = 60.0
 _POLL = 0.01
 _READY = re.compile(rb"listening on (?:(unix:.*)|(.*):(\d+))( .*)?\n")
 _SETTINGS = {setting.env for setting in SETTINGS}
@@ -127,7 +127,7 @@ class ProxyProcess(ProcessFigures):
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End the program and return its exit status; minus the signal's number if one killed it. Idempotent.
 
-        Blocks until it has ended, and kills it if that takes more than 20 s.
+        Blocks until it has ended, and kills it if that takes more than 60 s.
         """
         pipe = self.process.stdout
         assert pipe is not None
@@ -166,9 +166,13 @@ class ProxyProcess(ProcessFigures):
 
 
 def environment_for(api: FakeKubeVirtAPI) -> dict[str, str]:
-    """Return the environment of a program in front of a stand-in."""
+    """Return the environment of a program in front of a stand-in.
+
+    The program sends no ping in the time of a test, since most clients of tests answer none, and compare
+    what they receive. On a busy machine their sessions last longer than the usual interval of 30 s.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
-    environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0"}
+    environment |= {"SECRET_KEY": SECRET, "HOST": "127.0.0.1", "PORT": "0", "WSPROXY_PING_INTERVAL": "600"}
     if not api.tls:
         return environment | {"LOCAL_DEV_MODE": "true", "WS_REMOTE_URL": api.url}
     return environment | {
@@ -200,7 +204,7 @@ class Pace:
             self._never.wait(self._due - now)
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
     """Wait until another process is in a state that it does not announce; return whether it got there."""
     deadline, never = Deadline(timeout), threading.Event()
     while not condition():

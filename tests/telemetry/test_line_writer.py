@@ -18,7 +18,7 @@ from wsproxy.telemetry.line_file import LineFile, open_descriptor, open_path
 from wsproxy.telemetry.line_writer import LineWriter, flush_program_log, lines_lost_of_program_log
 from wsproxy.testing.case import LeakTestCase
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 _LINE = b"x" * 99 + b"\n"
 
 

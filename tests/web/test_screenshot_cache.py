@@ -19,7 +19,7 @@ from wsproxy.web import screenshot_cache
 from wsproxy.web.screenshot_cache import MAX_SIZE, Screenshots, picture_fault
 
 _PICTURE = encode_png(2, 1, b"\1\2\3\4\5\6")
-_WAIT = 10.0
+_WAIT = 60.0
 _LONG = 60.0
 
 

@@ -26,7 +26,7 @@ from wsproxy.testing.screen.png import encode_png
 from wsproxy.wsgi.app import ConsoleApp
 
 _FOREIGN = "https://evil.example"
-_WAIT = 10.0
+_WAIT = 60.0
 _PICTURE = encode_png(2, 1, b"\1\2\3\4\5\6")
 _OTHER = encode_png(2, 1, b"\6\5\4\3\2\1")
 
