@@ -316,7 +316,7 @@ class Phases(ClientTLSTestCase):
     def test_reset_during_the_dial(self) -> None:
         """A client that is gone when its console is opened leaves nothing."""
         self.api.behaviour = Behaviour(hang=True)
-        proxy = self.start_proxy(dial_timeout=0.5)
+        proxy = self.start_proxy(dial_timeout=5)
         with RawClient(proxy.address) as client:
             client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
             self.api.wait_for_requests(1)

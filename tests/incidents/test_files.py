@@ -314,7 +314,7 @@ class SlowReaders(ProxyTestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         Path(directory.name, "large.js").write_bytes(bytes(8 * 1024 * 1024))
-        proxy = self.start_proxy(web=directory.name, request_timeout=1.0)
+        proxy = self.start_proxy(web=directory.name, request_timeout=3.0)
         with RawClient(proxy.address, receive_buffer=4096) as client:
             client.send_raw(b"GET /large.js HTTP/1.1\r\nHost: proxy\r\n\r\n")
             client.read_head()

@@ -177,7 +177,7 @@ class InASession(ProxyTestCase):
     def test_client_leaves_during_the_dial(self) -> None:
         """If a client leaves while its console is being opened, nothing is left, here or at the API."""
         self.api.behaviour = Behaviour(hang=True)
-        proxy = self.start_proxy(dial_timeout=0.5)
+        proxy = self.start_proxy(dial_timeout=5)
         with RawClient(proxy.address) as client:
             client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))
             self.api.wait_for_requests(1)
