@@ -10,7 +10,7 @@ import stat
 import tempfile
 
 from tests.behaviour.test_drain import DrainTestCase
-from tests.support.proxy_process import ProxyProcess, wait_until
+from tests.support.proxy_process import ProxyProcess
 from wsproxy.testing.rfb.raw_client import RawClient
 
 _TIMEOUT = 60.0
@@ -177,7 +177,7 @@ class Hangup(LaunchTestCase):
         proxy = ProxyProcess(self.api, ("-c", program))
         self.addCleanup(proxy.close)
         proxy.process.send_signal(signal.SIGHUP)
-        self.assertTrue(wait_until(lambda: b"ours\n" in proxy.output, _TIMEOUT))
+        proxy.wait_for(b"ours\n")
         client = self.opened(proxy.address)
         self.assert_goes_on(client)
         client.close()

@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 
 from tests.behaviour.test_drop_in import DropInTestCase
-from tests.support.proxy_process import ProxyProcess, wait_until
+from tests.support.proxy_process import ProxyProcess
 from wsproxy.runtime.program_end import starts_no_threads
 from wsproxy.testing.rfb.raw_client import RawClient
 
@@ -69,7 +69,7 @@ class LastLine(EndTestCase):
     def kept_up(self, script: str = _LAST_LINE, stdin: int = subprocess.DEVNULL) -> ProxyProcess:
         """Start a program, and go on when its main thread is done."""
         program = self.start(script, stdin)
-        self.assertTrue(wait_until(lambda: _DONE in program.output, _TIMEOUT), program.output)
+        program.wait_for(_DONE)
         return program
 
     def test_ctrl_c(self) -> None:
@@ -179,9 +179,7 @@ if starts_no_threads():
         def test_says_so(self) -> None:
             """It stays up, says that it serves no new client, and Ctrl-C ends it with status 130."""
             program = self.start(_LAST_LINE)
-            self.assertTrue(
-                wait_until(lambda: b"serves no new client" in program.output, _TIMEOUT), program.output
-            )
+            program.wait_for(b"serves no new client")
             self.assertIsNone(program.process.poll())
             program.process.send_signal(signal.SIGINT)
             self.assertNotIn(b"Traceback", self.assert_ends(program, _INTERRUPTED))

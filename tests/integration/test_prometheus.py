@@ -148,7 +148,7 @@ class Scraped(ProxyTestCase):
         """A worker that dies takes nothing out of the counters."""
         pid = proxy.wait_for(rb"worker 1 \(pid (\d+)\) started")
         os.kill(int(pid[1]), signal.SIGKILL)
-        self.assertTrue(wait_until(lambda: b"was killed by SIGKILL" in proxy.output, _TIMEOUT))
+        proxy.wait_for(b"was killed by SIGKILL")
         self.assert_comes(4, "wsproxy_sessions_opened_total")
         self.assert_comes(4, "wsproxy_session_duration_seconds_count")
 

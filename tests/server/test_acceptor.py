@@ -7,7 +7,6 @@ import os
 import select
 import socket
 import subprocess
-import threading
 import time
 import unittest
 from collections.abc import Callable
@@ -84,10 +83,7 @@ class ServerTestCase(LeakTestCase):
             self.assertEqual(client.status, 200)
 
     def assert_empty(self, server: ConsoleServer) -> None:
-        deadline, pause = Deadline(_TIMEOUT), threading.Event()
-        while server.connections:
-            deadline.remaining()
-            pause.wait(0.005)
+        self.assertTrue(wait_until(lambda: not server.connections, _TIMEOUT))
 
 
 class Addresses(ServerTestCase):
@@ -217,10 +213,7 @@ class Life(ServerTestCase):
         server = self.started()
         with RawClient(server.address) as client:
             client.send_raw(b"GET")
-            deadline, pause = Deadline(_TIMEOUT), threading.Event()
-            while not server.connections:
-                deadline.remaining()
-                pause.wait(0.005)
+            self.assertTrue(wait_until(lambda: server.connections > 0, _TIMEOUT))
             self.assertEqual(server.connections, 1)
         self.assert_empty(server)
 
@@ -264,14 +257,14 @@ class Shared(ServerTestCase):
         self, servers: list[ConsoleServer], count: int, ready: Callable[[], bool] = lambda: True
     ) -> list[int]:
         """Connect one client after the other, each when ``ready``; return how many each server has."""
+        clients: list[RawClient] = []
         with ExitStack() as stack:
-            for number in range(1, count + 1):
+            for _ in range(count):
                 self.assertTrue(wait_until(ready, _TIMEOUT))
-                stack.enter_context(RawClient(servers[0].address))
-                deadline, pause = Deadline(_TIMEOUT), threading.Event()
-                while sum(server.connections for server in servers) < number:
-                    deadline.remaining()
-                    pause.wait(0.001)
+                clients.append(stack.enter_context(RawClient(servers[0].address)))
+                self.assertTrue(
+                    wait_until(lambda: sum(one.connections for one in servers) >= len(clients), _TIMEOUT)
+                )
             return [server.connections for server in servers]
 
     @unittest.skipUnless(hasattr(select, "EPOLLEXCLUSIVE"), "this system wakes all of them")
@@ -374,10 +367,8 @@ class Queue(ServerTestCase):
         self.replace_socket(server, failures=1 << 30)
         with self.assertLogs("wsproxy.server", "ERROR"), RawClient(server.address):
             server.start()
-            deadline, pause = Deadline(_TIMEOUT), threading.Event()
-            while ExhaustedSocket.asked < 2:  # it has paused once, and logged that
-                deadline.remaining()
-                pause.wait(0.005)
+            # It has paused once, and logged that.
+            self.assertTrue(wait_until(lambda: ExhaustedSocket.asked >= 2, _TIMEOUT))
             started = time.monotonic()
             server.stop()
             self.assertLess(time.monotonic() - started, _TIMEOUT)
@@ -500,14 +491,8 @@ class Admitted(ServerTestCase):
     def fill(self, source: str = "127.0.0.1") -> list[socket.socket]:
         """Take every place."""
         clients = [self.come(source) for _ in range(_PENDING)]
-        self.wait_for(lambda: self.besieged.connections == _PENDING)
+        self.assertTrue(wait_until(lambda: self.besieged.connections == _PENDING, _TIMEOUT))
         return clients
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        deadline, pause = Deadline(_TIMEOUT), threading.Event()
-        while not condition():
-            deadline.remaining()
-            pause.wait(0.005)
 
     def assert_turned_away(self) -> None:
         with self.assertRaises(ConnectionResetError):

@@ -117,11 +117,15 @@ class ProxyProcess(ProcessFigures):
 
         :raises AssertionError: if it is not there in time.
         """
-        wait_until(lambda: len(re.findall(pattern, self.output)) >= count, _OUTPUT_TIMEOUT)
-        output = self.output
-        found = [*re.finditer(pattern, output)]
-        if len(found) < count:
-            raise AssertionError(f"{pattern!r} came {len(found)} times:\n{output.decode(errors='replace')}")
+        found: list[re.Match[bytes]] = []
+
+        def is_there() -> bool:
+            found[:] = re.finditer(pattern, self.output)
+            return len(found) >= count
+
+        if not wait_until(is_there, _OUTPUT_TIMEOUT):
+            shown = self.output.decode(errors="replace")
+            raise AssertionError(f"{pattern!r} came {len(found)} times:\n{shown}")
         return found[0]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
