@@ -89,9 +89,9 @@ def ignore_signals(numbers: Collection[signal.Signals]) -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     for number in numbers:
-        holders = [replaced for replaced in _stack if number in replaced.handlers]
-        if holders:
-            holders[0].handlers[number] = _ignored  # the outermost, which brings it back last
+        outermost = next((one for one in _stack if number in one.handlers), None)
+        if outermost:  # it brings the handler back last
+            outermost.handlers[number] = _ignored
         else:
             signal.signal(number, _ignored)
 

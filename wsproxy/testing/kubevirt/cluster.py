@@ -52,12 +52,14 @@ _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
 
 class Upgrade(NamedTuple):
-    """The decision to answer a request with 101."""
+    """The decision to answer a request with 101.
+
+    :ivar refusal: returns why the VMI refuses the session by now; None if it accepts the session.
+    """
 
     vmi: FakeVMI
     subresource: str
     refusal: Callable[[], Answer | None]
-    """Why the VMI refuses the session by now; None if it accepts the session."""
 
 
 def _forbidden(namespace: str, name: str, subresource: str) -> Answer:
