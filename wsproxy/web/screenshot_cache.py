@@ -26,6 +26,7 @@ MAX_SIZE = 8 * 1024 * 1024
 
 _GOOD_SECONDS = 5.0  # for which a screenshot serves other requests
 _BAD_SECONDS = 2.0  # for which a refusal serves other requests
+_FORGET_SECONDS = 5.0  # between two looks for results that have expired
 _MOST_TAKEN = 8  # at the same time, of all machines, shared among users
 _MOST_ASKED = 4  # requests of one user at the same time, those that wait for a screenshot included
 _MOST_KEPT = 256
@@ -120,7 +121,7 @@ class Screenshots:
         with self._changed:
             for machine in [name for name, outcome in self._outcomes.items() if outcome.until <= now]:
                 del self._outcomes[machine]
-        return now + _GOOD_SECONDS
+        return now + _FORGET_SECONDS
 
     def __len__(self) -> int:
         return len(self._outcomes)
