@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import wsproxy
@@ -81,6 +81,7 @@ def _file_of(name: str) -> str | None:
     return "__init__"
 
 
-def sources() -> list[Source]:
+@cache  # so that each file is parsed once
+def sources() -> tuple[Source, ...]:
     """Return all files of the package, sorted by name."""
-    return sorted((Source(path) for path in PACKAGE.rglob("*.py")), key=lambda source: source.name)
+    return tuple(sorted((Source(path) for path in PACKAGE.rglob("*.py")), key=lambda source: source.name))
