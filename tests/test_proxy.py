@@ -532,7 +532,7 @@ if child == 0:
         print([refused(use) for use in uses], flush=True)
         with fresh.run_in_thread("127.0.0.1", 0):
             import socket
-            with socket.create_connection(fresh.address, timeout=5) as sock:
+            with socket.create_connection(fresh.address, timeout=60) as sock:
                 sock.sendall({_HEALTHZ!r})
                 print(sock.recv(4096).split()[1], flush=True)
         status = 0
@@ -542,7 +542,7 @@ if child == 0:
     os._exit(status)
 print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 import socket
-with socket.create_connection(running.address, timeout=5) as sock:
+with socket.create_connection(running.address, timeout=60) as sock:
     sock.sendall({_HEALTHZ!r})
     print("parent", sock.recv(4096).split()[1], flush=True)
 running.stop_thread()

@@ -21,7 +21,7 @@ from wsproxy.protocol.response import http_response
 from wsproxy.telemetry.counters import Snapshot
 from wsproxy.testing.case import LeakTestCase, ProxyTestCase
 
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _BIG = b"x" * 10**7  # more than the kernel takes at once
 _GOOD = b"GET /good HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _POST = (

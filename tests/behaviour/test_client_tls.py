@@ -37,7 +37,7 @@ from wsproxy.testing.kubevirt.frames import BINARY, CLOSE, encode_frame
 from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient, client_context
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 _WITHIN = 8.0  # seconds for what takes half a second and the client's last word
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 

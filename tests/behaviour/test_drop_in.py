@@ -159,7 +159,7 @@ class LibraryTest(DropInTestCase):
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(proxy.stop_thread)
-        client = self.assert_echoes(ready.get(timeout=10))
+        client = self.assert_echoes(ready.get(timeout=60))
         stopper = threading.Thread(target=proxy.stop_thread, name="stop")
         stopper.start()
         self.addCleanup(stopper.join)

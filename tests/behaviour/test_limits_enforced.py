@@ -174,7 +174,7 @@ class GivenBack(LimitsTestCase):
 
         self.api.add_vmi("vm", self.namespace, backend=Script(answer_late))
         self.open().send_close(1001)
-        self.assertTrue(ending.wait(10))
+        self.assertTrue(ending.wait(60))
         self.api.add_vmi("vm", self.namespace)
         self.assert_open(self.open())
         self.assert_refused(self.open("other", user=2), 4503, "busy")
@@ -223,11 +223,11 @@ class GivenBack(LimitsTestCase):
 
         def on_close(session: object, ending: object) -> None:
             called.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
         self.start(on_close=on_close, **_SESSION_LIMITS)
         self.open().close()
-        self.assertTrue(called.wait(10))
+        self.assertTrue(called.wait(60))
         self.assert_open(self.open())
         go_on.set()
 
@@ -385,7 +385,7 @@ class PendingOfAnAddress(LimitsTestCase):
         self.api.add_vmi("vm", self.namespace, screen=screen)
         self.start(max_pending_per_address=1, screenshots=True)
         client = self.ask(f"/{self.token('vm')}/vm/screenshot.png", answered=False)
-        self.assertTrue(taking.wait(10))
+        self.assertTrue(taking.wait(60))
         self.assert_open(self.open("other"))
         go_on.set()
         client.read_head()

@@ -48,7 +48,7 @@ class ClientThatLostItsRightGoesOn(EndsTestCase):
         """Open a session, and begin to send a large frame."""
         client, _ = self.session(self.collect)
         client.send_raw(_HEAD + bytes(_BEGUN))
-        self.assertTrue(self.begun.wait(10))
+        self.assertTrue(self.begun.wait(60))
         return client
 
     def go_on(self, client: RawClient) -> None:
@@ -70,7 +70,7 @@ class ClientThatLostItsRightGoesOn(EndsTestCase):
                     self.assertEqual(client.recv_close(), (code, reason))
                     self.go_on(client)
                     client.send_close(code)
-                    self.assertTrue(self.over.wait(10))
+                    self.assertTrue(self.over.wait(60))
                     self.assert_all_gone(client)
                 self.assertEqual(len(self.received), len(_HEAD) + _BEGUN)
                 self.assertIn("close not sent to upstream", logs.output[-1])
@@ -104,7 +104,7 @@ class ClientThatLostItsRightGoesOn(EndsTestCase):
         self.assertEqual(client.recv_close(), (4499, "kicked"))
         client.reset()
         go_on.set()
-        self.assertTrue(self.over.wait(10))
+        self.assertTrue(self.over.wait(60))
         self.assertLess(len(self.received), sent)
         self.assertIsNone(console.close_received)
 

@@ -789,7 +789,7 @@ class RefusersConversation(LeakTestCase):
         super().setUp()
         ours, theirs = socket.socketpair()
         self.transport, self.peer = PlainTransport(ours), theirs
-        self.peer.settimeout(10)
+        self.peer.settimeout(60)
         self.addCleanup(self.transport.close)
         self.addCleanup(self.peer.close)
 
@@ -837,7 +837,7 @@ class RefusersConversation(LeakTestCase):
         ours, theirs = socket.socketpair()
         self.peer.close()
         self.transport, self.peer = PlainTransport(ours), theirs
-        self.peer.settimeout(10)
+        self.peer.settimeout(60)
         self.addCleanup(self.transport.close)
         self.addCleanup(self.peer.close)
 

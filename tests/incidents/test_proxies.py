@@ -102,7 +102,7 @@ class TunnelAfterRefusal(IncidentCase):
         self.assertEqual(client.status, 101)
         self.assertEqual(client.recv_close()[0], 1002)
         client.drop()
-        self.assertTrue(self.api.consoles[0].ended.wait(10))
+        self.assertTrue(self.api.consoles[0].ended.wait(60))
         self.assertEqual(len(self.api.requests), 1)
 
 

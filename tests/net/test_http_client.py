@@ -127,7 +127,7 @@ class PlainTest(FetchCase):
                 transport.send(b"H", Deadline(5))
 
         def silent(transport: Transport) -> None:
-            done.wait(10)
+            done.wait(60)
 
         for serve in (slow, silent):
             self.issuer.serve = serve

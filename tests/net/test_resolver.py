@@ -13,7 +13,7 @@ from wsproxy.net.sockets import Address
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.testing.case import LeakTestCase
 
-WAIT = 10.0
+WAIT = 60.0
 ONE: tuple[Address, ...] = ((socket.AF_INET, ("192.0.2.1", 443)),)
 TWO: tuple[Address, ...] = (
     (socket.AF_INET6, ("2001:db8::2", 443, 0, 0)),

@@ -14,7 +14,7 @@ from wsproxy.protocol.frames import FrameScanner, Opcode, build_frame
 from wsproxy.relay.writer import Writer
 from wsproxy.testing.case import LeakTestCase
 
-WAIT = 10.0
+WAIT = 60.0
 PING = build_frame(Opcode.PING, b"ping 001")
 PING_2 = build_frame(Opcode.PING, b"ping 002")
 CLOSE = build_frame(Opcode.CLOSE, b"\x03\xe8bye")

@@ -175,7 +175,7 @@ class ReloadedTest(LeakTestCase):
     def test_loaded_once_by_many(self) -> None:
         """Threads that ask at the same moment get one and the same loading."""
         value = self.reloaded()
-        barrier = threading.Barrier(8, timeout=10)
+        barrier = threading.Barrier(8, timeout=60)
         found: list[str] = []
 
         def ask() -> None:

@@ -14,7 +14,7 @@ from wsproxy.runtime.threads import current_owner
 from wsproxy.runtime.timers import Housekeeping
 from wsproxy.testing.case import LeakTestCase
 
-WAIT = 10.0
+WAIT = 60.0
 
 
 class Task:

@@ -27,7 +27,7 @@ from wsproxy.testing.case import SECRET, LeakTestCase
 from wsproxy.testing.rfb.raw_client import RawClient
 
 _HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 
 
 def _has_ipv6() -> bool:

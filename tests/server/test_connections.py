@@ -9,7 +9,7 @@ from unittest import mock
 from wsproxy.server.connections import Registry
 from wsproxy.testing.case import LeakTestCase
 
-WAIT = 10.0
+WAIT = 60.0
 
 
 class ConnectionStub:

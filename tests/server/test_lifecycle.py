@@ -20,7 +20,7 @@ class StopTest(LeakTestCase):
         self.waker, self.woken = socket.socketpair()
         self.addCleanup(self.waker.close)
         self.addCleanup(self.woken.close)
-        self.woken.settimeout(10)
+        self.woken.settimeout(60)
         self.hurried = threading.Event()
 
     def test_stop_that_fails(self) -> None:
@@ -48,7 +48,7 @@ class StopTest(LeakTestCase):
         stopped = []
 
         def stop() -> None:
-            stopped.append(self.hurried.wait(10))
+            stopped.append(self.hurried.wait(60))
 
         with self.assertLogs(logger, "INFO") as logs:
             stop_in_good_order(

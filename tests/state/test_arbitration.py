@@ -143,9 +143,9 @@ class Leaving(ArbitrationTestCase):
 
                 thread = threading.Thread(target=get)
                 thread.start()
-                self.assertTrue(condition.waited.wait(10))
+                self.assertTrue(condition.waited.wait(60))
                 leaving.release()
-                thread.join(10)
+                thread.join(60)
                 self.assertEqual(len(got), 1)
                 self.assertEqual(session.expected, [])
                 got[0].release()
@@ -160,9 +160,9 @@ class Leaving(ArbitrationTestCase):
         got: list[Claim] = []
         thread = threading.Thread(target=lambda: got.append(self.claim(claimant("b"))[0]))
         thread.start()
-        self.assertTrue(condition.waited.wait(10))
+        self.assertTrue(condition.waited.wait(60))
         leaving.release()
-        thread.join(10)
+        thread.join(60)
         self.assertEqual(len(got), 1)
 
     def test_newcomer_is_given_up(self) -> None:
@@ -180,11 +180,11 @@ class Leaving(ArbitrationTestCase):
 
         thread = threading.Thread(target=wait)
         thread.start()
-        self.assertTrue(condition.waited.wait(10))
+        self.assertTrue(condition.waited.wait(60))
         newcomer.is_ending = True
         self.arbitration.look_again()
-        self.assertTrue(raised.wait(10))
-        thread.join(10)
+        self.assertTrue(raised.wait(60))
+        thread.join(60)
 
     def test_not_for_ever(self) -> None:
         """If the holder has not ended by the deadline, the newcomer is refused."""
@@ -522,14 +522,14 @@ class Contested(ProxyTestCase):
 
         def on_close(session: SessionHandle, ending: Ending) -> None:
             told.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
         self.addCleanup(go_on.set)
         proxy = self.start_proxy(console="refuse", on_close=on_close)
         with RawClient.open(self.url(proxy, "vm")) as client:
             client.send_close()
             client.recv_close()
-        self.assertTrue(told.wait(10))
+        self.assertTrue(told.wait(60))
         with RawClient.open(self.url(proxy, "vm")) as client:
             self.assertEqual(client.status, 101)
         go_on.set()
@@ -561,11 +561,11 @@ class Contested(ProxyTestCase):
 
         def wait(console: object) -> None:
             entered.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
         self.api.add_vmi("slow", self.namespace, backend=Script(wait))
         with RawClient.open(self.url(proxy, "slow")) as client:
-            self.assertTrue(entered.wait(10))
+            self.assertTrue(entered.wait(60))
             client.reset()
         go_on.set()
         self.assertTrue(self.api.wait_until_idle())

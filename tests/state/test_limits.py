@@ -164,7 +164,7 @@ class PlacesTest(LimitsCase):
         together = threading.Barrier(8)
 
         def release() -> None:
-            together.wait(10)
+            together.wait(60)
             for _ in range(100):
                 slot.release()
 

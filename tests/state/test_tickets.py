@@ -82,7 +82,7 @@ class Once(TicketCase):
         start, got = threading.Barrier(threads), []
 
         def run() -> None:
-            start.wait(10)
+            start.wait(60)
             try:
                 got.append(type(self.redeem(text)).__name__)
             except BadToken as exc:
@@ -92,7 +92,7 @@ class Once(TicketCase):
         for runner in runners:
             runner.start()
         for runner in runners:
-            runner.join(10)
+            runner.join(60)
         return got
 
     def test_lock(self) -> None:

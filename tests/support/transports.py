@@ -24,7 +24,7 @@ from wsproxy.testing.kubevirt.certificates import CertificateAuthority
 
 __all__ = ["SHORT", "WAIT", "CommonTests", "TransportCase", "connect_tls", "ignore", "in_thread"]
 
-WAIT = 10.0
+WAIT = 60.0
 SHORT = 0.02
 _JIFFY = 0.01  # seconds by which the kernel's clock may be coarse
 

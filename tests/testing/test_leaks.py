@@ -104,7 +104,7 @@ class SharedProxyTest(unittest.TestCase):
         self.addCleanup(other.stop)
         done = threading.Event()
         older.run("job", done.set)
-        self.assertTrue(done.wait(10))
+        self.assertTrue(done.wait(60))
         with mock.patch.object(leaks, "_SETTLE_SECONDS", 0.3):
             self.assertEqual(own.faults(), ["thread left: wsproxy-idle"])
             self.assertEqual(other.faults(), [])
@@ -246,7 +246,7 @@ class Suite(ProxyTestCase):
         vmi = self.api.add_vmi("ubuntu", self.namespace, backend=Script(lambda console: self.fail("a bug")))
         with self.assertRaises(ConsoleClosed):
             self.open_console("ubuntu")
-        self.assertTrue(vmi.wait_for_session().ended.wait(10))
+        self.assertTrue(vmi.wait_for_session().ended.wait(60))
 
 
 class TestCasesTest(unittest.TestCase):

@@ -792,7 +792,7 @@ class Slowness(DiallerTestCase):
         release = threading.Event()
 
         def ask(host: str, port: int) -> tuple[Any, ...]:
-            release.wait(10)
+            release.wait(60)
             raise OSError("too late")
 
         resolver = Resolver(ask=ask)
@@ -894,7 +894,7 @@ class Unreachable(DiallerTestCase):
         done = threading.Event()
 
         def shut_down() -> None:
-            sock = sockets.get(timeout=10)
+            sock = sockets.get(timeout=60)
             ready()
             while not done.wait(0.01):  # again and again: it may not be connecting yet
                 while not sockets.empty():

@@ -261,7 +261,7 @@ class TLSTest(APITestCase):
         self.api.add_vmi("vm")
         ws = websocket.create_connection(
             self.api.url + path(),
-            timeout=5.0,
+            timeout=60.0,
             header=[f"Authorization: Bearer {self.api.token}"],
             subprotocols=["plain.kubevirt.io"],
             sslopt={"ca_certs": self.api.ca_file},
@@ -359,7 +359,7 @@ class LifeTest(unittest.TestCase):
         release = threading.Event()
 
         def run(console: FakeConsole) -> None:
-            release.wait(5.0)
+            release.wait(60.0)
 
         api = FakeKubeVirtAPI(tls=False).start()
         api.add_vmi("vm", backend=Script(run))

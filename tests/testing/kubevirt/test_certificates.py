@@ -26,11 +26,11 @@ def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, hostname: str) ->
     thread = threading.Thread(target=serve, name="tls-server")
     thread.start()
     try:
-        ours.settimeout(5.0)
+        ours.settimeout(60.0)
         with ours, client.wrap_socket(ours, server_hostname=hostname):
             pass
     finally:
-        thread.join(5.0)
+        thread.join(60.0)
         theirs.close()
 
 

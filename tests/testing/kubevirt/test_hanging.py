@@ -91,7 +91,7 @@ class HangingTest(APITestCase):
 
         def decided(request: RecordedRequest, body: bytes) -> tuple[FakeVMI | None, Answer | Upgrade]:
             decision = decide(request, body)
-            both.wait(10)
+            both.wait(60)
             return decision
 
         with mock.patch.object(self.api, "decide", decided):

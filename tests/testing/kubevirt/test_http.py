@@ -92,7 +92,7 @@ class HandshakeTest(APITestCase):
         client.sock.setblocking(False)
         with self.assertRaises(BlockingIOError):
             client.sock.recv(1)
-        client.sock.settimeout(5.0)
+        client.sock.settimeout(60.0)
         self.api.stop()
         self.assertEqual(b"", client.read_rest())
 

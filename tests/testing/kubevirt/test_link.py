@@ -13,7 +13,7 @@ from wsproxy.testing import Behaviour, Desktop, Echo, FakeConsole, ProxyTestCase
 from wsproxy.testing.kubevirt.link import Line, Link, Schedule
 
 _DELAY = 0.05
-_WAIT = 10.0
+_WAIT = 60.0
 
 
 class Clock:

@@ -26,7 +26,7 @@ from wsproxy.testing.rfb.client import (
 )
 from wsproxy.testing.rfb.viewer import RFBViewer
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:

@@ -21,7 +21,7 @@ __all__ = ["KEY", "MASK", "WAIT", "APITestCase", "RawClient", "SessionTestCase",
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of RFC 6455's example; its accept value is s3pPLMBiTxaQ9kYGzzhZRbK+xOo=."""
 MASK = b"\x12\x34\x56\x78"
-WAIT = 5.0
+WAIT = 60.0
 """Seconds that no step of a test takes unless it fails."""
 
 

@@ -28,7 +28,7 @@ from wsproxy.testing.screen.canvas import Rectangle
 from wsproxy.testing.screen.desktop import Desktop
 from wsproxy.testing.screen.image import Image
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 OPENING = VERSION_3_8 + b"\x01\x01" + rfb_messages.SECURITY_OK
 
 

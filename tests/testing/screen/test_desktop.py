@@ -20,7 +20,7 @@ from wsproxy.testing.screen.image import Image
 from wsproxy.testing.screen.look import LOOKS
 from wsproxy.testing.screen.screen import Screen
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 NOON = datetime(2026, 1, 1, 12, 0, 0)
 
 

@@ -13,7 +13,7 @@ from wsproxy.testing.kubevirt.backends import SocketBackend
 from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.testing.screen.login_shell import LoginShell
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 BINARY = 2
 PROMPT = b"student@ubuntu:~$ "
 

@@ -21,7 +21,7 @@ from ..kubevirt.frames import CLOSE, Frame, FrameBuffer, close_payload, encode_f
 __all__ = ["RawClient", "client_context"]
 
 _RECEIVE = 65536
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0  # a busy machine may need much of it, and only a hang takes all
 
 
 def client_context(ca_file: str, certificate: tuple[str, str] | None = None) -> ssl.SSLContext:
