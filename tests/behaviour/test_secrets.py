@@ -33,8 +33,8 @@ from wsproxy.testing.kubevirt.vmi import FakeVMI
 from wsproxy.testing.rfb.raw_client import RawClient
 
 _WINDOW = 20  # so many characters of a secret in a row are a leak
-_TIMEOUT = 1.0
-_WITHIN = 10.0
+_TIMEOUT = 2.0  # it has to pass, and sessions are opened within it
+_WITHIN = 60.0
 PAGE = "http://console.example"
 _ORIGIN = f"Origin: {PAGE}"
 _IN_USE = "Can't connect to websocket (503): Active VNC connection. Request denied."

@@ -185,7 +185,7 @@ class Claims(ProxyTestCase):
         """A token without exp opens a session where the operator allows it, and nowhere else."""
         self.assertEqual(self.status("web-1", self.claims("web-1")), 401)
         with self.assertLogs("wsproxy.session", "INFO") as logs:
-            proxy = self.start_proxy(allow_eternal_tokens=True, ping_interval=0.3)
+            proxy = self.start_proxy(allow_eternal_tokens=True, ping_interval=2.0)
             token = signed_token(self.claims("web-1"), SECRET)
             with RawClient.open(self.url(proxy, "web-1", token)) as client:
                 self.assertEqual(client.status, 101)
@@ -382,7 +382,7 @@ class Lifetimes(ProxyTestCase):
         last = _Last(housekeeping, done)
         housekeeping.add(last, 1.0)
         housekeeping.wake(last)  # unlike add it wakes the thread, whatever else is due
-        self.assertTrue(done.wait(10))
+        self.assertTrue(done.wait(60))
 
     def assert_ends(self, client: RawClient, code: int, reason: str) -> None:
         """Assert that a session was ended with that, is logged so, and that nothing of it is left."""
@@ -494,14 +494,14 @@ class Expiry(ProxyTestCase):
     def test_long_lived_token(self) -> None:
         """A token that is good for very long does not disturb the housekeeping."""
         self.api.add_vmi("vm", self.namespace)
-        proxy = self.start_proxy(ping_interval=0.2)
+        proxy = self.start_proxy(ping_interval=1.0)
         for seconds in (1e9, 1e15, 1e300):
             with self.subTest(seconds=seconds):
                 token = self.token("vm", expires_in=seconds)
                 client = RawClient.open(self.url(proxy, "vm", token))
                 self.addCleanup(client.close)
                 if client.status == 101:
-                    self.assertEqual(client.recv_frame(5).opcode, 9)
+                    self.assertEqual(client.recv_frame().opcode, 9)
                 else:
                     self.assertEqual(client.status, 401)
                 client.close()
