@@ -6,6 +6,7 @@
     ├── ConfigError             settings are wrong: the proxy does not start, and lists every fault
     ├── TransportClosed         a connection ended; expected, never a bug
     ├── ProtocolViolation       a peer broke RFC 6455 on an open connection
+    ├── StoreUnavailable        the store of the shared state does not answer
     └── Refused                 the proxy refuses a client; contains the answer
         ├── BadRequest          400 / 4400
         ├── BadToken            401 / 4401
@@ -58,6 +59,7 @@ __all__ = [
     "ProtocolViolation",
     "Refused",
     "RequestTimeout",
+    "StoreUnavailable",
     "TokenExpired",
     "TokenNotYetValid",
     "TransportClosed",
@@ -110,6 +112,13 @@ class ProtocolViolation(WSProxyError):
     def __init__(self, message: str, code: int = 1002) -> None:
         super().__init__(message)
         self.code = code
+
+
+class StoreUnavailable(WSProxyError):
+    """The store of the shared state gave no answer in time, or none that makes sense.
+
+    What it was asked to do may have happened all the same.
+    """
 
 
 class Refused(WSProxyError):

@@ -11,8 +11,9 @@ from wsproxy.access.sessions import SessionHandle
 from wsproxy.exceptions import ConsoleBusy, TransportClosed
 from wsproxy.protocol.closing import Ending
 from wsproxy.runtime.deadline import Deadline
-from wsproxy.state.arbitration import HOLD_OFF, Arbitration, Claim, Console, Requester
+from wsproxy.state.arbitration import HOLD_OFF, Arbitration, Claim, Requester
 from wsproxy.state.console_policies import ConsolePolicies
+from wsproxy.state.values import Console
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.console import FakeConsole

@@ -28,8 +28,9 @@ from ..protocol.handshake import Upgrade, answered_subprotocol, offered_upstream
 from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
-from ..state.arbitration import Claim, Console, ConsoleHolder, Mark, Requester
+from ..state.arbitration import Claim, ConsoleHolder, Mark, Requester
 from ..state.limits import AddressSlot, Slot
+from ..state.values import Console
 from ..telemetry.record import Admitted, SessionRecord
 from ..tokens.claims import Grant
 from ..upstream.dialler import Upstream

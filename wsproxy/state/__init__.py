@@ -1,1 +1,1 @@
-"""Rules that hold for all sessions together: limits, arbitration, tickets, denylist."""
+"""Decides what must be true for all sessions together, and keeps it: limits, consoles, tickets, revocations."""

@@ -26,13 +26,13 @@ from ..exceptions import ConsoleBusy, TransportClosed
 from ..runtime.deadline import Clock, Deadline
 from ..tokens.claims import Grant
 from .console_policies import ConsolePolicies, Policy
+from .values import Console
 
 __all__ = [
     "HOLD_OFF",
     "TAKEN_OVER",
     "Arbitration",
     "Claim",
-    "Console",
     "Mark",
     "Requester",
 ]
@@ -47,15 +47,6 @@ HOLD_OFF = 30.0
 
 _MOMENTS = 5.0  # seconds that KubeVirt may need to notice the end of one of our sessions
 _MOST_MARKS = 16  # of one console
-
-
-@dataclass(frozen=True)
-class Console:
-    """One subresource of one virtual machine instance."""
-
-    namespace: str
-    vmi: str
-    subresource: str
 
 
 @dataclass(frozen=True)
