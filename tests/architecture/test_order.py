@@ -48,6 +48,8 @@ NO_IO = (
     "access/sessions",
     "admin/routes",
     "state/",
+    "state/shared/",
+    "state/stores/memory",
     "tokens/",
     "net/addresses",
     "relay/lifetime",

@@ -1,1 +1,1 @@
-"""Decides what must be true for all sessions together, and keeps it: limits, consoles, tickets, revocations."""
+"""Decides what must be true for all sessions together: limits, consoles, tickets, revocations."""

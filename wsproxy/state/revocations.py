@@ -204,6 +204,10 @@ class RuleSet:
         kick, _, lift = id.rpartition(".")
         return self._lifts.get(kick) if lift == "lift" else self._rules.get(id)
 
+    def is_lifted(self, kick: str) -> bool:
+        """Whether the rules of a kick have been lifted."""
+        return kick in self._lifts
+
     def end_of(self, kick: str) -> float | None:
         """Return when the last rule of a kick ends, UNIX time; None if none is in force."""
         return max((self._rules[id].until for id in self._of_kick.get(kick, ())), default=None)

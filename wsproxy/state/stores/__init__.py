@@ -1,0 +1,1 @@
+"""Where the state that processes share is kept."""
