@@ -50,6 +50,7 @@ NO_IO = (
     "state/",
     "state/shared/",
     "state/stores/memory",
+    "state/stores/remote",
     "tokens/",
     "net/addresses",
     "relay/lifetime",

@@ -168,7 +168,7 @@ class RuleSet:
     def _add_lift(self, lift: Rule) -> bool:
         known = self._lifts.get(lift.kick)
         self._lifts[lift.kick] = new = joined(known, lift) if known else lift
-        for id in tuple(self._of_kick.get(lift.kick, ())):
+        for id in self.ids_of(lift.kick):
             self._drop(self._rules[id])
         return new != known
 
@@ -204,13 +204,17 @@ class RuleSet:
         kick, _, lift = id.rpartition(".")
         return self._lifts.get(kick) if lift == "lift" else self._rules.get(id)
 
+    def ids_of(self, kick: str) -> tuple[str, ...]:
+        """Return the ids of a kick's rules that are in force."""
+        return tuple(self._of_kick.get(kick, ()))
+
     def is_lifted(self, kick: str) -> bool:
         """Whether the rules of a kick have been lifted."""
         return kick in self._lifts
 
     def end_of(self, kick: str) -> float | None:
         """Return when the last rule of a kick ends, UNIX time; None if none is in force."""
-        return max((self._rules[id].until for id in self._of_kick.get(kick, ())), default=None)
+        return max((self._rules[id].until for id in self.ids_of(kick)), default=None)
 
     def find(self, subject: Subject, now: float, leeway: float) -> Rule | None:
         """Return a rule that refuses a token; None if none does. Parameters are as for :func:`refuses`."""
@@ -222,15 +226,18 @@ class RuleSet:
                     return rule
         return None
 
-    def sweep(self, now: float) -> None:
-        """Forget what has been over for an hour.
+    def sweep(self, now: float) -> list[Rule]:
+        """Forget what has been over for an hour, and return it.
 
         :param now: UNIX time.
         """
-        for rule in [rule for rule in self._rules.values() if rule.until + _MARGIN <= now]:
-            self._drop(rule)
-        for kick in [kick for kick, lift in self._lifts.items() if lift.until + _MARGIN <= now]:
-            del self._lifts[kick]
+        over = [rule for rule in self if rule.until + _MARGIN <= now]
+        for rule in over:
+            if rule.match:
+                self._drop(rule)
+            else:
+                del self._lifts[rule.kick]
+        return over
 
 
 def _key(rule: Rule) -> tuple[str, ...]:

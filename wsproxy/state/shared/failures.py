@@ -6,11 +6,11 @@ its failures move that time. So the store knows no limit, and members with diffe
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from ..membership import Failure
 from ..store import PAGE
+from .change_log import ChangeLog
 
 __all__ = ["FailureBuckets"]
 
@@ -19,42 +19,30 @@ _MOST = 65536
 
 
 class FailureBuckets:
-    """The buckets that are not full.
-
-    :ivar version: grows with each change.
-    """
+    """The buckets that are not full."""
 
     def __init__(self) -> None:
-        self.version = 0
-        # With the time when it is full again, and the version of its last change; last changed stands last.
-        self._buckets: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._full_at: dict[str, float] = {}
+        self._changes = ChangeLog()
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return len(self._full_at)
 
     def push(self, failures: Iterable[Failure], now: float) -> None:
         """Add failures. If there are too many buckets, those that failed first are forgotten."""
         for bucket, seconds in failures:
-            full_at, _ = self._buckets.get(bucket, (now, 0))
-            full_at = min(max(full_at, now) + max(seconds, 0.0), now + _LONGEST)
-            self.version += 1
-            self._buckets[bucket] = full_at, self.version
-            self._buckets.move_to_end(bucket)
-        while self._buckets:
-            full_at, _ = next(iter(self._buckets.values()))
-            if full_at > now and len(self._buckets) <= _MOST:
+            full_at = max(self._full_at.get(bucket, now), now) + max(seconds, 0.0)
+            self._full_at[bucket] = min(full_at, now + _LONGEST)
+            self._changes.note(bucket)
+        while (oldest := self._changes.oldest()) is not None:
+            if self._full_at[oldest] > now and len(self) <= _MOST:
                 break
-            self._buckets.popitem(last=False)
+            self._changes.forget(oldest)
+            del self._full_at[oldest]
 
     def changed(self, since: int, now: float) -> tuple[tuple[Failure, ...], int]:
         """Return the buckets that changed after a version, and the version to ask from next."""
-        if since == self.version:
+        if since == self._changes.version:
             return (), since
-        found = []
-        for bucket, (full_at, version) in reversed(self._buckets.items()):
-            if version <= since:
-                break
-            found.append((version, Failure(bucket, max(full_at - now, 0.0))))
-        page = found[-1 : -PAGE - 1 : -1]  # the first changed first
-        version = page[-1][0] if len(found) > PAGE else self.version
-        return tuple(failure for _, failure in page), version
+        buckets, version, _ = self._changes.page(since, PAGE)
+        return tuple(Failure(one, max(self._full_at[one] - now, 0.0)) for one in buckets), version

@@ -57,6 +57,7 @@ class Openings:
             return Decision(Outcome.ADMITTED, messages=record.messages)
         newcomer = entry or self._newcomer(record, request)
         newcomer.policy = request.policy
+        self._stop_waiting(newcomer)
         obstacle = self._contests.obstacle(newcomer, now)
         donor = None if entry else donor_for(newcomer, request.limits)
         if entry is None and (limit := self._limit(newcomer, donor, obstacle)):
@@ -188,6 +189,7 @@ class Openings:
 
     def _release(self, entry: Entry, now: float) -> None:
         """Let go of all that a session holds."""
+        self._stop_waiting(entry)
         self._contests.give_up(entry, now)
         self._slots.release(entry)
         del entry.member.entries[entry.session.id], entry.place.entries[entry]
@@ -203,6 +205,12 @@ class Openings:
         for record, session in waiters:
             record.post(MessageKind.FREE, session, None)
         entry.place.waiters.clear()
+
+    def _stop_waiting(self, entry: Entry) -> None:
+        key = entry.member, entry.session.id
+        entry.place.waiters.pop(key, None)
+        if self._waiters:
+            self._waiters.get(entry.session.user, {}).pop(key, None)
 
     def _drop_empty(self, place: Place) -> None:
         if place.is_empty:
@@ -248,7 +256,7 @@ class Openings:
         elif entry.stage is Stage.OPEN and place.holder is None:
             place.holder = entry
             self._contests.expect(place)
-        elif entry.stage is Stage.DIALLING and place.challenger is None:
+        elif entry.stage is Stage.DIALLING and self._contests.obstacle(entry, now) is None:
             self._contests.reach(entry)
 
     def release_unconfirmed(self, record: MemberRecord, now: float) -> None:

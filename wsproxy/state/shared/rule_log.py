@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
 from collections.abc import Iterable
 
 from ..membership import Revoked
 from ..revocations import Rule, RuleSet
 from ..store import PAGE
+from .change_log import ChangeLog
 
 __all__ = ["MAX_RULES", "RuleLog"]
 
@@ -18,18 +19,17 @@ _SWEEP_SECONDS = 60.0
 
 
 class RuleLog:
-    """The rules by their versions.
-
-    :ivar version: grows with each change.
-    """
+    """The rules, and the versions at which they changed."""
 
     def __init__(self) -> None:
-        self.version = 0
         self._rules = RuleSet()
-        # In the order of their changes: version and id, of which the last entry counts.
-        self._log: list[tuple[int, str]] = []
-        self._version_of: dict[str, int] = {}
-        self._swept = float("-inf")
+        self._changes = ChangeLog()
+        self._swept = -math.inf
+
+    @property
+    def version(self) -> int:
+        """Grows with each change."""
+        return self._changes.version
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -60,29 +60,21 @@ class RuleLog:
         self._sweep(wall)
 
     def _add(self, rule: Rule) -> None:
+        lifted = self._rules.ids_of(rule.kick) if rule.match is None else ()
+        for id in lifted:
+            self._changes.forget(id)
         if self._rules.add(rule):
-            self.version += 1
-            self._version_of[rule.id] = self.version
-            self._log.append((self.version, rule.id))
+            self._changes.note(rule.id)
 
     def since(self, version: int) -> tuple[tuple[Rule, ...], int, bool]:
         """Return rules that changed after a version, the version to ask from next, and if there are more."""
-        found: list[Rule] = []
-        for at, id in self._log[bisect_right(self._log, (version, "\U0010ffff")) :]:
-            rule = self._rules.get(id)
-            if rule and self._version_of[id] == at:
-                if len(found) == PAGE:
-                    return tuple(found), version, True
-                found.append(rule)
-            version = at
-        return tuple(found), self.version, False
+        ids, version, more = self._changes.page(version, PAGE)
+        return tuple(filter(None, map(self._rules.get, ids))), version, more
 
     def _sweep(self, wall: float, room: int = 0) -> None:
         """Forget what is over, once a minute, or when there is no room left."""
         if wall < self._swept + _SWEEP_SECONDS and len(self._rules) + room <= MAX_RULES:
             return
         self._swept = wall
-        self._rules.sweep(wall)
-        if len(self._log) > 2 * len(self._rules):
-            self._version_of = {rule.id: self._version_of[rule.id] for rule in self._rules}
-            self._log = sorted((version, id) for id, version in self._version_of.items())
+        for rule in self._rules.sweep(wall):
+            self._changes.forget(rule.id)

@@ -1,0 +1,132 @@
+"""The calls of a store as JSON: for a store in another process. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar, cast, get_type_hints
+
+from ..codec import from_json, to_json
+from ..membership import Beat, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
+from ..revocations import Rule
+from ..store import Store
+from ..tickets import Ticket
+from ..values import Confirmed, Decision, Event, Evicted, Message, Request
+
+__all__ = ["Ask", "RemoteCalls", "answer"]
+
+T = TypeVar("T")
+
+Ask = Callable[[str, list[Any]], Any]
+"""Sends the name of an operation and the JSON form of its arguments, and returns that of its result."""
+
+_OPERATIONS = frozenset(
+    {
+        "publish", "beat", "leave", "members", "admit", "opened", "evict", "report",
+        "issue", "redeem", "revoke", "lift", "rules", "behind", "sessions", "tell",
+    }
+)  # fmt: skip
+
+
+def answer(store: Store, operation: str, arguments: list[Any]) -> Any:
+    """Call a store for somebody else.
+
+    :param operation: its name.
+    :param arguments: the JSON form of its arguments.
+    :returns: the JSON form of its result.
+    :raises ValueError: if there is no such operation, or the arguments do not fit.
+    """
+    if operation not in _OPERATIONS:
+        raise ValueError(f"there is no operation {operation!r}")
+    kinds = _kinds(operation)
+    if len(arguments) != len(kinds):
+        raise ValueError(f"{operation} has {len(kinds)} arguments, not {len(arguments)}")
+    decoded = [from_json(kind, data) for kind, data in zip(kinds, arguments, strict=True)]
+    return to_json(getattr(store, operation)(*decoded))
+
+
+@cache
+def _kinds(operation: str) -> tuple[Any, ...]:
+    """Return the types of an operation's arguments."""
+    hints = get_type_hints(getattr(Store, operation))
+    return tuple(kind for name, kind in hints.items() if name != "return")
+
+
+class RemoteCalls:
+    """The operations of :class:`.Store` but for ``listen`` and ``close``, as calls of what answers elsewhere.
+
+    Any thread may use it if any thread may use ``ask``; it blocks and raises as that does.
+
+    :param ask: carries them there and back.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def _call(self, kind: type[T], operation: str, *arguments: object) -> T:
+        return from_json(kind, self._ask(operation, [to_json(argument) for argument in arguments]))
+
+    def publish(self, publication: Publication) -> Pulse:
+        """See :meth:`.Store.publish`."""
+        return self._call(Pulse, "publish", publication)
+
+    def beat(self, member: str, beat: Beat) -> Pulse:
+        """See :meth:`.Store.beat`."""
+        return self._call(Pulse, "beat", member, beat)
+
+    def leave(self, member: str) -> None:
+        """See :meth:`.Store.leave`."""
+        self._ask("leave", [member])
+
+    def members(self) -> tuple[Member, ...]:
+        """See :meth:`.Store.members`."""
+        return self._call(tuple[Member, ...], "members")
+
+    def admit(self, member: str, request: Request, events: tuple[Event, ...] = ()) -> Decision:
+        """See :meth:`.Store.admit`."""
+        return self._call(Decision, "admit", member, request, events)
+
+    def opened(self, member: str, session: str) -> Confirmed:
+        """See :meth:`.Store.opened`."""
+        return self._call(Confirmed, "opened", member, session)
+
+    def evict(self, member: str, session: str) -> Evicted:
+        """See :meth:`.Store.evict`."""
+        return self._call(Evicted, "evict", member, session)
+
+    def report(self, member: str, events: tuple[Event, ...]) -> tuple[Message, ...]:
+        """See :meth:`.Store.report`."""
+        return self._call(tuple[Message, ...], "report", member, events)
+
+    def issue(self, digest: str, ticket: Ticket) -> Issued:
+        """See :meth:`.Store.issue`."""
+        return self._call(Issued, "issue", digest, ticket)
+
+    def redeem(self, digest: str) -> Ticket | None:
+        """See :meth:`.Store.redeem`."""
+        ticket: Ticket | None = from_json(cast(Any, Ticket | None), self._ask("redeem", [digest]))
+        return ticket
+
+    def revoke(self, rules: tuple[Rule, ...]) -> Revoked:
+        """See :meth:`.Store.revoke`."""
+        return self._call(Revoked, "revoke", rules)
+
+    def lift(self, kick: str, lifted_at: float) -> Revoked:
+        """See :meth:`.Store.lift`."""
+        return self._call(Revoked, "lift", kick, lifted_at)
+
+    def rules(self, since: int) -> RulesPage:
+        """See :meth:`.Store.rules`."""
+        return self._call(RulesPage, "rules", since)
+
+    def behind(self, version: int) -> tuple[Member, ...]:
+        """See :meth:`.Store.behind`."""
+        return self._call(tuple[Member, ...], "behind", version)
+
+    def sessions(self, member: str, after: str = "") -> SessionsPage:
+        """See :meth:`.Store.sessions`."""
+        return self._call(SessionsPage, "sessions", member, after)
+
+    def tell(self, member: str, session: str, code: int, reason: str) -> bool:
+        """See :meth:`.Store.tell`."""
+        return self._call(bool, "tell", member, session, code, reason)
