@@ -53,6 +53,13 @@ class Harness(Protocol):
         """
         ...
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many things the store remembers, by kind: tickets, rules, failures, and others.
+
+        When all members have left, only these three may be left.
+        """
+        ...
+
     def close(self) -> None: ...
 
 

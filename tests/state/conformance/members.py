@@ -143,6 +143,35 @@ class Publications(StoreCase):
                 self.assertTrue(self.a.opened("s1").admitted)
                 self.assertIs(self.b.admit(session("s2", "bob"), "refuse").busy, BusyReason.IN_USE)
 
+    def test_answer_was_lost(self) -> None:
+        """A member that had no answer publishes what it knows: the console is opened, or given up."""
+        self.a.admit(session("s1"), "refuse")
+        self.a.publish(open_session("s1", policy="refuse"))
+        self.assertEqual(self.b.admit(session("s2", "bob"), "refuse").by, "alice")
+        self.a.publish(open_session("s1", ending=True))
+        self.b.open(session("s2", "bob"), "refuse")
+
+    def test_last_of_a_member(self) -> None:
+        """Of several sessions with one console the last one of a member has it."""
+        for _ in range(2):
+            self.a.publish(*(open_session(id, id, "takeover") for id in ("s1", "s2")))
+            self.assertEqual(self.b.admit(session("s3", "bob"), "refuse").by, "s2")
+            self.store.leave(self.a.id)
+
+    def test_holder_comes_later(self) -> None:
+        """If the one who has the console is published while another reaches for it, it is taken over."""
+        for evicted in (False, True):
+            with self.subTest(evicted=evicted):
+                self.store.leave(self.a.id)
+                self.assert_outcome(Outcome.ADMITTED, self.b.admit(session("s2", "bob"), "takeover"))
+                self.a.publish(open_session("s1", policy="takeover"))
+                self.assertEqual(self.a.told(), [(MessageKind.EXPECT, "s1")])
+                if evicted:
+                    self.assertTrue(self.b.evict("s2"))
+                self.assertTrue(self.b.opened("s2").admitted)
+                self.assertEqual(self.a.told(), [(MessageKind.LOST, "s1")])
+                self.b.released("s2")
+
     def test_console_of_another_by_now(self) -> None:
         """If another has the console by now, it keeps it; the session that comes back stays as well."""
         self.a.open(session("s1"), "takeover")

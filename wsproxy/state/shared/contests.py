@@ -73,6 +73,14 @@ class Contests:
             place.challenger, place.target, place.evicted = newcomer, takes_over(newcomer), None
             self.expect(place)
 
+    def restore(self, holder: Entry) -> None:
+        """Give a console that nobody has to a session that had it before."""
+        place = holder.place
+        place.holder = holder
+        if place.challenger and not place.target:
+            place.target = takes_over(place.challenger)
+        self.expect(place)
+
     # A challenger
 
     def evict(self, challenger: Entry, now: float) -> bool:
@@ -92,6 +100,8 @@ class Contests:
     def win(self, challenger: Entry, now: float) -> Entry | None:
         """Give the console to the one that reaches for it; return who has lost it."""
         place = challenger.place
+        if place.holder is not place.evicted:
+            place.target = place.target or place.holder  # one that was published since
         loser = self._lose(place, challenger, now) if place.target else place.evicted
         place.challenger, place.holder, place.evicted = None, challenger, None
         self.expect(place)

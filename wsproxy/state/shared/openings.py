@@ -246,16 +246,19 @@ class Openings:
                 self._slots.end(entry)
 
     def _restore_claim(self, entry: Entry, policy: Policy, now: float) -> None:
-        """Give a session its console, or its turn, unless another one has it by now."""
+        """Give a session its console, or its turn, unless another member has it by now.
+
+        Of several sessions of one member the last one has it, as KubeVirt gave it to that one.
+        """
         entry.policy, place = policy, entry.place
-        if policy is Policy.PASSTHROUGH or place.holder is entry:
-            return
-        if place.challenger is entry:
+        if policy is Policy.PASSTHROUGH:
+            self._contests.give_up(entry, now)
+        elif place.challenger is entry:
             if entry.stage is Stage.OPEN:
                 self._win(entry, now)
-        elif entry.stage is Stage.OPEN and place.holder is None:
-            place.holder = entry
-            self._contests.expect(place)
+        elif entry.stage is Stage.OPEN:
+            if place.holder is None or place.holder.member is entry.member:
+                self._contests.restore(entry)
         elif entry.stage is Stage.DIALLING and self._contests.obstacle(entry, now) is None:
             self._contests.reach(entry)
 

@@ -52,6 +52,7 @@ class SharedState:
 
     def begin_epoch(self, epoch: str, now: float) -> None:
         """The store may have lost data, or may be an old copy: see :class:`.Roster`. Its tickets are void."""
+        self._advance(now)
         self._roster.begin_epoch(epoch, now)
         self._tickets = TicketBook()
 
