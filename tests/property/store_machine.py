@@ -6,7 +6,6 @@ decides must be what the model allows, in both directions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import count
 
 from hypothesis import strategies as st
@@ -15,51 +14,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.state.conformance.case import LEASE, Harness, TestMember, session
 from tests.state.conformance.tickets import ticket
 from wsproxy.state.console_policies import Policy
-from wsproxy.state.revocations import Match, Rule, RuleSet, Subject
-from wsproxy.state.values import EventKind, Held, MessageKind, Outcome, SharedSession, SlotLimits, Stage
+from wsproxy.state.revocations import Match, Rule, Subject
+from wsproxy.state.values import EventKind, Held, MessageKind, Outcome, Stage
+
+from .store_model import LIMITS, Counts, Known, Process
 
 __all__ = ["StoreMachine"]
 
-LIMITS = SlotLimits(sessions=5, user=2, vmi=3)
 _UNTIL = 1.7e9 + 1e6
 
 _MEMBERS = st.integers(0, 2)
 _PICK = st.integers(0, 50)
 _INCIDENTS = st.sampled_from(("cut", "dies", "leaves", "restart", "loss", "none", "none", "none", "none"))
-
-
-@dataclass(eq=False)
-class Known:
-    """A session as the store must know it."""
-
-    session: SharedSession
-    policy: Policy
-    stage: Stage = Stage.WAITING
-    ending: bool = False
-    given: frozenset[str] = frozenset()
-    lost: bool = False
-
-    @property
-    def keys(self) -> dict[str, object]:
-        return {"sessions": None, "user": self.session.user, "vmi": self.session.console}
-
-
-@dataclass(eq=False)
-class Process:
-    """A member, and what the model knows of it.
-
-    :ivar known: the sessions that the store must know of it.
-    :ivar expires: when its lease passes.
-    :ivar published: the epoch in which it has published.
-    """
-
-    member: TestMember
-    expires: float = 0.0
-    published: str = ""
-    known: dict[str, Known] = field(default_factory=dict)
-    rules: RuleSet = field(default_factory=RuleSet)
-    version: int = 0
-    knew: tuple[str, ...] = ()
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -229,29 +195,6 @@ class StoreMachine(RuleBasedStateMachine):
         there = [process for process in (*self.processes, *self.gone) if self.is_there(process)]
         return [one for process in there for one in process.known.values()]
 
-    def counted(self, key: str, value: object) -> int:
-        return sum(key not in one.given and one.keys[key] == value for one in self.everybody())
-
-    def given(self, key: str, value: object) -> int:
-        return sum(key in one.given and one.keys[key] == value for one in self.everybody())
-
-    def inheritable(self, donor: Known, newcomer: Known) -> frozenset[str]:
-        shared = LIMITS._fields if donor.session.user == newcomer.session.user else ("vmi",)
-        mosts = LIMITS._asdict()
-        return frozenset(
-            key for key in shared if key not in donor.given and self.given(key, donor.keys[key]) < mosts[key]
-        )
-
-    def donor(self, newcomer: Known) -> Known | None:
-        for one in self.everybody():
-            same = (one.session.user, one.session.console) == (
-                newcomer.session.user,
-                newcomer.session.console,
-            )
-            if one.ending and not one.given and same and len(self.inheritable(one, newcomer)) == 3:
-                return one
-        return None
-
     @rule(
         index=_MEMBERS,
         user=st.sampled_from(("alice", "bob", 5)),
@@ -282,11 +225,12 @@ class StoreMachine(RuleBasedStateMachine):
     def ask(self, process: Process, newcomer: Known, may_wait: bool) -> None:
         wanted = newcomer.session
         is_new = wanted.id not in process.known
-        donor = self.donor(newcomer) if is_new else None
+        counts = Counts(self.everybody())
+        donor = counts.donor(newcomer) if is_new else None
         holder = self.holders.get(wanted.console)
         blocked = self.blocked(newcomer) if newcomer.policy is not Policy.PASSTHROUGH else False
         reached = {
-            held_off: self.reached(newcomer, donor, None if held_off else holder)
+            held_off: counts.reached(newcomer, donor, None if held_off else holder)
             for held_off in (True, False)
         }
         decision = process.member.admit(wanted, newcomer.policy.value, LIMITS, may_wait=may_wait)
@@ -315,18 +259,6 @@ class StoreMachine(RuleBasedStateMachine):
             newcomer.stage = Stage.DIALLING
             if newcomer.policy is not Policy.PASSTHROUGH:
                 self.challengers[wanted.console] = newcomer
-
-    def reached(self, newcomer: Known, donor: Known | None, replaced: Known | None) -> set[str]:
-        """Return the limits that keep a newcomer out."""
-        inherited: list[str] = []
-        for other in (donor, replaced if newcomer.policy is Policy.TAKEOVER else None):
-            if other:
-                inherited += self.inheritable(other, newcomer)
-        return {
-            key
-            for key, most in LIMITS._asdict().items()
-            if self.counted(key, newcomer.keys[key]) - (key in inherited) >= most
-        }
 
     def pick(self, index: int, number: int, *stages: Stage) -> tuple[Process, Known | None]:
         process = self.processes[index]
@@ -361,7 +293,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.holders[place] = one
         if holder:
             holder.lost = True
-            holder.given |= self.inheritable(holder, one)
+            holder.given |= Counts(self.everybody()).inheritable(holder, one)
             self.check_told(holder)
 
     def check_told(self, loser: Known) -> None:

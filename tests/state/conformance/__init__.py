@@ -13,7 +13,8 @@ import unittest
 from .case import Harness, StoreCase
 from .consoles import Contests, HoldOff, Marks, Waiting
 from .limits import Inheritance, Limits
-from .members import Epochs, Leases, Messages, Publications
+from .members import Epochs, Leases, Publications
+from .messages import Messages
 from .operator import Failures, Operator
 from .revocations import Revocations
 from .tickets import Tickets

@@ -191,6 +191,13 @@ class HoldOff(ConsoleCase):
         self.b.released("s2")
         self.a.open(session("s3"), "takeover")
 
+    def test_only_from_the_winner(self) -> None:
+        """Once the winner has gone, the loser is not held off from whoever comes then."""
+        self.a.open(session("beside", "eve"), "passthrough")
+        self.b.released("s2")
+        self.b.open(session("s4", "dave"), "takeover")
+        self.a.open(session("s3"), "takeover")
+
     def test_from_eviction_on(self) -> None:
         """Who is evicted is held off from then on, and who takes over no more."""
         self.passes(31)
@@ -290,6 +297,15 @@ class Waiting(ConsoleCase):
         self.assertEqual(self.b.told(), [(MessageKind.FREE, "s3")])
         self.reach(self.b, "s3", "s3", "refuse")
         self.assert_busy(self.a.admit(session("s2", "s2"), "refuse"), BusyReason.IN_USE, "s3")
+
+    def test_waits_no_more(self) -> None:
+        """Who waits and is given up is told nothing, and has no slot."""
+        self.a.open(session("s1"), "refuse")
+        self.a.ending("s1")
+        self.b.admit(session("s2", "bob"), "refuse", may_wait=True)
+        self.b.released("s2")
+        self.a.released("s1")
+        self.assertEqual((self.b.told(), self.b.held()), ([], []))
 
     def test_dead_member(self) -> None:
         """When a member's lease has passed, those who wait for its session are told."""

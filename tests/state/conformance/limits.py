@@ -223,6 +223,17 @@ class Inheritance(StoreCase):
                 self.b.open(wanted, limits=limits)
                 self.b.released("s2")
 
+    def test_no_wait_for_a_slot_that_is_given(self) -> None:
+        """The end of a session whose slot another has makes no room, so nobody waits for it."""
+        limits = SlotLimits(user=1)
+        self.a.open(session("s1"), limits=limits)
+        self.a.ending("s1")
+        self.a.open(session("s2"), limits=limits)
+        elsewhere = session("s3", vmi="other")
+        self.assert_full(self.b.admit(elsewhere, limits=limits, may_wait=True), "user")
+        self.a.released("s1")
+        self.assert_full(self.b.admit(elsewhere, limits=limits, may_wait=True), "user")
+
     def test_takeover_inherits_the_console(self) -> None:
         """Who takes a console over needs no further place there, again and again."""
         limits = SlotLimits(vmi=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Beat, Publication
 from wsproxy.state.revocations import Match, Rule
@@ -12,7 +10,7 @@ from wsproxy.state.values import BusyReason, Held, MessageKind, Outcome, SlotLim
 from .case import LEASE, StoreCase, TestMember, session
 from .tickets import ticket
 
-__all__ = ["Epochs", "Leases", "Messages", "Publications"]
+__all__ = ["Epochs", "Leases", "Publications"]
 
 ONE = SlotLimits(sessions=1)
 
@@ -172,6 +170,16 @@ class Publications(StoreCase):
                 self.assertEqual(self.a.told(), [(MessageKind.LOST, "s1")])
                 self.b.released("s2")
 
+    def test_holder_comes_later_where_nobody_takes_over(self) -> None:
+        """If KubeVirt opens the console all the same, the one who had it has lost it."""
+        self.assert_outcome(Outcome.ADMITTED, self.b.admit(session("s2", "bob"), "refuse"))
+        self.a.publish(open_session("s1", policy="refuse"))
+        self.assertEqual(self.a.told(), [])
+        self.assertTrue(self.b.opened("s2").admitted)
+        self.assertEqual(self.a.told(), [(MessageKind.LOST, "s1")])
+        self.a.released("s1")
+        self.assertEqual(self.a.admit(session("s3", "eve"), "refuse").by, "bob")
+
     def test_console_of_another_by_now(self) -> None:
         """If another has the console by now, it keeps it; the session that comes back stays as well."""
         self.a.open(session("s1"), "takeover")
@@ -263,6 +271,22 @@ class Epochs(StoreCase):
                 self.b.open(session("s2"))
                 self.b.released("s2")
 
+    def test_lease_from_the_restart_on(self) -> None:
+        """A member that was not heard from for a while before the restart has a whole lease from then on."""
+        for data in (True, False):
+            with self.subTest(data=data):
+                silent = self.join(f"silent-{data}")
+                self.dies(silent)
+                self.passes(LEASE - 1)
+                self.restart(data)
+                for member in self.alive:
+                    member.publish(knew=(self.a.id, self.b.id, silent.id))
+                self.passes(LEASE - 1)
+                self.assert_outcome(Outcome.UNSETTLED, self.b.admit(session("s2")))
+                self.passes(1)
+                self.b.open(session("s2"))
+                self.b.released("s2")
+
     def test_nobody_says_who_there_was(self) -> None:
         """A store without data admits nobody for a lease if its first members have just begun."""
         self.restart(False)
@@ -302,6 +326,7 @@ class Epochs(StoreCase):
                 self.a.beat(applied=version)
                 self.restart(data)
                 self.a.publish(rules=(rule,))
+                self.assertIn(self.a.member, self.store.behind(self.store.rules(0).version))
                 page = self.store.rules(0)
                 self.assertIn(rule, page.rules)
                 self.a.beat(applied=0)
@@ -314,69 +339,3 @@ class Epochs(StoreCase):
         version = self.store.revoke((Rule("r", "k", 1.7e9, 1.8e9, Match(user="alice")),)).version
         self.store.beat(self.a.id, Beat(99, self.a.epoch, applied=version))
         self.assertIn(self.a.member, self.store.behind(version))
-
-
-class Messages(StoreCase):
-    def test_until_acknowledged(self) -> None:
-        """A message is repeated in every answer until a beat acknowledges it."""
-        self.a.open(session("s1"))
-        self.assertTrue(self.store.tell(self.a.id, "s1", 4499, "kicked"))
-        first = self.store.report(self.a.id, ())
-        [message] = first
-        self.assertEqual(message[1:5], (MessageKind.END, "s1", 4499, "kicked"))
-        self.assertEqual(self.a.admit(session("s2", "bob")).messages, first)
-        self.assertEqual(self.a.opened("s2").messages, first)
-        self.assertEqual(self.a.beat().messages, ())
-        self.assertEqual(self.store.report(self.a.id, ()), ())
-
-    def test_only_what_was_seen(self) -> None:
-        """Acknowledging one message keeps a later one."""
-        for id in ("s1", "s2"):
-            self.a.open(session(id))
-        self.store.tell(self.a.id, "s1", 4499, "kicked")
-        self.a.beat()
-        self.store.tell(self.a.id, "s2", 4499, "kicked")
-        self.assertEqual([message.session for message in self.a.beat().messages], ["s2"])
-
-    def test_of_nobody(self) -> None:
-        """There is nothing to tell a session that is not there, and nothing is left of one that is gone."""
-        self.assertFalse(self.store.tell(self.a.id, "s1", 4499, "kicked"))
-        self.assertFalse(self.store.tell("nobody", "s1", 4499, "kicked"))
-        self.a.open(session("s1"))
-        self.store.tell(self.a.id, "s1", 4499, "kicked")
-        self.a.released("s1")
-        self.assertEqual(self.store.report(self.a.id, ()), ())
-
-    def test_after_a_cut(self) -> None:
-        """A member that comes again cannot acknowledge what it has not seen."""
-        self.a.open(session("s1"))
-        for _ in range(3):
-            self.store.tell(self.a.id, "s1", 4499, "kicked")
-            self.a.beat()
-        self.store.leave(self.a.id)
-        self.a.publish(open_session("s1"))
-        self.store.tell(self.a.id, "s1", 4499, "kicked")
-        self.assertEqual(len(self.a.beat().messages), 1)
-        self.assertEqual(len(self.a.messages), 4)
-
-    def test_listening(self) -> None:
-        """Who listens learns of a message, and of a rule, before the time is over."""
-        self.a.open(session("s1"))
-        for news in (
-            lambda: self.store.tell(self.a.id, "s1", 4499, "kicked"),
-            lambda: self.store.revoke((Rule("r", "k", 1.7e9, 1.8e9, Match(user="alice")),)),
-        ):
-            heard: list[bool] = []
-
-            def listen(heard: list[bool] = heard) -> None:
-                heard.append(self.store.listen(self.a.id, 20))
-
-            thread = threading.Thread(target=listen)
-            thread.start()
-            news()
-            thread.join(10)
-            self.assertEqual(heard, [True])
-
-    def test_nothing_to_hear(self) -> None:
-        """Without news it is silent until the time is over."""
-        self.assertFalse(self.store.listen(self.b.id, 0.01))

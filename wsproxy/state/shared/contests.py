@@ -111,7 +111,6 @@ class Contests:
         """Tell the one who loses the console, and hold its client off."""
         loser, place.target = place.target, None
         assert loser is not None
-        place.losers.pop(challenger.identity, None)
         self.hold_off(place, loser.identity, now)
         loser.tell(MessageKind.LOST, challenger.session.user)
         return loser

@@ -90,10 +90,8 @@ class Slots:
 
 def donor_for(newcomer: Entry, limits: SlotLimits) -> Entry | None:
     """Return the ending session whose slot a newcomer inherits: of the same user, with the same console."""
-    user = newcomer.session.user
     for entry in newcomer.place.entries:
-        may_give = entry.ending and entry.session.user == user and not entry.given
-        if may_give and len(inheritable(entry, newcomer, limits)) == len(entry.counts):
+        if entry.ending and len(inheritable(entry, newcomer, limits)) == len(entry.counts):
             return entry
     return None
 
