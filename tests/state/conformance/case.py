@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import unittest
+from collections.abc import Callable
 from itertools import count
 from typing import ClassVar, Protocol
 
@@ -28,7 +31,7 @@ from wsproxy.state.values import (
     User,
 )
 
-__all__ = ["LEASE", "Harness", "StoreCase", "TestMember", "session"]
+__all__ = ["LEASE", "Harness", "StoreCase", "TestMember", "at_once", "session"]
 
 LEASE = 15.0
 _STEP = 0.5  # seconds between the beats of a member
@@ -76,6 +79,26 @@ def session(
     token = f"token-of-{user}" if token_id is None else token_id
     console = Console("lab-1", vmi, "vnc")
     return SharedSession(id, user, console, network, network, token, may_take_over, 1.5, 2e9)
+
+
+def at_once(target: Callable[[int], None], threads: int = 8) -> None:
+    """Call a function in several threads at once, with their numbers; they interrupt each other a lot."""
+    begin = threading.Barrier(threads)
+
+    def run(number: int) -> None:
+        begin.wait()
+        target(number)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 class TestMember:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
 from wsproxy.protocol.origin import Origin
 from wsproxy.state.membership import Issued
 from wsproxy.state.tickets import Ticket
 from wsproxy.tokens.claims import Grant, TokenKey
 
-from .case import StoreCase
+from .case import StoreCase, at_once
 
 __all__ = ["Tickets", "ticket"]
 
@@ -75,19 +73,13 @@ class Tickets(StoreCase):
     def test_race(self) -> None:
         """Of many threads that redeem one ticket one gets it."""
         got: list[Ticket] = []
-        begin = threading.Barrier(8)
 
-        def redeem() -> None:
-            begin.wait()
-            for number in range(100):
-                if found := self.store.redeem(f"{number:02x}"):
+        def redeem(number: int) -> None:
+            for digest in range(100):
+                if found := self.store.redeem(f"{digest:02x}"):
                     got.append(found)
 
         for number in range(100):
             self.store.issue(f"{number:02x}", ticket(number))
-        threads = [threading.Thread(target=redeem) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(redeem)
         self.assertEqual(len(got), 100)

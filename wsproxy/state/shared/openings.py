@@ -104,8 +104,7 @@ class Openings:
         ending = limit != "sessions" and count.ending > 0
         if not may_wait or not (own or ending):
             return Decision(Outcome.FULL, limit, messages=newcomer.member.messages)
-        if place.entries:
-            _wait(place.waiters, newcomer)
+        _wait(place.waiters, newcomer)
         if limit == "user":
             _wait(self._waiters.setdefault(user, {}), newcomer)
         return _waiting(newcomer, own[:_MOST_IN_WAY], ending, limit=limit)

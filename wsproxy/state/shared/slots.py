@@ -90,7 +90,8 @@ class Slots:
 
 def donor_for(newcomer: Entry, limits: SlotLimits) -> Entry | None:
     """Return the ending session whose slot a newcomer inherits: of the same user, with the same console."""
-    for entry in newcomer.place.entries:
+    place = newcomer.place
+    for entry in place.entries if place.count.ending else ():
         if entry.ending and len(inheritable(entry, newcomer, limits)) == len(entry.counts):
             return entry
     return None
