@@ -11,9 +11,18 @@ from wsproxy.state.codec import from_json, to_json
 from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Beat, Failure, Publication
 from wsproxy.state.stores.memory import MemoryStore
-from wsproxy.state.stores.remote import answer
+from wsproxy.state.stores.remote import answer_call
 from wsproxy.state.tickets import Ticket
-from wsproxy.state.values import Console, Decision, Outcome, Request, SessionRef, SlotLimits
+from wsproxy.state.values import (
+    Console,
+    Decision,
+    Message,
+    MessageKind,
+    Outcome,
+    Request,
+    SessionRef,
+    SlotLimits,
+)
 
 from .conformance.case import session
 from .conformance.tickets import ticket
@@ -59,6 +68,16 @@ class CodecTest(unittest.TestCase):
         self.assertEqual(from_json(SlotLimits, to_json(Newer(1, 2, 3, 4))), SlotLimits(1, 2, 3))
         self.assertEqual(from_json(Newer, to_json(SlotLimits(1, 2, 3))), Newer(1, 2, 3, 0))
 
+    def test_words_of_a_later_version(self) -> None:
+        """An item with an unknown word is left out, an unknown rule is none, and other words are wrong."""
+        message = to_json(Message(1, MessageKind.END, "s1"))
+        found = from_json(tuple[Message, ...], [message, message | {"kind": "dance"}])
+        self.assertEqual(found, (Message(1, MessageKind.END, "s1"),))
+        request = to_json(Request(session("s1"), Policy.REFUSE))
+        self.assertIs(from_json(Request, request | {"policy": "share"}).policy, Policy.PASSTHROUGH)
+        with self.assertRaises(ValueError):
+            from_json(Message, message | {"kind": "dance"})
+
     def test_wrong(self) -> None:
         """What does not fit is a ValueError, and nothing else."""
         console = {"namespace": "n", "vmi": "v", "subresource": "vnc"}
@@ -94,10 +113,10 @@ class AnswerTest(unittest.TestCase):
             ("leave", [5]),
         ):
             with self.subTest(operation=operation), self.assertRaises(ValueError):
-                answer(store, operation, arguments)
+                answer_call(store, operation, arguments)
 
     def test_call(self) -> None:
-        self.assertEqual(answer(MemoryStore(), "members", []), [])
+        self.assertEqual(answer_call(MemoryStore(), "members", []), [])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import unittest
 from typing import Any
 
-from wsproxy.state.stores.remote import RemoteCalls, answer
+from wsproxy.state.stores.remote import RemoteCalls, answer_call
 
 from .conformance import conformance
 from .memory import Memory
@@ -21,7 +21,7 @@ class Behind(RemoteCalls):
 
     def _ask_by_text(self, operation: str, arguments: list[Any]) -> Any:
         sent = json.loads(json.dumps(arguments, allow_nan=False))
-        return json.loads(json.dumps(answer(self._memory.memory, operation, sent), allow_nan=False))
+        return json.loads(json.dumps(answer_call(self._memory.memory, operation, sent), allow_nan=False))
 
     def listen(self, member: str, seconds: float) -> bool:
         return self._memory.memory.listen(member, seconds)

@@ -1,8 +1,11 @@
 """The JSON form of the values that a process and a store exchange. No I/O.
 
-It follows from the types of a value's fields: an object has one member for each field. What the reader's
-version does not know it ignores. What the writer's version does not know has its default. So two versions
-understand each other as long as new fields have defaults, and no field changes its meaning.
+It follows from the types of a value's fields: an object has one member for each field. What the writer's
+version does not know has its default. What the reader's version does not know it leaves alone:
+
+- It ignores an unknown field.
+- It leaves out an item of a list with an unknown word, such as a message of a new kind.
+- It takes an unknown rule for a console for none.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ import dataclasses
 import math
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from .console_policies import Policy
 
 __all__ = ["from_json", "to_json"]
 
@@ -64,15 +70,18 @@ def _decoder(kind: Any) -> Callable[[_Json], object]:
     if origin in (Union, types.UnionType):
         return _of_union(get_args(kind))
     if origin is tuple:
-        item = _decoder(get_args(kind)[0])
-        return lambda data: tuple(item(one) for one in _checked(data, list))
+        return _of_list(_decoder(get_args(kind)[0]))
     if kind is float:
         return lambda data: math.inf if data == _INFINITY else float(_checked(data, int, float))
     if kind in (str, int, bool):
         return lambda data: _checked(data, kind)
     if kind is bytes:
         return lambda data: bytes.fromhex(_checked(data, str))
-    return kind if issubclass(kind, Enum) else _of_record(kind)
+    return _of_enum(kind) if issubclass(kind, Enum) else _of_record(kind)
+
+
+class _UnknownWord(ValueError):
+    """A word of a later version."""
 
 
 def _checked(data: _Json, *kinds: type) -> Any:
@@ -80,6 +89,29 @@ def _checked(data: _Json, *kinds: type) -> Any:
     if type(data) not in kinds:
         raise TypeError(f"{type(data).__name__} in place of {kinds[0].__name__}")
     return data
+
+
+def _of_list(item: Callable[[_Json], object]) -> Callable[[_Json], object]:
+    def read(data: _Json) -> object:
+        found = []
+        for one in _checked(data, list):
+            with suppress(_UnknownWord):
+                found.append(item(one))
+        return tuple(found)
+
+    return read
+
+
+def _of_enum(kind: type[Enum]) -> Callable[[_Json], object]:
+    def read(data: _Json) -> object:
+        try:
+            return kind(_checked(data, str))
+        except ValueError:
+            if kind is Policy:
+                return Policy.PASSTHROUGH
+            raise _UnknownWord(f"{data!r} is no {kind.__name__}") from None
+
+    return read
 
 
 def _of_union(kinds: tuple[Any, ...]) -> Callable[[_Json], object]:

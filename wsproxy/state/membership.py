@@ -52,7 +52,8 @@ class Failure(NamedTuple):
 class Beat(NamedTuple):
     """What a member says to renew its lease.
 
-    If the epoch is another one by now, the store ignores all of it but the failures.
+    If the epoch is another one by now, the store ignores all of it but the failures. If the store does not
+    know the member, it ignores those, too.
 
     :ivar number: grows with each beat. The failures of a number count once.
     :ivar epoch: the epoch that the rest refers to; "" for none.

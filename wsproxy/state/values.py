@@ -244,7 +244,7 @@ class EventKind(Enum):
 class Event(NamedTuple):
     """What a member reports. Every event may be reported twice, and of sessions that the store does not know.
 
-    :ivar session: id of the session; for MARK and UNMARK the mark's, which is the same.
+    :ivar session: id of the session. A mark has the id of its opening's session.
     :ivar console: of a MARK.
     :ivar by: the user of a MARK.
     """

@@ -12,13 +12,11 @@ from typing import NamedTuple
 
 from ..console_policies import Policy
 from ..values import BusyReason, Console, MessageKind, SessionRef, User
-from .records import Entry, Identity, Place
+from .records import ConsoleRecord, Entry, Identity
 
-__all__ = ["HOLD_OFF", "Contests", "Obstacle", "takes_over"]
+__all__ = ["Contests", "Obstacle", "takes_over"]
 
-HOLD_OFF = 30.0
-"""Seconds for which a client that lost a console has to be quiet before it may take it back."""
-
+_HOLD_OFF = 30.0  # seconds for which a client that lost a console has to be quiet before it takes it back
 _MOMENTS = 5.0  # seconds in which KubeVirt may not have seen yet that a session of ours has ended
 _MOST_MARKS = 16  # of one console
 _MOST_LOSERS = 64  # of one console
@@ -59,10 +57,10 @@ class Contests:
             return Obstacle(BusyReason.HELD_OFF, other)
         return None
 
-    def hold_off(self, place: Place, who: Identity, now: float) -> None:
+    def hold_off(self, place: ConsoleRecord, who: Identity, now: float) -> None:
         """Hold a client off, anew if it is already."""
         place.losers.pop(who, None)
-        place.losers[who] = now + HOLD_OFF
+        place.losers[who] = now + _HOLD_OFF
         if len(place.losers) > _MOST_LOSERS:
             del place.losers[next(iter(place.losers))]
 
@@ -107,7 +105,7 @@ class Contests:
         self.expect(place)
         return loser
 
-    def _lose(self, place: Place, challenger: Entry, now: float) -> Entry:
+    def _lose(self, place: ConsoleRecord, challenger: Entry, now: float) -> Entry:
         """Tell the one who loses the console, and hold its client off."""
         loser, place.target = place.target, None
         assert loser is not None
@@ -139,19 +137,19 @@ class Contests:
         while len(ended) > _MOST_ENDED or next(iter(ended.values())) + _MOMENTS <= now:
             ended.popitem(last=False)
 
-    def mark(self, place: Place, ref: SessionRef, by: User | None) -> None:
+    def mark(self, place: ConsoleRecord, ref: SessionRef, by: User | None) -> None:
         """Take note that KubeVirt may still open the console for an opening that was given up."""
         if len(place.marks) >= _MOST_MARKS and ref not in place.marks:
             del place.marks[next(iter(place.marks))]
         place.marks[ref] = by
         self.expect(place)
 
-    def unmark(self, place: Place, ref: SessionRef) -> None:
+    def unmark(self, place: ConsoleRecord, ref: SessionRef) -> None:
         """Forget a mark. Idempotent."""
         if place.marks.pop(ref, None) is not None:
             self.expect(place)
 
-    def expect(self, place: Place) -> None:
+    def expect(self, place: ConsoleRecord) -> None:
         """Tell who has the console what a loss means now, if that has changed."""
         holder, challenger = place.holder, place.challenger
         if holder is None:

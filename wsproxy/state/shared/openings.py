@@ -22,7 +22,7 @@ from ..values import (
     User,
 )
 from .contests import Contests, Obstacle, takes_over
-from .records import Entry, MemberRecord, Place
+from .records import ConsoleRecord, Entry, MemberRecord
 from .slots import Slots, donor_for, inheritable
 
 __all__ = ["Openings"]
@@ -40,7 +40,7 @@ class Openings:
     def __init__(self) -> None:
         self._slots = Slots()
         self._contests = Contests()
-        self._places: dict[Console, Place] = {}
+        self._places: dict[Console, ConsoleRecord] = {}
         self._waiters: dict[User, _Waiters] = {}  # for one of their user's sessions to end
 
     @property
@@ -75,7 +75,7 @@ class Openings:
 
     def _newcomer(self, record: MemberRecord, request: Request) -> Entry:
         session = request.session
-        place = self._places.get(session.console) or Place(session.console)
+        place = self._places.get(session.console) or ConsoleRecord(session.console)
         entry = Entry(record, session, place, self._slots.counts_for(session.user, place))
         entry.limits = request.limits
         return entry
@@ -211,13 +211,13 @@ class Openings:
         if self._waiters:
             self._waiters.get(entry.session.user, {}).pop(key, None)
 
-    def _drop_empty(self, place: Place) -> None:
+    def _drop_empty(self, place: ConsoleRecord) -> None:
         if place.is_empty:
             self._places.pop(place.console, None)
 
     def _mark(self, record: MemberRecord, event: Event) -> None:
         assert event.console is not None
-        place = self._places.setdefault(event.console, Place(event.console))
+        place = self._places.setdefault(event.console, ConsoleRecord(event.console))
         record.marks[event.session] = event.console
         self._contests.mark(place, SessionRef(record.id, event.session), event.by)
         if len(record.marks) > _MOST_MARKS:

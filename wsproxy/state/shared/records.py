@@ -18,7 +18,7 @@ from ..values import (
     User,
 )
 
-__all__ = ["Count", "Entry", "Identity", "MemberRecord", "Place"]
+__all__ = ["ConsoleRecord", "Count", "Counts", "Entry", "Identity", "MemberRecord"]
 
 Identity = tuple[str, User, str]
 """What a client that reconnects by itself has in common with what it was: token id, user and network."""
@@ -45,6 +45,10 @@ class Count:
         return not self.counted and not self.given
 
 
+Counts = tuple[Count, Count, Count]
+"""Of all sessions, of those of one user, and of those with one console."""
+
+
 class Entry:
     """One session.
 
@@ -69,7 +73,7 @@ class Entry:
     )
 
     def __init__(
-        self, member: MemberRecord, session: SharedSession, place: Place, counts: tuple[Count, Count, Count]
+        self, member: MemberRecord, session: SharedSession, place: ConsoleRecord, counts: Counts
     ) -> None:
         self.member = member
         self.session = session
@@ -99,7 +103,7 @@ class Entry:
         self.member.post(kind, self.session.id, by, code, reason)
 
 
-class Place:
+class ConsoleRecord:
     """One console, and who is there.
 
     :ivar entries: all sessions with it, the first first.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from ..values import SlotLimits, User
-from .records import Count, Entry, Place
+from .records import ConsoleRecord, Count, Counts, Entry
 
 __all__ = ["Slots", "donor_for", "inheritable"]
 
@@ -32,7 +32,7 @@ class Slots:
         """How many users have sessions."""
         return len(self._users)
 
-    def counts_for(self, user: User, place: Place) -> tuple[Count, Count, Count]:
+    def counts_for(self, user: User, place: ConsoleRecord) -> Counts:
         """Return what a session of a user with a console would count in, in the order of the limits."""
         return self._all, self._users.get(user) or Count(), place.count
 

@@ -13,7 +13,7 @@ from ..store import Store
 from ..tickets import Ticket
 from ..values import Confirmed, Decision, Event, Evicted, Message, Request
 
-__all__ = ["Ask", "RemoteCalls", "answer"]
+__all__ = ["Ask", "RemoteCalls", "answer_call"]
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ _OPERATIONS = frozenset(
 )  # fmt: skip
 
 
-def answer(store: Store, operation: str, arguments: list[Any]) -> Any:
+def answer_call(store: Store, operation: str, arguments: list[Any]) -> Any:
     """Call a store for somebody else.
 
     :param operation: its name.
