@@ -149,6 +149,17 @@ class MemoryStore:
             finally:
                 self._listeners -= 1
 
+    def news(self, member: str) -> bool:
+        """Whether there may be news for a member since the last time; :meth:`listen` without waiting."""
+        with self._lock:
+            return self._state.news(member)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many things are remembered, by kind; for tests and metrics."""
+        with self._lock:
+            return dict(self._state.sizes)
+
     def _notify(self) -> None:
         """Have those who listen look. Needs the lock."""
         if self._listeners:
