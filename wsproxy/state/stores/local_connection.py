@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from ...exceptions import TransportClosed
-from ...net.sockets import PEEK
+from ...net.sockets import has_hung_up
 from ...runtime.deadline import Deadline
 from ...runtime.forks import in_forked_child
 from .local_frames import Inbox, packed, unpacked
@@ -82,13 +82,8 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether the store's process has not closed it. For one without a request. Does not block."""
-        try:
-            return bool(self._sock.recv(1, PEEK))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        """Whether the store's process has not closed it. Does not block."""
+        return not has_hung_up(self._sock)
 
     def interrupt(self) -> None:
         """Have a request in another thread fail at once. Does not block."""
