@@ -1,4 +1,4 @@
-"""The program: wsproxy serve, check, token, sessions and demo."""
+"""The program: wsproxy serve, check, token, sessions, state and demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program: ``wsproxy serve``, ``check``, ``config``, ``sessions``, ``token`` and ``demo``."""
+"""The program: ``wsproxy serve``, ``check``, ``config``, ``sessions``, ``state``, ``token`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from .check import check, raise_descriptor_limit
 from .config import add_config_file, setting_in_file, shown_settings
 from .output import print_line, stderr_handler
 from .sessions import add_sessions_command
+from .state import add_state_command
 
 __all__ = ["main", "program_parser"]
 
@@ -262,6 +263,7 @@ def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
         _add_settings(config)
 
     add_sessions_command(commands)
+    add_state_command(commands)
     _add_demo_command(commands)
     return parser
 
