@@ -218,14 +218,14 @@ class LocalServer:
         if peer.is_closed:
             return
         peer.is_closed = True
+        if why:
+            logger.info("the connection of %s was closed: %s", peer.name, why)
         self._selector.unregister(peer.sock)
         peer.sock.close()
         self._peers.discard(peer)
         self._listeners.discard(peer)
         if not self._peers:
             self._alone_since = self._now
-        if why:
-            logger.info("the connection of %s was closed: %s", peer.name, why)
         members = [member for member in peer.members if self._owners.get(member) is peer]
         for member in members:
             del self._owners[member]
