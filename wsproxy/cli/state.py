@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
         with listen(f"{FD}{inherited}", 0) as listener:
             return _serve(path or listener.address[0].removeprefix(UNIX), listener, group)
     except OSError as exc:
-        print_line(f"wsproxy state: {exc.strerror or exc}", sys.stderr)
+        print_line(f"wsproxy state: {exc if exc.filename else exc.strerror or exc}", sys.stderr)
         return 1
 
 

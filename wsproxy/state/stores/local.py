@@ -336,8 +336,8 @@ class LocalStore(RemoteCalls):
         if isinstance(exc, TimeoutError | BlockingIOError):  # the latter: too many wait for it
             return f"there was no answer within {self._timeout:g} s; {self._path}.log may say why"
         if isinstance(exc, PermissionError):
-            return f"{exc.strerror or exc}; give this user the right, or choose another path"
-        return f"{getattr(exc, 'strerror', None) or exc}"
+            return f"{exc}; give this user the right, or choose another path"
+        return str(exc)
 
     def _note(self, lines: _Lines, *, is_away: bool, text: str) -> None:
         with lines.lock:
