@@ -103,4 +103,4 @@ class StateCommandTest(LeakTestCase):
         with python("-m", "wsproxy", "state", "--listen", f"unix:{self.path}/missing/store") as process:
             output = ended(process)
         self.assertEqual(process.returncode, 1)
-        self.assertRegex(output, r"\Awsproxy state: .*missing/store.*No such file or directory\n\Z")
+        self.assertRegex(output, r"\Awsproxy state: .*No such file or directory: .*missing/store.*\n\Z")

@@ -20,7 +20,7 @@ from wsproxy.exceptions import ConfigError, StoreUnavailable
 from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Beat, Member, Publication, Pulse
 from wsproxy.state.stores.local import LocalStore
-from wsproxy.state.stores.local_claim import Claim
+from wsproxy.state.stores.local_lock import StoreLock
 from wsproxy.state.values import NO_LIMITS, Held, Outcome, Request, Stage
 from wsproxy.testing.case import LeakTestCase
 
@@ -155,10 +155,10 @@ class StartTest(StoreProcessCase):
 
     def test_managed(self) -> None:
         """Where a service manager runs the store, nobody else starts it."""
-        claim = Claim.take(self.path)
-        assert claim
-        with claim:
-            claim.note(managed=True, members=False)
+        lock = StoreLock.take(self.path)
+        assert lock
+        with lock:
+            lock.note(managed=True, members=False)
         with self.assertLogs(_LOGGER, "ERROR"), self.assertRaisesRegex(StoreUnavailable, "wsproxy state"):
             self.new().members()
         self.assertFalse(os.path.exists(self.path))
@@ -170,45 +170,45 @@ class StartTest(StoreProcessCase):
                 LocalStore(path)
 
 
-class ClaimTest(unittest.TestCase):
+class StoreLockTest(unittest.TestCase):
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory(prefix="wsproxy-")
         self.addCleanup(directory.cleanup)
         self.path = f"{directory.name}/store"
 
-    def claim(self) -> Claim:
-        claim = Claim.take(self.path)
-        assert claim
-        self.addCleanup(claim.close)
-        return claim
+    def lock(self) -> StoreLock:
+        lock = StoreLock.take(self.path)
+        assert lock
+        self.addCleanup(lock.close)
+        return lock
 
     def had_members(self, text: str) -> bool:
         Path(f"{self.path}.lock").write_text(text)
-        with self.claim() as claim:
-            return claim.had_members(first=True)
+        with self.lock() as lock:
+            return lock.had_members(first=True)
 
     def test_once(self) -> None:
         """One has it at a time; it is free when the last copy is closed."""
-        claim = self.claim()
-        self.assertIsNone(Claim.take(self.path))
-        copy = os.dup(claim.descriptor)
-        claim.close()
-        self.assertIsNone(Claim.take(self.path))
+        lock = self.lock()
+        self.assertIsNone(StoreLock.take(self.path))
+        copy = os.dup(lock.descriptor)
+        lock.close()
+        self.assertIsNone(StoreLock.take(self.path))
         os.close(copy)
-        self.claim()
+        self.lock()
 
     def test_first(self) -> None:
         """Whether a new file says that there was nobody is for the caller to say."""
-        with self.claim() as claim:
-            self.assertEqual([claim.had_members(first=first) for first in (True, False)], [False, True])
+        with self.lock() as lock:
+            self.assertEqual([lock.had_members(first=first) for first in (True, False)], [False, True])
 
     def test_said(self) -> None:
         """What the last one wrote counts, unless the system has started anew since."""
-        with self.claim() as claim:
+        with self.lock() as lock:
             for members in (True, False):
-                claim.note(managed=False, members=members)
-                self.assertEqual(claim.had_members(first=False), members)
-            self.assertFalse(claim.is_managed)
+                lock.note(managed=False, members=members)
+                self.assertEqual(lock.had_members(first=False), members)
+            self.assertFalse(lock.is_managed)
         self.assertFalse(self.had_members('{"members": true, "boot": "another"}'))
 
     def test_garbage(self) -> None:
@@ -221,7 +221,7 @@ class ClaimTest(unittest.TestCase):
         """A link in the file's place is not followed."""
         os.symlink("/dev/null", f"{self.path}.lock")
         with self.assertRaises(OSError):
-            Claim.take(self.path)
+            StoreLock.take(self.path)
 
 
 class DeathTest(StoreProcessCase):

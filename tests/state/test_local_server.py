@@ -9,6 +9,7 @@ import struct
 import tempfile
 import threading
 import unittest
+from typing import Any
 from unittest import mock
 
 from wsproxy.exceptions import StoreUnavailable
@@ -17,7 +18,7 @@ from wsproxy.state.revocations import Match, Rule
 from wsproxy.state.stores import local_peers, local_server
 from wsproxy.state.stores.local import LocalStore
 from wsproxy.state.stores.local_frames import MOST_BYTES, Inbox, packed, unpacked
-from wsproxy.state.stores.local_peers import Peer, is_trusted, peer_of
+from wsproxy.state.stores.local_peers import PeerProcess, is_trusted, peer_process
 from wsproxy.state.stores.local_process import listen_at
 from wsproxy.state.stores.local_server import LocalServer
 from wsproxy.state.stores.memory import MemoryStore
@@ -62,11 +63,11 @@ class PeersTest(unittest.TestCase):
     def test_trust(self) -> None:
         """This user and root are trusted, and whoever is in the group, if there is one."""
         own = os.geteuid()
-        stranger = Peer(1, own + 77, frozenset({5, 6}))
+        stranger = PeerProcess(1, own + 77, frozenset({5, 6}))
         self.assertTrue(is_trusted(None, None))
         for peer, group, trusted in (
-            (Peer(1, own, frozenset()), None, True),
-            (Peer(1, 0, frozenset()), None, True),
+            (PeerProcess(1, own, frozenset()), None, True),
+            (PeerProcess(1, 0, frozenset()), None, True),
             (stranger, None, False),
             (stranger, 7, False),
             (stranger, 6, True),
@@ -78,7 +79,7 @@ class PeersTest(unittest.TestCase):
     def test_kernel(self) -> None:
         """The kernel says who this process is."""
         with socket.socketpair()[0] as sock:
-            peer = peer_of(sock)
+            peer = peer_process(sock)
         assert peer
         self.assertEqual((peer.pid, peer.uid), (os.getpid(), os.geteuid()))
         self.assertLessEqual({os.getegid(), *os.getgroups()}, peer.groups)
@@ -225,8 +226,8 @@ class NonsenseTest(ServerCase):
 
     def test_stranger_in_place_of_the_store(self) -> None:
         """A member tells nothing to another user's process that listens in the place of the store."""
-        stranger = Peer(1, os.geteuid() + 77, frozenset())
-        strange = mock.patch("wsproxy.state.stores.local_connection.peer_of", return_value=stranger)
+        stranger = PeerProcess(1, os.geteuid() + 77, frozenset())
+        strange = mock.patch("wsproxy.state.stores.local_connection.peer_process", return_value=stranger)
         refused = self.assertRaisesRegex(StoreUnavailable, "neither this one nor root")
         with strange, self.assertLogs(_LOGGER, "ERROR"), refused:
             self.store.members()
@@ -320,7 +321,7 @@ class TransitTest(ServerCase):
             sock.recv(100)
         sock.settimeout(20)
         self.passes(2)
-        inbox, found = Inbox(), []
+        inbox, found = Inbox(), list[Any]()
         while len(found) < 2:
             inbox.feed(sock.recv(1000))
             while (text := inbox.take()) is not None:

@@ -13,8 +13,8 @@ from ..net.addresses import ListenAddress, listen_fault
 from ..net.listeners import FD, UNIX, Listener, listen
 from ..runtime.logs import TextFormatter
 from ..runtime.systemd import Notifier, activated_descriptor
-from ..state.stores.local_claim import Claim
-from ..state.stores.local_process import listen_at, serve
+from ..state.stores.local_lock import StoreLock
+from ..state.stores.local_process import listen_at, serve_store
 from .output import print_line, stderr_handler
 
 __all__ = ["add_state_command"]
@@ -58,13 +58,13 @@ def _serve(path: str, inherited: Listener | None, group: int | None) -> int:
     :raises OSError: if that is not possible.
     """
     path = os.path.abspath(path)
-    claim = Claim.take(path, group)
-    if claim is None:
+    lock = StoreLock.take(path, group)
+    if lock is None:
         print_line(f"wsproxy state: another store runs at {path}; {path}.lock has its PID", sys.stderr)
         return 1
     notifier = Notifier.from_env(os.environ)
-    with claim, inherited or listen_at(path, group) as listener:
-        serve(listener, claim, group=group, managed=True, on_ready=notifier.ready)
+    with lock, inherited or listen_at(path, group) as listener:
+        serve_store(listener, lock, group=group, managed=True, on_ready=notifier.ready)
     return 0
 
 

@@ -15,8 +15,8 @@ from ...runtime.deadline import Deadline
 from ...runtime.forks import in_forked_child
 from ...runtime.logs import get_logger
 from ..membership import Publication, Pulse
-from .local_claim import Claim
-from .local_connection import Connection, Stranger
+from .local_connection import StoreConnection, Stranger
+from .local_lock import StoreLock
 from .local_process import CannotStart, start_process
 from .remote import RemoteCalls
 
@@ -46,7 +46,7 @@ class _Starter:
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
 
-    def connect(self, deadline: Deadline) -> Connection:
+    def connect(self, deadline: Deadline) -> StoreConnection:
         """Return a new connection. Blocks until the deadline at most.
 
         :raises OSError: if there is no store, and none can be started; TimeoutError if it takes too long.
@@ -55,7 +55,7 @@ class _Starter:
         """
         while True:
             try:
-                return Connection(self._path, self._group, deadline)
+                return StoreConnection(self._path, self._group, deadline)
             except _NOBODY:
                 if not self._starts:
                     raise
@@ -68,11 +68,11 @@ class _Starter:
 
     def _start(self, deadline: Deadline) -> None:
         """Start the store, unless somebody does. Needs the lock."""
-        claim = Claim.take(self._path, self._group)
-        if claim is None:
+        lock = StoreLock.take(self._path, self._group)
+        if lock is None:
             return
-        with claim:
-            if claim.is_managed:
+        with lock:
+            if lock.is_managed:
                 raise CannotStart("it belongs to a service manager")
             now = time.monotonic()
             if self._is_there(deadline) or now < self._not_before:
@@ -80,13 +80,13 @@ class _Starter:
             self._not_before = now + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self.reap(0)
-            self._started = start_process(self._path, self._group, claim)
+            self._started = start_process(self._path, self._group, lock)
         self.reap(deadline.remaining())
 
     def _is_there(self, deadline: Deadline) -> bool:
         """Whether somebody has started it since the last look, so that it ended again or has no lock."""
         try:
-            Connection(self._path, self._group, deadline).close()
+            StoreConnection(self._path, self._group, deadline).close()
         except _NOBODY:
             return False
         return True
@@ -110,21 +110,21 @@ class _Lines:
         self.turns = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         # Guards the attributes below. Nobody waits with it.
         self.lock = threading.Lock()
-        self.idle: list[Connection] = []
-        self.listening: set[Connection] = set()
+        self.idle: list[StoreConnection] = []
+        self.listening: set[StoreConnection] = set()
         self.is_closed = False
         self.is_away = False
         self.members: set[str] = set()  # that end with the lifeline
         # Guards the lifeline, also while a member is announced: for the store's timeout at most.
         self.lifeline_lock = threading.Lock()
-        self.lifeline: Connection | None = None
+        self.lifeline: StoreConnection | None = None
 
-    def take(self) -> Connection | None:
+    def take(self) -> StoreConnection | None:
         """Return an idle connection; None if there is none."""
         with self.lock:
             return self.idle.pop() if self.idle else None
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: StoreConnection) -> None:
         """Take a connection back."""
         with self.lock:
             if not self.is_closed:
@@ -197,7 +197,7 @@ class LocalStore(RemoteCalls):
         :raises StoreUnavailable: at once, if there is no store. The caller pauses before it listens again.
         """
         lines, deadline = self._lines, Deadline(self._timeout)
-        connection: Connection | None = None
+        connection: StoreConnection | None = None
         try:
             with self._explained(lines):
                 connection = self._starter.connect(deadline)
@@ -259,7 +259,12 @@ class LocalStore(RemoteCalls):
         raise TransportClosed("it ends whenever it is asked")
 
     def _exchange(
-        self, lines: _Lines, connection: Connection, operation: str, arguments: list[Any], deadline: Deadline
+        self,
+        lines: _Lines,
+        connection: StoreConnection,
+        operation: str,
+        arguments: list[Any],
+        deadline: Deadline,
     ) -> dict[str, Any]:
         try:
             answer = connection.ask(operation, arguments, deadline)

@@ -10,9 +10,9 @@ from ...net.sockets import has_hung_up
 from ...runtime.deadline import Deadline
 from ...runtime.forks import in_forked_child
 from .local_frames import Inbox, packed, unpacked
-from .local_peers import is_trusted, peer_of
+from .local_peers import is_trusted, peer_process
 
-__all__ = ["Connection", "Stranger"]
+__all__ = ["StoreConnection", "Stranger"]
 
 _CHUNK = 65536
 
@@ -21,7 +21,7 @@ class Stranger(Exception):
     """Another user's process listens in the place of the store."""
 
 
-class Connection:
+class StoreConnection:
     """A connection, which one thread at a time uses. A forked child closes its copy.
 
     :param path: of the store's socket.
@@ -36,7 +36,7 @@ class Connection:
         try:
             self._sock.settimeout(deadline.remaining())
             self._sock.connect(path)
-            peer = peer_of(self._sock)
+            peer = peer_process(self._sock)
             if not is_trusted(peer, group):
                 raise Stranger(
                     f"user {peer.uid if peer else ''} listens there, who is neither this one nor root"
@@ -44,7 +44,7 @@ class Connection:
         except BaseException:
             self._sock.close()
             raise
-        in_forked_child(self, Connection.close)
+        in_forked_child(self, StoreConnection.close)
 
     def ask(self, operation: str, arguments: list[Any], deadline: Deadline) -> dict[str, Any]:
         """Send a request, and return the answer. Blocks until the deadline at most.

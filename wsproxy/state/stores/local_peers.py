@@ -8,7 +8,7 @@ import struct
 from contextlib import suppress
 from typing import NamedTuple
 
-__all__ = ["Peer", "is_trusted", "peer_of"]
+__all__ = ["PeerProcess", "is_trusted", "peer_process"]
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred
 _PEERCRED: int | None = getattr(socket, "SO_PEERCRED", None)
@@ -16,7 +16,7 @@ _PEERGROUPS = 59  # asm-generic/socket.h; not in the socket module
 _MOST_GROUP_BYTES = 1024  # the most that getsockopt takes here
 
 
-class Peer(NamedTuple):
+class PeerProcess(NamedTuple):
     """A process, as the kernel knew it when it connected, or listened.
 
     :ivar pid: 0 if it is in another PID namespace.
@@ -28,7 +28,7 @@ class Peer(NamedTuple):
     groups: frozenset[int]
 
 
-def peer_of(sock: socket.socket) -> Peer | None:
+def peer_process(sock: socket.socket) -> PeerProcess | None:
     """Return who is at the other end; None if this system does not say. Does not block.
 
     :raises OSError: if the connection is broken.
@@ -40,10 +40,10 @@ def peer_of(sock: socket.socket) -> Peer | None:
     with suppress(OSError):  # an old kernel, or more than 256 groups
         data = sock.getsockopt(socket.SOL_SOCKET, _PEERGROUPS, _MOST_GROUP_BYTES)
         groups.update(struct.unpack(f"={len(data) // 4}I", data))
-    return Peer(pid, uid, frozenset(groups))
+    return PeerProcess(pid, uid, frozenset(groups))
 
 
-def is_trusted(peer: Peer | None, group: int | None) -> bool:
+def is_trusted(peer: PeerProcess | None, group: int | None) -> bool:
     """Whether a peer is this user, root, or in a group.
 
     Without an answer of the kernel, the permissions of the socket's path alone decide.

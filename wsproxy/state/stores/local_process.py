@@ -17,11 +17,11 @@ from ...net.listeners import UNIX, Listener, listen
 from ...runtime.cpu_affinity import anywhere
 from ...runtime.logs import TextFormatter, get_logger
 from ...runtime.signals import STOP_SIGNALS, signals_to
-from .local_claim import Claim, opened_beside
+from .local_lock import StoreLock, opened_beside
 from .local_server import LocalServer
 from .memory import MemoryStore
 
-__all__ = ["CannotStart", "listen_at", "main", "serve", "start_process"]
+__all__ = ["CannotStart", "be_the_store", "listen_at", "serve_store", "start_process"]
 
 logger = get_logger("wsproxy.state.local")
 
@@ -30,7 +30,7 @@ LINGER = 60.0
 
 _BOOT = (
     "import os,sys,json; os.fork() and os._exit(0); sys.path[:]=json.loads(sys.argv.pop());"
-    "from wsproxy.state.stores.local_process import main; main()"
+    "from wsproxy.state.stores.local_process import be_the_store; be_the_store()"
 )
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 _EMBEDDING = ("mod_wsgi", "uwsgi")  # modules of servers whose sys.executable is not Python
@@ -41,10 +41,10 @@ class CannotStart(Exception):
     """The store's process cannot be started from this one. The text says why."""
 
 
-def start_process(path: str, group: int | None, claim: Claim) -> subprocess.Popen[bytes]:
-    """Start the store's process, which gets the claim. It is detached: it becomes no child of this process.
+def start_process(path: str, group: int | None, lock: StoreLock) -> subprocess.Popen[bytes]:
+    """Start the store's process, which gets the lock. It is detached: it becomes no child of this process.
 
-    Returns before it listens. It gets nothing of this process but the claim: no descriptor, none of the
+    Returns before it listens. It gets nothing of this process but the lock: no descriptor, none of the
     variables that may have secrets, and no session or process group.
 
     :returns: the process between the two, which ends at once. The caller waits for it.
@@ -54,7 +54,7 @@ def start_process(path: str, group: int | None, claim: Claim) -> subprocess.Pope
     if not sys.executable or any(name in sys.modules for name in _EMBEDDING):
         raise CannotStart("no process can be started from this server")
     paths = [os.path.abspath(entry) for entry in sys.path]
-    given = [path, "" if group is None else str(group), str(claim.descriptor), json.dumps(paths)]
+    given = [path, "" if group is None else str(group), str(lock.descriptor), json.dumps(paths)]
     log = _opened_log(f"{path}.log", group)
     try:
         with anywhere():
@@ -63,7 +63,7 @@ def start_process(path: str, group: int | None, claim: Claim) -> subprocess.Pope
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                pass_fds=(claim.descriptor,),
+                pass_fds=(lock.descriptor,),
                 cwd="/",
                 env={name: value for name in _KEPT if (value := os.environ.get(name)) is not None},
                 start_new_session=True,
@@ -80,7 +80,7 @@ def _opened_log(name: str, group: int | None) -> int:
     return log
 
 
-def main() -> None:
+def be_the_store() -> None:
     """Be the process that :func:`start_process` started."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the starter's mask is inherited
     os.umask(0o077)
@@ -89,15 +89,15 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter(with_process=True))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    claim = Claim(int(descriptor))
-    os.set_inheritable(claim.descriptor, False)
+    lock = StoreLock(int(descriptor))
+    os.set_inheritable(lock.descriptor, False)
     try:
         listener = listen_at(path, group)
     except OSError as exc:
         logger.error("%s", exc.strerror or exc)
         sys.exit(1)
-    with claim, listener:
-        serve(listener, claim, group=group, linger=LINGER)
+    with lock, listener:
+        serve_store(listener, lock, group=group, linger=LINGER)
 
 
 def listen_at(path: str, group: int | None) -> Listener:
@@ -116,9 +116,9 @@ def listen_at(path: str, group: int | None) -> Listener:
     return listener
 
 
-def serve(
+def serve_store(
     listener: Listener,
-    claim: Claim,
+    lock: StoreLock,
     *,
     group: int | None = None,
     linger: float = math.inf,
@@ -131,8 +131,8 @@ def serve(
     :param managed: whether a service manager starts the store when there is none.
     :param on_ready: is called once the store answers.
     """
-    had_members = claim.had_members(first=not managed)
-    claim.note(managed=managed, members=had_members)
+    had_members = lock.had_members(first=not managed)
+    lock.note(managed=managed, members=had_members)
     path = "" if listener.inherited else listener.address[0].removeprefix(UNIX)
     identity = _identity(path)
     server = LocalServer(
@@ -140,7 +140,7 @@ def serve(
         MemoryStore(settled=not had_members),
         group=group,
         linger=linger,
-        note_members=lambda there: claim.note(managed=managed, members=there),
+        note_members=lambda there: lock.note(managed=managed, members=there),
         is_lost=lambda: _identity(path) != identity,
     )
     waker, woken = socket.socketpair()

@@ -21,7 +21,7 @@ from ...net.sockets import GONE, OUT_OF_RESOURCES, why_not_accepted
 from ...runtime.deadline import Clock
 from ...runtime.logs import Complaints, get_logger
 from .local_frames import Inbox, packed, unpacked
-from .local_peers import is_trusted, peer_of
+from .local_peers import is_trusted, peer_process
 from .memory import MemoryStore
 from .remote import answer_call
 
@@ -178,7 +178,7 @@ class LocalServer:
     def _welcome(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         try:
-            who = peer_of(sock)
+            who = peer_process(sock)
         except OSError:
             sock.close()
             return

@@ -17,13 +17,13 @@ from typing import Any
 
 from ...runtime.forks import in_forked_child
 
-__all__ = ["Claim", "opened_beside"]
+__all__ = ["StoreLock", "opened_beside"]
 
 _BYTES = 256
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-class Claim:
+class StoreLock:
     """The lock, held. One thread at a time; nothing blocks. With ``with``, this process lets go at the end.
 
     :param descriptor: of the locked file, which this object closes.
@@ -33,7 +33,7 @@ class Claim:
         self.descriptor = descriptor
 
     @classmethod
-    def take(cls, path: str, group: int | None = None) -> Claim | None:
+    def take(cls, path: str, group: int | None = None) -> StoreLock | None:
         """Take the lock, if nobody has it.
 
         :param path: of the socket.
@@ -50,7 +50,7 @@ class Claim:
             os.close(descriptor)
             raise
         # A child of a fork in another thread would hold the lock, too.
-        return in_forked_child(cls(descriptor), Claim.close)
+        return in_forked_child(cls(descriptor), StoreLock.close)
 
     @property
     def is_managed(self) -> bool:
@@ -89,7 +89,7 @@ class Claim:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> StoreLock:
         return self
 
     def __exit__(
