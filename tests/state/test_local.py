@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,7 @@ from .conformance.case import session
 from .local import Local
 
 _LOGGER = "wsproxy.state.local"
+_GROUP = 54321
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -38,8 +40,8 @@ def load_tests(
     return unittest.TestSuite([tests, conformance(loader, Local, without="test_bound")])
 
 
-def publish(store: LocalStore, id: str, *held: Held) -> Pulse:
-    return store.publish(Publication(Member(id, id, 15.0), sessions=held))
+def publish(store: LocalStore, id: str, *held: Held, lease: float = 15.0) -> Pulse:
+    return store.publish(Publication(Member(id, id, lease), sessions=held))
 
 
 def hold_a_console(path: str, ready: Callable[[None], None]) -> None:
@@ -127,6 +129,29 @@ class StartTest(StoreProcessCase):
             thread.join()
         self.assertEqual((len(epochs), len(set(epochs))), (6, 1))
         self.assertEqual(self.log().count("the store answers"), 1)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root to be another user")
+    def test_group(self) -> None:
+        """Another user in the group shares the state; one who is not in it cannot."""
+        os.chmod(os.path.dirname(self.path), 0o755)
+        store = LocalStore(self.path, group=_GROUP, timeout=20)
+        self.addCleanup(store.close)
+        publish(store, "a")
+        for name in ("", ".lock", ".log"):
+            status = os.stat(self.path + name)
+            self.assertEqual((status.st_mode & 0o777, status.st_gid), (0o660, _GROUP), name)
+        for groups, status_of_child in (([_GROUP], 0), ([], 1)):
+            child = os.fork()
+            if child == 0:
+                status_of_child = 1
+                with suppress(BaseException):
+                    os.setgroups(groups)
+                    os.setgid(65534)
+                    os.setuid(65534)
+                    logging.disable()
+                    status_of_child = 0 if publish(store, "child").known else 2
+                os._exit(status_of_child)
+            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), status_of_child)
 
     def test_stale_socket(self) -> None:
         """A socket that nobody listens at is replaced."""
@@ -271,6 +296,37 @@ class DeathTest(StoreProcessCase):
         self.assertEqual((pulse.known, pulse.epoch), (True, epoch))
         self.assertIn("answers again", back.output[0])
         self.assertEqual(len(back.output), 1)
+
+    def test_given_up_while_stopped(self) -> None:
+        """What a process has given up does not happen when the store goes on."""
+        store = self.new(timeout=0.3)
+        epoch = publish(self.new(), "a").epoch
+        pid = self.pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with self.assertLogs(_LOGGER, "ERROR"), self.assertRaises(StoreUnavailable):
+                store.admit("a", Request(session("s1"), Policy.REFUSE, NO_LIMITS, may_wait=False))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.assertEqual(self.beat_until_answered(self.new(), epoch).held, 0)
+
+    def test_stopped_for_a_lease(self) -> None:
+        """A store that was stopped longer than a lease admits nobody before its members have published."""
+        store, stopped = self.new(), self.new(timeout=0.3)
+        for id in ("a", "b"):
+            epoch = publish(store, id, lease=0.4).epoch
+        pid = self.pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with self.assertLogs(_LOGGER, "ERROR"):
+                for _ in range(3):
+                    with self.assertRaises(StoreUnavailable):
+                        stopped.members()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        pulse = publish(store, "a", lease=0.4)
+        self.assertNotEqual(pulse.epoch, epoch)
+        self.assertFalse(pulse.settled)
 
     def beat_until_answered(self, store: LocalStore, epoch: str) -> Pulse:
         """Beat; on a busy machine one beat may be too late again."""

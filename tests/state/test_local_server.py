@@ -250,8 +250,8 @@ class SlowReaderTest(ServerCase):
             slow.send(request)
             sent += 1
             self.assertEqual(self.store.members(), ())
-        [peer] = [one for one in self.server._peers if one.outbox]
-        self.assertLess(len(peer.outbox), 1_000_000)
+        waiting = [len(one.outbox) for one in self.server._peers]
+        self.assertTrue(0 < max(waiting) < 1_000_000, waiting)
         slow.settimeout(20)
         for _ in range(sent):
             while (text := answers.take()) is None:

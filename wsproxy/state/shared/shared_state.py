@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import islice
 
@@ -49,6 +50,11 @@ class SharedState:
         )
 
     # Members
+
+    @property
+    def shortest_lease(self) -> float:
+        """Of all members, in seconds; infinite if there are none."""
+        return min((record.member.lease for record in self._roster), default=math.inf)
 
     def begin_epoch(self, epoch: str, now: float) -> None:
         """The store may have lost data, or may be an old copy: see :class:`.Roster`. Its tickets are void."""

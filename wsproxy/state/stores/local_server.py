@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ...net.sockets import GONE, OUT_OF_RESOURCES, why_not_accepted
+from ...net.sockets import GONE, OUT_OF_RESOURCES, has_hung_up, why_not_accepted
 from ...runtime.deadline import Clock
 from ...runtime.logs import Complaints, get_logger
 from .local_frames import Inbox, packed, unpacked
@@ -32,6 +32,7 @@ logger = get_logger("wsproxy.state.local")
 _CHUNK = 65536
 _SWEEP = 1.0  # seconds
 _STALLED = 5.0  # seconds without a byte, in the middle of a message; nobody waits for an answer that long
+_LATE = 0.1  # seconds after which a turn was due, that may be more than a busy machine
 _SURE = 60.0  # seconds from the start, after which all members that live have come
 _LONGEST_LISTEN = 60.0  # seconds
 _MOST_PEERS = 1000
@@ -106,6 +107,7 @@ class LocalServer:
         self._listeners: set[_Peer] = set()
         self._is_accepting = False
         self._has_members = False
+        self._tick = _SWEEP  # a part of the shortest lease, so that no stop is as long as that and not seen
         self._changed = False  # whether there may be news for those who listen
         self._now = self._begun = self._alone_since = self._swept = clock()
         self._complaints = Complaints(logger, clock)
@@ -116,15 +118,25 @@ class LocalServer:
         self._accept_from_now_on()
         try:
             while not self._is_over():
-                for key, events in self._selector.select(self._patience()):
+                ready = self._selected()
+                for key, events in ready:
                     if key.fileobj is woken:
                         return
-                    self._now = self._clock()
                     self._serve(key.data, events)
-                self._now = self._clock()
                 self._tell_news()
         finally:
             self._close_all()
+
+    def _selected(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for what is next, and see to it if this process was stopped meanwhile."""
+        patience = self._patience()
+        due = self._now + patience
+        ready = self._selector.select(patience)
+        self._now = self._clock()
+        late = self._now - due
+        if late > _LATE and self._store.was_stopped(late + patience):
+            logger.info("the store was stopped for %.1f s; its members publish again", late)
+        return ready
 
     def _is_over(self) -> bool:
         if self._now - self._swept >= _SWEEP:
@@ -143,7 +155,7 @@ class LocalServer:
         untils = [peer.listening[1] for peer in self._listeners if peer.listening]
         if not self._peers:
             untils.append(self._alone_since + self._linger)
-        return max(0.0, min([self._swept + _SWEEP, *untils]) - self._now)
+        return max(0.0, min([self._swept + _SWEEP, self._now + self._tick, *untils]) - self._now)
 
     def _serve(self, peer: _Peer | None, events: int) -> None:
         if peer is None:
@@ -199,16 +211,25 @@ class LocalServer:
             return
         except OSError:
             data = b""
-        if not data:
-            self._close(peer, "" if peer.inbox.is_empty else "it ended in the middle of a message")
-            return
         peer.moved = self._now
         try:
             peer.inbox.feed(data)
+            if not data or has_hung_up(peer.sock):
+                self._part_with(peer)
+            else:
+                self._answer_all(peer)
         except ValueError as exc:
             self._close(peer, str(exc))
-        else:
-            self._answer_all(peer)
+
+    def _part_with(self, peer: _Peer) -> None:
+        """Close the connection of a peer that has closed it.
+
+        Nobody waits for the answers. What a client gave up while this process was stopped must not happen
+        now, behind what the client has done since.
+        """
+        while peer.inbox.take() is not None:
+            pass
+        self._close(peer, "" if peer.inbox.is_empty else "it ended in the middle of a message")
 
     def _close(self, peer: _Peer, why: str) -> None:
         """Close a connection, and forget the members that end with it. Idempotent.
@@ -286,6 +307,8 @@ class LocalServer:
             self._has_members = True
             self._note_members(True)
         result = answer_call(self._store, operation, arguments)
+        if operation == "publish":
+            self._tick = min(_SWEEP, self._store.shortest_lease / 4)
         if operation == "leave" and (owner := self._owners.pop(arguments[0], None)):
             owner.members.discard(arguments[0])
         return result

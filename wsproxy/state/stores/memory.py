@@ -149,6 +149,23 @@ class MemoryStore:
             finally:
                 self._listeners -= 1
 
+    @property
+    def shortest_lease(self) -> float:
+        """Of all members, in seconds; infinite if there are none."""
+        with self._lock:
+            return self._state.shortest_lease
+
+    def was_stopped(self, seconds: float) -> bool:
+        """Begin an epoch if nothing was answered for so long that leases would pass without any fault.
+
+        Half a lease is too long. Members that live then have as much time as after a restart.
+        """
+        with self._lock:
+            began = self._state.shortest_lease < 2 * seconds
+            if began:
+                self._state.begin_epoch(secrets.token_hex(8), self._clock())
+            return began
+
     def news(self, member: str) -> bool:
         """Whether there may be news for a member since the last time; :meth:`listen` without waiting."""
         with self._lock:
