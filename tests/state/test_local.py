@@ -16,11 +16,14 @@ import unittest
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from wsproxy.exceptions import ConfigError, StoreUnavailable
 from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Beat, Member, Publication, Pulse
 from wsproxy.state.stores.local import LocalStore
+from wsproxy.state.stores.local_connection import StoreConnection
 from wsproxy.state.stores.local_lock import StoreLock
 from wsproxy.state.values import NO_LIMITS, Held, Outcome, Request, Stage
 from wsproxy.testing.case import LeakTestCase
@@ -261,7 +264,13 @@ class DeathTest(StoreProcessCase):
         self.assertNotEqual(pulse.epoch, first.epoch)
         self.assertEqual((pulse.known, pulse.settled), (False, False))
         self.assertTrue(publish(store, "a").known)
-        self.assertEqual([member.id for member in store.members()], ["a"])
+        other = self.new()
+        publish(other, "b")
+        self.assertEqual([member.id for member in other.members()], ["a", "b"])
+        other.listen("b", 0.0)
+        store.close()
+        other.listen("b", 5)  # the new store, too, sees the end of the process
+        self.assertEqual([member.id for member in other.members()], ["b"])
 
     def test_killed_without_members(self) -> None:
         """One that ends in good order, with nobody there, leaves no doubt to the next."""
@@ -374,9 +383,18 @@ class DeathTest(StoreProcessCase):
         publish(store, "a")
         publish(other, "b")
         heard: list[bool] = []
-        store.listen("a", 0.0)
-        listener = threading.Thread(target=lambda: heard.append(store.listen("a", 15)))
-        listener.start()
+        begun = threading.Event()
+        ask = StoreConnection.ask
+
+        def ask_later(*arguments: Any) -> dict[str, Any]:
+            begun.set()
+            return ask(*arguments)
+
+        other.listen("b", 0.0)
+        listener = threading.Thread(target=lambda: heard.append(store.listen("b", 15)))
+        with mock.patch.object(StoreConnection, "ask", ask_later):
+            listener.start()
+            begun.wait()
         store.close()
         listener.join(5)
         self.assertEqual(heard, [False])
@@ -391,8 +409,12 @@ class DeathTest(StoreProcessCase):
         store = self.new()
         epoch = publish(store, "a").epoch
         before = set(os.listdir("/proc/self/fd"))
-        child = os.fork()
+        copies = [*store._lines.idle, store._lines.lifeline]  # as a thread may have them
+        self.assertEqual(len(copies), 2)
+        with store._lines.lock:  # as a thread may that the child does not have
+            child = os.fork()
         if child == 0:
+            signal.alarm(20)
             status = 1
             with suppress(BaseException):
                 sockets = [name for name in before if self.is_socket_to_store(int(name))]

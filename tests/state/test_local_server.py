@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from wsproxy.exceptions import StoreUnavailable
+from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Member, Publication
 from wsproxy.state.revocations import Match, Rule
 from wsproxy.state.stores import local_peers, local_server
@@ -22,7 +23,10 @@ from wsproxy.state.stores.local_peers import PeerProcess, is_trusted, peer_proce
 from wsproxy.state.stores.local_process import listen_at
 from wsproxy.state.stores.local_server import LocalServer
 from wsproxy.state.stores.memory import MemoryStore
+from wsproxy.state.values import NO_LIMITS, Held, Outcome, Request, Stage
 from wsproxy.testing.case import LeakTestCase
+
+from .conformance.case import session
 
 _LOGGER = "wsproxy.state.local"
 
@@ -258,6 +262,17 @@ class SlowReaderTest(ServerCase):
                 answers.feed(slow.recv(65536))
             self.assertEqual(len(unpacked(text)["result"]["rules"]), 1000)
 
+    def test_is_not_read(self) -> None:
+        """What it sends fills the kernel's buffers only."""
+        rules = tuple(Rule(f"r{n}", "k", 1.7e9, 4e9, Match(user=f"user-{n}")) for n in range(1000))
+        self.assertTrue(self.store.revoke(rules).done)
+        slow, requests = self.connect(), packed(["rules", [0]]) * 5000
+        slow.settimeout(0.5)
+        with self.assertRaises(TimeoutError):
+            for _ in range(100):
+                slow.sendall(requests)
+        self.assertEqual(self.store.members(), ())
+
     def test_closed_in_the_end(self) -> None:
         """After five seconds without a byte nobody waits for the answer."""
         rules = tuple(Rule(f"r{n}", "k", 1.7e9, 4e9, Match(user=f"user-{n}")) for n in range(1000))
@@ -286,6 +301,13 @@ class EndTest(ServerCase):
             self.thread.join(1.5)
         self.assertFalse(self.thread.is_alive())
         self.assertEqual((self.members[0], self.members[-1]), (True, False))
+
+    def test_nobody_came(self) -> None:
+        """Also if there may have been members before, there is none after a minute with nobody."""
+        self.store.close()
+        self.now += 61
+        self.thread.join(20)
+        self.assertEqual(self.members, [False])
 
     def test_notes_members(self) -> None:
         """It says that there are members before the first is answered, and that there are none when sure."""
@@ -328,6 +350,22 @@ class TransitTest(ServerCase):
                 found.append(json.loads(text)["result"])
         self.assertIs(found[0], False)
         self.assertEqual(found[1][0]["id"], "a")
+
+    def test_death_is_news(self) -> None:
+        """Who waits for what a dead process held is told at its end, though no time passes."""
+        request = Request(session("s2", "bob"), Policy.REFUSE, NO_LIMITS, may_wait=True)
+        dying = LocalStore(self.path, starts=False, timeout=20)
+        held = Held(session("s1"), Stage.OPEN, Policy.REFUSE)
+        dying.publish(Publication(Member("b", "b", 15.0), sessions=(held,)))
+        self.store.publish(Publication(Member("a", "a", 15.0)))
+        self.assertIs(self.store.admit("a", request).outcome, Outcome.WAIT)
+        self.store.listen("a", 0.0)
+        heard: list[bool] = []
+        listener = threading.Thread(target=lambda: heard.append(self.store.listen("a", 10)))
+        listener.start()
+        dying.close()
+        listener.join()
+        self.assertEqual(heard, [True])
 
     @unittest.skipUnless(os.geteuid() == 0 and local_peers._PEERCRED, "needs root to be another user")
     def test_another_user(self) -> None:
