@@ -411,9 +411,12 @@ class DeathTest(StoreProcessCase):
         before = set(os.listdir("/proc/self/fd"))
         copies = [*store._lines.idle, store._lines.lifeline]  # as a thread may have them
         self.assertEqual(len(copies), 2)
-        with store._lines.lock:  # as a thread may that the child does not have
-            child = os.fork()
-        if child == 0:
+        lock = store._lines.lock
+        lock.acquire()  # as a thread may that the child does not have
+        child = os.fork()
+        if child:
+            lock.release()
+        else:
             signal.alarm(20)
             status = 1
             with suppress(BaseException):
