@@ -363,6 +363,9 @@ class TransitTest(ServerCase):
         heard: list[bool] = []
         listener = threading.Thread(target=lambda: heard.append(self.store.listen("a", 10)))
         listener.start()
+        while not self.server._listeners:
+            self.settle()
+        self.settle()
         dying.close()
         listener.join()
         self.assertEqual(heard, [True])
