@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Match", "Rule", "RuleSet", "Subject", "issued_at", "joined", "refuses", "rule_end"]
+__all__ = ["Match", "Rule", "RuleSet", "Subject", "issued_at", "joined", "refuses", "rule_end", "rule_order"]
 
 _MARGIN = 3600.0  # seconds for which a rule is kept after its end: members' clocks may be wrong
 _LIFT_SECONDS = 30 * 86400.0  # for which the lift of an endless rule is kept
@@ -132,10 +132,11 @@ def joined(one: Rule, other: Rule) -> Rule:
     if one == other:
         return one
     made_at, until = max(one.made_at, other.made_at), max(one.until, other.until)
-    return max(one, other, key=_order)._replace(made_at=made_at, until=until)
+    return max(one, other, key=rule_order)._replace(made_at=made_at, until=until)
 
 
-def _order(rule: Rule) -> str:
+def rule_order(rule: Rule) -> str:
+    """Return the text by which two versions of the same rule are ordered; its bytes count."""
     return json.dumps([rule.kick, rule.match, rule.maker])
 
 

@@ -1,0 +1,156 @@
+"""A redis-server of a test's own, and the store in it with a clock that the test has."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from tests.state.conformance.case import LEASE
+from wsproxy.runtime.deadline import Deadline
+from wsproxy.state.membership import Member, Publication
+from wsproxy.state.store import Store
+from wsproxy.state.stores.redis_link import RedisConnection, RedisLink
+from wsproxy.state.stores.redis_scripts import load_scripts
+from wsproxy.state.stores.redis_store import RedisStore
+
+__all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer"]
+
+REDIS_SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
+
+_BEGIN = 1.7e9
+_CLOCK = "local function read_clock() return {tonumber(redis.call('GET', 'test-now')), 0} end\n"
+
+
+class RedisServer:
+    """A server at a Unix socket in a directory of its own. It is ended by its process."""
+
+    def __init__(self, *options: str) -> None:
+        assert REDIS_SERVER, "there is no redis-server"
+        self.directory = Path(tempfile.mkdtemp(prefix="wsproxy-redis-"))
+        self.socket = self.directory / "s"
+        self.url = f"unix://{self.socket}"
+        self._options = options
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        fixed = ("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory))
+        quiet = ("--save", "", "--appendonly", "no", "--logfile", str(self.directory / "log"))
+        self.process = subprocess.Popen([str(REDIS_SERVER), *fixed, *quiet, *self._options])
+        deadline = Deadline(10)
+        while True:
+            try:
+                with Redis(unix_socket_path=str(self.socket)) as client:
+                    client.ping()
+                return
+            except OSError:
+                assert self.process.poll() is None, (self.directory / "log").read_text()
+            except Exception:
+                deadline.remaining()
+            time.sleep(0.01)
+
+    def client(self) -> Redis:
+        """Return a client, which the caller closes."""
+        return Redis(unix_socket_path=str(self.socket))
+
+    def stop(self) -> None:
+        """End it without a word."""
+        self.process.kill()
+        self.process.wait(10)
+        self.socket.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class _Connection(RedisConnection):
+    """One whose server seems to be another one after each restart."""
+
+    def __init__(self, raw: Any, starts: int) -> None:
+        super().__init__(raw)
+        self._starts = starts
+
+    def open(self, deadline: Deadline) -> None:
+        super().open(deadline)
+        self.run_id += f"-{self._starts}"
+
+
+class _Link(RedisLink):
+    starts = 0
+
+    def new(self) -> RedisConnection:
+        return _Connection(self._factory.make_connection(), self.starts)
+
+
+class RedisHarness:
+    """A :class:`.Harness`. Subclasses have the server. A restart is a new run id, and an empty store perhaps."""
+
+    server: RedisServer
+    scripts = load_scripts(_CLOCK)
+
+    def __init__(self) -> None:
+        self._client = self.server.client()
+        self._client.flushall()
+        self._starts = 0
+        self.now = _BEGIN - LEASE
+        self._set_clock()
+        self.store = self._new()
+        self._settle()
+
+    def _new(self) -> Store:
+        link = _Link(self.server.url)
+        link.starts = self._starts
+        return RedisStore(link, self.scripts)
+
+    def _settle(self) -> None:
+        """Have a first member wait for its lease, as a store without data demands."""
+        first = Member("first", "first", LEASE)
+        self.store.publish(Publication(first))
+        self.advance(LEASE - 1)
+        self.store.publish(Publication(first))
+        self.advance(1)
+        assert self.store.publish(Publication(first)).settled
+        self.store.leave(first.id)
+
+    def _set_clock(self) -> None:
+        self._client.set("test-now", repr(self.now))
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self._set_clock()
+
+    def restart(self, *, data: bool) -> None:
+        self.store.close()
+        self._starts += 1
+        if not data:
+            self._client.flushall()
+            self._client.script_flush()
+            self._set_clock()
+        self.store = self._new()
+        self.store.members()  # an epoch begins when the first member comes, which is within half a second
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many things are there by key, but for what is there as long as the store is."""
+        sizes = {}
+        for key in self._client.scan_iter("{wsproxy}:*"):
+            kind = self._client.type(key)
+            length = {b"hash": "HLEN", b"zset": "ZCARD", b"set": "SCARD", b"string": "STRLEN"}[kind]
+            name = key.decode().partition(":1:")[2]
+            sizes[name] = self._client.execute_command(length, key)
+        for name in ("meta", "ended"):
+            sizes.pop(name, None)
+        for kind in ("rule", "failure", "ticket"):
+            found = [sizes.pop(name) for name in list(sizes) if name.startswith(kind)]
+            sizes[f"{kind}s"] = max(found, default=0)
+        return sizes
+
+    def close(self) -> None:
+        self.store.close()
+        self._client.close()

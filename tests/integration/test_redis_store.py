@@ -1,0 +1,55 @@
+"""The store in a real redis-server does what every store must."""
+
+from __future__ import annotations
+
+import unittest
+from typing import ClassVar
+
+from hypothesis import settings
+
+from tests.integration.redis_server import REDIS_SERVER, RedisHarness, RedisServer
+from tests.property.profile import few
+from tests.property.store_machine import StoreMachine
+from tests.state.conformance import conformance
+
+__all__ = ["StoreTest"]
+
+
+class Harness(RedisHarness):
+    """With the server of the test that runs."""
+
+
+class _OwnServer(unittest.TestSuite):
+    """Tests that have one server together."""
+
+    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
+        Harness.server = RedisServer()
+        try:
+            return super().run(result, debug)
+        finally:
+            Harness.server.close()
+
+
+class Machine(StoreMachine):
+    make = Harness
+
+
+@unittest.skipUnless(REDIS_SERVER, "no redis-server")
+class StoreTest(Machine.TestCase):  # type: ignore[misc, valid-type]
+    """The store against a model, with members that crash, restarts, and a clock that leaps."""
+
+    settings = settings(few, max_examples=60, stateful_step_count=50, deadline=None)
+    server: ClassVar[RedisServer]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Harness.server = RedisServer()
+        cls.addClassCleanup(cls.server.close)
+
+
+def load_tests(
+    loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None
+) -> unittest.TestSuite:
+    if REDIS_SERVER is None:
+        return tests
+    return unittest.TestSuite([tests, _OwnServer([conformance(loader, Harness)])])

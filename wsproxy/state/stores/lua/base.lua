@@ -1,0 +1,193 @@
+-- What all scripts share: the time, the records that a script reads and changes, and how they are written.
+--
+-- KEYS[1]  begins the name of every key: prefix and hash tag, schema version.
+-- ARGV[1]  run id of the server, as the connection's client was told.
+-- ARGV[2]  random, the name of an epoch that begins now.
+-- ARGV[3]  and the rest: the arguments of the operation.
+--
+-- A script reads and decides first, and writes at its end. So an error leaves nothing half done. If Redis has no
+-- memory left, it refuses the first write of a script, and no later one.
+
+local base = KEYS[1]
+local COMMON_MS = 600000  -- what no member has renewed for so long is void; longer than any lease
+local OWN_MS = 2 * COMMON_MS  -- so that what a member has outlives what the others know of it
+local META_MS = 400 * 86400000
+local INF = math.huge
+
+local meta  -- the epoch, and all counters
+local now, wall  -- seconds: the store's clock, which never goes back; UNIX time
+local asker = ''  -- the member that gets the answer
+local cells = {}  -- by hash and field: what was read, and what it is to be
+local writes = {}  -- other commands, for the end
+local dropped = {}  -- members whose own keys go
+local mail = {}  -- by member and box: texts, or false for what goes
+local told = {}  -- channels that get a notification
+
+local function later(...)
+    writes[#writes + 1] = {...}
+end
+
+-- Records: values in hashes. A missing one is false.
+
+local function get(name, field)
+    local hash = cells[name]
+    if not hash then
+        hash = {}
+        cells[name] = hash
+    end
+    local cell = hash[field]
+    if not cell then
+        local raw = redis.call('HGET', base .. name, field)
+        cell = {raw = raw, value = raw and cmsgpack.unpack(raw)}
+        hash[field] = cell
+    end
+    return cell.value
+end
+
+local function put(name, field, value)
+    get(name, field)
+    cells[name][field].value = value
+    return value
+end
+
+-- Reads all of a hash, and returns what it is to be now.
+local function get_all(name)
+    local hash = cells[name] or {}
+    cells[name] = hash
+    local flat = redis.call('HGETALL', base .. name)
+    for at = 1, #flat, 2 do
+        if not hash[flat[at]] then
+            hash[flat[at]] = {raw = flat[at + 1], value = cmsgpack.unpack(flat[at + 1])}
+        end
+    end
+    local found = {}
+    for _, cell in pairs(hash) do
+        if cell.value then
+            found[#found + 1] = cell.value
+        end
+    end
+    table.sort(found, function(one, other) return one.n < other.n end)
+    return found
+end
+
+-- Forgets all records of a hash; its key goes at the end.
+local function drop_all(name)
+    get_all(name)
+    for _, cell in pairs(cells[name]) do
+        cell.raw, cell.value = nil, false
+    end
+end
+
+local function is_empty(name, value)
+    if name == 'users' then
+        return value.n == 0 and value.g == 0 and #value.w == 0
+    end
+    return name == 'places' and #value.l == 0 and #value.k == 0
+end
+
+local function write_hash(name, hash)
+    local changed, key = false, base .. name
+    for field, cell in pairs(hash) do
+        local value = cell.value
+        if not value or is_empty(name, value) then
+            if cell.raw then
+                redis.call('HDEL', key, field)
+            end
+        else
+            local raw = cmsgpack.pack(value)
+            if raw ~= cell.raw then
+                redis.call('HSET', key, field, raw)
+                changed = true
+            end
+        end
+    end
+    if changed then
+        redis.call('PEXPIRE', key, string.find(name, ':', 1, true) and OWN_MS or COMMON_MS)
+    end
+end
+
+local function write_mail()
+    for id, boxes in pairs(mail) do
+        local key, changed = base .. 'mail:' .. id, false
+        for box, text in pairs(boxes) do
+            if text then
+                redis.call('HSET', key, box, text)
+                changed = true
+            else
+                redis.call('HDEL', key, box)
+            end
+        end
+        if changed then
+            redis.call('PEXPIRE', key, OWN_MS)
+        end
+    end
+end
+
+-- Writes all that has changed, and returns the answer.
+local function finish(answer)
+    redis.call('SET', base .. 'meta', cmsgpack.pack(meta), 'PX', META_MS)
+    for id in pairs(dropped) do
+        redis.call('DEL', base .. 'sessions:' .. id, base .. 'marks:' .. id, base .. 'mail:' .. id)
+    end
+    for name, hash in pairs(cells) do
+        write_hash(name, hash)
+    end
+    write_mail()
+    for _, command in ipairs(writes) do
+        redis.call(unpack(command))
+    end
+    for channel in pairs(told) do
+        redis.call('PUBLISH', base .. channel, '')
+    end
+    return answer
+end
+
+local function last_version(key)
+    return tonumber(redis.call('ZREVRANGE', base .. key, 0, 0, 'WITHSCORES')[2] or 0)
+end
+
+-- Makes the counters of a store that has none. What there is of sessions is of no use without them.
+local function new_meta()
+    for _, name in ipairs({'places', 'users', 'members', 'expiry', 'tickets', 'ticket-times', 'ticket-users'}) do
+        redis.call('DEL', base .. name)
+    end
+    return {
+        run = ARGV[1], epoch = ARGV[2], begun = wall, settled = false, lease = 0, heard = false, awaited = {},
+        roster = 1, numbers = 0, serial = 0, last = wall, shift = 0,
+        rules = last_version('rule-versions'), failures = last_version('failure-versions'),
+    }
+end
+
+local function start()
+    local time = read_clock()
+    wall = time[1] + time[2] / 1000000
+    local raw = redis.call('GET', base .. 'meta')
+    if raw then
+        meta = cmsgpack.unpack(raw)
+    else
+        meta = new_meta()
+    end
+    now = wall + meta.shift
+    if now < meta.last then
+        meta.shift = meta.shift + meta.last - now
+        now = meta.last
+    end
+    meta.last = now
+end
+
+local function serial()
+    meta.serial = meta.serial + 1
+    return meta.serial
+end
+
+-- JSON. Users, sessions and rules come and go as text, which nothing here needs to understand.
+
+local json = cjson.encode
+
+local function json_list(texts)
+    return '[' .. table.concat(texts, ',') .. ']'
+end
+
+local function flag(value)
+    return value and 'true' or 'false'
+end

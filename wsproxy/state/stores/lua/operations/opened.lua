@@ -1,0 +1,11 @@
+-- member, session
+begin()
+asker = ARGV[3]
+advance()
+local record = get('members', asker)
+if not record then
+    return finish(string.format('{"admitted":false,"version":%d}', meta.rules))
+end
+local admitted = record.known and opened(record, ARGV[4])
+return finish(string.format(
+    '{"admitted":%s,"version":%d,"messages":%s}', flag(admitted), meta.rules, messages(asker)))

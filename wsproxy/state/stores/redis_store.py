@@ -1,0 +1,78 @@
+"""The store in a Redis or Valkey."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from .redis_arguments import script_arguments
+from .redis_link import RedisLink
+from .redis_listener import RedisListener
+from .redis_scripts import Script, load_scripts
+from .remote import RemoteCalls
+
+__all__ = ["RedisStore"]
+
+_PAUSE = 0.5  # seconds before a listener without a connection lets its member beat, and tries again
+
+
+class RedisStore(RemoteCalls):
+    """A :class:`.Store` in a Redis 6.2 or later, or a Valkey. Each operation is one script.
+
+    Safe from every thread. It opens no connection before the first operation, and a forked child makes its own.
+
+    :param link: the connections. The store closes them.
+    :param scripts: those of a test.
+    """
+
+    def __init__(self, link: RedisLink, scripts: dict[str, Script] | None = None) -> None:
+        super().__init__(self._ask_redis)
+        self._link = link
+        self._scripts = scripts or load_scripts()
+        self._closed = threading.Event()
+        self._lock = threading.Lock()  # guards the listeners
+        self._listeners: dict[str, RedisListener] = {}  # by member: one in a process, but for tests
+
+    def _ask_redis(self, operation: str, arguments: list[Any]) -> Any:
+        answer = self._link.call(self._scripts[operation], script_arguments(operation, arguments))
+        return json.loads(answer)
+
+    def leave(self, member: str) -> None:
+        """See :meth:`.Store.leave`."""
+        super().leave(member)
+        with self._lock:
+            listener = self._listeners.pop(member, None)
+        if listener:
+            listener.close()
+
+    def listen(self, member: str, seconds: float) -> bool:
+        """See :meth:`.Store.listen`.
+
+        Without a connection it waits for half a second and says that there may be news: then the member beats
+        as often as it has to anyway.
+        """
+        with self._lock:
+            listener = self._listeners.setdefault(member, RedisListener(self._link, member))
+        try:
+            if not listener.is_subscribed:
+                listener.subscribe()
+                # What came before, nobody has been notified of.
+                if self._ask("news", [member]):
+                    return True
+            return listener.wait(seconds)
+        except (RedisError, OSError, ValueError):
+            self._closed.wait(min(seconds, _PAUSE))
+            return True
+
+    def close(self) -> None:
+        """See :meth:`.Store.close`."""
+        self._closed.set()
+        with self._lock:
+            listeners = list(self._listeners.values())
+            self._listeners.clear()
+        for listener in listeners:
+            listener.close()
+        self._link.close()
