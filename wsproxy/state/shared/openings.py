@@ -263,9 +263,8 @@ class Openings:
 
     def release_unconfirmed(self, record: MemberRecord, now: float) -> None:
         """Release the sessions that a member has not named again."""
-        for session in record.unconfirmed:
-            if entry := record.entries.get(session):
-                self._release(entry, now)
+        for entry in [entry for id, entry in record.entries.items() if id in record.unconfirmed]:
+            self._release(entry, now)
         record.unconfirmed = set()
 
     def forget(self, record: MemberRecord, now: float) -> None:

@@ -11,12 +11,13 @@ local function boxes_of(id)
     return boxes
 end
 
--- by: JSON text of a user, or nil.
-local function post(id, kind, session, by, code, reason)
-    if not get('members', id) then
+-- which: serial of the member's record; it may have gone, and come again. by: JSON text of a user, or nil.
+local function post(id, which, kind, session, by, code, reason)
+    local record = get('members', id)
+    meta.numbers = meta.numbers + 1
+    if not record or record.n ~= which then
         return
     end
-    meta.numbers = meta.numbers + 1
     local box = kind == 'keep' and 'expect' or kind
     boxes_of(id)[session .. '\n' .. box] = string.format(
         '{"number":%d,"kind":"%s","session":%s,"code":%d,"reason":%s,"by":%s}',
@@ -27,7 +28,7 @@ local function post(id, kind, session, by, code, reason)
 end
 
 local function tell(entry, kind, by, code, reason)
-    post(entry.m, kind, entry.s, by, code, reason)
+    post(entry.m, entry.q, kind, entry.s, by, code, reason)
 end
 
 local function number_of(text)

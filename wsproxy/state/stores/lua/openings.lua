@@ -1,6 +1,6 @@
 -- Decides on sessions from their request to their end. The rules are those of shared/openings.py.
 --
--- An entry has n: serial; m: member; s: id; j: JSON text of the session; u: user; c: console; i: who is held off;
+-- An entry has n: serial; m: member; q: serial of the member's record; s: id; j: JSON text of the session; u: user; c: console; i: who is held off;
 -- t: whether it may take over; st: stage; p: policy; a: limits; e: whether it is ending; g: in which counts
 -- another has its slot; x: the user that its member was told to expect; r: the publication that named it last.
 
@@ -8,7 +8,7 @@ local MOST_IN_WAY, MOST_WAITERS, MOST_MARKS_OF_MEMBER = 16, 256, 4096
 
 local function new_entry(record, session, limits)
     return {
-        n = serial(), m = record.id, s = session[1], j = session[2], u = session[3], c = session[4],
+        n = serial(), m = record.id, q = record.n, s = session[1], j = session[2], u = session[3], c = session[4],
         i = session[5], t = session[6], st = 'waiting', p = 'passthrough', a = limits, e = false,
         g = {false, false, false}, r = record.round,
     }
@@ -16,9 +16,9 @@ end
 
 -- Waiters
 
-local function remove_waiter(waiters, member, session)
+local function remove_waiter(waiters, entry)
     for at, one in ipairs(waiters) do
-        if one[1] == member and one[2] == session then
+        if one[1] == entry.m and one[2] == entry.q and one[3] == entry.s then
             table.remove(waiters, at)
             return
         end
@@ -26,16 +26,16 @@ local function remove_waiter(waiters, member, session)
 end
 
 local function add_waiter(waiters, newcomer)
-    remove_waiter(waiters, newcomer.m, newcomer.s)
-    table.insert(waiters, {newcomer.m, newcomer.s})
+    remove_waiter(waiters, newcomer)
+    table.insert(waiters, {newcomer.m, newcomer.q, newcomer.s})
     if #waiters > MOST_WAITERS then
         table.remove(waiters, 1)
     end
 end
 
 local function stop_waiting(entry)
-    remove_waiter(place_of(entry.c).w, entry.m, entry.s)
-    remove_waiter(count_of(entry.u).w, entry.m, entry.s)
+    remove_waiter(place_of(entry.c).w, entry)
+    remove_waiter(count_of(entry.u).w, entry)
 end
 
 -- Tells those who wait for a console, or for a slot of a user, that something has changed.
@@ -43,10 +43,10 @@ local function wake(entry)
     local place, user, seen = place_of(entry.c), count_of(entry.u), {}
     for _, waiters in ipairs({place.w, user.w}) do
         for _, one in ipairs(waiters) do
-            local key = one[1] .. '\n' .. one[2]
+            local key = one[2] .. ' ' .. one[3]
             if not seen[key] then
                 seen[key] = true
-                post(one[1], 'free', one[2])
+                post(one[1], one[2], 'free', one[3])
             end
         end
     end
@@ -244,18 +244,12 @@ local function mark(record, session, console, by)
     if known then
         known.c = console
     else
-        put('marks:' .. record.id, session, {n = serial(), c = console})
+        put('marks:' .. record.id, session, {n = serial(), s = session, c = console})
         record.marks = record.marks + 1
     end
     add_mark(place_of(console), record.id, session, by)
     if record.marks > MOST_MARKS_OF_MEMBER then
-        local oldest = get_all('marks:' .. record.id)[1]
-        for name, cell in pairs(cells['marks:' .. record.id]) do
-            if cell.value == oldest then
-                unmark(record, name)
-                return
-            end
-        end
+        unmark(record, get_all('marks:' .. record.id)[1].s)
     end
 end
 
@@ -340,10 +334,7 @@ local function forget(record)
     for _, entry in ipairs(get_all('sessions:' .. record.id)) do
         release(entry)
     end
-    get_all('marks:' .. record.id)
-    for session, cell in pairs(cells['marks:' .. record.id]) do
-        if cell.value then
-            unmark(record, session)
-        end
+    for _, one in ipairs(get_all('marks:' .. record.id)) do
+        unmark(record, one.s)
     end
 end

@@ -67,11 +67,13 @@ end
 
 -- Forgets the members whose leases have passed.
 local function advance()
+    local lapsed = {}
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', base .. 'expiry', '-inf', now)) do
-        local record = get('members', id)
-        if record then
-            remove(record)
-        end
+        lapsed[#lapsed + 1] = get('members', id) or nil
+    end
+    table.sort(lapsed, function(one, other) return one.n < other.n end)
+    for _, record in ipairs(lapsed) do
+        remove(record)
     end
 end
 

@@ -27,7 +27,7 @@ local function same(one, other)
 end
 
 local function ref_to(entry)
-    return {n = entry.n, m = entry.m, s = entry.s, u = entry.u, i = entry.i}
+    return {n = entry.n, m = entry.m, q = entry.q, s = entry.s, u = entry.u, i = entry.i}
 end
 
 -- Of all sessions, of those of the user, of those with the console. No user is named ''.

@@ -8,9 +8,7 @@ if record then
     renew(record)
     if tonumber(ARGV[4]) > record.batch then
         record.batch = tonumber(ARGV[4])
-        if ARGV[9] ~= '[]' then
-            push_failures(ARGV[9])
-        end
+        push_failures(ARGV[9])
     end
     if beat.epoch == meta.epoch then
         record.applied = tonumber(ARGV[6])
