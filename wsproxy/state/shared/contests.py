@@ -146,7 +146,8 @@ class Contests:
 
     def unmark(self, place: ConsoleRecord, ref: SessionRef) -> None:
         """Forget a mark. Idempotent."""
-        if place.marks.pop(ref, None) is not None:
+        if ref in place.marks:
+            del place.marks[ref]
             self.expect(place)
 
     def expect(self, place: ConsoleRecord) -> None:
