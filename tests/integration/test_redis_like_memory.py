@@ -163,8 +163,8 @@ class LikeMemoryTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.server = TwinHarness.server = RedisServer()
-        cls.addClassCleanup(cls.server.close)
+        TwinHarness.server = RedisServer()
+        cls.addClassCleanup(TwinHarness.server.close)
 
     def test_walks(self) -> None:
         for seed in range(_RUNS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unittest
-from typing import ClassVar
 
 from hypothesis import settings
 
@@ -39,12 +38,11 @@ class StoreTest(Machine.TestCase):  # type: ignore[misc, valid-type]
     """The store against a model, with members that crash, restarts, and a clock that leaps."""
 
     settings = settings(few, max_examples=60, stateful_step_count=50, deadline=None)
-    server: ClassVar[RedisServer]
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.server = Harness.server = RedisServer()
-        cls.addClassCleanup(cls.server.close)
+        Harness.server = RedisServer()
+        cls.addClassCleanup(Harness.server.close)
 
 
 def load_tests(

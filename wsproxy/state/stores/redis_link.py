@@ -31,11 +31,14 @@ from ..store import SCHEMA
 from .redis_arguments import Argument
 from .redis_scripts import Script
 
-__all__ = ["RedisConnection", "RedisLink"]
+__all__ = ["LINK_ERRORS", "RedisConnection", "RedisLink"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+LINK_ERRORS = (RedisError, OSError)
+"""What a connection raises."""
 
 _SECONDS = 1.0
 """How long a call may take in all."""
@@ -170,7 +173,7 @@ class RedisLink:
             except _Stale:
                 self._drop_idle()
                 found = self._use_once(work, deadline)
-        except (RedisError, OSError) as exc:
+        except LINK_ERRORS as exc:
             raise self._gone(exc) from None
         self._note(True, "")
         return found

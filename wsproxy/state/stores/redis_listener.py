@@ -6,11 +6,9 @@ import threading
 import time
 from contextlib import suppress
 
-from redis.exceptions import RedisError
-
 from ...runtime.deadline import Deadline
 from ...runtime.forks import in_forked_child
-from .redis_link import RedisConnection, RedisLink
+from .redis_link import LINK_ERRORS, RedisConnection, RedisLink
 
 __all__ = ["RedisListener"]
 
@@ -44,7 +42,7 @@ class RedisListener:
     def subscribe(self) -> None:
         """Connect. Blocks for a second at most.
 
-        :raises RedisError, OSError: if that is not possible.
+        :raises LINK_ERRORS: if that is not possible.
         """
         connection, deadline = self._link.new(), Deadline(_SECONDS)
         try:
@@ -63,7 +61,7 @@ class RedisListener:
 
         After an error it is not subscribed any more.
 
-        :raises RedisError, OSError: if the connection is broken, or :meth:`close` was called.
+        :raises LINK_ERRORS: if the connection is broken, or :meth:`close` was called.
         """
         with self._waiting:
             connection = self._connection
@@ -71,7 +69,7 @@ class RedisListener:
                 return True
             try:
                 return self._wait(connection, time.monotonic() + seconds)
-            except (RedisError, OSError):
+            except LINK_ERRORS:
                 self._close()
                 raise
 
@@ -112,5 +110,5 @@ class RedisListener:
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection:
-            with suppress(RedisError, OSError):
+            with suppress(*LINK_ERRORS):
                 connection.close()

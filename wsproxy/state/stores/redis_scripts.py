@@ -43,7 +43,7 @@ def load_scripts(clock: str = "") -> dict[str, Script]:
         return (folder / f"{name}.lua").read_text(encoding="utf-8")
 
     shared = "".join([clock or read("clock"), *map(read, _SHARED)])
-    return {name: _script(shared + (folder / "operations" / f"{name}.lua").read_text()) for name in OPERATIONS}
+    return {name: _script(shared + read(f"operations/{name}")) for name in OPERATIONS}
 
 
 def _script(text: str) -> Script:

@@ -6,10 +6,9 @@ import json
 import threading
 from typing import Any
 
-from redis.exceptions import RedisError
-
+from ...exceptions import StoreUnavailable
 from .redis_arguments import script_arguments
-from .redis_link import RedisLink
+from .redis_link import LINK_ERRORS, RedisLink
 from .redis_listener import RedisListener
 from .redis_scripts import Script, load_scripts
 from .remote import RemoteCalls
@@ -22,7 +21,7 @@ _PAUSE = 0.5  # seconds before a listener without a connection lets its member b
 class RedisStore(RemoteCalls):
     """A :class:`.Store` in a Redis 6.2 or later, or a Valkey. Each operation is one script.
 
-    Safe from every thread. It opens no connection before the first operation, and a forked child makes its own.
+    Safe from every thread. It opens no connection before the first operation. A forked child makes its own.
 
     :param link: the connections. The store closes them.
     :param scripts: those of a test.
@@ -63,7 +62,7 @@ class RedisStore(RemoteCalls):
                 if self._ask("news", [member]):
                     return True
             return listener.wait(seconds)
-        except (RedisError, OSError, ValueError):
+        except (StoreUnavailable, *LINK_ERRORS):
             self._closed.wait(min(seconds, _PAUSE))
             return True
 

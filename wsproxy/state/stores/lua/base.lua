@@ -12,6 +12,7 @@ local base = KEYS[1]
 local COMMON_MS = 600000  -- what no member has renewed for so long is void; longer than any lease
 local OWN_MS = 2 * COMMON_MS  -- so that what a member has outlives what the others know of it
 local META_MS = 400 * 86400000
+local CHUNK = 1000  -- arguments of one command; Lua has a bound
 local INF = math.huge
 
 local meta  -- the epoch, and all counters
@@ -21,6 +22,7 @@ local cells = {}  -- by hash and field: what was read, and what it is to be
 local writes = {}  -- other commands, for the end
 local dropped = {}  -- members whose own keys go
 local mail = {}  -- by member and box: texts, or false for what goes
+local fresh = {}  -- hashes that this script may make, so that they get a lifetime
 local told = {}  -- channels that get a notification
 
 local function later(...)
@@ -86,7 +88,7 @@ local function is_empty(name, value)
 end
 
 local function write_hash(name, hash)
-    local changed, key = false, base .. name
+    local key = base .. name
     for field, cell in pairs(hash) do
         local value = cell.value
         if not value or is_empty(name, value) then
@@ -97,26 +99,37 @@ local function write_hash(name, hash)
             local raw = cmsgpack.pack(value)
             if raw ~= cell.raw then
                 redis.call('HSET', key, field, raw)
-                changed = true
             end
         end
     end
-    if changed then
+    if fresh[name] then
         redis.call('PEXPIRE', key, string.find(name, ':', 1, true) and OWN_MS or COMMON_MS)
+    end
+end
+
+-- Calls a command with many names, some at a time.
+local function in_chunks(names, command, key, decorate)
+    for from = 1, #names, CHUNK do
+        local some = {}
+        for at = from, math.min(from + CHUNK - 1, #names) do
+            some[#some + 1] = decorate and decorate(names[at]) or names[at]
+        end
+        redis.call(command, base .. key, unpack(some))
     end
 end
 
 local function write_mail()
     for id, boxes in pairs(mail) do
-        local key, changed = base .. 'mail:' .. id, false
+        local key, gone, changed = base .. 'mail:' .. id, {}, false
         for box, text in pairs(boxes) do
             if text then
                 redis.call('HSET', key, box, text)
                 changed = true
             else
-                redis.call('HDEL', key, box)
+                gone[#gone + 1] = box
             end
         end
+        in_chunks(gone, 'HDEL', 'mail:' .. id)
         if changed then
             redis.call('PEXPIRE', key, OWN_MS)
         end

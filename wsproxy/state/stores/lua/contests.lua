@@ -129,9 +129,13 @@ end
 local function note_end(console)
     ended[console] = now
     later('ZADD', base .. 'ended', now, console)
+    later('PEXPIRE', base .. 'ended', COMMON_MS)
+end
+
+-- Forgets those that have ended too long ago to matter, and the oldest if there are too many.
+local function sweep_ended()
     later('ZREMRANGEBYSCORE', base .. 'ended', '-inf', now - MOMENTS)
     later('ZREMRANGEBYRANK', base .. 'ended', 0, -MOST_ENDED - 1)
-    later('PEXPIRE', base .. 'ended', COMMON_MS)
 end
 
 local function give_up(entry)

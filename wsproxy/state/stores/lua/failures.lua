@@ -10,8 +10,8 @@ end
 
 -- failures: JSON list of bucket and seconds.
 local function push_failures(failures)
-    local hash, versions = base .. 'failures', base .. 'failure-versions'
-    for _, failure in ipairs(cjson.decode(failures)) do
+    local hash, versions, new = base .. 'failures', base .. 'failure-versions', cjson.decode(failures)
+    for _, failure in ipairs(new) do
         local bucket = failure[1]
         local later_full = math.max(full_at(bucket), now) + math.max(failure[2], 0)
         meta.failures = meta.failures + 1
@@ -28,8 +28,10 @@ local function push_failures(failures)
         redis.call('HDEL', hash, oldest)
         size = size - 1
     end
-    redis.call('PEXPIRE', hash, FAILURES_MS)
-    redis.call('PEXPIRE', versions, FAILURES_MS)
+    if #new > 0 then
+        redis.call('PEXPIRE', hash, FAILURES_MS)
+        redis.call('PEXPIRE', versions, FAILURES_MS)
+    end
 end
 
 local function changed_failures(since)

@@ -77,7 +77,13 @@ end
 local function add_entry(entry, donor)
     put('sessions:' .. entry.m, entry.s, entry)
     table.insert(place_of(entry.c).l, ref_to(entry))
-    local record = get('members', entry.m)
+    local record, all = get('members', entry.m), count_of('')
+    if record.held == 0 then
+        fresh['sessions:' .. entry.m] = true
+    end
+    if all.n + all.g == 0 then
+        fresh.places, fresh.users = true, true
+    end
     record.held = record.held + 1
     take_slot(entry)
     if donor then
@@ -241,6 +247,7 @@ end
 
 local function mark(record, session, console, by)
     local known = get('marks:' .. record.id, session)
+    fresh.places, fresh['marks:' .. record.id] = true, true
     if known then
         known.c = console
     else

@@ -4,6 +4,7 @@
 -- many sessions; marks: how many; round: its publication.
 
 local HEARD = 1  -- seconds in which every member that is in step has beaten
+local KEEP_SECONDS = 60
 
 local function is_settled()
     if not meta.settled and meta.lease > 0 then
@@ -20,12 +21,20 @@ end
 local function renew(record)
     record.expires = now + record.lease
     later('ZADD', base .. 'expiry', record.expires, record.id)
-    later('PEXPIRE', base .. 'expiry', COMMON_MS)
+    if fresh.members then
+        later('PEXPIRE', base .. 'expiry', COMMON_MS)
+    end
 end
 
--- Keeps alive what a member shares with others, and what it has itself.
-local function keep(id)
-    for _, name in ipairs({'places', 'users', 'members'}) do
+-- Keeps alive what a member shares with others, and what it has itself. Not at each beat: once a minute will do.
+local function keep(record)
+    local id = record.id
+    sweep_ended()
+    if record.kept and record.kept + KEEP_SECONDS > now then
+        return
+    end
+    record.kept = now
+    for _, name in ipairs({'places', 'users', 'members', 'expiry'}) do
         later('PEXPIRE', base .. name, COMMON_MS)
     end
     for _, name in ipairs({'sessions:', 'marks:', 'mail:'}) do
@@ -93,6 +102,7 @@ local function join(id, text, lease, knew)
         record = put('members', id, {n = serial(), id = id, known = false, applied = 0, batch = 0, held = 0,
             marks = 0, round = 0})
         meta.roster = meta.roster + 1
+        fresh.members = true
     end
     record.j, record.lease = text, lease
     if not meta.settled then

@@ -3,7 +3,7 @@
 -- A record has k: kick; a, u: texts of when it was made and when it ends; m: JSON text of the match, null for a
 -- lift; n: JSON text of the maker; o: text by which two versions of one rule are ordered; v: version.
 
-local MOST_RULES, KEPT, CHUNK = 100000, 3600, 1000
+local MOST_RULES, KEPT = 100000, 3600
 
 local function number(text)
     return text == '"inf"' and INF or tonumber(text)
@@ -23,16 +23,6 @@ end
 local function read_rule(id)
     local raw = redis.call('HGET', base .. 'rules', id)
     return raw and cmsgpack.unpack(raw)
-end
-
-local function in_chunks(ids, command, name, decorate)
-    for from = 1, #ids, CHUNK do
-        local some = {}
-        for at = from, math.min(from + CHUNK - 1, #ids) do
-            some[#some + 1] = decorate and decorate(ids[at]) or ids[at]
-        end
-        redis.call(command, base .. name, unpack(some))
-    end
 end
 
 -- Forgets rules: pairs of kick and id, joined by a line feed.

@@ -14,6 +14,6 @@ if record then
         record.applied = tonumber(ARGV[6])
         acknowledge(asker, tonumber(ARGV[7]))
     end
-    keep(asker)
+    keep(record)
 end
 return finish(pulse(record, beat))

@@ -16,5 +16,5 @@ if ARGV[7] == '1' then
     record.known = true
     meta.awaited[asker] = nil
 end
-keep(asker)
+keep(record)
 return finish(pulse(record, {epoch = '', roster = 0, since = 0}))

@@ -1,0 +1,227 @@
+"""A Redis that is away, slow, full, restarted or forbids something; and what is left in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+from tests.integration.redis_server import REDIS_SERVER, RedisServer
+from tests.state.conformance.case import session
+from wsproxy.exceptions import StoreUnavailable
+from wsproxy.runtime.wall_clock import unix_time
+from wsproxy.state.membership import Beat, Member, Publication, Pulse
+from wsproxy.state.revocations import Match, Rule
+from wsproxy.state.stores.redis_link import RedisLink
+from wsproxy.state.stores.redis_store import RedisStore
+from wsproxy.state.values import Event, EventKind, Outcome, Request
+from wsproxy.testing import LeakTestCase
+
+__all__ = ["FaultsTest", "LeftoversTest", "RestartTest"]
+
+_LOG = "wsproxy.state.stores.redis_link"
+_LEASE = 0.3
+
+
+class RedisCase(LeakTestCase):
+    """A test with a server of its own, and a store with the clock of Redis."""
+
+    options: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        super().setUp()
+        if REDIS_SERVER is None:
+            self.skipTest("no redis-server")
+        self.server = RedisServer(*self.options)
+        self.addCleanup(self.server.close)
+        self.client: Any = self.server.client()
+        self.addCleanup(self.client.close)
+        self.store = self.connect()
+        self.member = Member("m", "m", _LEASE)
+
+    def connect(self, url: str = "", **options: Any) -> RedisStore:
+        store = RedisStore(RedisLink(url or self.server.url, options=options))
+        self.addCleanup(store.close)
+        return store
+
+    def settle(self) -> Pulse:
+        """Publish until the store admits somebody."""
+        give_up = time.monotonic() + 10
+        while True:
+            pulse = self.store.publish(Publication(self.member))
+            if pulse.settled:
+                return pulse
+            self.assertLess(time.monotonic(), give_up)
+            threading.Event().wait(0.05)
+
+    def refused(self, store: RedisStore | None = None) -> str:
+        """Return the text of the error that an operation raises."""
+        with self.assertLogs(_LOG, "ERROR") as logs, self.assertRaises(StoreUnavailable) as caught:
+            (store or self.store).members()
+        self.assertEqual(len(logs.output), 1)
+        self.assertIsNone(logs.records[0].exc_info)
+        self.assertIn(str(caught.exception), logs.output[0])
+        return str(caught.exception)
+
+
+class FaultsTest(RedisCase):
+    def test_silent(self) -> None:
+        """A stopped server is given one second; it is logged once, and once more when it is back."""
+        self.store.members()
+        self.server.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.server.process.send_signal, signal.SIGCONT)
+        begin = time.monotonic()
+        self.assertIn("not answered in time", self.refused())
+        self.assertLess(time.monotonic() - begin, 1.5)
+        with self.assertNoLogs(_LOG), self.assertRaises(StoreUnavailable):
+            self.store.members()
+        self.server.process.send_signal(signal.SIGCONT)
+        with self.assertLogs(_LOG, "INFO") as logs:
+            self.store.members()
+        self.assertEqual(len(logs.output), 1)
+        with self.assertNoLogs(_LOG):
+            self.store.members()
+
+    def test_away(self) -> None:
+        self.server.stop()
+        self.assertIn(f"the Redis at {self.server.socket} is no help: it cannot be reached", self.refused())
+        self.server.start()
+        self.store.members()
+
+    def test_closed_meanwhile(self) -> None:
+        """If the server has closed an idle connection, an operation does not notice."""
+        self.store.members()
+        self.client.client_kill_filter(_type="normal", skipme=True)
+        with self.assertNoLogs(_LOG):
+            self.store.members()
+
+    def test_scripts_gone(self) -> None:
+        self.store.members()
+        self.client.script_flush()
+        self.store.members()
+
+    def test_password(self) -> None:
+        """A password that is wrong is in no text."""
+        self.client.config_set("requirepass", "right")
+        store = self.connect(self.server.url.replace("://", "://somebody:wr0ng@"))
+        text = self.refused(store)
+        self.assertIn("refuses the user name or the password", text)
+        self.assertNotIn("wr0ng", text)
+        self.connect(self.server.url, password="right").members()
+
+    def test_forbidden(self) -> None:
+        """An ACL that forbids what is needed is named."""
+        self.client.acl_setuser("meek", enabled=True, passwords="+p", keys="*", categories=["+@read"])
+        self.assertIn("its ACL forbids", self.refused(self.connect(username="meek", password="p")))
+
+    def test_no_memory(self) -> None:
+        """Without memory nothing is done by halves."""
+        self.settle()
+        before = self.client.dump("{wsproxy}:1:meta"), self.client.dump("{wsproxy}:1:members")
+        used = self.client.info("memory")["used_memory"]
+        self.client.config_set("maxmemory", used // 2)
+        with self.assertLogs(_LOG, "ERROR"), self.assertRaises(StoreUnavailable) as caught:
+            self.store.admit("m", Request(session("s1")))
+        self.assertIn("no memory left", str(caught.exception))
+        after = self.client.dump("{wsproxy}:1:meta"), self.client.dump("{wsproxy}:1:members")
+        self.assertEqual(before, after)
+        self.assertEqual(self.client.keys("*sessions*"), [])
+
+    def test_fork(self) -> None:
+        """No connection before the first operation, and a child makes its own."""
+
+        def names() -> set[str]:
+            return {client["id"] for client in self.client.client_list()}
+
+        before = names()
+        self.assertEqual(len(before), 1)
+        self.store.members()
+        parents = names() - before
+        self.assertEqual(len(parents), 1)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                self.store.members()
+                status = len(names() - before - parents) - 2  # with the test's own client
+            finally:
+                os._exit(status)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+        self.store.members()
+        self.assertEqual(names() - before, parents)
+
+    def test_closing_wakes_who_listens(self) -> None:
+        self.settle()
+        self.assertIn(self.store.listen("m", 0.01), (True, False))
+        heard: list[bool] = []
+        thread = threading.Thread(target=lambda: heard.append(self.store.listen("m", 20)))
+        thread.start()
+        self.store.close()
+        thread.join(5)
+        self.assertFalse(thread.is_alive())
+
+    def test_listening_without_a_server(self) -> None:
+        """It says that there may be news, and not more often than twice a second."""
+        self.server.stop()
+        begin = time.monotonic()
+        self.assertTrue(self.store.listen("m", 5))
+        self.assertGreater(time.monotonic() - begin, 0.4)
+
+
+class RestartTest(RedisCase):
+    def test_data(self) -> None:
+        """A restart begins an epoch, with data or without; the rules stay where the data does."""
+        rule = Rule("r", "k", unix_time(), float("inf"), Match(user="eve"))
+        for data in (True, False):
+            with self.subTest(data=data):
+                pulse = self.settle()
+                self.store.admit("m", Request(session("s1")))
+                self.store.revoke((rule,))
+                self.client.save()
+                self.server.stop()
+                if not data:
+                    (self.server.directory / "dump.rdb").unlink()
+                self.server.start()
+                found = self.store.beat("m", Beat(1, pulse.epoch))
+                self.assertNotEqual(found.epoch, pulse.epoch)
+                self.assertEqual((found.known, found.settled), (False, False))
+                self.assertEqual(self.store.rules(0).rules, (rule,) if data else ())
+                admitted = self.store.admit("m", Request(session("s2")))
+                self.assertIs(admitted.outcome, Outcome.UNSETTLED)
+
+
+class LeftoversTest(RedisCase):
+    def test_lifetimes(self) -> None:
+        """Every key ends by itself but for a rule without an end; and one that has a lease holds nothing."""
+        self.settle()
+        self.store.admit("m", Request(session("s1")))
+        self.store.admit("m", Request(session("s2")))
+        mark = Event(EventKind.MARK, "s3", session("s3").console, "bob")
+        self.store.report("m", (mark, Event(EventKind.RELEASED, "s2")))
+        self.store.tell("m", "s1", 4499, "kicked")
+        now = unix_time()
+        self.store.revoke((Rule("r", "k", now, now + 60, Match(user="eve")),))
+        self.assertEqual(
+            {key: self.client.ttl(key) > 0 for key in self.keys()}, dict.fromkeys(self.keys(), True)
+        )
+        self.assertGreaterEqual(len(self.keys()), 12)
+        self.store.revoke((Rule("r2", "k", now, float("inf"), Match(user="eve")),))
+        endless = {key for key in self.keys() if self.client.ttl(key) < 0}
+        self.assertEqual({key.rpartition(":")[2].partition("-")[0] for key in endless}, {"rule", "rules"})
+        threading.Event().wait(_LEASE)
+        self.assertEqual(self.store.members(), ())
+        left = {key for key in self.keys() if "rule" not in key}
+        self.assertLessEqual(left, {"{wsproxy}:1:meta", "{wsproxy}:1:ended"})
+
+    def keys(self) -> list[str]:
+        return sorted(key.decode() for key in self.client.keys("*"))
+
+    def test_prefixes(self) -> None:
+        """Two deployments share a server and know nothing of each other."""
+        other = RedisStore(RedisLink(self.server.url, "other"))
+        self.addCleanup(other.close)
+        self.settle()
+        self.assertEqual(other.members(), ())
+        self.assertEqual(self.store.members(), (self.member,))
