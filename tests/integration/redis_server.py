@@ -141,10 +141,12 @@ class RedisHarness:
         for key in client.scan_iter("{wsproxy}:*"):
             length = {b"hash": client.hlen, b"zset": client.zcard, b"string": client.strlen}
             sizes[key.decode().partition(":1:")[2]] = length[client.type(key)](key)
-        for name in ("meta", "ended"):
+        for name in ("meta", "ended", "rule-kicks"):
             sizes.pop(name, None)
         for kind in ("rule", "failure", "ticket"):
             found = [sizes.pop(name) for name in list(sizes) if name.startswith(kind)]
+            if kind != "ticket":  # of those one is by user
+                assert len({*found}) <= 1, (kind, found)
             sizes[f"{kind}s"] = max(found, default=0)
         return sizes
 

@@ -111,6 +111,26 @@ class FaultsTest(RedisCase):
         self.assertNotIn("wr0ng", text)
         self.connect(self.server.url, password="right").members()
 
+    def test_password_that_changes(self) -> None:
+        """A new connection asks for the password anew."""
+        self.client.config_set("requirepass", "one")
+        password = ["one"]
+        store = RedisStore(RedisLink(self.server.url, credentials=lambda: ("", password[0])))
+        self.addCleanup(store.close)
+        store.members()
+        self.client.config_set("requirepass", "two")
+        self.client.client_kill_filter(_type="normal", skipme=True)
+        self.assertIn("refuses the user name or the password", self.refused(store))
+        password[0] = "two"
+        store.members()
+
+    def test_policy(self) -> None:
+        """A server that evicts is a fault."""
+        self.assertEqual(self.store.faults(), ())
+        self.client.config_set("maxmemory-policy", "allkeys-lru")
+        [fault] = self.store.faults()
+        self.assertIn("set it to noeviction", fault)
+
     def test_forbidden(self) -> None:
         """An ACL that forbids what is needed is named."""
         self.client.acl_setuser("meek", enabled=True, passwords="+p", keys="*", categories=["+@read"])

@@ -10,8 +10,10 @@ from tests.integration.redis_server import REDIS_SERVER, RedisHarness, RedisServ
 from tests.property.profile import few
 from tests.property.store_machine import StoreMachine
 from tests.state.conformance import conformance
+from tests.state.conformance.case import LEASE, TestMember
+from tests.state.conformance.tickets import ticket
 
-__all__ = ["StoreTest"]
+__all__ = ["ClockTest", "StoreTest"]
 
 
 class Harness(RedisHarness):
@@ -31,6 +33,25 @@ class _OwnServer(unittest.TestSuite):
 
 class Machine(StoreMachine):
     make = Harness
+
+
+@unittest.skipUnless(REDIS_SERVER, "no redis-server")
+class ClockTest(unittest.TestCase):
+    def test_back(self) -> None:
+        """If somebody sets the clock of the host back, leases and tickets end as they would have."""
+        Harness.server = RedisServer()
+        self.addCleanup(Harness.server.close)
+        harness = Harness()
+        self.addCleanup(harness.close)
+        member = TestMember(harness, "a")
+        member.publish()
+        harness.store.issue("11", ticket())
+        harness.advance(-3600)
+        self.assertEqual(harness.store.members(), (member.member,))
+        harness.advance(LEASE)
+        self.assertEqual(harness.store.members(), ())
+        harness.advance(LEASE)
+        self.assertIsNone(harness.store.redeem("11"))
 
 
 @unittest.skipUnless(REDIS_SERVER, "no redis-server")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -120,13 +121,23 @@ class RedisLink:
     :param url: as redis-py has them: ``redis://host:6379/0``, ``rediss://...``, ``unix:///path``.
     :param prefix: begins the names of all keys, so deployments can share a server.
     :param options: further options of redis-py's connections.
+    :param credentials: returns the user's name, "" for the default one, and the password. Each new connection
+        asks, so the password may change.
     :ivar base: what the names of all keys begin with.
     """
 
-    def __init__(self, url: str, prefix: str = "wsproxy", options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        prefix: str = "wsproxy",
+        options: dict[str, Any] | None = None,
+        credentials: Callable[[], tuple[str, str]] | None = None,
+    ) -> None:
         # The braces make it one hash tag, so that all keys are on one node of a Cluster.
         self.base = f"{{{prefix}}}:{SCHEMA}:"
         settings = {"protocol": 2, "retry": Retry(NoBackoff(), 0), **(options or {})}
+        if credentials:
+            settings["credential_provider"] = _Credentials(credentials)
         # It only makes connections: by itself it would try again, and know no deadline.
         self._factory = ConnectionPool.from_url(url, **settings)
         self.place = _place(self._factory.connection_kwargs)
@@ -247,6 +258,17 @@ class RedisLink:
             _log.info("the Redis at %s answers again", self.place)
         elif not is_up and was_up is not False:
             _log.error("%s", text)
+
+
+class _Credentials(CredentialProvider):
+    """What redis-py asks before each AUTH."""
+
+    def __init__(self, ask: Callable[[], tuple[str, str]]) -> None:
+        self._ask = ask
+
+    def get_credentials(self) -> tuple[str, str] | tuple[str]:
+        user, password = self._ask()
+        return (user, password) if user else (password,)
 
 
 class _Stale(Exception):

@@ -39,6 +39,21 @@ class RedisStore(RemoteCalls):
         answer = self._link.call(self._scripts[operation], script_arguments(operation, arguments))
         return json.loads(answer)
 
+    def faults(self) -> tuple[str, ...]:
+        """Return what is wrong with the server, for the operator: nothing, or texts. Blocks for a second.
+
+        :raises StoreUnavailable: if it does not answer.
+        """
+        info = self._link.use(lambda connection, deadline: connection.ask(deadline, "INFO", "memory"))
+        fields = dict(line.partition(":")[::2] for line in info.decode().splitlines())
+        policy = fields.get("maxmemory_policy", "noeviction")
+        if policy == "noeviction":
+            return ()
+        return (
+            f"the Redis at {self._link.place} may forget what counts, because its maxmemory-policy is "
+            f"{policy}; set it to noeviction",
+        )
+
     def leave(self, member: str) -> None:
         """See :meth:`.Store.leave`."""
         super().leave(member)
