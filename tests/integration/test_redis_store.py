@@ -47,6 +47,7 @@ class ClockTest(unittest.TestCase):
         member.publish()
         harness.store.issue("11", ticket())
         harness.advance(-3600)
+        self.assertEqual(harness.store.issue("11", ticket()).seconds, 30.0)
         self.assertEqual(harness.store.members(), (member.member,))
         harness.advance(LEASE)
         self.assertEqual(harness.store.members(), ())
