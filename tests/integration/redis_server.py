@@ -84,7 +84,7 @@ class _Link(RedisLink):
     starts = 0
 
     def new(self) -> RedisConnection:
-        return _Connection(self._factory.make_connection(), self.starts)
+        return _Connection(self._servers.pool.make_connection(), self.starts)
 
 
 class RedisHarness:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from redis import ConnectionPool
-from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
@@ -23,7 +21,6 @@ from redis.exceptions import (
     RedisError,
     TimeoutError,
 )
-from redis.retry import Retry
 
 from ...exceptions import StoreUnavailable
 from ...runtime.deadline import Deadline
@@ -31,6 +28,7 @@ from ...runtime.forks import in_forked_child
 from ..store import SCHEMA
 from .redis_arguments import Argument
 from .redis_scripts import Script
+from .redis_servers import servers_of
 
 __all__ = ["LINK_ERRORS", "RedisConnection", "RedisLink"]
 
@@ -118,7 +116,7 @@ class RedisLink:
 
     It makes them when they are needed, and anew in a forked child.
 
-    :param url: as redis-py has them: ``redis://host:6379/0``, ``rediss://...``, ``unix:///path``.
+    :param url: see :func:`.servers_of`.
     :param prefix: begins the names of all keys, so deployments can share a server.
     :param options: further options of redis-py's connections.
     :param credentials: returns the user's name, "" for the default one, and the password. Each new connection
@@ -135,12 +133,11 @@ class RedisLink:
     ) -> None:
         # The braces make it one hash tag, so that all keys are on one node of a Cluster.
         self.base = f"{{{prefix}}}:{SCHEMA}:"
-        settings = {"protocol": 2, "retry": Retry(NoBackoff(), 0), **(options or {})}
+        settings = dict(options or {})
         if credentials:
             settings["credential_provider"] = _Credentials(credentials)
-        # It only makes connections: by itself it would try again, and know no deadline.
-        self._factory = ConnectionPool.from_url(url, **settings)
-        self.place = _place(self._factory.connection_kwargs)
+        self._servers = servers_of(url, settings)
+        self.place = self._servers.place
         self._begin()
         in_forked_child(self, RedisLink._begin)
 
@@ -160,15 +157,37 @@ class RedisLink:
         :raises StoreUnavailable: without an answer.
         """
 
-        def run(connection: RedisConnection, deadline: Deadline) -> bytes:
-            fixed = (1, self.base, connection.run_id, secrets.token_hex(8))
-            try:
-                answer: bytes = connection.ask(deadline, "EVALSHA", script.digest, *fixed, *arguments)
-            except NoScriptError:
-                answer = connection.ask(deadline, "EVAL", script.text, *fixed, *arguments)
-            return answer
+        return self.use(lambda connection, deadline: self._run(connection, deadline, script, arguments))
 
-        return self.use(run)
+    def _run(
+        self, connection: RedisConnection, deadline: Deadline, script: Script, arguments: Sequence[Argument]
+    ) -> bytes:
+        fixed = (1, self.base, connection.run_id, secrets.token_hex(8))
+        try:
+            answer: bytes = connection.ask(deadline, "EVALSHA", script.digest, *fixed, *arguments)
+        except NoScriptError:
+            answer = connection.ask(deadline, "EVAL", script.text, *fixed, *arguments)
+        return answer
+
+    def call_and_wait(self, script: Script, arguments: Sequence[Argument]) -> bytes:
+        """Do the same, and wait until a replica has it, if there are any. Warns if none says so in time."""
+
+        def run(connection: RedisConnection, deadline: Deadline) -> tuple[bytes, bool]:
+            answer = self._run(connection, deadline, script, arguments)
+            info = connection.ask(deadline, "INFO", "replication").decode()
+            if "\nconnected_slaves:0" in info or "\nconnected_slaves:" not in info:
+                return answer, True
+            milliseconds = max(int(deadline.remaining() * 500), 1)
+            return answer, connection.ask(deadline, "WAIT", 1, milliseconds) > 0
+
+        answer, is_safe = self.use(run)
+        if not is_safe:
+            _log.warning(
+                "no replica of the Redis at %s has confirmed a revocation in time: after a failover it is "
+                "unknown until the members publish it again",
+                self.place,
+            )
+        return answer
 
     def use(self, work: Callable[[RedisConnection, Deadline], T]) -> T:
         """Call ``work`` with a connection and the deadline, and return what it returns.
@@ -209,7 +228,7 @@ class RedisLink:
 
     def new(self) -> RedisConnection:
         """Return a new connection that is not open, and does not count."""
-        return RedisConnection(self._factory.make_connection())
+        return RedisConnection(self._servers.pool.make_connection())
 
     def _take(self, deadline: Deadline) -> RedisConnection:
         with self._free:
@@ -242,6 +261,7 @@ class RedisLink:
         with self._free:
             self._is_closed = True
         self._drop_idle()
+        self._servers.close()
 
     # Whether it is there
 
@@ -282,8 +302,3 @@ def _advice(exc: Exception) -> str:
     if isinstance(exc, OSError):  # the deadline has passed; redis-py has errors of its own for the rest
         return "it has not answered in time; see whether it is overloaded, and the network"
     return f"it says {str(exc)[:200]!r}; wsproxy needs Redis 6.2 or later, or Valkey"
-
-
-def _place(options: dict[str, Any]) -> str:
-    """Return where it is, without user name and password."""
-    return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")

@@ -36,7 +36,9 @@ class RedisStore(RemoteCalls):
         self._listeners: dict[str, RedisListener] = {}  # by member: one in a process, but for tests
 
     def _ask_redis(self, operation: str, arguments: list[Any]) -> Any:
-        answer = self._link.call(self._scripts[operation], script_arguments(operation, arguments))
+        # A kick must not be lost by a failover.
+        call = self._link.call_and_wait if operation in ("revoke", "lift") else self._link.call
+        answer = call(self._scripts[operation], script_arguments(operation, arguments))
         return json.loads(answer)
 
     def faults(self) -> tuple[str, ...]:

@@ -1,0 +1,99 @@
+"""A failover by a real Sentinel: the next primary is found, an epoch begins, and no kick is forgotten."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tests.integration.redis_server import REDIS_SERVER, RedisServer
+from wsproxy.exceptions import StoreUnavailable
+from wsproxy.runtime.wall_clock import unix_time
+from wsproxy.state.membership import Beat, Member, Publication
+from wsproxy.state.revocations import Match, Rule
+from wsproxy.state.stores.redis_link import RedisLink
+from wsproxy.state.stores.redis_store import RedisStore
+from wsproxy.testing import LeakTestCase
+
+__all__ = ["SentinelTest"]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class SentinelTest(LeakTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        if REDIS_SERVER is None:
+            self.skipTest("no redis-server")
+        self.ports = [free_port() for _ in range(3)]
+        self.primary = self.server(self.ports[0])
+        self.replica = self.server(self.ports[1], "--replicaof", f"127.0.0.1 {self.ports[0]}")
+        client: Any = self.primary.client()
+        self.addCleanup(client.close)
+        self.until(20, lambda: client.info("replication").get("slave0", {}).get("state") == "online")
+        self.sentinel()
+
+    def server(self, port: int, *options: str) -> RedisServer:
+        server = RedisServer(
+            "--port", str(port), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", *options
+        )
+        self.addCleanup(server.close)
+        return server
+
+    def sentinel(self) -> None:
+        text = (
+            f"port {self.ports[2]}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {self.ports[0]} 1\n"
+            "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
+        )
+        file = self.primary.directory / "sentinel.conf"
+        file.write_text(text, encoding="utf-8")
+        process = subprocess.Popen([str(REDIS_SERVER), str(file), "--sentinel"], stdout=subprocess.DEVNULL)
+        self.addCleanup(process.wait, 10)
+        self.addCleanup(process.kill)
+
+    def until(self, seconds: float, call: Any) -> Any:
+        """Return what a call returns once that is true and it raises nothing."""
+        give_up = time.monotonic() + seconds
+        while True:
+            try:
+                if found := call():
+                    return found
+            except (StoreUnavailable, RedisError):
+                pass
+            self.assertLess(time.monotonic(), give_up, "too late")
+            threading.Event().wait(0.1)
+
+    def test_failover(self) -> None:
+        with Redis(port=self.ports[2]) as asked:
+            self.until(20, lambda: asked.execute_command("SENTINEL", "REPLICAS", "main"))
+        store = RedisStore(RedisLink(f"redis+sentinel://127.0.0.1:{self.ports[2]}/main"))
+        self.addCleanup(store.close)
+        member = Member("m", "m", 1.0)
+        pulse = self.until(20, lambda: store.publish(Publication(member)))
+        rule = Rule("r", "k", unix_time(), float("inf"), Match(user="eve"))
+        self.assertTrue(store.revoke((rule,)).done)
+        self.primary.stop()
+        found = self.until(30, lambda: store.beat("m", Beat(1, pulse.epoch)))
+        self.assertNotEqual(found.epoch, pulse.epoch)
+        self.assertEqual((found.known, found.settled), (False, False))
+        self.assertEqual(store.rules(0).rules, (rule,))
+
+    def test_replica_is_away(self) -> None:
+        """A kick that no replica has confirmed is one warning, and a kick all the same."""
+        store = RedisStore(RedisLink(f"redis://127.0.0.1:{self.ports[0]}"))
+        self.addCleanup(store.close)
+        self.replica.process.send_signal(19)  # SIGSTOP
+        rule = Rule("r", "k", unix_time(), float("inf"), Match(user="eve"))
+        with self.assertLogs("wsproxy.state.stores.redis_link", "WARNING") as logs:
+            self.assertTrue(store.revoke((rule,)).done)
+        self.assertIn("no replica", logs.output[0])
