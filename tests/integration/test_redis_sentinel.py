@@ -40,7 +40,8 @@ class SentinelTest(LeakTestCase):
         self.replica = self.server(self.ports[1], "--replicaof", f"127.0.0.1 {self.ports[0]}")
         client: Any = self.primary.client()
         self.addCleanup(client.close)
-        self.until(20, lambda: client.info("replication").get("slave0", {}).get("state") == "online")
+        # A replica that is online gets the first write with its first ACK, which may take a second.
+        self.until(20, lambda: client.set("test", 1) and client.wait(1, 5000))
         self.sentinel()
 
     def server(self, port: int, *options: str) -> RedisServer:
