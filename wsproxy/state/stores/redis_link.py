@@ -296,6 +296,8 @@ class _Stale(Exception):
 
 
 def _advice(exc: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(exc):
+        return "its certificate is not to be trusted; name the file of its CA, and the host that it is for"
     for kind, advice in _ADVICE:
         if isinstance(exc, kind):
             return advice

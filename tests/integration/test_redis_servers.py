@@ -1,9 +1,11 @@
-"""A failover by a real Sentinel: the next primary is found, an epoch begins, and no kick is forgotten."""
+"""TLS; and a failover by a real Sentinel, after which no kick is forgotten."""
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from typing import Any
@@ -20,7 +22,7 @@ from wsproxy.state.stores.redis_link import RedisLink
 from wsproxy.state.stores.redis_store import RedisStore
 from wsproxy.testing import LeakTestCase
 
-__all__ = ["SentinelTest"]
+__all__ = ["SentinelTest", "TLSTest"]
 
 
 def free_port() -> int:
@@ -28,6 +30,34 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+class TLSTest(LeakTestCase):
+    def test_authority(self) -> None:
+        """A server is trusted by the file of its CA, and else the error says so."""
+        openssl = shutil.which("openssl")
+        if REDIS_SERVER is None or openssl is None:
+            self.skipTest("no redis-server, or no openssl")
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        directory = holder.name
+        certificate, key = f"{directory}/certificate", f"{directory}/key"
+        names = ("-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1")
+        made = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate)
+        subprocess.run([openssl, *made, *names], check=True, capture_output=True)
+        port = free_port()
+        files = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate)
+        where = ("--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no")
+        server = RedisServer(*where, *files)
+        self.addCleanup(server.close)
+        url = f"rediss://127.0.0.1:{port}"
+        store = RedisStore(RedisLink(url, options={"ssl_ca_certs": certificate}))
+        self.addCleanup(store.close)
+        self.assertEqual(store.members(), ())
+        other = RedisStore(RedisLink(url))
+        self.addCleanup(other.close)
+        with self.assertRaisesRegex(StoreUnavailable, "name the file of its CA"):
+            other.members()
 
 
 class SentinelTest(LeakTestCase):
