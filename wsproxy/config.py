@@ -23,7 +23,9 @@ from .settings.table import FIELDS, accepted, checked
 from .settings.typed import ConfigOptions, Settings
 from .state.console_policies import ConsolePolicies
 from .state.limits import LimitRules
-from .tokens.claims import ClaimRules
+from .state.participant.known_rules import RevocationRules
+from .state.participant.participant import ParticipantRules
+from .tokens.claims import CLOCK_LEEWAY, ClaimRules
 from .tokens.jwks import JWKSLocation
 from .tokens.key_store import KeyRules
 from .tokens.keys import Keyring, load_keyring
@@ -238,6 +240,22 @@ class Config(Settings):
     def limit_rules(self) -> LimitRules:
         """How many sessions, connections and failed attempts there may be."""
         return LimitRules(*(getattr(self, name) for name in _LIMITS))
+
+    @property
+    def revocation_rules(self) -> RevocationRules:
+        """How tokens are compared with revocation rules."""
+        return RevocationRules(
+            leeway=CLOCK_LEEWAY if self.leeway is None else self.leeway,
+            expiry_leeway=self.leeway or 0.0,
+            eternal=self.allow_eternal_tokens,
+        )
+
+    @property
+    def participant_rules(self) -> ParticipantRules:
+        """What concerns several sessions at once."""
+        return ParticipantRules(
+            self.console_policies, self.limit_rules.slots, self.revocation_rules, self.show_user
+        )
 
     @property
     def access_rules(self) -> AccessRules:

@@ -29,7 +29,8 @@
         ├── VMINoConsole        409 / 4421
         ├── LimitExceeded       429 / 4429
         ├── Busy                503 / 4503
-        │   └── Draining        503 / 4503
+        │   ├── Draining        503 / 4503
+        │   └── StateUnavailable 503 / 4503
         ├── UpstreamRefused     502 / 4502
         └── UpstreamTimeout     504 / 4504
 
@@ -59,6 +60,7 @@ __all__ = [
     "ProtocolViolation",
     "Refused",
     "RequestTimeout",
+    "StateUnavailable",
     "StoreUnavailable",
     "TokenExpired",
     "TokenNotYetValid",
@@ -321,6 +323,13 @@ class Draining(Busy):
     """The proxy is draining: it stops, and opens no further sessions."""
 
     slug = "draining"
+
+
+class StateUnavailable(Busy):
+    """The proxy is out of step with the store of the shared state, so it cannot decide who may come in."""
+
+    slug = "state-unavailable"
+    default_message = "the proxy cannot reach the state that it shares with others"
 
 
 class UpstreamRefused(Refused):

@@ -420,7 +420,7 @@ class WebsocketProxy:
         if config.admin_address is None:
             return None
         guard = operator_guard(config.admin_token_file, config.admin_address)
-        kicks = Kicks(gateway.sessions, gateway.denylist, gateway.verifier, gateway.reports)
+        kicks = Kicks(gateway.sessions, gateway.participant, gateway.verifier, gateway.reports)
         answers = admin_endpoints(lambda then: then(server.numbers())) | session_endpoints(guard, kicks)
         listener = listen_for_operator(config.admin_address, reuse_port=reuse_port)
         admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))

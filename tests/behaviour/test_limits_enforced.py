@@ -85,8 +85,9 @@ class LimitsTestCase(ProxyTestCase):
 
     def wait_until_free(self) -> None:
         """Wait until no place is taken any more."""
-        taken = self.gateway.limits._taken
-        self.assertTrue(wait_until(lambda: not taken), f"still taken: {taken}")
+        limits, participant = self.gateway.limits, self.gateway.participant
+        free = wait_until(lambda: not limits._taken and not participant.held)
+        self.assertTrue(free, f"still taken: {limits._taken}, {participant.held} sessions")
 
 
 class Refusals(LimitsTestCase):
@@ -321,7 +322,7 @@ class PendingOfAnAddress(LimitsTestCase):
         return clients
 
     def taken(self, network: str) -> int:
-        return self.gateway.limits._taken["address", network]
+        return self.gateway.limits._taken[network]
 
     def test_silent_clients(self) -> None:
         """With as many silent clients as there may be the next one is refused; then there is room again."""

@@ -103,7 +103,8 @@ class StoreMachine(RuleBasedStateMachine):
         """What was published counts again, and the consoles that nobody has."""
         for one in process.known.values():
             if not was_there:
-                one.given, one.lost = frozenset(), False
+                one.given, one.failed, one.lost = frozenset(), frozenset(), False
+                one.restored = True
             if one.policy is Policy.PASSTHROUGH:
                 self.vacate(one)
                 continue
@@ -328,6 +329,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         if self.is_there(process):
             process.member.given_up(one.session.id)
+            Counts(self.everybody()).fail(one)
             self.vacate(one)
         one.ending, one.policy = True, Policy.PASSTHROUGH
 

@@ -23,7 +23,9 @@ class Known:
     stage: Stage = Stage.WAITING
     ending: bool = False
     given: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
     lost: bool = False
+    restored: bool = False
 
     @property
     def keys(self) -> dict[str, object]:
@@ -58,7 +60,10 @@ class Counts:
     sessions: list[Known]
 
     def counted(self, key: str, value: object) -> int:
-        return sum(key not in one.given and one.keys[key] == value for one in self.sessions)
+        return sum(key not in one.given | one.failed and one.keys[key] == value for one in self.sessions)
+
+    def failed(self, key: str, value: object) -> int:
+        return sum(key in one.failed and one.keys[key] == value for one in self.sessions)
 
     def given(self, key: str, value: object) -> int:
         return sum(key in one.given and one.keys[key] == value for one in self.sessions)
@@ -67,7 +72,9 @@ class Counts:
         shared = LIMITS._fields if donor.session.user == newcomer.session.user else ("vmi",)
         mosts = LIMITS._asdict()
         return frozenset(
-            key for key in shared if key not in donor.given and self.given(key, donor.keys[key]) < mosts[key]
+            key
+            for key in shared
+            if key not in donor.given | donor.failed and self.given(key, donor.keys[key]) < mosts[key]
         )
 
     def donor(self, newcomer: Known) -> Known | None:
@@ -86,8 +93,18 @@ class Counts:
         for other in (donor, replaced if newcomer.policy is Policy.TAKEOVER else None):
             if other:
                 inherited += self.inheritable(other, newcomer)
+        others = 0 if "sessions" in inherited else self.given("sessions", None)
         return {
             key
             for key, most in LIMITS._asdict().items()
-            if self.counted(key, newcomer.keys[key]) - (key in inherited) >= most
+            if self.counted(key, newcomer.keys[key]) - (key in inherited) + others * (key == "sessions")
+            >= most
+        }
+
+    def fail(self, one: Known) -> None:
+        """Take note that an opening was given up."""
+        one.failed |= {
+            key
+            for key, most in LIMITS._asdict().items()
+            if key not in one.given | one.failed and (one.restored or self.failed(key, one.keys[key]) < most)
         }

@@ -18,7 +18,6 @@ from ..protocol.routing import Route, RouteRules, screenshot_route, session_rout
 from ..runtime.deadline import Clock, Deadline
 from ..runtime.logs import get_logger
 from ..runtime.wall_clock import unix_time
-from ..state.denylist import Denylist
 from ..state.limits import Limits
 from ..state.tickets import Ticket, Tickets
 from ..tokens.claims import Grant
@@ -68,7 +67,7 @@ class AccessControl:
     :param tickets: None if tickets are switched off.
     :param authorize: the embedder's hook, None if there is no hook.
     :param limits: counts failed attempts, and refuses further ones.
-    :param denylist: the valid tokens that are revoked.
+    :param is_revoked: whether the token of a grant is revoked for a VMI, or for all if that is None.
     :param report: gets the exceptions that the hook raises.
     :param wall_clock: UNIX time, seconds.
     """
@@ -80,7 +79,7 @@ class AccessControl:
         tickets: Tickets | None,
         authorize: Authorize | None,
         limits: Limits,
-        denylist: Denylist,
+        is_revoked: Callable[[Grant, str | None], bool],
         report: Report,
         wall_clock: Clock = unix_time,
     ) -> None:
@@ -90,7 +89,7 @@ class AccessControl:
         self._tickets = tickets
         self._authorize = authorize
         self._limits = limits
-        self._denylist = denylist
+        self._is_revoked = is_revoked
         self._report = report
         self._wall_clock = wall_clock
 
@@ -106,7 +105,7 @@ class AccessControl:
         :param client: the client that sent it.
         :param deadline: bounds the wait for the token's key.
         :param on_verified: called with the route and the token's grant, before the embedder's hook is asked.
-            After this call, the token is checked against the denylist once more.
+            After this call, the proxy checks once more whether the token is revoked.
         :returns: the route, and the grant that allows it.
         :raises Refused: if the client may not come in, for any reason.
         """
@@ -212,10 +211,12 @@ class AccessControl:
         on_verified: OnVerified,
     ) -> Grant:
         """Check that the grant allows the route now, and ask the embedder's hook."""
-        self._check_revoked(grant)
+        self.check_revoked(grant, route.vmi)
         grant.authorize(route.vmi, route.namespace)
         on_verified(route, grant)
-        self._check_revoked(grant)  # a kick from now on finds the session, which on_verified has listed
+        self.check_revoked(
+            grant, route.vmi
+        )  # a kick from now on finds the session, which on_verified has listed
         if self._authorize is not None:
             request = _described(head, client, kind, grant, route)
             grant = authorized(self._authorize, grant, request, self._report)
@@ -224,8 +225,13 @@ class AccessControl:
             raise TokenExpired("the token has expired")
         return grant
 
-    def _check_revoked(self, grant: Grant) -> None:
-        if self._denylist.denies(grant.token_key):
+    def check_revoked(self, grant: Grant, vmi: str | None = None) -> None:
+        """Make sure that a grant's token is not revoked. Any thread; does not block.
+
+        :param vmi: what the client wants to open; None if that is not known yet.
+        :raises BadToken: if it is revoked.
+        """
+        if self._is_revoked(grant, vmi):
             raise BadToken("the token has been revoked")
 
     def _check_origin(self, head: RequestHead, client: Client, ambient: bool) -> None:
@@ -254,7 +260,7 @@ class AccessControl:
             token = bearer_token(head)
             self._check_origin(head, client, ambient=False)
             grant = self._verifier.verify(token, deadline)
-            self._check_revoked(grant)
+            self.check_revoked(grant)
             return grant
 
     def issue_ticket(

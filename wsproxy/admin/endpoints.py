@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..access.sessions import SessionHandle
@@ -13,6 +14,8 @@ from ..exceptions import BadRequest, ConfigError
 from ..protocol.response import http_response
 from ..protocol.strict_json import parse_json
 from ..runtime.logs import get_logger, rfc3339
+from ..state.membership import Member
+from ..state.values import Held, Stage
 from ..telemetry.counters import Snapshot
 from ..telemetry.metrics import check_metrics, exposition
 from .auth import Guard
@@ -25,6 +28,7 @@ logger = get_logger("wsproxy.admin")
 
 _MAX_BRACKETS = 16
 _FIELDS = (
+    "replica",
     "user",
     "namespace",
     "vmi",
@@ -65,25 +69,50 @@ def session_endpoints(guard: Guard, kicks: Kicks | None) -> dict[str, AdminEndpo
 
 
 def _list(kicks: Kicks, request: AdminRequest) -> bytes:
-    sessions = [_row(session) for session in kicks.sessions.all()]
+    name = kicks.participant.member.name
+    sessions = [_row(session.id, partial(_described, session, name)) for session in kicks.sessions.all()]
+    for member, held in kicks.others():
+        sessions.append(_row(held.session.id, partial(_described_of_other, member, held)))
     return _json(200, {"time": rfc3339(time.time()), "sessions": sessions})
 
 
-def _row(session: SessionHandle) -> dict[str, Any]:
+def _row(id: str, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return a session's entry in the list. If that fails, return its id, with null for the rest."""
     try:
-        described = _described(session)
+        described = describe()
         json.dumps(described, allow_nan=False)
         return described
     except Exception:
-        logger.exception("cannot describe session %s", session.id)
-        return {"id": session.id, **dict.fromkeys(_FIELDS)}
+        logger.exception("cannot describe session %s", id)
+        return {"id": id, **dict.fromkeys(_FIELDS)}
 
 
-def _described(session: SessionHandle) -> dict[str, Any]:
+def _described_of_other(member: Member, held: Held) -> dict[str, Any]:
+    """Return the entry of a session of another process, which alone knows what the session has copied."""
+    session = held.session
+    return {
+        "id": session.id,
+        "replica": member.name,
+        "user": session.user,
+        "namespace": session.console.namespace,
+        "vmi": session.console.vmi,
+        "subresource": session.console.subresource,
+        "client": session.client,
+        "token_id": session.token_id,
+        "state": "open" if held.stage is Stage.OPEN else "opening",
+        "since": rfc3339(session.since),
+        "expires": None if session.expires_at == math.inf else rfc3339(session.expires_at),
+        "last_activity": None,
+        "bytes_up": None,
+        "bytes_down": None,
+    }
+
+
+def _described(session: SessionHandle, replica: str) -> dict[str, Any]:
     expires = session.grant.expires_at
     return {
         "id": session.id,
+        "replica": replica,
         "user": session.user,
         "namespace": session.namespace,
         "vmi": session.vmi,
@@ -112,7 +141,9 @@ def _kick(kicks: Kicks, request: AdminRequest) -> bytes:
 
 
 def _done(kicked: Kicked) -> bytes:
-    return _json(200, {"sessions": kicked.sessions, "tokens": kicked.tokens})
+    until = None if kicked.until == math.inf or not kicked.kick else rfc3339(kicked.until)
+    body = {"sessions": kicked.sessions, "tokens": kicked.tokens}
+    return _json(200, body | {"kick": kicked.kick, "until": until, "behind": kicked.behind})
 
 
 def _several_workers() -> bytes:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..access.sessions import LiveSessions, SessionHandle, criteria_of
-from ..exceptions import BadRequest, BadToken, Busy, Forbidden, NotFound
-from ..state.denylist import Denylist
+from ..exceptions import BadRequest, BadToken, Busy, Forbidden, NotFound, StoreUnavailable
+from ..state.membership import Member
+from ..state.participant.participant import Kick, Participant
+from ..state.revocations import Match, rule_end
+from ..state.values import Held
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
 from ..tokens.verifier import TokenVerifier
@@ -15,18 +19,22 @@ from ..tokens.verifier import TokenVerifier
 __all__ = ["Chosen", "Kicked", "Kicks"]
 
 _NAMES = ("session", "user", "namespace", "vmi", "token_id")
+_KICKED = 4499, "kicked"
+_NOTHING = Kick("", 0.0)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which sessions the operator has chosen: those that match all criteria.
+    """What the operator has chosen: the sessions and tokens that match all criteria.
 
     :ivar by: pairs of name and value; names are session, user, namespace, vmi and token_id.
     :ivar token: a whole token instead; "" for none. Nothing shows it.
+    :ivar until: UNIX time until which tokens are refused; None for as long as any of them may be valid.
     """
 
     by: tuple[tuple[str, str], ...] = ()
     token: str = field(default="", repr=False)
+    until: float | None = None
 
     @classmethod
     def parse(cls, wanted: object) -> Chosen:
@@ -34,101 +42,193 @@ class Chosen:
 
         :raises BadRequest: if it is not an object with known names and values, or is empty.
         """
-        if not isinstance(wanted, dict) or not wanted or not wanted.keys() <= {*_NAMES, "token"}:
+        if not isinstance(wanted, dict) or not wanted or not wanted.keys() <= {*_NAMES, "token", "until"}:
             raise BadRequest(f"the body must be a JSON object with any of {', '.join(_NAMES)}, or with token")
+        until = _until(wanted)
         values = {name: str(value) if type(value) is int else value for name, value in wanted.items()}
-        if not all(isinstance(value, str) and value for value in values.values()):
+        values.pop("until", None)
+        if not values or not all(isinstance(value, str) and value for value in values.values()):
             raise BadRequest("the values in the body must be non-empty strings")
         token = values.pop("token", "")
         if token and values:
             raise BadRequest("token cannot be combined with other criteria")
         if "vmi" in values and "namespace" not in values:
             raise BadRequest("vmi needs its namespace")
-        return cls(tuple(values.items()), token)
+        if "session" in values and until is not None:
+            raise BadRequest("until cannot be combined with session, whose token is refused until it expires")
+        return cls(tuple(values.items()), token, until)
+
+    @property
+    def names_session(self) -> bool:
+        """Whether it is about one session, and not about tokens in general."""
+        return "session" in dict(self.by)
+
+    @property
+    def match(self) -> Match:
+        """The tokens that it is about."""
+        by = dict(self.by)
+        return Match(by.get("user", ""), by.get("namespace", ""), by.get("vmi", ""), by.get("token_id", ""))
 
     def fits(self, session: SessionHandle) -> bool:
         """Whether a session matches all criteria; False if a token chooses instead."""
-        said = {"session": session.id, **criteria_of(session)}
+        return self._fits({"session": session.id, **criteria_of(session)})
+
+    def fits_held(self, held: Held) -> bool:
+        """Whether a session of another process matches all criteria."""
+        session = held.session
+        return self._fits(
+            {
+                "session": session.id,
+                "user": session.user,
+                "namespace": session.console.namespace,
+                "vmi": session.console.vmi,
+                "token_id": session.token_id,
+            }
+        )
+
+    def _fits(self, said: dict[str, str | int]) -> bool:
         return bool(self.by) and all(str(said[name]) == value for name, value in self.by)
+
+
+def _until(wanted: dict[str, object]) -> float | None:
+    until = wanted.get("until")
+    if until is None and "until" not in wanted:
+        return None
+    if isinstance(until, bool) or not isinstance(until, int | float) or not math.isfinite(until):
+        raise BadRequest("until must be a UNIX time in seconds")
+    return float(until)
 
 
 @dataclass(frozen=True)
 class Kicked:
     """What a kick has done.
 
-    :ivar sessions: ids of the sessions that it ended.
-    :ivar tokens: ids of the tokens that the proxy refuses from now on, until they expire.
+    :ivar sessions: ids of the sessions that it ended, in all processes.
+    :ivar tokens: ids of the tokens of those sessions, or of the given token, which are refused from now on.
+    :ivar kick: names the kick in the list of revocations; "" if it refuses no token.
+    :ivar until: UNIX time until which it refuses tokens; ``math.inf`` until somebody lifts it.
+    :ivar behind: names of the processes that have not applied it yet. They admit nobody until they have.
     """
 
     sessions: tuple[str, ...]
     tokens: tuple[str, ...] = ()
+    kick: str = ""
+    until: float = 0.0
+    behind: tuple[str, ...] = ()
 
 
 class Kicks:
-    """Ends sessions, and refuses their tokens. Safe from every thread; blocks on nothing but the log.
+    """Lists and ends sessions, and refuses tokens. Safe from every thread.
+
+    If processes share their state, its methods block for the store's timeouts, and a kick for one more second
+    at most. Otherwise they block on nothing but the log.
 
     :ivar sessions: the sessions of this gateway, open or being opened.
-    :param denylist: the tokens that the proxy refuses.
+    :ivar participant: knows the other processes.
     :param verifier: verifies a whole token.
     :param reports: told of each kick.
     """
 
     def __init__(
-        self, sessions: LiveSessions, denylist: Denylist, verifier: TokenVerifier, reports: Reports
+        self, sessions: LiveSessions, participant: Participant, verifier: TokenVerifier, reports: Reports
     ) -> None:
         self.sessions = sessions
-        self._denylist = denylist
+        self.participant = participant
         self._verifier = verifier
         self._reports = reports
+
+    def others(self) -> list[tuple[Member, Held]]:
+        """Return the sessions of the other processes, with who has them.
+
+        :raises Busy: if the store is away.
+        """
+        try:
+            return list(self.participant.others())
+        except StoreUnavailable as exc:
+            raise Busy(f"the state that processes share is away: {exc}") from None
 
     def end(self, id: str) -> Kicked:
         """End one session. Its client may open a new one.
 
         :raises NotFound: if no session has that id.
         """
-        for session in self.sessions.all():
-            if session.id == id:
-                session.close()
-                return self._report({"session": id}, [session])
-        raise NotFound("there is no such session")
-
-    def kick(self, chosen: Chosen) -> Kicked:
-        """End sessions, and refuse their tokens, or the given token, until they expire.
-
-        :raises BadRequest: if the given token is not valid.
-        :raises Busy: if the denylist cannot hold so many tokens; the sessions have ended all the same.
-        """
-        return self._kick_token(chosen.token) if chosen.token else self._kick_chosen(chosen)
-
-    def _kick_token(self, token: str) -> Kicked:
-        grant = self._grant(token)
-        assert grant.token_key is not None
-        # Refuse the token first: a session that opens with it meanwhile then ends by itself (Session.relay).
-        busy = self._refuse([grant])
-        found = [one for one in self.sessions.all() if _digest(one.grant) == grant.token_key.digest]
+        found = [session for session in self.sessions.all() if session.id == id]
         for session in found:
             session.close()
-        return self._report({"token_id": grant.token_id}, found, [grant], busy)
+        if not found and not any(self._tell(member, held) for member, held in self._held(id)):
+            raise NotFound("there is no such session")
+        return self._report({"session": id}, [id])
+
+    def _held(self, id: str) -> list[tuple[Member, Held]]:
+        return [(member, held) for member, held in self.others() if held.session.id == id]
+
+    def _tell(self, member: Member, held: Held) -> bool:
+        return self.participant.store.tell(member.id, held.session.id, *_KICKED)
+
+    def kick(self, chosen: Chosen) -> Kicked:
+        """Refuse tokens, and end their sessions, in all processes.
+
+        With a session, its token is refused until it expires. Otherwise every token that matches, and was
+        issued before, whether or not it has a session now.
+
+        :raises BadRequest: if the given token is not valid.
+        :raises NotFound: if there is no such session.
+        :raises Busy: if there are too many revocation rules; the sessions have ended all the same.
+        """
+        if chosen.until is not None and chosen.until <= self.participant.now:
+            raise BadRequest("until must be in the future")
+        if chosen.token:
+            return self._kick_token(chosen)
+        return self._kick_session(chosen) if chosen.names_session else self._kick_chosen(chosen)
+
+    def _kick_token(self, chosen: Chosen) -> Kicked:
+        grant = self._grant(chosen.token)
+        key = grant.token_key
+        assert key is not None
+        matches = [Match(digest=key.digest.hex())]
+        found = [one.id for one in self.sessions.all() if one.grant.token_key == key]
+        found += [one.session.id for _, one in self.others() if one.session.token_id == grant.token_id]
+        kick = self.participant.kick(matches, chosen.until or grant.expires_at)
+        return self._report({"token_id": grant.token_id}, found, [grant.token_id], kick)
+
+    def _kick_session(self, chosen: Chosen) -> Kicked:
+        own = [one for one in self.sessions.all() if chosen.fits(one)]
+        others = [(member, held) for member, held in self.others() if chosen.fits_held(held)]
+        matches = [Match(digest=key.digest.hex()) for one in own if (key := one.grant.token_key)]
+        matches += [Match(token_id=held.session.token_id) for _, held in others if held.session.token_id]
+        expiries = [one.grant.expires_at for one in own] + [held.session.expires_at for _, held in others]
+        try:
+            kick = self.participant.kick(matches, max(expiries)) if matches else _NOTHING
+        finally:
+            for session in own:  # also one without a token
+                session.close()
+            for member, held in others:
+                self._tell(member, held)
+        found = [one.id for one in own] + [held.session.id for _, held in others]
+        tokens = [one.grant.token_id for one in own if one.grant.token_key]
+        return self._report(
+            dict(chosen.by), found, [*tokens, *(one.session.token_id for _, one in others)], kick
+        )
 
     def _kick_chosen(self, chosen: Chosen) -> Kicked:
-        found: dict[SessionHandle, None] = {}
-        busy: Busy | None = None
-        # Repeat, because clients may have opened sessions before their tokens were refused.
-        while fresh := [one for one in self.sessions.all() if one not in found and chosen.fits(one)]:
-            busy = self._refuse([one.grant for one in fresh]) or busy
-            for session in fresh:
-                session.close()
-            found |= dict.fromkeys(fresh)
-        tokens = {digest: one.grant for one in found if (digest := _digest(one.grant))}
-        return self._report(dict(chosen.by), found, tokens.values(), busy)
-
-    def _refuse(self, grants: Iterable[Grant]) -> Busy | None:
-        """Refuse tokens from now on. If the denylist is full, return the reason."""
+        own = dict.fromkeys(one for one in self.sessions.all() if chosen.fits(one))
+        others = [held.session for _, held in self.others() if chosen.fits_held(held)]
         try:
-            self._denylist.deny(grant.token_key for grant in grants if grant.token_key)
-        except Busy as busy:
-            return busy
-        return None
+            kick = self.participant.kick([chosen.match], self._end_of(chosen))
+        finally:
+            # Clients may have opened sessions before their tokens were refused.
+            own |= dict.fromkeys(one for one in self.sessions.all() if chosen.fits(one))
+            for session in own:
+                session.close()
+        found = [*(one.id for one in own), *(one.id for one in others)]
+        tokens = [one.grant.token_id for one in own if one.grant.token_key]
+        return self._report(dict(chosen.by), found, [*tokens, *(one.token_id for one in others)], kick)
+
+    def _end_of(self, chosen: Chosen) -> float:
+        rules = self.participant.known.settings
+        if chosen.until is not None:
+            return chosen.until
+        return rule_end(self.participant.now, rules.lifetime, rules.leeway, rules.eternal)
 
     def _grant(self, token: str) -> Grant:
         """Return what a whole token grants. Verify it, so that a forged token kicks no session."""
@@ -138,20 +238,10 @@ class Kicks:
             raise BadRequest(f"this proxy does not accept the token anyway: {exc.message}") from None
 
     def _report(
-        self,
-        by: Mapping[str, str],
-        found: Iterable[SessionHandle],
-        tokens: Iterable[Grant] = (),
-        busy: Busy | None = None,
+        self, by: dict[str, str], sessions: Iterable[str], tokens: Iterable[str] = (), kick: Kick = _NOTHING
     ) -> Kicked:
-        refused = () if busy else tuple(grant.token_id for grant in tokens)
-        kicked = Kicked(tuple(session.id for session in found), refused)
+        kicked = Kicked(
+            tuple(dict.fromkeys(sessions)), tuple(dict.fromkeys(tokens)), kick.id, kick.until, kick.behind
+        )
         self._reports.kicked(by, kicked.sessions, kicked.tokens)
-        if busy:
-            raise busy
         return kicked
-
-
-def _digest(grant: Grant) -> bytes | None:
-    """Return the digest by which the denylist knows a grant's token; None for a grant without a token."""
-    return grant.token_key.digest if grant.token_key else None

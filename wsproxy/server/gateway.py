@@ -9,6 +9,7 @@ from typing import Protocol
 from ..access.admission import Admission
 from ..access.control import AccessControl
 from ..access.hooks import Hooks
+from ..access.revoked_sessions import end_revoked
 from ..access.sessions import LiveSessions
 from ..config import Config
 from ..net.resolver import Resolver
@@ -19,9 +20,9 @@ from ..runtime.deadline import Clock
 from ..runtime.logs import get_logger
 from ..runtime.timers import ClockWatch, Housekeeping
 from ..runtime.wall_clock import WallClock, unix_time
-from ..state.arbitration import Arbitration
-from ..state.denylist import Denylist
 from ..state.limits import Limits
+from ..state.participant.participant import Participant
+from ..state.revocations import Rule
 from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters, LabelledCount, lost_lines
@@ -111,14 +112,15 @@ class Gateway:
         self.resolver = Resolver()
         self.keys = KeyStore(config.key_rules, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules, self.wall_clock)
-        self.tickets = Tickets(wall_clock=self.wall_clock) if config.tickets else None
         self.limits = Limits(config.limit_rules, clock)
-        self.denylist = Denylist(self.wall_clock)
+        self.participant = Participant(
+            None, config.participant_rules, self.limits, self._end_revoked, clock, self.wall_clock
+        )
+        self.tickets = Tickets(self.participant, self.wall_clock) if config.tickets else None
         self.audit = AuditLog(config.audit_log)
         self.counters = Counters(self.limits.hits, self._lost_lines)
         self.failures = Failures(self.counters, clock)
         self.access = self._access_control()
-        self.arbitration = Arbitration(config.console_policies, config.show_user, clock)
         self.dialler = Dialler(config.upstream_rules, self.resolver)
         self.clock = clock
         self.housekeeping = Housekeeping(clock)
@@ -144,10 +146,13 @@ class Gateway:
             self.tickets,
             self.hooks.authorize,
             self.limits,
-            self.denylist,
+            self.participant.known.is_revoked,
             self.failures.report,
             self.wall_clock,
         )
+
+    def _end_revoked(self, rules: list[Rule]) -> list[Rule]:
+        return end_revoked(self.sessions, self.participant.known, rules)
 
     def _reload_steps(self) -> list[Callable[[], None]]:
         steps = [self.keys.reload, self.dialler.reload, self.audit.open, self.files.reload]
@@ -181,6 +186,7 @@ class Gateway:
         self.housekeeping.start(self)
         self.housekeeping.add(self.clock_watch)
         self.keys.start(self)
+        self.participant.start(self)
         if self.poller:
             self.poller.start(self)
             self.housekeeping.add(self.poller)
@@ -191,6 +197,7 @@ class Gateway:
         """End the threads that all sessions share. Call it after the last session has ended."""
         if self.poller:
             self.poller.stop()
+        self.participant.stop()
         self.keys.stop()
         self.given_up.stop()
         self.housekeeping.stop()

@@ -28,9 +28,9 @@ from ..protocol.handshake import Upgrade, answered_subprotocol, offered_upstream
 from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
-from ..state.arbitration import Claim, ConsoleHolder, Mark, Requester
-from ..state.limits import AddressSlot, Slot
-from ..state.values import Console
+from ..state.limits import AddressSlot
+from ..state.participant.holding import HeldSession, Holding, Mark
+from ..state.values import Console, SharedSession
 from ..telemetry.record import Admitted, SessionRecord
 from ..tokens.claims import Grant
 from ..upstream.dialler import Upstream
@@ -102,16 +102,15 @@ class Opening:
         self._dialling: socket.socket | None = None
         self._why: Refused | ClientLeft | None = None  # why the opening was given up; None if it was not
         self._is_won = False  # the console is open, so the opening cannot be given up any more
-        self._claim: Claim | None = None
+        self._holding: Holding | None = None
         self._mark: Mark | None = None  # of a dial that was under way when the opening was given up
         # Assigned by the session's own thread only; the first one before that thread starts.
         self.address_slot = AddressSlot(gateway.limits, peer.network)
-        self._session_slot: Slot | None = None
         self._upstream: Upstream | None = None
 
     def open(
         self,
-        holder: ConsoleHolder,
+        holder: HeldSession,
         head: RequestHead,
         upgrade: Upgrade,
         client: Client,
@@ -133,20 +132,18 @@ class Opening:
             self._check()
             console = Console(grant.namespace, route.vmi, route.subresource)
             self._record.admitted = Admitted.by(grant, route)
-            self._take_slot(grant, console)
-            on_authorised()  # before any wait: admission may close pending clients, but not this one any more
-            self.address_slot.release()
-            claim = self._claim_console(console, Requester(grant, client.address), holder, before_dial)
-            upstream, seconds = self._dial(claim, console, offered_upstream(upgrade.subprotocols))
+            holding = self._hold(holder, grant, console, client)
+            self._admit(holding, before_dial, on_authorised)
+            upstream, seconds = self._dial(holding, console, offered_upstream(upgrade.subprotocols))
             look()
-            self._win(claim, upstream)
+            self._take_console(holding, upstream, grant)
+            self._win(holding, upstream)
         except BaseException:
             self._give_back()
             raise
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
         tells_by_rfb = route.subresource == "vnc" and by_websocket(self._gateway.config.reject, upgrade)
         self._upstream = upstream
-        claim.won()
         return Opened(grant, upstream, agreed, seconds, tells_by_rfb)
 
     @property
@@ -174,34 +171,57 @@ class Opening:
             return route, access.admit_granted(head, client, route, grant, on_verified)
         return access.admit(head, client, deadline, on_verified)
 
-    def _take_slot(self, grant: Grant, console: Console) -> None:
-        """Take a slot for the session. If none is left, look first which clients have just left."""
-        gateway, names = self._gateway, (console.namespace, console.vmi, console.subresource)
-        try:
-            slot = gateway.limits.take_session(grant.user, *names)
-        except LimitExceeded:
-            if not gateway.sessions.note_departures(grant.user, names):
-                raise
-            slot = gateway.limits.take_session(grant.user, *names)
-        self._session_slot = slot
+    def _hold(self, session: HeldSession, grant: Grant, console: Console, client: Client) -> Holding:
+        """Return what the session holds: nothing yet."""
+        shared = SharedSession(
+            id=self._record.session,
+            user=grant.user,
+            console=console,
+            client=client.address,
+            network=client.network,
+            token_id=grant.token_id,
+            may_take_over=grant.may_take_over,
+            since=self._gateway.wall_clock(),
+            expires_at=grant.expires_at,
+        )
+        holding = self._gateway.participant.holding(session, shared)
+        with self._lock:
+            self._holding = holding
         self._check()
+        return holding
 
-    def _claim_console(
-        self, console: Console, who: Requester, holder: ConsoleHolder, deadline: Deadline
-    ) -> Claim:
+    def _admit(self, holding: Holding, deadline: Deadline, on_authorised: Callable[[], None]) -> None:
+        """Take the session's slots and claim the console, and stop counting the client as a stranger."""
+        is_told = False
+
+        def tell() -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                on_authorised()  # before any wait: admission may close pending clients, but not this one
+                self.address_slot.release()
+
         try:
-            claim = self._gateway.arbitration.claim(console, who, holder, deadline)
-        except (ConsoleBusy, TransportClosed):
+            self._admit_once(holding, deadline, tell)
+        except (Refused, TransportClosed):
             self._check()
             raise
-        with self._lock:
-            self._claim = claim
+        tell()
         self._check()
-        return claim
+
+    def _admit_once(self, holding: Holding, deadline: Deadline, before_wait: Callable[[], None]) -> None:
+        """Ask for a session's slots. If none is left, look which clients have just left, and ask again."""
+        session = holding.shared
+        try:
+            holding.admit(deadline, before_wait)
+        except LimitExceeded:
+            if not self._gateway.sessions.note_departures(session.user, session.console):
+                raise
+            holding.admit(deadline, before_wait)
 
     # The dial
 
-    def _dial(self, claim: Claim, console: Console, offered: Sequence[str]) -> tuple[Upstream, float]:
+    def _dial(self, holding: Holding, console: Console, offered: Sequence[str]) -> tuple[Upstream, float]:
         """Open the upstream, and return it with the number of seconds that this took.
 
         If the console is in use, and a session of this proxy may be the reason, it dials again, within the
@@ -210,34 +230,34 @@ class Opening:
         """
         config = self._gateway.config
         path = config.path_template.path(console.namespace, console.vmi, console.subresource)
-        preserve = claim.asks_first and console.subresource == "vnc"  # KubeVirt knows the query only there
+        preserve = holding.asks_first and console.subresource == "vnc"  # KubeVirt knows the query only there
         started, deadline, pause = time.monotonic(), Deadline(config.dial_timeout), _FIRST_PAUSE
         in_use: list[Refused] = []  # a list, because a local variable would make a cycle of objects
         patience = deadline
-        if not claim.preserves_session:
+        if not holding.preserves_session:
             patience = Deadline(min(_PATIENCE, config.dial_timeout / 2))
         while True:
             try:
                 wanted = f"{path}?preserveSession=true" if preserve else path
-                return self._dial_once(claim, wanted, offered, deadline), time.monotonic() - started
+                return self._dial_once(holding, wanted, offered, deadline), time.monotonic() - started
             except UpstreamTimeout:
-                if not claim.preserves_session or not in_use:
+                if not holding.preserves_session or not in_use:
                     raise
                 raise in_use.pop() from None
             except (ConsoleBusy, UpstreamRefused) as refused:
                 if not preserve or not _is_in_use(refused):
                     raise
-                if (claim.evict() or claim.may_be_free_soon) and self._pauses(pause, patience):
+                if holding.evict() and self._pauses(pause, patience):
                     pause = min(2 * pause, _LONGEST_PAUSE)
                     in_use[:] = [refused.with_traceback(None)]
-                elif claim.preserves_session:
+                elif holding.preserves_session:
                     raise
                 else:
                     preserve = False  # a client outside this proxy has the console: KubeVirt evicts it
 
-    def _dial_once(self, claim: Claim, path: str, offered: Sequence[str], deadline: Deadline) -> Upstream:
+    def _dial_once(self, holding: Holding, path: str, offered: Sequence[str], deadline: Deadline) -> Upstream:
         def leave(transport: Transport) -> None:
-            self._leave(claim, transport)
+            self._leave(holding, transport)
 
         try:
             upstream = self._gateway.dialler.dial(path, offered, deadline, self._watch, self._given_up, leave)
@@ -273,22 +293,33 @@ class Opening:
         if stopping:
             raise TransportClosed("the opening was given up")
 
-    def _leave(self, claim: Claim, transport: Transport) -> None:
+    def _leave(self, holding: Holding, transport: Transport) -> None:
         """Give up a connection on which the API may still open the console, and leave a mark for that."""
         with self._lock:
             mark, self._mark = self._mark, None
-        mark = mark or claim.mark()
+        mark = mark or holding.mark()
         if mark:
+            mark.tell()
             self._gateway.given_up.add(transport, mark.remove)
         else:
             transport.close()
 
-    def _win(self, claim: Claim, upstream: Upstream) -> None:
+    def _take_console(self, holding: Holding, upstream: Upstream, grant: Grant) -> None:
+        """Tell the store that the console is open. Then look once more whether the token is revoked."""
+        try:
+            holding.opened()
+            self._gateway.access.check_revoked(grant, holding.shared.console.vmi)
+        except BaseException:
+            self._leave(holding, upstream.transport)
+            self._check()
+            raise
+
+    def _win(self, holding: Holding, upstream: Upstream) -> None:
         """Take the console, unless the opening has been given up. Afterwards it cannot be given up."""
         with self._lock:
             self._is_won = self._why is None
         if not self._is_won:
-            self._leave(claim, upstream.transport)
+            self._leave(holding, upstream.transport)
             self._check()
         del self._given_up  # an open session needs none, and it is a kilobyte
 
@@ -310,17 +341,14 @@ class Opening:
         with self._lock:
             if self._why or self._is_won:
                 return False
-            self._why, dialling, claim = why, self._dialling, self._claim
-            if dialling and claim:
-                self._mark = claim.mark()  # the API may already have the request
+            self._why, dialling, holding = why, self._dialling, self._holding
+            if dialling and holding:
+                self._mark = holding.mark()  # the API may already have the request
         self._given_up.set_result(None)
         if dialling:
             wake(dialling)
-        if self._session_slot:
-            self._session_slot.end()
-        if claim:
-            claim.release()
-        self._gateway.arbitration.look_again()
+        if holding:
+            holding.given_up()
         return True
 
     def _check(self) -> None:
@@ -330,8 +358,6 @@ class Opening:
 
     def _give_back(self) -> None:
         """Free what a failed opening has taken, before its client is told."""
-        if self._session_slot:
-            self._session_slot.end()
         self.release_console()
 
     def abort(self) -> None:
@@ -346,16 +372,17 @@ class Opening:
 
         Any thread, never blocks, idempotent.
         """
-        if self._session_slot:
-            self._session_slot.end("user", "vmi")
+        with self._lock:
+            holding = self._holding
+        if holding:
+            holding.ending()
 
     def release_console(self) -> None:
         """Release the console, so that other sessions can claim it. Idempotent."""
         with self._lock:
-            claim, self._claim = self._claim, None
-            mark, self._mark = self._mark, None
-        if claim:
-            claim.release()
+            holding, mark, self._mark = self._holding, self._mark, None
+        if holding:
+            holding.given_up()
         if mark:
             mark.remove()
 
@@ -366,10 +393,14 @@ class Opening:
         """
         if self._upstream:
             self._upstream.transport.close()
-        self.release_console()
+        with self._lock:
+            holding, self._holding = self._holding, None
+            mark, self._mark = self._mark, None
+        if mark:
+            mark.remove()
+        if holding:
+            holding.released()
         self.address_slot.release()
-        if self._session_slot:
-            self._session_slot.release()
 
 
 def _is_in_use(refused: Refused) -> bool:

@@ -24,7 +24,7 @@ from ..relay.scheduler import StartThread
 from ..runtime.deadline import Deadline
 from ..runtime.logs import get_logger, in_session
 from ..runtime.threads import start_thread
-from ..state.arbitration import TAKEN_OVER
+from ..state.participant.holding import TAKEN_OVER
 from ..telemetry.record import SessionRecord
 from ..tokens.claims import Grant
 from .gateway import Gateway
@@ -154,7 +154,7 @@ class Session:
             client=client.address,
             is_open=False,
         )
-        self._gateway.sessions.begin(self._handle, self._note_departure)
+        self._gateway.sessions.begin(self._handle, self.note_departure)
 
     def _unlist(self, ending: Ending) -> None:
         """Remove the session from the list. Idempotent."""
@@ -162,8 +162,8 @@ class Session:
         if handle:
             self._gateway.sessions.remove(handle, ending)
 
-    def _note_departure(self) -> bool:
-        """Check whether the client has left; if so, free its slots for others. Any thread, never blocks.
+    def note_departure(self) -> bool:
+        """Check whether the client has left; if so, report that the session ends. Any thread, never blocks.
 
         :returns: whether the client has left.
         """
@@ -239,11 +239,11 @@ class Session:
 
     @property
     def is_ending(self) -> bool:
-        """See :class:`.ConsoleHolder`."""
+        """See :class:`.HeldSession`."""
         return self.ending is not None or self._has_client_left()
 
     def expect_takeover(self, reason: str | None) -> None:
-        """See :class:`.ConsoleHolder`."""
+        """See :class:`.HeldSession`."""
         with self._lock:
             self._takeover = (TAKEN_OVER, reason) if reason is not None else None
             if self._open:
@@ -322,7 +322,7 @@ class OpenSession:
         handle.note_opened(relay, grant)
         gateway.reports.opened(self._record, relay, self._opened.dial_seconds)
         gateway.sessions.add(handle)
-        if gateway.denylist.denies(grant.token_key):  # kicked since the last check; a later kick finds it
+        if gateway.participant.known.is_revoked(grant, handle.vmi):  # since the last check
             handle.close()
         try:
             gateway.hooks.opened(handle, gateway.failures.report)

@@ -1,6 +1,6 @@
-"""Limits the number of sessions, of connections, and of failed attempts to authenticate. No I/O.
+"""Limits the number of connections, and of failed attempts to authenticate. No I/O.
 
-A limit of 0 means that there is no limit; it costs nothing.
+A limit of 0 means that there is no limit; it costs nothing. The store decides on the limits of sessions.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ import math
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 
-from ..exceptions import BadToken, Busy, LimitExceeded, Refused
+from ..exceptions import BadToken, LimitExceeded, Refused
 from ..runtime.deadline import Clock
 from ..telemetry.causes import LIMITS
+from .membership import Failure
+from .values import SlotLimits
 
 __all__ = ["AddressSlot", "LimitRules", "Limits", "Slot"]
 
@@ -25,11 +28,11 @@ _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds
 _MOST_ADDRESSES = 65536  # networks whose failed attempts are remembered
 
+_MOST_TOLD = 1000  # networks in one beat
+
 _FOREIGN = " by foreign pages"
 
 _UNLIMITED = nullcontext()
-
-_Key = tuple[str, Hashable]
 
 
 @dataclass(frozen=True)
@@ -49,42 +52,44 @@ class LimitRules:
     address: int = 0
     failures: int = 0
 
+    @property
+    def slots(self) -> SlotLimits:
+        """The limits of sessions."""
+        return SlotLimits(self.sessions, self.user, self.vmi)
+
 
 class Slot:
-    """One place under the limits, which counts until :meth:`release`.
+    """One connection under the limit of its network, which counts until :meth:`release`.
 
     If there is no limit, or no place was left, the slot counts nothing.
     """
 
-    def __init__(self, limits: Limits, keys: tuple[_Key, ...] = (), full: str = "") -> None:
+    def __init__(self, limits: Limits, network: str | None = None, *, full: bool = False) -> None:
         self._limits = limits
-        self._keys = keys
-        self._ending: tuple[_Key, ...] = ()  # the keys for which end() was called
-        self._full = full  # the limit that was reached, "" for none
+        self._network = network  # None if it counts nothing, or no more
+        self._is_ending = False
+        self._is_full = full
 
     def check(self) -> None:
         """Raise if no slot was left.
 
-        :raises Busy: if the limit of all sessions is reached.
-        :raises LimitExceeded: if another limit is reached.
+        :raises LimitExceeded: if the limit is reached.
         """
-        if self._full:
-            raise self._limits._refusal(self._full)
+        if self._is_full:
+            raise self._limits._refusal("address")
 
-    def end(self, *limits: str) -> None:
-        """Let another slot be taken beside this one, whose session is ending but still uses resources.
+    def end(self) -> None:
+        """Let another slot be taken beside this one, whose connection is ending but still uses resources.
 
-        For each key, as many ending slots as the limit do not count. Further ones count as before, until
+        Of each network, as many ending slots as the limit do not count. Further ones count as before, until
         others have been released. Any thread, never blocks, idempotent.
-
-        :param limits: the limits for which this holds; without any, all of them.
         """
-        if self._keys:
-            self._limits._end(self, limits)
+        if self._network is not None:
+            self._limits._end(self)
 
     def release(self) -> None:
         """Stop counting the slot. Any thread, never blocks, idempotent."""
-        if self._keys:
+        if self._network is not None:
             self._limits._release(self)
 
 
@@ -99,9 +104,13 @@ class Limits:
         self._clock = clock
         # Guards the attributes below, and what slots hold. Held for moments only.
         self._lock = threading.Lock()
-        self._taken: Counter[_Key] = Counter()
-        self._ending: Counter[_Key] = Counter()  # how many of the taken slots are ending
+        self._taken: Counter[str] = Counter()  # by network
+        self._ending: Counter[str] = Counter()  # how many of the taken slots are ending
         self._hits: Counter[str] = Counter()
+        # By bucket: the seconds that it fills later, which other processes have not been told.
+        self._to_tell: dict[str, float] = {}
+        self._worth_telling: dict[str, None] = {}  # those of them that failed at half of their share
+        self._share = _MINUTE / 2  # that half, as seconds until a bucket is full again
         # By network, or network and _FOREIGN: when its bucket will be full again. The latest failure is last.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
@@ -116,19 +125,6 @@ class Limits:
         with self._lock:
             self._hits[name] += 1
 
-    def take_session(self, user: str | int, namespace: str, vmi: str, subresource: str) -> Slot:
-        """Take a slot for a session of ``user`` with a console.
-
-        :raises Busy: if the limit of all sessions is reached.
-        :raises LimitExceeded: if the limit of the user or of the console is reached.
-        """
-        rules, console = self._rules, (namespace, vmi, subresource)
-        slot = self._take(
-            ("sessions", None, rules.sessions), ("user", user, rules.user), ("vmi", console, rules.vmi)
-        )
-        slot.check()
-        return slot
-
     def take_connection(self, network: str) -> Slot:
         """Take a slot for a connection that has not authenticated.
 
@@ -136,32 +132,28 @@ class Limits:
 
         :param network: the client's network: see :attr:`.Peer.network`.
         """
-        return self._take(("address", network, self._rules.address))
-
-    def _take(self, *wanted: tuple[str, Hashable, int]) -> Slot:
-        limited = [((name, whose), most) for name, whose, most in wanted if most]
-        if not limited:
+        most = self._rules.address
+        if not most:
             return Slot(self)
         with self._lock:
-            for key, most in limited:
-                if self._taken[key] - min(self._ending[key], most) >= most:
-                    return Slot(self, full=key[0])
-            keys = tuple(key for key, _ in limited)
-            self._taken.update(keys)
-            return Slot(self, keys)
+            if self._taken[network] - min(self._ending[network], most) >= most:
+                return Slot(self, full=True)
+            self._taken[network] += 1
+            return Slot(self, network)
 
-    def _end(self, slot: Slot, limits: tuple[str, ...]) -> None:
+    def _end(self, slot: Slot) -> None:
         with self._lock:
-            meant = [key for key in slot._keys if not limits or key[0] in limits]
-            fresh = tuple(key for key in meant if key not in slot._ending)
-            slot._ending += fresh
-            self._ending.update(fresh)
+            if slot._network is not None and not slot._is_ending:
+                slot._is_ending = True
+                self._ending[slot._network] += 1
 
     def _release(self, slot: Slot) -> None:
         with self._lock:
-            _subtract(self._taken, slot._keys)
-            _subtract(self._ending, slot._ending)
-            slot._keys = slot._ending = ()
+            network, slot._network = slot._network, None
+            if network is not None:
+                _subtract(self._taken, network)
+                if slot._is_ending:
+                    _subtract(self._ending, network)
 
     # Failed attempts: each network has two buckets, which hold a minute's attempts each and fill evenly.
 
@@ -195,9 +187,13 @@ class Limits:
         most = self._rules.failures
         with self._lock:
             now = self._clock()
-            full_at = max(self._full_at.get(bucket, now), now) + _MINUTE / most * attempts
+            cost = _MINUTE / most * attempts
+            full_at = max(self._full_at.get(bucket, now), now) + cost
             self._full_at[bucket] = min(full_at, now + 2 * _MINUTE)
             self._full_at.move_to_end(bucket)
+            self._to_tell[bucket] = self._to_tell.get(bucket, 0.0) + cost
+            if full_at >= now + self._share:
+                self._worth_telling[bucket] = None
             self._forget(now)
 
     def _forget(self, now: float) -> None:
@@ -210,20 +206,44 @@ class Limits:
             if full_at > now and len(self._full_at) <= _MOST_ADDRESSES:
                 return
             del self._full_at[bucket]
+            self._to_tell.pop(bucket, None)
+            self._worth_telling.pop(bucket, None)
+
+    def failures_to_tell(self, members: int) -> tuple[Failure, ...]:
+        """Return what other processes have to know of failed attempts, once. Any thread, never blocks.
+
+        They need not know of a network that has failed at less than half of its share of the limit.
+
+        :param members: the number of processes.
+        """
+        with self._lock:
+            self._share = _MINUTE / 2 / max(members, 1)
+            buckets = list(islice(self._worth_telling, _MOST_TOLD))
+            for bucket in buckets:
+                del self._worth_telling[bucket]
+            return tuple(Failure(bucket, self._to_tell.pop(bucket)) for bucket in buckets)
+
+    def learn_failures(self, failures: Iterable[Failure]) -> None:
+        """Take note of what failed at all processes together. Any thread, never blocks."""
+        with self._lock:
+            now = self._clock()
+            for bucket, seconds in failures:
+                full_at = max(self._full_at.get(bucket, now), now + seconds)
+                self._full_at[bucket] = min(full_at, now + 2 * _MINUTE)
+                self._full_at.move_to_end(bucket)
+            if self._full_at:
+                self._forget(now)
 
     def _refusal(self, name: str, retry_after: int = 5) -> Refused:
         """Count that a limit was hit, and return the refusal."""
         self.hit(name)
-        if name == "sessions":
-            return Busy("the proxy has as many sessions as it may", retry_after=retry_after)
         return LimitExceeded(name, _MESSAGES[name], retry_after=retry_after)
 
 
-def _subtract(counter: Counter[_Key], keys: tuple[_Key, ...]) -> None:
-    counter.subtract(keys)
-    for key in keys:
-        if not counter[key]:
-            del counter[key]
+def _subtract(counter: Counter[str], network: str) -> None:
+    counter[network] -= 1
+    if not counter[network]:
+        del counter[network]
 
 
 class _Attempt:
@@ -249,8 +269,6 @@ class _Attempt:
 
 
 _MESSAGES = {
-    "user": "you have as many sessions as you may",
-    "vmi": "this console has as many sessions as it may",
     "address": "too many connections from your address have not authenticated yet",
     "failures": "too many attempts from your address have failed",
 }

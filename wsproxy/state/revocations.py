@@ -42,7 +42,7 @@ class Match(NamedTuple):
 class Rule(NamedTuple):
     """One revocation rule.
 
-    :ivar id: random, and never used for anything else.
+    :ivar id: random without a dot, and never used for anything else; but see :meth:`of_token`.
     :ivar kick: id of the kick that made it.
     :ivar made_at: UNIX time by the clock of who made it.
     :ivar until: UNIX time of its end; ``math.inf`` for never.
@@ -56,6 +56,20 @@ class Rule(NamedTuple):
     until: float
     match: Match | None
     maker: str = ""
+
+    @classmethod
+    def of_token(cls, rule: Rule, digest: str, until: float) -> Rule:
+        """Return the rule for the token of a session that another rule has ended.
+
+        :param digest: of the token, in hexadecimal digits.
+        :param until: UNIX time at which the token expires.
+        """
+        return cls(f"{rule.kick}.{digest}", rule.kick, rule.made_at, until, Match(digest=digest), rule.maker)
+
+    @property
+    def ends_sessions(self) -> bool:
+        """Whether it ends sessions. A rule of :meth:`of_token` refuses the token, and a lift ends none."""
+        return "." not in self.id
 
     @classmethod
     def lift(cls, kick: str, lifted_at: float, until: float, maker: str = "") -> Rule:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
-import time
-from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..exceptions import BadToken, Busy, Forbidden, LimitExceeded
 from ..protocol.origin import Origin
 from ..runtime.deadline import Clock
 from ..runtime.wall_clock import unix_time
 from ..tokens.claims import Grant
+from .membership import Issued
 
 __all__ = ["Ticket", "Tickets"]
 
-_SECONDS = 30.0
 _BYTES = 16  # 128 bits: too many to guess one of 10,000 tickets in 30 seconds
-_MAX_PER_USER = 16
-_MAX = 10_000
+_RETRY_AFTER = 30  # seconds
 # How many failed attempts an unknown ticket counts as: guessing is hopeless, but any page can invent tickets.
 _ATTEMPTS = 0.1
 
@@ -42,25 +39,26 @@ class Ticket:
     origin: Origin | None
 
 
+class TicketKeeper(Protocol):
+    """Where tickets are kept, by the digest of their text; see :class:`.Store`."""
+
+    def issue(self, digest: str, ticket: Ticket) -> Issued: ...
+
+    def redeem(self, digest: str) -> Ticket | None: ...
+
+
 class Tickets:
-    """The unused and unexpired tickets of one process. Safe from every thread, never blocks.
+    """Makes and redeems tickets. Safe from every thread; blocks as the keeper does.
 
-    It stores only their SHA-256, and looks tickets up by it. The time of a look-up by hash reveals nothing.
+    The keeper has only their SHA-256. The time of a look-up by hash reveals nothing.
 
-    :param clock: seconds that never go backwards.
+    :param keeper: has the unused tickets of all processes that share it.
     :param wall_clock: UNIX time, seconds.
     """
 
-    def __init__(self, clock: Clock = time.monotonic, wall_clock: Clock = unix_time) -> None:
-        self._lock = threading.Lock()  # guards the attributes below
-        self._clock = clock
+    def __init__(self, keeper: TicketKeeper, wall_clock: Clock = unix_time) -> None:
+        self._keeper = keeper
         self._wall_clock = wall_clock
-        # By digest, with the time of issue, the oldest first. A plain dict finds its first key slowly.
-        self._tickets: OrderedDict[bytes, tuple[float, Ticket]] = OrderedDict()
-        self._per_user: Counter[str | int] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._tickets)
 
     def issue(self, ticket: Ticket) -> tuple[str, float]:
         """Make a ticket valid.
@@ -68,17 +66,15 @@ class Tickets:
         :returns: its text, and the seconds for which it is valid: 30, or less if its token expires before.
         :raises LimitExceeded: if its user has 16 unused tickets already.
         :raises Busy: if there are 10,000 unused tickets in all.
+        :raises StateUnavailable: if the store is away.
         """
-        text, user = secrets.token_urlsafe(_BYTES), ticket.grant.user
-        with self._lock:
-            now = self._drop_expired()
-            if self._per_user[user] >= _MAX_PER_USER:
-                raise LimitExceeded("tickets", "you have too many unused tickets", retry_after=int(_SECONDS))
-            if len(self._tickets) >= _MAX:
-                raise Busy("there are too many unused tickets", retry_after=int(_SECONDS))
-            self._tickets[_digest(text)] = now, ticket
-            self._per_user[user] += 1
-        return text, min(_SECONDS, ticket.grant.seconds_left(self._wall_clock()))
+        text = secrets.token_urlsafe(_BYTES)
+        issued = self._keeper.issue(_digest(text), ticket)
+        if issued.limit == "user":
+            raise LimitExceeded("tickets", "you have too many unused tickets", retry_after=_RETRY_AFTER)
+        if issued.limit:
+            raise Busy("there are too many unused tickets", retry_after=_RETRY_AFTER)
+        return text, min(issued.seconds, ticket.grant.seconds_left(self._wall_clock()))
 
     def redeem(self, text: str, subresource: str, origin: str | None) -> Grant:
         """Use a ticket up, and return what it grants. If several threads redeem one ticket, only one gets it.
@@ -89,10 +85,9 @@ class Tickets:
         :param origin: the Origin header; None without one.
         :raises BadToken: if the ticket is unknown, used or expired.
         :raises Forbidden: if it was issued for another subresource, or to another page.
+        :raises StateUnavailable: if the store is away.
         """
-        with self._lock:
-            self._drop_expired()
-            ticket = self._take(_digest(text))
+        ticket = self._keeper.redeem(_digest(text))
         if ticket is None:
             raise BadToken("the ticket is unknown, used or expired", attempts=_ATTEMPTS)
         page = None if origin is None else Origin.parse(origin)
@@ -102,33 +97,12 @@ class Tickets:
         return ticket.grant
 
     def discard(self, text: str) -> None:
-        """Use a ticket up without a grant, if it exists."""
-        with self._lock:
-            self._take(_digest(text))
+        """Use a ticket up without a grant, if it exists.
 
-    def _drop_expired(self) -> float:
-        """Drop the expired tickets, and return the time. Needs the lock.
-
-        They stand first, because all tickets are valid for equally long.
+        :raises StateUnavailable: if the store is away.
         """
-        now = self._clock()
-        while self._tickets:
-            digest, (issued, _) = next(iter(self._tickets.items()))
-            if now - issued < _SECONDS:
-                break
-            self._take(digest)
-        return now
-
-    def _take(self, digest: bytes) -> Ticket | None:
-        """Remove a ticket and return it; None if there is none. Needs the lock."""
-        _, ticket = self._tickets.pop(digest, (0.0, None))
-        if ticket:
-            user = ticket.grant.user
-            self._per_user[user] -= 1
-            if not self._per_user[user]:
-                del self._per_user[user]
-        return ticket
+        self._keeper.redeem(_digest(text))
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -23,9 +23,11 @@ from typing import Any, NamedTuple, TypeGuard, cast
 from ..exceptions import BadToken, ConfigError, Forbidden, TokenExpired, TokenNotYetValid
 from ..protocol.names import is_dns_label
 
-__all__ = ["ClaimRules", "Grant", "Pointer", "TokenKey", "matches"]
+__all__ = ["CLOCK_LEEWAY", "ClaimRules", "Grant", "Pointer", "TokenKey", "matches"]
 
-_BEGIN_LEEWAY = 5.0  # seconds; the clock of the issuer may be ahead
+CLOCK_LEEWAY = 5.0
+"""Seconds by which the clock of the issuer may be wrong, unless the settings say otherwise."""
+
 _MAX_TIME = 253402300799  # 9999-12-31T23:59:59Z; a time in milliseconds is larger
 _MAX_ID = 2**63
 _MAX_USER = 255  # OpenID Connect Core 1.0 section 2: sub
@@ -37,10 +39,12 @@ class TokenKey(NamedTuple):
 
     :ivar digest: SHA-256 of its issuer and ``jti``; without a ``jti``, of its header and payload.
     :ivar expires_at: UNIX time at which the token expires, leeway included; ``math.inf`` for never.
+    :ivar issued_at: its ``iat`` claim, UNIX time; None without one.
     """
 
     digest: bytes
     expires_at: float
+    issued_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,9 @@ class ClaimRules:
             token_id=jti if _SHORT_WORD.fullmatch(jti) else token_id,
             patterns=self.patterns,
             may_take_over=takeover is not False,
-            token_key=TokenKey(_digest(claims.get("iss"), jti) if jti else digest, expires_at),
+            token_key=TokenKey(
+                _digest(claims.get("iss"), jti) if jti else digest, expires_at, _time(claims, "iat")
+            ),
         )
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
@@ -257,7 +263,7 @@ class ClaimRules:
             if not self.eternal:
                 raise BadToken("the token has no exp claim")
             expires_at = math.inf
-        latest = now + (_BEGIN_LEEWAY if self.leeway is None else self.leeway)
+        latest = now + (CLOCK_LEEWAY if self.leeway is None else self.leeway)
         for name in ("nbf", "iat"):
             begin = _time(claims, name)
             if begin is not None and begin > latest:

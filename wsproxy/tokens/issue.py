@@ -50,7 +50,9 @@ def make_token(
         "allowed_vmi_names": [vmis] if isinstance(vmis, str) else list(vmis),
         "additional_data": dict(additional_data) if additional_data is not None else None,
     }
-    claims = {"id": user, "exp": time.time() + expires_in, "lab_instance": lab}
+    now = time.time()
+    # A kick of the user tells older tokens from newer ones by iat. Whole seconds are never in the future.
+    claims = {"id": user, "iat": int(now), "exp": now + expires_in, "lab_instance": lab}
     return _signed(claims, _signing_key(octets(secret, "secret"), algorithm), algorithm)
 
 

@@ -163,19 +163,19 @@ class Inheritance(StoreCase):
 
     def test_as_many_as_the_limit(self) -> None:
         """For each limit at most as many sessions as it says may have given their slots away."""
-        for limits, name in (
-            (SlotLimits(sessions=2), "sessions"),
-            (SlotLimits(user=2), "user"),
-            (SlotLimits(vmi=2), "vmi"),
+        for limits, name, most in (
+            (SlotLimits(sessions=2), "sessions", 3),  # those that gave it away count for who inherits none
+            (SlotLimits(user=2), "user", 4),
+            (SlotLimits(vmi=2), "vmi", 4),
         ):
             with self.subTest(name):
-                for number in range(4):
+                for number in range(most):
                     self.a.open(session(f"s{number}"), limits=limits)
                     self.a.ending(f"s{number}")
                 self.assert_full(self.a.admit(session("s9"), limits=limits), name)
                 self.a.released("s0")
                 self.a.open(session("s9"), limits=limits)
-                self.a.released("s1", "s2", "s3", "s9")
+                self.a.released("s1", "s2", "s3", "s9")  # not all of these were there
 
     def test_waits_for_own_session(self) -> None:
         """If the user's session is still there, its member looks whether the client has left."""
@@ -267,3 +267,27 @@ class Inheritance(StoreCase):
         self.assert_full(self.b.admit(session("s3", "bob"), "passthrough", limits), "vmi")
         self.a.released("s1")
         self.b.open(session("s3", "bob"), "passthrough", limits)
+
+    def test_all_sessions_still_cost(self) -> None:
+        """For everybody else, a session that gave its slot away is one of all sessions until its release."""
+        limits = SlotLimits(sessions=2, user=1, vmi=1)
+        self.a.open(session("s1"), limits=limits)
+        self.a.ending("s1")
+        self.b.open(session("s2"), limits=limits)
+        self.assert_full(self.b.admit(session("s3", "bob", "two"), limits=limits), "sessions")
+        self.a.released("s1")
+        self.assert_outcome(Outcome.ADMITTED, self.b.admit(session("s3", "bob", "two"), limits=limits))
+
+    def test_opening_given_up(self) -> None:
+        """It leaves its slot to anybody; for each limit as many may do so as may count."""
+        for limits in (SlotLimits(sessions=1), SlotLimits(user=1), SlotLimits(vmi=1)):
+            with self.subTest(limits):
+                self.assert_outcome(Outcome.ADMITTED, self.a.admit(session("s1"), limits=limits))
+                self.a.given_up("s1")
+                self.assert_outcome(Outcome.ADMITTED, self.b.admit(session("s2"), limits=limits))
+                self.b.given_up("s2")
+                last = self.a.admit(session("s3"), limits=limits, may_wait=False)
+                self.assert_outcome(Outcome.FULL, last)
+                self.b.released("s2")
+                self.a.open(session("s3"), limits=limits)
+                self.a.released("s1", "s3")

@@ -183,6 +183,7 @@ class Openings:
         self._slots.end(entry)
         if kind is EventKind.GIVEN_UP:
             entry.policy = Policy.PASSTHROUGH
+            self._slots.fail(entry)
             self._contests.give_up(entry, now)
         self._wake(entry)
 

@@ -32,17 +32,18 @@ class Count:
     :ivar counted: those that count.
     :ivar ending: those of them that are ending.
     :ivar given: those that have given their slot to another, and are still there.
+    :ivar failed: those whose opening was given up, that have left their slot to anybody, and are still there.
     """
 
-    __slots__ = ("counted", "ending", "given")
+    __slots__ = ("counted", "ending", "failed", "given")
 
     def __init__(self) -> None:
-        self.counted = self.ending = self.given = 0
+        self.counted = self.ending = self.given = self.failed = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether it concerns no session."""
-        return not self.counted and not self.given
+        return not (self.counted or self.given or self.failed)
 
 
 Counts = tuple[Count, Count, Count]
@@ -54,6 +55,7 @@ class Entry:
 
     :ivar counts: what it counts in: all, its user's, its console's.
     :ivar given: those of them in which another has its slot.
+    :ivar failed: those of them in which it has left its slot to anybody.
     :ivar policy: by which it has the console, or reaches for it.
     :ivar limits: by which it was admitted.
     :ivar expected: the user who may take its console over, as its member was told.
@@ -63,6 +65,7 @@ class Entry:
         "counts",
         "ending",
         "expected",
+        "failed",
         "given",
         "limits",
         "member",
@@ -80,6 +83,7 @@ class Entry:
         self.place = place
         self.counts = counts
         self.given: tuple[Count, ...] = ()
+        self.failed: tuple[Count, ...] = ()
         self.stage = Stage.WAITING
         self.policy = Policy.PASSTHROUGH
         self.limits = NO_LIMITS

@@ -7,7 +7,10 @@ A session counts until both of its legs are closed. Two kinds of newcomers inher
 - If a session takes a console over, it inherits its place at the console, or all if both are of one user.
 
 Whose slot is inherited counts no more, but still costs what it did. So for each limit at most as many may be
-in that state as may count.
+in that state as may count. In the limit of all sessions they count for everybody else.
+
+If an opening is given up, no upstream is left, and its client is only told. So it leaves its slot to anybody.
+Again, for each limit at most as many may be in that state as may count.
 """
 
 from __future__ import annotations
@@ -49,7 +52,10 @@ class Slots:
             if other:
                 inherited += inheritable(other, newcomer, limits)
         for name, most, count in zip(SlotLimits._fields, limits, newcomer.counts, strict=True):
-            if most and count.counted - (count in inherited) >= most:
+            here = count.counted - 1 if count in inherited else count.counted
+            if count is self._all and count not in inherited:
+                here += count.given
+            if most and here >= most:
                 return name
         return ""
 
@@ -64,8 +70,17 @@ class Slots:
         if not entry.ending:
             entry.ending = True
             for count in entry.counts:
-                if count not in entry.given:
+                if count not in entry.given + entry.failed:
                     count.ending += 1
+
+    def fail(self, entry: Entry) -> None:
+        """Take note that an opening was given up, after :meth:`end`. Idempotent."""
+        for count, most in zip(entry.counts, entry.limits, strict=True):
+            if count not in entry.given + entry.failed and count.failed < (most or math.inf):
+                count.counted -= 1
+                count.ending -= 1
+                count.failed += 1
+                entry.failed += (count,)
 
     def give(self, donor: Entry, counts: tuple[Count, ...]) -> None:
         """Let another have a session's slot: the session counts no more in some of its counts."""
@@ -80,6 +95,8 @@ class Slots:
         for count in entry.counts:
             if count in entry.given:
                 count.given -= 1
+            elif count in entry.failed:
+                count.failed -= 1
             else:
                 count.counted -= 1
                 count.ending -= entry.ending
@@ -102,5 +119,7 @@ def inheritable(donor: Entry, newcomer: Entry, limits: SlotLimits) -> tuple[Coun
     shared = donor.counts if donor.session.user == newcomer.session.user else donor.counts[2:]
     mosts = dict(zip(donor.counts, limits, strict=True))
     return tuple(
-        count for count in shared if count not in donor.given and count.given < (mosts[count] or math.inf)
+        count
+        for count in shared
+        if count not in donor.given + donor.failed and count.given < (mosts[count] or math.inf)
     )

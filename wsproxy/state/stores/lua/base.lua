@@ -82,7 +82,7 @@ end
 
 local function is_empty(name, value)
     if name == 'users' then
-        return value.n == 0 and value.g == 0 and #value.w == 0
+        return value.n == 0 and value.g == 0 and value.f == 0 and #value.w == 0
     end
     return name == 'places' and #value.l == 0 and #value.k == 0
 end

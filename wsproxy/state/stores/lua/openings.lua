@@ -81,7 +81,7 @@ local function add_entry(entry, donor)
     if record.held == 0 then
         fresh['sessions:' .. entry.m] = true
     end
-    if all.n + all.g == 0 then
+    if all.n + all.g + all.f == 0 then
         fresh.places, fresh.users = true, true
     end
     record.held = record.held + 1
@@ -268,6 +268,7 @@ local function note(entry, kind)
     end_slot(entry)
     if kind == 'given-up' then
         entry.p = 'passthrough'
+        fail_slot(entry)
         give_up(entry)
     end
     wake(entry)

@@ -1,15 +1,16 @@
 -- How many sessions there may be. The rules are those of shared/slots.py.
 --
--- A count has n: those that count; e: those of them that are ending; g: those that gave their slot away.
+-- A count has n: those that count; e: those of them that are ending; g: those that gave their slot away;
+-- f: those whose opening was given up. An entry's g is for each count 'g', 'f' or false.
 
 local LIMITS = {'sessions', 'user', 'vmi'}
 
 local function count_of(user)
-    return get('users', user) or put('users', user, {n = 0, e = 0, g = 0, w = {}})
+    return get('users', user) or put('users', user, {n = 0, e = 0, g = 0, f = 0, w = {}})
 end
 
 local function place_of(console)
-    return get('places', console) or put('places', console, {n = 0, e = 0, g = 0, l = {}, w = {}, o = {}, k = {}})
+    return get('places', console) or put('places', console, {n = 0, e = 0, g = 0, f = 0, l = {}, w = {}, o = {}, k = {}})
 end
 
 local function entry_of(member, session)
@@ -67,7 +68,11 @@ local function limit_reached(limits, newcomer, donor, replaced)
         end
     end
     for at, count in ipairs(counts_of(newcomer)) do
-        if limits[at] > 0 and count.n - inherited[at] >= limits[at] then
+        local here = count.n - inherited[at]
+        if at == 1 and inherited[at] == 0 then
+            here = here + count.g
+        end
+        if limits[at] > 0 and here >= limits[at] then
             return at
         end
     end
@@ -91,6 +96,17 @@ local function end_slot(entry)
     end
 end
 
+-- An opening was given up: it leaves its slot to anybody.
+local function fail_slot(entry)
+    for at, count in ipairs(counts_of(entry)) do
+        local most = entry.a[at] > 0 and entry.a[at] or INF
+        if not entry.g[at] and count.f < most then
+            count.n, count.e, count.f = count.n - 1, count.e - 1, count.f + 1
+            entry.g[at] = 'f'
+        end
+    end
+end
+
 local function give_slot(donor, which)
     local counts = counts_of(donor)
     for _, at in ipairs(which) do
@@ -98,14 +114,15 @@ local function give_slot(donor, which)
         count.n = count.n - 1
         count.e = count.e - (donor.e and 1 or 0)
         count.g = count.g + 1
-        donor.g[at] = true
+        donor.g[at] = 'g'
     end
 end
 
 local function release_slot(entry)
     for at, count in ipairs(counts_of(entry)) do
-        if entry.g[at] then
-            count.g = count.g - 1
+        local kind = entry.g[at]
+        if kind then
+            count[kind] = count[kind] - 1
         else
             count.n = count.n - 1
             count.e = count.e - (entry.e and 1 or 0)

@@ -1,0 +1,127 @@
+"""Keeps a process in step with the store: it beats, reports, and listens for news."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ...exceptions import StoreUnavailable
+from ...runtime.deadline import Clock
+from ...runtime.logs import get_logger
+from ...runtime.threads import VitalLoop, start_thread
+from .shared_link import IN_STEP_SECONDS, SharedLink
+
+__all__ = ["Heartbeat"]
+
+logger = get_logger("wsproxy.state")
+
+_BEAT_SECONDS = 0.45  # a process reads the version of the rules every 500 ms
+_BEATS_IN_A_LEASE = 3
+_LISTEN_SECONDS = 1.0
+_PAUSE = 0.2  # seconds after a failure to listen
+
+
+class Heartbeat:
+    """Two threads: ``wsproxy-state`` calls the store for the process, ``wsproxy-state-news`` waits for news.
+
+    :param link: what it keeps in step.
+    :param lease: of the member, seconds.
+    :param refuses: whether new sessions are refused while the store is away, for the log.
+    """
+
+    def __init__(
+        self, link: SharedLink, lease: float, *, refuses: bool, clock: Clock = time.monotonic
+    ) -> None:
+        self._link = link
+        self._interval = min(_BEAT_SECONDS, lease / _BEATS_IN_A_LEASE)
+        self._refuses = refuses
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._loop = VitalLoop("state", self._beat_on)
+        self._news_loop = VitalLoop("state-news", self._listen_on)
+        self._threads: list[threading.Thread] = []
+        # Used by the thread wsproxy-state only.
+        self._next_beat = 0.0
+        self._is_away = False
+        self.failures = 0  # calls that the store has not answered so far
+        self.latency = 0.0  # seconds that the last beat took
+
+    @property
+    def is_healthy(self) -> bool:
+        """See :class:`.VitalLoop`. A store that is away is no failure."""
+        return self._loop.is_healthy and self._news_loop.is_healthy
+
+    def start(self, owner: object) -> None:
+        """Start both threads, which work for ``owner``. Once only."""
+        self._threads = [
+            start_thread("wsproxy-state", self._loop.run, owner),
+            start_thread("wsproxy-state-news", self._news_loop.run, owner),
+        ]
+
+    def stop(self) -> None:
+        """End the threads, leave the store and close it. Idempotent.
+
+        Blocks for a few timeouts of the store.
+        """
+        self._loop.stop()
+        self._news_loop.stop()
+        self._stopping.set()
+        self._link.wake.set()
+        if self._threads:
+            self._threads[0].join()
+            self._link.leave()
+            self._threads[1].join()
+            self._threads = []
+
+    # wsproxy-state
+
+    def _beat_on(self) -> None:
+        while not self._stopping.is_set():
+            self._link.wake.clear()
+            try:
+                self._turn()
+            except StoreUnavailable as exc:
+                self._note_failure(exc)
+                self._stopping.wait(self._interval / 2)
+            else:
+                self._link.wake.wait(max(self._next_beat - self._clock(), 0.0))
+
+    def _turn(self) -> None:
+        """Report what waits, and beat if that is due or there may be news."""
+        link = self._link
+        if len(link.outbox) and (link.is_in_step or link.is_alone):
+            link.report()
+        now = self._clock()
+        if now >= self._next_beat or link.has_news:
+            link.has_news = False
+            link.beat()
+            self._next_beat = now + self._interval
+            self.latency = self._clock() - now
+            self._note_answer()
+
+    def _note_failure(self, exc: StoreUnavailable) -> None:
+        self.failures += 1
+        link = self._link
+        if link.seconds_away < IN_STEP_SECONDS:
+            return
+        link.be_alone()
+        if not self._is_away:
+            self._is_away = True
+            then = "new sessions are refused" if self._refuses else "this process counts for itself"
+            logger.warning("the store of the shared state is away: %s; %s until it is back", exc, then)
+
+    def _note_answer(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            logger.info("the store of the shared state is back")
+
+    # wsproxy-state-news
+
+    def _listen_on(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self._link.store.listen(self._link.member, _LISTEN_SECONDS):
+                    self._link.has_news = True
+                    self._link.wake.set()
+            except StoreUnavailable:
+                self._stopping.wait(_PAUSE)

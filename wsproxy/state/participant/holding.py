@@ -1,0 +1,391 @@
+"""What one session holds of the shared state: its slots, and its claim on the console."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from ...exceptions import Busy, ConsoleBusy, LimitExceeded, Refused, StateUnavailable, TransportClosed
+from ...runtime.deadline import Deadline
+from ..console_policies import Policy
+from ..values import (
+    NO_LIMITS,
+    BusyReason,
+    Confirmed,
+    Decision,
+    Event,
+    EventKind,
+    Evicted,
+    Held,
+    Message,
+    MessageKind,
+    Outcome,
+    Request,
+    SessionRef,
+    SharedSession,
+    SlotLimits,
+    Stage,
+)
+
+__all__ = ["TAKEN_OVER", "HeldSession", "Holding", "Link", "Mark", "limit_refusal"]
+
+logger = logging.getLogger("wsproxy.arbitration")
+
+TAKEN_OVER = 4410
+"""Close code for a client whose console another one took over."""
+
+_MOMENT = 0.5  # seconds in which another process finds out that its client has left
+
+_LIMITS = {
+    "user": "you have as many sessions as you may",
+    "vmi": "this console has as many sessions as it may",
+}
+
+
+class HeldSession(Protocol):
+    """A session that has a console, or wants it. Any thread may use it; nothing in it blocks."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the session is about to release the console, perhaps as its client has left."""
+        ...
+
+    def note_departure(self) -> bool:
+        """Check whether the client has left; if so, end the session. Return whether it has left."""
+        ...
+
+    def expect_takeover(self, reason: str | None) -> None:
+        """Treat a loss of the upstream from now on as a takeover of the console.
+
+        Calls nothing back.
+
+        :param reason: the close reason for the client; None takes this back.
+        """
+        ...
+
+    def end(self, code: int, reason: str) -> None:
+        """End the session with a Close from the proxy."""
+        ...
+
+
+class Link(Protocol):
+    """What a holding needs of the process's way to the store. Any thread may use it.
+
+    The operations are those of :class:`.Store`, for the member that the process is.
+
+    :ivar member: id of that member.
+    :ivar show_user: whether a client may learn the user that has or took its console.
+    """
+
+    member: str
+    show_user: bool
+
+    def admit(self, request: Request) -> Decision: ...
+
+    def opened(self, session: str) -> Confirmed: ...
+
+    def evict(self, session: str) -> Evicted: ...
+
+    def post(self, event: Event) -> None:
+        """Queue a report. Never blocks."""
+        ...
+
+    def flush(self) -> None:
+        """Have the queued reports sent soon; at once if the store is in this process.
+
+        Never blocks. The caller holds no lock that a session needs, as this may end sessions.
+        """
+        ...
+
+    def keep(self, holding: Holding) -> None:
+        """Have the holding get its messages, and count in what the process publishes."""
+        ...
+
+    def drop(self, holding: Holding) -> None:
+        """Forget a holding. Idempotent."""
+        ...
+
+    def look(self, sessions: tuple[SessionRef, ...]) -> bool:
+        """Check those sessions that are of this process; return whether one of them has lost its client."""
+        ...
+
+
+class Holding:
+    """What one session holds, from its request to the end of both legs.
+
+    The session's own thread uses it, except for the methods that say that any thread may call them.
+
+    :param link: the way to the store; None if nothing is shared, counted or arbitrated. Then no method does
+        anything.
+    :param policy: the rule for the console.
+    :param limits: the limits that the settings set for sessions.
+    :param hit: called with the name of the limit that refuses the session.
+    """
+
+    def __init__(
+        self,
+        link: Link | None,
+        session: HeldSession,
+        shared: SharedSession,
+        policy: Policy = Policy.PASSTHROUGH,
+        limits: SlotLimits = NO_LIMITS,
+        hit: Callable[[str], None] = lambda limit: None,
+    ) -> None:
+        self.policy = policy
+        self.shared = shared
+        self._link = link
+        self._session = session
+        self._limits = limits
+        self._hit = hit
+        self._free = threading.Event() if link else None
+        # Guards the attributes below. No other lock is taken meanwhile, but the queue's.
+        self._lock = threading.Lock()
+        self._stage = Stage.WAITING
+        self._held = False  # whether the store may know of it
+        self._ending = False
+        self._given_up = False
+        self._marked = False
+
+    @property
+    def id(self) -> str:
+        return self.shared.id
+
+    @property
+    def preserves_session(self) -> bool:
+        """Whether KubeVirt must leave the console to a client that has it, even one that is not ours."""
+        return self.policy is Policy.REFUSE
+
+    @property
+    def asks_first(self) -> bool:
+        """Whether the first dial must not drop another client, so that KubeVirt reports a console in use."""
+        return self.policy is not Policy.PASSTHROUGH
+
+    # Admission
+
+    def admit(self, deadline: Deadline, before_wait: Callable[[], None]) -> None:
+        """Take the session's slots, and claim the console. When this returns, the session may dial it.
+
+        Blocks for the store's answers. It also blocks while a session that is in the way is ending, until
+        the deadline at most.
+
+        :param before_wait: called before this waits for another session; may be called more than once.
+        :raises Refused: if the session may not have its slots or its console, or the store is away.
+        :raises TransportClosed: if the session itself begins to end while it waits.
+        """
+        link = self._link
+        if link is None:
+            return
+        with self._lock:
+            self._held, self._ending, self._given_up = True, False, False
+        link.keep(self)
+        try:
+            self._ask_until_admitted(link, deadline, before_wait)
+        except BaseException:
+            self.released()
+            raise
+
+    def _ask_until_admitted(self, link: Link, deadline: Deadline, before_wait: Callable[[], None]) -> None:
+        moment, may_wait = Deadline(_MOMENT), True
+        assert self._free is not None
+        while True:
+            self._free.clear()
+            decision = link.admit(Request(self.shared, self.policy, self._limits, may_wait))
+            if decision.outcome is Outcome.ADMITTED:
+                with self._lock:
+                    self._stage = Stage.DIALLING
+                return
+            if decision.outcome is not Outcome.WAIT:
+                raise self._refusal(decision)
+            before_wait()
+            if not link.look(decision.in_way):  # else it has reported that, which made room
+                others = any(ref.member != link.member for ref in decision.in_way)
+                may_wait = self._waits(deadline if decision.ending else moment if others else None)
+            if self._session.is_ending:
+                raise TransportClosed("the session no longer wants the console")
+
+    def _waits(self, deadline: Deadline | None) -> bool:
+        """Wait for news; return False if there was none in time, or there is nothing to wait for."""
+        assert self._free is not None
+        try:
+            return deadline is not None and self._free.wait(deadline.remaining())
+        except TimeoutError:
+            return False
+
+    def _refusal(self, decision: Decision) -> Refused:
+        if decision.outcome is Outcome.UNSETTLED:
+            return StateUnavailable()
+        if decision.outcome is Outcome.FULL:
+            self._hit(decision.limit)
+            return limit_refusal(decision.limit)
+        assert self._link is not None
+        return _busy(decision, self._link.show_user)
+
+    def give_up_waiting(self) -> None:
+        """End a wait of :meth:`admit`, because the session is ending. Any thread, never blocks."""
+        if self._free:
+            self._free.set()
+
+    # The dial
+
+    def evict(self) -> bool:
+        """KubeVirt reports that the console is in use: end the session that this one takes over.
+
+        Blocks for the store's answer.
+
+        :returns: whether a session or an opening of ours was the reason, so that dialling again makes sense.
+        """
+        return self._link is not None and self.asks_first and self._link.evict(self.id).again
+
+    def opened(self) -> None:
+        """Take the console, which is open; the session that had it ends. Blocks for the store's answer.
+
+        Afterwards this process knows every revocation rule of that moment, so the token is checked again.
+
+        :raises ConsoleBusy: if another session has got the console meanwhile.
+        :raises StateUnavailable: if the store is away.
+        """
+        if self._link is None:
+            return
+        confirmed = self._link.opened(self.id)
+        if not confirmed.admitted:
+            raise ConsoleBusy("another client has got this console meanwhile")
+        with self._lock:
+            self._stage = Stage.OPEN
+
+    def mark(self) -> Mark | None:
+        """Leave a mark, because KubeVirt may still open the console for this session.
+
+        The mark stays when the session is released. Any thread, never blocks. The caller may hold a lock,
+        and afterwards calls :meth:`Mark.tell` or :meth:`given_up` without it.
+
+        :returns: None with passthrough.
+        """
+        if self._link is None or not self.asks_first:
+            return None
+        return Mark(self._link, self.shared)
+
+    # The end
+
+    def ending(self) -> None:
+        """Report that the session has begun to end. Any thread, never blocks, idempotent."""
+        self._report(EventKind.ENDING)
+
+    def given_up(self) -> None:
+        """Report that the opening was given up: others may have the console. As :meth:`ending`."""
+        self._report(EventKind.GIVEN_UP)
+        self.give_up_waiting()
+
+    def released(self) -> None:
+        """Report that both legs are closed: the session holds nothing. Any thread, as :meth:`ending`."""
+        self._report(EventKind.RELEASED)
+
+    def _report(self, kind: EventKind) -> None:
+        link = self._link
+        if link is None:
+            return
+        with self._lock:
+            if not self._held or (self._ending and kind is EventKind.ENDING):
+                return
+            self._ending = True
+            self._given_up |= kind is EventKind.GIVEN_UP
+            if kind is EventKind.RELEASED:
+                self._held = False
+                link.drop(self)
+            link.post(Event(kind, self.id))
+        link.flush()
+
+    # What the process does with it
+
+    def held(self) -> Held:
+        """Return what the session holds, for a publication. Any thread."""
+        with self._lock:
+            policy = Policy.PASSTHROUGH if self._given_up else self.policy
+            return Held(self.shared, self._stage, policy, self._ending)
+
+    def has_left(self) -> bool:
+        """Check whether the client has left; if so, the session reports that it is ending. Any thread."""
+        return self._session.note_departure()
+
+    def heed(self, message: Message) -> None:
+        """Do what the store says. Any thread that holds no lock of a session; never blocks."""
+        assert self._link is not None
+        kind = message.kind
+        if kind is MessageKind.FREE:
+            self.give_up_waiting()
+        elif kind is MessageKind.EXPECT:
+            self._session.expect_takeover(self._reason(message))
+        elif kind is MessageKind.KEEP:
+            self._session.expect_takeover(None)
+        elif kind is MessageKind.LOOK:
+            self.has_left()
+        elif kind is MessageKind.LOST:
+            self._lose(message)
+        elif kind is MessageKind.END:
+            self._session.end(message.code, message.reason)
+
+    def expect_nothing(self) -> None:
+        """Take back what the session was told to expect. Any thread, never blocks."""
+        self._session.expect_takeover(None)
+
+    def _lose(self, message: Message) -> None:
+        with self._lock:
+            self._given_up = True  # it has no console any more, whoever asks
+        self._session.end(TAKEN_OVER, self._reason(message))
+        console = self.shared.console
+        logger.info(
+            "session %s lost the %s console of %s/%s to another session",
+            self.id,
+            console.subresource,
+            console.namespace,
+            console.vmi,
+        )
+
+    def _reason(self, message: Message) -> str:
+        assert self._link is not None
+        return f"taken-over: by {message.by}" if self._link.show_user else "taken-over"
+
+
+class Mark:
+    """Stands for an opening that was given up, to which the console's holder may still lose the console.
+
+    A mark keeps no client from the console.
+    """
+
+    def __init__(self, link: Link, session: SharedSession) -> None:
+        self._link = link
+        self.session = session
+        link.post(self.event)
+
+    @property
+    def event(self) -> Event:
+        """What reports it."""
+        return Event(EventKind.MARK, self.session.id, self.session.console, self.session.user)
+
+    def tell(self) -> None:
+        """Make sure that the store learns of the mark. As :meth:`Link.flush`."""
+        self._link.flush()
+
+    def remove(self) -> None:
+        """Forget the opening, as KubeVirt will not open its console. Any thread, idempotent, never blocks."""
+        self._link.post(Event(EventKind.UNMARK, self.session.id))
+        self._link.flush()
+
+
+def _busy(decision: Decision, show_user: bool) -> ConsoleBusy:
+    by = f" by {decision.by}" if show_user and decision.by is not None else ""
+    if decision.busy is BusyReason.BEING_TAKEN:
+        return ConsoleBusy("another client is taking this console over right now")
+    if decision.busy is BusyReason.HELD_OFF:
+        return ConsoleBusy(
+            f"the console was taken over{by}; to take it back, wait 30 seconds and then open it again"
+        )
+    return ConsoleBusy(f"the console is in use{by}")
+
+
+def limit_refusal(limit: str) -> Refused:
+    """Return the refusal for a limit of sessions that is reached."""
+    if limit == "sessions":
+        return Busy("the proxy has as many sessions as it may", retry_after=5)
+    return LimitExceeded(limit, _LIMITS[limit], retry_after=5)

@@ -1,0 +1,91 @@
+"""Keeps what a process has to report of its sessions, in order, until the store has it. No I/O."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from ..values import Event
+
+__all__ = ["Batch", "Outbox"]
+
+_MOST = 500  # events in one batch
+
+
+class Batch:
+    """Events that one call carries to the store. Others wait for its end, so that none overtakes it."""
+
+    def __init__(self, outbox: Outbox, number: int, events: tuple[Event, ...]) -> None:
+        self.events = events
+        self._outbox = outbox
+        self.number = number
+
+    def done(self) -> None:
+        """The store has the events, or they are void. Any thread, once."""
+        self._outbox._done(self)
+
+    def failed(self) -> None:
+        """The store may not have the events: they are reported again, before later ones. Any thread, once."""
+        self._outbox._failed(self)
+
+
+class Outbox:
+    """The events that wait, the oldest first. Safe from every thread."""
+
+    def __init__(self) -> None:
+        # Guards the attributes below; notified when a batch ends.
+        self._changed = threading.Condition()
+        self._events: deque[Event] = deque()
+        self._batches: dict[int, Batch] = {}  # those that are under way
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and nothing is under way."""
+        with self._changed:
+            return not self._events and not self._batches
+
+    def post(self, event: Event) -> None:
+        """Add an event. Never blocks."""
+        with self._changed:
+            self._events.append(event)
+
+    def take(self) -> Batch:
+        """Take the events that wait, to carry them to the store. It may be empty. Never blocks."""
+        with self._changed:
+            events = tuple(self._events.popleft() for _ in range(min(len(self._events), _MOST)))
+            self._number += 1
+            batch = Batch(self, self._number, events)
+            if events:
+                self._batches[batch.number] = batch
+            return batch
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a call carries events now."""
+        return bool(self._batches)
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Wait until the batches that are under way have ended, or the time is over."""
+        with self._changed:
+            last = self._number
+            self._changed.wait_for(lambda: not any(number <= last for number in self._batches), seconds)
+
+    def clear(self) -> None:
+        """Forget the events that wait, because the store is told all there is."""
+        with self._changed:
+            self._events.clear()
+
+    def _done(self, batch: Batch) -> None:
+        with self._changed:
+            if self._batches.pop(batch.number, None):
+                self._changed.notify_all()
+
+    def _failed(self, batch: Batch) -> None:
+        with self._changed:
+            self._events.extendleft(reversed(batch.events))
+            if self._batches.pop(batch.number, None):
+                self._changed.notify_all()

@@ -1,0 +1,247 @@
+"""What the sessions and the operator of one process use of the shared state."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ...exceptions import Busy, StateUnavailable, StoreUnavailable
+from ...runtime.deadline import Clock, Deadline
+from ...runtime.wall_clock import unix_time
+from ..console_policies import ConsolePolicies, Policy
+from ..limits import Limits
+from ..membership import Issued, Member
+from ..revocations import Match, Rule
+from ..store import SCHEMA, Store
+from ..stores.memory import MemoryStore
+from ..tickets import Ticket
+from ..values import NO_LIMITS, Held, SharedSession, SlotLimits
+from .heartbeat import Heartbeat
+from .holding import HeldSession, Holding
+from .known_rules import KnownRules, RevocationRules
+from .private_link import PrivateLink
+from .shared_link import SharedLink
+
+__all__ = ["Kick", "Participant", "ParticipantRules"]
+
+_KICK_SECONDS = 1.0
+_PAUSE = 0.02
+_BY_DEFAULT = RevocationRules()
+_UNKNOWN = "all others, since the store is away"
+
+
+@dataclass(frozen=True)
+class ParticipantRules:
+    """The settings of one process that concern the shared state.
+
+    :ivar name: of this process, for the operator's list.
+    :ivar lease: seconds after which the store forgets a process that it does not hear from.
+    :ivar alone: whether the process decides by itself while the store is away.
+    :ivar show_user: whether a client may learn the user that has or took its console.
+    """
+
+    policies: ConsolePolicies
+    limits: SlotLimits = NO_LIMITS
+    revocations: RevocationRules = _BY_DEFAULT
+    show_user: bool = False
+    name: str = ""
+    lease: float = 15.0
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Kick:
+    """What became of a kick.
+
+    :ivar id: names it, for a lift.
+    :ivar until: UNIX time until which its rules hold; ``math.inf`` for as long as nobody lifts them.
+    :ivar behind: names of the processes that had not applied it in time; they admit nobody until they have.
+    """
+
+    id: str
+    until: float
+    behind: tuple[str, ...] = ()
+
+
+class Participant:
+    """One process among those that share a state. Safe from every thread.
+
+    :param store: the store that processes share; None for one of this process's own.
+    :param limits: counts failed attempts, and hits of limits.
+    :param end_sessions: called with rules that are new; ends the sessions that they concern, and returns a
+        rule for the token of each. Any thread; must not block.
+    :param clock: seconds that never go backwards.
+    :param wall_clock: UNIX time, seconds.
+    :ivar known: the revocation rules that this process applies.
+    """
+
+    def __init__(
+        self,
+        store: Store | None,
+        rules: ParticipantRules,
+        limits: Limits,
+        end_sessions: Callable[[list[Rule]], list[Rule]],
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = unix_time,
+    ) -> None:
+        self._rules = rules
+        self._hit = limits.hit
+        self._wall_clock = wall_clock
+        self.known = KnownRules(rules.revocations, wall_clock)
+        self.member = Member(secrets.token_hex(8), rules.name, rules.lease, SCHEMA)
+        self.heartbeat: Heartbeat | None = None
+        self._link: PrivateLink | SharedLink
+        if store is None:
+            own = MemoryStore(clock, wall_clock)
+            self._link = PrivateLink(own, self.known, end_sessions, show_user=rules.show_user)
+        else:
+            self._link = SharedLink(
+                store,
+                self.member,
+                self.known,
+                limits,
+                end_sessions,
+                show_user=rules.show_user,
+                alone=rules.alone,
+                clock=clock,
+            )
+            self.heartbeat = Heartbeat(self._link, rules.lease, refuses=not rules.alone, clock=clock)
+
+    @property
+    def store(self) -> Store:
+        """The store, for what the operator asks."""
+        return self._link.store
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may use the store."""
+        return self.heartbeat is not None
+
+    def start(self, owner: object) -> None:
+        """Start the threads that keep the process in step, which work for ``owner``. Once only."""
+        if self.heartbeat:
+            self.heartbeat.start(owner)
+
+    def stop(self) -> None:
+        """End the threads, and give up all that the process holds. Idempotent.
+
+        Blocks for a few timeouts of the store. Call it after the last session has ended.
+        """
+        if self.heartbeat:
+            self.heartbeat.stop()
+
+    # Sessions
+
+    def holding(self, session: HeldSession, shared: SharedSession) -> Holding:
+        """Return what a session holds: nothing yet. Does not block."""
+        policy, limits = self._rules.policies.of(*shared.console), self._rules.limits
+        nothing = not self.is_shared and policy is Policy.PASSTHROUGH and limits == NO_LIMITS
+        return Holding(None if nothing else self._link, session, shared, policy, limits, self._hit)
+
+    @property
+    def now(self) -> float:
+        """UNIX time, seconds."""
+        return self._wall_clock()
+
+    # Tickets
+
+    def issue(self, digest: str, ticket: Ticket) -> Issued:
+        """See :meth:`.Store.issue`.
+
+        :raises StateUnavailable: if the store is away.
+        """
+        return self._link.issue(digest, ticket)
+
+    def redeem(self, digest: str) -> Ticket | None:
+        """See :meth:`.Store.redeem`.
+
+        :raises StateUnavailable: if the store is away.
+        """
+        return self._link.redeem(digest)
+
+    @property
+    def held(self) -> int:
+        """How many sessions of this process the store may know."""
+        return len(self._link.holdings)
+
+    # Revocations
+
+    def kick(self, matches: Iterable[Match], until: float) -> Kick:
+        """Refuse tokens from now on, and end their sessions in all processes.
+
+        Blocks until every process in step has done so, for a second and the store's timeout at most.
+
+        :param until: UNIX time until which the tokens are refused; ``math.inf`` for no end.
+        :raises Busy: if there are too many rules.
+        :raises StateUnavailable: if the store is away. This process refuses the tokens all the same.
+        """
+        kick, now = secrets.token_hex(8), self._wall_clock()
+        rules = [self._rule(kick, now, until, match) for match in matches]
+        return self._added(rules, kick, until)
+
+    def _rule(self, kick: str, made_at: float, until: float, match: Match) -> Rule:
+        return Rule(secrets.token_hex(8), kick, made_at, until, match, self._rules.name)
+
+    def _added(self, rules: list[Rule], kick: str, until: float) -> Kick:
+        try:
+            revoked = self.store.revoke(tuple(rules))
+        except StoreUnavailable as exc:
+            self._link.apply(rules)
+            raise StateUnavailable(f"the state that processes share is away: {exc}") from None
+        if not revoked.done:
+            raise Busy("there are as many revocation rules as there may be; lift some of them")
+        self._link.apply(rules)
+        return Kick(kick, until, self._awaited(revoked.version))
+
+    def _awaited(self, version: int) -> tuple[str, ...]:
+        """Wait until all processes have applied a version; return the names of those that have not."""
+        if not self.is_shared:
+            return ()
+        deadline = Deadline(_KICK_SECONDS)
+        while True:
+            try:
+                behind = [one for one in self.store.behind(version) if one.id != self.member.id]
+            except StoreUnavailable:
+                return (_UNKNOWN,)
+            if not behind or deadline.passed:
+                return tuple(one.name or one.id for one in behind)
+            time.sleep(_PAUSE)
+
+    def lift(self, kick: str) -> bool:
+        """Take the rules of a kick out of force, in all processes; return False if there are none.
+
+        :raises StateUnavailable: if the store is away.
+        """
+        try:
+            if not self.store.lift(kick, self._wall_clock()).done:
+                return False
+        except StoreUnavailable as exc:
+            raise StateUnavailable(f"the state that processes share is away: {exc}") from None
+        self.known.learn([Rule.lift(kick, self._wall_clock(), self._end_of(kick))])
+        return True
+
+    def _end_of(self, kick: str) -> float:
+        return max((rule.until for rule in self.known if rule.kick == kick), default=0.0)
+
+    # The operator's list
+
+    def others(self) -> Iterator[tuple[Member, Held]]:
+        """Yield the sessions of the other processes, with who has them. Blocks for the store's answers.
+
+        :raises StoreUnavailable: if it is away.
+        """
+        if not self.is_shared:
+            return
+        for member in self.store.members():
+            if member.id != self.member.id:
+                yield from ((member, held) for held in self._sessions_of(member))
+
+    def _sessions_of(self, member: Member) -> Iterator[Held]:
+        after = ""
+        while True:
+            page = self.store.sessions(member.id, after)
+            yield from page.sessions
+            if not (after := page.after):
+                return

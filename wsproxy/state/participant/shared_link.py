@@ -1,0 +1,362 @@
+"""The way to a store that several processes use."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from ...exceptions import StateUnavailable, StoreUnavailable
+from ...runtime.deadline import Clock
+from ...runtime.logs import get_logger
+from ..limits import Limits
+from ..membership import Beat, Failure, Issued, Member, Pulse
+from ..revocations import Rule
+from ..store import Store
+from ..stores.memory import MemoryStore
+from ..tickets import Ticket
+from ..values import Confirmed, Decision, Event, EventKind, Evicted, Request, SessionRef
+from .gate import Gate
+from .holding import Holding
+from .holdings import Holdings
+from .known_rules import KnownRules
+from .outbox import Outbox
+from .publication import publications
+
+__all__ = ["SharedLink"]
+
+logger = get_logger("wsproxy.state")
+
+IN_STEP_SECONDS = 1.0
+"""A process that has had no answer to a beat for so long admits nobody."""
+
+_ASK_SECONDS = 1.5  # longer than any call of a store takes
+_RETRY_AFTER = 2
+
+R = TypeVar("R")
+A = TypeVar("A", Decision, Confirmed, Evicted)
+
+
+class SharedLink:
+    """See :class:`.Link`. :class:`.Heartbeat` keeps it in step; other threads ask through it.
+
+    :param store: the store; it opens nothing before the first call.
+    :param member: who this process is.
+    :param rules: the revocation rules that the process applies.
+    :param limits: has the failed attempts that the process has counted.
+    :param on_rules: called with rules that are new; ends the sessions that they concern, and returns a rule
+        for the token of each.
+    :param alone: whether the process decides by itself while the store is away. Otherwise it admits nobody.
+    :param clock: seconds that never go backwards.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        member: Member,
+        rules: KnownRules,
+        limits: Limits,
+        on_rules: Callable[[list[Rule]], list[Rule]],
+        *,
+        show_user: bool,
+        alone: bool = False,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.member = member.id
+        self.show_user = show_user
+        self.store = store  # the shared one
+        self.outbox = Outbox()
+        self.wake = threading.Event()  # set when there is something to report, or to ask for
+        self._self = member
+        self._rules = rules
+        self._limits = limits
+        self._on_rules = on_rules
+        self._may_be_alone = alone
+        self._clock = clock
+        self._gate = Gate(_ASK_SECONDS)
+        self.holdings = Holdings(self.member)
+        self._marks: dict[str, Event] = {}  # each operation on it is one of the dict
+        self._learning = threading.Lock()  # held while rules are fetched and applied; guards _applied
+        self._applied = 0
+        # Assigned by the heartbeat's thread only.
+        self._asked: Store = store  # which store the sessions' threads ask
+        self._pulse: Pulse | None = None
+        self._heard = -math.inf
+        self._number = 1
+        self._batch: tuple[Failure, ...] = ()
+        self._failures_since = 0
+        self._calls_at_mismatch = -1
+        self.has_news = False  # set by the thread that listens
+        self._own_epoch = ""  # of the store that it decides by while it is alone
+
+    # Whether it is in step
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether the process knows all revocation rules, and its store answers."""
+        return self._clock() - self._heard < IN_STEP_SECONDS
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the process decides by itself because the store is away."""
+        return self._asked is not self.store
+
+    @property
+    def seconds_away(self) -> float:
+        """Seconds since the last answer to a beat."""
+        return self._clock() - self._heard
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the store admits anybody."""
+        return self._pulse is not None and self._pulse.settled
+
+    @property
+    def members(self) -> int:
+        """How many processes share the store, as far as this one knows."""
+        return len(self._pulse.members or ()) if self._pulse else 1
+
+    def check(self) -> None:
+        """Make sure that the process may admit somebody. Any thread; does not block.
+
+        :raises StateUnavailable: if it is out of step.
+        """
+        if not (self.is_in_step or self.is_alone):
+            raise StateUnavailable(retry_after=_RETRY_AFTER)
+
+    # What sessions ask
+
+    def admit(self, request: Request) -> Decision:
+        """See :meth:`.Store.admit`. Brings what waits to be reported.
+
+        :raises StateUnavailable: if the store is away.
+        """
+        self.check()
+        if self.outbox.is_under_way:
+            self.outbox.wait_for_others(_ASK_SECONDS)  # another's report may make room
+        batch = self.outbox.take()
+        try:
+            decision = self._ask(lambda: self._asked.admit(self.member, request, batch.events))
+        except BaseException:
+            batch.failed()
+            raise
+        batch.done()
+        return decision
+
+    def opened(self, session: str) -> Confirmed:
+        """See :meth:`.Store.opened`. When it returns, the process has applied all rules of that moment.
+
+        :raises StateUnavailable: if the store is away.
+        """
+        confirmed = self._ask(lambda: self._asked.opened(self.member, session))
+        if not self.is_alone and confirmed.version > self._applied:
+            try:
+                self._learn()
+            except StoreUnavailable as exc:
+                raise _unavailable(exc) from None
+        return confirmed
+
+    def evict(self, session: str) -> Evicted:
+        """See :meth:`.Store.evict`.
+
+        :raises StateUnavailable: if the store is away.
+        """
+        return self._ask(lambda: self._asked.evict(self.member, session))
+
+    def _ask(self, ask: Callable[[], A]) -> A:
+        try:
+            with self._gate.passing():
+                epoch = self.holdings.epoch
+                answer = ask()
+        except StoreUnavailable as exc:
+            raise _unavailable(exc) from None
+        self.holdings.heed(answer.messages, epoch)
+        return answer
+
+    def issue(self, digest: str, ticket: Ticket) -> Issued:
+        """See :meth:`.Store.issue`.
+
+        :raises StateUnavailable: if the store is away.
+        """
+        return self._ask_of_tickets(lambda: self.store.issue(digest, ticket))
+
+    def redeem(self, digest: str) -> Ticket | None:
+        """See :meth:`.Store.redeem`.
+
+        :raises StateUnavailable: if the store is away.
+        """
+        return self._ask_of_tickets(lambda: self.store.redeem(digest))
+
+    def _ask_of_tickets(self, ask: Callable[[], R]) -> R:
+        if not self.is_in_step:
+            raise StateUnavailable(retry_after=_RETRY_AFTER)
+        try:
+            return ask()
+        except StoreUnavailable as exc:
+            raise _unavailable(exc) from None
+
+    # What sessions report
+
+    def post(self, event: Event) -> None:
+        """See :meth:`.Link.post`."""
+        if event.kind is EventKind.MARK:
+            self._marks[event.session] = event
+        elif event.kind is EventKind.UNMARK:
+            self._marks.pop(event.session, None)
+        self.outbox.post(event)
+
+    def flush(self) -> None:
+        """See :meth:`.Link.flush`."""
+        self.wake.set()
+
+    def keep(self, holding: Holding) -> None:
+        """See :meth:`.Link.keep`."""
+        self.holdings.keep(holding)
+
+    def drop(self, holding: Holding) -> None:
+        """See :meth:`.Link.drop`."""
+        self.holdings.drop(holding)
+
+    def look(self, sessions: tuple[SessionRef, ...]) -> bool:
+        """See :meth:`.Link.look`."""
+        return self.holdings.look(sessions)
+
+    # What the heartbeat does; its thread only
+
+    def report(self) -> None:
+        """Tell the store what waits to be reported.
+
+        :raises StoreUnavailable: if it is away; nothing is lost then.
+        """
+        while len(self.outbox):
+            batch = self.outbox.take()
+            try:
+                with self._gate.passing():
+                    epoch = self.holdings.epoch
+                    messages = self._asked.report(self.member, batch.events)
+            except BaseException:
+                batch.failed()
+                raise
+            batch.done()
+            self.holdings.heed(messages, epoch)
+        if self.is_alone:
+            self._asked.beat(self.member, Beat(0, self._own_epoch, seen=self.holdings.seen))
+
+    def beat(self) -> None:
+        """Renew the lease, and do what the pulse says.
+
+        :raises StoreUnavailable: if the store is away.
+        """
+        sent, calls, epoch = self._clock(), self._gate.entered, self.holdings.epoch
+        is_idle = self._gate.is_empty and self.outbox.is_idle
+        pulse = self.store.beat(self.member, self._next_beat())
+        self._number += 1
+        self._batch = ()
+        if not pulse.known or self.is_alone or self._is_another_epoch(pulse):
+            self._publish()
+            return
+        if is_idle and calls == self._gate.entered and pulse.held != len(self.holdings):
+            if self._calls_at_mismatch == calls:  # twice in a row: it is no report that is under way
+                self._publish()
+                return
+            self._calls_at_mismatch = calls
+        self._heed(pulse, sent, epoch)
+
+    def _next_beat(self) -> Beat:
+        # A beat without an answer is repeated with the same number: its failures count once.
+        self._batch = self._batch or self._limits.failures_to_tell(self.members)
+        pulse = self._pulse
+        return Beat(
+            self._number,
+            pulse.epoch if pulse else "",
+            self._applied,
+            self.holdings.seen,
+            pulse.roster if pulse else 0,
+            self._batch,
+            self._failures_since,
+        )
+
+    def _is_another_epoch(self, pulse: Pulse) -> bool:
+        return self._pulse is None or pulse.epoch != self._pulse.epoch
+
+    def _heed(self, pulse: Pulse, sent: float, epoch: int) -> None:
+        before = self._pulse
+        self._pulse = pulse
+        if pulse.members is None and before:
+            self._pulse = pulse._replace(members=before.members)
+        self._limits.learn_failures(pulse.failures)
+        self._failures_since = pulse.failures_version
+        self.holdings.heed(pulse.messages, epoch)
+        if pulse.version > self._applied:
+            self._learn()
+        self._heard = sent
+
+    def _publish(self) -> None:
+        """Tell the store all that the process holds, and have sessions ask that store from then on."""
+        knew = self._pulse.members or () if self._pulse else ()
+        sent = self._clock()
+        self.holdings.begin_epoch()
+        with self._learning:
+            self._applied = 0
+        pulse = self._published(self.store, self._self, knew)
+        self._failures_since = 0
+        self._heed(pulse, sent, self.holdings.epoch)
+
+    def _published(self, store: Store, member: Member, knew: tuple[str, ...]) -> Pulse:
+        with self._gate.alone():
+            self.outbox.clear()
+            pulse: Pulse | None = None
+            for part in publications(member, self.holdings.held(), list(self._rules), knew):
+                pulse = store.publish(part)
+            self._asked = store
+        assert pulse is not None
+        for event in list(self._marks.values()):
+            self.outbox.post(event)
+        return pulse
+
+    def be_alone(self) -> None:
+        """Have the process decide by itself, if it is to, because the store is away."""
+        if self._may_be_alone and not self.is_alone:
+            self.holdings.begin_epoch()
+            own = self._published(MemoryStore(self._clock), self._self._replace(lease=math.inf), ())
+            self._own_epoch = own.epoch
+
+    def leave(self) -> None:
+        """Give up all that the process holds, and close the store. Blocks for the store's timeout."""
+        try:
+            self.report()
+            self.store.leave(self.member)
+        except StoreUnavailable:
+            pass  # the lease passes
+        finally:
+            self.store.close()
+
+    # Revocation rules
+
+    def _learn(self) -> None:
+        """Fetch the rules that are new, and apply them."""
+        with self._learning:
+            while True:
+                page = self.store.rules(self._applied)
+                if self._pulse and page.epoch != self._pulse.epoch:
+                    return  # the next beat begins anew
+                self.apply(list(page.rules))
+                self._applied = page.version
+                if not page.more:
+                    return
+
+    def apply(self, rules: list[Rule]) -> None:
+        """Refuse tokens by these rules from now on, and end their sessions. Any thread.
+
+        :raises StoreUnavailable: if the store cannot be told of the tokens of those sessions.
+        """
+        if (fresh := self._rules.learn(rules)) and (more := self._on_rules(fresh)):
+            self._rules.learn(more)
+            self.store.revoke(tuple(more))
+
+
+def _unavailable(exc: StoreUnavailable) -> StateUnavailable:
+    logger.debug("the store did not answer: %s", exc)
+    return StateUnavailable(retry_after=_RETRY_AFTER)
