@@ -113,6 +113,12 @@ class FromEnvTest(SettingsCase):
         ("WSPROXY_REUSE_PORT", "true", "reuse_port", True),
         ("WSPROXY_DRAIN_GRACE", "5", "drain_grace", 5.0),
         ("WSPROXY_DRAIN_TIMEOUT", "600", "drain_timeout", 600.0),
+        ("WSPROXY_STATE", "local:/run/wsproxy/state", "state", "local:/run/wsproxy/state"),
+        ("WSPROXY_STATE_UNAVAILABLE", "LOCAL", "state_unavailable", "local"),
+        ("WSPROXY_STATE_LEASE", "0.3", "state_lease", 0.3),
+        ("WSPROXY_STATE_FILE", "/var/lib/wsproxy/revocations", "state_file", "/var/lib/wsproxy/revocations"),
+        ("WSPROXY_REPLICA_NAME", "blue 1", "replica_name", "blue 1"),
+        ("WSPROXY_TOKEN_LIFETIME", "3600", "token_lifetime", 3600.0),
     )
     ELSEWHERE = frozenset(
         {
@@ -127,6 +133,10 @@ class FromEnvTest(SettingsCase):
             "WSPROXY_FRAME_ANCESTORS",
             "WSPROXY_NOVNC",
             "WSPROXY_PROXY_PROTOCOL",
+            "WSPROXY_STATE_CA_FILE",
+            "WSPROXY_STATE_GROUP",
+            "WSPROXY_STATE_PASSWORD_FILE",
+            "WSPROXY_STATE_PREFIX",
             "WSPROXY_XTERM",
             "WSPROXY_TLS_CLIENT_CA",
             "WSPROXY_TLS_KEY",
@@ -204,6 +214,22 @@ class FromEnvTest(SettingsCase):
         self.assertEqual((found.admin, found.admin_token_file), ("unix:/a", "/t"))
         (fault,) = self.faults(IN_CLUSTER | token)
         self.assertIn("admin_token_file is set but admin is not", fault)
+
+    def test_state(self) -> None:
+        """Some settings are for a Redis only, or for the store of one host."""
+        environ = IN_CLUSTER | {
+            "WSPROXY_STATE": "rediss://wsproxy@redis.example",
+            "WSPROXY_STATE_PREFIX": "lab-1",
+            "WSPROXY_STATE_CA_FILE": "/etc/ca.crt",
+            "WSPROXY_STATE_PASSWORD_FILE": "/etc/password",
+        }
+        rules = config_from_env(environ).state_rules
+        self.assertEqual((rules.place.user, rules.prefix), ("wsproxy", "lab-1"))
+        self.assertEqual((rules.ca_file, rules.password_file), ("/etc/ca.crt", "/etc/password"))
+        environ["WSPROXY_STATE"] = "memory"
+        self.assertEqual(len(self.faults(environ)), 3)
+        environ = IN_CLUSTER | {"WSPROXY_STATE": "local:/run/s", "WSPROXY_STATE_GROUP": "lab"}
+        self.assertEqual(config_from_env(environ).state_rules.group, "lab")
 
     def test_dev_mode(self) -> None:
         """In dev mode the API is at WS_REMOTE_URL, by default that of kubectl proxy, and nowhere else."""

@@ -26,6 +26,10 @@ from .state.limits import LimitRules
 from .state.participant.known_rules import RevocationRules
 from .state.participant.participant import ParticipantRules
 from .tokens.claims import CLOCK_LEEWAY, ClaimRules
+=======
+from .state.stores.places import LOCAL, MEMORY, StatePlace, StateRules
+from .tokens.claims import ClaimRules
+>>>>>>> 9c1f374 (Declare where the state is, and make the store that is chosen)
 from .tokens.jwks import JWKSLocation
 from .tokens.key_store import KeyRules
 from .tokens.keys import Keyring, load_keyring
@@ -115,6 +119,7 @@ class Config(Settings):
         if self.admin_token_file is not None and self.admin is None:
             faults.append("admin_token_file is set but admin is not; set admin to the listener's address")
         faults += self._worker_faults()
+        faults += [] if "state" in wrong else self._state_faults()
         faults += credential_faults(
             self.credentials, self.cookie_name, self.allow_origin or (), self.tls_client_ca is not None
         )
@@ -154,7 +159,30 @@ class Config(Settings):
             )
         return faults
 
+    def _state_faults(self) -> list[str]:
+        place, shown = self._place, str(self._place)
+        of_redis, of_tls = "a URL such as redis://HOST:6379/0", "a URL such as rediss://HOST:6379/0"
+        needs = {
+            "state_file": (place.kind == MEMORY, MEMORY),
+            "state_group": (place.kind == LOCAL, "local:PATH"),
+            "state_password_file": (place.is_redis, of_redis),
+            "state_prefix": (place.is_redis, of_redis),
+            "state_ca_file": (place.tls, of_tls),
+        }
+        faults = [
+            f"{name} is set but state is {shown}; set state to {needed}, or leave {name} out"
+            for name, (fits, needed) in needs.items()
+            if not fits and getattr(self, name) != FIELDS[name].default
+        ]
+        if place.password and self.state_password_file is not None:
+            faults.append("state has a password, and state_password_file is set; leave one out")
+        return faults
+
     # The rules that are made from the settings.
+
+    @cached_property
+    def _place(self) -> StatePlace:
+        return StatePlace.parse(self.state)
 
     @cached_property
     def upstream(self) -> WebURL:
@@ -240,6 +268,22 @@ class Config(Settings):
     def limit_rules(self) -> LimitRules:
         """How many sessions, connections and failed attempts there may be."""
         return LimitRules(*(getattr(self, name) for name in _LIMITS))
+
+    @cached_property
+    def state_rules(self) -> StateRules:
+        """Where the state that processes share is kept."""
+        return StateRules(
+            self._place,
+            counts_alone=self.state_unavailable == "local",
+            lease=self.state_lease,
+            token_lifetime=self.token_lifetime,
+            file=self.state_file,
+            replica=self.replica_name or "",
+            group=self.state_group,
+            prefix=self.state_prefix,
+            ca_file=self.state_ca_file,
+            password_file=self.state_password_file,
+        )
 
     @property
     def revocation_rules(self) -> RevocationRules:

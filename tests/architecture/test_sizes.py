@@ -18,8 +18,8 @@ MOST_FILES = 14
 MOST_LINES = 400
 """Of one file."""
 
-LONGER = {"proxy"}
-"""Is one class: everything that a program may ask of a proxy."""
+LONGER = {"proxy", "settings/typed"}
+"""The first is one class: everything that a program may ask of a proxy. The second is generated."""
 
 MOST_LINES_OF_A_FUNCTION = 50
 MEDIAN_FUNCTION = 6

@@ -124,6 +124,64 @@ WRONG_TYPE = (
     ),
 )
 
+_URL = "it must be memory, local:PATH, or a URL such as redis://HOST:6379/0"
+_ENCODE = "percent-encode the characters @ / ? # of user and password, such as %40 for @"
+_DB = "its database must be a number, 0 to 9999"
+
+_STATES = (
+    ("sqlite:///x", "'sqlite:///x'", _URL),
+    ("redis.example:6379", "'redis.example:6379'", _URL),
+    ("Memory", "'Memory'", "did you mean memory?"),
+    ("local", "'local'", "did you mean local:PATH?"),
+    ("reddis://h", "'reddis://h'", "did you mean redis://HOST:PORT/DB?"),
+    ("valkey://:hunter2@h", "'...@h'", "did you mean redis://HOST:PORT/DB?"),
+    ("unix:///run/r", "'unix:///run/r'", "did you mean redis+unix:///PATH?"),
+    (
+        "redis-sentinel://h/m",
+        "'redis-sentinel://h/m'",
+        "did you mean redis+sentinel://HOST:PORT,HOST:PORT/SERVICE?",
+    ),
+    ("local:run/x", "'local:run/x'", "the socket's path must begin with /, such as local:/run/wsproxy/state"),
+    (
+        f"local:/{'a' * 100}",
+        f"'local:/{'a' * 100}'",
+        "a socket's path has at most 100 bytes, and names no directory",
+    ),
+    (
+        "redis+unix://run/x",
+        "'redis+unix://run/x'",
+        "it must be redis+unix:///PATH, with three slashes and without TLS",
+    ),
+    (
+        "redis+unix:///run/x?password=hunter2",
+        "'redis+unix:///run/x?...'",
+        "only ?db=NUMBER may follow the path",
+    ),
+    ("redis://", "'redis://'", "it must have a host with a port, such as redis.example:6379"),
+    ("redis://h:70000", "'redis://h:70000'", "its port must be 1 to 65535"),
+    ("redis://h:0", "'redis://h:0'", "its port must be 1 to 65535"),
+    ("redis://h/x", "'redis://h/x'", _DB),
+    ("redis://h/10000", "'redis://h/10000'", _DB),
+    ("redis+unix:///run/x?db=-1", "'redis+unix:///run/x?...'", _DB),
+    (
+        "redis://h?password=hunter2",
+        "'redis://h?...'",
+        "leave out what begins with ?; settings of their own have the rest",
+    ),
+    ("redis://h#x", "'redis://h#...'", "leave out what begins with #"),
+    ("redis://:hunter2/x@h", "'...@h'", _ENCODE),
+    ("redis://:hunter2#x@h", "'...@h'", _ENCODE),
+    ("redis://:hunter2?x@h", "'...@h'", _ENCODE),
+    ("redis://:a@hunter2@h", "'...@h'", _ENCODE),
+    ("redis://a,b", "'redis://a,b'", "it names several hosts; use redis+sentinel:// or redis+cluster://"),
+    ("redis+sentinel://a", "'redis+sentinel://a'", "name the service after the Sentinels, such as /mymaster"),
+    (
+        "redis+cluster://a/1",
+        "'redis+cluster://a/1'",
+        "a Cluster has no databases; leave out what follows the ports",
+    ),
+)
+
 WRONG_VALUE = (
     Wrong({"port": "70000"}, "{} is 70000; it must be 0 to 65535", {"port": 70000}),
     Wrong({"max_sessions": "-1"}, "{} is -1; it must be 1 or more, or 0 for no limit", {"max_sessions": -1}),
@@ -180,6 +238,19 @@ WRONG_VALUE = (
         {"jwks": "https://user:hunter2@a.example/"},
         "jwks has a user name in it; leave that out, the proxy fetches keys without a login",
     ),
+    *(Wrong({"state": text}, f"{{}} is {shown}; {remedy}") for text, shown, remedy in _STATES),
+    Wrong({"state_unavailable": "admit"}, "{} is 'admit'; choose from refuse, local"),
+    Wrong({"state_lease": "0.1"}, "{} is 0.1; it must be 0.3 to 600 seconds", {"state_lease": 0.1}),
+    Wrong(
+        {"token_lifetime": "inf"},
+        "{} is inf; it must be a number of seconds above 0",
+        {"token_lifetime": math.inf},
+    ),
+    Wrong(
+        {"state_prefix": "{lab}"},
+        "{} is '{{lab}}'; use 1 to 100 letters, digits, or any of -_/:.",
+    ),
+    Wrong({"replica_name": "a" * 101}, f"{{}} is '{'a' * 100}...'; use at most 100 printable characters"),
     Wrong({"admin": "9100"}, "admin is '9100'; it must be HOST:PORT, [IPV6]:PORT or unix:PATH"),
     Wrong(
         {"listen": "/run/x"},
@@ -188,6 +259,28 @@ WRONG_VALUE = (
 )
 
 CONTRADICTION = (
+    Wrong(
+        {"state_file": "/f", "state": "local:/run/x"},
+        "state_file is set but state is local:/run/x; set state to memory, or leave state_file out",
+    ),
+    Wrong(
+        {"state_group": "lab", "state": "redis://:hunter2@h"},
+        "state_group is set but state is redis://h:6379; set state to local:PATH, or leave state_group out",
+    ),
+    Wrong(
+        {"state_ca_file": "/f", "state": "redis://h"},
+        "state_ca_file is set but state is redis://h:6379; set state to a URL such as "
+        "rediss://HOST:6379/0, or leave state_ca_file out",
+    ),
+    Wrong(
+        {"state_prefix": "lab"},
+        "state_prefix is set but state is memory; set state to a URL such as redis://HOST:6379/0, or leave "
+        "state_prefix out",
+    ),
+    Wrong(
+        {"state_password_file": "/f", "state": "redis://:hunter2@h"},
+        "state has a password, and state_password_file is set; leave one out",
+    ),
     Wrong({"tls_key": "/k"}, "tls_key is set but tls_cert is not; set tls_cert, too, or leave tls_key out"),
     Wrong({"novnc": "/n"}, "novnc is set but console_page is not; set that, too, or leave novnc out"),
     Wrong(

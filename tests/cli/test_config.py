@@ -57,6 +57,13 @@ class ConfigCommandTest(ConfigFileCase):
             self.assertIn('# secret_key = "********" ', out)
             self.assertIn('# jwks = "https://a.example/?..." ', out)
 
+    def test_password_of_a_store(self) -> None:
+        """The rest of the URL is shown, and a URL without a password is shown as it is."""
+        shown = self.shown(WSPROXY_STATE="rediss://lab:hunter2@redis.example/1")
+        self.assertEqual(shown["state"][0], '# state = "rediss://lab:********@redis.example/1"')
+        for url in ("redis://lab@redis.example", "redis+unix:///run/a@b", "local:/run/x"):
+            self.assertEqual(self.shown(WSPROXY_STATE=url)["state"][0], f'state = "{url}"')
+
     def test_is_a_file(self) -> None:
         """The output is a file with the same settings."""
         environ = _DEV | {

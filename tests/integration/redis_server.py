@@ -14,9 +14,10 @@ from tests.state.conformance.case import LEASE
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.state.membership import Member, Publication
 from wsproxy.state.store import Store
-from wsproxy.state.stores.redis_link import RedisConnection, RedisLink
-from wsproxy.state.stores.redis_scripts import load_scripts
-from wsproxy.state.stores.redis_store import RedisStore
+from wsproxy.state.stores.places import StatePlace
+from wsproxy.state.stores.redis.link import RedisConnection, RedisLink
+from wsproxy.state.stores.redis.scripts import load_scripts
+from wsproxy.state.stores.redis.store import RedisStore
 
 __all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer"]
 
@@ -33,7 +34,7 @@ class RedisServer:
         assert REDIS_SERVER, "there is no redis-server"
         self.directory = Path(tempfile.mkdtemp(prefix="wsproxy-redis-"))
         self.socket = self.directory / "s"
-        self.url = f"unix://{self.socket}"
+        self.url = f"redis+unix://{self.socket}"
         self._options = options
         self.start()
 
@@ -84,7 +85,7 @@ class _Link(RedisLink):
     starts = 0
 
     def new(self) -> RedisConnection:
-        return _Connection(self._servers.pool.make_connection(), self.starts)
+        return _Connection(self._servers.new(), self.starts)
 
 
 class RedisHarness:
@@ -103,7 +104,7 @@ class RedisHarness:
         self._settle()
 
     def _new(self) -> Store:
-        link = _Link(self.server.url)
+        link = _Link(StatePlace.parse(self.server.url))
         link.starts = self._starts
         return RedisStore(link, self.scripts)
 

@@ -14,14 +14,15 @@ from wsproxy.exceptions import StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.membership import Beat, Member, Publication, Pulse
 from wsproxy.state.revocations import Match, Rule
-from wsproxy.state.stores.redis_link import RedisLink
-from wsproxy.state.stores.redis_store import RedisStore
+from wsproxy.state.stores.places import StatePlace
+from wsproxy.state.stores.redis.link import RedisLink
+from wsproxy.state.stores.redis.store import RedisStore
 from wsproxy.state.values import Event, EventKind, Outcome, Request
 from wsproxy.testing import LeakTestCase
 
 __all__ = ["FaultsTest", "LeftoversTest", "RestartTest"]
 
-_LOG = "wsproxy.state.stores.redis_link"
+_LOG = "wsproxy.state.redis"
 _LEASE = 0.3
 
 
@@ -41,8 +42,8 @@ class RedisCase(LeakTestCase):
         self.store = self.connect()
         self.member = Member("m", "m", _LEASE)
 
-    def connect(self, url: str = "", **options: Any) -> RedisStore:
-        store = RedisStore(RedisLink(url or self.server.url, options=options))
+    def connect(self, url: str = "", prefix: str = "wsproxy", **options: Any) -> RedisStore:
+        store = RedisStore(RedisLink(StatePlace.parse(url or self.server.url), prefix, **options))
         self.addCleanup(store.close)
         return store
 
@@ -86,7 +87,9 @@ class FaultsTest(RedisCase):
 
     def test_away(self) -> None:
         self.server.stop()
-        self.assertIn(f"the Redis at {self.server.socket} is no help: it cannot be reached", self.refused())
+        self.assertIn(
+            f"the Redis at redis+unix://{self.server.socket} is no help: it cannot be reached", self.refused()
+        )
         self.server.start()
         self.store.members()
 
@@ -109,14 +112,13 @@ class FaultsTest(RedisCase):
         text = self.refused(store)
         self.assertIn("refuses the user name or the password", text)
         self.assertNotIn("wr0ng", text)
-        self.connect(self.server.url, password="right").members()
+        self.connect(self.server.url.replace("://", "://:right@")).members()
 
     def test_password_that_changes(self) -> None:
         """A new connection asks for the password anew."""
         self.client.config_set("requirepass", "one")
         password = ["one"]
-        store = RedisStore(RedisLink(self.server.url, credentials=lambda: ("", password[0])))
-        self.addCleanup(store.close)
+        store = self.connect(password=lambda: password[0])
         store.members()
         self.client.config_set("requirepass", "two")
         self.client.client_kill_filter(_type="normal", skipme=True)
@@ -134,7 +136,9 @@ class FaultsTest(RedisCase):
     def test_forbidden(self) -> None:
         """An ACL that forbids what is needed is named."""
         self.client.acl_setuser("meek", enabled=True, passwords="+p", keys="*", categories=["+@read"])
-        self.assertIn("its ACL forbids", self.refused(self.connect(username="meek", password="p")))
+        self.assertIn(
+            "its ACL forbids", self.refused(self.connect(self.server.url.replace("://", "://meek:p@")))
+        )
 
     def test_no_memory(self) -> None:
         """Without memory nothing is done by halves."""
@@ -240,8 +244,7 @@ class LeftoversTest(RedisCase):
 
     def test_prefixes(self) -> None:
         """Two deployments share a server and know nothing of each other."""
-        other = RedisStore(RedisLink(self.server.url, "other"))
-        self.addCleanup(other.close)
+        other = self.connect(prefix="other")
         self.settle()
         self.assertEqual(other.members(), ())
         self.assertEqual(self.store.members(), (self.member,))

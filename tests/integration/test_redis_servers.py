@@ -18,8 +18,9 @@ from wsproxy.exceptions import StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.membership import Beat, Member, Publication
 from wsproxy.state.revocations import Match, Rule
-from wsproxy.state.stores.redis_link import RedisLink
-from wsproxy.state.stores.redis_store import RedisStore
+from wsproxy.state.stores.places import StatePlace
+from wsproxy.state.stores.redis.link import RedisLink
+from wsproxy.state.stores.redis.store import RedisStore
 from wsproxy.testing import LeakTestCase
 
 __all__ = ["SentinelTest", "TLSTest"]
@@ -30,6 +31,10 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def connected(url: str, **more: Any) -> RedisStore:
+    return RedisStore(RedisLink(StatePlace.parse(url), **more))
 
 
 class TLSTest(LeakTestCase):
@@ -51,10 +56,10 @@ class TLSTest(LeakTestCase):
         server = RedisServer(*where, *files)
         self.addCleanup(server.close)
         url = f"rediss://127.0.0.1:{port}"
-        store = RedisStore(RedisLink(url, options={"ssl_ca_certs": certificate}))
+        store = connected(url, ca_file=certificate)
         self.addCleanup(store.close)
         self.assertEqual(store.members(), ())
-        other = RedisStore(RedisLink(url))
+        other = connected(url)
         self.addCleanup(other.close)
         with self.assertRaisesRegex(StoreUnavailable, "name the file of its CA"):
             other.members()
@@ -107,7 +112,7 @@ class SentinelTest(LeakTestCase):
     def test_failover(self) -> None:
         with Redis(port=self.ports[2]) as asked:
             self.until(20, lambda: asked.execute_command("SENTINEL", "REPLICAS", "main"))
-        store = RedisStore(RedisLink(f"redis+sentinel://127.0.0.1:{self.ports[2]}/main"))
+        store = connected(f"redis+sentinel://127.0.0.1:{self.ports[2]}/main")
         self.addCleanup(store.close)
         member = Member("m", "m", 1.0)
         pulse = self.until(20, lambda: store.publish(Publication(member)))
@@ -121,10 +126,10 @@ class SentinelTest(LeakTestCase):
 
     def test_replica_is_away(self) -> None:
         """A kick that no replica has confirmed is one warning, and a kick all the same."""
-        store = RedisStore(RedisLink(f"redis://127.0.0.1:{self.ports[0]}"))
+        store = connected(f"redis://127.0.0.1:{self.ports[0]}")
         self.addCleanup(store.close)
         self.replica.process.send_signal(19)  # SIGSTOP
         rule = Rule("r", "k", unix_time(), float("inf"), Match(user="eve"))
-        with self.assertLogs("wsproxy.state.stores.redis_link", "WARNING") as logs:
+        with self.assertLogs("wsproxy.state.redis", "WARNING") as logs:
             self.assertTrue(store.revoke((rule,)).done)
         self.assertIn("no replica", logs.output[0])

@@ -12,6 +12,7 @@ from .clients import AUTHENTICATION, PAGES, PROXIES
 from .limits import NUMBERS, SIZES, TIMES
 from .serving import FILE, LISTENING, LOGGING, OPERATOR, PROCESSES
 from .setting import PREFIX, Setting
+from .state import STATE
 from .tokens import CLAIMS, KEYS
 from .upstream import CONSOLES, UPSTREAM
 
@@ -31,6 +32,7 @@ GROUPS = (
     SIZES,
     NUMBERS,
     PROCESSES,
+    STATE,
     LOGGING,
     OPERATOR,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..kinds import shown_url
 from ..protocol.names import is_dns_label
 from .setting import MASK, REQUIRED, Group, Setting, within
@@ -16,6 +18,10 @@ def _namespaces(names: tuple[str, ...]) -> str | None:
     if bad:
         return f"has {bad[0]!r}; use Kubernetes names (DNS-1123 labels), such as lab-1"
     return None
+
+
+def _lifetime_fault(seconds: float) -> str | None:
+    return None if 0 < seconds < math.inf else f"is {seconds:g}; it must be a number of seconds above 0"
 
 
 KEYS = Group(
@@ -109,6 +115,16 @@ CLAIMS = Group(
             check=within(0, _MAX_LEEWAY, "it must be {} to {} seconds"),
         ),
         Setting("allow_eternal_tokens", "bool", False, "Accept tokens without `exp`."),
+        Setting(
+            "token_lifetime",
+            "float",
+            None,
+            "Longest life that the issuer gives tokens. A token without `iat` counts as issued that long "
+            "before its `exp`. Only revocations use this.",
+            shown_default="unknown",
+            unit="seconds",
+            check=_lifetime_fault,
+        ),
         Setting(
             "claim_user",
             "OrderedTexts",

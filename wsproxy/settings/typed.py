@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     audience: str | Iterable[str] | None
     leeway: float | None
     allow_eternal_tokens: bool
+    token_lifetime: float | None
     claim_user: str | Iterable[str]
     claim_namespace: str
     claim_vmis: str
@@ -70,6 +71,15 @@ class Options(TypedDict, total=False):
     max_failures: int
     drain_grace: float
     drain_timeout: float
+    state: str
+    state_unavailable: str
+    state_lease: float
+    state_group: str | None
+    state_file: str | None
+    state_prefix: str
+    state_ca_file: str | None
+    state_password_file: str | None
+    replica_name: str | None
     audit_log: str | None
     admin: str | None
     admin_hosts: str | Iterable[str]
@@ -150,6 +160,10 @@ class Settings:
 
     allow_eternal_tokens: bool
     """Accept tokens without ``exp``. (default: ``false``)"""
+
+    token_lifetime: float | None
+    """Longest life that the issuer gives tokens. A token without ``iat`` counts as issued that long before
+    its ``exp``. Only revocations use this. (seconds; default: unknown)"""
 
     claim_user: tuple[str, ...]
     """JSON pointers to the user. The proxy uses the first one whose claim the token has. (default:
@@ -336,6 +350,41 @@ class Settings:
     drain_timeout: float
     """Time after ``drain_grace`` in which open sessions may continue. Then the proxy closes them.
     (seconds; default: ``0``)"""
+
+    state: str = field(repr=False)
+    """Where limits, tickets, consoles and revocations are kept. ``memory`` is in each process.
+    ``local:PATH`` is a store for the processes of one host, at a Unix socket. ``redis://``, ``rediss://``,
+    ``redis+unix://``, ``redis+sentinel://`` and ``redis+cluster://`` URLs are a Redis or Valkey for all
+    replicas. (default: ``memory``)"""
+
+    state_unavailable: str
+    """What happens to new sessions while the store does not answer. With ``refuse``, clients get 503. With
+    ``local``, each process counts for itself, and applies the revocations that it knows. So there may be
+    more sessions than the limits allow, and no tickets. (default: ``refuse``)"""
+
+    state_lease: float
+    """Time after which the store forgets a process that is silent, with its sessions. 0.3 to 600.
+    (seconds; default: ``15``)"""
+
+    state_group: str | None
+    """Group whose members may use the store of ``local:PATH``, too: a name or a number. (default: the user
+    of the first process alone)"""
+
+    state_file: str | None
+    """File in which a process with ``memory`` keeps revocations, so that they outlive a restart."""
+
+    state_prefix: str
+    """Beginning of the names of all keys in a Redis, so that several deployments can share it. (default:
+    ``wsproxy``)"""
+
+    state_ca_file: str | None
+    """File with the certificate authorities (PEM) for a ``rediss://`` URL. (default: the system's)"""
+
+    state_password_file: str | None
+    """File with the password of a Redis. The user's name is in the URL, such as ``redis://USER@HOST``."""
+
+    replica_name: str | None
+    """Name of this replica in lists of sessions. (default: the host's name)"""
 
     log_level: str
     """Lowest level of the messages that the program logs. (default: ``INFO``)"""

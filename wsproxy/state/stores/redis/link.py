@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -22,19 +21,21 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from ...exceptions import StoreUnavailable
-from ...runtime.deadline import Deadline
-from ...runtime.forks import in_forked_child
-from ..store import SCHEMA
-from .redis_arguments import Argument
-from .redis_scripts import Script
-from .redis_servers import servers_of
+from ....exceptions import StoreUnavailable
+from ....runtime.deadline import Deadline
+from ....runtime.forks import in_forked_child
+from ....runtime.logs import get_logger
+from ...store import SCHEMA
+from ..places import StatePlace
+from .arguments import Argument
+from .scripts import Script
+from .servers import servers_of
 
 __all__ = ["LINK_ERRORS", "RedisConnection", "RedisLink"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+logger = get_logger("wsproxy.state.redis")
 
 LINK_ERRORS = (RedisError, OSError)
 """What a connection raises."""
@@ -116,27 +117,27 @@ class RedisLink:
 
     It makes them when they are needed, and anew in a forked child.
 
-    :param url: see :func:`.servers_of`.
+    :param place: a Redis.
     :param prefix: begins the names of all keys, so deployments can share a server.
-    :param options: further options of redis-py's connections.
-    :param credentials: returns the user's name, "" for the default one, and the password. Each new connection
-        asks, so the password may change.
+    :param ca_file: authorities for TLS; None for those of the system. Each new connection reads it.
+    :param password: returns the password. Each new connection asks, so it may change. None for the place's.
     :ivar base: what the names of all keys begin with.
     """
 
     def __init__(
         self,
-        url: str,
+        place: StatePlace,
         prefix: str = "wsproxy",
-        options: dict[str, Any] | None = None,
-        credentials: Callable[[], tuple[str, str]] | None = None,
+        ca_file: str | None = None,
+        password: Callable[[], str] | None = None,
     ) -> None:
         # The braces make it one hash tag, so that all keys are on one node of a Cluster.
         self.base = f"{{{prefix}}}:{SCHEMA}:"
-        settings = dict(options or {})
-        if credentials:
-            settings["credential_provider"] = _Credentials(credentials)
-        self._servers = servers_of(url, settings)
+        options: dict[str, Any] = {"ssl_ca_certs": ca_file} if place.tls else {}
+        if password or place.user or place.password:
+            ask = password or (lambda: place.password)
+            options["credential_provider"] = _Credentials(place.user, ask)
+        self._servers = servers_of(place, options)
         self.place = self._servers.place
         self._begin()
         in_forked_child(self, RedisLink._begin)
@@ -182,7 +183,7 @@ class RedisLink:
 
         answer, is_safe = self.use(run)
         if not is_safe:
-            _log.warning(
+            logger.warning(
                 "no replica of the Redis at %s has confirmed a revocation in time: after a failover it is "
                 "unknown until the members publish it again",
                 self.place,
@@ -228,7 +229,7 @@ class RedisLink:
 
     def new(self) -> RedisConnection:
         """Return a new connection that is not open, and does not count."""
-        return RedisConnection(self._servers.pool.make_connection())
+        return RedisConnection(self._servers.new())
 
     def _take(self, deadline: Deadline) -> RedisConnection:
         with self._free:
@@ -275,20 +276,21 @@ class RedisLink:
         with self._free:
             was_up, self._is_up = self._is_up, is_up
         if is_up and was_up is False:
-            _log.info("the Redis at %s answers again", self.place)
+            logger.info("the Redis at %s answers again", self.place)
         elif not is_up and was_up is not False:
-            _log.error("%s", text)
+            logger.error("%s", text)
 
 
 class _Credentials(CredentialProvider):
     """What redis-py asks before each AUTH."""
 
-    def __init__(self, ask: Callable[[], tuple[str, str]]) -> None:
+    def __init__(self, user: str, ask: Callable[[], str]) -> None:
+        self._user = user
         self._ask = ask
 
     def get_credentials(self) -> tuple[str, str] | tuple[str]:
-        user, password = self._ask()
-        return (user, password) if user else (password,)
+        password = self._ask()
+        return (self._user, password) if self._user else (password,)
 
 
 class _Stale(Exception):

@@ -6,16 +6,58 @@ import json
 import threading
 from typing import Any
 
-from ...exceptions import StoreUnavailable
-from .redis_arguments import script_arguments
-from .redis_link import LINK_ERRORS, RedisLink
-from .redis_listener import RedisListener
-from .redis_scripts import Script, load_scripts
-from .remote import RemoteCalls
+from ....exceptions import ConfigError, StoreUnavailable
+from ....runtime.reloading import Reloaded, file_fault
+from ..places import StateRules
+from ..remote import RemoteCalls
+from .arguments import script_arguments
+from .link import LINK_ERRORS, RedisLink
+from .listener import RedisListener
+from .scripts import Script, load_scripts
 
-__all__ = ["RedisStore"]
+__all__ = ["RedisStore", "redis_store"]
 
 _PAUSE = 0.5  # seconds before a listener without a connection lets its member beat, and tries again
+
+
+_MOST_PASSWORD = 4096  # characters
+
+
+def redis_store(rules: StateRules) -> RedisStore:
+    """Return the store that rules describe. Reads the files that they name, and connects to nothing.
+
+    :raises ConfigError: if a file cannot be read.
+    """
+    if rules.ca_file is not None:
+        _read("state_ca_file", rules.ca_file)
+    password = None
+    if (path := rules.password_file) is not None:
+        reloaded = Reloaded("the password of the Redis", [path], lambda: _password(path))
+        reloaded.get()
+        password = reloaded.get
+    return RedisStore(RedisLink(rules.place, rules.prefix, rules.ca_file, password))
+
+
+def _password(path: str) -> str:
+    """Return the password in a file.
+
+    :raises ConfigError: if there is none.
+    """
+    text = _read("state_password_file", path).rstrip(b"\r\n").decode(errors="replace")
+    if not text or len(text) > _MOST_PASSWORD or not text.isprintable():
+        fault = "has more than one line of text" if text else "is empty"
+        raise ConfigError(
+            [f"state_password_file names {path}, which {fault}; write nothing but the password into it"]
+        )
+    return text
+
+
+def _read(setting: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as exc:
+        raise ConfigError([file_fault(setting, path, exc)]) from None
 
 
 class RedisStore(RemoteCalls):

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..codec import from_json, to_json
-from ..revocations import Rule, rule_order
+from ...codec import from_json, to_json
+from ...revocations import Rule, rule_order
 
 __all__ = ["Argument", "script_arguments"]
 

@@ -6,9 +6,9 @@ import threading
 import time
 from contextlib import suppress
 
-from ...runtime.deadline import Deadline
-from ...runtime.forks import in_forked_child
-from .redis_link import LINK_ERRORS, RedisConnection, RedisLink
+from ....runtime.deadline import Deadline
+from ....runtime.forks import in_forked_child
+from .link import LINK_ERRORS, RedisConnection, RedisLink
 
 __all__ = ["RedisListener"]
 
