@@ -102,7 +102,7 @@ LIBRARIES = {
     "cryptography": "net/certificates tokens/algorithms tokens/public_keys",
     "prometheus_client": "telemetry/metrics",
     "simple_websocket": "wsgi/connection",
-    "redis": "state/stores/redis/link state/stores/redis/servers",
+    "redis": "state/stores/redis/finders state/stores/redis/link state/stores/redis/servers",
     "flask": "flask",
     "werkzeug": "flask",
     "ssl": "net/tls net/tls_context",

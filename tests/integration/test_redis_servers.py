@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from tests.integration.redis_server import REDIS_SERVER, RedisServer
 from wsproxy.exceptions import StoreUnavailable
+from wsproxy.net.tls_context import ClientTLS
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.membership import Beat, Member, Publication
 from wsproxy.state.revocations import Match, Rule
@@ -56,10 +57,10 @@ class TLSTest(LeakTestCase):
         server = RedisServer(*where, *files)
         self.addCleanup(server.close)
         url = f"rediss://127.0.0.1:{port}"
-        store = connected(url, ca_file=certificate)
+        store = connected(url, tls=ClientTLS({"ca_certs": certificate}))
         self.addCleanup(store.close)
         self.assertEqual(store.members(), ())
-        other = connected(url)
+        other = connected(url, tls=ClientTLS({}))
         self.addCleanup(other.close)
         with self.assertRaisesRegex(StoreUnavailable, "name the file of its CA"):
             other.members()

@@ -157,15 +157,16 @@ class ClientTLS:
     :param sslopt: options in websocket-client's format, limited to ``ca_certs``, ``certfile``, ``keyfile``,
         ``ciphers``, ``server_hostname``, ``check_hostname`` and ``cert_reqs``. Without ``ca_certs`` the
         context trusts the system's CAs.
+    :param what: its name in log lines.
     :raises ConfigError: if ``sslopt`` has another key, or an invalid value.
     """
 
-    def __init__(self, sslopt: Mapping[str, Any]) -> None:
+    def __init__(self, sslopt: Mapping[str, Any], what: str = "the upstream TLS configuration") -> None:
         if faults := sslopt_faults(sslopt):
             raise ConfigError(faults)
         self._sslopt = dict(sslopt)
         files = [self._sslopt[key] for key in ("ca_certs", "certfile", "keyfile") if self._sslopt.get(key)]
-        self._context = Reloaded("the upstream TLS configuration", files, self._build)
+        self._context = Reloaded(what, files, self._build)
         # Needs no lock: it is assigned as a whole and never changes, and the last assignment may win.
         self._session: TLSSession | None = None
 

@@ -8,26 +8,30 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from redis.credentials import CredentialProvider
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     TimeoutError,
+    TryAgainError,
 )
 
 from ....exceptions import StoreUnavailable
+from ....net.tls_context import ClientTLS
 from ....runtime.deadline import Deadline
 from ....runtime.forks import in_forked_child
 from ....runtime.logs import get_logger
 from ...store import SCHEMA
 from ..places import StatePlace
 from .arguments import Argument
+from .finders import LINK_ERRORS, Finder, NotFound, unadorned
 from .scripts import Script
 from .servers import servers_of
 
@@ -37,20 +41,24 @@ T = TypeVar("T")
 
 logger = get_logger("wsproxy.state.redis")
 
-LINK_ERRORS = (RedisError, OSError)
-"""What a connection raises."""
-
 _SECONDS = 1.0
 """How long a call may take in all."""
 
 _MOST = 16  # connections at a time; a call takes less than a millisecond of each
 _STEPS = 4  # of making a connection, each of which may take this part of the time: connect, TLS, AUTH, SELECT
 
+_FINDING = 0.6  # of the time may pass until a server is found
+
+_MOVING = "its Cluster moves the keys to another node; wait until that is done"
+
 _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (AuthenticationError, "it refuses the user name or the password; set those that Redis knows"),
     (NoPermissionError, "its ACL forbids a command that wsproxy needs; allow the user all of them"),
     (OutOfMemoryError, "it has no memory left; raise maxmemory"),
     (ReadOnlyError, "it is a replica; name the primary, or the Sentinels"),
+    (AskError, _MOVING),
+    (TryAgainError, _MOVING),
+    (ClusterDownError, "its Cluster is down; see what CLUSTER INFO says"),
     (BusyLoadingError, "it is loading its data; wait until it has"),
     (TimeoutError, "it has not answered in time; see whether it is overloaded, and the network"),
     (ConnectionError, "it cannot be reached; see whether it runs there, and the network"),
@@ -60,21 +68,30 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
 class RedisConnection:
     """One connection, used by one thread at a time.
 
+    :param raw: of redis-py, not open.
+    :param finder: says where it goes; None if it knows.
     :ivar run_id: of the server at its other end.
     :ivar is_used: whether it has brought an answer before, so it may have been closed since.
     """
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
+    def __init__(self, raw: Any, finder: Finder | None = None) -> None:
+        self._raw = unadorned(raw)
+        self._finder = finder
         self.run_id = ""
         self.is_used = False
 
     def open(self, deadline: Deadline) -> None:
-        """Connect, authenticate, and ask whom this is. Blocks up to the deadline."""
+        """Find the server, connect, authenticate, and ask whom this is. Blocks up to the deadline."""
         raw = self._raw
+        if self._finder:
+            raw.host, raw.port = self._finder.find(Deadline(deadline.remaining() * _FINDING))
         raw.socket_connect_timeout = raw.socket_timeout = deadline.remaining() / _STEPS
-        raw.lib_name = raw.lib_version = raw.driver_info = None  # two round trips to tell what nobody asks
-        raw.connect()
+        try:
+            raw.connect()
+        except LINK_ERRORS:
+            if self._finder:
+                self._finder.forget()
+            raise
         info = self.ask(deadline, "INFO", "server")
         fields = dict(line.partition(":")[::2] for line in info.decode().splitlines())
         self.run_id = fields.get("run_id", "")
@@ -119,7 +136,7 @@ class RedisLink:
 
     :param place: a Redis.
     :param prefix: begins the names of all keys, so deployments can share a server.
-    :param ca_file: authorities for TLS; None for those of the system. Each new connection reads it.
+    :param tls: for a place with TLS.
     :param password: returns the password. Each new connection asks, so it may change. None for the place's.
     :ivar base: what the names of all keys begin with.
     """
@@ -128,16 +145,14 @@ class RedisLink:
         self,
         place: StatePlace,
         prefix: str = "wsproxy",
-        ca_file: str | None = None,
+        tls: ClientTLS | None = None,
         password: Callable[[], str] | None = None,
     ) -> None:
         # The braces make it one hash tag, so that all keys are on one node of a Cluster.
         self.base = f"{{{prefix}}}:{SCHEMA}:"
-        options: dict[str, Any] = {"ssl_ca_certs": ca_file} if place.tls else {}
-        if password or place.user or place.password:
-            ask = password or (lambda: place.password)
-            options["credential_provider"] = _Credentials(place.user, ask)
-        self._servers = servers_of(place, options)
+        if password is None and (place.user or place.password):
+            password = lambda: place.password  # noqa: E731
+        self._servers = servers_of(place, self.base, tls, password)
         self.place = self._servers.place
         self._begin()
         in_forked_child(self, RedisLink._begin)
@@ -204,8 +219,8 @@ class RedisLink:
             except _Stale:
                 self._drop_idle()
                 found = self._use_once(work, deadline)
-        except LINK_ERRORS as exc:
-            raise self._gone(exc) from None
+        except (_Stale, NotFound, *LINK_ERRORS) as exc:
+            raise self._gone(exc.reason if isinstance(exc, _Stale) else exc) from None
         self._note(True, "")
         return found
 
@@ -218,9 +233,13 @@ class RedisLink:
             found = work(connection, deadline)
             connection.is_used = is_sound = True
             return found
-        except ConnectionError as exc:
+        except MovedError as exc:
+            if self._servers.finder:
+                self._servers.finder.moved(exc.host, exc.port)
+            raise _Stale(exc) from None
+        except (ConnectionError, ReadOnlyError) as exc:
             if was_used and not isinstance(exc, BusyLoadingError):
-                raise _Stale from None
+                raise _Stale(exc) from None
             raise
         finally:
             self._put_back(connection, is_sound)
@@ -229,7 +248,7 @@ class RedisLink:
 
     def new(self) -> RedisConnection:
         """Return a new connection that is not open, and does not count."""
-        return RedisConnection(self._servers.new())
+        return RedisConnection(self._servers.new(), self._servers.finder)
 
     def _take(self, deadline: Deadline) -> RedisConnection:
         with self._free:
@@ -262,7 +281,6 @@ class RedisLink:
         with self._free:
             self._is_closed = True
         self._drop_idle()
-        self._servers.close()
 
     # Whether it is there
 
@@ -281,23 +299,16 @@ class RedisLink:
             logger.error("%s", text)
 
 
-class _Credentials(CredentialProvider):
-    """What redis-py asks before each AUTH."""
-
-    def __init__(self, user: str, ask: Callable[[], str]) -> None:
-        self._user = user
-        self._ask = ask
-
-    def get_credentials(self) -> tuple[str, str] | tuple[str]:
-        password = self._ask()
-        return (self._user, password) if self._user else (password,)
-
-
 class _Stale(Exception):
-    """A connection that was used before is closed."""
+    """A connection is closed that was used before, or leads to a server that no longer decides."""
+
+    def __init__(self, reason: Exception) -> None:
+        self.reason = reason
 
 
 def _advice(exc: Exception) -> str:
+    if isinstance(exc, NotFound):
+        return str(exc)
     if "CERTIFICATE_VERIFY_FAILED" in str(exc):
         return "its certificate is not to be trusted; name the file of its CA, and the host that it is for"
     for kind, advice in _ADVICE:

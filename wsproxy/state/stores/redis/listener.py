@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from ....runtime.deadline import Deadline
 from ....runtime.forks import in_forked_child
-from .link import LINK_ERRORS, RedisConnection, RedisLink
+from .finders import LINK_ERRORS
+from .link import RedisConnection, RedisLink
 
 __all__ = ["RedisListener"]
 

@@ -7,20 +7,17 @@ from typing import Any, NamedTuple
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.credentials import CredentialProvider
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from ..places import SENTINEL, StatePlace
+from ....net.tls_context import ClientTLS
+from ..places import CLUSTER, SENTINEL, StatePlace
+from .finders import ClusterNodes, Finder, Sentinels
 
 __all__ = ["Servers", "servers_of"]
 
-_sentinel: Any = Sentinel  # redis-py has no types for these
-_pool: Any = SentinelConnectionPool
-_plain: Any = Connection
-_tls: Any = SSLConnection
+_plain: Any = Connection  # redis-py has no types for these
 _unix: Any = UnixDomainSocketConnection
-
-_SENTINEL_SECONDS = 0.2  # for which one Sentinel is asked
 
 
 class Servers(NamedTuple):
@@ -29,37 +26,60 @@ class Servers(NamedTuple):
     :ivar new: returns a connection of redis-py that is not open. A pool of redis-py would try again by
         itself, and knows no deadline.
     :ivar place: where they go, without user name and password.
-    :ivar close: closes the connections to Sentinels.
+    :ivar finder: says to which host they go; None if that is known.
     """
 
     new: Callable[[], Any]
     place: str
-    close: Callable[[], None] = lambda: None
+    finder: Finder | None = None
 
 
-def servers_of(place: StatePlace, options: dict[str, Any]) -> Servers:
+def servers_of(
+    place: StatePlace, key: str, tls: ClientTLS | None, password: Callable[[], str] | None
+) -> Servers:
     """Return what makes connections to a Redis. Connects to nothing.
 
-    :param options: of redis-py's connections.
+    :param key: one whose slot decides which node of a Cluster it is.
+    :param tls: for a place with TLS.
+    :param password: returns the password for each new connection; None without authentication.
     """
-    settings = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "db": place.db, **options}
-    if place.kind == SENTINEL:
-        return _by_sentinels(place, settings)
+    plain = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
+    account = {"credential_provider": _Credentials(place.user, password)} if password else {}
+    options: dict[str, Any] = {**plain, **account, "db": place.db}
+
+    def new_to(host: str, port: int, with_account: bool = True) -> Any:
+        more = options if with_account else plain
+        return _TLSConnection(tls, host=host, port=port, **more) if tls else _plain(host, port, **more)
+
     if place.path:
-        return Servers(lambda: _unix(path=place.path, **settings), str(place))
+        return Servers(lambda: _unix(path=place.path, **options), str(place))
     host, port = place.hosts[0]
-    kind = _tls if place.tls else _plain
-    return Servers(lambda: kind(host=host, port=port, **settings), str(place))
+    finder: Finder | None = None
+    if place.kind == SENTINEL:
+        finder = Sentinels(place.hosts, place.service, new_to)
+    elif place.kind == CLUSTER:
+        finder = ClusterNodes(place.hosts, key, new_to)
+    return Servers(lambda: new_to(host, port), str(place), finder)
 
 
-def _by_sentinels(place: StatePlace, settings: dict[str, Any]) -> Servers:
-    asking = {"socket_timeout": _SENTINEL_SECONDS, "socket_connect_timeout": _SENTINEL_SECONDS}
-    quick = {**asking, "retry": Retry(NoBackoff(), 0), "protocol": 2}
-    sentinels = _sentinel(place.hosts, sentinel_kwargs=quick)
-    pool = _pool(place.service, sentinels, ssl=place.tls, **settings)
+class _TLSConnection(SSLConnection):
+    """With a context of ours, which trusts the given authorities and no others."""
 
-    def close() -> None:
-        for client in sentinels.sentinels:
-            client.close()
+    def __init__(self, tls: ClientTLS, **options: Any) -> None:
+        super().__init__(**options)
+        self._tls = tls
 
-    return Servers(pool.make_connection, str(place), close)
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        return self._tls.context().wrap_socket(sock, server_hostname=self.host)
+
+
+class _Credentials(CredentialProvider):
+    """What redis-py asks before each AUTH."""
+
+    def __init__(self, user: str, ask: Callable[[], str]) -> None:
+        self._user = user
+        self._ask = ask
+
+    def get_credentials(self) -> tuple[str, str] | tuple[str]:
+        password = self._ask()
+        return (self._user, password) if self._user else (password,)

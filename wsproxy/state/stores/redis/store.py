@@ -7,11 +7,14 @@ import threading
 from typing import Any
 
 from ....exceptions import ConfigError, StoreUnavailable
+from ....net.certificates import check_authorities
+from ....net.tls_context import ClientTLS
 from ....runtime.reloading import Reloaded, file_fault
 from ..places import StateRules
 from ..remote import RemoteCalls
 from .arguments import script_arguments
-from .link import LINK_ERRORS, RedisLink
+from .finders import LINK_ERRORS, NotFound
+from .link import RedisLink
 from .listener import RedisListener
 from .scripts import Script, load_scripts
 
@@ -28,14 +31,29 @@ def redis_store(rules: StateRules) -> RedisStore:
 
     :raises ConfigError: if a file cannot be read.
     """
-    if rules.ca_file is not None:
-        _read("state_ca_file", rules.ca_file)
+    tls = _tls(rules.ca_file) if rules.place.tls else None
     password = None
     if (path := rules.password_file) is not None:
         reloaded = Reloaded("the password of the Redis", [path], lambda: _password(path))
         reloaded.get()
         password = reloaded.get
-    return RedisStore(RedisLink(rules.place, rules.prefix, rules.ca_file, password))
+    return RedisStore(RedisLink(rules.place, rules.prefix, tls, password))
+
+
+def _tls(ca_file: str | None) -> ClientTLS:
+    """Return what makes the contexts. It reads the file again when that changes.
+
+    :raises ConfigError: if it cannot be read, or has no certificate.
+    """
+    tls = ClientTLS({"ca_certs": ca_file}, "the authorities of the Redis")
+    if ca_file is not None:
+        _read("state_ca_file", ca_file)
+        try:
+            check_authorities(ca_file)
+        except ValueError as exc:
+            raise ConfigError([f"state_ca_file: {exc}; name a file with certificates (PEM)"]) from None
+    tls.context()
+    return tls
 
 
 def _password(path: str) -> str:
@@ -121,7 +139,7 @@ class RedisStore(RemoteCalls):
                 if self._ask("news", [member]):
                     return True
             return listener.wait(seconds)
-        except (StoreUnavailable, *LINK_ERRORS):
+        except (StoreUnavailable, NotFound, *LINK_ERRORS):
             self._closed.wait(min(seconds, _PAUSE))
             return True
 
