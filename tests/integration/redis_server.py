@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -19,12 +20,20 @@ from wsproxy.state.stores.redis.link import RedisConnection, RedisLink
 from wsproxy.state.stores.redis.scripts import load_scripts
 from wsproxy.state.stores.redis.store import RedisStore
 
-__all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer"]
+__all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer", "free_port"]
 
 REDIS_SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
 _BEGIN = 1.7e9
 _CLOCK = "local function read_clock() return {tonumber(redis.call('GET', 'test-now')), 0} end\n"
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that is free now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 class RedisServer:

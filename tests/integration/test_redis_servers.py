@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.integration.redis_server import REDIS_SERVER, RedisServer
+from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port
 from wsproxy.exceptions import StoreUnavailable
 from wsproxy.net.tls_context import ClientTLS
 from wsproxy.runtime.wall_clock import unix_time
@@ -25,13 +24,6 @@ from wsproxy.state.stores.redis.store import RedisStore
 from wsproxy.testing import LeakTestCase
 
 __all__ = ["SentinelTest", "TLSTest"]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def connected(url: str, **more: Any) -> RedisStore:

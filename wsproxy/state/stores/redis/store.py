@@ -34,8 +34,9 @@ def redis_store(rules: StateRules) -> RedisStore:
     tls = _tls(rules.ca_file) if rules.place.tls else None
     password = None
     if (path := rules.password_file) is not None:
+        _password(path)
         reloaded = Reloaded("the password of the Redis", [path], lambda: _password(path))
-        reloaded.get()
+        reloaded.get()  # so that it stays in use if the file goes
         password = reloaded.get
     return RedisStore(RedisLink(rules.place, rules.prefix, tls, password))
 
