@@ -368,8 +368,9 @@ class Check(ProxyTestCase):
         status, lines = self.check()
         self.assertEqual(status, 0, lines)
         self.assertTrue(all(line.startswith("ok    ") for line in lines), lines)
-        words = ("settings", "descriptors", "certificate: none", "keys", "CA", "service-account token", "API")
-        for word, line in zip((*words, "permission: get"), lines, strict=True):
+        first = ("settings", "descriptors", "certificate: none", "keys", "state: memory")
+        words = (*first, "CA", "service-account token", "API", "permission: get")
+        for word, line in zip(words, lines, strict=True):
             self.assertTrue(line.startswith(f"ok    {word}"), line)
         self.assertEqual(self.api.requests[0].values("authorization"), [f"Bearer {self.api.token}"])
 

@@ -52,13 +52,14 @@ class RedisServer:
         fixed = ("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory))
         quiet = ("--save", "", "--appendonly", "no", "--loglevel", "notice")
         command = [str(REDIS_SERVER), *fixed, *quiet, *self._options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout
         lines = []
         for line in self.process.stdout:
             lines.append(line)
             if "eady to accept connections" in line:
                 return
+        self.close()
         raise AssertionError("".join(lines))
 
     def client(self) -> Redis:

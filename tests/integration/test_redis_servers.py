@@ -46,7 +46,12 @@ class TLSTest(LeakTestCase):
         port = free_port()
         files = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate)
         where = ("--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no")
-        server = RedisServer(*where, *files)
+        try:
+            server = RedisServer(*where, *files)
+        except AssertionError as exc:
+            if "TLS support" not in str(exc) and "tls-port" not in str(exc):
+                raise
+            self.skipTest("this redis-server has no TLS")
         self.addCleanup(server.close)
         url = f"rediss://127.0.0.1:{port}"
         store = connected(url, tls=ClientTLS({"ca_certs": certificate}))
@@ -65,7 +70,7 @@ class SentinelTest(LeakTestCase):
             self.skipTest("no redis-server")
         self.ports = [free_port() for _ in range(3)]
         self.primary = self.server(self.ports[0])
-        self.replica = self.server(self.ports[1], "--replicaof", f"127.0.0.1 {self.ports[0]}")
+        self.replica = self.server(self.ports[1], "--replicaof", "127.0.0.1", str(self.ports[0]))
         client: Any = self.primary.client()
         self.addCleanup(client.close)
         # A replica that is online gets the first write with its first ACK, which may take a second.

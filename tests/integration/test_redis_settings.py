@@ -103,7 +103,7 @@ class PasswordTest(SettingsCase):
 
     def test_rotation(self) -> None:
         """A new password counts from the next connection on; while both hold, nobody notices."""
-        rights = ("on", "~*", "&*", "+@all")
+        rights = ("on", "~*", "allchannels", "+@all")
         self.client.acl_setuser("lab", enabled=True, passwords=["+one"], categories=["+@all"], keys=["*"])
         self.client.execute_command("ACL", "SETUSER", "lab", *rights)
         self.write("one\n")

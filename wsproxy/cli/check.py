@@ -16,6 +16,9 @@ from ..net.certificates import check_certificate, days_left
 from ..net.resolver import Resolver
 from ..net.tls_context import ClientTLS, ServerTLS
 from ..runtime.deadline import Deadline
+from ..state.stores.checks import FAULT, WARNING
+from ..state.stores.choice import check_store
+from ..state.stores.places import StateRules
 from ..telemetry.audit import audit_log_fault
 from ..tokens.key_store import KeyStore
 from ..upstream.dialler import Dialler, read_token
@@ -34,15 +37,18 @@ _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 class Finding:
     """One line of the report.
 
-    :ivar ok: whether the checked thing is in order.
-    :ivar text: what was found; a fault includes its remedy.
+    :ivar ok: whether a proxy can serve with the checked thing.
+    :ivar text: what was found; a fault or a warning includes its remedy.
+    :ivar warns: whether there is something that the operator should know.
     """
 
     ok: bool
     text: str
+    warns: bool = False
 
     def __str__(self) -> str:
-        return f"{'ok   ' if self.ok else 'FAULT'} {self.text}"
+        level = "warn " if self.warns else "ok   "
+        return f"{level if self.ok else 'FAULT'} {self.text}"
 
 
 def check(config: Config) -> Iterator[Finding]:
@@ -61,6 +67,7 @@ def check(config: Config) -> Iterator[Finding]:
         yield _audit_log(config.audit_log)
     if config.admin_token_file is not None:
         yield _operator(config.admin_token_file)
+    yield from _state(config.state_rules)
     files = [_ca(config), _token(config)]
     yield from files
     if all(finding.ok for finding in files):
@@ -126,6 +133,14 @@ def _operator(token_file: str) -> Finding:
     if fault := token_file_fault(token_file):
         return Finding(False, fault)
     return Finding(True, f"operator's token: {token_file}")
+
+
+def _state(rules: StateRules) -> Iterator[Finding]:
+    try:
+        for level, text in check_store(rules):
+            yield Finding(level != FAULT, f"state: {rules.place}: {text}", level == WARNING)
+    except ConfigError as exc:
+        yield Finding(False, f"state: {rules.place}: {exc}")
 
 
 def _keys(config: Config) -> Finding:

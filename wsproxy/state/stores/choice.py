@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import grp
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Protocol, runtime_checkable
 
 from ...exceptions import ConfigError
 from ..store import Store
+from .checks import OK, StoreFinding, check_local
 from .places import LOCAL, MEMORY, StateRules
 
-if TYPE_CHECKING:
-    from .redis.store import RedisStore
-
-__all__ = ["open_store", "replica_name"]
+__all__ = ["check_store", "open_store", "replica_name", "store_faults"]
 
 _MOST_NAME = 100
 _NO_LIBRARY = (
@@ -38,7 +38,8 @@ def open_store(rules: StateRules) -> Store:
         from .local import LocalStore
 
         return LocalStore(rules.place.path, group=_group(rules.group))
-    return _redis(rules)
+    store: Store = _redis().redis_store(rules)
+    return store
 
 
 def replica_name(rules: StateRules) -> str:
@@ -49,12 +50,44 @@ def replica_name(rules: StateRules) -> str:
     return name[:_MOST_NAME] or "unnamed"
 
 
-def _redis(rules: StateRules) -> RedisStore:
+def store_faults(store: Store) -> tuple[str, ...]:
+    """Return what makes a store unfit, for the start of a process: nothing, or texts. Blocks for a second.
+
+    :raises StoreUnavailable: if it does not answer.
+    """
+    return store.faults() if isinstance(store, _Faulty) else ()
+
+
+def check_store(rules: StateRules) -> Iterator[StoreFinding]:
+    """Check the store that the settings choose. Starts none. Blocks for some seconds.
+
+    :raises ConfigError: as :func:`open_store`.
+    """
+    if rules.place.kind == MEMORY:
+        yield StoreFinding(OK, "each process has its own; several replicas need a Redis")
+    elif rules.place.kind == LOCAL:
+        yield from check_local(rules.place.path, _group(rules.group))
+    else:
+        yield from _redis().redis_findings(rules)
+
+
+@runtime_checkable
+class _Faulty(Protocol):
+    """A store that may turn out to be unfit."""
+
+    def faults(self) -> tuple[str, ...]: ...
+
+
+def _redis() -> ModuleType:
+    """Return the module, which is imported only by those who need it: redis-py is an extra.
+
+    :raises ConfigError: without redis-py.
+    """
     try:
-        from .redis.store import redis_store
+        from .redis import store
     except ImportError:
         raise ConfigError([_NO_LIBRARY]) from None
-    return redis_store(rules)
+    return store
 
 
 def _group(text: str | None) -> int | None:

@@ -8,14 +8,17 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from redis.crc import key_slot
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from ....runtime.deadline import Deadline
 
-__all__ = ["LINK_ERRORS", "ClusterNodes", "Finder", "NotFound", "Sentinels", "unadorned"]
+__all__ = ["LINK_ERRORS", "RESPONSE_ERRORS", "ClusterNodes", "Finder", "NotFound", "Sentinels", "unadorned"]
 
 LINK_ERRORS = (RedisError, OSError)
 """What a connection raises."""
+
+RESPONSE_ERRORS = (ResponseError,)
+"""What it raises if the server refuses a command. It stays usable."""
 
 _ONE_SECONDS = 0.2  # for which one Sentinel or node is asked
 _MOST_NODES = 50  # that are remembered

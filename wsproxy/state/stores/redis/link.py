@@ -35,7 +35,7 @@ from .finders import LINK_ERRORS, Finder, NotFound, unadorned
 from .scripts import Script
 from .servers import servers_of
 
-__all__ = ["LINK_ERRORS", "RedisConnection", "RedisLink"]
+__all__ = ["LINK_ERRORS", "RedisConnection", "RedisLink", "advice"]
 
 T = TypeVar("T")
 
@@ -63,6 +63,13 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "it has not answered in time; see whether it is overloaded, and the network"),
     (ConnectionError, "it cannot be reached; see whether it runs there, and the network"),
 )  # the first that fits counts
+
+
+_CODES: dict[str, type[Exception]] = {
+    "-NOPERM": NoPermissionError,
+    "-OOM": OutOfMemoryError,
+    "-READONLY": ReadOnlyError,
+}
 
 
 class RedisConnection:
@@ -286,7 +293,7 @@ class RedisLink:
 
     def _gone(self, exc: Exception) -> StoreUnavailable:
         """Return what to raise, and log it once."""
-        text = f"the Redis at {self.place} is no help: {_advice(exc)}"
+        text = f"the Redis at {self.place} is no help: {advice(exc)}"
         self._note(False, text)
         return StoreUnavailable(text)
 
@@ -306,7 +313,8 @@ class _Stale(Exception):
         self.reason = reason
 
 
-def _advice(exc: Exception) -> str:
+def advice(exc: Exception) -> str:
+    """Return what is wrong with a Redis, and what to do."""
     if isinstance(exc, NotFound):
         return str(exc)
     if "CERTIFICATE_VERIFY_FAILED" in str(exc):
@@ -316,4 +324,8 @@ def _advice(exc: Exception) -> str:
             return advice
     if isinstance(exc, OSError):  # the deadline has passed; redis-py has errors of its own for the rest
         return "it has not answered in time; see whether it is overloaded, and the network"
+    # The error of a command in a script: before version 7 it stands within another one.
+    for code, kind in _CODES.items():
+        if code in str(exc):
+            return dict(_ADVICE)[kind]
     return f"it says {str(exc)[:200]!r}; wsproxy needs Redis 6.2 or later, or Valkey"

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from ....exceptions import ConfigError, StoreUnavailable
 from ....net.certificates import check_authorities
 from ....net.tls_context import ClientTLS
 from ....runtime.reloading import Reloaded, file_fault
+from ..checks import FAULT, StoreFinding
 from ..places import StateRules
 from ..remote import RemoteCalls
 from .arguments import script_arguments
+from .check import check_redis, policy_finding
 from .finders import LINK_ERRORS, NotFound
 from .link import RedisLink
 from .listener import RedisListener
 from .scripts import Script, load_scripts
 
-__all__ = ["RedisStore", "redis_store"]
+__all__ = ["RedisStore", "redis_findings", "redis_store"]
 
 _PAUSE = 0.5  # seconds before a listener without a connection lets its member beat, and tries again
 
@@ -31,6 +34,22 @@ def redis_store(rules: StateRules) -> RedisStore:
 
     :raises ConfigError: if a file cannot be read.
     """
+    return RedisStore(_link(rules))
+
+
+def redis_findings(rules: StateRules) -> Iterator[StoreFinding]:
+    """Check the Redis that rules describe. Blocks for two seconds for each finding.
+
+    :raises ConfigError: if a file cannot be read.
+    """
+    link = _link(rules)
+    try:
+        yield from check_redis(link)
+    finally:
+        link.close()
+
+
+def _link(rules: StateRules) -> RedisLink:
     tls = _tls(rules.ca_file) if rules.place.tls else None
     password = None
     if (path := rules.password_file) is not None:
@@ -38,7 +57,7 @@ def redis_store(rules: StateRules) -> RedisStore:
         reloaded = Reloaded("the password of the Redis", [path], lambda: _password(path))
         reloaded.get()  # so that it stays in use if the file goes
         password = reloaded.get
-    return RedisStore(RedisLink(rules.place, rules.prefix, tls, password))
+    return RedisLink(rules.place, rules.prefix, tls, password)
 
 
 def _tls(ca_file: str | None) -> ClientTLS:
@@ -103,19 +122,13 @@ class RedisStore(RemoteCalls):
         return json.loads(answer)
 
     def faults(self) -> tuple[str, ...]:
-        """Return what is wrong with the server, for the operator: nothing, or texts. Blocks for a second.
+        """Return what makes the server unfit, for the operator: nothing, or texts. Blocks for a second.
 
         :raises StoreUnavailable: if it does not answer.
         """
         info = self._link.use(lambda connection, deadline: connection.ask(deadline, "INFO", "memory"))
-        fields = dict(line.partition(":")[::2] for line in info.decode().splitlines())
-        policy = fields.get("maxmemory_policy", "noeviction")
-        if policy == "noeviction":
-            return ()
-        return (
-            f"the Redis at {self._link.place} may forget what counts, because its maxmemory-policy is "
-            f"{policy}; set it to noeviction",
-        )
+        found = policy_finding(dict(line.partition(":")[::2] for line in info.decode().splitlines()))
+        return (f"the Redis at {self._link.place}: {found.text}",) if found.level == FAULT else ()
 
     def leave(self, member: str) -> None:
         """See :meth:`.Store.leave`."""

@@ -1,0 +1,91 @@
+"""What ``wsproxy check`` finds out about a store, and the checks of the store of one host."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ...exceptions import TransportClosed
+from ...runtime.deadline import Deadline
+from .local_connection import StoreConnection, Stranger
+from .local_lock import StoreLock
+
+__all__ = ["FAULT", "OK", "WARNING", "StoreFinding", "check_local"]
+
+OK, WARNING, FAULT = "ok", "warning", "fault"
+
+_SECONDS = 2.0
+_OTHERS = stat.S_IWOTH | stat.S_IROTH
+
+
+class StoreFinding(NamedTuple):
+    """One thing that was found.
+
+    :ivar level: :data:`OK`, :data:`WARNING`, or :data:`FAULT`.
+    :ivar text: what was found; unless all is well, it includes the remedy.
+    """
+
+    level: str
+    text: str
+
+
+def check_local(path: str, group: int | None) -> Iterator[StoreFinding]:
+    """Check the store of one host, and start none. Blocks for two seconds at most.
+
+    :param path: of the socket.
+    :param group: id of the group that shares it; None for none.
+    """
+    directory = os.path.dirname(path)
+    try:
+        mode = os.stat(directory).st_mode
+    except OSError as exc:
+        yield StoreFinding(FAULT, f"{directory}: {exc.strerror}; make that directory")
+        return
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        yield StoreFinding(
+            WARNING, f"every user may replace what is in {directory}; take that right from others (chmod o-w)"
+        )
+    try:
+        StoreConnection(path, group, Deadline(_SECONDS)).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        yield _not_running(path, group)
+    except Stranger as exc:
+        yield StoreFinding(FAULT, f"{exc}; choose another path, or set WSPROXY_STATE_GROUP for both")
+    except PermissionError as exc:
+        yield StoreFinding(FAULT, f"{exc.strerror}; give this user the right, or set WSPROXY_STATE_GROUP")
+    except (OSError, TransportClosed) as exc:
+        yield StoreFinding(FAULT, f"it does not answer ({exc}); {path}.log may say why")
+    else:
+        yield _running(path, group)
+
+
+def _running(path: str, group: int | None) -> StoreFinding:
+    status = os.stat(path)
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & _OTHERS:
+        return StoreFinding(WARNING, f"it answers, but its mode is {mode:04o}; take the rights from others")
+    if group is not None and (status.st_gid != group or not mode & stat.S_IWGRP):
+        return StoreFinding(
+            FAULT, f"it answers, but not to group {group}; end it, so that it is started with that group"
+        )
+    return StoreFinding(OK, f"it answers, its mode is {mode:04o}")
+
+
+def _not_running(path: str, group: int | None) -> StoreFinding:
+    if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+        return StoreFinding(
+            FAULT, f"it does not run, and this user may not start it; give it {os.path.dirname(path)}"
+        )
+    if os.path.exists(f"{path}.lock"):
+        try:
+            lock = StoreLock.take(path, group)
+        except OSError as exc:
+            return StoreFinding(FAULT, f"{exc}; give this user the right, or choose another path")
+        if lock is None:
+            return StoreFinding(WARNING, f"it is being started, or does not listen; see {path}.log")
+        with lock:
+            if lock.is_managed:
+                return StoreFinding(FAULT, f"it does not run; start wsproxy state --listen unix:{path}")
+    return StoreFinding(OK, "it does not run; the first process starts it")
