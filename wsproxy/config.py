@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -25,11 +26,9 @@ from .state.console_policies import ConsolePolicies
 from .state.limits import LimitRules
 from .state.participant.known_rules import RevocationRules
 from .state.participant.participant import ParticipantRules
-from .tokens.claims import CLOCK_LEEWAY, ClaimRules
-=======
+from .state.stores.choice import replica_name
 from .state.stores.places import LOCAL, MEMORY, StatePlace, StateRules
-from .tokens.claims import ClaimRules
->>>>>>> 9c1f374 (Declare where the state is, and make the store that is chosen)
+from .tokens.claims import CLOCK_LEEWAY, ClaimRules
 from .tokens.jwks import JWKSLocation
 from .tokens.key_store import KeyRules
 from .tokens.keys import Keyring, load_keyring
@@ -53,6 +52,7 @@ _LIMITS = (
     "max_pending_per_address",
     "max_failures",
 )
+_PER_PROCESS = "max_pending_per_address"  # it bounds what a process does for strangers
 
 
 class Config(Settings):
@@ -118,7 +118,6 @@ class Config(Settings):
             )
         if self.admin_token_file is not None and self.admin is None:
             faults.append("admin_token_file is set but admin is not; set admin to the listener's address")
-        faults += self._worker_faults()
         faults += [] if "state" in wrong else self._state_faults()
         faults += credential_faults(
             self.credentials, self.cookie_name, self.allow_origin or (), self.tls_client_ca is not None
@@ -137,27 +136,6 @@ class Config(Settings):
                 f"remote_url is {self.remote_url!r} but local_dev_mode is on, which speaks no TLS; use ws://"
             ]
         return []
-
-    def _worker_faults(self) -> list[str]:
-        faults = []
-        policies = collect([], lambda: self.console_policies)
-        limited = [name for name in _LIMITS if getattr(self, name) > 0]
-        if limited and self.workers > 1:
-            faults.append(
-                f"workers is {self.workers}, but each process counts {' and '.join(limited)} separately: "
-                "use one worker, or leave the limit out"
-            )
-        if policies and policies.arbitrate and self.workers > 1:
-            faults.append(
-                f"console is {', '.join(self.console)}, but workers is {self.workers}: each process knows "
-                "only its own clients of a console; use one worker, or passthrough"
-            )
-        if self.tickets and self.workers > 1:
-            faults.append(
-                f"tickets are on, but workers is {self.workers}: a ticket is known only to the process that "
-                "issued it; use one worker, or no tickets"
-            )
-        return faults
 
     def _state_faults(self) -> list[str]:
         place, shown = self._place, str(self._place)
@@ -289,6 +267,7 @@ class Config(Settings):
     def revocation_rules(self) -> RevocationRules:
         """How tokens are compared with revocation rules."""
         return RevocationRules(
+            self.token_lifetime,
             leeway=CLOCK_LEEWAY if self.leeway is None else self.leeway,
             expiry_leeway=self.leeway or 0.0,
             eternal=self.allow_eternal_tokens,
@@ -297,9 +276,39 @@ class Config(Settings):
     @property
     def participant_rules(self) -> ParticipantRules:
         """What concerns several sessions at once."""
+        state = self.state_rules
         return ParticipantRules(
-            self.console_policies, self.limit_rules.slots, self.revocation_rules, self.show_user
+            self.console_policies,
+            self.limit_rules.slots,
+            self.revocation_rules,
+            self.show_user,
+            name=replica_name(state),
+            lease=state.lease,
+            alone=state.counts_alone,
         )
+
+    @property
+    def needs_one_truth(self) -> list[str]:
+        """The settings that are true only if all processes share their state."""
+        names = [name for name in _LIMITS if name != _PER_PROCESS and getattr(self, name) > 0]
+        names += ["console"] if self.console_policies.arbitrate else []
+        return [*names, *(["tickets"] if self.tickets else [])]
+
+    def with_state(self, state: str) -> Config:
+        """Return the same settings with another place of the shared state.
+
+        :param state: as the setting of that name.
+        """
+        changed = copy.copy(self)
+        object.__setattr__(changed, "state", state)
+        for made in ("_place", "state_rules"):
+            changed.__dict__.pop(made, None)
+        return changed
+
+    @property
+    def is_state_shared(self) -> bool:
+        """Whether the store may be used by other processes."""
+        return self._place.kind != MEMORY
 
     @property
     def access_rules(self) -> AccessRules:

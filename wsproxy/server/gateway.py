@@ -23,6 +23,7 @@ from ..runtime.wall_clock import WallClock, unix_time
 from ..state.limits import Limits
 from ..state.participant.participant import Participant
 from ..state.revocations import Rule
+from ..state.stores.choice import open_store
 from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters, LabelledCount, lost_lines
@@ -113,8 +114,9 @@ class Gateway:
         self.keys = KeyStore(config.key_rules, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules, self.wall_clock)
         self.limits = Limits(config.limit_rules, clock)
+        store = open_store(config.state_rules) if config.is_state_shared else None
         self.participant = Participant(
-            None, config.participant_rules, self.limits, self._end_revoked, clock, self.wall_clock
+            store, config.participant_rules, self.limits, self._end_revoked, clock, self.wall_clock
         )
         self.tickets = Tickets(self.participant, self.wall_clock) if config.tickets else None
         self.audit = AuditLog(config.audit_log)
@@ -137,7 +139,8 @@ class Gateway:
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
         self.on_reload = self._reload_steps()
-        self.vital: list[Vital] = [self.housekeeping, *([self.poller] if self.poller else [])]
+        heartbeat = self.participant.heartbeat
+        self.vital: list[Vital] = [one for one in (self.housekeeping, self.poller, heartbeat) if one]
 
     def _access_control(self) -> AccessControl:
         return AccessControl(

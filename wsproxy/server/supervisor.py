@@ -37,6 +37,7 @@ from ..upstream.dialler import Dialler
 from ..upstream.readiness import Readiness
 from .channel import Channel, WorkerProcess
 from .gateway import check_files
+from .own_store import own_store
 from .worker import WORKER_SIGNALS, work
 
 __all__ = ["Supervisor"]
@@ -84,6 +85,7 @@ class Supervisor:
     """
 
     _listener: Listener
+    _of_workers: Config
 
     def __init__(self, config: Config, notifier: Notifier | None = None) -> None:
         check_files(config)
@@ -110,10 +112,17 @@ class Supervisor:
         :param on_ready: called with the bound host and port, when every worker serves.
         :returns: False if a worker failed to start several times; the log says why.
         :raises OSError: if the address cannot be bound.
+        :raises ConfigError: as :func:`.own_store`.
         """
         waker, woken = socket.socketpair()
-        with waker, woken, signals_to(waker, _SIGNALS), self._listen() as listener:
-            self._waker, self._woken, self._listener = waker, woken, listener
+        with (
+            own_store(self._config) as config,
+            waker,
+            woken,
+            signals_to(waker, _SIGNALS),
+            self._listen() as listener,
+        ):
+            self._waker, self._woken, self._listener, self._of_workers = waker, woken, listener, config
             if self._config.admin_address:
                 self._admin = self._serve_operator(self._config.admin_address)
             try:
@@ -236,7 +245,7 @@ class Supervisor:
                 self._admin.close()
             if self._config.cpu_affinity == "auto":
                 settle(self._first_cpu + number)
-            work(self._config, self._listener, Channel(theirs))
+            work(self._of_workers, self._listener, Channel(theirs))
             status = 0
         except BaseException:
             logger.exception("the worker failed")

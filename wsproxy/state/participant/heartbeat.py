@@ -18,6 +18,7 @@ logger = get_logger("wsproxy.state")
 _BEAT_SECONDS = 0.45  # a process reads the version of the rules every 500 ms
 _BEATS_IN_A_LEASE = 3
 _LISTEN_SECONDS = 1.0
+_BEGIN_SECONDS = 5.0
 _PAUSE = 0.2  # seconds after a failure to listen
 
 
@@ -52,11 +53,15 @@ class Heartbeat:
         return self._loop.is_healthy and self._news_loop.is_healthy
 
     def start(self, owner: object) -> None:
-        """Start both threads, which work for ``owner``. Once only."""
+        """Start both threads, which work for ``owner``. Once only.
+
+        Blocks until the process is in step, for five seconds at most.
+        """
         self._threads = [
             start_thread("wsproxy-state", self._loop.run, owner),
             start_thread("wsproxy-state-news", self._news_loop.run, owner),
         ]
+        self._link.began.wait(_BEGIN_SECONDS)
 
     def stop(self) -> None:
         """End the threads, leave the store and close it. Idempotent.

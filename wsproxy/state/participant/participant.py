@@ -120,7 +120,10 @@ class Participant:
         return self.heartbeat is not None
 
     def start(self, owner: object) -> None:
-        """Start the threads that keep the process in step, which work for ``owner``. Once only."""
+        """Start the threads that keep the process in step, which work for ``owner``. Once only.
+
+        If processes share the store, it blocks until this one is in step, for five seconds at most.
+        """
         if self.heartbeat:
             self.heartbeat.start(owner)
 

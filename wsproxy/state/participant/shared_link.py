@@ -69,6 +69,7 @@ class SharedLink:
         self.store = store  # the shared one
         self.outbox = Outbox()
         self.wake = threading.Event()  # set when there is something to report, or to ask for
+        self.began = threading.Event()  # set when it is in step for the first time
         self._self = member
         self._rules = rules
         self._limits = limits
@@ -292,6 +293,7 @@ class SharedLink:
         if pulse.version > self._applied:
             self._learn()
         self._heard = sent
+        self.began.set()
 
     def _publish(self) -> None:
         """Tell the store all that the process holds, and have sessions ask that store from then on."""
