@@ -23,6 +23,7 @@
         ├── HeadTooLarge        431 / 4431
         ├── InternalError       500 / 4500
         ├── UnsupportedServer   501, HTTP only
+        │   └── StateNotShared  500, HTTP only
         ├── VMINotFound         404 / 4404
         ├── ConsoleBusy         409 / 4409
         ├── VMINotRunning       409 / 4420
@@ -60,6 +61,7 @@ __all__ = [
     "ProtocolViolation",
     "Refused",
     "RequestTimeout",
+    "StateNotShared",
     "StateUnavailable",
     "StoreUnavailable",
     "TokenExpired",
@@ -232,6 +234,12 @@ class UnsupportedServer(Refused):
     """The WSGI server cannot carry a WebSocket (RFC 9110 section 15.6.2)."""
 
     status, close_code, slug = 501, None, "unsupported-server"
+
+
+class StateNotShared(UnsupportedServer):
+    """Several processes serve, with settings that are true only if these share their state."""
+
+    status, slug = 500, "state-not-shared"
 
 
 class BadToken(Refused):

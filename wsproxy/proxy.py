@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .access.hooks import Authorize, Hooks, OnClose, OnOpen
 from .access.sessions import SessionHandle
 from .admin.auth import operator_guard
+from .admin.deferred import AnswerThreads, deferred
 from .admin.endpoints import admin_endpoints, session_endpoints
-from .admin.kick import Kicks
 from .admin.server import AdminServer, AdminThread
 from .config import Config
 from .kinds import Secrets
@@ -420,10 +420,13 @@ class WebsocketProxy:
         if config.admin_address is None:
             return None
         guard = operator_guard(config.admin_token_file, config.admin_address)
-        kicks = Kicks(gateway.sessions, gateway.participant, gateway.verifier, gateway.reports)
-        answers = admin_endpoints(lambda then: then(server.numbers())) | session_endpoints(guard, kicks)
+        of_sessions = session_endpoints(guard, gateway.kicks())
+        threads = AnswerThreads(of_sessions, gateway)
+        if gateway.participant.is_shared:  # these may wait for the store
+            of_sessions = deferred(of_sessions, threads.fetch)
+        answers = admin_endpoints(lambda then: then(server.numbers())) | of_sessions
         listener = listen_for_operator(config.admin_address, reuse_port=reuse_port)
-        admin = AdminThread(AdminServer(listener, answers, config.admin_hosts))
+        admin = AdminThread(AdminServer(listener, answers, config.admin_hosts), threads.stop)
         logger.info("the operator's listener is at %s", address_text(*listener.address))
         admin.start(gateway)
         gateway.vital.append(admin)

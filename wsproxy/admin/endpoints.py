@@ -48,10 +48,10 @@ _SEVERAL = (
 )
 
 
-def session_endpoints(guard: Guard, kicks: Kicks | None) -> dict[str, AdminEndpoint]:
+def session_endpoints(guard: Guard | None, kicks: Kicks | None) -> dict[str, AdminEndpoint]:
     """Return the endpoints for sessions, by path.
 
-    :param guard: checks that the operator sent the request.
+    :param guard: checks that the operator sent the request; None if that was checked before.
     :param kicks: lists and ends the sessions; None if other processes have them: each answer is then a 501.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 from ..exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, UnsupportedMediaType
 from ..protocol.request import OWS, RequestHead
@@ -42,6 +43,7 @@ class AdminEndpoint:
 
     :ivar method: the only method that it takes.
     :ivar handle: answers; may raise :class:`.Refused`. Must not block.
+    :ivar fetch: makes the answer elsewhere, instead of ``handle``: see :data:`.Fetch`. Must not block.
     :ivar guard: raises :class:`.Refused` if the client is not the operator, before the method is checked;
         None if every client may ask.
     """
@@ -49,6 +51,7 @@ class AdminEndpoint:
     method: str
     handle: Callable[[AdminRequest, Reply], None]
     guard: Callable[[RequestHead], None] | None = None
+    fetch: Callable[[AdminRequest], Any] | None = None
 
 
 class AdminRoutes:

@@ -36,7 +36,9 @@ _ANSWER_SECONDS = 5.0  # for making the answer, and again for sending it
 _LINGER_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5  # until the next accept, if accepting has failed
 _RECEIVE = 4096
+_RECEIVE_ANSWER = 65536
 _BUG = http_response(500, b"a bug; the log has more\n")
+_GONE = http_response(503, b"the process that was to answer is gone; try again\n")
 _SLOW = http_response(504, b"the proxy did not make the answer in time\n")
 
 
@@ -86,6 +88,8 @@ class AdminServer:
         for key, _ in self._selector.select(0):
             if key.data is None:
                 self._try(self._accept)
+            elif isinstance(key.data, _Source):
+                self._try(self._fetch_more, key.data.exchange)
             elif key.data in self._exchanges:
                 self._try(self._advance, key.data)
         now = self._clock()
@@ -108,6 +112,8 @@ class AdminServer:
         """Close the listener and every connection. Idempotent."""
         for exchange in self._exchanges:
             exchange.sock.close()
+            if exchange.source:
+                exchange.source.close()
         self._exchanges.clear()
         with suppress(OSError):  # a kqueue does not survive a fork
             self._selector.close()
@@ -186,10 +192,37 @@ class AdminServer:
             exchange.asked, exchange.due = True, self._clock() + _ANSWER_SECONDS
             endpoint, request = exchange.found
             request = replace(request, body=bytes(exchange.body[: exchange.body_size]))
-            endpoint.handle(request, lambda make: self._reply(exchange, make))
+            if endpoint.fetch:
+                exchange.source = endpoint.fetch(request)
+                self._selector.register(exchange.source, selectors.EVENT_READ, _Source(exchange))
+            else:
+                endpoint.handle(request, lambda make: self._reply(exchange, make))
         except Refused as refused:
             exchange.asked = True
             self._refuse(exchange, refused)
+
+    def _fetch_more(self, exchange: _Exchange) -> None:
+        """Receive more of an answer that is made elsewhere; reply when it is whole."""
+        source = exchange.source
+        if source is None:
+            return
+        try:
+            received = source.recv(_RECEIVE_ANSWER)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        exchange.fetched += received
+        if not received:
+            self._close_source(exchange)
+            self._reply(exchange, lambda: bytes(exchange.fetched) or _GONE)
+
+    def _close_source(self, exchange: _Exchange) -> None:
+        source, exchange.source = exchange.source, None
+        if source:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(source)
+            source.close()
 
     def _refuse(self, exchange: _Exchange, refused: Refused) -> None:
         self._reply(exchange, lambda: refusal_response(refused))
@@ -231,6 +264,7 @@ class AdminServer:
     def _drop(self, exchange: _Exchange) -> None:
         """Close a connection. Idempotent."""
         self._exchanges.pop(exchange, None)
+        self._close_source(exchange)
         with suppress(KeyError, ValueError):  # the socket was not registered, or is closed
             self._selector.unregister(exchange.sock)
         exchange.sock.close()
@@ -250,6 +284,8 @@ class _Exchange:
     :ivar found: its endpoint, and the request without the body; None until the head is complete.
     :ivar asked: whether its request is complete, or is refused before that.
     :ivar answered: whether it has a response.
+    :ivar source: from where the response comes, if it is made elsewhere.
+    :ivar fetched: what has come of that response.
     :ivar unsent: the part of the response that is not sent yet.
     """
 
@@ -262,17 +298,28 @@ class _Exchange:
         self.body = bytearray()
         self.body_size = 0
         self.asked = self.answered = self.trusted = False
+        self.source: socket.socket | None = None
+        self.fetched = bytearray()
         self.unsent = memoryview(b"")
+
+
+class _Source:
+    """Marks the socket from which the answer for an exchange comes."""
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self.exchange = exchange
 
 
 class AdminThread:
     """A thread that only serves the operator.
 
     :param server: the server; :meth:`stop` closes it.
+    :param end: called by :meth:`stop` at last.
     """
 
-    def __init__(self, server: AdminServer) -> None:
+    def __init__(self, server: AdminServer, end: Callable[[], None] = lambda: None) -> None:
         self._server = server
+        self._end = end
         self._loop = VitalLoop("serving the operator", self._run)
         self._thread: threading.Thread | None = None
         self._waker, self._woken = socket.socketpair()
@@ -298,6 +345,7 @@ class AdminThread:
         self._server.close()
         self._waker.close()
         self._woken.close()
+        self._end()
 
     def _run(self) -> None:
         with selectors.PollSelector() as selector:  # needs no descriptor: the process may have none left

@@ -1,6 +1,7 @@
 """Messages between the supervisor and one worker: JSON objects, one per line, over a socket pair.
 
-A worker sends that it is ready. When the supervisor asks, the worker sends its numbers.
+A worker sends that it is ready. When the supervisor asks, the worker sends its numbers. The supervisor passes
+requests of the operator on, each as a socket.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +26,7 @@ MAX_MESSAGE = 16 * 1024
 """Most bytes of a message, with its newline."""
 
 _MAX_BRACKETS = 100
+_MOST_PASSED = 16  # descriptors in one message
 _BUFFER_SIZE = 8 * MAX_MESSAGE  # macOS has 8 KiB by default, which may not hold one message
 
 
@@ -38,6 +41,7 @@ class Channel:
         self._sock.setblocking(False)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
         self._received = b""
+        self._passed: deque[int] = deque()  # descriptors
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when a message comes."""
@@ -59,10 +63,22 @@ class Channel:
         if not whole:
             self._shut_down()
 
+    def pass_on(self, message: Mapping[str, Any], sock: socket.socket) -> None:
+        """Send a message with a socket, as :meth:`send` does. The caller closes its copy."""
+        try:
+            socket.send_fds(self._sock, [json.dumps(message).encode() + b"\n"], [sock.fileno()])
+        except OSError:
+            self._shut_down()
+
+    def take_passed(self) -> socket.socket | None:
+        """Return the socket that came with the first message whose socket was not taken yet; None without."""
+        return socket.socket(fileno=self._passed.popleft()) if self._passed else None
+
     def receive(self) -> list[dict[str, Any]] | None:
         """Return the messages that have come; None if the other side is gone, or has sent a malformed one."""
         try:
-            received = self._sock.recv(MAX_MESSAGE)
+            received, passed, _, _ = socket.recv_fds(self._sock, MAX_MESSAGE, _MOST_PASSED)
+            self._passed.extend(passed)
         except BlockingIOError:
             return []
         except OSError:
@@ -74,8 +90,10 @@ class Channel:
         return [message for message in messages if message is not None]
 
     def close(self) -> None:
-        """Close this end. Idempotent."""
+        """Close this end, and what came through it. Idempotent."""
         self._sock.close()
+        while passed := self.take_passed():
+            passed.close()
 
     def _shut_down(self) -> None:
         try:

@@ -11,6 +11,7 @@ from ..access.control import AccessControl
 from ..access.hooks import Hooks
 from ..access.revoked_sessions import end_revoked
 from ..access.sessions import LiveSessions
+from ..admin.kick import Kicks
 from ..config import Config
 from ..net.resolver import Resolver
 from ..net.tls_context import ServerTLS
@@ -170,6 +171,10 @@ class Gateway:
         """See :func:`.endpoints.answer`."""
         rules, healthy = self.config.endpoint_rules, self.is_healthy
         return endpoints.answer(request, rules, self.access, self.readiness, self.files, pictures, healthy)
+
+    def kicks(self) -> Kicks:
+        """Return what lists and ends sessions for the operator."""
+        return Kicks(self.sessions, self.participant, self.verifier, self.reports)
 
     def reload(self) -> None:
         """Read keys and certificates again, and reopen log files; open sessions continue.

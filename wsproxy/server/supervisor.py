@@ -20,9 +20,12 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ..admin.auth import operator_guard
+from ..admin.deferred import ask_through, deferred
 from ..admin.endpoints import admin_endpoints, session_endpoints
+from ..admin.routes import AdminRequest
 from ..admin.server import AdminServer
 from ..config import Config
+from ..exceptions import Busy
 from ..net.addresses import ListenAddress
 from ..net.listeners import Listener, address_text, listen, listen_for_operator
 from ..net.resolver import Resolver
@@ -134,10 +137,23 @@ class Supervisor:
 
     def _serve_operator(self, address: ListenAddress) -> AdminServer:
         guard = operator_guard(self._config.admin_token_file, address)
-        answers = admin_endpoints(self._ask) | session_endpoints(guard, None)
+        of_sessions = deferred(session_endpoints(guard, None), self._fetch)
+        answers = admin_endpoints(self._ask) | of_sessions
         listener = listen_for_operator(address, reuse_port=self._config.reuse_port)
         logger.info("the operator's listener is at %s", address_text(*listener.address))
         return AdminServer(listener, answers, self._config.admin_hosts)
+
+    def _fetch(self, request: AdminRequest) -> socket.socket:
+        """Have a worker answer a request of the operator."""
+
+        def give(sock: socket.socket) -> None:
+            worker = next((one for one in self._workers() if one.ready and not one.channel.closed), None)
+            if worker is None or self._stopping:
+                raise Busy("no worker serves now", retry_after=1)
+            with sock:
+                worker.channel.pass_on({"operator": True}, sock)
+
+        return ask_through(request, give)
 
     def _listen(self) -> Listener:
         config = self._config

@@ -5,7 +5,10 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+from typing import Any
 
+from ..admin.deferred import AnswerThreads
+from ..admin.endpoints import session_endpoints
 from ..config import Config
 from ..net.listeners import Listener
 from ..runtime.logs import get_logger
@@ -40,21 +43,28 @@ def work(config: Config, listener: Listener, channel: Channel) -> None:
         gateway = Gateway(config)
         gateway.readiness.check_files(told=True)  # the supervisor has logged the faults
         server = ConsoleServer(listener, gateway, shared=True)
+        answers = AnswerThreads(session_endpoints(None, gateway.kicks()), gateway)
         try:
             server.start()
             channel.send({"ready": True})
-            number = _attend(server, gateway, channel, woken)
+            number = _attend(server, gateway, channel, woken, answers)
             logger.info("%s: stopping", name_of(number))
             if number is not None:
-                _drain(server, gateway, channel, waker, woken)
+                _drain(server, gateway, channel, waker, woken, answers)
         finally:
+            answers.stop()
             server.stop()
         _send_numbers(server, channel)
         logger.info("stopped")
 
 
 def _drain(
-    server: ConsoleServer, gateway: Gateway, channel: Channel, waker: socket.socket, woken: socket.socket
+    server: ConsoleServer,
+    gateway: Gateway,
+    channel: Channel,
+    waker: socket.socket,
+    woken: socket.socket,
+    answers: AnswerThreads,
 ) -> None:
     """Drain as the settings say, then stop; stop at once on another signal, or if the supervisor is gone."""
     config = gateway.config
@@ -62,13 +72,15 @@ def _drain(
         lambda: server.stop(config.drain_timeout, config.drain_grace),
         server.hurry,
         waker,
-        lambda: _attend(server, gateway, channel, woken),
+        lambda: _attend(server, gateway, channel, woken, answers),
         channel,
         logger,
     )
 
 
-def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket) -> int | None:
+def _attend(
+    server: ConsoleServer, gateway: Gateway, channel: Channel, woken: socket.socket, answers: AnswerThreads
+) -> int | None:
     """Answer the supervisor, and reload on SIGHUP, until there is a reason to stop.
 
     :returns: the signal to stop on, :data:`.STOPPED`, or None if the supervisor is gone.
@@ -87,8 +99,19 @@ def _attend(server: ConsoleServer, gateway: Gateway, channel: Channel, woken: so
                         log_reload(logger)
                 elif (messages := channel.receive()) is None:
                     return None
-                elif messages:
-                    _send_numbers(server, channel)
+                else:
+                    _answer(messages, server, channel, answers)
+
+
+def _answer(
+    messages: list[dict[str, Any]], server: ConsoleServer, channel: Channel, answers: AnswerThreads
+) -> None:
+    """Do what the supervisor asks for."""
+    for message in messages:
+        if "operator" in message and (sock := channel.take_passed()):
+            answers.answer(sock)
+        elif "ask" in message:
+            _send_numbers(server, channel)
 
 
 def _send_numbers(server: ConsoleServer, channel: Channel) -> None:

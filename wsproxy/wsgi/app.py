@@ -19,6 +19,7 @@ from ..exceptions import (
     Draining,
     InternalError,
     Refused,
+    StateNotShared,
     UnsupportedServer,
     UpgradeRequired,
 )
@@ -284,10 +285,12 @@ class ConsoleApp:
 
     def _started(self, environ: Environ) -> WSGIProcess:
         """Return the object that serves the consoles of this process; the first request starts it."""
-        if self.config.tickets and environ.get("wsgi.multiprocess"):
-            raise UnsupportedServer(
-                "tickets are on, but the server has several processes: a ticket is known only to the process "
-                "that issued it; use one process with more threads, or no tickets"
+        config = self.config
+        if environ.get("wsgi.multiprocess") and not config.is_state_shared and config.needs_one_truth:
+            raise StateNotShared(
+                f"the server has several processes, each with a state of its own, so "
+                f"{' and '.join(config.needs_one_truth)} would not be true for all: set WSPROXY_STATE to "
+                "local:PATH or to a Redis, or use one process with more threads"
             )
         process = self._own_process()
         if process is None or self._closed:
