@@ -5,19 +5,24 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..config import Config
-from ..exceptions import ConfigError
+from ..exceptions import ConfigError, StoreUnavailable
+from ..runtime.deadline import Deadline
+from ..state.stores.local import LocalStore
 
 __all__ = ["own_store"]
+
+_START_SECONDS = 5.0
 
 
 @contextmanager
 def own_store(config: Config) -> Iterator[Config]:
     """Context manager: the settings for the workers, which name a store if the workers need one.
 
-    The first worker starts the store. At the end its directory is removed, and then the store ends by itself.
+    Blocks until the store answers, for five seconds at most. At the end its directory is removed, and then
+    the store ends by itself.
 
     :raises ConfigError: if no directory can be made.
     """
@@ -30,9 +35,23 @@ def own_store(config: Config) -> Iterator[Config]:
     except OSError as exc:
         raise ConfigError([_cannot(config, needed, exc.strerror or str(exc))]) from None
     try:
-        yield config.with_state(f"local:{directory}/state")
+        path = f"{directory}/state"
+        _start(path)
+        yield config.with_state(f"local:{path}")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start(path: str) -> None:
+    """Start the store, so that the workers find it. If that fails, the workers try again, and log why."""
+    store, deadline = LocalStore(path), Deadline(_START_SECONDS)
+    try:
+        while not deadline.passed:
+            with suppress(StoreUnavailable):
+                store.members()
+                return
+    finally:
+        store.close()
 
 
 def _cannot(config: Config, needed: list[str], why: str) -> str:

@@ -43,6 +43,7 @@ class Heartbeat:
         self._threads: list[threading.Thread] = []
         # Used by the thread wsproxy-state only.
         self._next_beat = 0.0
+        self._warns_after = clock() + _BEGIN_SECONDS
         self._is_away = False
         self.failures = 0  # calls that the store has not answered so far
         self.latency = 0.0  # seconds that the last beat took
@@ -57,6 +58,7 @@ class Heartbeat:
 
         Blocks until the process is in step, for five seconds at most.
         """
+        self._warns_after = self._clock() + _BEGIN_SECONDS
         self._threads = [
             start_thread("wsproxy-state", self._loop.run, owner),
             start_thread("wsproxy-state-news", self._news_loop.run, owner),
@@ -107,7 +109,8 @@ class Heartbeat:
     def _note_failure(self, exc: StoreUnavailable) -> None:
         self.failures += 1
         link = self._link
-        if link.seconds_away < IN_STEP_SECONDS:
+        is_starting = not link.began.is_set() and self._clock() < self._warns_after
+        if is_starting or link.seconds_away < IN_STEP_SECONDS:
             return
         link.be_alone()
         if not self._is_away:
