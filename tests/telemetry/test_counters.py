@@ -11,6 +11,7 @@ from wsproxy.protocol.closing import Ending, Leg
 from wsproxy.server.channel import MAX_MESSAGE
 from wsproxy.telemetry.counters import Counters, LabelledCount, Snapshot
 from wsproxy.telemetry.histogram import Histogram
+from wsproxy.telemetry.state_numbers import StateNumbers
 
 
 @dataclass(eq=False)
@@ -33,6 +34,8 @@ def filled(count: int = 3) -> Snapshot:
             values[name] = count
         elif isinstance(value, LabelledCount):
             values[name] = LabelledCount(value.words, dict.fromkeys(value.words, count))
+        elif isinstance(value, StateNumbers):
+            values[name] = StateNumbers(count, count, count, count)
         else:
             values[name] = Histogram(value.bounds, (count,) * len(value.counts), count * seconds)
     return Snapshot(**values)
@@ -91,6 +94,8 @@ class NumbersTest(unittest.TestCase):
         self.assertEqual(sum(both.dial_seconds.counts), 2 * sum(one.dial_seconds.counts))
         self.assertEqual(both, two + one)
         self.assertEqual(one + Snapshot(), one)
+        self.assertEqual(both.state, StateNumbers(6, 6, 3, 6))  # the longest time, and not their sum
+        self.assertEqual(one.totals().state, StateNumbers(failures=3))
 
     def test_json(self) -> None:
         """Snapshots pass through JSON unchanged; other values are refused."""
@@ -110,6 +115,9 @@ class NumbersTest(unittest.TestCase):
             good | {"refused": counts | {"a word of its own": 1}},
             good | {"refused": counts | {"forbidden": -1}},
             good | {"ended": {"nobody kicked": 1}},
+            good | {"state": 1},
+            good | {"state": good["state"] | {"more": 1}},
+            good | {"state": good["state"] | {"failures": -1}},
             good | {"dial_seconds": 1},
             good | {"dial_seconds": histogram | {"more": 1}},
             good | {"dial_seconds": histogram | {"counts": [1]}},

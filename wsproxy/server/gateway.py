@@ -117,11 +117,17 @@ class Gateway:
         self.limits = Limits(config.limit_rules, clock)
         store = open_store(config.state_rules) if config.is_state_shared else None
         self.participant = Participant(
-            store, config.participant_rules, self.limits, self._end_revoked, clock, self.wall_clock
+            store,
+            config.participant_rules,
+            self.limits,
+            self._end_revoked,
+            lambda seconds: self.counters.beat(seconds),
+            clock,
+            self.wall_clock,
         )
         self.tickets = Tickets(self.participant, self.wall_clock) if config.tickets else None
         self.audit = AuditLog(config.audit_log)
-        self.counters = Counters(self.limits.hits, self._lost_lines)
+        self.counters = Counters(self.limits.hits, self._lost_lines, lambda: self.participant.numbers)
         self.failures = Failures(self.counters, clock)
         self.access = self._access_control()
         self.dialler = Dialler(config.upstream_rules, self.resolver)
@@ -170,7 +176,10 @@ class Gateway:
     def answer(self, request: endpoints.HTTPRequest, pictures: endpoints.Pictures) -> bytes:
         """See :func:`.endpoints.answer`."""
         rules, healthy = self.config.endpoint_rules, self.is_healthy
-        return endpoints.answer(request, rules, self.access, self.readiness, self.files, pictures, healthy)
+        status = self.participant.status
+        return endpoints.answer(
+            request, rules, self.access, self.readiness, self.files, pictures, healthy, status
+        )
 
     def kicks(self) -> Kicks:
         """Return what lists and ends sessions for the operator."""

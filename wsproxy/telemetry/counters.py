@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from ..protocol.closing import Ending, Leg
 from .causes import ALL_LIMITS, ENDINGS, REFUSALS, ending_cause, refusal_cause
 from .histogram import Histogram, Observations, is_count
+from .state_numbers import StateNumbers
 
 __all__ = ["Counters", "LabelledCount", "SessionCounts", "Snapshot", "lost_lines"]
 
@@ -54,6 +55,7 @@ _REFUSED = LabelledCount(REFUSALS)
 _ENDED = LabelledCount(frozenset(f"{by} {cause}" for by in _ENDED_BY for cause in ENDINGS))
 _LIMITS = LabelledCount(ALL_LIMITS)
 _HANDSHAKES = LabelledCount(_LEGS)
+_STATE = StateNumbers()
 _LOST_LINES = LabelledCount(frozenset({"program", "audit"}))
 
 
@@ -84,6 +86,8 @@ class Snapshot:
     :ivar screenshot_seconds: times to get screenshots from the API.
     :ivar client_ping_seconds: times until clients answered the proxy's pings.
     :ivar upstream_ping_seconds: times until upstreams answered the proxy's pings.
+    :ivar state_seconds: times until the store of the shared state answered a beat.
+    :ivar state: whether processes are in step with that store.
     """
 
     connections: int = 0
@@ -104,6 +108,8 @@ class Snapshot:
     screenshot_seconds: Histogram = _QUICK_SECONDS
     client_ping_seconds: Histogram = _QUICK_SECONDS
     upstream_ping_seconds: Histogram = _QUICK_SECONDS
+    state_seconds: Histogram = _QUICK_SECONDS
+    state: StateNumbers = _STATE
 
     def __add__(self, other: Snapshot) -> Snapshot:
         return Snapshot(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
@@ -117,7 +123,7 @@ class Snapshot:
 
     def totals(self) -> Snapshot:
         """Return the numbers without connections and sessions, for a process that has ended."""
-        return replace(self, connections=0, sessions=0)
+        return replace(self, connections=0, sessions=0, state=self.state.totals())
 
     def to_json(self) -> dict[str, Any]:
         """Return the value that :meth:`from_json` reads."""
@@ -159,14 +165,17 @@ class Counters:
 
     :param hits: returns, by limit, the hits that are counted elsewhere.
     :param lost: returns the count of lost lines.
+    :param state: returns what the server has seen of the store of the shared state.
     """
 
     def __init__(
         self,
         hits: Callable[[], Mapping[str, int]] = dict,
         lost: Callable[[], LabelledCount] = lambda: _LOST_LINES,
+        state: Callable[[], StateNumbers] = lambda: _STATE,
     ) -> None:
         self._hits = hits
+        self._state = state
         self._lost = lost
         # Guards the attributes below.
         self._lock = threading.Lock()
@@ -227,6 +236,11 @@ class Counters:
         with self._lock:
             self._observed["screenshot_seconds"].observe(seconds)
 
+    def beat(self, seconds: float) -> None:
+        """Count the time until the store of the shared state answered a beat."""
+        with self._lock:
+            self._observed["state_seconds"].observe(seconds)
+
     def ping(self, leg: Leg, seconds: float) -> None:
         """Count the time from a ping of the proxy to its pong."""
         with self._lock:
@@ -247,7 +261,7 @@ class Counters:
         hits = {name: refused.get(f"limit-{name}", 0) for name in ("tickets", "screenshots", "requests")}
         hits["pending"] = values["turned_away"]
         values["limits"] = LabelledCount(ALL_LIMITS, {**self._hits(), **hits})
-        values["lost_lines"] = self._lost()
+        values["lost_lines"], values["state"] = self._lost(), self._state()
         values["connections"], values["sessions"] = connections, len(sessions)
         values["bytes_up"] += sum(session.bytes_up for session in sessions)
         values["bytes_down"] += sum(session.bytes_down for session in sessions)

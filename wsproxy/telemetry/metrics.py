@@ -96,6 +96,11 @@ def _lost_lines(numbers: Snapshot) -> Samples:
         yield (name,), numbers.lost_lines.counts.get(name, 0)
 
 
+def _processes(numbers: Snapshot) -> Samples:
+    yield ("yes",), numbers.state.in_step
+    yield ("no",), numbers.state.out_of_step
+
+
 def _version(numbers: Snapshot) -> Samples:
     yield (__version__,), 1
 
@@ -202,6 +207,34 @@ METRICS = (
         "Time from a ping of the proxy to the pong that answers it.",
         ("leg",),
         _pings,
+    ),
+    Metric(
+        "wsproxy_state_processes",
+        "gauge",
+        "Processes that share their state, by whether they are in step with the store.",
+        ("in_step",),
+        _processes,
+    ),
+    Metric(
+        "wsproxy_state_away_seconds",
+        "gauge",
+        "Time since the process that is out of step longest was in step. 0 if all are in step.",
+        (),
+        lambda numbers: iter([((), numbers.state.longest_away)]),
+    ),
+    Metric(
+        "wsproxy_state_failures_total",
+        "counter",
+        "Calls that the store of the shared state has not answered.",
+        (),
+        lambda numbers: iter([((), numbers.state.failures)]),
+    ),
+    Metric(
+        "wsproxy_state_beat_duration_seconds",
+        "histogram",
+        "Time until the store of the shared state answered a beat.",
+        (),
+        _one("state_seconds"),
     ),
 )
 """Every metric."""

@@ -132,6 +132,7 @@ def answer(
     files: Files,
     pictures: Pictures,
     healthy: bool = True,
+    status: str = "",
 ) -> bytes:
     """Return the whole response to a request without an upgrade.
 
@@ -142,12 +143,15 @@ def answer(
     :param files: the files that are served beside the endpoints.
     :param pictures: the source of screenshots.
     :param healthy: whether the threads work that all sessions need; ``/healthz`` and ``/readyz`` report it.
+    :param status: a further line of ``/readyz``, "" for none. It does not change whether the proxy is ready.
     :raises Refused: if there is no such endpoint or file, if the method is wrong, or if the endpoint refuses
         the request.
     """
     endpoints: dict[str, Callable[[], bytes]] = {
         "healthz": lambda: _health(request, lambda deadline: healthy, b"not healthy\n"),
-        "readyz": lambda: _health(request, lambda deadline: healthy and readiness.is_ready(deadline)),
+        "readyz": lambda: _health(
+            request, lambda deadline: healthy and readiness.is_ready(deadline), status=status
+        ),
         "ticket": lambda: _ticket(request, access),
         "console/grant": lambda: _grant(request, rules, access),
     }
@@ -175,12 +179,17 @@ def endpoint_names(rules: EndpointRules) -> tuple[str, ...]:
 
 
 def _health(
-    request: HTTPRequest, is_good: Callable[[Deadline], bool], otherwise: bytes = b"not ready\n"
+    request: HTTPRequest,
+    is_good: Callable[[Deadline], bool],
+    otherwise: bytes = b"not ready\n",
+    status: str = "",
 ) -> bytes:
     head = request.head
     _check_reading(head)
-    status, body = (200, b"ok\n") if is_good(request.deadline) else (503, otherwise)
-    return http_response(status, body, head_only=head.method == "HEAD")
+    code, body = (200, b"ok\n") if is_good(request.deadline) else (503, otherwise)
+    if status:
+        body += f"{status}\n".encode()
+    return http_response(code, body, head_only=head.method == "HEAD")
 
 
 def _check_reading(head: RequestHead) -> None:

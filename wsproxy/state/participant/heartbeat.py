@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from ...exceptions import StoreUnavailable
 from ...runtime.deadline import Clock
 from ...runtime.logs import get_logger
 from ...runtime.threads import VitalLoop, start_thread
+from ...telemetry.state_numbers import StateNumbers
 from .shared_link import IN_STEP_SECONDS, SharedLink
 
 __all__ = ["Heartbeat"]
@@ -27,13 +29,21 @@ class Heartbeat:
 
     :param link: what it keeps in step.
     :param lease: of the member, seconds.
+    :param observe: told the seconds until a beat was answered.
     :param refuses: whether new sessions are refused while the store is away, for the log.
     """
 
     def __init__(
-        self, link: SharedLink, lease: float, *, refuses: bool, clock: Clock = time.monotonic
+        self,
+        link: SharedLink,
+        lease: float,
+        observe: Callable[[float], None],
+        *,
+        refuses: bool,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._link = link
+        self._observe = observe
         self._interval = min(_BEAT_SECONDS, lease / _BEATS_IN_A_LEASE)
         self._refuses = refuses
         self._clock = clock
@@ -43,22 +53,29 @@ class Heartbeat:
         self._threads: list[threading.Thread] = []
         # Used by the thread wsproxy-state only.
         self._next_beat = 0.0
-        self._warns_after = clock() + _BEGIN_SECONDS
+        self._started = clock()
         self._is_away = False
-        self.failures = 0  # calls that the store has not answered so far
-        self.latency = 0.0  # seconds that the last beat took
+        self._failures = 0  # calls that the store has not answered so far
 
     @property
     def is_healthy(self) -> bool:
         """See :class:`.VitalLoop`. A store that is away is no failure."""
         return self._loop.is_healthy and self._news_loop.is_healthy
 
+    @property
+    def numbers(self) -> StateNumbers:
+        """What the process has seen of the store. Any thread; does not block."""
+        if self._link.is_in_step:
+            return StateNumbers(in_step=1, failures=self._failures)
+        away = int(min(self._link.seconds_away, self._clock() - self._started))
+        return StateNumbers(out_of_step=1, longest_away=max(away, 1), failures=self._failures)
+
     def start(self, owner: object) -> None:
         """Start both threads, which work for ``owner``. Once only.
 
         Blocks until the process is in step, for five seconds at most.
         """
-        self._warns_after = self._clock() + _BEGIN_SECONDS
+        self._started = self._clock()
         self._threads = [
             start_thread("wsproxy-state", self._loop.run, owner),
             start_thread("wsproxy-state-news", self._news_loop.run, owner),
@@ -103,13 +120,13 @@ class Heartbeat:
             link.has_news = False
             link.beat()
             self._next_beat = now + self._interval
-            self.latency = self._clock() - now
+            self._observe(self._clock() - now)
             self._note_answer()
 
     def _note_failure(self, exc: StoreUnavailable) -> None:
-        self.failures += 1
+        self._failures += 1
         link = self._link
-        is_starting = not link.began.is_set() and self._clock() < self._warns_after
+        is_starting = not link.began.is_set() and self._clock() - self._started < _BEGIN_SECONDS
         if is_starting or link.seconds_away < IN_STEP_SECONDS:
             return
         link.be_alone()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ...exceptions import Busy, StateUnavailable, StoreUnavailable
 from ...runtime.deadline import Clock, Deadline
 from ...runtime.wall_clock import unix_time
+from ...telemetry.state_numbers import StateNumbers
 from ..console_policies import ConsolePolicies, Policy
 from ..limits import Limits
 from ..membership import Issued, Member
@@ -72,6 +73,7 @@ class Participant:
     :param limits: counts failed attempts, and hits of limits.
     :param end_sessions: called with rules that are new; ends the sessions that they concern, and returns a
         rule for the token of each. Any thread; must not block.
+    :param observe: told the seconds that the store took to answer a beat.
     :param clock: seconds that never go backwards.
     :param wall_clock: UNIX time, seconds.
     :ivar known: the revocation rules that this process applies.
@@ -83,6 +85,7 @@ class Participant:
         rules: ParticipantRules,
         limits: Limits,
         end_sessions: Callable[[list[Rule]], list[Rule]],
+        observe: Callable[[float], None] = lambda seconds: None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = unix_time,
     ) -> None:
@@ -107,7 +110,23 @@ class Participant:
                 alone=rules.alone,
                 clock=clock,
             )
-            self.heartbeat = Heartbeat(self._link, rules.lease, refuses=not rules.alone, clock=clock)
+            self.heartbeat = Heartbeat(self._link, rules.lease, observe, refuses=not rules.alone, clock=clock)
+
+    @property
+    def numbers(self) -> StateNumbers:
+        """What this process has seen of a shared store."""
+        return self.heartbeat.numbers if self.heartbeat else StateNumbers()
+
+    @property
+    def status(self) -> str:
+        """A line for people who ask whether the proxy is ready; "" if processes share no store."""
+        if not isinstance(self._link, SharedLink):
+            return ""
+        if self._link.is_alone:
+            return "state: the store is away; this process counts for itself"
+        if not self._link.is_in_step:
+            return "state: the store is away; new sessions are refused"
+        return "state: in step" if self._link.is_settled else "state: the store waits for all processes"
 
     @property
     def store(self) -> Store:

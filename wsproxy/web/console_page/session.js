@@ -7,6 +7,7 @@ import {causeOf} from "./words.js";
 const FIRST_DELAY = {
     "restarting": 1,
     "draining": 1,
+    "state-unavailable": 3,
     "lost": 1,
     "unreachable": 2,
     "no-websocket": 5,

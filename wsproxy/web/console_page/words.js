@@ -40,6 +40,7 @@ const WORDS = {
     "limit-failures": ["Too many attempts have failed", "The server refuses your network for a while."],
     "busy": ["The server is full", "Try again when others have left."],
     "draining": ["The server is restarting", "It will be back in a moment."],
+    "state-unavailable": ["The server cannot let anyone in right now", "It will be back in a moment."],
     "upstream-refused": ["The console could not be opened", TELL],
     "upstream-timeout": ["The console did not open in time", TELL],
     // Ends.
@@ -106,7 +107,7 @@ const SLUGS = {
     4401: ["token-expired", "token-not-yet-valid"],
     4404: ["vmi-not-found"],
     4429: ["limit-user", "limit-vmi", "limit-address", "limit-failures"],
-    4503: ["draining"],
+    4503: ["draining", "state-unavailable"],
 };
 
 /**
