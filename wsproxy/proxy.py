@@ -28,6 +28,7 @@ from .runtime.threads import replaced_by
 from .server.acceptor import ConsoleServer
 from .server.gateway import Gateway, check_files
 from .server.lifecycle import STOPPED, log_reload, name_of, next_event, stop_in_good_order
+from .server.own_store import warn_of_handover
 from .settings.signature import spelled_out
 from .settings.table import OPTIONS, accepted
 from .telemetry.counters import Snapshot
@@ -401,6 +402,8 @@ class WebsocketProxy:
             try:
                 gateway.readiness.check_files()
                 self._admin = self._start_admin(server, gateway, reuse_port)
+                if reuse_port:
+                    warn_of_handover(self.config, logger)
                 server.start()
                 service = Service(
                     self.stop_thread,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,18 @@ from ..exceptions import ConfigError, StoreUnavailable
 from ..runtime.deadline import Deadline
 from ..state.stores.local import LocalStore
 
-__all__ = ["own_store"]
+__all__ = ["own_store", "warn_of_handover"]
 
 _START_SECONDS = 5.0
+
+
+def warn_of_handover(config: Config, logger: logging.Logger) -> None:
+    """Log that the processes of a handover share no state, if that is so."""
+    if not config.is_state_shared:
+        logger.warning(
+            "reuse_port is on and state is memory: limits, tickets, console rules and revoked tokens do not "
+            "pass from an old process to a new one; set state to local:PATH or to a Redis"
+        )
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from ..upstream.dialler import Dialler
 from ..upstream.readiness import Readiness
 from .channel import Channel, WorkerProcess
 from .gateway import check_files
-from .own_store import own_store
+from .own_store import own_store, warn_of_handover
 from .worker import WORKER_SIGNALS, work
 
 __all__ = ["Supervisor"]
@@ -157,6 +157,8 @@ class Supervisor:
 
     def _listen(self) -> Listener:
         config = self._config
+        if config.reuse_port:
+            warn_of_handover(config, logger)
         return listen(config.listen or config.host, config.port, reuse_port=config.reuse_port)
 
     def _serve(self, on_ready: Callable[[tuple[str, int]], None]) -> bool:
