@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -51,9 +52,9 @@ class Node(RedisServer):
     def ask(self, *command: object) -> Any:
         return self.connection.execute_command("CLUSTER", *command)
 
-    def is_ready(self) -> bool:
+    def is_ready(self, nodes: int = 3) -> bool:
         said = self.ask("INFO")
-        return "cluster_state:ok" in said and "cluster_known_nodes:3" in said
+        return "cluster_state:ok" in said and f"cluster_known_nodes:{nodes}" in said
 
     def close(self) -> None:
         self.connection.close()
@@ -162,7 +163,8 @@ class ClusterTest(LeakTestCase):
         replica = Node()
         self.addCleanup(replica.close)
         self.owner.ask("MEET", "127.0.0.1", replica.port)
-        until(30, lambda: self.owner.id in replica.ask("NODES"))
+        for node in (replica, *self.nodes):
+            until(30, partial(node.is_ready, 4))
         replica.ask("REPLICATE", self.owner.id)
         until(
             30, lambda: self.owner.connection.set("{wsproxy}test", 1) and self.owner.connection.wait(1, 100)

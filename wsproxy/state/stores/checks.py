@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ...exceptions import TransportClosed
 from ...runtime.deadline import Deadline
@@ -48,20 +48,31 @@ def check_local(path: str, group: int | None) -> Iterator[StoreFinding]:
             WARNING, f"every user may replace what is in {directory}; take that right from others (chmod o-w)"
         )
     try:
-        StoreConnection(path, group, Deadline(_SECONDS)).close()
+        answer = _asked(path, group)
     except (FileNotFoundError, ConnectionRefusedError):
         yield _not_running(path, group)
     except Stranger as exc:
         yield StoreFinding(FAULT, f"{exc}; choose another path, or set WSPROXY_STATE_GROUP for both")
     except PermissionError as exc:
         yield StoreFinding(FAULT, f"{exc.strerror}; give this user the right, or set WSPROXY_STATE_GROUP")
-    except (OSError, TransportClosed) as exc:
+    except (OSError, TransportClosed, ValueError) as exc:
         yield StoreFinding(FAULT, f"it does not answer ({exc}); {path}.log may say why")
     else:
-        yield _running(path, group)
+        yield _running(path, group, answer)
 
 
-def _running(path: str, group: int | None) -> StoreFinding:
+def _asked(path: str, group: int | None) -> dict[str, Any]:
+    deadline = Deadline(_SECONDS)
+    connection = StoreConnection(path, group, deadline)
+    try:
+        return connection.ask("members", [], deadline)
+    finally:
+        connection.close()
+
+
+def _running(path: str, group: int | None, answer: Mapping[str, Any]) -> StoreFinding:
+    if "result" not in answer:
+        return StoreFinding(FAULT, "it is of another version; end it, and it is started again")
     status = os.stat(path)
     mode = stat.S_IMODE(status.st_mode)
     if mode & _OTHERS:
