@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -23,7 +24,9 @@ from wsproxy.state.stores.redis.link import RedisLink
 from wsproxy.state.stores.redis.store import RedisStore
 from wsproxy.testing import LeakTestCase
 
-__all__ = ["SentinelTest", "TLSTest"]
+__all__ = ["SentinelAccountTest", "SentinelTest", "TLSTest"]
+
+_LOG = "wsproxy.state.redis"
 
 
 def connected(url: str, **more: Any) -> RedisStore:
@@ -63,6 +66,67 @@ class TLSTest(LeakTestCase):
             other.members()
 
 
+def start_sentinel(case: LeakTestCase, primary: RedisServer, port: int, watched: int, more: str) -> None:
+    """Start a Sentinel of the service main, without waiting for it."""
+    text = f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {watched} 1\n{more}"
+    file = primary.directory / f"sentinel-{port}.conf"
+    file.write_text(text, encoding="utf-8")
+    process = subprocess.Popen([str(REDIS_SERVER), str(file), "--sentinel"], stdout=subprocess.DEVNULL)
+    case.addCleanup(process.wait, 10)
+    case.addCleanup(process.kill)
+
+
+class SentinelAccountTest(LeakTestCase):
+    """Sentinels with and without the password of the Redis that they watch."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if REDIS_SERVER is None:
+            self.skipTest("no redis-server")
+        self.watched, self.open, self.closed, self.nobody = (free_port() for _ in range(4))
+        primary = RedisServer("--port", str(self.watched), "--bind", "127.0.0.1", "--requirepass", "p")
+        self.addCleanup(primary.close)
+        account = "sentinel auth-pass main p\n"
+        start_sentinel(self, primary, self.open, self.watched, account)
+        start_sentinel(self, primary, self.closed, self.watched, f"{account}requirepass p\n")
+        for port in (self.open, self.closed):
+            self.wait_for(port)
+
+    def wait_for(self, port: int) -> None:
+        give_up = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                return
+            except ConnectionRefusedError:
+                self.assertLess(time.monotonic(), give_up, "too late")
+                threading.Event().wait(0.05)
+
+    def store(self, *ports: int, service: str = "main", password: str = "p") -> RedisStore:
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        store = connected(f"redis+sentinel://:{password}@{hosts}/{service}")
+        self.addCleanup(store.close)
+        return store
+
+    def test_password(self) -> None:
+        """A Sentinel gets the password if it wants one, and no other."""
+        self.assertEqual(self.store(self.open).members(), ())
+        self.assertEqual(self.store(self.closed).members(), ())
+        with self.assertLogs(_LOG, "ERROR"), self.assertRaisesRegex(StoreUnavailable, "the password"):
+            self.store(self.closed, password="wrong").members()
+
+    def test_one_is_away(self) -> None:
+        """Any of them may be away, or not know the service."""
+        self.assertEqual(self.store(self.nobody, self.closed).members(), ())
+        with (
+            self.assertLogs(_LOG, "ERROR"),
+            self.assertRaisesRegex(StoreUnavailable, "no Sentinel says where"),
+        ):
+            self.store(self.nobody).members()
+        with self.assertLogs(_LOG, "ERROR"), self.assertRaisesRegex(StoreUnavailable, "where other is"):
+            self.store(self.open, service="other").members()
+
+
 class SentinelTest(LeakTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -85,15 +149,8 @@ class SentinelTest(LeakTestCase):
         return server
 
     def sentinel(self) -> None:
-        text = (
-            f"port {self.ports[2]}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {self.ports[0]} 1\n"
-            "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
-        )
-        file = self.primary.directory / "sentinel.conf"
-        file.write_text(text, encoding="utf-8")
-        process = subprocess.Popen([str(REDIS_SERVER), str(file), "--sentinel"], stdout=subprocess.DEVNULL)
-        self.addCleanup(process.wait, 10)
-        self.addCleanup(process.kill)
+        more = "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
+        start_sentinel(self, self.primary, self.ports[2], self.ports[0], more)
 
     def until(self, seconds: float, call: Any) -> Any:
         """Return what a call returns once that is true and it raises nothing."""
@@ -128,6 +185,6 @@ class SentinelTest(LeakTestCase):
         self.addCleanup(store.close)
         self.replica.process.send_signal(19)  # SIGSTOP
         rule = Rule("r", "k", unix_time(), float("inf"), Match(user="eve"))
-        with self.assertLogs("wsproxy.state.redis", "WARNING") as logs:
+        with self.assertLogs(_LOG, "WARNING") as logs:
             self.assertTrue(store.revoke((rule,)).done)
         self.assertIn("no replica", logs.output[0])

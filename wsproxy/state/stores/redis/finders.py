@@ -97,7 +97,6 @@ class _Several:
                 if answer is not None:
                     self._hosts = (host, *(other for other in self._hosts if other != host))
                     return answer
-                none = f"{none}, or does not know it"
         if refusal:
             raise refusal
         raise NotFound(none)
