@@ -389,6 +389,20 @@ class Check(ProxyTestCase):
             with mock.patch("wsproxy.web.static_files._INSTALLED_NOVNC", Path(directory, "nothing")):
                 self.assert_fault("no noVNC", "--novnc DIR", **page)
 
+    def test_state(self) -> None:
+        """A store that cannot be used is a fault; what the operator should know is none."""
+        with tempfile.TemporaryDirectory() as directory:
+            state = f"local:{directory}/store"
+            status, lines = self.check(WSPROXY_STATE=state)
+            self.assertEqual(status, 0, lines)
+            self.assertIn(f"ok    state: {state}: it does not run; the first process starts it", lines)
+            os.chmod(directory, 0o777)
+            status, lines = self.check(WSPROXY_STATE=state)
+            self.assertEqual(status, 0, lines)
+            (warning,) = (line for line in lines if line.startswith("warn  "))
+            self.assertIn(f"state: {state}: every user may replace", warning)
+            self.assert_fault("state: local:", "make that directory", WSPROXY_STATE=f"{state}/none/store")
+
     def test_files_of_the_operator(self) -> None:
         """A file that stops the start is a fault here, too: the audit log, the operator's token."""
         with tempfile.TemporaryDirectory() as directory:

@@ -141,8 +141,8 @@ class RedisStore(RemoteCalls):
     def listen(self, member: str, seconds: float) -> bool:
         """See :meth:`.Store.listen`.
 
-        Without a connection it waits for half a second and says that there may be news: then the member beats
-        as often as it has to anyway.
+        Without a connection it waits for half a second, and says that there may be news. Then the member
+        beats as often as it has to anyway.
         """
         with self._lock:
             listener = self._listeners.setdefault(member, RedisListener(self._link, member))
