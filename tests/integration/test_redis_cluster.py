@@ -18,7 +18,9 @@ from wsproxy.exceptions import StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.membership import Beat, Member, Publication
 from wsproxy.state.revocations import Match, Rule
-from wsproxy.state.stores.places import StatePlace
+from wsproxy.state.stores.checks import FAULT, OK, WARNING
+from wsproxy.state.stores.choice import check_store
+from wsproxy.state.stores.places import StatePlace, StateRules
 from wsproxy.state.stores.redis.link import RedisLink
 from wsproxy.state.stores.redis.store import RedisStore
 from wsproxy.testing import LeakTestCase
@@ -120,6 +122,26 @@ class ClusterTest(LeakTestCase):
         ):
             self.store(gone).members()
         self.store(gone, self.others[1]).members()
+
+    def test_check(self) -> None:
+        """The check finds the node with the keys, and says so if the user may not ask for it."""
+        state = f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
+        for user, rights in (("lab", "+@all"), ("meek", "-cluster")):
+            for node in self.nodes:
+                account = ("on", ">p", "~*", "allchannels", "+@all", rights)
+                node.connection.execute_command("ACL", "SETUSER", user, *account)
+        levels = {
+            user: {
+                one.level
+                for one in check_store(StateRules(StatePlace.parse(state.replace("//", f"//{user}:p@"))))
+            }
+            for user in ("lab", "meek")
+        }
+        self.assertEqual(levels, {"lab": {OK, WARNING}, "meek": {FAULT}})
+        store = RedisStore(RedisLink(StatePlace.parse(state.replace("//", "//meek:p@"))))
+        self.addCleanup(store.close)
+        with self.assertLogs(_LOG, "ERROR"), self.assertRaisesRegex(StoreUnavailable, "its ACL forbids"):
+            store.members()
 
     def test_news(self) -> None:
         """Notifications arrive."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from redis.crc import key_slot
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from ....runtime.deadline import Deadline
 
@@ -87,7 +87,7 @@ class _Several:
         for host in self._hosts:
             try:
                 answer = ask(host, min(_ONE_SECONDS, deadline.remaining()))
-            except AuthenticationError as exc:
+            except (AuthenticationError, NoPermissionError) as exc:
                 refusal = exc
             except LINK_ERRORS as exc:
                 if deadline.passed:
