@@ -12,7 +12,7 @@ from ....runtime.deadline import Deadline
 from ....runtime.wall_clock import unix_time
 from ..checks import FAULT, OK, WARNING, StoreFinding
 from .arguments import Argument
-from .finders import LINK_ERRORS, RESPONSE_ERRORS, NotFound
+from .finders import LINK_ERRORS, RESPONSE_ERRORS, ServerNotFound
 from .link import RedisConnection, RedisLink, advice
 
 __all__ = ["check_redis", "policy_finding", "probes"]
@@ -50,7 +50,7 @@ def check_redis(link: RedisLink) -> Iterator[StoreFinding]:
         yield _persistence(connection, info)
         yield _replicas(info)
         yield _rights(connection, link.base)  # after this it only listens
-    except (NotFound, *LINK_ERRORS) as exc:
+    except (ServerNotFound, *LINK_ERRORS) as exc:
         yield StoreFinding(FAULT, advice(exc))
     finally:
         connection.close()

@@ -12,7 +12,15 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from ....runtime.deadline import Deadline
 
-__all__ = ["LINK_ERRORS", "RESPONSE_ERRORS", "ClusterNodes", "Finder", "NotFound", "Sentinels", "unadorned"]
+__all__ = [
+    "LINK_ERRORS",
+    "RESPONSE_ERRORS",
+    "ClusterNodes",
+    "Finder",
+    "Sentinels",
+    "ServerNotFound",
+    "unadorned",
+]
 
 LINK_ERRORS = (RedisError, OSError)
 """What a connection raises."""
@@ -27,7 +35,7 @@ Address = tuple[str, int]
 _NewTo = Callable[[str, int, bool], Any]
 
 
-class NotFound(Exception):
+class ServerNotFound(Exception):
     """Nobody says where the server is. The text says why, and what to do."""
 
 
@@ -37,7 +45,7 @@ class Finder(Protocol):
     def find(self, deadline: Deadline) -> Address:
         """Return where the server is. Blocks until the deadline at most.
 
-        :raises NotFound: if nobody knows.
+        :raises ServerNotFound: if nobody knows.
         :raises LINK_ERRORS: if those who are asked refuse to say.
         """
         ...
@@ -99,7 +107,7 @@ class _Several:
                     return answer
         if refusal:
             raise refusal
-        raise NotFound(none)
+        raise ServerNotFound(none)
 
 
 class Sentinels(_Several):

@@ -31,11 +31,11 @@ from ....runtime.logs import get_logger
 from ...store import SCHEMA
 from ..places import StatePlace
 from .arguments import Argument
-from .finders import LINK_ERRORS, Finder, NotFound, unadorned
+from .finders import LINK_ERRORS, Finder, ServerNotFound, unadorned
 from .scripts import Script
 from .servers import servers_of
 
-__all__ = ["LINK_ERRORS", "RedisConnection", "RedisLink", "advice"]
+__all__ = ["RedisConnection", "RedisLink", "advice"]
 
 T = TypeVar("T")
 
@@ -226,7 +226,7 @@ class RedisLink:
             except _Stale:
                 self._drop_idle()
                 found = self._use_once(work, deadline)
-        except (_Stale, NotFound, *LINK_ERRORS) as exc:
+        except (_Stale, ServerNotFound, *LINK_ERRORS) as exc:
             raise self._gone(exc.reason if isinstance(exc, _Stale) else exc) from None
         self._note(True, "")
         return found
@@ -315,7 +315,7 @@ class _Stale(Exception):
 
 def advice(exc: Exception) -> str:
     """Return what is wrong with a Redis, and what to do."""
-    if isinstance(exc, NotFound):
+    if isinstance(exc, ServerNotFound):
         return str(exc)
     if "CERTIFICATE_VERIFY_FAILED" in str(exc):
         return "its certificate is not to be trusted; name the file of its CA, and the host that it is for"

@@ -16,7 +16,7 @@ from ..places import StateRules
 from ..remote import RemoteCalls
 from .arguments import script_arguments
 from .check import check_redis, policy_finding
-from .finders import LINK_ERRORS, NotFound
+from .finders import LINK_ERRORS, ServerNotFound
 from .link import RedisLink
 from .listener import RedisListener
 from .scripts import Script, load_scripts
@@ -153,7 +153,7 @@ class RedisStore(RemoteCalls):
                 if self._ask("news", [member]):
                     return True
             return listener.wait(seconds)
-        except (StoreUnavailable, NotFound, *LINK_ERRORS):
+        except (StoreUnavailable, ServerNotFound, *LINK_ERRORS):
             self._closed.wait(min(seconds, _PAUSE))
             return True
 
