@@ -17,6 +17,7 @@ from ..membership import Issued, Member
 from ..revocations import Match, Rule
 from ..store import SCHEMA, Store
 from ..stores.memory import MemoryStore
+from ..stores.rule_file import RuleFile
 from ..tickets import Ticket
 from ..values import NO_LIMITS, Held, SharedSession, SlotLimits
 from .heartbeat import Heartbeat
@@ -54,16 +55,19 @@ class ParticipantRules:
 
 @dataclass(frozen=True)
 class Kick:
-    """What became of a kick.
+    """What became of a kick, or of its lift.
 
     :ivar id: names it, for a lift.
     :ivar until: UNIX time until which its rules hold; ``math.inf`` for as long as nobody lifts them.
     :ivar behind: names of the processes that had not applied it in time; they admit nobody until they have.
+    :ivar unsaved: why it is not in the file of this process, so that a restart forgets it; "" if it is, or if
+        there is no file.
     """
 
     id: str
     until: float
     behind: tuple[str, ...] = ()
+    unsaved: str = ""
 
 
 class Participant:
@@ -76,6 +80,7 @@ class Participant:
     :param observe: told the seconds that the store took to answer a beat.
     :param clock: seconds that never go backwards.
     :param wall_clock: UNIX time, seconds.
+    :param rule_file: keeps the rules over a restart, without a store; None for none. :meth:`stop` closes it.
     :ivar known: the revocation rules that this process applies.
     """
 
@@ -88,11 +93,14 @@ class Participant:
         observe: Callable[[float], None] = lambda seconds: None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = unix_time,
+        rule_file: RuleFile | None = None,
     ) -> None:
         self._rules = rules
+        self._rule_file = rule_file
         self._hit = limits.hit
         self._wall_clock = wall_clock
         self.known = KnownRules(rules.revocations, wall_clock)
+        self.known.learn(rule_file.rules if rule_file else ())
         self.member = Member(secrets.token_hex(8), rules.name, rules.lease, SCHEMA)
         self.heartbeat: Heartbeat | None = None
         self._link: PrivateLink | SharedLink
@@ -153,6 +161,8 @@ class Participant:
         """
         if self.heartbeat:
             self.heartbeat.stop()
+        if self._rule_file:
+            self._rule_file.close(self.known)
 
     # Sessions
 
@@ -215,7 +225,12 @@ class Participant:
         if not revoked.done:
             raise Busy("there are as many revocation rules as there may be; lift some of them")
         self._link.apply(rules)
-        return Kick(kick, until, self._awaited(revoked.version))
+        return self._done(kick, until, revoked.version)
+
+    def _done(self, kick: str, until: float, version: int) -> Kick:
+        """Keep the rules over a restart, and wait for the other processes."""
+        unsaved = self._rule_file.save(self.known) if self._rule_file else ""
+        return Kick(kick, until, self._awaited(version), unsaved)
 
     def _awaited(self, version: int) -> tuple[str, ...]:
         """Wait until all processes have applied a version; return the names of those that have not."""
@@ -231,18 +246,21 @@ class Participant:
                 return tuple(one.name or one.id for one in behind)
             time.sleep(_PAUSE)
 
-    def lift(self, kick: str) -> bool:
-        """Take the rules of a kick out of force, in all processes; return False if there are none.
+    def lift(self, kick: str) -> Kick | None:
+        """Take the rules of a kick out of force, in all processes. Blocks as a kick does.
 
+        :returns: what became of it; None if there are no such rules.
         :raises StateUnavailable: if the store is away.
         """
         try:
-            if not self.store.lift(kick, self._wall_clock()).done:
-                return False
+            lifted = self.store.lift(kick, self._wall_clock())
         except StoreUnavailable as exc:
             raise StateUnavailable(f"the state that processes share is away: {exc}") from None
-        self.known.learn([Rule.lift(kick, self._wall_clock(), self._end_of(kick))])
-        return True
+        if not lifted.done:
+            return None
+        until = self._end_of(kick)
+        self.known.learn([Rule.lift(kick, self._wall_clock(), until)])
+        return self._done(kick, until, lifted.version)
 
     def _end_of(self, kick: str) -> float:
         return max((rule.until for rule in self.known if rule.kick == kick), default=0.0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import TypeVar
 
-from ..membership import Beat, Issued, Member, Publication
+from ..membership import Beat, Issued, Member
 from ..revocations import Rule
 from ..stores.memory import MemoryStore
 from ..tickets import Ticket
@@ -16,6 +16,7 @@ from .holding import Holding
 from .holdings import Holdings
 from .known_rules import KnownRules
 from .outbox import Outbox
+from .publication import publications
 
 __all__ = ["PrivateLink"]
 
@@ -29,7 +30,7 @@ class PrivateLink:
     """See :class:`.Link`. It needs no thread, and its lease never passes.
 
     :param store: the store of this process.
-    :param rules: the revocation rules that the process applies.
+    :param rules: the revocation rules that the process applies; the store gets those that there are.
     :param on_rules: as for :class:`.SharedLink`.
     """
 
@@ -49,8 +50,8 @@ class PrivateLink:
         self.holdings = Holdings(_MEMBER)
         self._outbox = Outbox()
         self._beats = count(1)
-        pulse = store.publish(Publication(Member(_MEMBER, "", math.inf)))
-        self._epoch = pulse.epoch
+        for part in publications(Member(_MEMBER, "", math.inf), (), list(rules), ()):
+            self._epoch = store.publish(part).epoch
 
     def admit(self, request: Request) -> Decision:
         """See :meth:`.Store.admit`."""
