@@ -1,4 +1,4 @@
-"""The endpoints of the operator's listener: metrics, the list of sessions, kicks."""
+"""The endpoints of the operator's listener: metrics, the list of sessions, kicks and what they refuse."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from ..protocol.response import http_response
 from ..protocol.strict_json import parse_json
 from ..runtime.logs import get_logger, rfc3339
 from ..state.membership import Member
+from ..state.revocations import Match
 from ..state.values import Held, Stage
 from ..telemetry.counters import Snapshot
 from ..telemetry.metrics import check_metrics, exposition
 from .auth import Guard
 from .kick import Chosen, Kicked, Kicks
+from .revocations import Revocation
 from .routes import AdminEndpoint, AdminRequest, Reply
 
 __all__ = ["Gather", "admin_endpoints", "session_endpoints"]
@@ -27,6 +29,7 @@ __all__ = ["Gather", "admin_endpoints", "session_endpoints"]
 logger = get_logger("wsproxy.admin")
 
 _MAX_BRACKETS = 16
+_DIGITS = 16  # as many as the id of a token without "jti" has
 _FIELDS = (
     "replica",
     "user",
@@ -65,6 +68,8 @@ def session_endpoints(guard: Guard | None, kicks: Kicks | None) -> dict[str, Adm
         "/sessions": endpoint("GET", _list),
         "/sessions/": endpoint("DELETE", _end),
         "/kick": endpoint("POST", _kick),
+        "/revocations": endpoint("GET", _revocations),
+        "/revocations/": endpoint("DELETE", _lift),
     }
 
 
@@ -101,7 +106,7 @@ def _described_of_other(member: Member, held: Held) -> dict[str, Any]:
         "token_id": session.token_id,
         "state": "open" if held.stage is Stage.OPEN else "opening",
         "since": rfc3339(session.since),
-        "expires": None if session.expires_at == math.inf else rfc3339(session.expires_at),
+        "expires": _time(session.expires_at),
         "last_activity": None,
         "bytes_up": None,
         "bytes_down": None,
@@ -109,7 +114,6 @@ def _described_of_other(member: Member, held: Held) -> dict[str, Any]:
 
 
 def _described(session: SessionHandle, replica: str) -> dict[str, Any]:
-    expires = session.grant.expires_at
     return {
         "id": session.id,
         "replica": replica,
@@ -121,7 +125,7 @@ def _described(session: SessionHandle, replica: str) -> dict[str, Any]:
         "token_id": session.grant.token_id,
         "state": "open" if session.is_open else "opening",
         "since": rfc3339(session.opened),
-        "expires": None if expires == math.inf else rfc3339(expires),
+        "expires": _time(session.grant.expires_at),
         "last_activity": rfc3339(session.last_activity),
         "bytes_up": session.bytes_up,
         "bytes_down": session.bytes_down,
@@ -141,9 +145,59 @@ def _kick(kicks: Kicks, request: AdminRequest) -> bytes:
 
 
 def _done(kicked: Kicked) -> bytes:
-    until = None if kicked.until == math.inf or not kicked.kick else rfc3339(kicked.until)
-    body = {"sessions": kicked.sessions, "tokens": kicked.tokens}
-    return _json(200, body | {"kick": kicked.kick, "until": until, "behind": kicked.behind})
+    body: dict[str, Any] = {"sessions": kicked.sessions, "tokens": kicked.tokens, "kick": kicked.kick}
+    body |= {"until": _time(kicked.until) if kicked.kick else None, "behind": kicked.behind}
+    if kicked.kick:
+        body["needs_iat"] = kicked.needs_iat
+    return _json(200, body | _unsaved(kicked.unsaved))
+
+
+def _unsaved(why: str) -> dict[str, str]:
+    return {"unsaved": why} if why else {}
+
+
+def _revocations(kicks: Kicks, request: AdminRequest) -> bytes:
+    page = kicks.revocations(_before(request.head.target))
+    found = [_shown_kick(kicks, one) for one in page.kicks]
+    return _json(200, {"time": rfc3339(time.time()), "revocations": found, "next": page.next or None})
+
+
+def _before(target: str) -> str:
+    """Return the parameter ``before`` of a query; "" if there is no query."""
+    query = target.partition("?")[2]
+    name, _, value = query.partition("=")
+    if query and (name != "before" or not value):
+        raise BadRequest("the query may only be before=, with the next of another page")
+    return value
+
+
+def _shown_kick(kicks: Kicks, one: Revocation) -> dict[str, Any]:
+    return {
+        "kick": one.kick,
+        "matches": [_shown_match(match) for match in one.matches],
+        "made_at": rfc3339(one.made_at),
+        "until": _time(one.until),
+        "replica": one.maker,
+        "tokens": one.tokens,
+        "needs_iat": any(map(kicks.needs_iat, one.matches)),
+    }
+
+
+def _shown_match(match: Match) -> dict[str, str]:
+    """Return what a rule matches. Of a token's hash it has as much as a token's id may have."""
+    shown = {name: value for name, value in match._asdict().items() if value}
+    if digest := shown.pop("digest", ""):
+        shown["token"] = digest[:_DIGITS]
+    return shown
+
+
+def _lift(kicks: Kicks, request: AdminRequest) -> bytes:
+    lifted = kicks.lift(request.name)
+    return _json(200, {"kick": lifted.id, "behind": lifted.behind} | _unsaved(lifted.unsaved))
+
+
+def _time(seconds: float) -> str | None:
+    return None if seconds == math.inf else rfc3339(seconds)
 
 
 def _several_workers() -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,9 +14,12 @@ from ..state.values import Held
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
 from ..tokens.verifier import TokenVerifier
+from .revocations import RevocationPage, needs_iat, page_of
 
 __all__ = ["Chosen", "Kicked", "Kicks"]
 
+_LAST_TIME = 253402300799  # the end of the year 9999, which the texts of times can say
+_MOST_ID = 64
 _NAMES = ("session", "user", "namespace", "vmi", "token_id")
 _KICKED = 4499, "kicked"
 _NOTHING = Kick("", 0.0)
@@ -94,8 +96,8 @@ def _until(wanted: dict[str, object]) -> float | None:
     until = wanted.get("until")
     if until is None and "until" not in wanted:
         return None
-    if isinstance(until, bool) or not isinstance(until, int | float) or not math.isfinite(until):
-        raise BadRequest("until must be a UNIX time in seconds")
+    if isinstance(until, bool) or not isinstance(until, int | float) or not 0 <= until <= _LAST_TIME:
+        raise BadRequest("until must be a UNIX time in seconds, before the year 10000")
     return float(until)
 
 
@@ -106,8 +108,10 @@ class Kicked:
     :ivar sessions: ids of the sessions that it ended, in all processes.
     :ivar tokens: ids of the tokens of those sessions, or of the given token, which are refused from now on.
     :ivar kick: names the kick in the list of revocations; "" if it refuses no token.
-    :ivar until: UNIX time until which it refuses tokens; ``math.inf`` until somebody lifts it.
+    :ivar until: UNIX time until which it refuses tokens; infinite until somebody lifts it.
     :ivar behind: names of the processes that have not applied it yet. They admit nobody until they have.
+    :ivar needs_iat: whether it refuses tokens that are issued later, too, if they have no ``iat``.
+    :ivar unsaved: why a restart of this process forgets it; "" if that is not so.
     """
 
     sessions: tuple[str, ...]
@@ -115,6 +119,8 @@ class Kicked:
     kick: str = ""
     until: float = 0.0
     behind: tuple[str, ...] = ()
+    needs_iat: bool = False
+    unsaved: str = ""
 
 
 class Kicks:
@@ -164,6 +170,31 @@ class Kicks:
 
     def _tell(self, member: Member, held: Held) -> bool:
         return self.participant.store.tell(member.id, held.session.id, *_KICKED)
+
+    def revocations(self, before: str = "") -> RevocationPage:
+        """Return the kicks that are in force, as far as this process knows; the newest first.
+
+        :param before: as for :func:`.page_of`.
+        :raises BadRequest: if ``before`` is not from a page.
+        """
+        return page_of(self.participant.known, self.participant.now, before)
+
+    def needs_iat(self, match: Match) -> bool:
+        """See :func:`.needs_iat`."""
+        return needs_iat(match, self.participant.known.settings.lifetime)
+
+    def lift(self, kick: str) -> Kick:
+        """Accept the tokens again that a kick refuses, in all processes. A second time changes nothing more.
+
+        :raises NotFound: if no rule of that kick is known.
+        :raises StateUnavailable: if the store is away.
+        """
+        is_id = len(kick) <= _MOST_ID and kick.isascii() and kick.isalnum()
+        lifted = self.participant.lift(kick) if is_id else None
+        if lifted is None:
+            raise NotFound("there is no such kick")
+        self._reports.lifted(kick, lifted.behind)
+        return lifted
 
     def kick(self, chosen: Chosen) -> Kicked:
         """Refuse tokens, and end their sessions, in all processes.
@@ -222,7 +253,8 @@ class Kicks:
                 session.close()
         found = [*(one.id for one in own), *(one.id for one in others)]
         tokens = [one.grant.token_id for one in own if one.grant.token_key]
-        return self._report(dict(chosen.by), found, [*tokens, *(one.token_id for one in others)], kick)
+        tokens += [one.token_id for one in others]
+        return self._report(dict(chosen.by), found, tokens, kick, self.needs_iat(chosen.match))
 
     def _end_of(self, chosen: Chosen) -> float:
         rules = self.participant.known.settings
@@ -238,10 +270,22 @@ class Kicks:
             raise BadRequest(f"this proxy does not accept the token anyway: {exc.message}") from None
 
     def _report(
-        self, by: dict[str, str], sessions: Iterable[str], tokens: Iterable[str] = (), kick: Kick = _NOTHING
+        self,
+        by: dict[str, str],
+        sessions: Iterable[str],
+        tokens: Iterable[str] = (),
+        kick: Kick = _NOTHING,
+        needs_iat: bool = False,
     ) -> Kicked:
         kicked = Kicked(
-            tuple(dict.fromkeys(sessions)), tuple(dict.fromkeys(tokens)), kick.id, kick.until, kick.behind
+            tuple(dict.fromkeys(sessions)),
+            tuple(dict.fromkeys(tokens)),
+            kick.id,
+            kick.until,
+            kick.behind,
+            needs_iat,
+            kick.unsaved,
         )
-        self._reports.kicked(by, kicked.sessions, kicked.tokens)
+        until = kicked.until if kicked.kick else None
+        self._reports.kicked(by, kicked.sessions, kicked.tokens, kicked.kick, until, kicked.behind)
         return kicked

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 from ..exceptions import Refused
 from ..protocol.closing import Ending
-from ..runtime.logs import get_logger
+from ..runtime.logs import get_logger, rfc3339
 from .audit import AuditLog
 from .causes import ending_cause, refusal_cause
 from .counters import Counters, SessionCounts
@@ -120,19 +121,58 @@ class Reports:
             extra={"fields": record.fields()},
         )
 
-    def kicked(self, by: Mapping[str, str], sessions: Sequence[str], tokens: Sequence[str]) -> None:
-        """Report that the operator ended sessions.
+    def kicked(
+        self,
+        by: Mapping[str, str],
+        sessions: Sequence[str],
+        tokens: Sequence[str],
+        kick: str = "",
+        until: float | None = None,
+        behind: Sequence[str] = (),
+    ) -> None:
+        """Report that the operator ended sessions, or refuses tokens.
 
         :param by: names and values by which the operator chose them; never a token.
         :param sessions: their ids; each end has a report of its own.
-        :param tokens: ids of the tokens that the proxy refuses from now on.
+        :param tokens: ids of the tokens of those sessions, which the proxy refuses from now on.
+        :param kick: the kick's id; "" if it refuses no token.
+        :param until: UNIX time until which it refuses tokens; infinite until somebody lifts it.
+        :param behind: names of the processes that have not applied it yet.
         """
-        fields = {"by": dict(by), "sessions": list(sessions), "tokens": list(tokens)}
+        fields = {
+            "by": dict(by),
+            "sessions": list(sessions),
+            "tokens": list(tokens),
+            "kick": kick or None,
+            "until": None if until is None or until == math.inf else rfc3339(until),
+            "behind": list(behind),
+        }
         _operator.info(
-            "kicked %d sessions by %s; %d tokens are refused from now on",
+            "kicked %d sessions by %s; %s%s",
             len(sessions),
             ", ".join(f"{name} {value!r}" for name, value in by.items()),
-            len(tokens),
+            _refusal(kick, until),
+            _shown_behind(behind),
             extra={"fields": fields},
         )
         self._audit.write("kicked", fields)
+
+    def lifted(self, kick: str, behind: Sequence[str]) -> None:
+        """Report that the operator lifted a kick.
+
+        :param behind: as for :meth:`kicked`.
+        """
+        fields = {"kick": kick, "behind": list(behind)}
+        _operator.info("lifted kick %s%s", kick, _shown_behind(behind), extra={"fields": fields})
+        self._audit.write("lifted", fields)
+
+
+def _refusal(kick: str, until: float | None) -> str:
+    if not kick or until is None:
+        return "no token is refused"
+    end = "for ever, until it is lifted" if until == math.inf else f"until {rfc3339(until)}"
+    return f"kick {kick} refuses tokens {end}"
+
+
+def _shown_behind(behind: Sequence[str]) -> str:
+    return f"; not applied yet by {', '.join(map(repr, behind))}" if behind else ""
