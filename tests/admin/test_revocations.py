@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import time
@@ -13,6 +15,7 @@ from tests.admin.test_endpoints import OperatorCase
 from tests.support.jws import signed_token, unverified_claims
 from wsproxy.admin.kick import Chosen, Kicks
 from wsproxy.admin.revocations import Revocation, page_of
+from wsproxy.cli import main
 from wsproxy.exceptions import BadRequest, NotFound
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.participant.participant import Kick, Participant
@@ -295,6 +298,29 @@ class AtTheListener(OperatorCase):
                     break
                 query = f"?before={page['next']}"
         self.assertEqual(found, ids[::-1])
+
+    def command(self, *arguments: str) -> tuple[int, str]:
+        """Return exit status and output of a command."""
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            status = main([*arguments, "--admin", f"unix:{self.path}"])
+        return status, output.getvalue()
+
+    def test_commands(self) -> None:
+        """What the commands say of a user who is away."""
+        self.start(replica_name="pod-1")
+        token = self.token_without_iat(user=5)
+        status, told = self.command("sessions", "kick", "--user", "5", "--until", "2h")
+        self.assertEqual(status, 0)
+        self.assertIn("tokens with user 5 that were issued until now are refused from now on, until 20", told)
+        self.assertIn("tokens without iat are refused, too, if they are issued later", told)
+        self.assert_revoked("vm", token)
+        status, told = self.command("revocations")
+        self.assertRegex(
+            told.splitlines()[1], r"^[0-9a-f]{16}  user=5   \d+s ago  in 1h59m  with iat  0       pod-1$"
+        )
+        self.assertEqual(self.command("revocations", "lift", told.split()[7]), (0, "1 kicks lifted\n"))
+        self.client("vm", token)
+        self.assertRegex(self.command("sessions")[1].splitlines()[1], "  pod-1$")
 
     def test_refused(self) -> None:
         """Wrong requests, and requests of strangers, do nothing."""

@@ -17,7 +17,9 @@ from typing import Any
 from unittest import mock
 
 from wsproxy.cli import main
-from wsproxy.cli.sessions import _duration, _shown, _size
+from wsproxy.cli.ends import end_time
+from wsproxy.cli.operator_client import duration, printable
+from wsproxy.cli.sessions import _size
 from wsproxy.protocol.response import http_response
 from wsproxy.testing.case import LeakTestCase
 
@@ -34,20 +36,32 @@ _SESSION = {
     "last_activity": "2026-01-02T03:04:00.000Z",
     "bytes_up": 1000,
     "bytes_down": 5_000_000,
+    "replica": "pod-1",
 }
+_OF_ANOTHER = {"replica": "pod-2", "last_activity": None, "bytes_up": None, "bytes_down": None}
 _LIST = {
     "time": "2026-01-02T03:05:03.000Z",
-    "sessions": [_SESSION, {**_SESSION, "id": "11111111", "user": 5, "expires": None}],
+    "sessions": [_SESSION, {**_SESSION, "id": "11111111", "user": 5, "expires": None, **_OF_ANOTHER}],
+}
+_KICKED = {
+    "sessions": ["a"],
+    "tokens": ["t"],
+    "kick": "k1",
+    "until": "2030-01-31T18:00:00.000Z",
+    "behind": [],
+    "needs_iat": False,
 }
 _TABLE = """\
-ID        USER                NAMESPACE  VMI     CONSOLE  CLIENT  OPEN   EXPIRES    IDLE   UP    DOWN
-0a0b0c0d  eve\\u001b[2J\\u202e  lab-1      ubuntu  vnc      -       5m03s  in 34m57s  1m03s  1000  4.8M
-11111111  5                   lab-1      ubuntu  vnc      -       5m03s  never      1m03s  1000  4.8M
+ID        USER                NAMESPACE  VMI     CONSOLE  CLIENT  OPEN   EXPIRES    IDLE   UP    DOWN  REPLICA
+0a0b0c0d  eve\\u001b[2J\\u202e  lab-1      ubuntu  vnc      -       5m03s  in 34m57s  1m03s  1000  4.8M  pod-1
+11111111  5                   lab-1      ubuntu  vnc      -       5m03s  never      -      -     -     pod-2
 """
 
 
 class CommandTestCase(LeakTestCase):
     """Runs the command without the variables of the environment."""
+
+    command = "sessions"
 
     def setUp(self) -> None:
         super().setUp()
@@ -67,7 +81,7 @@ class CommandTestCase(LeakTestCase):
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             try:
-                status = main(["sessions", *arguments])
+                status = main([self.command, *arguments])
             except SystemExit as exc:
                 status = int(exc.code or 0)
         return status, output.getvalue(), errors.getvalue()
@@ -96,6 +110,26 @@ class Faults(CommandTestCase):
         for arguments in several:
             self.assert_fault("kick needs IDs, or --token-file, or any of", *here, "kick", *arguments)
 
+    def test_until(self) -> None:
+        """The end of a kick must be in the future, and no other reading of it may be possible."""
+        here = ("--admin", "unix:/nowhere/at/all")
+        self.assert_fault("--until is for kick only", *here, "list", "--until", "2h")
+        self.assert_fault("--until does not go with IDs", *here, "kick", "a", "--until", "2h")
+        for until, fault in (
+            ("2000-01-01T00:00:00Z", "it is over; give a time such as"),
+            ("0s", "it is over"),
+            ("2030-01-31T18:00:00", "it has no time zone"),
+            ("2030-02-31T18:00:00Z", "there is no such time"),
+            ("2030-01-31", "give a time such as 2030-01-31T18:00:00Z, or a duration such as 30m, 2h or 7d"),
+            ("2", "give a time such as"),
+            ("2 h", "give a time such as"),
+            ("1.5h", "give a time such as"),
+            ("tomorrow", "give a time such as"),
+            ("", "give a time such as"),
+        ):
+            fault = f"--until is {until!r}; {fault}"
+            self.assert_fault(fault, *here, "kick", "--user", "5", f"--until={until}")
+
     def test_token(self) -> None:
         """If a token cannot be read, the error names its file. A file of another user is not used."""
         directory = os.path.join(self.directory, f"wsproxy-{os.getuid()}")
@@ -123,8 +157,8 @@ class _Proxy(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     block_on_close = True
 
 
-class Answers(CommandTestCase):
-    """The output for a proxy's answers."""
+class AnswerCase(CommandTestCase):
+    """Asks a stand-in for a proxy, which gives one answer."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -153,6 +187,10 @@ class Answers(CommandTestCase):
     def reply(self, status: int, body: Any) -> None:
         self.answer = http_response(status, json.dumps(body).encode())
 
+
+class Answers(AnswerCase):
+    """The output for a proxy's answers."""
+
     def test_list(self) -> None:
         """The table is readable, and contains no control characters."""
         self.reply(200, _LIST)
@@ -164,36 +202,87 @@ class Answers(CommandTestCase):
 
     def test_kick(self) -> None:
         """Options choose together, IDs one by one, a token by itself."""
-        self.reply(200, {"sessions": ["a"], "tokens": ["t"]})
+        self.reply(200, _KICKED)
         path = os.path.join(self.directory, "token")
         with open(path, "w", encoding="ascii") as file:
             file.write("a.b.c\n")
-        said = "1 sessions ended, 1 tokens revoked\n"
-        for arguments, bodies, expected in (
-            (("--user", "5", "--namespace", "lab-1"), [{"user": "5", "namespace": "lab-1"}], said),
-            (("--namespace", "a", "--vmi", "b"), [{"namespace": "a", "vmi": "b"}], said),
-            (("--token-id", "x"), [{"token_id": "x"}], said),
-            (("--token-file", path), [{"token": "a.b.c"}], said),
-            (("a", "b"), [{"session": "a"}, {"session": "b"}], said.replace("1", "2")),
+        bodies: list[dict[str, str]]
+        for arguments, bodies, what in (
+            (
+                ("--user", "5", "--namespace", "lab-1"),
+                [{"user": "5", "namespace": "lab-1"}],
+                "tokens with user 5, namespace lab-1 that were issued until now are",
+            ),
+            (
+                ("--namespace", "a", "--vmi", "b"),
+                [{"namespace": "a", "vmi": "b"}],
+                "tokens with namespace a, vmi b that were issued until now are",
+            ),
+            (("--token-id", "x\n"), [{"token_id": "x\n"}], "tokens with token_id x\\u000a are"),
+            (("--token-file", path), [{"token": "a.b.c"}], "the token is"),
         ):
             with self.subTest(arguments):
                 self.requests.clear()
-                self.assertEqual(self.run_command("kick", *arguments), (0, expected, ""))
+                said = (
+                    f"1 sessions ended\nkick k1: {what} refused from now on, until 2030-01-31T18:00:00.000Z\n"
+                )
+                self.assertEqual(self.run_command("kick", *arguments), (0, said, ""))
                 self.assertEqual([json.loads(body) for _, body in self.requests], bodies)
                 self.assertEqual({line for line, _ in self.requests}, {b"POST /kick HTTP/1.1"})
+        one = "kick k1: the token of the session is refused from now on, until 2030-01-31T18:00:00.000Z\n"
+        self.assertEqual(self.run_command("kick", "a", "b"), (0, f"2 sessions ended\n{one}{one}", ""))
+        self.assertEqual(
+            [json.loads(body) for _, body in self.requests[-2:]], [{"session": "a"}, {"session": "b"}]
+        )
         with mock.patch("sys.stdin", io.StringIO(" d.e.f \n")):
             status, output, _ = self.run_command("kick", "--token-file", "-", "--json")
-        self.assertEqual((status, json.loads(output)), (0, {"sessions": ["a"], "tokens": ["t"]}))
+        kick = {name: value for name, value in _KICKED.items() if name not in ("sessions", "tokens")}
+        expected = {"sessions": ["a"], "tokens": ["t"], "kicks": [kick]}
+        self.assertEqual((status, json.loads(output)), (0, expected))
         self.assertEqual(json.loads(self.requests[-1][1]), {"token": "d.e.f"})
 
-    def test_nothing_fits(self) -> None:
-        """A kick that does nothing is a failure, so that a script notices."""
-        self.reply(200, {"sessions": [], "tokens": []})
-        status, output, errors = self.run_command("kick", "--user", "5")
-        self.assertEqual((status, output), (1, "0 sessions ended, 0 tokens revoked\n"))
-        self.assertEqual(errors, "wsproxy sessions: no session or token matches the options\n")
+    def test_nobody_there(self) -> None:
+        """A kick of a user without a session has done what it should."""
+        self.reply(200, _KICKED | {"sessions": [], "tokens": [], "until": None, "needs_iat": True})
         self.assertEqual(
-            self.run_command("kick", "a", "b")[2], "wsproxy sessions: no session or token matches a, b\n"
+            self.run_command("kick", "--user", "5"),
+            (
+                0,
+                "0 sessions ended\n"
+                "kick k1: tokens with user 5 that were issued until now are refused from now on, until you "
+                "lift the kick\n"
+                "  tokens without iat are refused, too, if they are issued later, because "
+                "WSPROXY_TOKEN_LIFETIME is not set\n"
+                "  to lift it: wsproxy revocations lift k1\n",
+                "",
+            ),
+        )
+
+    def test_until(self) -> None:
+        """The end of a kick is a time, or a duration from now."""
+        self.reply(200, _KICKED)
+        with mock.patch("wsproxy.cli.sessions.unix_time", lambda: 1.7e9):
+            for until, seconds in (("2h", 1.7e9 + 7200), ("2030-01-31T19:00:00.5+01:00", 1896112800.5)):
+                self.assertEqual(self.run_command("kick", "--user", "5", "--until", until)[0], 0)
+                self.assertEqual(json.loads(self.requests[-1][1]), {"user": "5", "until": seconds})
+
+    def test_not_everywhere(self) -> None:
+        """Processes that are behind, and a kick that is not saved, have exit statuses of their own."""
+        self.reply(200, _KICKED | {"behind": ["pod-2", "pod\n3"], "unsaved": "No space left"})
+        status, output, errors = self.run_command("kick", "--user", "5")
+        self.assertEqual((status, output[:16]), (3, "1 sessions ended"))
+        behind = "not applied yet by pod-2, pod\\u000a3; they admit nobody until they have"
+        unsaved = "not saved, so a restart of the proxy forgets it: No space left"
+        self.assertEqual(errors, f"wsproxy sessions: {behind}\nwsproxy sessions: {unsaved}\n")
+        self.reply(200, _KICKED | {"unsaved": "No space left"})
+        self.assertEqual(self.run_command("kick", "a")[0], 4)
+
+    def test_no_such_session(self) -> None:
+        """A kick that does nothing is a failure, so that a script notices."""
+        self.reply(200, {"sessions": [], "tokens": [], "kick": "", "until": None, "behind": []})
+        self.assertEqual(
+            self.run_command("kick", "a", "b"),
+            (1, "0 sessions ended\n", "wsproxy sessions: no session matches a, b\n"),
         )
 
     def test_refused(self) -> None:
@@ -257,7 +346,7 @@ class BadAnswer(CommandTestCase):
                 sock.sendall(b" ")
 
         self.addCleanup(stop.set)
-        with mock.patch("wsproxy.cli.sessions._SECONDS", 0.3):
+        with mock.patch("wsproxy.cli.operator_client._SECONDS", 0.3):
             told = self.ask(trickle)
         stop.set()
         self.assertEqual(told, (1, "wsproxy sessions: no answer from PROXY in 0 seconds\n"))
@@ -274,6 +363,17 @@ class BadAnswer(CommandTestCase):
 
 
 class Figures(unittest.TestCase):
+    def test_ends(self) -> None:
+        for text, end in (
+            ("30m", 1.7e9 + 1800),
+            ("7d", 1.7e9 + 7 * 86400),
+            ("1w2h3s", 1.7e9 + 7 * 86400 + 7203),
+            ("2030-01-31T18:00:00Z", 1896112800),
+            ("2030-01-31 18:00z", 1896112800),
+            ("2030-01-31t18:00:00.25-00:30", 1896114600.25),
+        ):
+            self.assertEqual(end_time(text, 1.7e9), end, text)
+
     def test_durations(self) -> None:
         for seconds, text in (
             (-3.0, "0s"),
@@ -283,7 +383,7 @@ class Figures(unittest.TestCase):
             (7384, "2h03m"),
             (3 * 86400 + 4 * 3600, "3d04h"),
         ):
-            self.assertEqual(_duration(seconds), text)
+            self.assertEqual(duration(seconds), text)
 
     def test_sizes(self) -> None:
         for size, text in (
@@ -297,10 +397,10 @@ class Figures(unittest.TestCase):
         ):
             self.assertEqual(_size(size), text)
 
-    def test_shown(self) -> None:
-        self.assertEqual(_shown("Éva"), "Éva")
-        self.assertEqual(_shown(5), "5")
-        self.assertEqual(_shown("a\nb"), "a\\u000ab")
+    def testprintable(self) -> None:
+        self.assertEqual(printable("Éva"), "Éva")
+        self.assertEqual(printable(5), "5")
+        self.assertEqual(printable("a\nb"), "a\\u000ab")
 
 
 if __name__ == "__main__":

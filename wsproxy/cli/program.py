@@ -32,6 +32,7 @@ from ..version import __version__
 from .check import check, raise_descriptor_limit
 from .config import add_config_file, setting_in_file, shown_settings
 from .output import print_line, stderr_handler
+from .revocations import add_revocations_command
 from .sessions import add_sessions_command
 from .state import add_state_command
 
@@ -263,6 +264,7 @@ def program_parser(*, repeat: bool = True) -> argparse.ArgumentParser:
         _add_settings(config)
 
     add_sessions_command(commands)
+    add_revocations_command(commands)
     add_state_command(commands)
     _add_demo_command(commands)
     return parser

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
-import os
-import socket
 import sys
 from collections.abc import Mapping
-from contextlib import closing
-from datetime import datetime
 from typing import Any
 
-from ..admin.auth import default_token_file, read_operator_token
-from ..exceptions import ConfigError, TransportClosed
-from ..net.addresses import ListenAddress
-from ..net.http_client import ResponseStream, request_head
-from ..net.transport import PlainTransport
-from ..runtime.deadline import Deadline
-from .config import add_config_file, setting_in_file
+from ..runtime.wall_clock import unix_time
+from .ends import end_time
+from .operator_client import (
+    Failed,
+    OperatorClient,
+    add_listener_options,
+    duration,
+    operator_client,
+    parsed_time,
+    print_table,
+    printable,
+    warned,
+)
 
 __all__ = ["add_sessions_command"]
 
-_SECONDS = 30.0
-_MAX_ANSWER = 64 * 1024 * 1024
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_NAME = "wsproxy sessions"
 _CHOICES = ("user", "namespace", "vmi", "token_id")
-_HEADINGS = ("ID", "USER", "NAMESPACE", "VMI", "CONSOLE", "CLIENT", "OPEN", "EXPIRES", "IDLE", "UP", "DOWN")
-
-
-class _Failed(Exception):
-    """The request failed. The text says why."""
+_HEADINGS = (
+    *("ID", "USER", "NAMESPACE", "VMI", "CONSOLE", "CLIENT"),
+    *("OPEN", "EXPIRES", "IDLE", "UP", "DOWN", "REPLICA"),
+)
 
 
 def add_sessions_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,123 +38,152 @@ def add_sessions_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         "sessions",
         help="list or end the sessions of a running proxy",
         usage="wsproxy sessions [list | kick [ID ...]] [options]",  # argparse wants IDs before options
-        description="List the sessions of a running proxy, or end some of them and revoke their tokens.",
-        epilog="kick ends the sessions that match all given options, or those with the given IDs.",
+        description="List the sessions of a running proxy, or end some of them and revoke tokens.",
+        epilog="kick ends the sessions with the given IDs, and revokes their tokens. With options it refuses "
+        "every token that matches all of them and was issued until now, also of users who have no session. "
+        "Exit status: 1 if there is no such session, 3 if processes have not applied the kick yet, 4 if a "
+        "restart forgets it.",
     )
     parser.set_defaults(command=_run)
     parser.add_argument(
         "action", nargs="?", choices=("list", "kick"), default="list", help="default: %(default)s"
     )
     parser.add_argument("ids", nargs="*", metavar="ID", help="kick: ID of a session, from list")
-    parser.add_argument("--user", help="kick: sessions of this user")
-    parser.add_argument("--namespace", help="kick: sessions in this namespace")
-    parser.add_argument("--vmi", help="kick: sessions with this VMI; requires --namespace")
-    parser.add_argument("--token-id", help="kick: sessions of the token with this ID")
+    parser.add_argument("--user", help="kick: tokens of this user")
+    parser.add_argument("--namespace", help="kick: tokens for this namespace")
+    parser.add_argument("--vmi", help="kick: tokens, when they open this VMI; requires --namespace")
+    parser.add_argument("--token-id", help="kick: the token with this ID")
     parser.add_argument(
-        "--token-file", metavar="FILE", help="kick: sessions of the token in this file; - for standard input"
+        "--token-file", metavar="FILE", help="kick: the token in this file; - for standard input"
+    )
+    parser.add_argument(
+        "--until",
+        metavar="WHEN",
+        help="kick: when the tokens are accepted again, a time such as 2030-01-31T18:00:00Z or a duration "
+        "such as 30m, 2h or 7d (default: when none of them is valid any more)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_config_file(parser)
-    parser.add_argument(
-        "--admin",
-        default=os.environ.get("WSPROXY_ADMIN"),
-        metavar="ADDRESS",
-        help="the operator's listener, HOST:PORT or unix:PATH (environment: WSPROXY_ADMIN)",
-    )
-    parser.add_argument(
-        "--admin-token-file",
-        default=os.environ.get("WSPROXY_ADMIN_TOKEN_FILE"),
-        metavar="FILE",
-        help="file with the operator's token (environment: WSPROXY_ADMIN_TOKEN_FILE; default: the file that "
-        "a proxy of the same user creates)",
-    )
+    add_listener_options(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
-    client = _Client(*_settings(options))
+    faults: list[str] = []
+    until = _until(options, faults)
+    client = operator_client(options, _faults(options) + faults)
     try:
         if options.action == "list":
             return _list(client, options.json)
-        return _kick(client, options)
-    except _Failed as exc:
-        print(f"wsproxy sessions: {exc}", file=sys.stderr)
+        return _kick(client, options, until)
+    except Failed as exc:
+        print(f"{_NAME}: {exc}", file=sys.stderr)
         return 1
 
 
-def _settings(options: argparse.Namespace) -> tuple[ListenAddress, str | None]:
-    """Return the address of the operator's listener, and the operator's token; None for no token.
+def _faults(options: argparse.Namespace) -> list[str]:
+    """Return what is wrong with the choice of sessions and tokens."""
+    chosen = [options.ids, options.token_file, _criteria(options)]
+    if options.action == "list":
+        return ["list always lists all sessions; give IDs and options to kick only"] if any(chosen) else []
+    if sum(map(bool, chosen)) != 1:
+        return ["kick needs IDs, or --token-file, or any of --user, --namespace, --vmi and --token-id"]
+    return []
 
-    :raises ConfigError: if settings are wrong; lists every fault.
-    """
-    faults, chosen = [], [options.ids, options.token_file, _criteria(options)]
-    admin = options.admin or setting_in_file(options, "admin")
-    if options.action == "list" and any(chosen):
-        faults.append("list always lists all sessions; give IDs and options to kick only")
-    if options.action == "kick" and sum(map(bool, chosen)) != 1:
-        faults.append("kick needs IDs, or --token-file, or any of --user, --namespace, --vmi and --token-id")
+
+def _until(options: argparse.Namespace, faults: list[str]) -> float | None:
+    """Return the UNIX time of the option; None without one. Add what is wrong to the faults."""
+    if options.until is None:
+        return None
+    if options.action == "list":
+        faults.append("--until is for kick only")
+    elif options.ids:
+        faults.append("--until does not go with IDs: the token of a session is refused until it expires")
     try:
-        address = ListenAddress.parse(admin or "")
+        return end_time(options.until, unix_time())
     except ValueError as exc:
-        raise ConfigError(
-            [*faults, f"WSPROXY_ADMIN is {admin or 'not set'}; {exc}, as in the proxy's settings"]
-        ) from None
-    token, path = None, options.admin_token_file or setting_in_file(options, "admin_token_file")
-    where = f" in {path}" if path else ""
-    if path or not address.path:
-        try:
-            if not path:
-                where = f" in {default_token_file()}"
-            token = read_operator_token(path)
-        except (OSError, ValueError) as exc:
-            fault = getattr(exc, "strerror", None) or exc
-            faults.append(
-                f"the operator's token{where}: {fault}; name another file in WSPROXY_ADMIN_TOKEN_FILE"
-            )
-    if faults:
-        raise ConfigError(faults)
-    return address, token
+        faults.append(f"--until is {options.until!r}; {exc}")
+        return None
 
 
 def _criteria(options: argparse.Namespace) -> dict[str, str]:
     return {name: value for name in _CHOICES if (value := getattr(options, name)) is not None}
 
 
-def _list(client: _Client, as_json: bool) -> int:
+def _list(client: OperatorClient, as_json: bool) -> int:
     found = client.ask("GET", "/sessions")
     try:
-        now = _time(found["time"])
+        now = parsed_time(found["time"])
         rows = [_row(session, now) for session in found["sessions"]]
     except (KeyError, TypeError, ValueError):
-        raise _Failed(client.stranger) from None
+        raise Failed(client.stranger) from None
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        _print_table([_HEADINGS, *rows])
+        print_table([_HEADINGS, *rows])
     return 0
 
 
-def _kick(client: _Client, options: argparse.Namespace) -> int:
+def _kick(client: OperatorClient, options: argparse.Namespace, until: float | None) -> int:
     if options.token_file:
-        wanted = [{"token": _read_token(options.token_file)}]
+        wanted: list[dict[str, object]] = [{"token": _read_token(options.token_file)}]
     else:
-        wanted = [{"session": id} for id in options.ids] or [_criteria(options)]
-    done: dict[str, list[str]] = {"sessions": [], "tokens": []}
-    missing = []
+        wanted = [{"session": id} for id in options.ids] or [dict(_criteria(options))]
+    answers, missing = [], []
     for body in wanted:
-        answer = client.ask("POST", "/kick", body)
+        answer = client.ask("POST", "/kick", body if until is None else body | {"until": until})
         try:
-            done = {name: ids + answer[name] for name, ids in done.items()}
-        except (KeyError, TypeError):
-            raise _Failed(client.stranger) from None
-        if not any(answer.values()):
-            missing.append(body.get("session", "the options"))
-    if options.json:
-        print(json.dumps(done, indent=2))
-    else:
-        print(f"{len(done['sessions'])} sessions ended, {len(done['tokens'])} tokens revoked")
+            found = bool(answer["sessions"] or answer["kick"])
+        except KeyError:
+            raise Failed(client.stranger) from None
+        if found:
+            answers.append(answer)
+        else:
+            missing.append(printable(body.get("session", "the options")))
+    try:
+        _print_kicks(answers, _chosen(options), options.json)
+    except (TypeError, KeyError):
+        raise Failed(client.stranger) from None
+    status = warned(_NAME, answers)
     if missing:
-        raise _Failed(f"no session or token matches {', '.join(missing)}")
-    return 0
+        raise Failed(f"no session matches {', '.join(missing)}")
+    return status
+
+
+def _print_kicks(answers: list[dict[str, Any]], what: str, as_json: bool) -> None:
+    sessions = [id for answer in answers for id in answer["sessions"]]
+    kicks = [answer for answer in answers if answer["kick"]]
+    if as_json:
+        tokens = [id for answer in answers for id in answer["tokens"]]
+        told = [
+            {name: one for name, one in kick.items() if name not in ("sessions", "tokens")} for kick in kicks
+        ]
+        print(json.dumps({"sessions": sessions, "tokens": tokens, "kicks": told}, indent=2))
+        return
+    lines = [line for kick in kicks for line in _effect(kick, what)]
+    print("\n".join([f"{len(sessions)} sessions ended", *lines]))
+
+
+def _chosen(options: argparse.Namespace) -> str:
+    """Return which tokens a kick is about."""
+    if options.token_file:
+        return "the token is"
+    if options.ids:
+        return "the token of the session is"
+    criteria = _criteria(options)
+    shown = ", ".join(f"{name} {printable(value)}" for name, value in criteria.items())
+    return f"tokens with {shown}{'' if 'token_id' in criteria else ' that were issued until now'} are"
+
+
+def _effect(kick: Mapping[str, Any], what: str) -> list[str]:
+    """Return lines that say which tokens a kick refuses, and until when."""
+    id, until, needs_iat = printable(kick["kick"]), kick["until"], kick.get("needs_iat")
+    unset = "because WSPROXY_TOKEN_LIFETIME is not set"
+    end = f"until {printable(until)}" if until else "until you lift the kick"
+    lines = [f"kick {id}: {what} refused from now on, {end}"]
+    if needs_iat:
+        lines.append(f"  tokens without iat are refused, too, if they are issued later, {unset}")
+    if not until:
+        lines.append(f"  to lift it: wsproxy revocations lift {id}")
+    return lines
 
 
 def _read_token(path: str) -> str:
@@ -166,110 +193,28 @@ def _read_token(path: str) -> str:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip()
     except OSError as exc:
-        raise _Failed(f"--token-file {path}: {exc.strerror}") from None
-
-
-class _Client:
-    """A client of one proxy's operator's listener.
-
-    :param token: the operator's token; None if the listener needs no token.
-    :ivar stranger: the error text for an answer that cannot be wsproxy's.
-    """
-
-    def __init__(self, address: ListenAddress, token: str | None) -> None:
-        self._address = address
-        self._headers = [] if token is None else [f"Authorization: Bearer {token}"]
-        self.stranger = f"{address} is not the operator's listener of a wsproxy"
-
-    def ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Send a request and return the answer. Blocks for at most 30 seconds.
-
-        :raises _Failed: if no answer comes, or the proxy refuses.
-        """
-        content = None if body is None else json.dumps(body).encode()
-        head = request_head(method, path, "localhost", self._headers, content)
-        deadline = Deadline(_SECONDS)
-        try:
-            with closing(PlainTransport(_connected(self._address, deadline))) as transport:
-                transport.send(head + (content or b""), deadline)
-                status, text = _received(ResponseStream(transport, deadline))
-            answer = json.loads(text)
-        except TimeoutError:
-            raise _Failed(f"no answer from {self._address} in {_SECONDS:.0f} seconds") from None
-        except (OSError, TransportClosed) as exc:
-            fault = getattr(exc.__cause__ or exc, "strerror", None) or exc
-            raise _Failed(f"no answer from {self._address}: {fault}") from None
-        except (http.client.HTTPException, ValueError, RecursionError):
-            raise _Failed(self.stranger) from None
-        if not isinstance(answer, dict):
-            raise _Failed(self.stranger)
-        if status != 200:
-            raise _Failed(f"{status}: {_shown(answer.get('message'))}")
-        return answer
-
-
-def _connected(address: ListenAddress, deadline: Deadline) -> socket.socket:
-    """Connect to an operator's listener. Blocks until the deadline, and while the host's name is resolved."""
-    if not address.path:
-        host = _ANYWHERE.get(address.host, address.host)
-        return socket.create_connection((host, address.port), deadline.remaining())
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.settimeout(deadline.remaining())
-        sock.connect(address.path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _received(stream: ResponseStream) -> tuple[int, bytes]:
-    """Return the status and the body of a response. Blocks until the stream's deadline."""
-    with closing(http.client.HTTPResponse(stream)) as response:  # type: ignore[arg-type]
-        response.begin()
-        return response.status, response.read(_MAX_ANSWER)
+        raise Failed(f"--token-file {path}: {exc.strerror}") from None
 
 
 def _row(session: Mapping[str, Any], now: float) -> tuple[str, ...]:
-    expires = session["expires"]
+    expires, active = session["expires"], session["last_activity"]
     if session["since"] is None:  # the proxy could not describe the session; its log says why
-        return (_shown(session["id"]), *("-" for _ in _HEADINGS[1:]))
+        return (printable(session["id"]), *("-" for _ in _HEADINGS[1:]))
     return (
-        *(_shown(session[name]) for name in ("id", "user", "namespace", "vmi", "subresource", "client")),
-        "opening" if session.get("state") == "opening" else _duration(now - _time(session["since"])),
-        "never" if expires is None else f"in {_duration(_time(expires) - now)}",
-        _duration(now - _time(session["last_activity"])),
+        *(printable(session[name]) for name in ("id", "user", "namespace", "vmi", "subresource", "client")),
+        "opening" if session.get("state") == "opening" else duration(now - parsed_time(session["since"])),
+        "never" if expires is None else f"in {duration(parsed_time(expires) - now)}",
+        "-" if active is None else duration(now - parsed_time(active)),  # another process knows it
         _size(session["bytes_up"]),
         _size(session["bytes_down"]),
+        printable(session.get("replica") or "-"),
     )
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _shown(value: object) -> str:
-    """Return text that cannot control a terminal. The issuer of a token chooses the names of users."""
-    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in str(value)) or "-"
-
-
-def _time(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration, such as 12s, 5m03s, 2h07m or 3d04h."""
-    whole = max(0, int(seconds))
-    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // part:02d}{smaller}"
-    return f"{whole}s"
-
-
-def _size(count: int) -> str:
-    """Return a size, such as 512, 3.4K or 120M."""
+def _size(count: int | None) -> str:
+    """Return a size, such as 512, 3.4K or 120M; "-" for an unknown one."""
+    if count is None:
+        return "-"
     if count < 1024:
         return str(count)
     size, units = count / 1024, "KMGTP"
