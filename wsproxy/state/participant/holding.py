@@ -178,7 +178,7 @@ class Holding:
         if link is None:
             return
         with self._lock:
-            self._held, self._ending, self._given_up = True, False, False
+            self._held, self._ending = True, False
         link.keep(self)
         try:
             self._ask_until_admitted(link, deadline, before_wait)
@@ -191,6 +191,8 @@ class Holding:
         assert self._free is not None
         while True:
             self._free.clear()
+            if self._given_up:  # if it is given up from here on, the event is set
+                raise TransportClosed("the opening was given up")
             decision = link.admit(Request(self.shared, self.policy, self._limits, may_wait))
             if decision.outcome is Outcome.ADMITTED:
                 with self._lock:
@@ -286,10 +288,10 @@ class Holding:
         if link is None:
             return
         with self._lock:
+            self._given_up |= kind is EventKind.GIVEN_UP
             if not self._held or (self._ending and kind is EventKind.ENDING):
                 return
             self._ending = True
-            self._given_up |= kind is EventKind.GIVEN_UP
             if kind is EventKind.RELEASED:
                 self._held = False
                 link.drop(self)

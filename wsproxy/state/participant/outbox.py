@@ -13,7 +13,7 @@ _MOST = 500  # events in one batch
 
 
 class Batch:
-    """Events that one call carries to the store. Others wait for its end, so that none overtakes it."""
+    """Events that one call carries to the store. Later ones wait for its end, so that none overtakes it."""
 
     def __init__(self, outbox: Outbox, number: int, events: tuple[Event, ...]) -> None:
         self.events = events
@@ -53,9 +53,13 @@ class Outbox:
         with self._changed:
             self._events.append(event)
 
-    def take(self) -> Batch:
-        """Take the events that wait, to carry them to the store. It may be empty. Never blocks."""
+    def take(self, seconds: float) -> Batch:
+        """Take the events that wait, to carry them to the store. It may be empty.
+
+        Blocks until the batches that are under way have ended, but no longer than so many seconds.
+        """
         with self._changed:
+            self._changed.wait_for(lambda: not self._batches, seconds)
             events = tuple(self._events.popleft() for _ in range(min(len(self._events), _MOST)))
             self._number += 1
             batch = Batch(self, self._number, events)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ...exceptions import Busy, StateUnavailable, StoreUnavailable
@@ -220,11 +221,12 @@ class Participant:
         try:
             revoked = self.store.revoke(tuple(rules))
         except StoreUnavailable as exc:
-            self._link.apply(rules)
+            self._link.apply(rules, is_away=True)
             raise StateUnavailable(f"the state that processes share is away: {exc}") from None
         if not revoked.done:
             raise Busy("there are as many revocation rules as there may be; lift some of them")
-        self._link.apply(rules)
+        with suppress(StoreUnavailable):  # then others learn the tokens of the sessions later
+            self._link.apply(rules)
         return self._done(kick, until, revoked.version)
 
     def _done(self, kick: str, until: float, version: int) -> Kick:

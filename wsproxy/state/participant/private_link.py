@@ -83,7 +83,7 @@ class PrivateLink:
     def flush(self) -> None:
         """See :meth:`.Link.flush`. When it returns, the store has all reports that were queued before."""
         while len(self._outbox):
-            batch = self._outbox.take()
+            batch = self._outbox.take(_SECONDS)
             try:
                 messages = self.store.report(_MEMBER, batch.events)
             finally:
@@ -108,7 +108,7 @@ class PrivateLink:
         """See :meth:`.Store.redeem`."""
         return self.store.redeem(digest)
 
-    def apply(self, rules: list[Rule]) -> None:
+    def apply(self, rules: list[Rule], *, is_away: bool = False) -> None:
         """See :meth:`.SharedLink.apply`."""
         if (fresh := self._rules.learn(rules)) and (more := self._on_rules(fresh)):
             self._rules.learn(more)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from ...exceptions import StateUnavailable, StoreUnavailable
@@ -81,6 +82,8 @@ class SharedLink:
         self._marks: dict[str, Event] = {}  # each operation on it is one of the dict
         self._learning = threading.Lock()  # held while rules are fetched and applied; guards _applied
         self._applied = 0
+        # By id: rules that the store may not have yet; each operation on it is one of the dict.
+        self._untold: dict[str, Rule] = {}
         # Assigned by the heartbeat's thread only.
         self._asked: Store = store  # which store the sessions' threads ask
         self._pulse: Pulse | None = None
@@ -135,16 +138,12 @@ class SharedLink:
         :raises StateUnavailable: if the store is away.
         """
         self.check()
-        if self.outbox.is_under_way:
-            self.outbox.wait_for_others(_ASK_SECONDS)  # another's report may make room
-        batch = self.outbox.take()
-        try:
-            decision = self._ask(lambda: self._asked.admit(self.member, request, batch.events))
-        except BaseException:
-            batch.failed()
-            raise
-        batch.done()
-        return decision
+
+        def ask() -> Decision:
+            with self._carrying() as events:  # another's report may make room, so this waits for it
+                return self._asked.admit(self.member, request, events)
+
+        return self._ask(ask)
 
     def opened(self, session: str) -> Confirmed:
         """See :meth:`.Store.opened`. When it returns, the process has applied all rules of that moment.
@@ -154,9 +153,11 @@ class SharedLink:
         confirmed = self._ask(lambda: self._asked.opened(self.member, session))
         if not self.is_alone and confirmed.version > self._applied:
             try:
-                self._learn()
+                learned = self._learn()
             except StoreUnavailable as exc:
                 raise _unavailable(exc) from None
+            if not learned:
+                raise StateUnavailable(retry_after=_RETRY_AFTER)
         return confirmed
 
     def evict(self, session: str) -> Evicted:
@@ -175,6 +176,20 @@ class SharedLink:
             raise _unavailable(exc) from None
         self.holdings.heed(answer.messages, epoch)
         return answer
+
+    @contextmanager
+    def _carrying(self) -> Iterator[tuple[Event, ...]]:
+        """Context manager for a call that carries what waits to be reported, within the gate.
+
+        If the call fails, the events are reported again. Within the gate no publication can come between.
+        """
+        batch = self.outbox.take(_ASK_SECONDS)
+        try:
+            yield batch.events
+        except BaseException:
+            batch.failed()
+            raise
+        batch.done()
 
     def issue(self, digest: str, ticket: Ticket) -> Issued:
         """See :meth:`.Store.issue`.
@@ -232,15 +247,9 @@ class SharedLink:
         :raises StoreUnavailable: if it is away; nothing is lost then.
         """
         while len(self.outbox):
-            batch = self.outbox.take()
-            try:
-                with self._gate.passing():
-                    epoch = self.holdings.epoch
-                    messages = self._asked.report(self.member, batch.events)
-            except BaseException:
-                batch.failed()
-                raise
-            batch.done()
+            with self._gate.passing(), self._carrying() as events:
+                epoch = self.holdings.epoch
+                messages = self._asked.report(self.member, events)
             self.holdings.heed(messages, epoch)
         if self.is_alone:
             self._asked.beat(self.member, Beat(0, self._own_epoch, seen=self.holdings.seen))
@@ -254,7 +263,8 @@ class SharedLink:
         is_idle = self._gate.is_empty and self.outbox.is_idle
         pulse = self.store.beat(self.member, self._next_beat())
         self._number += 1
-        self._batch = ()
+        if pulse.known:
+            self._batch = ()  # else the store has ignored it
         if not pulse.known or self.is_alone or self._is_another_epoch(pulse):
             self._publish()
             return
@@ -290,7 +300,7 @@ class SharedLink:
         self._limits.learn_failures(pulse.failures)
         self._failures_since = pulse.failures_version
         self.holdings.heed(pulse.messages, epoch)
-        if pulse.version > self._applied:
+        if pulse.version > self._applied or self._untold:
             self._learn()
         self._heard = sent
         self.began.set()
@@ -299,7 +309,6 @@ class SharedLink:
         """Tell the store all that the process holds, and have sessions ask that store from then on."""
         knew = self._pulse.members or () if self._pulse else ()
         sent = self._clock()
-        self.holdings.begin_epoch()
         with self._learning:
             self._applied = 0
         pulse = self._published(self.store, self._self, knew)
@@ -308,20 +317,22 @@ class SharedLink:
 
     def _published(self, store: Store, member: Member, knew: tuple[str, ...]) -> Pulse:
         with self._gate.alone():
+            self.holdings.begin_epoch()  # within the gate: no call of the epoch before is answered after it
             self.outbox.clear()
             pulse: Pulse | None = None
-            for part in publications(member, self.holdings.held(), list(self._rules), knew):
-                pulse = store.publish(part)
+            try:
+                for part in publications(member, self.holdings.held(), list(self._rules), knew):
+                    pulse = store.publish(part)
+            finally:  # a publication without an answer may have happened
+                for event in list(self._marks.values()):
+                    self.outbox.post(event)
             self._asked = store
         assert pulse is not None
-        for event in list(self._marks.values()):
-            self.outbox.post(event)
         return pulse
 
     def be_alone(self) -> None:
         """Have the process decide by itself, if it is to, because the store is away."""
         if self._may_be_alone and not self.is_alone:
-            self.holdings.begin_epoch()
             own = self._published(MemoryStore(self._clock), self._self._replace(lease=math.inf), ())
             self._own_epoch = own.epoch
 
@@ -337,26 +348,35 @@ class SharedLink:
 
     # Revocation rules
 
-    def _learn(self) -> None:
-        """Fetch the rules that are new, and apply them."""
+    def _learn(self) -> bool:
+        """Fetch the rules that are new, and apply them; return False if another epoch has begun."""
         with self._learning:
             while True:
                 page = self.store.rules(self._applied)
                 if self._pulse and page.epoch != self._pulse.epoch:
-                    return  # the next beat begins anew
+                    return False  # the next beat begins anew
                 self.apply(list(page.rules))
                 self._applied = page.version
                 if not page.more:
-                    return
+                    return True
 
-    def apply(self, rules: list[Rule]) -> None:
+    def apply(self, rules: list[Rule], *, is_away: bool = False) -> None:
         """Refuse tokens by these rules from now on, and end their sessions. Any thread.
 
-        :raises StoreUnavailable: if the store cannot be told of the tokens of those sessions.
+        Then tell the store of the tokens of those sessions.
+
+        :param is_away: whether the store could not be told of the rules. It is told when it answers again.
+        :raises StoreUnavailable: if the store cannot be told of the tokens now.
         """
+        if is_away:
+            self._untold |= {rule.id: rule for rule in rules}
         if (fresh := self._rules.learn(rules)) and (more := self._on_rules(fresh)):
             self._rules.learn(more)
-            self.store.revoke(tuple(more))
+            self._untold |= {rule.id: rule for rule in more}
+        while not is_away and (untold := tuple(self._untold.values())):
+            self.store.revoke(untold)
+            for rule in untold:
+                self._untold.pop(rule.id, None)
 
 
 def _unavailable(exc: StoreUnavailable) -> StateUnavailable:
