@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..access.sessions import LiveSessions, SessionHandle, criteria_of
-from ..exceptions import BadRequest, BadToken, Busy, Forbidden, NotFound, StoreUnavailable
+from ..exceptions import BadRequest, BadToken, Busy, Forbidden, NotFound, StateUnavailable, StoreUnavailable
 from ..state.membership import Member
 from ..state.participant.participant import Kick, Participant
 from ..state.revocations import Match, rule_end
-from ..state.values import Held
+from ..state.values import Held, SharedSession
 from ..telemetry.reports import Reports
 from ..tokens.claims import Grant
 from ..tokens.verifier import TokenVerifier
@@ -151,25 +152,26 @@ class Kicks:
         try:
             return list(self.participant.others())
         except StoreUnavailable as exc:
-            raise Busy(f"the state that processes share is away: {exc}") from None
+            raise _away(exc) from None
 
     def end(self, id: str) -> Kicked:
         """End one session. Its client may open a new one.
 
         :raises NotFound: if no session has that id.
         """
-        found = [session for session in self.sessions.all() if session.id == id]
-        for session in found:
+        own = [session for session in self.sessions.all() if session.id == id]
+        for session in own:
             session.close()
-        if not found and not any(self._tell(member, held) for member, held in self._held(id)):
+        others = [] if own else [(one, held) for one, held in self.others() if held.session.id == id]
+        if not own and not any([self._tell(member, held) for member, held in others]):
             raise NotFound("there is no such session")
-        return self._report({"session": id}, [id])
-
-    def _held(self, id: str) -> list[tuple[Member, Held]]:
-        return [(member, held) for member, held in self.others() if held.session.id == id]
+        return self._report({"session": id}, own, [held.session for _, held in others])
 
     def _tell(self, member: Member, held: Held) -> bool:
-        return self.participant.store.tell(member.id, held.session.id, *_KICKED)
+        try:
+            return self.participant.store.tell(member.id, held.session.id, *_KICKED)
+        except StoreUnavailable as exc:
+            raise _away(exc) from None
 
     def revocations(self, before: str = "") -> RevocationPage:
         """Return the kicks that are in force, as far as this process knows; the newest first.
@@ -203,8 +205,8 @@ class Kicks:
         issued before, whether or not it has a session now.
 
         :raises BadRequest: if the given token is not valid.
-        :raises NotFound: if there is no such session.
-        :raises Busy: if there are too many revocation rules; the sessions have ended all the same.
+        :raises Busy: if there are too many revocation rules, or the store is away. The sessions of this
+            process have ended all the same.
         """
         if chosen.until is not None and chosen.until <= self.participant.now:
             raise BadRequest("until must be in the future")
@@ -216,45 +218,66 @@ class Kicks:
         grant = self._grant(chosen.token)
         key = grant.token_key
         assert key is not None
-        matches = [Match(digest=key.digest.hex())]
-        found = [one.id for one in self.sessions.all() if one.grant.token_key == key]
-        found += [one.session.id for _, one in self.others() if one.session.token_id == grant.token_id]
-        kick = self.participant.kick(matches, chosen.until or grant.expires_at)
-        return self._report({"token_id": grant.token_id}, found, [grant.token_id], kick)
-
-    def _kick_session(self, chosen: Chosen) -> Kicked:
-        own = [one for one in self.sessions.all() if chosen.fits(one)]
-        others = [(member, held) for member, held in self.others() if chosen.fits_held(held)]
-        matches = [Match(digest=key.digest.hex()) for one in own if (key := one.grant.token_key)]
-        matches += [Match(token_id=held.session.token_id) for _, held in others if held.session.token_id]
-        expiries = [one.grant.expires_at for one in own] + [held.session.expires_at for _, held in others]
-        try:
-            kick = self.participant.kick(matches, max(expiries)) if matches else _NOTHING
-        finally:
-            for session in own:  # also one without a token
-                session.close()
-            for member, held in others:
-                self._tell(member, held)
-        found = [one.id for one in own] + [held.session.id for _, held in others]
-        tokens = [one.grant.token_id for one in own if one.grant.token_key]
-        return self._report(
-            dict(chosen.by), found, [*tokens, *(one.session.token_id for _, one in others)], kick
+        return self._kick_all(
+            {"token_id": grant.token_id},
+            Match(digest=key.digest.hex()),
+            chosen.until or grant.expires_at,
+            lambda session: session.grant.token_key == key,
+            lambda held: held.session.token_id == grant.token_id,
+            (grant.token_id,),
         )
 
     def _kick_chosen(self, chosen: Chosen) -> Kicked:
-        own = dict.fromkeys(one for one in self.sessions.all() if chosen.fits(one))
-        others = [held.session for _, held in self.others() if chosen.fits_held(held)]
+        until = self._end_of(chosen)
+        return self._kick_all(dict(chosen.by), chosen.match, until, chosen.fits, chosen.fits_held)
+
+    def _kick_all(
+        self,
+        by: dict[str, str],
+        match: Match,
+        until: float,
+        fits: Callable[[SessionHandle], bool],
+        fits_held: Callable[[Held], bool],
+        tokens: tuple[str, ...] = (),
+    ) -> Kicked:
+        own = dict.fromkeys(one for one in self.sessions.all() if fits(one))
+        others = [held.session for _, held in self._others_if_there() if fits_held(held)]
+        kick, busy = self._refuse([match], until)
+        # Clients may have opened sessions before their tokens were refused.
+        own |= dict.fromkeys(one for one in self.sessions.all() if fits(one))
+        for session in own:  # also one without a token
+            session.close()
+        return self._report(by, own, others, tokens, kick, busy, self.needs_iat(match))
+
+    def _kick_session(self, chosen: Chosen) -> Kicked:
+        own = [one for one in self.sessions.all() if chosen.fits(one)]
+        others = [] if own else [(member, held) for member, held in self.others() if chosen.fits_held(held)]
+        matches = [Match(digest=key.digest.hex()) for one in own if (key := one.grant.token_key)]
+        matches += [Match(token_id=held.session.token_id) for _, held in others if held.session.token_id]
+        expiries = [one.grant.expires_at for one in own] + [held.session.expires_at for _, held in others]
+        kick, busy = self._refuse(matches, max(expiries, default=0.0))
+        for session in own:  # also one without a token
+            session.close()
+        for member, held in others:
+            self._tell(member, held)
+        return self._report(dict(chosen.by), own, [held.session for _, held in others], (), kick, busy)
+
+    def _refuse(self, matches: Sequence[Match], until: float) -> tuple[Kick, Busy | None]:
+        """Refuse tokens from now on. If not all processes do so, return also why."""
+        if not any(map(any, matches)):
+            return _NOTHING, None
         try:
-            kick = self.participant.kick([chosen.match], self._end_of(chosen))
-        finally:
-            # Clients may have opened sessions before their tokens were refused.
-            own |= dict.fromkeys(one for one in self.sessions.all() if chosen.fits(one))
-            for session in own:
-                session.close()
-        found = [*(one.id for one in own), *(one.id for one in others)]
-        tokens = [one.grant.token_id for one in own if one.grant.token_key]
-        tokens += [one.token_id for one in others]
-        return self._report(dict(chosen.by), found, tokens, kick, self.needs_iat(chosen.match))
+            return self.participant.kick(matches, until), None
+        except Busy as busy:
+            return _NOTHING, busy
+
+    def _others_if_there(self) -> list[tuple[Member, Held]]:
+        """Return what :meth:`others` does, or nothing: the kick itself then says that the store is away."""
+        try:
+            return self.others()
+        except Busy:
+            return []
+        needs_iat: bool = False,
 
     def _end_of(self, chosen: Chosen) -> float:
         rules = self.participant.known.settings
@@ -272,12 +295,26 @@ class Kicks:
     def _report(
         self,
         by: dict[str, str],
-        sessions: Iterable[str],
-        tokens: Iterable[str] = (),
-        kick: Kick = _NOTHING,
-        needs_iat: bool = False,
+            tuple(dict.fromkeys(sessions)),
+            tuple(dict.fromkeys(refused)),
+            kick.id,
+            kick.until,
+            kick.behind,
+            needs_iat,
+            kick.unsaved,
+        )
+        until = kicked.until if kicked.kick else None
+        self._reports.kicked(by, kicked.sessions, kicked.tokens, kicked.kick, until, kicked.behind)
+        if busy:
+            raise busy
     ) -> Kicked:
+        sessions = [*(one.id for one in own), *(one.id for one in others)]
+        refused = [*tokens, *(one.grant.token_id for one in own if one.grant.token_key)]
+        refused += [one.token_id for one in others]
+        if kick is _NOTHING:
+            refused = []
         kicked = Kicked(
+<<<<<<< HEAD
             tuple(dict.fromkeys(sessions)),
             tuple(dict.fromkeys(tokens)),
             kick.id,
@@ -288,4 +325,15 @@ class Kicks:
         )
         until = kicked.until if kicked.kick else None
         self._reports.kicked(by, kicked.sessions, kicked.tokens, kicked.kick, until, kicked.behind)
+=======
+            tuple(dict.fromkeys(sessions)), tuple(dict.fromkeys(refused)), kick.id, kick.until, kick.behind
+        )
+        self._reports.kicked(by, kicked.sessions, kicked.tokens)
+        if busy:
+            raise busy
+>>>>>>> 5afa539 (Have a kick end this process's sessions whatever the store says)
         return kicked
+
+
+def _away(exc: StoreUnavailable) -> Busy:
+    return StateUnavailable(f"the state that processes share is away: {exc}")
