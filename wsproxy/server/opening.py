@@ -139,7 +139,7 @@ class Opening:
             self._take_console(holding, upstream, grant)
             self._win(holding, upstream)
         except BaseException:
-            self._give_back()
+            self.release_console()  # before the client is told
             raise
         agreed = answered_subprotocol(upgrade.subprotocols, upstream.subprotocol)
         tells_by_rfb = route.subresource == "vnc" and by_websocket(self._gateway.config.reject, upgrade)
@@ -356,10 +356,6 @@ class Opening:
         if self._why:
             raise self._why
 
-    def _give_back(self) -> None:
-        """Free what a failed opening has taken, before its client is told."""
-        self.release_console()
-
     def abort(self) -> None:
         """Shut down what is being dialled. Any thread, never blocks, idempotent."""
         with self._lock:
@@ -368,17 +364,14 @@ class Opening:
             wake(dialling)
 
     def note_ending(self) -> None:
-        """Let the limits admit another session of the same user, or with the same console, beside this one.
-
-        Any thread, never blocks, idempotent.
-        """
+        """Report that the session has begun to end. Any thread, never blocks, idempotent."""
         with self._lock:
             holding = self._holding
         if holding:
             holding.ending()
 
     def release_console(self) -> None:
-        """Release the console, so that other sessions can claim it. Idempotent."""
+        """Let other sessions have the console, and the slots of a failed opening. Idempotent."""
         with self._lock:
             holding, mark, self._mark = self._holding, self._mark, None
         if holding:
@@ -393,6 +386,7 @@ class Opening:
         """
         if self._upstream:
             self._upstream.transport.close()
+        self.address_slot.release()
         with self._lock:
             holding, self._holding = self._holding, None
             mark, self._mark = self._mark, None
@@ -400,7 +394,6 @@ class Opening:
             mark.remove()
         if holding:
             holding.released()
-        self.address_slot.release()
 
 
 def _is_in_use(refused: Refused) -> bool:

@@ -377,9 +377,8 @@ class OpenSession:
     def _wake(self, delay: float) -> None:
         """Wake the housekeeping for :class:`.Relay`, which calls this also when the session begins to end.
 
-        From then on, the limits of the user and of the console admit another session beside this one.
-        Otherwise a page that the user reloads could be refused. For each such limit, only as many ending
-        sessions as the limit do not count.
+        From then on, the same user may open the same console again, as somebody does who reloads a page: that
+        session inherits this one's slot. Other newcomers that a limit keeps out wait for the end.
         """
         if self.relay.ending:
             self._on_ending()
