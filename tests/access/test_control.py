@@ -25,6 +25,7 @@ from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.server.gateway import Gateway
 from wsproxy.server.session import Session
+from wsproxy.state.stores.memory import MemoryStore
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.frames import BINARY
@@ -504,10 +505,10 @@ class OneTimeTickets(AccessCase):
 
     def test_expired(self) -> None:
         """After half a minute a ticket is worth nothing."""
-        tickets = self.proxy._server._gateway.tickets if self.proxy._server else None
-        assert tickets is not None
-        path, clock = self.ticket(self.proxy), tickets._clock
-        with mock.patch.object(tickets, "_clock", lambda: clock() + 30):
+        store = self.proxy._server._gateway.participant.store if self.proxy._server else None
+        assert isinstance(store, MemoryStore)
+        path, clock = self.ticket(self.proxy), store._clock
+        with mock.patch.object(store, "_clock", lambda: clock() + 30):
             self.assert_refused(self.proxy, 401, "bad-token", path)
 
     def test_session_ends_with_the_token(self) -> None:

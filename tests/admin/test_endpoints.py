@@ -19,6 +19,7 @@ from tests.support.proxy_process import ProxyProcess, wait_until
 from wsproxy import Grant, WebsocketProxy
 from wsproxy.cli.sessions import _row
 from wsproxy.exceptions import ConfigError
+from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.kubevirt.http import Behaviour
@@ -216,7 +217,8 @@ class Ending(OperatorCase):
         client, other = self.client("vm", token), self.client("vm-2", token)
         id = self.proxy.sessions()[0].id
         status, done = self.ask("DELETE", f"/sessions/{id}")
-        self.assertEqual((status, done), (200, {"sessions": [id], "tokens": []}))
+        nothing = {"tokens": [], "kick": "", "until": None, "behind": []}
+        self.assertEqual((status, done), (200, {"sessions": [id], **nothing}))
         self.assert_kicked(client)
         self.assert_lives(other)
         self.client("vm", token)
@@ -228,7 +230,11 @@ class Ending(OperatorCase):
         self.assertEqual(self.ask("DELETE", "/sessions/a/b")[0], 404)
 
     def test_kick_by_user(self) -> None:
-        """Each session of a user ends, and the tokens that they were opened with are refused at once."""
+        """Each session of a user ends, and the tokens that they were opened with are refused at once.
+
+        A kick is a stored rule now. It also refuses the user's other tokens that were issued before, also
+        without ``iat``, and those of the leeway after it.
+        """
         self.start()
         tokens = [self.token("vm", user=5), self.token("vm-2", user=5), self.token("vm-3", user=55)]
         clients = [self.client(vmi, token) for vmi, token in zip(("vm", "vm-2", "vm-3"), tokens, strict=True)]
@@ -241,10 +247,27 @@ class Ending(OperatorCase):
         for client in clients[:2]:
             self.assert_kicked(client)
         self.assert_lives(clients[2])
-        self.client("vm", user=5)  # another token of the same user is as good as before
+        self.assert_revoked("vm", self.token("vm", user=5))
+        self.client("vm", user=55)
+
+    def test_issued_later(self) -> None:
+        """A token that is issued after the kick is good; one without ``iat`` may be from before it."""
+        self.start()
+        participant = self.proxy._server._gateway.participant  # type: ignore[union-attr]
+        with mock.patch.object(participant, "_wall_clock", lambda: unix_time() - 6):
+            kicked = self.kick(user="5")
+        self.client("vm", user=5)
+        claims = unverified_claims(self.token("vm", user=5))
+        del claims["iat"]
+        self.assert_revoked("vm", signed_token(claims, SECRET))
+        self.assertTrue(participant.lift(kicked["kick"]))
+        self.client("vm", signed_token(claims, SECRET))
 
     def test_kick_by_place(self) -> None:
-        """A VMI is chosen together with its namespace; a namespace alone chooses all of its VMIs."""
+        """A VMI is chosen together with its namespace; a namespace alone chooses all of its VMIs.
+
+        A kick makes a rule also if nobody is there.
+        """
         self.start()
         near, beside, far = self.client("vm"), self.client("vm-2"), self.client("vm", namespace="other")
         self.assertEqual(self.ask("POST", "/kick", {"vmi": "vm"})[0], 400)
@@ -256,7 +279,10 @@ class Ending(OperatorCase):
         self.assert_lives(beside)
         # A client knows its end before the session is gone from the list.
         self.assertTrue(wait_until(lambda: len(self.proxy.sessions()) == 1))
-        self.assertEqual(self.kick(namespace="other"), {"sessions": [], "tokens": []})
+        nobody = self.kick(namespace="third")
+        self.assertRegex(nobody.pop("kick"), "[0-9a-f]{16}")
+        self.assertEqual(nobody, {"sessions": [], "tokens": [], "until": None, "behind": []})
+        self.assert_revoked("vm", self.token("vm", namespace="third"))
 
     def test_kick_by_session_and_token_id(self) -> None:
         """The session's and token's ids from the list and the audit log choose a session."""
@@ -364,10 +390,10 @@ class Ending(OperatorCase):
         self.assert_revoked("vm", token)
 
     def test_full(self) -> None:
-        """If the denylist is full, the sessions end all the same, and the answer says that it is full."""
+        """If there are too many rules, the sessions end all the same, and the answer says so."""
         self.start()
         client = self.client("vm")
-        with mock.patch("wsproxy.state.denylist.MAX_DENIED", 0):
+        with mock.patch("wsproxy.state.shared.rule_log.MAX_RULES", 0):
             self.assertEqual(self.ask("POST", "/kick", {"user": "0"})[0], 503)
         self.assert_kicked(client)
 

@@ -17,6 +17,7 @@ from wsproxy.protocol.closing import Ending
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.relay.poller import Poller
 from wsproxy.server.gateway import Gateway
+from wsproxy.state.stores.memory import MemoryStore
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.console import FakeConsole
@@ -349,8 +350,10 @@ class OpeningThatWasGivenUp(AbandonedCase):
         self.hang("bob").close()
         self.assertTrue(wait_until(lambda: self.marks() == 1))
         self.vmi.behaviour = None
-        [contest] = self.gateway.arbitration._contests.values()
-        self.assertTrue(wait_until(lambda: not contest.marks, _SOON))
+        store = self.gateway.participant.store
+        assert isinstance(store, MemoryStore)
+        [place] = store._state._openings._places.values()
+        self.assertTrue(wait_until(lambda: not place.marks, _SOON))
         self.vmi.drop_sessions()
         self.assertEqual(alice.recv_close()[0], 1011)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.access.test_sessions import FakeRelay
 from tests.support.frame_streams import random_cuts
+from wsproxy.access.revoked_sessions import end_revoked
 from wsproxy.access.sessions import LiveSessions, SessionHandle
 from wsproxy.admin.auth import Guard, operator_guard, read_operator_token
 from wsproxy.admin.endpoints import admin_endpoints, session_endpoints
@@ -21,7 +22,10 @@ from wsproxy.admin.kick import Kicks
 from wsproxy.admin.server import AdminServer
 from wsproxy.exceptions import BadRequest
 from wsproxy.net.addresses import ListenAddress
-from wsproxy.state.denylist import Denylist
+from wsproxy.state.console_policies import ConsolePolicies
+from wsproxy.state.limits import LimitRules, Limits
+from wsproxy.state.participant.participant import Participant, ParticipantRules
+from wsproxy.state.revocations import Rule
 from wsproxy.telemetry.audit import AuditLog
 from wsproxy.telemetry.counters import Counters, Snapshot
 from wsproxy.telemetry.reports import Reports
@@ -79,7 +83,6 @@ class _Proxy:
     def __init__(self) -> None:
         self.now = 0.0
         self.relays = {"0a0b0c0d": FakeRelay(), "1a1b1c1d": FakeRelay()}
-        self.denylist = Denylist()
         sessions = LiveSessions()
         for number, (id, relay) in enumerate(self.relays.items()):
             grant = Grant(
@@ -89,7 +92,13 @@ class _Proxy:
                 relay, id=id, grant=grant, vmi="ubuntu", subresource="vnc", client="192.0.2.1"
             )
             sessions.add(handle)
-        kicks = Kicks(sessions, self.denylist, _VERIFIER, Reports(Counters(), AuditLog(None)))
+
+        def end(rules: list[Rule]) -> list[Rule]:
+            return end_revoked(sessions, self.participant.known, rules)
+
+        rules = ParticipantRules(ConsolePolicies([]))
+        self.participant = Participant(None, rules, Limits(LimitRules()), end)
+        kicks = Kicks(sessions, self.participant, _VERIFIER, Reports(Counters(), AuditLog(None)))
         self.listener = _Listener()
         endpoints = {
             **session_endpoints(_operator()[0], kicks),
@@ -183,7 +192,7 @@ def _check_effect(proxy: _Proxy, status: int | None, stream: bytes, token: bytes
     """Sessions are shown and ended for the operator alone, and only if the answer says so."""
     head = stream.partition(b"\r\n\r\n")[0]
     method, _, target = head.partition(b"\r\n")[0].partition(b" ")
-    done = proxy.ended or len(proxy.denylist)
+    done = proxy.ended or list(proxy.participant.known)
     if done:
         assert status == 200, "it is done, but the answer says something else"
         assert (method, target[:5]) == (b"POST", b"/kick") or (method, target[:10]) == (

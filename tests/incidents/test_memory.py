@@ -16,6 +16,8 @@ from tests.support.wsgi_host import Host
 from wsproxy import Config, WebsocketProxy
 from wsproxy.net.transport import PlainTransport
 from wsproxy.server.gateway import Gateway
+from wsproxy.state.participant.holding import Holding
+from wsproxy.state.values import BusyReason, Decision, Outcome
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient
@@ -228,14 +230,18 @@ class StrangersAndThoseWhoWait(MemoryCase):
 
     def test_consoles(self) -> None:
         """A client that waits for a console, which somebody is just leaving, gets it."""
-        arbitration = self.gateway(self.proxy).arbitration
-        claim, gate = arbitration.claim, Gate(self, _WAIT)
+        store = self.gateway(self.proxy).participant.store
+        admit, gate = store.admit, Gate(self, _WAIT)
+        answers = [Decision(Outcome.WAIT, busy=BusyReason.IN_USE, ending=True)]
 
-        def slow(*arguments: Any) -> Any:
+        def busy_once(*arguments: Any) -> Decision:
+            return answers.pop() if answers else admit(*arguments)
+
+        def wait(*arguments: Any) -> bool:
             gate.stop()
-            return claim(*arguments)
+            return True
 
-        with mock.patch.object(arbitration, "claim", slow):
+        with mock.patch.object(store, "admit", busy_once), mock.patch.object(Holding, "_waits", wait):
             client = RawClient(self.proxy.address)
             self.addCleanup(client.close)
             client.send_raw(RawClient.request(f"/{self.token('vm')}/vm"))

@@ -25,6 +25,7 @@ from wsproxy.exceptions import Forbidden
 from wsproxy.protocol.closing import Ending
 from wsproxy.proxy import WebsocketProxy
 from wsproxy.server.gateway import Gateway
+from wsproxy.state.stores.memory import MemoryStore
 from wsproxy.tokens.claims import Grant
 
 __all__ = ["MALLOC", "MARK"]
@@ -100,6 +101,8 @@ class _Program:
         """Return how many clients everything knows of that knows of any."""
         assert self._proxy
         gateway, connections = self._gateway, self._proxy.connections
+        store = gateway.participant.store
+        assert isinstance(store, MemoryStore)
         counted = gateway.counters.numbers(connections)
         return {
             "opened": counted.opened,
@@ -108,10 +111,11 @@ class _Program:
             "live sessions": len(gateway.sessions),
             "pending clients": len(gateway.admission._pending),
             "clients shut down": len(gateway.admission._leaving),
-            "contested consoles": len(gateway.arbitration),
+            "contested consoles": store.sizes["consoles"],
+            "sessions of a store": gateway.participant.held,
             "limited places": sum(gateway.limits._taken.values()),
             "housekeeping tasks": len(gateway.housekeeping),
-            "tickets": len(gateway.tickets or ()),
+            "tickets": store.sizes["tickets"],
         }
 
 

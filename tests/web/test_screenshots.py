@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from tests.support.wsgi_host import Host
 from wsproxy import AccessRequest, Forbidden, Grant, WebsocketProxy
 from wsproxy.config import Config
 from wsproxy.runtime.deadline import Deadline
+from wsproxy.state.revocations import Match
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.kubevirt.http import Answer, Behaviour, RecordedRequest, text_answer
@@ -274,8 +276,10 @@ class AuthorisationTest(ScreenshotCase):
         """A token that was revoked shows nothing any more, not even what is known."""
         token = self.token("vm")
         self.assert_picture(f"/{token}/vm/screenshot.png")
-        with mock.patch("wsproxy.state.denylist.Denylist.denies", return_value=True):
-            self.assert_kept_out(401, "bad-token", f"/{token}/vm/screenshot.png")
+        gateway = self.console_proxy._server._gateway  # type: ignore[union-attr]
+        kick = gateway.participant.kick([Match(namespace=self.namespace)], math.inf)
+        self.addCleanup(gateway.participant.lift, kick.id)
+        self.assert_kept_out(401, "bad-token", f"/{token}/vm/screenshot.png")
 
     def test_failures_are_counted(self) -> None:
         """Who guesses tokens by pictures is stopped as one who guesses them by consoles."""

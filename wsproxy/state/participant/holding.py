@@ -77,10 +77,12 @@ class Link(Protocol):
 
     :ivar member: id of that member.
     :ivar show_user: whether a client may learn the user that has or took its console.
+    :ivar blocks: whether the store is elsewhere, so that asking it takes time.
     """
 
     member: str
     show_user: bool
+    blocks: bool
 
     def admit(self, request: Request) -> Decision: ...
 
@@ -170,7 +172,8 @@ class Holding:
         Blocks for the store's answers. It also blocks while a session that is in the way is ending, until
         the deadline at most.
 
-        :param before_wait: called before this waits for another session; may be called more than once.
+        :param before_wait: called before this waits for another session, or for a store elsewhere; may be
+            called more than once.
         :raises Refused: if the session may not have its slots or its console, or the store is away.
         :raises TransportClosed: if the session itself begins to end while it waits.
         """
@@ -180,6 +183,8 @@ class Holding:
         with self._lock:
             self._held, self._ending = True, False
         link.keep(self)
+        if link.blocks:
+            before_wait()
         try:
             self._ask_until_admitted(link, deadline, before_wait)
         except BaseException:

@@ -34,6 +34,8 @@ class PrivateLink:
     :param on_rules: as for :class:`.SharedLink`.
     """
 
+    blocks = False
+
     def __init__(
         self,
         store: MemoryStore,

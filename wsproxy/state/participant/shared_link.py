@@ -53,6 +53,8 @@ class SharedLink:
     :param clock: seconds that never go backwards.
     """
 
+    blocks = True
+
     def __init__(
         self,
         store: Store,
