@@ -46,7 +46,7 @@ class FakeReports:
     def __init__(self) -> None:
         self.told: list[tuple[object, object, object]] = []
 
-    def kicked(self, by: object, sessions: object, tokens: object) -> None:
+    def kicked(self, by: object, sessions: object, tokens: object, *rest: object) -> None:
         self.told.append((by, sessions, tokens))
 
 

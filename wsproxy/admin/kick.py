@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -163,7 +162,7 @@ class Kicks:
         for session in own:
             session.close()
         others = [] if own else [(one, held) for one, held in self.others() if held.session.id == id]
-        if not own and not any([self._tell(member, held) for member, held in others]):
+        if not own and not any(self._tell(member, held) for member, held in others):
             raise NotFound("there is no such session")
         return self._report({"session": id}, own, [held.session for _, held in others])
 
@@ -277,7 +276,6 @@ class Kicks:
             return self.others()
         except Busy:
             return []
-        needs_iat: bool = False,
 
     def _end_of(self, chosen: Chosen) -> float:
         rules = self.participant.known.settings
@@ -295,6 +293,19 @@ class Kicks:
     def _report(
         self,
         by: dict[str, str],
+        own: Iterable[SessionHandle],
+        others: Iterable[SharedSession] = (),
+        tokens: Iterable[str] = (),
+        kick: Kick = _NOTHING,
+        busy: Busy | None = None,
+        needs_iat: bool = False,
+    ) -> Kicked:
+        sessions = [*(one.id for one in own), *(one.id for one in others)]
+        refused = [*tokens, *(one.grant.token_id for one in own if one.grant.token_key)]
+        refused += [one.token_id for one in others]
+        if kick is _NOTHING:
+            refused = []
+        kicked = Kicked(
             tuple(dict.fromkeys(sessions)),
             tuple(dict.fromkeys(refused)),
             kick.id,
@@ -307,31 +318,6 @@ class Kicks:
         self._reports.kicked(by, kicked.sessions, kicked.tokens, kicked.kick, until, kicked.behind)
         if busy:
             raise busy
-    ) -> Kicked:
-        sessions = [*(one.id for one in own), *(one.id for one in others)]
-        refused = [*tokens, *(one.grant.token_id for one in own if one.grant.token_key)]
-        refused += [one.token_id for one in others]
-        if kick is _NOTHING:
-            refused = []
-        kicked = Kicked(
-<<<<<<< HEAD
-            tuple(dict.fromkeys(sessions)),
-            tuple(dict.fromkeys(tokens)),
-            kick.id,
-            kick.until,
-            kick.behind,
-            needs_iat,
-            kick.unsaved,
-        )
-        until = kicked.until if kicked.kick else None
-        self._reports.kicked(by, kicked.sessions, kicked.tokens, kicked.kick, until, kicked.behind)
-=======
-            tuple(dict.fromkeys(sessions)), tuple(dict.fromkeys(refused)), kick.id, kick.until, kick.behind
-        )
-        self._reports.kicked(by, kicked.sessions, kicked.tokens)
-        if busy:
-            raise busy
->>>>>>> 5afa539 (Have a kick end this process's sessions whatever the store says)
         return kicked
 
 
