@@ -246,7 +246,8 @@ class Kicks:
         own |= dict.fromkeys(one for one in self.sessions.all() if fits(one))
         for session in own:  # also one without a token
             session.close()
-        return self._report(by, own, others, tokens, kick, busy, self.needs_iat(match))
+        needs_iat = kick is not _NOTHING and self.needs_iat(match)
+        return self._report(by, own, others, tokens, kick, busy, needs_iat)
 
     def _kick_session(self, chosen: Chosen) -> Kicked:
         own = [one for one in self.sessions.all() if chosen.fits(one)]
