@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 import threading
 import time
 from typing import Any
+from unittest import mock
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -33,37 +35,123 @@ def connected(url: str, **more: Any) -> RedisStore:
     return RedisStore(RedisLink(StatePlace.parse(url), **more))
 
 
+def wait_for(port: int) -> None:
+    """Wait until somebody listens there."""
+    give_up = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < give_up, "too late"
+            threading.Event().wait(0.05)
+
+
 class TLSTest(LeakTestCase):
-    def test_authority(self) -> None:
-        """A server is trusted by the file of its CA, and else the error says so."""
-        openssl = shutil.which("openssl")
-        if REDIS_SERVER is None or openssl is None:
+    def setUp(self) -> None:
+        super().setUp()
+        if REDIS_SERVER is None or shutil.which("openssl") is None:
             self.skipTest("no redis-server, or no openssl")
         holder = tempfile.TemporaryDirectory()
         self.addCleanup(holder.cleanup)
-        directory = holder.name
-        certificate, key = f"{directory}/certificate", f"{directory}/key"
+        self.directory = holder.name
+        self.certificate, self.key = self.certify("first")
+        self.port = free_port()
+
+    def certify(self, name: str) -> tuple[str, str]:
+        """Return the files of a new certificate and its key."""
+        certificate, key = f"{self.directory}/{name}.crt", f"{self.directory}/{name}.key"
         names = ("-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1")
         made = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate)
-        subprocess.run([openssl, *made, *names], check=True, capture_output=True)
-        port = free_port()
-        files = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate)
-        where = ("--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no")
+        subprocess.run(["openssl", *made, *names], check=True, capture_output=True)
+        return certificate, key
+
+    def options(self, port: int) -> dict[str, str]:
+        files = {"tls-cert-file": self.certificate, "tls-key-file": self.key}
+        where = {"tls-port": str(port), "bind": "127.0.0.1", "tls-auth-clients": "no"}
+        return {**where, **files, "tls-ca-cert-file": self.certificate}
+
+    def serve(self, *more: str) -> RedisServer:
+        given = [word for name, value in self.options(self.port).items() for word in (f"--{name}", value)]
         try:
-            server = RedisServer(*where, *files)
+            server = RedisServer(*given, *more)
         except AssertionError as exc:
             if "TLS support" not in str(exc) and "tls-port" not in str(exc):
                 raise
             self.skipTest("this redis-server has no TLS")
         self.addCleanup(server.close)
-        url = f"rediss://127.0.0.1:{port}"
-        store = connected(url, tls=ClientTLS({"ca_certs": certificate}))
+        return server
+
+    def store(self, url: str, ca_file: str | None) -> RedisStore:
+        store = connected(url, tls=ClientTLS({"ca_certs": ca_file}))
         self.addCleanup(store.close)
-        self.assertEqual(store.members(), ())
-        other = connected(url, tls=ClientTLS({}))
-        self.addCleanup(other.close)
+        return store
+
+    def test_authority(self) -> None:
+        """A server is trusted by the file of its CA, and else the error says so."""
+        self.serve()
+        url = f"rediss://127.0.0.1:{self.port}"
+        self.assertEqual(self.store(url, self.certificate).members(), ())
         with self.assertRaisesRegex(StoreUnavailable, "name the file of its CA"):
-            other.members()
+            self.store(url, None).members()
+
+    def test_authorities_of_the_system(self) -> None:
+        """With a file, those of the system do not count."""
+        self.serve()
+        other, _ = self.certify("other")
+        with mock.patch.dict(os.environ, SSL_CERT_FILE=self.certificate):
+            url = f"rediss://127.0.0.1:{self.port}"
+            self.assertEqual(self.store(url, None).members(), ())
+            with self.assertRaisesRegex(StoreUnavailable, "name the file of its CA"):
+                self.store(url, other).members()
+
+    def test_name(self) -> None:
+        """A certificate for another host is refused."""
+        self.serve()
+        with self.assertRaisesRegex(StoreUnavailable, "the host that it is for"):
+            self.store(f"rediss://localhost:{self.port}", self.certificate).members()
+
+    def test_new_authority(self) -> None:
+        """The file is read again when it changes."""
+        server = self.serve()
+        trusted = f"{self.directory}/trusted"
+        shutil.copy(self.certificate, trusted)
+        store = self.store(f"rediss://127.0.0.1:{self.port}", trusted)
+        store.members()
+        certificate, key = self.certify("second")
+        with server.client() as client:
+            client.config_set("tls-key-file", key, "tls-cert-file", certificate)
+            os.replace(shutil.copy(certificate, f"{trusted}.new"), trusted)
+            client.client_kill_filter(_type="normal", skipme=True)
+        with self.assertNoLogs(_LOG):
+            store.members()
+
+    def test_cluster(self) -> None:
+        """The nodes of a Cluster are asked with TLS, and name their ports for it."""
+        server = self.serve("--cluster-enabled", "yes", "--tls-cluster", "yes")
+        client: Any = server.client()
+        self.addCleanup(client.close)
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        give_up = time.monotonic() + 20
+        while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")):
+            self.assertLess(time.monotonic(), give_up, "too late")
+            threading.Event().wait(0.05)
+        url = f"rediss+cluster://127.0.0.1:{self.port}"
+        self.assertEqual(self.store(url, self.certificate).members(), ())
+        with self.assertRaisesRegex(StoreUnavailable, "name the file of its CA"):
+            self.store(url, None).members()
+
+    def test_sentinel(self) -> None:
+        """The Sentinels are asked with TLS, too."""
+        primary = self.serve("--tls-replication", "yes")
+        port = free_port()
+        options = "".join(f"{name} {value}\n" for name, value in self.options(port).items())
+        start_sentinel(self, primary, 0, self.port, f"{options}tls-replication yes\n")
+        wait_for(port)
+        url = f"rediss+sentinel://127.0.0.1:{port}/main"
+        self.assertEqual(self.store(url, self.certificate).members(), ())
+        with self.assertRaisesRegex(StoreUnavailable, "name the file of its CA"):
+            self.store(url, None).members()
 
 
 def start_sentinel(case: LeakTestCase, primary: RedisServer, port: int, watched: int, more: str) -> None:
@@ -90,17 +178,7 @@ class SentinelAccountTest(LeakTestCase):
         start_sentinel(self, primary, self.open, self.watched, account)
         start_sentinel(self, primary, self.closed, self.watched, f"{account}requirepass p\n")
         for port in (self.open, self.closed):
-            self.wait_for(port)
-
-    def wait_for(self, port: int) -> None:
-        give_up = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                return
-            except ConnectionRefusedError:
-                self.assertLess(time.monotonic(), give_up, "too late")
-                threading.Event().wait(0.05)
+            wait_for(port)
 
     def store(self, *ports: int, service: str = "main", password: str = "p") -> RedisStore:
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
