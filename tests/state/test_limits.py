@@ -1,18 +1,21 @@
-"""Limits: who is refused, by what, and that everything is given back."""
+"""Limits of connections and of failed attempts: who is refused, by what, and that all is given back.
+
+The limits of sessions are the store's: see the conformance suite.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import unittest
 import unittest.mock
 
-from wsproxy.exceptions import BadToken, Busy, Forbidden, LimitExceeded, Refused
+from wsproxy.exceptions import BadToken, Forbidden, LimitExceeded, Refused
 from wsproxy.state import limits
 from wsproxy.state.limits import AddressSlot, LimitRules, Limits, Slot
+from wsproxy.state.membership import Failure
 from wsproxy.telemetry.causes import LIMITS
-
-_CONSOLE = ("lab-1", "vm", "vnc")
 
 
 class LimitsCase(unittest.TestCase):
@@ -31,88 +34,41 @@ class LimitsCase(unittest.TestCase):
 
 
 class PlacesTest(LimitsCase):
-    """Places of sessions and connections."""
+    """Places of connections."""
 
     def test_no_limits(self) -> None:
         """Without limits anybody may do anything, and nothing is remembered."""
         limits = self.limits()
         for _ in range(100):
-            slot = limits.take_session(5, *_CONSOLE)
+            slot = limits.take_connection("10.0.0.1")
             slot.check()
-            limits.take_connection("10.0.0.1").check()
+            slot.end()
             with self.assertRaises(BadToken), limits.attempt("10.0.0.1"):
                 raise BadToken("bad")
         slot.release()
         self.assert_hits(limits)
-        self.assertEqual((limits._taken, limits._full_at), ({}, {}))
-
-    def test_sessions(self) -> None:
-        """The proxy is full when it has as many sessions as it may, whosever they are."""
-        limits = self.limits(sessions=2)
-        first = limits.take_session(1, "a", "x", "vnc")
-        limits.take_session(2, "b", "y", "vnc")
-        with self.assertRaises(Busy) as caught:
-            limits.take_session(3, "c", "z", "vnc")
-        self.assert_refused("busy", 503, 5, caught.exception)
-        self.assert_hits(limits, sessions=1)
-        first.release()
-        limits.take_session(3, "c", "z", "vnc")
-
-    def test_user(self) -> None:
-        """A user has as many sessions as one may; others have their own."""
-        limits = self.limits(user=1)
-        first = limits.take_session(5, "a", "x", "vnc")
-        with self.assertRaises(LimitExceeded) as caught:
-            limits.take_session(5, "b", "y", "console")
-        self.assert_refused("limit-user", 429, 5, caught.exception)
-        limits.take_session("5", "a", "x", "vnc")  # somebody else
-        self.assert_hits(limits, user=1)
-        first.release()
-        limits.take_session(5, "b", "y", "console")
-
-    def test_vmi(self) -> None:
-        """A console is a subresource of a VMI in a namespace; each has its own slots."""
-        limits = self.limits(vmi=1)
-        first = limits.take_session(1, *_CONSOLE)
-        with self.assertRaises(LimitExceeded) as caught:
-            limits.take_session(2, *_CONSOLE)
-        self.assert_refused("limit-vmi", 429, 5, caught.exception)
-        for other in (("lab-2", "vm", "vnc"), ("lab-1", "vm2", "vnc"), ("lab-1", "vm", "console")):
-            limits.take_session(2, *other)
-        self.assert_hits(limits, vmi=1)
-        first.release()
-        limits.take_session(2, *_CONSOLE)
+        self.assertEqual((limits._taken, limits._ending, limits._full_at), ({}, {}, {}))
 
     def test_ending(self) -> None:
-        """A session that is ending is in nobody's way, but for those limits that it does not say so of."""
-        limits = self.limits(sessions=2, user=1, vmi=1)
-        slot = limits.take_session(1, *_CONSOLE)
-        for _ in range(3):
-            slot.end("user", "vmi")
-        limits.take_session(1, *_CONSOLE)
-        with self.assertRaises(Busy):
-            limits.take_session(2, "lab-1", "other", "vnc")
-        slot.release()
-        slot.release()
-        slot.end()
-        limits.take_session(2, "lab-1", "other", "vnc")
-        self.assert_hits(limits, sessions=1)
-
-    def test_as_many_may_be_ending(self) -> None:
-        """No more are in nobody's way than the limit; one more counts until one of the others is over."""
-        limits = self.limits(user=2)
+        """A connection that is ending is in nobody's way, but no more of them are than the limit."""
+        limits = self.limits(address=2)
         ending = []
         for _ in range(4):
-            ending.append(limits.take_session(1, *_CONSOLE))
-            ending[-1].end()
+            ending.append(limits.take_connection("10.0.0.1"))
+            ending[-1].check()
+            for _ in range(3):
+                ending[-1].end()
         for left in ending[:2]:
             with self.assertRaises(LimitExceeded):
-                limits.take_session(1, *_CONSOLE)
-            left.release()
-            limits.take_session(1, *_CONSOLE)
+                limits.take_connection("10.0.0.1").check()
+            for _ in range(3):
+                left.release()
+                left.end()
+            limits.take_connection("10.0.0.1").check()
         with self.assertRaises(LimitExceeded):
-            limits.take_session(1, *_CONSOLE)
-        limits.take_session(2, *_CONSOLE)  # somebody else
+            limits.take_connection("10.0.0.1").check()
+        limits.take_connection("10.0.0.2").check()  # somebody else
+        self.assert_hits(limits, address=3)
 
     def test_address(self) -> None:
         """A connection beyond the limit is refused when it asks, and counts neither before nor after."""
@@ -145,22 +101,11 @@ class PlacesTest(LimitsCase):
         slot.release()
         limits.take_connection("10.0.0.2").check()
 
-    def test_refused_by_one_counts_for_none(self) -> None:
-        """Who is refused by the last limit has taken nothing of the others."""
-        limits = self.limits(sessions=2, user=5, vmi=1)
-        limits.take_session(1, *_CONSOLE)
-        for _ in range(10):
-            with self.assertRaises(LimitExceeded):
-                limits.take_session(2, *_CONSOLE)
-        limits.take_session(2, "lab-1", "other", "vnc")
-        with self.assertRaises(Busy):
-            limits.take_session(2, "lab-1", "third", "vnc")
-
     def test_given_back_once(self) -> None:
         """A slot is released once, however often and by however many threads at once."""
-        limits = self.limits(sessions=3)
-        kept = [limits.take_session(1, *_CONSOLE) for _ in range(2)]
-        slot = limits.take_session(1, *_CONSOLE)
+        limits = self.limits(address=3)
+        kept = [limits.take_connection("10.0.0.1") for _ in range(2)]
+        slot = limits.take_connection("10.0.0.1")
         together = threading.Barrier(8)
 
         def release() -> None:
@@ -173,35 +118,32 @@ class PlacesTest(LimitsCase):
             thread.start()
         for thread in threads:
             thread.join()
-        limits.take_session(1, *_CONSOLE)
-        with self.assertRaises(Busy):
-            limits.take_session(1, *_CONSOLE)
+        limits.take_connection("10.0.0.1").check()
+        with self.assertRaises(LimitExceeded):
+            limits.take_connection("10.0.0.1").check()
         self.assertEqual(len(kept), 2)
 
     def test_nothing_is_left(self) -> None:
         """After any coming and going nothing is remembered."""
-        limits, rng = self.limits(sessions=20, user=5, vmi=5, address=5), random.Random(1)
+        limits, rng = self.limits(address=5), random.Random(1)
         slots: list[Slot] = []
         for _ in range(5000):
             if rng.random() < 0.5 and slots:
                 slots.pop(rng.randrange(len(slots))).release()
             if rng.random() < 0.3 and slots:
-                slots[rng.randrange(len(slots))].end(*rng.choice(((), ("user",), ("user", "vmi"))))
-            try:
-                if rng.random() < 0.5:
-                    slots.append(limits.take_session(rng.randrange(5), "n", str(rng.randrange(5)), "vnc"))
-                else:
-                    slots.append(limits.take_connection(str(rng.randrange(5))))
-            except Refused:
-                pass
+                slots[rng.randrange(len(slots))].end()
+            slot = limits.take_connection(str(rng.randrange(5)))
+            with contextlib.suppress(LimitExceeded):
+                slot.check()
+                slots.append(slot)
         self.assertGreater(sum(limits.hits().values()), 100)
         for slot in slots:
             slot.release()
         self.assertEqual((limits._taken, limits._ending), ({}, {}))
 
 
-class AttemptsTest(LimitsCase):
-    """Failed attempts to authenticate."""
+class AttemptsCase(LimitsCase):
+    """Has failed attempts to authenticate."""
 
     def fails(self, limits: Limits, network: str = "10.0.0.1") -> None:
         with self.assertRaises(BadToken), limits.attempt(network):
@@ -215,6 +157,10 @@ class AttemptsTest(LimitsCase):
     def succeed(self, limits: Limits, network: str = "10.0.0.1") -> None:
         with limits.attempt(network):
             pass
+
+
+class AttemptsTest(AttemptsCase):
+    """Failed attempts to authenticate."""
 
     def test_burst_and_refill(self) -> None:
         """A minute's worth of attempts may fail at once; then as many as the bucket fills with."""
@@ -322,6 +268,84 @@ class AttemptsTest(LimitsCase):
                 pass
             self.now += int(dict(caught.exception.headers)["Retry-After"])
             self.succeed(limits_)
+
+
+class SharedFailures(AttemptsCase):
+    """What a process tells others of failed attempts, and learns of theirs."""
+
+    def told(self, limits: Limits, members: int = 1) -> dict[str, float]:
+        return {failure.bucket: failure.seconds for failure in limits.failures_to_tell(members)}
+
+    def test_half_of_the_limit(self) -> None:
+        """Others need not know of a network before it has failed half as often as it may, nor twice."""
+        limits = self.limits(failures=6)
+        for _ in range(2):
+            self.fails(limits)
+        self.assertEqual(self.told(limits), {})
+        self.fails(limits)
+        self.fails(limits, "10.0.0.2")
+        self.assertEqual(self.told(limits), {"10.0.0.1": 30.0})
+        self.assertEqual(self.told(limits), {})
+        self.fails(limits)
+        self.assertEqual(self.told(limits), {"10.0.0.1": 10.0})
+
+    def test_share(self) -> None:
+        """If several processes may each see a part, each tells of half of its share of the limit."""
+        limits = self.limits(failures=6)
+        self.assertEqual(self.told(limits, 3), {})
+        self.fails(limits)
+        self.assertEqual(self.told(limits, 3), {"10.0.0.1": 10.0})
+
+    def test_over_time(self) -> None:
+        """A network that fails as slowly as its bucket fills is told of never, and costs no memory."""
+        limits = self.limits(failures=6)
+        for _ in range(20):
+            self.fails(limits)
+            self.now += 10
+        self.assertEqual(self.told(limits), {})
+        self.now += 60
+        self.fails(limits, "10.0.0.2")
+        self.assertEqual(list(limits._to_tell), ["10.0.0.2"])
+
+    def test_foreign_pages_apart(self) -> None:
+        """What foreign pages do has a bucket of its own at others, too."""
+        limits, other = self.limits(failures=1), self.limits(failures=1)
+        with self.assertRaises(BadToken), limits.attempt("10.0.0.1", foreign=True):
+            raise BadToken("bad")
+        other.learn_failures(limits.failures_to_tell(2))
+        self.succeed(other)
+        with self.assertRaises(LimitExceeded), other.attempt("10.0.0.1", foreign=True):
+            raise BadToken("never reached")
+
+    def test_batches(self) -> None:
+        """A flood of networks is told of in bounded batches, each network once."""
+        limits_ = self.limits(failures=1)
+        for number in range(25):
+            self.fails(limits_, str(number))
+        with unittest.mock.patch.object(limits, "_MOST_TOLD", 10):
+            batches = [self.told(limits_) for _ in range(4)]
+        self.assertEqual([len(batch) for batch in batches], [10, 10, 5, 0])
+        self.assertEqual(len({network for batch in batches for network in batch}), 25)
+
+    def test_learned(self) -> None:
+        """The later time counts: the own one, or that of all together."""
+        limits = self.limits(failures=6)
+        limits.learn_failures([Failure("10.0.0.1", 60.0), Failure("10.0.0.2", 20.0)])
+        self.assert_shut_out(limits, 10)
+        self.succeed(limits, "10.0.0.2")
+        limits.learn_failures([Failure("10.0.0.1", 5.0)])
+        self.assert_shut_out(limits, 10)
+        self.now += 10
+        self.succeed(limits)
+        self.assertEqual(self.told(limits), {})  # what was learned is not told on
+
+    def test_nonsense(self) -> None:
+        """Whatever others say, a network is shut out for no longer than one that has failed often here."""
+        limits_ = self.limits(failures=1)
+        with unittest.mock.patch.object(limits, "_MOST_ADDRESSES", 10):
+            limits_.learn_failures(Failure(str(number), 1e9) for number in range(100))
+        self.assertEqual(len(limits_._full_at), 10)
+        self.assert_shut_out(limits_, 120, "99")
 
 
 if __name__ == "__main__":
