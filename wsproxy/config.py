@@ -152,6 +152,11 @@ class Config(Settings):
             for name, (fits, needed) in needs.items()
             if not fits and getattr(self, name) != FIELDS[name].default
         ]
+        if self.state_file is not None and self.workers > 1:
+            faults.append(
+                f"state_file is set, but workers is {self.workers}; set state to local:PATH or to a Redis, "
+                "which keep revocations themselves, and leave state_file out"
+            )
         if place.password and self.state_password_file is not None:
             faults.append("state has a password, and state_password_file is set; leave one out")
         return faults

@@ -25,6 +25,7 @@ from ..state.limits import Limits
 from ..state.participant.participant import Participant
 from ..state.revocations import Rule
 from ..state.stores.choice import open_store
+from ..state.stores.rule_file import open_rule_file
 from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters, LabelledCount, lost_lines
@@ -124,6 +125,7 @@ class Gateway:
             lambda seconds: self.counters.beat(seconds),
             clock,
             self.wall_clock,
+            open_rule_file(config.state_rules),
         )
         self.tickets = Tickets(self.participant, self.wall_clock) if config.tickets else None
         self.audit = AuditLog(config.audit_log)
