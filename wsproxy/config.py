@@ -27,7 +27,7 @@ from .state.limits import LimitRules
 from .state.participant.known_rules import RevocationRules
 from .state.participant.participant import ParticipantRules
 from .state.stores.choice import replica_name
-from .state.stores.places import LOCAL, MEMORY, StatePlace, StateRules
+from .state.stores.places import MEMORY, StatePlace, StateRules, place_faults
 from .tokens.claims import CLOCK_LEEWAY, ClaimRules
 from .tokens.jwks import JWKSLocation
 from .tokens.key_store import KeyRules
@@ -118,7 +118,9 @@ class Config(Settings):
             )
         if self.admin_token_file is not None and self.admin is None:
             faults.append("admin_token_file is set but admin is not; set admin to the listener's address")
-        faults += [] if "state" in wrong else self._state_faults()
+        if "state" not in wrong:
+            given = {name for name in FIELDS if getattr(self, name) != FIELDS[name].default}
+            faults += place_faults(self._place, given, self.workers)
         faults += credential_faults(
             self.credentials, self.cookie_name, self.allow_origin or (), self.tls_client_ca is not None
         )
@@ -136,30 +138,6 @@ class Config(Settings):
                 f"remote_url is {self.remote_url!r} but local_dev_mode is on, which speaks no TLS; use ws://"
             ]
         return []
-
-    def _state_faults(self) -> list[str]:
-        place, shown = self._place, str(self._place)
-        of_redis, of_tls = "a URL such as redis://HOST:6379/0", "a URL such as rediss://HOST:6379/0"
-        needs = {
-            "state_file": (place.kind == MEMORY, MEMORY),
-            "state_group": (place.kind == LOCAL, "local:PATH"),
-            "state_password_file": (place.is_redis, of_redis),
-            "state_prefix": (place.is_redis, of_redis),
-            "state_ca_file": (place.tls, of_tls),
-        }
-        faults = [
-            f"{name} is set but state is {shown}; set state to {needed}, or leave {name} out"
-            for name, (fits, needed) in needs.items()
-            if not fits and getattr(self, name) != FIELDS[name].default
-        ]
-        if self.state_file is not None and self.workers > 1:
-            faults.append(
-                f"state_file is set, but workers is {self.workers}; set state to local:PATH or to a Redis, "
-                "which keep revocations themselves, and leave state_file out"
-            )
-        if place.password and self.state_password_file is not None:
-            faults.append("state has a password, and state_password_file is set; leave one out")
-        return faults
 
     # The rules that are made from the settings.
 

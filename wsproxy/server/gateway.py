@@ -116,17 +116,7 @@ class Gateway:
         self.keys = KeyStore(config.key_rules, self.resolver)
         self.verifier = TokenVerifier(self.keys, config.claim_rules, self.wall_clock)
         self.limits = Limits(config.limit_rules, clock)
-        store = open_store(config.state_rules) if config.is_state_shared else None
-        self.participant = Participant(
-            store,
-            config.participant_rules,
-            self.limits,
-            self._end_revoked,
-            lambda seconds: self.counters.beat(seconds),
-            clock,
-            self.wall_clock,
-            open_rule_file(config.state_rules),
-        )
+        self.participant = self._participant(clock)
         self.tickets = Tickets(self.participant, self.wall_clock) if config.tickets else None
         self.audit = AuditLog(config.audit_log)
         self.counters = Counters(self.limits.hits, self._lost_lines, lambda: self.participant.numbers)
@@ -150,6 +140,19 @@ class Gateway:
         self.on_reload = self._reload_steps()
         heartbeat = self.participant.heartbeat
         self.vital: list[Vital] = [one for one in (self.housekeeping, self.poller, heartbeat) if one]
+
+    def _participant(self, clock: Clock) -> Participant:
+        config = self.config
+        return Participant(
+            open_store(config.state_rules) if config.is_state_shared else None,
+            config.participant_rules,
+            self.limits,
+            self._end_revoked,
+            lambda seconds: self.counters.beat(seconds),
+            clock,
+            self.wall_clock,
+            open_rule_file(config.state_rules),
+        )
 
     def _access_control(self) -> AccessControl:
         return AccessControl(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-__all__ = ["CLUSTER", "LOCAL", "MEMORY", "REDIS", "SENTINEL", "StatePlace", "StateRules"]
+__all__ = ["CLUSTER", "LOCAL", "MEMORY", "REDIS", "SENTINEL", "StatePlace", "StateRules", "place_faults"]
 
 MEMORY, LOCAL, REDIS, SENTINEL, CLUSTER = "memory", "local", "redis", "sentinel", "cluster"
 
@@ -123,6 +124,35 @@ class StateRules:
     def is_shared(self) -> bool:
         """Whether other processes may have the same state."""
         return self.place.kind != MEMORY
+
+
+def place_faults(place: StatePlace, given: Collection[str], workers: int) -> list[str]:
+    """Return the faults of settings that do not fit the place.
+
+    :param given: the names of the settings that do not have their defaults.
+    :param workers: how many processes serve.
+    """
+    of_redis, of_tls = "a URL such as redis://HOST:6379/0", "a URL such as rediss://HOST:6379/0"
+    needs = {
+        "state_file": (place.kind == MEMORY, MEMORY),
+        "state_group": (place.kind == LOCAL, "local:PATH"),
+        "state_password_file": (place.is_redis, of_redis),
+        "state_prefix": (place.is_redis, of_redis),
+        "state_ca_file": (place.tls, of_tls),
+    }
+    faults = [
+        f"{name} is set but state is {place}; set state to {needed}, or leave {name} out"
+        for name, (fits, needed) in needs.items()
+        if not fits and name in given
+    ]
+    if "state_file" in given and workers > 1:
+        faults.append(
+            f"state_file is set, but workers is {workers}; set state to local:PATH or to a Redis, which keep "
+            "revocations themselves, and leave state_file out"
+        )
+    if place.password and "state_password_file" in given:
+        faults.append("state has a password, and state_password_file is set; leave one out")
+    return faults
 
 
 def _unknown(text: str) -> str:
