@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from wsproxy.state.stores.redis.link import RedisConnection, RedisLink
 from wsproxy.state.stores.redis.scripts import load_scripts
 from wsproxy.state.stores.redis.store import RedisStore
 
-__all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer", "free_port"]
+__all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer", "free_port", "free_port_of_node"]
 
 REDIS_SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
@@ -34,6 +35,15 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def free_port_of_node() -> int:
+    """Return a port that is free now, as is the one of the bus, which is 10,000 above."""
+    while True:
+        port = free_port()
+        with socket.socket() as bus, suppress(OSError, OverflowError):
+            bus.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 class RedisServer:

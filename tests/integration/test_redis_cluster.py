@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from redis import Redis
 from redis.crc import key_slot
 
-from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port
+from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port_of_node
 from wsproxy.exceptions import StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.membership import Beat, Member, Publication
@@ -31,20 +29,11 @@ _SLOT = key_slot(b"wsproxy")
 _PASSWORD = "s3cret"
 
 
-def free_ports() -> int:
-    """Return a port that is free now, as is the one of the bus, which is 10,000 above."""
-    while True:
-        port = free_port()
-        with socket.socket() as bus, suppress(OSError, OverflowError):
-            bus.bind(("127.0.0.1", port + 10_000))
-            return port
-
-
 class Node(RedisServer):
     """One node, with its name in the Cluster."""
 
     def __init__(self) -> None:
-        self.port = free_ports()
+        self.port = free_port_of_node()
         fixed = ("--port", str(self.port), "--bind", "127.0.0.1", "--cluster-enabled", "yes")
         account = ("--requirepass", _PASSWORD, "--masterauth", _PASSWORD)
         super().__init__(*fixed, "--cluster-node-timeout", "1000", *account)

@@ -15,7 +15,7 @@ from unittest import mock
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port
+from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port, free_port_of_node
 from wsproxy.exceptions import StoreUnavailable
 from wsproxy.net.tls_context import ClientTLS
 from wsproxy.runtime.wall_clock import unix_time
@@ -56,7 +56,7 @@ class TLSTest(LeakTestCase):
         self.addCleanup(holder.cleanup)
         self.directory = holder.name
         self.certificate, self.key = self.certify("first")
-        self.port = free_port()
+        self.port = free_port_of_node()
 
     def certify(self, name: str) -> tuple[str, str]:
         """Return the files of a new certificate and its key."""
