@@ -254,17 +254,23 @@ class FieldsTest(ConfigCase):
         self.assertEqual(found.limit_rules, LimitRules(sessions=1, user=2, vmi=3, address=4, failures=5))
         self.assertEqual(config().limit_rules, LimitRules())
 
-    def test_limits_need_one_process(self) -> None:
-        """Limits with several workers are a fault that names them; lifetimes are none, nor is what is off."""
-        (fault,) = self.faults(max_sessions=1, max_failures=5, max_sessions_per_vmi=0, workers=2)
-        self.assertIn("each process counts max_sessions and max_failures separately", fault)
-        for name in ("max_sessions_per_user", "max_sessions_per_vmi", "max_pending_per_address"):
-            (fault,) = self.faults(**{name: 1}, workers=2)
-            self.assertIn(name, fault)
-        config(workers=2, grace=1, idle_timeout=1, max_age=1, max_frame_size=65536, max_pending=8)
+    def test_what_needs_one_truth(self) -> None:
+        """Limits of sessions and failures, rules for consoles and tickets need it; nothing else does."""
+        for name in ("max_sessions", "max_sessions_per_user", "max_sessions_per_vmi", "max_failures"):
+            self.assertEqual(config(**{name: 1}, workers=2).needs_one_truth, [name])
+        self.assertEqual(config(console="lab-1/*=refuse", workers=2).needs_one_truth, ["console"])
+        self.assertEqual(config(tickets=True, max_sessions=1).needs_one_truth, ["max_sessions", "tickets"])
+        own = {"grace": 1, "idle_timeout": 1, "max_age": 1, "max_pending": 8, "max_pending_per_address": 1}
+        self.assertEqual(config(workers=2, console="passthrough", **own).needs_one_truth, [])
 
-    def test_tickets_need_one_process(self) -> None:
-        """Tickets with several workers are a fault that says why."""
-        (fault,) = self.faults(tickets=True, workers=2)
-        self.assertIn("known only to the process that issued it", fault)
-        config(tickets=True, workers=1)
+    def test_other_place_of_the_state(self) -> None:
+        """The same settings with another place, for workers that share a store of their own."""
+        before = config(max_sessions=1, workers=2)
+        after = before.with_state("local:/run/x/state")
+        self.assertEqual((before.is_state_shared, after.is_state_shared), (False, True))
+        self.assertEqual((after.state_rules.place.path, after.max_sessions), ("/run/x/state", 1))
+
+    def test_file_of_revocations_needs_one_process(self) -> None:
+        """Workers would write over each other's."""
+        (fault,) = self.faults(state_file="/tmp/x", workers=2)
+        self.assertIn("set state to local:PATH or to a Redis", fault)

@@ -298,16 +298,10 @@ CONTRADICTION = (
         {"credentials": ["header", "cookie"]},
     ),
     Wrong(
-        {"max_sessions": "5", "workers": "2"},
-        "workers is 2, but each process counts max_sessions separately: use one worker, or leave the limit "
-        "out",
-        {"max_sessions": 5, "workers": 2},
-    ),
-    Wrong(
-        {"tickets": "true", "workers": "2"},
-        "tickets are on, but workers is 2: a ticket is known only to the process that issued it; use one "
-        "worker, or no tickets",
-        {"tickets": True, "workers": 2},
+        {"state_file": "/s", "workers": "2"},
+        "state_file is set, but workers is 2; set state to local:PATH or to a Redis, which keep revocations "
+        "themselves, and leave state_file out",
+        {"state_file": "/s", "workers": 2},
     ),
     Wrong(
         {"listen": "fd:3", "reuse_port": "true"},

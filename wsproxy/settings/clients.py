@@ -28,7 +28,7 @@ AUTHENTICATION = Group(
             "tickets",
             "bool",
             False,
-            "Let clients exchange a token for a one-time ticket by `POST /ticket`. This requires one worker.",
+            "Let clients exchange a token for a one-time ticket by `POST /ticket`.",
         ),
         Setting(
             "allow_origin",

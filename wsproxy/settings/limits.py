@@ -102,7 +102,7 @@ NUMBERS = Group(
             "max_sessions",
             "Count",
             0,
-            "Maximum number of sessions in total. This limit and the next four require one worker.",
+            "Maximum number of sessions in total, in all processes that share `state`.",
             shown_default=_NO_LIMIT,
         ),
         Setting(

@@ -223,8 +223,7 @@ class Settings:
     """Name of the cookie that contains a token. (default: ``wsproxy_token``)"""
 
     tickets: bool
-    """Let clients exchange a token for a one-time ticket by ``POST /ticket``. This requires one worker.
-    (default: ``false``)"""
+    """Let clients exchange a token for a one-time ticket by ``POST /ticket``. (default: ``false``)"""
 
     allow_origin: tuple[str, ...] | None
     """Origins of the pages that may connect, such as ``https://console.example``, or ``*`` for all. The
@@ -319,8 +318,7 @@ class Settings:
     (default: ``512``)"""
 
     max_sessions: int
-    """Maximum number of sessions in total. This limit and the next four require one worker. (default: 0:
-    no limit)"""
+    """Maximum number of sessions in total, in all processes that share ``state``. (default: 0: no limit)"""
 
     max_sessions_per_user: int
     """Maximum number of sessions of one user. The token names the user. (default: 0: no limit)"""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ...exceptions import Busy, StateUnavailable, StoreUnavailable
+from ...exceptions import Busy, ConfigError, StateUnavailable, StoreUnavailable
 from ...runtime.deadline import Clock, Deadline
 from ...runtime.wall_clock import unix_time
 from ...telemetry.state_numbers import StateNumbers
@@ -17,6 +17,7 @@ from ..limits import Limits
 from ..membership import Issued, Member
 from ..revocations import Match, Rule
 from ..store import SCHEMA, Store
+from ..stores.choice import store_faults
 from ..stores.memory import MemoryStore
 from ..stores.rule_file import RuleFile
 from ..tickets import Ticket
@@ -151,9 +152,14 @@ class Participant:
         """Start the threads that keep the process in step, which work for ``owner``. Once only.
 
         If processes share the store, it blocks until this one is in step, for five seconds at most.
+
+        :raises ConfigError: if the store answers, and is unfit.
         """
         if self.heartbeat:
             self.heartbeat.start(owner)
+            with suppress(StoreUnavailable):
+                if faults := store_faults(self.store):
+                    raise ConfigError(faults)
 
     def stop(self) -> None:
         """End the threads, and give up all that the process holds. Idempotent.
