@@ -11,6 +11,7 @@ import sys
 from unittest import mock
 
 from tests.integration.programs import ProgramTestCase
+from tests.support.listeners import listeners
 from tests.support.proxy_process import needs_proc
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.kubevirt.frames import BINARY
@@ -29,7 +30,6 @@ if os.environ.get("WERKZEUG_RUN_MAIN"):
     proxy.run_in_thread(*_ADDRESS)
     print("serving consoles", file=sys.stderr)
 """
-_LISTEN = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
 
 
 @needs_proc
@@ -80,9 +80,9 @@ class BesideTest(ProgramTestCase):
         self.assertIn(b" 200 OK", head)
         return body.decode()
 
-    def wait_for_listeners(self, count: int) -> None:
+    def wait_forlisteners(self, count: int) -> None:
         """Wait until so many sockets listen on the consoles' port."""
-        self.wait_for(lambda: _listeners(self.port) == count, f"{count} listeners", _TIMEOUT)
+        self.wait_for(lambda: listeners(self.port) == count, f"{count} listeners", _TIMEOUT)
 
     def check_consoles(self, server: subprocess.Popen[bytes], end: signal.Signals) -> None:
         """Open consoles by the application's URLs, ask it once more, and end the server: nothing is left."""
@@ -101,20 +101,20 @@ class BesideTest(ProgramTestCase):
             self.assertEqual(client.recv_close(_TIMEOUT), (1012, "restarting"), self.log())
             client.send_close(1012)
         self.assertEqual(server.wait(_TIMEOUT), 0, self.log())
-        self.assertEqual(_listeners(self.port), 0)
+        self.assertEqual(listeners(self.port), 0)
         self.assertNotIn("Traceback", self.log())
 
     def test_gunicorn(self) -> None:
         """gunicorn's sync workers have eight consoles beside them on one port, and still answer."""
         gunicorn = self.start_workers_with_hooks()
-        self.wait_for_listeners(2)
+        self.wait_forlisteners(2)
         self.check_consoles(gunicorn, signal.SIGTERM)
 
     def test_nobody_stops_it(self) -> None:
         """A proxy that each worker starts at its import, and nobody stops, ends with gunicorn, too."""
         os.environ["BESIDE_TRAP"] = "yes"  # as it was after the test
         gunicorn = self.start_workers()
-        self.wait_for_listeners(2)
+        self.wait_forlisteners(2)
         self.check_consoles(gunicorn, signal.SIGTERM)
 
     def test_reloader(self) -> None:
@@ -142,7 +142,7 @@ class BesideTest(ProgramTestCase):
         """A proxy that was started at the import, before gunicorn forked, says so in the workers."""
         os.environ["BESIDE_TRAP"] = "yes"  # as it was after the test
         self.start_workers_with_hooks()
-        self.wait_for_listeners(1)
+        self.wait_forlisteners(1)
         self.wait_for(lambda: "Booting worker" in self.log(), "a worker")
         self.assertIn("this proxy was started before a fork", self.ask("/vm-0"))
 
@@ -158,12 +158,6 @@ class BesideTest(ProgramTestCase):
         """Start waitress, open consoles beside it, and end it."""
         self.reserved.close()
         waitress = self.start_program(sys.executable, "-m", _APPLICATION, self.path("http"))
-        self.wait_for_listeners(1)
+        self.wait_forlisteners(1)
         self.wait_for(lambda: os.path.exists(self.path("http")), "the socket of waitress")
         self.check_consoles(waitress, end)
-
-
-def _listeners(port: int) -> int:
-    with open("/proc/net/tcp", encoding="ascii") as file:
-        rows = [line.split() for line in file]
-    return sum(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in rows)

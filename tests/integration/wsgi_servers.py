@@ -52,10 +52,14 @@ class WSGIServerProcess:
             stderr=self._errors,
         )
         try:
-            self.address = ("127.0.0.1", int(self.wait_for(r"https?://127\.0\.0\.1:(\d+)")[1]))
+            self.address = self.wait_until_ready()
         except BaseException:
             self.close()
             raise
+
+    def wait_until_ready(self) -> tuple[str, int]:
+        """Wait until the server has written where it listens, and return that."""
+        return ("127.0.0.1", int(self.wait_for(r"https?://127\.0\.0\.1:(\d+)")[1]))
 
     @property
     def url(self) -> str:

@@ -208,11 +208,14 @@ class Pace:
             self._never.wait(self._due - now)
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
-    """Wait until another process is in a state that it does not announce; return whether it got there."""
+def wait_until(condition: Callable[[], bool], timeout: float = 60.0, *, poll: float = _POLL) -> bool:
+    """Wait until another process is in a state that it does not announce; return whether it got there.
+
+    :param poll: seconds between two looks.
+    """
     deadline, never = Deadline(timeout), threading.Event()
     while not condition():
         if deadline.passed:
             return condition()
-        never.wait(_POLL)
+        never.wait(poll)
     return True
