@@ -14,6 +14,7 @@ from typing import ClassVar
 from tests.integration.programs import needs
 from tests.shared.cluster import NAMESPACE
 from tests.shared.replicas import Replica, Replicas
+from tests.shared.stores import RedisBehindLinks
 from tests.shared.visitors import GONE, Try, Visitors, Wanted
 from tests.support.jws import signed_token
 from tests.support.proxy_process import wait_until
@@ -37,21 +38,23 @@ class _ReplicasTest(LeakTestCase):
     """
 
     settings: ClassVar[dict[str, str]] = {}
+    store: ClassVar[RedisBehindLinks]
     replicas: ClassVar[Replicas]
     _numbers: ClassVar[Iterator[int]] = itertools.count()
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.replicas = Replicas(_REPLICAS, cls.settings)
+        cls.store = RedisBehindLinks(_REPLICAS)
+        cls.replicas = Replicas(_REPLICAS, cls.store, cls.settings)
         cls.addClassCleanup(cls.replicas.close)
 
     def setUp(self) -> None:
         super().setUp()
         self.visitors = Visitors(self.replicas)
         self.addCleanup(self.visitors.close)
-        for replica in self.replicas.all:
-            self.addCleanup(replica.link.mend)
+        for link in self.store.links:
+            self.addCleanup(link.mend)
 
     def new_user(self, **claims: object) -> tuple[str, list[Wanted]]:
         """Return a user with a token for as many VMs as there are replicas; and what they may ask for."""
@@ -124,8 +127,8 @@ class KickEverywhereTest(_ReplicasTest):
 
     def test_notifications_lost(self) -> None:
         """The same if Redis' messages reach nobody."""
-        for replica in self.replicas.all:
-            replica.link.lose_messages()
+        for link in self.store.links:
+            link.lose_messages()
         first = self.replicas.all[0]
         self.show("messages lost", [self.check_kick(first) for _ in range(_KICKS_UNHEARD)])
 
@@ -133,8 +136,8 @@ class KickEverywhereTest(_ReplicasTest):
         """The same if the connections on which messages come are dropped before each kick."""
         seconds = []
         for _ in range(_KICKS_UNHEARD):
-            for replica in self.replicas.all:
-                replica.link.drop_subscribers()
+            for link in self.store.links:
+                link.drop_subscribers()
             seconds.append(self.check_kick(self.replicas.all[0]))
         self.show("subscriptions dropped", seconds)
 
@@ -143,7 +146,7 @@ class KickEverywhereTest(_ReplicasTest):
         first, second, cut = self.replicas.all
         user, wanted = self.new_user()
         opened = self.open_everywhere(wanted)
-        cut.link.cut()
+        self.store.links[2].cut()
         self.check_admits_nobody(cut)
         status, answer = first.kick(user=user)
         self.assertEqual(status, 200, answer)
@@ -155,7 +158,7 @@ class KickEverywhereTest(_ReplicasTest):
                 self.visitors.ask(self.anew(wanted[0])[0][1], replica.address).client.status, 401
             )
         self.assertEqual(self.visitors.ask(self.anew(wanted[0])[0][1], cut.address).client.status, _AWAY)
-        cut.link.mend()
+        self.store.links[2].mend()
         self.assertEqual(self.first_answer(wanted[0], cut), 401)
         self.assertEqual(self.close_code(opened[2]), _KICKED)
 

@@ -1,7 +1,4 @@
-"""Replicas on one Redis: programs, each of which reaches the server through a network of its own.
-
-The tests break that network, the server, and the programs.
-"""
+"""Replicas: programs that have one store. The tests break the programs, and the store."""
 
 from __future__ import annotations
 
@@ -10,45 +7,37 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from tests.integration.redis_server import RedisServer
 from tests.shared.cluster import CountingAPI
 from tests.shared.columns import ask_operator
-from tests.shared.forwarder import Forwarder
+from tests.shared.stores import Store
 from tests.shared.visitors import Visitors
-from tests.support.listeners import free_port
 from tests.support.proxy_process import ProxyProcess
 
-__all__ = ["Replica", "Replicas"]
+__all__ = ["LEASE", "Replica", "Replicas"]
 
-_LEASE = "2"
+LEASE = "2"
 _PROBES = 2  # sessions at each replica
 
 
 class Replica:
     """A program. It stops with its group.
 
-    :ivar link: its network to the store.
     :ivar proxy: the process, another one after :meth:`restart`.
     """
 
-    def __init__(
-        self, api: CountingAPI, store: tuple[str, int], directory: str, name: str, settings: Mapping[str, str]
-    ):
+    def __init__(self, api: CountingAPI, admin: str, settings: Mapping[str, str]) -> None:
         self._stack = ExitStack()
-        self.link = self._stack.enter_context(Forwarder(store))
         self._api = api
-        self._admin = os.path.join(directory, f"admin-{name}")
-        host, port = self.link.address
+        self._admin = admin
         self._settings = {
-            "WSPROXY_STATE": f"redis://{host}:{port}/0",
-            "WSPROXY_STATE_LEASE": _LEASE,
+            "WSPROXY_STATE_LEASE": LEASE,
             "WSPROXY_TRUSTED_PROXIES": "127.0.0.1",
-            "WSPROXY_ADMIN": f"unix:{self._admin}",
+            "WSPROXY_ADMIN": f"unix:{admin}",
             "WSPROXY_CLOSE_TIMEOUT": "2",
             "WSPROXY_DIAL_TIMEOUT": "5",
             **settings,
@@ -100,32 +89,29 @@ class Replica:
 
 
 class Replicas:
-    """Programs in front of one simulated API, with one store. Use ``with``.
+    """Programs in front of one simulated API, with one store. Use ``with``. They end the store, too.
 
     :param count: how many.
+    :param store: what they have in common.
     :param settings: further settings of the programs.
-    :param redis: further options of the server.
     :ivar api: the simulated API.
-    :ivar server: the store, which may be stopped and started.
+    :ivar all: the programs.
     """
 
-    def __init__(
-        self, count: int, settings: Mapping[str, str] = MappingProxyType({}), redis: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, count: int, store: Store, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._stack = ExitStack()
+        self._stack.callback(store.close)
         self._turns = itertools.count()
         try:
-            self.directory = tempfile.mkdtemp(prefix="wsproxy-")
-            self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            directory = tempfile.mkdtemp(prefix="wsproxy-")
+            self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
             self.api = CountingAPI()
             self.api.start()
             self._stack.callback(self.api.stop)
-            port = free_port()
-            self.server = RedisServer("--port", str(port), "--bind", "127.0.0.1", *redis)
-            self._stack.callback(self.server.close)
             self.all: list[Replica] = []
             for number in range(count):
-                replica = Replica(self.api, ("127.0.0.1", port), self.directory, str(number), settings)
+                own = {**settings, "WSPROXY_STATE": store.url(number)}
+                replica = Replica(self.api, os.path.join(directory, f"admin-{number}"), own)
                 self._stack.callback(replica.close)
                 self.all.append(replica)
             self._wait_until_ready()

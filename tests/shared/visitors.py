@@ -155,6 +155,12 @@ class Visitors:
         finally:
             connection.close()
 
+    def forget(self, one: Try) -> None:
+        """Close the connection of a client that was refused."""
+        with self._lock:
+            self._clients.remove(one.client)
+        one.client.close()
+
     def leave(self, clients: Sequence[RawClient]) -> None:
         """End sessions in good order: their connections are closed when it returns."""
         with self._lock:

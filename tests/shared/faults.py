@@ -1,0 +1,408 @@
+"""Makes a table of faults: ``scripts/state-faults``. Three replicas have all sessions that the limit allows.
+
+For each fault it says what happened to these sessions, how many the simulated API had at most, and what
+newcomers were told. It fails if a session was cut, or if somebody came in who may not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from typing import NamedTuple
+
+from tests.integration.redis_server import REDIS_SERVER
+from tests.shared.crowd import ADMITTED, AWAY, Crowd
+from tests.shared.replicas import Replicas
+from tests.shared.stores import LocalStore, RedisBehindLinks, RedisWithSentinels, Store
+from tests.shared.visitors import GONE, Visitors, Wanted
+
+__all__ = ["main"]
+
+_REPLICAS = 3
+_LEAVING = 3
+_LIMIT = 200
+_OLD = "old.rdb"
+_DATA = "dump.rdb"
+_MEGABYTE = 1 << 20
+
+
+class Times(NamedTuple):
+    """How long faults last, and how much they do.
+
+    :ivar lease: ``WSPROXY_STATE_LEASE``, seconds.
+    :ivar short: seconds, shorter than a lease.
+    :ivar long: seconds, longer than a lease.
+    :ivar addresses: how many addresses fail in a flood.
+    """
+
+    lease: float
+    short: float
+    long: float
+    addresses: int
+
+
+_QUICK = Times(lease=5.0, short=3.0, long=9.0, addresses=3_000)
+_FULL = Times(lease=15.0, short=10.0, long=60.0, addresses=100_000)
+
+
+class Scene:
+    """What a fault happens to.
+
+    :ivar store: the store. Each fault knows of which kind its own is.
+    :ivar note: what else the fault wants to say in the table.
+    """
+
+    def __init__(self, store: Store, replicas: Replicas, crowd: Crowd, times: Times) -> None:
+        self.store, self.replicas, self.crowd, self.times = store, replicas, crowd, times
+        self.note = ""
+        self._never = threading.Event()
+
+    @property
+    def redis(self) -> RedisBehindLinks:
+        assert isinstance(self.store, RedisBehindLinks)
+        return self.store
+
+    def last(self, seconds: float) -> None:
+        """Let the fault last."""
+        self._never.wait(seconds)
+
+
+class Fault(NamedTuple):
+    """A fault. ``begin`` returns when it has begun and everybody has noticed, ``end`` when it is over.
+
+    :ivar admits: whether newcomers may come in meanwhile, as sessions have ended or are not counted any more.
+    :ivar exceeds: whether there may then be more sessions than the limit: those of a cut longer than a lease.
+    """
+
+    key: str
+    title: str
+    store: Callable[[], Store]
+    begin: Callable[[Scene], None]
+    end: Callable[[Scene], None]
+    admits: bool = False
+    exceeds: bool = False
+
+
+class Outcome(NamedTuple):
+    """What was seen, as cells of the table."""
+
+    cells: tuple[str, ...]
+    good: bool
+
+
+_HEADINGS = (
+    "fault",
+    "sessions cut",
+    f"most at the API (limit {_LIMIT})",
+    "admitted meanwhile",
+    "told meanwhile",
+    "in step after",
+    "slowest echo",
+)
+
+
+# Faults of Redis
+
+
+def _redis() -> RedisBehindLinks:
+    return RedisBehindLinks(_REPLICAS)
+
+
+def _nothing(scene: Scene) -> None:
+    pass
+
+
+def _kill_with_data(scene: Scene) -> None:
+    scene.redis.save()
+    _kill(scene)
+
+
+def _kill(scene: Scene) -> None:
+    scene.redis.server.stop()
+    scene.crowd.wait_until_told(AWAY)
+
+
+def _kill_with_old_data(scene: Scene) -> None:
+    """Have the snapshot that is from before half of the sessions began."""
+    scene.redis.save(_OLD)
+    scene.crowd.wait_for_newcomers(_LIMIT // 4)
+    _kill(scene)
+
+
+def _restart_with(snapshot: str | None) -> Callable[[Scene], None]:
+    return lambda scene: scene.redis.restart(snapshot)
+
+
+def _cut_all(scene: Scene) -> None:
+    for link in scene.redis.links:
+        link.cut()
+
+
+def _cut_for_short(scene: Scene) -> None:
+    _cut_all(scene)
+    scene.last(scene.times.short)
+
+
+def _cut_for_long(scene: Scene) -> None:
+    _cut_all(scene)
+    scene.last(scene.times.long)
+
+
+def _cut_one_for_long(scene: Scene) -> None:
+    scene.redis.links[0].cut()
+    scene.last(scene.times.long)
+
+
+def _delay(scene: Scene) -> None:
+    for link in scene.redis.links:
+        link.delay(5.0)
+    scene.last(scene.times.long)
+
+
+def _mend(scene: Scene) -> None:
+    for link in scene.redis.links:
+        link.mend()
+
+
+def _fill_memory(scene: Scene) -> None:
+    scene.redis.client.config_set("maxmemory", _MEGABYTE)  # which it has already
+    scene.last(scene.times.short)
+
+
+def _free_memory(scene: Scene) -> None:
+    scene.redis.client.config_set("maxmemory", 0)
+
+
+def _evict(scene: Scene) -> None:
+    """Choose a policy with which Redis forgets sessions, and see whether a replica starts."""
+    scene.redis.client.config_set("maxmemory-policy", "allkeys-lru")
+    scene.crowd.forget_replica(0)
+    replica = scene.replicas.all[0]
+    replica.kill()
+    try:
+        replica.restart()
+    except RuntimeError as exc:
+        scene.note = "a replica does not start: " + str(exc).strip().rpartition("\n")[2].strip(" -")
+    else:
+        scene.note = "**a replica starts**"
+
+
+def _flood(scene: Scene) -> None:
+    """Have many addresses fail, once each, which is past half of the limit."""
+    before = scene.redis.client.info("memory")["used_memory"]
+    each = scene.times.addresses // len(scene.replicas.all)
+    jobs = [(replica.address, number * each, each) for number, replica in enumerate(scene.replicas.all)]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        list(pool.map(lambda job: _fail_often(*job), jobs))
+    grown = scene.redis.client.info("memory")["used_memory"] - before
+    scene.note = f"{each * len(jobs)} addresses, {grown / _MEGABYTE:.1f} MiB more in Redis"
+
+
+def _fail_often(address: tuple[str, int], first: int, count: int) -> None:
+    for number in range(first, first + count):
+        high, low = divmod(number, 65536)
+        client = f"10.{high}.{low >> 8}.{low & 255}"
+        connection = HTTPConnection(*address, timeout=30)
+        try:
+            # A ticket request without a valid token is a failed attempt, and costs less than a WebSocket.
+            headers = {"Authorization": "Bearer e30.e30.", "Content-Type": "application/json"}
+            connection.request("POST", "/ticket", b'{"vmi": "vm"}', headers | {"X-Forwarded-For": client})
+            connection.getresponse().read()
+        except GONE:
+            pass
+        finally:
+            connection.close()
+
+
+# Faults of replicas
+
+
+def _kill_replica(scene: Scene) -> None:
+    scene.crowd.forget_replica(0)
+    scene.replicas.all[0].kill()
+    scene.last(scene.times.long)
+
+
+def _pause_replica(scene: Scene) -> None:
+    scene.replicas.all[0].pause()
+    scene.last(scene.times.long)
+
+
+def _resume_replica(scene: Scene) -> None:
+    scene.replicas.all[0].resume()
+
+
+# Faults of other stores
+
+
+def _kill_local(scene: Scene) -> None:
+    _signal_local(scene, signal.SIGKILL)
+
+
+def _pause_local(scene: Scene) -> None:
+    _signal_local(scene, signal.SIGSTOP)
+    scene.last(scene.times.long)
+
+
+def _resume_local(scene: Scene) -> None:
+    _signal_local(scene, signal.SIGCONT)
+
+
+def _signal_local(scene: Scene, number: signal.Signals) -> None:
+    assert isinstance(scene.store, LocalStore)
+    scene.store.signal(number)
+
+
+def _fail_over(scene: Scene) -> None:
+    """Kick a user who is away, and kill the primary as soon as the kick has returned."""
+    assert isinstance(scene.store, RedisWithSentinels)
+    scene.replicas.all[0].kick(user="kicked-0")
+    scene.store.kill_primary()
+
+
+def _look_for_kicked(scene: Scene) -> None:
+    """Wait for the new primary, and see what the kicked user is told."""
+    scene.crowd.wait_until_in_step(time.monotonic())
+    scene.replicas.api.add_vmi("kicked-0")
+    with Visitors(scene.replicas) as visitors:
+        kicked = visitors.wanted("kicked-0", "kicked-0")
+        statuses = [visitors.ask(_anew(kicked, visitors)).client.status for _ in scene.replicas.all]
+    refused = statuses == [401] * len(statuses)
+    scene.note = "the kicked token is refused" if refused else f"**the kicked token: {statuses}**"
+
+
+def _anew(wanted: Wanted, visitors: Visitors) -> Wanted:
+    return wanted._replace(forwarded=visitors.new_address())
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("none", "none", _redis, lambda scene: scene.last(2.0), _nothing),
+    Fault("data", "Redis killed, back with its data", _redis, _kill_with_data, _restart_with(_DATA)),
+    Fault("empty", "Redis killed, back without data", _redis, _kill, _restart_with(None)),
+    Fault("old", "Redis killed, back with old data", _redis, _kill_with_old_data, _restart_with(_OLD)),
+    Fault("cut", "cut off from Redis for less than a lease", _redis, _cut_for_short, _mend),
+    Fault("long-cut", "cut off from Redis for more than a lease", _redis, _cut_for_long, _mend, exceeds=True),
+    Fault(
+        "one-cut",
+        "one replica cut off for more than a lease",
+        _redis,
+        _cut_one_for_long,
+        _mend,
+        admits=True,
+        exceeds=True,
+    ),
+    Fault("latency", "5 s of latency, more than a lease", _redis, _delay, _mend, exceeds=True),
+    Fault("memory", "Redis has no memory left", _redis, _fill_memory, _free_memory),
+    Fault("evicting", "Redis may evict keys", _redis, _evict, _nothing, admits=True),
+    Fault("flood", "failed attempts from many addresses", _redis, _flood, _nothing),
+    Fault("killed", "a replica killed", _redis, _kill_replica, _nothing, admits=True),
+    Fault(
+        "paused",
+        "a replica stopped for more than a lease",
+        _redis,
+        _pause_replica,
+        _resume_replica,
+        admits=True,
+        exceeds=True,
+    ),
+    Fault("local-killed", "the store of `local` killed", LocalStore, _kill_local, _nothing),
+    Fault("local-paused", "the store of `local` stopped", LocalStore, _pause_local, _resume_local),
+    Fault("failover", "failover right after a kick", RedisWithSentinels, _fail_over, _look_for_kicked),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the faults happen and print the table; return 0 if what happens is allowed."""
+    options = _parse(arguments)
+    if REDIS_SERVER is None:
+        print("scripts/state-faults: redis-server is missing (Debian package redis-server)", file=sys.stderr)
+        return 1
+    _allow_many_files()
+    outcomes = []
+    for fault in FAULTS:
+        if options.fault is None or fault.key in options.fault:
+            begin = time.monotonic()
+            outcomes.append(_outcome(fault, _FULL if options.full else _QUICK))
+            print(f"{fault.title}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    rows = [_HEADINGS, ("---",) * len(_HEADINGS), *(one.cells for one in outcomes)]
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    return 0 if all(one.good for one in outcomes) else 1
+
+
+def _allow_many_files() -> None:
+    """Let this process have clients and the API at the same time."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/state-faults", description=__doc__)
+    keys = [fault.key for fault in FAULTS]
+    parser.add_argument("--fault", action="append", choices=keys, help="only this one; may be repeated")
+    parser.add_argument(
+        "--full", action="store_true", help="the default lease, long faults, and 100,000 addresses"
+    )
+    return parser.parse_args(arguments)
+
+
+def _outcome(fault: Fault, times: Times) -> Outcome:
+    """Make one fault happen; one that cannot be shown is an outcome, too."""
+    try:
+        return _show(fault, times)
+    except Exception as exc:  # noqa: BLE001 - shown in the table
+        traceback.print_exc()
+        return Outcome((fault.title, f"**{type(exc).__name__}**", *("-" for _ in _HEADINGS[2:])), False)
+
+
+def _show(fault: Fault, times: Times) -> Outcome:
+    settings = {
+        "WSPROXY_MAX_SESSIONS": str(_LIMIT),
+        "WSPROXY_MAX_FAILURES": "1",
+        "WSPROXY_TICKETS": "true",
+        "WSPROXY_STATE_LEASE": f"{times.lease:g}",
+    }
+    with ExitStack() as stack:
+        store = fault.store()
+        replicas = stack.enter_context(Replicas(_REPLICAS, store, settings))
+        crowd = stack.enter_context(Crowd(replicas, _LIMIT))
+        scene = Scene(store, replicas, crowd, times)
+        begin = time.monotonic()
+        fault.begin(scene)
+        end = time.monotonic()
+        fault.end(scene)
+        in_step = crowd.wait_until_in_step(end)
+        told = crowd.told(begin, end)
+        if not fault.exceeds:
+            crowd.wait_for_newcomers(_LEAVING)
+        return _judged(fault, scene, told, in_step)
+
+
+def _judged(fault: Fault, scene: Scene, told: dict[str, int], in_step: float) -> Outcome:
+    crowd = scene.crowd
+    admitted = told.get(ADMITTED, 0)
+    texts = [f"{count} `{said}`" for said, count in sorted(told.items()) if said != ADMITTED]
+    if scene.note:
+        texts.append(scene.note)
+    checks = (
+        (str(crowd.lost), crowd.lost == 0),
+        (str(crowd.most), crowd.most <= _LIMIT or fault.exceeds),
+        (str(admitted), admitted == 0 or fault.admits),
+        ("; ".join(texts), "**" not in scene.note),
+        (f"{in_step:.1f} s", True),
+        (f"{max(crowd.slowest):.2f} s", True),
+    )
+    cells = tuple(text if good else f"**{text}**" for text, good in checks)
+    return Outcome((fault.title, *cells), all(good for _, good in checks))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
