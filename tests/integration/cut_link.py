@@ -23,17 +23,20 @@ from wsproxy.testing.rfb.raw_client import RawClient
 from wsproxy.tokens.issue import make_token
 from wsproxy.upstream.location import DEFAULT_API_PATH
 
-_NEAR, _FAR = "10.77.0.1", "10.77.0.2"
+__all__ = ["FAR", "run", "second_namespace"]
+
+NEAR, FAR = "10.77.0.1", "10.77.0.2"
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """Run a command that must succeed."""
     subprocess.run(command, check=True)
 
 
 @contextmanager
-def _second_namespace() -> Iterator[tuple[str, ...]]:
+def second_namespace() -> Iterator[tuple[str, ...]]:
     """Make it, and the link to it; yield what a command for it begins with."""
-    _run("ip", "link", "set", "lo", "up")
+    run("ip", "link", "set", "lo", "up")
     with subprocess.Popen(
         ["unshare", "--net", "sh", "-c", "echo there; exec sleep 600"], stdout=-1
     ) as holder:
@@ -41,11 +44,11 @@ def _second_namespace() -> Iterator[tuple[str, ...]]:
             assert holder.stdout and holder.stdout.readline() == b"there\n"
             there = ("nsenter", "--target", str(holder.pid), "--net")
             pair = ("veth", "peer", "name", "far", "netns", str(holder.pid))
-            _run("ip", "link", "add", "near", "type", *pair)
-            _run("ip", "address", "add", f"{_NEAR}/24", "dev", "near")
-            _run(*there, "ip", "address", "add", f"{_FAR}/24", "dev", "far")
-            _run("ip", "link", "set", "near", "up")
-            _run(*there, "ip", "link", "set", "far", "up")
+            run("ip", "link", "add", "near", "type", *pair)
+            run("ip", "address", "add", f"{NEAR}/24", "dev", "near")
+            run(*there, "ip", "address", "add", f"{FAR}/24", "dev", "far")
+            run("ip", "link", "set", "near", "up")
+            run(*there, "ip", "link", "set", "far", "up")
             yield there
         finally:
             holder.kill()
@@ -63,7 +66,7 @@ def _cut(there: tuple[str, ...], peer: Peer, verdict: Verdict) -> float:
     """Cut the link right after the peer has answered a ping; return when the relay noticed, in seconds."""
     peer.wait_for_answer()
     started = time.monotonic()
-    _run(*there, "ip", "link", "set", "far", "down")
+    run(*there, "ip", "link", "set", "far", "down")
     return verdict.seconds_since(started)
 
 
@@ -72,7 +75,7 @@ def cut_client(there: tuple[str, ...]) -> dict[str, object]:
     with ExitStack() as stack:
         api = stack.enter_context(FakeKubeVirtAPI(tls=False))
         vmi = api.add_vmi(VMI, NAMESPACE)
-        proxy = stack.enter_context(_proxy(api.url).run_in_thread(_NEAR, 0))
+        proxy = stack.enter_context(_proxy(api.url).run_in_thread(NEAR, 0))
         verdict = stack.enter_context(Verdict())
         url = f"ws://{host_and_port(*proxy.address)}{_target()}"
         peer = stack.enter_context(Peer("client", url, prefix=there))
@@ -85,7 +88,7 @@ def cut_client(there: tuple[str, ...]) -> dict[str, object]:
 def cut_upstream(there: tuple[str, ...]) -> dict[str, object]:
     """Cut the link to the upstream."""
     with ExitStack() as stack:
-        peer = stack.enter_context(Peer("upstream", _FAR, prefix=there))
+        peer = stack.enter_context(Peer("upstream", FAR, prefix=there))
         proxy = stack.enter_context(_proxy(peer.line()).run_in_thread("127.0.0.1", 0))
         verdict = stack.enter_context(Verdict())
         client = stack.enter_context(RawClient.open(f"ws://{host_and_port(*proxy.address)}{_target()}"))
@@ -95,5 +98,5 @@ def cut_upstream(there: tuple[str, ...]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    with _second_namespace() as there:
+    with second_namespace() as there:
         print(json.dumps({"client": cut_client, "upstream": cut_upstream}[sys.argv[1]](there)))

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,21 +48,24 @@ def free_port_of_node() -> int:
 
 
 class RedisServer:
-    """A server at a Unix socket in a directory of its own. It is ended by its process."""
+    """A server at a Unix socket in a directory of its own. It is ended by its process.
 
-    def __init__(self, *options: str) -> None:
+    :param prefix: a command that runs it, such as in another network namespace.
+    """
+
+    def __init__(self, *options: str, prefix: Sequence[str] = ()) -> None:
         assert REDIS_SERVER, "there is no redis-server"
         self.directory = Path(tempfile.mkdtemp(prefix="wsproxy-redis-"))
         self.socket = self.directory / "s"
         self.url = f"redis+unix://{self.socket}"
-        self._options = options
+        self._options, self._prefix = options, prefix
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it says that it is ready."""
         fixed = ("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory))
         quiet = ("--save", "", "--appendonly", "no", "--loglevel", "notice")
-        command = [str(REDIS_SERVER), *fixed, *quiet, *self._options]
+        command = [*self._prefix, str(REDIS_SERVER), *fixed, *quiet, *self._options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout
         lines = []

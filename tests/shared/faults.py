@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from typing import NamedTuple
 from tests.integration.redis_server import REDIS_SERVER
 from tests.shared.crowd import ADMITTED, AWAY, Crowd
 from tests.shared.replicas import Replicas
-from tests.shared.stores import LocalStore, RedisBehindLinks, RedisWithSentinels, Store
+from tests.shared.stores import LocalStore, RedisBehindLinks, RedisInNamespace, RedisWithSentinels, Store
 from tests.shared.visitors import GONE, Visitors, Wanted
 
 __all__ = ["main"]
@@ -160,6 +161,17 @@ def _cut_for_long(scene: Scene) -> None:
 def _cut_one_for_long(scene: Scene) -> None:
     scene.redis.links[0].cut()
     scene.last(scene.times.long)
+
+
+def _cut_namespace(scene: Scene) -> None:
+    assert isinstance(scene.store, RedisInNamespace)
+    scene.store.cut()
+    scene.last(scene.times.long)
+
+
+def _mend_namespace(scene: Scene) -> None:
+    assert isinstance(scene.store, RedisInNamespace)
+    scene.store.mend()
 
 
 def _delay(scene: Scene) -> None:
@@ -316,6 +328,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("local-killed", "the store of `local` killed", LocalStore, _kill_local, _nothing),
     Fault("local-paused", "the store of `local` stopped", LocalStore, _pause_local, _resume_local),
+    Fault(
+        "namespace",
+        "Redis' network namespace without a link for more than a lease",
+        RedisInNamespace,
+        _cut_namespace,
+        _mend_namespace,
+        exceeds=True,
+    ),
     Fault("failover", "failover right after a kick", RedisWithSentinels, _fail_over, _look_for_kicked),
 )
 
@@ -323,19 +343,28 @@ FAULTS: tuple[Fault, ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the faults happen and print the table; return 0 if what happens is allowed."""
     options = _parse(arguments)
+    if options.namespace and options.fault != ["namespace"]:
+        return _in_namespace(options)
     if REDIS_SERVER is None:
         print("scripts/state-faults: redis-server is missing (Debian package redis-server)", file=sys.stderr)
         return 1
     _allow_many_files()
     outcomes = []
     for fault in FAULTS:
-        if options.fault is None or fault.key in options.fault:
+        if fault.key in options.fault if options.fault else fault.key != "namespace":
             begin = time.monotonic()
             outcomes.append(_outcome(fault, _FULL if options.full else _QUICK))
             print(f"{fault.title}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
     rows = [_HEADINGS, ("---",) * len(_HEADINGS), *(one.cells for one in outcomes)]
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     return 0 if all(one.good for one in outcomes) else 1
+
+
+def _in_namespace(options: argparse.Namespace) -> int:
+    """Run this again in a network namespace of its own."""
+    command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-m", "tests.shared.faults"]
+    more = ["--full"] if options.full else []
+    return subprocess.run([*command, "--namespace", "--fault", "namespace", *more], check=False).returncode
 
 
 def _allow_many_files() -> None:
@@ -348,6 +377,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/state-faults", description=__doc__)
     keys = [fault.key for fault in FAULTS]
     parser.add_argument("--fault", action="append", choices=keys, help="only this one; may be repeated")
+    parser.add_argument(
+        "--namespace",
+        action="store_true",
+        help="only the fault of that name, in a namespace that the script makes",
+    )
     parser.add_argument(
         "--full", action="store_true", help="the default lease, long faults, and 100,000 addresses"
     )

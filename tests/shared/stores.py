@@ -17,15 +17,17 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tests.integration.cut_link import FAR, run, second_namespace
 from tests.integration.redis_server import REDIS_SERVER, RedisServer
 from tests.shared.forwarder import Forwarder
 from tests.support.listeners import free_port
 from tests.support.proxy_process import wait_until
 
-__all__ = ["LocalStore", "RedisBehindLinks", "RedisWithSentinels", "Store"]
+__all__ = ["LocalStore", "RedisBehindLinks", "RedisInNamespace", "RedisWithSentinels", "Store"]
 
 _SNAPSHOT = "dump.rdb"
 _START_TIMEOUT = 30.0
+_PORT = 6379  # in a namespace of its own
 _PEER = struct.Struct("3i")
 
 
@@ -93,6 +95,30 @@ class RedisBehindLinks(Store):
         elif snapshot != _SNAPSHOT:
             shutil.copy(self.server.directory / snapshot, path)
         self.server.start()
+
+
+class RedisInNamespace(Store):
+    """A redis-server in a network namespace of its own, whose link can be cut.
+
+    The process has to be in a namespace of its own, too, where it may make links (``scripts/state-faults``).
+    """
+
+    def start(self) -> None:
+        self._there = self._stack.enter_context(second_namespace())
+        options = ("--port", str(_PORT), "--bind", FAR, "--protected-mode", "no")
+        server = RedisServer(*options, prefix=self._there)
+        self._stack.callback(server.close)
+
+    def url(self, program: int) -> str:
+        return f"redis://{FAR}:{_PORT}/0"
+
+    def cut(self) -> None:
+        """Take the link down: packets are lost."""
+        run(*self._there, "ip", "link", "set", "far", "down")
+
+    def mend(self) -> None:
+        """Take it up again."""
+        run(*self._there, "ip", "link", "set", "far", "up")
 
 
 class LocalStore(Store):
