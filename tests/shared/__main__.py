@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -29,6 +30,7 @@ Cells = dict[tuple[str, str], Seen]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Look at the columns and print the table; return 0 if all is as with one process."""
     options = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that all that was started is ended
     columns = [one for one in COLUMNS if _is_chosen(one.title, options.column)]
     rows = [row for row in ROWS if _is_chosen(row.key, options.row)]
     cells: Cells = {}

@@ -348,6 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if REDIS_SERVER is None:
         print("scripts/state-faults: redis-server is missing (Debian package redis-server)", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that all that was started is ended
     _allow_many_files()
     outcomes = []
     for fault in FAULTS:
