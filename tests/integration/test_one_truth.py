@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import Callable
+from contextlib import closing
 from typing import ClassVar
 
 from tests.shared import columns
-from tests.shared.rows import ROWS
+from tests.shared.rows import ROWS, fault_without_store
 from wsproxy.testing.case import LeakTestCase
 
 __all__: list[str] = []
@@ -116,6 +117,14 @@ class TwoProgramsTest(_AllRows, _Rows):
 
 class HandoverTest(_AllRows, _Rows):
     kind = columns.Handover
+
+
+class WithoutStoreTest(LeakTestCase):
+    def test_gunicorn(self) -> None:
+        """Several processes that have nothing in common refuse consoles, and say what to set."""
+        with closing(columns.GunicornMemory()) as column:
+            seen = fault_without_store(column)
+            self.assertTrue(seen.good, f"{seen.text}\n{column.output()}")
 
 
 class EveryColumnTest(unittest.TestCase):

@@ -8,9 +8,10 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import closing
 
-from tests.shared.columns import COLUMNS, Column
-from tests.shared.rows import ROWS, Row, Seen
+from tests.shared.columns import COLUMNS, Column, GunicornMemory
+from tests.shared.rows import ROWS, Row, Seen, fault_without_store
 
 __all__ = ["main"]
 
@@ -40,7 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cells[column.title, row] = seen
         print(f"{column.title}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     print(_table(columns, rows, cells))
-    return 0 if all(seen.good for seen in cells.values()) else 1
+    good = all(seen.good for seen in cells.values())
+    if options.column is None and options.row is None and not options.without_store:
+        with closing(GunicornMemory()) as memory:
+            fault = fault_without_store(memory)
+        print(f"\n{memory.title}: {_cell(fault)}")
+        good = good and fault.good
+    return 0 if good else 1
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -34,6 +34,7 @@ __all__ = [
     "GunicornByItself",
     "GunicornInFront",
     "GunicornLocal",
+    "GunicornMemory",
     "Handover",
     "OneProcess",
     "TwoPrograms",
@@ -257,10 +258,11 @@ class _Gunicorn(Column):
     def start(self) -> list[tuple[str, int]]:
         self.admin = self.path("admin")
         self.start_program(WSPROXY_ADMIN=f"unix:{self.admin}")
-        server = _ReusePort(self.api, free_port(), *self.options(), **(self.settings | self.environment()))
-        self._stack.callback(server.close)
-        self.wait_for_listeners(server.address[1])
-        return [server.address]
+        settings = self.settings | self.environment()
+        self.server = _ReusePort(self.api, free_port(), *self.options(), **settings)
+        self._stack.callback(self.server.close)
+        self.wait_for_listeners(self.server.address[1])
+        return [self.server.address]
 
     def wait_for_listeners(self, port: int) -> None:
         """Wait until every worker listens at a port."""
@@ -316,6 +318,23 @@ class GunicornLocal(_Gunicorn):
 
     def store_settings(self) -> dict[str, str]:
         return self.local_store()
+
+
+class GunicornMemory(_Gunicorn):
+    """Several processes that have nothing in common: no column, as each request for a console is a fault."""
+
+    title = "gunicorn 4, `memory`"
+    application = "tests.shared.application:in_front"
+
+    def store_settings(self) -> dict[str, str]:
+        return {"WSPROXY_STATE": "memory"}
+
+    def output(self) -> str:
+        """Return what gunicorn has logged."""
+        return self.server.output
+
+    def _wait_until_ready(self) -> None:
+        """Its processes listen; there is nothing else to wait for."""
 
 
 class Handover(Column):

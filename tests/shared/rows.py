@@ -10,11 +10,12 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.shared.columns import Column, ask_operator
+from tests.integration.wsgi_servers import get
+from tests.shared.columns import Column, GunicornMemory, ask_operator
 from tests.shared.visitors import GONE, Try, Visitors, Wanted
 from tests.support.proxy_process import wait_until
 
-__all__ = ["ROWS", "Row", "Seen"]
+__all__ = ["ROWS", "Row", "Seen", "fault_without_store"]
 
 _USER_LIMIT, _LIMIT, _VMI_LIMIT, _FAILURES = 2, 12, 3, 5
 _FILL_WITHIN = 5.0
@@ -262,6 +263,18 @@ def failed_attempts(column: Column) -> Seen:
         failed = answers.count(401)
         text = f"{failed}, then refused" if out else f"{failed}, then let in"
         return Seen(text, out and _FAILURES <= failed <= column.processes * _FAILURES)
+
+
+def fault_without_store(column: GunicornMemory) -> Seen:
+    """Clients of processes without a store in common get 500, and the log says what to set. Pages work."""
+    [vmi] = column.api.add_group(_group("fault"), 1)
+    with Visitors(column) as visitors:
+        answers = [visitors.ask(visitors.wanted(vmi, vmi)).client.status for _ in range(_TRIES_OF_ALL)]
+    pages = {get(column.address(), "/page")[0] for _ in range(_TRIES_OF_ALL)}
+    lines = [line for line in column.output().splitlines() if "WSPROXY_STATE" in line]
+    good = {*answers} == {500} and pages == {200} and 1 <= len(lines) <= column.processes
+    text = f"consoles {sorted({*answers})}, pages {sorted(pages)}, {len(lines)} lines in the log"
+    return Seen(text, good and column.api.live == 0)
 
 
 ROWS: tuple[Row, ...] = (
