@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections import Counter
@@ -53,6 +54,7 @@ class Crowd:
     :param count: how many sessions there are at first.
     :ivar answers: what newcomers were told.
     :ivar most: the greatest number of sessions that the API had at a time.
+    :ivar above: for how many seconds the API had more than ``count``.
     :ivar slowest: the longest time that an echo took, for each replica.
     """
 
@@ -60,6 +62,8 @@ class Crowd:
         self.replicas = replicas
         self.answers: list[Answer] = []
         self.most = 0
+        self.above = 0.0
+        self._count = count
         self.slowest = [0.0] * len(replicas.all)
         self._lost: list[int] = []
         self._gone: set[int] = set()  # replicas that are not there any more
@@ -102,8 +106,12 @@ class Crowd:
     # What happens meanwhile
 
     def _sample(self) -> None:
+        last = time.monotonic()
         while not self._over.wait(_SAMPLE):
-            self.most = max(self.most, self.replicas.api.live)
+            live, now = self.replicas.api.live, time.monotonic()
+            self.most = max(self.most, live)
+            self.above += now - last if live > self._count else 0.0
+            last = now
 
     def _echoing(self, replica: int) -> Callable[[], None]:
         def run() -> None:
@@ -208,9 +216,13 @@ class Crowd:
         with self._lock:
             return [one for one in self.answers if one.asked >= moment]
 
-    def told(self, begin: float, end: float = float("inf")) -> Counter[str]:
-        """Return what newcomers were told who asked between two moments."""
-        return Counter(one.said for one in self._since(begin) if one.asked < end)
+    def told(self, begin: float, end: float = math.inf, replica: int | None = None) -> Counter[str]:
+        """Return what newcomers were told who asked between two moments.
+
+        :param replica: whom they asked; None for all.
+        """
+        asked = [one for one in self._since(begin) if one.asked < end]
+        return Counter(one.said for one in asked if replica in (None, one.replica))
 
     @property
     def lost(self) -> int:

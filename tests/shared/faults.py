@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.client import HTTPConnection
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tests.integration.redis_server import REDIS_SERVER
@@ -34,6 +35,7 @@ _LIMIT = 200
 _OLD = "old.rdb"
 _DATA = "dump.rdb"
 _MEGABYTE = 1 << 20
+_OUT_OF_STEP = 1.0  # seconds without the store, after which a replica admits nobody
 
 
 class Times(NamedTuple):
@@ -82,6 +84,7 @@ class Fault(NamedTuple):
 
     :ivar admits: whether newcomers may come in meanwhile, as sessions have ended or are not counted any more.
     :ivar exceeds: whether there may then be more sessions than the limit: those of a cut longer than a lease.
+    :ivar settings: further settings of the replicas.
     """
 
     key: str
@@ -91,6 +94,7 @@ class Fault(NamedTuple):
     end: Callable[[Scene], None]
     admits: bool = False
     exceeds: bool = False
+    settings: Mapping[str, str] = MappingProxyType({})
 
 
 class Outcome(NamedTuple):
@@ -160,7 +164,12 @@ def _cut_for_long(scene: Scene) -> None:
 
 def _cut_one_for_long(scene: Scene) -> None:
     scene.redis.links[0].cut()
+    begin = time.monotonic()
     scene.last(scene.times.long)
+    late = scene.crowd.told(begin + _OUT_OF_STEP, replica=0)[ADMITTED]
+    scene.note = (
+        f"**{late} by the replica that is cut off**" if late else "none by the replica that is cut off"
+    )
 
 
 def _cut_namespace(scene: Scene) -> None:
@@ -312,6 +321,16 @@ FAULTS: tuple[Fault, ...] = (
         admits=True,
         exceeds=True,
     ),
+    Fault(
+        "cut-local",
+        "cut off, `WSPROXY_STATE_UNAVAILABLE=local`",
+        _redis,
+        _cut_for_short,
+        _mend,
+        admits=True,
+        exceeds=True,
+        settings={"WSPROXY_STATE_UNAVAILABLE": "local"},
+    ),
     Fault("latency", "5 s of latency, more than a lease", _redis, _delay, _mend, exceeds=True),
     Fault("memory", "Redis has no memory left", _redis, _fill_memory, _free_memory),
     Fault("evicting", "Redis may evict keys", _redis, _evict, _nothing, admits=True),
@@ -404,6 +423,7 @@ def _show(fault: Fault, times: Times) -> Outcome:
         "WSPROXY_MAX_FAILURES": "1",
         "WSPROXY_TICKETS": "true",
         "WSPROXY_STATE_LEASE": f"{times.lease:g}",
+        **fault.settings,
     }
     with ExitStack() as stack:
         store = fault.store()
@@ -429,7 +449,7 @@ def _judged(fault: Fault, scene: Scene, told: dict[str, int], in_step: float) ->
         texts.append(scene.note)
     checks = (
         (str(crowd.lost), crowd.lost == 0),
-        (str(crowd.most), crowd.most <= _LIMIT or fault.exceeds),
+        (f"{crowd.most}, {crowd.above:.0f} s above", crowd.most <= _LIMIT or fault.exceeds),
         (str(admitted), admitted == 0 or fault.admits),
         ("; ".join(texts), "**" not in scene.note),
         (f"{in_step:.1f} s", True),
