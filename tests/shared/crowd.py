@@ -147,15 +147,24 @@ class Crowd:
     def _come(self, replica: int) -> None:
         [name] = self.replicas.api.add_group(f"new-{replica}-{next(self._numbers)}", 1)
         asked = time.monotonic()
+        said = SILENT
         try:
             found = self._visitors.ask(self._visitors.wanted(name, name), self.replicas.all[replica].address)
             said = ADMITTED if found.is_open else found.reason()
-            if not found.is_open:
-                self._visitors.forget(found)
+            self._stay(replica, found)
         except GONE:
-            said = SILENT
+            pass
         with self._lock:
             self.answers.append(Answer(asked, replica, said))
+
+    def _stay(self, replica: int, newcomer: Try) -> None:
+        """Have a newcomer who was admitted talk as the others do."""
+        if not newcomer.is_open:
+            self._visitors.forget(newcomer)
+            return
+        with self._lock:
+            if replica not in self._gone:
+                self._sessions[replica].append(newcomer)
 
     # What the faults ask of it
 
