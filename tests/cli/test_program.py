@@ -420,6 +420,15 @@ class Check(ProxyTestCase):
                     "operator's token", "admin_token_file", **{**files, "WSPROXY_ADMIN_TOKEN_FILE": wrong}
                 )
 
+    def test_revocations(self) -> None:
+        """The file of revocations is read, and left as it is."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = f"{directory}/revocations"
+            self.assertIn(f"ok    revocations: {path}, 0 rules", self.check(WSPROXY_STATE_FILE=path)[1])
+            self.assertEqual(os.listdir(directory), [])
+            Path(path).write_text("", encoding="ascii")
+            self.assert_fault("revocations: state_file is", "it is no JSON", WSPROXY_STATE_FILE=path)
+
     def test_faulty_settings(self) -> None:
         """Faulty settings are reported as by ``serve``."""
         status, _, err = call("check", **self.settings(PORT="x"))

@@ -24,9 +24,9 @@ from wsproxy import WebsocketProxy
 from wsproxy.testing.case import SECRET, ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient
 
-_DIRECTORY = os.path.join(sys.prefix, "lab-orchestrator-lib-auth")
+DIRECTORY = os.path.join(sys.prefix, "lab-orchestrator-lib-auth")
 _VERSIONS = ("0.0.5", "2.2.0")
-_MISSING = [version for version in _VERSIONS if not os.path.isdir(os.path.join(_DIRECTORY, version))]
+_MISSING = [version for version in _VERSIONS if not os.path.isdir(os.path.join(DIRECTORY, version))]
 _TIMEOUT = 30
 _VMI = "ubuntu"
 
@@ -40,7 +40,7 @@ print(generate_auth_token(lab_instance_token_params=params, **given))
 """
 
 
-def _original_token(version: str, secret: str = SECRET, **options: Any) -> str:
+def original_token(version: str, secret: str = SECRET, **options: Any) -> str:
     """Return what ``generate_auth_token`` of that version makes."""
     params = {
         "lab_id": 1,
@@ -52,7 +52,7 @@ def _original_token(version: str, secret: str = SECRET, **options: Any) -> str:
     made = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _MAKE],
         input=json.dumps(given),
-        env=os.environ | {"PYTHONPATH": os.path.join(_DIRECTORY, version)},
+        env=os.environ | {"PYTHONPATH": os.path.join(DIRECTORY, version)},
         stdout=subprocess.PIPE,
         encoding="ascii",
         timeout=_TIMEOUT,
@@ -102,7 +102,7 @@ class OriginalTokensTest(ProxyTestCase):
         """A token opens the VMIs that it names in its namespace."""
         for version in _VERSIONS:
             with self.subTest(version=version):
-                self.assertEqual(self.status(_original_token(version)), 101)
+                self.assertEqual(self.status(original_token(version)), 101)
                 self.assertIn(f"/namespaces/{self.namespace}/", self.api.requests[-1].target)
 
     def test_additional_data(self) -> None:
@@ -114,23 +114,23 @@ class OriginalTokensTest(ProxyTestCase):
             "allowed_vmi_names": [_VMI],
             "additional_data": {"course": ["x", 1]},
         }
-        token = _original_token("2.2.0", params=params, expires_at=4102444800)
+        token = original_token("2.2.0", params=params, expires_at=4102444800)
         self.assertEqual(self.status(token), 101)
 
     def test_other_vmi(self) -> None:
         """A VMI that the token does not name is refused with 403, and the API is not asked."""
         for version in _VERSIONS:
             with self.subTest(version=version):
-                self.assertEqual(self.status(_original_token(version), "other"), 403)
+                self.assertEqual(self.status(original_token(version), "other"), 403)
         self.assertEqual(self.api.requests, [])
 
     def test_refused(self) -> None:
         """An expired token, another secret's, one without a signature and garbage get 401."""
         for version in _VERSIONS:
-            good = _original_token(version)
+            good = original_token(version)
             for name, token in {
-                "expired": _original_token(version, expires_in=-60),
-                "of another secret": _original_token(version, secret=SECRET[::-1]),
+                "expired": original_token(version, expires_in=-60),
+                "of another secret": original_token(version, secret=SECRET[::-1]),
                 "alg none": _forged(good, "none", None),
                 "alg none, signed": _forged(good, "none", SECRET.encode()),
                 "cut": good[:-4],
@@ -144,7 +144,7 @@ class OriginalTokensTest(ProxyTestCase):
         """RS256 of version 2.2.0 verifies with the public key, and no HMAC with that key's text does."""
         private, public = _rsa_pair()
         proxy = self.start_proxy(secret_key=public, algorithms=("RS256",))
-        good = _original_token("2.2.0", secret=private, algorithm="RS256")
+        good = original_token("2.2.0", secret=private, algorithm="RS256")
         self.assertEqual(self.status(good, proxy=proxy), 101)
         for secret in (public, public.strip()):
             self.assertEqual(self.status(_forged(good, "HS256", secret.encode()), proxy=proxy), 401)

@@ -19,6 +19,7 @@ from ..runtime.deadline import Deadline
 from ..state.stores.checks import FAULT, WARNING
 from ..state.stores.choice import check_store
 from ..state.stores.places import StateRules
+from ..state.stores.rule_file import rules_in
 from ..telemetry.audit import audit_log_fault
 from ..tokens.key_store import KeyStore
 from ..upstream.dialler import Dialler, read_token
@@ -68,6 +69,8 @@ def check(config: Config) -> Iterator[Finding]:
     if config.admin_token_file is not None:
         yield _operator(config.admin_token_file)
     yield from _state(config.state_rules)
+    if config.state_file is not None:
+        yield _revocations(config.state_file)
     files = [_ca(config), _token(config)]
     yield from files
     if all(finding.ok for finding in files):
@@ -141,6 +144,13 @@ def _state(rules: StateRules) -> Iterator[Finding]:
             yield Finding(level != FAULT, f"state: {rules.place}: {text}", level == WARNING)
     except ConfigError as exc:
         yield Finding(False, f"state: {rules.place}: {exc}")
+
+
+def _revocations(path: str) -> Finding:
+    try:
+        return Finding(True, f"revocations: {path}, {len(rules_in(path))} rules")
+    except ConfigError as exc:
+        return Finding(False, f"revocations: {exc}")
 
 
 def _keys(config: Config) -> Finding:
