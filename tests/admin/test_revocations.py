@@ -16,10 +16,14 @@ from tests.support.jws import signed_token, unverified_claims
 from wsproxy.admin.kick import Chosen, Kicks
 from wsproxy.admin.revocations import Revocation, page_of
 from wsproxy.cli import main
-from wsproxy.exceptions import BadRequest, NotFound
+from wsproxy.exceptions import BadRequest, NotFound, StateUnavailable, StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
-from wsproxy.state.participant.participant import Kick, Participant
+from wsproxy.state.console_policies import ConsolePolicies
+from wsproxy.state.limits import LimitRules, Limits
+from wsproxy.state.membership import Member, Revoked
+from wsproxy.state.participant.participant import Kick, Participant, ParticipantRules
 from wsproxy.state.revocations import Match, Rule
+from wsproxy.state.store import Store
 from wsproxy.telemetry.audit import AuditLog
 from wsproxy.telemetry.counters import Counters
 from wsproxy.telemetry.reports import Reports
@@ -165,6 +169,22 @@ class Lifts(unittest.TestCase):
         kicks, _, reports = self.kicks(done)
         self.assertEqual(kicks.lift("k1"), done)
         reports.lifted.assert_called_once_with("k1", ("pod-2",))
+
+    def test_processes_behind(self) -> None:
+        """A lift waits for the other processes as a kick does, and names those that are left."""
+        store = mock.create_autospec(Store, instance=True)
+        store.lift.return_value = Revoked(True, 7)
+        rules = ParticipantRules(ConsolePolicies(()), name="pod-1")
+        participant = Participant(store, rules, Limits(LimitRules()), lambda fresh: [])
+        others = [Member("b", "pod-2", 15.0), Member("c", "", 15.0)]
+        store.behind.side_effect = [(participant.member, *others), tuple(others), ()]
+        self.assertEqual(participant.lift("k1"), Kick("k1", 0.0))
+        self.assertEqual([call.args for call in store.behind.mock_calls], [(7,)] * 3)
+        store.behind.side_effect = [(participant.member, *others)]
+        with mock.patch("wsproxy.state.participant.participant._KICK_SECONDS", 0.0):
+            self.assertEqual(participant.lift("k1"), Kick("k1", 0.0, ("pod-2", "c")))
+        store.lift.side_effect = StoreUnavailable("it is away")
+        self.assertRaises(StateUnavailable, participant.lift, "k1")
 
     def test_unknown(self) -> None:
         """What cannot be an id is not asked for, nor reported."""
