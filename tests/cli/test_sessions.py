@@ -263,7 +263,11 @@ class Answers(AnswerCase):
         self.reply(200, _KICKED)
         with mock.patch("wsproxy.cli.sessions.unix_time", lambda: 1.7e9):
             for until, seconds in (("2h", 1.7e9 + 7200), ("2030-01-31T19:00:00.5+01:00", 1896112800.5)):
-                self.assertEqual(self.run_command("kick", "--user", "5", "--until", until)[0], 0)
+                status, output, _ = self.run_command("kick", "--user", "5", "--until", until)
+                self.assertEqual(status, 0)
+                self.assertIn(
+                    "  the tokens of the sessions that ended are refused until they expire\n", output
+                )
                 self.assertEqual(json.loads(self.requests[-1][1]), {"user": "5", "until": seconds})
 
     def test_not_everywhere(self) -> None:

@@ -127,7 +127,7 @@ class Kicks:
     """Lists and ends sessions, and refuses tokens. Safe from every thread.
 
     If processes share their state, its methods block for the store's timeouts, and a kick for one more second
-    at most. Otherwise they block on nothing but the log.
+    at most. Otherwise they block on nothing but the log, and on the file system if there is a file of rules.
 
     :ivar sessions: the sessions of this gateway, open or being opened.
     :ivar participant: knows the other processes.

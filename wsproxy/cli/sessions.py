@@ -139,7 +139,7 @@ def _kick(client: OperatorClient, options: argparse.Namespace, until: float | No
         else:
             missing.append(printable(body.get("session", "the options")))
     try:
-        _print_kicks(answers, _chosen(options), options.json)
+        _print_kicks(answers, options)
     except (TypeError, KeyError):
         raise Failed(client.stranger) from None
     status = warned(_NAME, answers)
@@ -148,17 +148,17 @@ def _kick(client: OperatorClient, options: argparse.Namespace, until: float | No
     return status
 
 
-def _print_kicks(answers: list[dict[str, Any]], what: str, as_json: bool) -> None:
+def _print_kicks(answers: list[dict[str, Any]], options: argparse.Namespace) -> None:
     sessions = [id for answer in answers for id in answer["sessions"]]
     kicks = [answer for answer in answers if answer["kick"]]
-    if as_json:
+    if options.json:
         tokens = [id for answer in answers for id in answer["tokens"]]
         told = [
             {name: one for name, one in kick.items() if name not in ("sessions", "tokens")} for kick in kicks
         ]
         print(json.dumps({"sessions": sessions, "tokens": tokens, "kicks": told}, indent=2))
         return
-    lines = [line for kick in kicks for line in _effect(kick, what)]
+    lines = [line for kick in kicks for line in _effect(kick, options)]
     print("\n".join([f"{len(sessions)} sessions ended", *lines]))
 
 
@@ -173,14 +173,16 @@ def _chosen(options: argparse.Namespace) -> str:
     return f"tokens with {shown}{'' if 'token_id' in criteria else ' that were issued until now'} are"
 
 
-def _effect(kick: Mapping[str, Any], what: str) -> list[str]:
+def _effect(kick: Mapping[str, Any], options: argparse.Namespace) -> list[str]:
     """Return lines that say which tokens a kick refuses, and until when."""
     id, until, needs_iat = printable(kick["kick"]), kick["until"], kick.get("needs_iat")
     unset = "because WSPROXY_TOKEN_LIFETIME is not set"
     end = f"until {printable(until)}" if until else "until you lift the kick"
-    lines = [f"kick {id}: {what} refused from now on, {end}"]
+    lines = [f"kick {id}: {_chosen(options)} refused from now on, {end}"]
     if needs_iat:
         lines.append(f"  tokens without iat are refused, too, if they are issued later, {unset}")
+    if options.until and _criteria(options) and kick["tokens"]:
+        lines.append("  the tokens of the sessions that ended are refused until they expire")
     if not until:
         lines.append(f"  to lift it: wsproxy revocations lift {id}")
     return lines

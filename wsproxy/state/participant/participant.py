@@ -210,7 +210,8 @@ class Participant:
     def kick(self, matches: Iterable[Match], until: float) -> Kick:
         """Refuse tokens from now on, and end their sessions in all processes.
 
-        Blocks until every process in step has done so, for a second and the store's timeout at most.
+        Blocks until every process in step has done so, for a second and the store's timeout at most. If there
+        is a file of rules, it also blocks on the file system.
 
         :param until: UNIX time until which the tokens are refused; ``math.inf`` for no end.
         :raises Busy: if there are too many rules.
