@@ -117,28 +117,30 @@ class RuleFile:
         :returns: why it failed; "" if it did not.
         """
         with self._writing:
-            try:
-                if not self._unlock.alive:
-                    raise OSError("the proxy has stopped")
-                _replace(self._path, _text(rules))
-            except OSError as exc:
-                self._is_behind = True
-                why = exc.strerror or str(exc)
-                logger.error(
-                    "cannot save the revocations in %s: %s; they hold until a restart", self._shown, why
-                )
-                return why
-            self._is_behind = False
-            return ""
+            return self._save(rules)
+
+    def _save(self, rules: Iterable[Rule]) -> str:
+        try:
+            if not self._unlock.alive:
+                raise OSError("the proxy has stopped")
+            _replace(self._path, _text(rules))
+        except OSError as exc:
+            self._is_behind = True
+            why = exc.strerror or str(exc)
+            logger.error("cannot save the revocations in %s: %s; they hold until a restart", self._shown, why)
+            return why
+        self._is_behind = False
+        return ""
 
     def close(self, rules: Iterable[Rule]) -> None:
         """Let another process have the file, after a last attempt if it lacks rules. Idempotent.
 
         Blocks on the file system.
         """
-        if self._is_behind and self._unlock.alive:
-            self.save(rules)
-        self._unlock()
+        with self._writing:
+            if self._is_behind and self._unlock.alive:
+                self._save(rules)
+            self._unlock()
 
 
 def _parsed(data: bytes) -> tuple[Rule, ...]:
