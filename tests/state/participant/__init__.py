@@ -1,0 +1,1 @@
+"""The side of a process: what it holds, and how it stays in step."""
