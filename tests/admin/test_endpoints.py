@@ -217,7 +217,7 @@ class Ending(OperatorCase):
         client, other = self.client("vm", token), self.client("vm-2", token)
         id = self.proxy.sessions()[0].id
         status, done = self.ask("DELETE", f"/sessions/{id}")
-        nothing = {"tokens": [], "kick": "", "until": None, "behind": []}
+        nothing: dict[str, object] = {"tokens": [], "kick": "", "until": None, "behind": []}
         self.assertEqual((status, done), (200, {"sessions": [id], **nothing}))
         self.assert_kicked(client)
         self.assert_lives(other)
@@ -260,7 +260,7 @@ class Ending(OperatorCase):
         claims = unverified_claims(self.token("vm", user=5))
         del claims["iat"]
         self.assert_revoked("vm", signed_token(claims, SECRET))
-        self.assertTrue(participant.lift(kicked["kick"]))
+        self.assertTrue(participant.lift(str(kicked["kick"])))
         self.client("vm", signed_token(claims, SECRET))
 
     def test_kick_by_place(self) -> None:
@@ -280,7 +280,7 @@ class Ending(OperatorCase):
         # A client knows its end before the session is gone from the list.
         self.assertTrue(wait_until(lambda: len(self.proxy.sessions()) == 1))
         nobody = self.kick(namespace="third")
-        self.assertRegex(nobody.pop("kick"), "[0-9a-f]{16}")
+        self.assertRegex(str(nobody.pop("kick")), "[0-9a-f]{16}")
         self.assertEqual(nobody, {"sessions": [], "tokens": [], "until": None, "behind": []})
         self.assert_revoked("vm", self.token("vm", namespace="third"))
 

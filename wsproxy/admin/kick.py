@@ -162,7 +162,8 @@ class Kicks:
         for session in own:
             session.close()
         others = [] if own else [(one, held) for one, held in self.others() if held.session.id == id]
-        if not own and not any(self._tell(member, held) for member, held in others):
+        told = [self._tell(member, held) for member, held in others]
+        if not own and True not in told:
             raise NotFound("there is no such session")
         return self._report({"session": id}, own, [held.session for _, held in others])
 

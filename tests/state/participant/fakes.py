@@ -25,6 +25,9 @@ def shared(id: str, user: User = "alice", vmi: str = "vm") -> SharedSession:
     return SharedSession(id, user, Console("lab-1", vmi, "vnc"), "198.51.100.7", "198.51.100.7", f"of-{user}")
 
 
+_TWO_OF_A_USER = SlotLimits(user=2)
+
+
 class FakeSession:
     """A session that reports its end to its holding, as sessions do."""
 
@@ -103,7 +106,7 @@ class Process:
         clock: Callable[[], float],
         *,
         policy: str = "takeover",
-        limits: SlotLimits = SlotLimits(user=2),
+        limits: SlotLimits = _TWO_OF_A_USER,
         alone: bool = False,
         failures: int = 0,
     ) -> None:

@@ -80,9 +80,7 @@ class HoldingCase(unittest.TestCase):
     def setUp(self) -> None:
         self.link, self.session = FakeLink(), FakeSession()
         self.hits: list[str] = []
-        self.holding = Holding(
-            self.link, self.session, shared("a"), self.policy, _LIMITS, self.hits.append
-        )
+        self.holding = Holding(self.link, self.session, shared("a"), self.policy, _LIMITS, self.hits.append)
         self.told = 0
 
     def admit(self, *decisions: Decision | Callable[[], Decision], seconds: float = _LONG) -> None:

@@ -24,7 +24,7 @@ __all__ = ["SharedState"]
 class SharedState:
     """What :class:`.Store` promises, for one thread at a time.
 
-    Its methods are those of the store, with the time in addition. ``now`` is the store's clock, in seconds,
+    Its methods are those of the store, with the time in addition. ``now`` is the store's clock in seconds,
     which never goes back. ``wall`` is UNIX time, for the end of revocation rules.
 
     :param epoch: random.
