@@ -650,7 +650,7 @@ class MakeTokenTest(TokensCase):
         self.assertAlmostEqual(grant.seconds_left(), 60, delta=5)
         payload = token.split(".")[1]
         found = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        self.assertEqual(set(found), {"id", "exp", "lab_instance"})
+        self.assertEqual(set(found), {"id", "iat", "exp", "lab_instance"})
         self.assertEqual(found["lab_instance"]["lab_id"], 3)
         self.assertEqual(found["lab_instance"]["additional_data"], {"a": 1})
 

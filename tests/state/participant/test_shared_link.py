@@ -471,6 +471,16 @@ class Threads(LeakTestCase):
             self.run_and_stop(Process(store, "one", lambda: 0.0, limits=SlotLimits()).participant)
         self.assertTrue(store._closed)
 
+    def test_bug_of_the_store(self) -> None:
+        """They end also if the store fails as nobody expects."""
+        store = ShakyStore()
+        with (
+            mock.patch.object(store, "leave", side_effect=ArithmeticError, create=True),
+            self.assertRaises(ArithmeticError),
+        ):
+            self.run_and_stop(Process(store, "one", lambda: 0.0).participant)
+        self.assertTrue(store._closed)
+
     def run_and_stop(self, participant: Participant) -> None:
         assert participant.heartbeat
         heartbeat, turned = participant.heartbeat, threading.Event()

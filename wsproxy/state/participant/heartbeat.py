@@ -93,9 +93,11 @@ class Heartbeat:
         self._link.wake.set()
         if self._threads:
             self._threads[0].join()
-            self._link.leave()
-            self._threads[1].join()
-            self._threads = []
+            try:
+                self._link.leave()
+            finally:
+                self._threads[1].join()
+                self._threads = []
 
     # wsproxy-state
 
