@@ -35,10 +35,12 @@ class IssuedTest(unittest.TestCase):
 
     def test_when_issued(self) -> None:
         """``iat`` comes first; without it the expiry tells, if tokens have a longest life."""
-        self.assertEqual(issued_at(NOW, NOW + 60, 3600), NOW)
-        self.assertEqual(issued_at(None, NOW + 60, 3600), NOW + 60 - 3600)
-        self.assertIsNone(issued_at(None, NOW + 60, None))
-        self.assertIsNone(issued_at(None, math.inf, 3600))
+        self.assertEqual(issued_at(NOW, NOW + 60, 3600, NOW), NOW)
+        self.assertEqual(issued_at(None, NOW + 60, 3600, NOW), NOW + 60 - 3600)
+        self.assertIsNone(issued_at(None, NOW + 60, None, NOW))
+        self.assertIsNone(issued_at(None, math.inf, 3600, NOW))
+        self.assertEqual(issued_at(None, NOW + 3600, 3600, NOW), NOW)
+        self.assertIsNone(issued_at(None, NOW + 3601, 3600, NOW))  # its issuer gives it a longer life
 
     def test_issued_before(self) -> None:
         """A token from before is refused, one from after is not; in doubt, by the leeway, it is."""

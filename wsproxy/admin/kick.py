@@ -183,7 +183,7 @@ class Kicks:
 
     def needs_iat(self, match: Match) -> bool:
         """See :func:`.needs_iat`."""
-        return needs_iat(match, self.participant.known.settings.lifetime)
+        return needs_iat(match, self.participant.known.settings)
 
     def lift(self, kick: str) -> Kick:
         """Accept the tokens again that a kick refuses, in all processes. A second time changes nothing more.

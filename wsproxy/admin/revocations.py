@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..exceptions import BadRequest
+from ..state.participant.known_rules import RevocationRules
 from ..state.revocations import Match, Rule
 
 __all__ = ["MAX_PAGE", "Revocation", "RevocationPage", "needs_iat", "page_of"]
@@ -47,12 +48,9 @@ class RevocationPage:
     next: str = ""
 
 
-def needs_iat(match: Match, lifetime: float | None) -> bool:
-    """Whether a rule refuses a token without ``iat`` however late it was issued.
-
-    :param lifetime: the longest life that the issuer gives tokens, seconds; None if nobody says.
-    """
-    return lifetime is None and not match.names_token
+def needs_iat(match: Match, settings: RevocationRules) -> bool:
+    """Whether a rule refuses a token without ``iat`` however late it was issued."""
+    return (settings.lifetime is None or settings.eternal) and not match.names_token
 
 
 def page_of(rules: Iterable[Rule], now: float, before: str = "", most: int = MAX_PAGE) -> RevocationPage:

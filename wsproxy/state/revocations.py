@@ -94,16 +94,20 @@ class Subject(NamedTuple):
     issued_at: float | None
 
 
-def issued_at(iat: float | None, exp: float, lifetime: float | None) -> float | None:
+def issued_at(iat: float | None, exp: float, lifetime: float | None, latest: float) -> float | None:
     """Return when a token counts as issued, UNIX time; None if nobody can know.
 
     :param iat: its ``iat`` claim; None without one.
     :param exp: its ``exp`` claim; ``math.inf`` without one.
     :param lifetime: the longest life that the issuer gives tokens, seconds; None if that is not set.
+    :param latest: UNIX time after which it cannot have been issued. If it seems so, it lives longer than
+        ``lifetime`` says.
     """
     if iat is not None:
         return iat
-    return None if lifetime is None or exp == math.inf else exp - lifetime
+    if lifetime is None or exp == math.inf or exp - lifetime > latest:
+        return None
+    return exp - lifetime
 
 
 def rule_end(made_at: float, lifetime: float | None, leeway: float, eternal: bool) -> float:

@@ -76,5 +76,6 @@ class KnownRules:
         key, settings, digest = grant.token_key, self.settings, ""
         if key:
             digest = key.digest.hex()
-            issued = issued_at(key.issued_at, key.expires_at - settings.expiry_leeway, settings.lifetime)
+            expires, latest = key.expires_at - settings.expiry_leeway, self._clock() + settings.leeway
+            issued = issued_at(key.issued_at, expires, settings.lifetime, latest)
         return Subject(grant.user, grant.namespace, vmi, grant.token_id, digest, issued)
