@@ -27,8 +27,7 @@ from .runtime.systemd import Notifier
 from .runtime.threads import replaced_by
 from .server.acceptor import ConsoleServer
 from .server.gateway import Gateway, check_files
-from .server.lifecycle import STOPPED, log_reload, name_of, next_event, stop_in_good_order
-from .server.own_store import warn_of_handover
+from .server.lifecycle import STOPPED, log_reload, name_of, next_event, stop_in_good_order, warn_of_handover
 from .settings.signature import spelled_out
 from .settings.table import OPTIONS, accepted
 from .telemetry.counters import Snapshot

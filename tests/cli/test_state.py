@@ -11,7 +11,7 @@ import tempfile
 
 from tests.support.processes import python
 from wsproxy.state.membership import Member, Publication
-from wsproxy.state.stores.local import LocalStore
+from wsproxy.state.stores.local.store import LocalStore
 from wsproxy.testing.case import LeakTestCase
 
 _ACTIVATE = """

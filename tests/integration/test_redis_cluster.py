@@ -16,8 +16,8 @@ from wsproxy.exceptions import StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.membership import Beat, Member, Publication
 from wsproxy.state.revocations import Match, Rule
-from wsproxy.state.stores.checks import FAULT, OK, WARNING
 from wsproxy.state.stores.choice import check_store
+from wsproxy.state.stores.findings import FAULT, OK, WARNING
 from wsproxy.state.stores.places import StatePlace, StateRules
 from wsproxy.state.stores.redis.link import RedisLink
 from wsproxy.state.stores.redis.store import RedisStore

@@ -9,8 +9,8 @@ from unittest import mock
 
 from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port
 from wsproxy.runtime.wall_clock import unix_time
-from wsproxy.state.stores.checks import FAULT, OK, WARNING, StoreFinding
 from wsproxy.state.stores.choice import check_store, open_store, store_faults
+from wsproxy.state.stores.findings import FAULT, OK, WARNING, StoreFinding
 from wsproxy.state.stores.places import StatePlace, StateRules
 from wsproxy.state.stores.redis.check import probes
 from wsproxy.testing import LeakTestCase

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from wsproxy.runtime.signals import signals_to
 from wsproxy.state.store import Store
-from wsproxy.state.stores.local import LocalStore
-from wsproxy.state.stores.local_process import listen_at
-from wsproxy.state.stores.local_server import LocalServer
+from wsproxy.state.stores.local.process import listen_at
+from wsproxy.state.stores.local.server import LocalServer
+from wsproxy.state.stores.local.store import LocalStore
 from wsproxy.state.stores.memory import MemoryStore
 
 __all__ = ["Local"]

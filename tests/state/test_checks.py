@@ -9,11 +9,11 @@ import threading
 from unittest import mock
 
 from wsproxy.net.listeners import Listener
-from wsproxy.state.stores.checks import FAULT, OK, WARNING, StoreFinding
 from wsproxy.state.stores.choice import check_store
-from wsproxy.state.stores.local_lock import StoreLock
-from wsproxy.state.stores.local_process import listen_at
-from wsproxy.state.stores.local_server import LocalServer
+from wsproxy.state.stores.findings import FAULT, OK, WARNING, StoreFinding
+from wsproxy.state.stores.local.lock import StoreLock
+from wsproxy.state.stores.local.process import listen_at
+from wsproxy.state.stores.local.server import LocalServer
 from wsproxy.state.stores.memory import MemoryStore
 from wsproxy.state.stores.places import LOCAL, StatePlace, StateRules
 from wsproxy.testing import LeakTestCase
@@ -86,14 +86,14 @@ class LocalCheckTest(LeakTestCase):
 
     def test_silent(self) -> None:
         self.listen()
-        with mock.patch("wsproxy.state.stores.checks._SECONDS", 0.05):
+        with mock.patch("wsproxy.state.stores.findings._SECONDS", 0.05):
             finding = self.found()
         self.assertEqual(finding.level, FAULT)
         self.assertIn(f"it does not answer (timed out); {self.path}.log may say why", finding.text)
 
     def test_stranger(self) -> None:
         self.listen()
-        with mock.patch("wsproxy.state.stores.local_connection.is_trusted", return_value=False):
+        with mock.patch("wsproxy.state.stores.local.connection.is_trusted", return_value=False):
             finding = self.found()
         self.assertEqual(finding.level, FAULT)
         self.assertIn("choose another path", finding.text)

@@ -10,7 +10,7 @@ from unittest import mock
 from wsproxy.exceptions import ConfigError
 from wsproxy.state.store import Store
 from wsproxy.state.stores.choice import open_store, replica_name
-from wsproxy.state.stores.local import LocalStore
+from wsproxy.state.stores.local.store import LocalStore
 from wsproxy.state.stores.memory import MemoryStore
 from wsproxy.state.stores.places import StatePlace, StateRules
 from wsproxy.testing import LeakTestCase

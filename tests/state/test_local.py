@@ -22,9 +22,9 @@ from unittest import mock
 from wsproxy.exceptions import ConfigError, StoreUnavailable
 from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Beat, Member, Publication, Pulse
-from wsproxy.state.stores.local import LocalStore
-from wsproxy.state.stores.local_connection import StoreConnection
-from wsproxy.state.stores.local_lock import StoreLock
+from wsproxy.state.stores.local.connection import StoreConnection
+from wsproxy.state.stores.local.lock import StoreLock
+from wsproxy.state.stores.local.store import LocalStore
 from wsproxy.state.values import NO_LIMITS, Held, Outcome, Request, Stage
 from wsproxy.testing.case import LeakTestCase
 

@@ -16,12 +16,12 @@ from wsproxy.exceptions import StoreUnavailable
 from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Member, Publication
 from wsproxy.state.revocations import Match, Rule
-from wsproxy.state.stores import local_peers, local_server
-from wsproxy.state.stores.local import LocalStore
-from wsproxy.state.stores.local_frames import MOST_BYTES, Inbox, packed, unpacked
-from wsproxy.state.stores.local_peers import PeerProcess, is_trusted, peer_process
-from wsproxy.state.stores.local_process import listen_at
-from wsproxy.state.stores.local_server import LocalServer
+from wsproxy.state.stores.local import peers, server
+from wsproxy.state.stores.local.frames import MOST_BYTES, Inbox, packed, unpacked
+from wsproxy.state.stores.local.peers import PeerProcess, is_trusted, peer_process
+from wsproxy.state.stores.local.process import listen_at
+from wsproxy.state.stores.local.server import LocalServer
+from wsproxy.state.stores.local.store import LocalStore
 from wsproxy.state.stores.memory import MemoryStore
 from wsproxy.state.values import NO_LIMITS, Held, Outcome, Request, Stage
 from wsproxy.testing.case import LeakTestCase
@@ -223,7 +223,7 @@ class NonsenseTest(ServerCase):
 
     def test_strangers(self) -> None:
         """A process of another user is closed before it is read."""
-        distrust = mock.patch.object(local_server, "is_trusted", return_value=False)
+        distrust = mock.patch.object(server, "is_trusted", return_value=False)
         with distrust, self.assertLogs(_LOGGER, "INFO") as logged:
             self.assert_closed(self.connect())
         self.assertIn("not trusted", logged.output[0])
@@ -231,13 +231,13 @@ class NonsenseTest(ServerCase):
     def test_stranger_in_place_of_the_store(self) -> None:
         """A member tells nothing to another user's process that listens in the place of the store."""
         stranger = PeerProcess(1, os.geteuid() + 77, frozenset())
-        strange = mock.patch("wsproxy.state.stores.local_connection.peer_process", return_value=stranger)
+        strange = mock.patch("wsproxy.state.stores.local.connection.peer_process", return_value=stranger)
         refused = self.assertRaisesRegex(StoreUnavailable, "neither this one nor root")
         with strange, self.assertLogs(_LOGGER, "ERROR"), refused:
             self.store.members()
 
     def test_too_many(self) -> None:
-        with mock.patch.object(local_server, "_MOST_PEERS", 0), self.assertLogs(_LOGGER, "INFO") as logged:
+        with mock.patch.object(server, "_MOST_PEERS", 0), self.assertLogs(_LOGGER, "INFO") as logged:
             self.assert_closed(self.connect())
         self.assertIn("too many", logged.output[0])
 
@@ -370,7 +370,7 @@ class TransitTest(ServerCase):
         listener.join()
         self.assertEqual(heard, [True])
 
-    @unittest.skipUnless(os.geteuid() == 0 and local_peers._PEERCRED, "needs root to be another user")
+    @unittest.skipUnless(os.geteuid() == 0 and peers._PEERCRED, "needs root to be another user")
     def test_another_user(self) -> None:
         """Another user's process gets no answer, even if the path's permissions would let it in."""
         os.chmod(self.path, 0o666)

@@ -16,8 +16,8 @@ from ..net.certificates import check_certificate, days_left
 from ..net.resolver import Resolver
 from ..net.tls_context import ClientTLS, ServerTLS
 from ..runtime.deadline import Deadline
-from ..state.stores.checks import FAULT, WARNING
 from ..state.stores.choice import check_store
+from ..state.stores.findings import FAULT, WARNING
 from ..state.stores.places import StateRules
 from ..state.stores.rule_file import rules_in
 from ..telemetry.audit import audit_log_fault

@@ -13,8 +13,8 @@ from ..net.addresses import ListenAddress, listen_fault
 from ..net.listeners import FD, UNIX, Listener, listen
 from ..runtime.logs import TextFormatter
 from ..runtime.systemd import Notifier, activated_descriptor
-from ..state.stores.local_lock import StoreLock
-from ..state.stores.local_process import listen_at, serve_store
+from ..state.stores.local.lock import StoreLock
+from ..state.stores.local.process import listen_at, serve_store
 from .output import print_line, stderr_handler
 
 __all__ = ["add_state_command"]

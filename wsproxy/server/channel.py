@@ -10,15 +10,16 @@ import json
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..exceptions import Busy
 from ..protocol.strict_json import parse_json
 from ..runtime.logs import get_logger
 from ..telemetry.counters import Snapshot
 
-__all__ = ["MAX_MESSAGE", "Channel", "WorkerProcess"]
+__all__ = ["MAX_MESSAGE", "Channel", "WorkerProcess", "pass_to_one"]
 
 logger = get_logger("wsproxy.supervisor")
 
@@ -156,3 +157,16 @@ class WorkerProcess:
         except ValueError as exc:
             logger.error("%s is dropped: %s", self, exc)
             self.channel.close()
+
+
+def pass_to_one(workers: Iterable[WorkerProcess], sock: socket.socket) -> None:
+    """Have a worker answer the request of the operator that comes through a socket, and close that here.
+
+    :raises Busy: if none serves.
+    """
+    for worker in workers:
+        if worker.ready and not worker.channel.closed:
+            with sock:
+                worker.channel.pass_on({"operator": True}, sock)
+            return
+    raise Busy("no worker serves now", retry_after=1)

@@ -148,10 +148,10 @@ class Gateway:
             config.participant_rules,
             self.limits,
             self._end_revoked,
-            lambda seconds: self.counters.beat(seconds),
             clock,
             self.wall_clock,
             open_rule_file(config.state_rules),
+            lambda seconds: self.counters.beat(seconds),
         )
 
     def _access_control(self) -> AccessControl:

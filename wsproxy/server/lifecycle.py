@@ -11,10 +11,11 @@ import signal
 import socket
 from collections.abc import Callable, Collection
 
+from ..config import Config
 from ..runtime.signals import RELOAD_SIGNAL
 from ..runtime.threads import start_thread
 
-__all__ = ["STOPPED", "log_reload", "name_of", "next_event", "stop_in_good_order"]
+__all__ = ["STOPPED", "log_reload", "name_of", "next_event", "stop_in_good_order", "warn_of_handover"]
 
 STOPPED = 0
 """The byte that means that the server has stopped; no signal has this number."""
@@ -29,6 +30,15 @@ def next_event(woken: socket.socket, numbers: Collection[int]) -> int:
         number = woken.recv(1)[0]
         if number in (*numbers, STOPPED):  # other numbers are signals with handlers of the program's own
             return number
+
+
+def warn_of_handover(config: Config, logger: logging.Logger) -> None:
+    """Log that the processes of a handover share no state, if that is so."""
+    if not config.is_state_shared:
+        logger.warning(
+            "reuse_port is on and state is memory: limits, tickets, console rules and revoked tokens do not "
+            "pass from an old process to a new one; set state to local:PATH or to a Redis"
+        )
 
 
 def log_reload(logger: logging.Logger) -> None:

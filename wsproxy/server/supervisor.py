@@ -15,8 +15,9 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from ..admin.auth import operator_guard
@@ -25,7 +26,6 @@ from ..admin.endpoints import admin_endpoints, session_endpoints
 from ..admin.routes import AdminRequest
 from ..admin.server import AdminServer
 from ..config import Config
-from ..exceptions import Busy
 from ..net.addresses import ListenAddress
 from ..net.listeners import Listener, address_text, listen, listen_for_operator
 from ..net.resolver import Resolver
@@ -34,13 +34,14 @@ from ..runtime.deadline import Deadline
 from ..runtime.logs import Complaints, get_logger
 from ..runtime.signals import RELOAD_SIGNAL, STOP_SIGNALS, ended_children, ignore_signals, signals_to
 from ..runtime.systemd import Notifier
+from ..state.stores.local.own import own_store
 from ..telemetry.counters import Snapshot, lost_lines
 from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
 from ..upstream.dialler import Dialler
 from ..upstream.readiness import Readiness
-from .channel import Channel, WorkerProcess
+from .channel import Channel, WorkerProcess, pass_to_one
 from .gateway import check_files
-from .own_store import own_store, warn_of_handover
+from .lifecycle import warn_of_handover
 from .worker import WORKER_SIGNALS, work
 
 __all__ = ["Supervisor"]
@@ -115,11 +116,11 @@ class Supervisor:
         :param on_ready: called with the bound host and port, when every worker serves.
         :returns: False if a worker failed to start several times; the log says why.
         :raises OSError: if the address cannot be bound.
-        :raises ConfigError: as :func:`.own_store`.
+        :raises ConfigError: if the workers need a store in common, and no directory for it can be made.
         """
         waker, woken = socket.socketpair()
         with (
-            own_store(self._config) as config,
+            self._with_state() as config,
             waker,
             woken,
             signals_to(waker, _SIGNALS),
@@ -135,6 +136,17 @@ class Supervisor:
                 if self._admin:
                     self._admin.close()
 
+    @contextmanager
+    def _with_state(self) -> Iterator[Config]:
+        """Context manager: the settings for the workers, which name a store if the workers need one."""
+        config = self._config
+        needed = [*config.needs_one_truth, *(["admin"] if config.admin else [])]
+        if config.is_state_shared or not needed:
+            yield config
+            return
+        with own_store(f"{config.workers} workers with {' and '.join(needed)}") as state:
+            yield config.with_state(state)
+
     def _serve_operator(self, address: ListenAddress) -> AdminServer:
         guard = operator_guard(self._config.admin_token_file, address)
         of_sessions = deferred(session_endpoints(guard, None), self._fetch)
@@ -145,15 +157,7 @@ class Supervisor:
 
     def _fetch(self, request: AdminRequest) -> socket.socket:
         """Have a worker answer a request of the operator."""
-
-        def give(sock: socket.socket) -> None:
-            worker = next((one for one in self._workers() if one.ready and not one.channel.closed), None)
-            if worker is None or self._stopping:
-                raise Busy("no worker serves now", retry_after=1)
-            with sock:
-                worker.channel.pass_on({"operator": True}, sock)
-
-        return ask_through(request, give)
+        return ask_through(request, partial(pass_to_one, () if self._stopping else self._workers()))
 
     def _listen(self) -> Listener:
         config = self._config

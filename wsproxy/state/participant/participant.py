@@ -79,10 +79,10 @@ class Participant:
     :param limits: counts failed attempts, and hits of limits.
     :param end_sessions: called with rules that are new; ends the sessions that they concern, and returns a
         rule for the token of each. Any thread; must not block.
-    :param observe: told the seconds that the store took to answer a beat.
     :param clock: seconds that never go backwards.
     :param wall_clock: UNIX time, seconds.
     :param rule_file: keeps the rules over a restart, without a store; None for none. :meth:`stop` closes it.
+    :param observe: told the seconds that the store took to answer a beat.
     :ivar known: the revocation rules that this process applies.
     """
 
@@ -92,10 +92,10 @@ class Participant:
         rules: ParticipantRules,
         limits: Limits,
         end_sessions: Callable[[list[Rule]], list[Rule]],
-        observe: Callable[[float], None] = lambda seconds: None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = unix_time,
         rule_file: RuleFile | None = None,
+        observe: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._rules = rules
         self._rule_file = rule_file

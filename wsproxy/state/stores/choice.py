@@ -10,7 +10,8 @@ from typing import Protocol, runtime_checkable
 
 from ...exceptions import ConfigError
 from ..store import Store
-from .checks import OK, StoreFinding, check_local
+from .findings import OK, StoreFinding
+from .local.check import check_local
 from .places import LOCAL, MEMORY, StateRules
 
 __all__ = ["check_store", "open_store", "replica_name", "store_faults"]
@@ -35,7 +36,7 @@ def open_store(rules: StateRules) -> Store:
 
         return MemoryStore(settled=True)
     if rules.place.kind == LOCAL:
-        from .local import LocalStore
+        from .local.store import LocalStore
 
         return LocalStore(rules.place.path, group=_group(rules.group))
     store: Store = _redis().redis_store(rules)

@@ -21,7 +21,7 @@ from ...exceptions import ConfigError
 from ...runtime.logs import get_logger
 from ..codec import from_json
 from ..revocations import Match, Rule
-from .local_lock import StoreLock
+from .local.lock import StoreLock
 from .places import StateRules
 
 __all__ = ["RuleFile", "open_rule_file", "rules_in"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ....runtime.deadline import Deadline
 from ....runtime.wall_clock import unix_time
-from ..checks import FAULT, OK, WARNING, StoreFinding
+from ..findings import FAULT, OK, WARNING, StoreFinding
 from .arguments import Argument
 from .finders import LINK_ERRORS, RESPONSE_ERRORS, ServerNotFound
 from .link import RedisConnection, RedisLink, advice

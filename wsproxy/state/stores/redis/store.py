@@ -11,7 +11,7 @@ from ....exceptions import ConfigError, StoreUnavailable
 from ....net.certificates import check_authorities
 from ....net.tls_context import ClientTLS
 from ....runtime.reloading import Reloaded, file_fault
-from ..checks import FAULT, StoreFinding
+from ..findings import FAULT, StoreFinding
 from ..places import StateRules
 from ..remote import RemoteCalls
 from .arguments import script_arguments

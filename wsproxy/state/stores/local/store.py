@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ...exceptions import ConfigError, StoreUnavailable, TransportClosed
-from ...runtime.deadline import Deadline
-from ...runtime.forks import in_forked_child
-from ...runtime.logs import get_logger
-from ..membership import Publication, Pulse
-from .local_connection import StoreConnection, Stranger
-from .local_lock import StoreLock
-from .local_process import CannotStart, start_process
-from .remote import RemoteCalls
+from ....exceptions import ConfigError, StoreUnavailable, TransportClosed
+from ....runtime.deadline import Deadline
+from ....runtime.forks import in_forked_child
+from ....runtime.logs import get_logger
+from ...membership import Publication, Pulse
+from ..remote import RemoteCalls
+from .connection import StoreConnection, Stranger
+from .lock import StoreLock
+from .process import CannotStart, start_process
 
 __all__ = ["LocalStore"]
 

@@ -1,34 +1,22 @@
-"""What ``wsproxy check`` finds out about a store, and the checks of the store of one host."""
+"""What ``wsproxy check`` finds out about the store of one host."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from ...exceptions import TransportClosed
-from ...runtime.deadline import Deadline
-from .local_connection import StoreConnection, Stranger
-from .local_lock import StoreLock
+from ....exceptions import TransportClosed
+from ....runtime.deadline import Deadline
+from ..findings import FAULT, OK, WARNING, StoreFinding
+from .connection import StoreConnection, Stranger
+from .lock import StoreLock
 
-__all__ = ["FAULT", "OK", "WARNING", "StoreFinding", "check_local"]
-
-OK, WARNING, FAULT = "ok", "warning", "fault"
+__all__ = ["check_local"]
 
 _SECONDS = 2.0
 _OTHERS = stat.S_IWOTH | stat.S_IROTH
-
-
-class StoreFinding(NamedTuple):
-    """One thing that was found.
-
-    :ivar level: :data:`OK`, :data:`WARNING`, or :data:`FAULT`.
-    :ivar text: what was found; unless all is well, it includes the remedy.
-    """
-
-    level: str
-    text: str
 
 
 def check_local(path: str, group: int | None) -> Iterator[StoreFinding]:

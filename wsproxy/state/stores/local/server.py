@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ...net.sockets import GONE, OUT_OF_RESOURCES, has_hung_up, why_not_accepted
-from ...runtime.deadline import Clock
-from ...runtime.logs import Complaints, get_logger
-from .local_frames import Inbox, packed, unpacked
-from .local_peers import is_trusted, peer_process
-from .memory import MemoryStore
-from .remote import answer_call
+from ....net.sockets import GONE, OUT_OF_RESOURCES, has_hung_up, why_not_accepted
+from ....runtime.deadline import Clock
+from ....runtime.logs import Complaints, get_logger
+from ..memory import MemoryStore
+from ..remote import answer_call
+from .frames import Inbox, packed, unpacked
+from .peers import is_trusted, peer_process
 
 __all__ = ["LocalServer"]
 

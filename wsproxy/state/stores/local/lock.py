@@ -15,7 +15,7 @@ import os
 from types import TracebackType
 from typing import Any
 
-from ...runtime.forks import in_forked_child
+from ....runtime.forks import in_forked_child
 
 __all__ = ["StoreLock", "opened_beside"]
 

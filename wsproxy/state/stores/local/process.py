@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from ...net.listeners import UNIX, Listener, listen
-from ...runtime.cpu_affinity import anywhere
-from ...runtime.logs import TextFormatter, get_logger
-from ...runtime.signals import STOP_SIGNALS, signals_to
-from .local_lock import StoreLock, opened_beside
-from .local_server import LocalServer
-from .memory import MemoryStore
+from ....net.listeners import UNIX, Listener, listen
+from ....runtime.cpu_affinity import anywhere
+from ....runtime.logs import TextFormatter, get_logger
+from ....runtime.signals import STOP_SIGNALS, signals_to
+from ..memory import MemoryStore
+from .lock import StoreLock, opened_beside
+from .server import LocalServer
 
 __all__ = ["CannotStart", "be_the_store", "listen_at", "serve_store", "start_process"]
 
@@ -30,7 +30,7 @@ LINGER = 60.0
 
 _BOOT = (
     "import os,sys,json; os.fork() and os._exit(0); sys.path[:]=json.loads(sys.argv.pop());"
-    "from wsproxy.state.stores.local_process import be_the_store; be_the_store()"
+    "from wsproxy.state.stores.local.process import be_the_store; be_the_store()"
 )
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 _EMBEDDING = ("mod_wsgi", "uwsgi")  # modules of servers whose sys.executable is not Python

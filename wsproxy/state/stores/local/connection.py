@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from ...exceptions import TransportClosed
-from ...net.sockets import has_hung_up
-from ...runtime.deadline import Deadline
-from ...runtime.forks import in_forked_child
-from .local_frames import Inbox, packed, unpacked
-from .local_peers import is_trusted, peer_process
+from ....exceptions import TransportClosed
+from ....net.sockets import has_hung_up
+from ....runtime.deadline import Deadline
+from ....runtime.forks import in_forked_child
+from .frames import Inbox, packed, unpacked
+from .peers import is_trusted, peer_process
 
 __all__ = ["StoreConnection", "Stranger"]
 

@@ -1,0 +1,55 @@
+"""The store that the workers of one program share if the settings name none."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ....exceptions import ConfigError, StoreUnavailable
+from ....runtime.deadline import Deadline
+from .store import LocalStore
+
+__all__ = ["own_store"]
+
+_START_SECONDS = 5.0
+
+
+@contextmanager
+def own_store(needed: str) -> Iterator[str]:
+    """Context manager: a store in a directory of its own, as a value of the setting ``state``.
+
+    Blocks until the store answers, for five seconds at most. At the end its directory is removed, and then
+    the store ends by itself.
+
+    :param needed: what needs it, for the text of a fault.
+    :raises ConfigError: if no directory can be made.
+    """
+    try:
+        directory = tempfile.mkdtemp(prefix="wsproxy-")
+    except OSError as exc:
+        raise ConfigError(
+            [
+                f"{needed} need a store in common, but there is no directory for its socket: "
+                f"{exc.strerror or exc}; set state to local:PATH, in a directory that can be written"
+            ]
+        ) from None
+    try:
+        path = f"{directory}/state"
+        _start(path)
+        yield f"local:{path}"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start(path: str) -> None:
+    """Start the store, so that the workers find it. If that fails, the workers try again, and log why."""
+    store, deadline = LocalStore(path), Deadline(_START_SECONDS)
+    try:
+        while not deadline.passed:
+            with suppress(StoreUnavailable):
+                store.members()
+                return
+    finally:
+        store.close()
