@@ -138,8 +138,8 @@ class Gateway:
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
         self.on_reload = self._reload_steps()
-        heartbeat = self.participant.heartbeat
-        self.vital: list[Vital] = [one for one in (self.housekeeping, self.poller, heartbeat) if one]
+        vital = (self.housekeeping, self.poller, self.participant.heartbeat)
+        self.vital: list[Vital] = [one for one in vital if one is not None]
 
     def _participant(self, clock: Clock) -> Participant:
         config = self.config

@@ -119,14 +119,8 @@ class Supervisor:
         :raises ConfigError: if the workers need a store in common, and no directory for it can be made.
         """
         waker, woken = socket.socketpair()
-        with (
-            self._with_state() as config,
-            waker,
-            woken,
-            signals_to(waker, _SIGNALS),
-            self._listen() as listener,
-        ):
-            self._waker, self._woken, self._listener, self._of_workers = waker, woken, listener, config
+        with waker, woken, signals_to(waker, _SIGNALS), self._listen() as listener, self._state():
+            self._waker, self._woken, self._listener = waker, woken, listener
             if self._config.admin_address:
                 self._admin = self._serve_operator(self._config.admin_address)
             try:
@@ -137,15 +131,16 @@ class Supervisor:
                     self._admin.close()
 
     @contextmanager
-    def _with_state(self) -> Iterator[Config]:
-        """Context manager: the settings for the workers, which name a store if the workers need one."""
-        config = self._config
+    def _state(self) -> Iterator[None]:
+        """Context manager: makes the settings of the workers, which name a store if the workers need one."""
+        config = self._of_workers = self._config
         needed = [*config.needs_one_truth, *(["admin"] if config.admin else [])]
         if config.is_state_shared or not needed:
-            yield config
+            yield
             return
         with own_store(f"{config.workers} workers with {' and '.join(needed)}") as state:
-            yield config.with_state(state)
+            self._of_workers = config.with_state(state)
+            yield
 
     def _serve_operator(self, address: ListenAddress) -> AdminServer:
         guard = operator_guard(self._config.admin_token_file, address)

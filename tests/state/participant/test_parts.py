@@ -209,10 +209,12 @@ class KnownRulesTest(unittest.TestCase):
         """Without ``iat`` its end and the longest life tell; the leeway of the grant is no part of that."""
         known = self.known(lifetime=600.0, expiry_leeway=30.0)
         known.learn([self.rule(user="5")])
+        self.now = 1e9 + 60
         found = [
-            known.is_revoked(self.grant(None, end + 30), "vm") for end in (1e9 + 605, 1e9 + 606, math.inf)
+            known.is_revoked(self.grant(None, end + 30), "vm")
+            for end in (1e9 + 605, 1e9 + 606, 1e9 + 665, 1e9 + 666, math.inf)
         ]
-        self.assertEqual(found, [True, False, True])
+        self.assertEqual(found, [True, False, False, True, True])  # nobody issues a token in the future
 
     def test_vmi(self) -> None:
         """A rule for a VMI refuses a token where that VMI is to be opened, and nowhere else."""
