@@ -281,7 +281,9 @@ class Ending(OperatorCase):
         self.assertTrue(wait_until(lambda: len(self.proxy.sessions()) == 1))
         nobody = self.kick(namespace="third")
         self.assertRegex(str(nobody.pop("kick")), "[0-9a-f]{16}")
-        self.assertEqual(nobody, {"sessions": [], "tokens": [], "until": None, "behind": []})
+        self.assertEqual(
+            nobody, {"sessions": [], "tokens": [], "until": None, "behind": [], "needs_iat": True}
+        )
         self.assert_revoked("vm", self.token("vm", namespace="third"))
 
     def test_kick_by_session_and_token_id(self) -> None:
@@ -633,12 +635,15 @@ class Program(ProxyTestCase):
         """With several workers the operator sees and ends the sessions of all."""
         path = os.path.join(self.directory, "admin")
         program = self.start(WSPROXY_ADMIN=f"unix:{path}", WSPROXY_WORKERS="2")
-        tokens = [self.token("vm", user=user) for user in range(8)]
-        clients = [self.client(program, "vm", token) for token in tokens]
+        vmis = [f"of-{user}" for user in range(8)]
+        for vmi in vmis:
+            self.api.add_vmi(vmi, self.namespace)
+        tokens = [self.token(vmi, user=user) for user, vmi in enumerate(vmis)]
+        clients = [self.client(program, vmi, token) for vmi, token in zip(vmis, tokens, strict=True)]
         status, output, _ = self.command("list", "--json")
         users = [one["user"] for one in json.loads(output)["sessions"]]
         self.assertEqual((status, sorted(users)), (0, list(range(8))))
         self.assertEqual(self.command("kick", "--user", "3")[0], 0)
         self.assertEqual(clients[3].recv_close(_TIMEOUT), _KICKED)
         for _ in range(4):  # whichever worker gets it
-            self.assertEqual(self.client(program, "vm", tokens[3]).status, 401)
+            self.assertEqual(self.client(program, vmis[3], tokens[3]).status, 401)
