@@ -14,6 +14,7 @@ from typing import Any
 from redis import Redis
 
 from tests.state.conformance.case import LEASE
+from tests.support.ports import free_port
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.state.membership import Member, Publication
 from wsproxy.state.store import Store
@@ -22,20 +23,12 @@ from wsproxy.state.stores.redis.link import RedisConnection, RedisLink
 from wsproxy.state.stores.redis.scripts import load_scripts
 from wsproxy.state.stores.redis.store import RedisStore
 
-__all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer", "free_port", "free_port_of_node"]
+__all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer", "free_port_of_node"]
 
 REDIS_SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
 _BEGIN = 1.7e9
 _CLOCK = "local function read_clock() return {tonumber(redis.call('GET', 'test-now')), 0} end\n"
-
-
-def free_port() -> int:
-    """Return a port of the loopback address that is free now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def free_port_of_node() -> int:

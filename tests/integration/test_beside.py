@@ -11,7 +11,7 @@ import sys
 from unittest import mock
 
 from tests.integration.programs import ProgramTestCase
-from tests.support.listeners import listeners
+from tests.support.ports import listeners
 from tests.support.proxy_process import needs_proc
 from wsproxy.testing.case import SECRET
 from wsproxy.testing.kubevirt.frames import BINARY

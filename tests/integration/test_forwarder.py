@@ -14,7 +14,7 @@ from redis.retry import Retry
 from tests.integration.programs import needs
 from tests.integration.redis_server import RedisServer
 from tests.shared.forwarder import Forwarder
-from tests.support.listeners import free_port
+from tests.support.ports import free_port
 from wsproxy.testing.case import LeakTestCase
 
 _SHORT = 0.3

@@ -15,7 +15,8 @@ from unittest import mock
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port, free_port_of_node
+from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port_of_node
+from tests.support.ports import free_port
 from wsproxy.exceptions import StoreUnavailable
 from wsproxy.net.tls_context import ClientTLS
 from wsproxy.runtime.wall_clock import unix_time

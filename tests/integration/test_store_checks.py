@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.integration.redis_server import REDIS_SERVER, RedisServer, free_port
+from tests.integration.redis_server import REDIS_SERVER, RedisServer
+from tests.support.ports import free_port
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.stores.choice import check_store, open_store, store_faults
 from wsproxy.state.stores.findings import FAULT, OK, WARNING, StoreFinding

@@ -23,7 +23,7 @@ from tests.integration.wsgi_servers import WSGIServerProcess
 from tests.shared.cluster import CountingAPI
 from tests.shared.nginx import Nginx
 from tests.shared.visitors import Visitors
-from tests.support.listeners import free_port, listeners
+from tests.support.ports import free_port, listeners
 from tests.support.proxy_process import ProxyProcess, wait_until
 
 __all__ = [

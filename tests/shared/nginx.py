@@ -7,7 +7,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 
-from tests.support.listeners import free_port
+from tests.support.ports import free_port
 from tests.support.proxy_process import wait_until
 
 __all__ = ["Nginx"]

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from tests.integration.cut_link import FAR, run, second_namespace
 from tests.integration.redis_server import REDIS_SERVER, RedisServer
 from tests.shared.forwarder import Forwarder
-from tests.support.listeners import free_port
+from tests.support.ports import free_port
 from tests.support.proxy_process import wait_until
 
 __all__ = ["LocalStore", "RedisBehindLinks", "RedisInNamespace", "RedisWithSentinels", "Store"]

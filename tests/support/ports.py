@@ -1,4 +1,4 @@
-"""Ports for programs that cannot choose one themselves, or that have to get the same one again."""
+"""Ports for programs that cannot choose one themselves, or that have to get the same one again; who listens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import random
 import socket
 from pathlib import Path
 
-__all__ = ["free_port"]
+__all__ = ["free_port", "listeners"]
 
 _LOWEST = 10_000  # below are the ports of services
+_LISTEN = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -29,3 +30,10 @@ def free_port() -> int:
                 return port
         except OSError:
             continue
+
+
+def listeners(port: int) -> int:
+    """Return how many IPv4 sockets listen on a port."""
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        rows = [line.split() for line in file]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in rows)
