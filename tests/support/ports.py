@@ -1,4 +1,4 @@
-"""Ports for programs that cannot choose one themselves, or that have to get the same one again; who listens."""
+"""Ports for programs that cannot choose one, or that have to get the same one again; and who listens."""
 
 from __future__ import annotations
 
