@@ -86,7 +86,7 @@ class LocalCheckTest(LeakTestCase):
 
     def test_silent(self) -> None:
         self.listen()
-        with mock.patch("wsproxy.state.stores.findings._SECONDS", 0.05):
+        with mock.patch("wsproxy.state.stores.local.check._SECONDS", 0.05):
             finding = self.found()
         self.assertEqual(finding.level, FAULT)
         self.assertIn(f"it does not answer (timed out); {self.path}.log may say why", finding.text)

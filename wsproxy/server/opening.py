@@ -233,9 +233,8 @@ class Opening:
         preserve = holding.asks_first and console.subresource == "vnc"  # KubeVirt knows the query only there
         started, deadline, pause = time.monotonic(), Deadline(config.dial_timeout), _FIRST_PAUSE
         in_use: list[Refused] = []  # a list, because a local variable would make a cycle of objects
-        patience = deadline
-        if not holding.preserves_session:
-            patience = Deadline(min(_PATIENCE, config.dial_timeout / 2))
+        most = min(_PATIENCE, config.dial_timeout / 2)
+        patience = deadline if holding.preserves_session else Deadline(most)
         while True:
             try:
                 wanted = f"{path}?preserveSession=true" if preserve else path
