@@ -161,12 +161,14 @@ class RedisHarness:
             sizes[key.decode().partition(":1:")[2]] = length[client.type(key)](key)
         for name in ("meta", "ended", "rule-kicks"):
             sizes.pop(name, None)
+        copies = sizes.pop("copies", 0)
+        assert copies == sizes.pop("copy-texts", 0)
         for kind in ("rule", "failure", "ticket"):
             found = [sizes.pop(name) for name in list(sizes) if name.startswith(kind)]
             if kind != "ticket":  # of those one is by user
                 assert len({*found}) <= 1, (kind, found)
             sizes[f"{kind}s"] = max(found, default=0)
-        return sizes
+        return sizes | {"copies": copies}
 
     def close(self) -> None:
         self.store.close()

@@ -38,6 +38,7 @@ class Walk:
             (self.admit, 30), (self.opened, 16), (self.report, 16), (self.evict, 4), (self.mark, 5),
             (self.publish, 6), (self.beat, 12), (self.time, 4), (self.leave, 1), (self.restart, 1),
             (self.tell, 2), (self.lists, 3), (self.revoke, 3), (self.lift, 1), (self.tickets, 3),
+            (self.copies, 6),
         )  # fmt: skip
 
     @property
@@ -156,6 +157,16 @@ class Walk:
             self.store.issue(f"{self.random.randrange(40):02x}", ticket(self.random.choice(_USERS)))
         self.store.redeem(f"{self.random.randrange(40):02x}")
 
+    def copies(self) -> None:
+        pick = self.random.choice
+        for _ in range(self.random.randrange(5)):
+            member, name = self.member().id, f"n{self.random.randrange(4)}"
+            if self.random.random() < 0.6:
+                self.store.borrow(member, name, pick((-1.0, 1.0, 20.0)), pick((2.5, 100.0)))
+            else:
+                text = pick((None, "a", "b/c"))
+                self.store.keep(member, name, text, pick((3.0, 40.0)), pick((0.0, 2.5)))
+
 
 @unittest.skipUnless(REDIS_SERVER, "no redis-server")
 class LikeMemoryTest(unittest.TestCase):
@@ -179,6 +190,6 @@ class LikeMemoryTest(unittest.TestCase):
             for member in walk.members:
                 harness.store.leave(member.id)
             left = {kind: size for kind, size in harness.sizes().items() if size}
-            self.assertLessEqual(left.keys(), {"tickets", "rules", "failures"}, left)
+            self.assertLessEqual(left.keys(), {"tickets", "rules", "failures", "copies"}, left)
         finally:
             harness.close()

@@ -401,4 +401,4 @@ class StoreMachine(RuleBasedStateMachine):
             self.harness.store.leave(process.member.id)
         left = {kind: size for kind, size in self.harness.sizes().items() if size}
         self.harness.close()
-        assert left.keys() <= {"tickets", "rules", "failures"}, left
+        assert left.keys() <= {"tickets", "rules", "failures", "copies"}, left

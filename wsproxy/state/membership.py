@@ -1,4 +1,4 @@
-"""What a process and the store of the shared state tell each other of members, tickets and rules.
+"""What a process and the store of the shared state tell each other of members, tickets, rules and copies.
 
 What :mod:`.values` says holds here, too.
 """
@@ -12,6 +12,7 @@ from .values import Held, Message
 
 __all__ = [
     "Beat",
+    "Copy",
     "Failure",
     "Issued",
     "Member",
@@ -127,6 +128,21 @@ class Issued(NamedTuple):
 
     limit: str = ""
     seconds: float = 0.0
+
+
+class Copy(NamedTuple):
+    """What the store has of something that processes fetch for each other.
+
+    Without a text, either it is the member's turn to fetch it, or another member is fetching it.
+
+    :ivar text: what was kept; None if there is nothing, or nothing young enough.
+    :ivar age: seconds since it was made.
+    :ivar is_turn: whether the member is to fetch it.
+    """
+
+    text: str | None = None
+    age: float = 0.0
+    is_turn: bool = False
 
 
 class Revoked(NamedTuple):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .membership import Beat, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
+from .membership import Beat, Copy, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
 from .revocations import Rule
 from .tickets import Ticket
 from .values import Confirmed, Decision, Event, Evicted, Message, Request
@@ -127,6 +127,31 @@ class Store(Protocol):
 
     def behind(self, version: int) -> tuple[Member, ...]:
         """Return the members that have not acknowledged a version of the rules in this epoch."""
+        ...
+
+    # Copies of what processes fetch for each other
+
+    def borrow(self, member: str, name: str, max_age: float, turn_seconds: float) -> Copy:
+        """Return a copy that is young enough. If there is none, one member gets the turn to fetch it.
+
+        The turn ends with :meth:`keep`, with the member, or after its seconds, 60 at most. A member that asks
+        again has it anew. A member need not have published. If there are too many turns, or the name is too
+        long, each member that asks is to fetch for itself.
+
+        :param name: of what is fetched; at most 200 characters.
+        :param max_age: seconds.
+        """
+        ...
+
+    def keep(self, member: str, name: str, text: str | None, seconds: float, age: float) -> None:
+        """End a member's turn, and keep what it has fetched. Without the turn nothing happens.
+
+        Too long a text is not kept. If there is no room, the copies that were kept first are dropped.
+
+        :param text: ASCII; None if fetching has failed.
+        :param seconds: for which it is kept; a day at most.
+        :param age: seconds since it was made.
+        """
         ...
 
     # For the operator

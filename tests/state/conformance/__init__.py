@@ -12,6 +12,7 @@ import unittest
 
 from .case import Harness, StoreCase
 from .consoles import Contests, HoldOff, Marks, Waiting
+from .copies import Copies
 from .limits import Inheritance, Limits
 from .members import Epochs, Leases, Publications
 from .messages import Messages
@@ -22,7 +23,7 @@ from .tickets import Tickets
 __all__ = ["CASES", "Harness", "conformance"]
 
 CASES: tuple[type[StoreCase], ...] = (
-    Contests, Epochs, Failures, HoldOff, Inheritance, Leases, Limits, Marks, Messages, Operator, Publications,
+    Contests, Copies, Epochs, Failures, HoldOff, Inheritance, Leases, Limits, Marks, Messages, Operator, Publications,
     Revocations, Tickets, Waiting,
 )  # fmt: skip
 

@@ -57,9 +57,9 @@ class Harness(Protocol):
         ...
 
     def sizes(self) -> dict[str, int]:
-        """Return how many things the store remembers, by kind: tickets, rules, failures, and others.
+        """Return how many things the store remembers, by kind: tickets, rules, failures, copies, and others.
 
-        When all members have left, only these three may be left.
+        When all members have left, only these four may be left.
         """
         ...
 

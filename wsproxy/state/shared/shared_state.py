@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from itertools import islice
 
-from ..membership import Beat, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
+from ..membership import Beat, Copy, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
 from ..revocations import Rule
 from ..store import PAGE
 from ..tickets import Ticket
 from ..values import Confirmed, Decision, Event, Evicted, Held, Message, MessageKind, Outcome, Request
+from .copies import CopyBook
 from .failures import FailureBuckets
 from .openings import Openings
 from .records import MemberRecord
@@ -37,6 +38,7 @@ class SharedState:
         self._tickets = TicketBook()
         self._failures = FailureBuckets()
         self._rules = RuleLog()
+        self._copies = CopyBook()
 
     @property
     def sizes(self) -> Counter[str]:
@@ -46,6 +48,8 @@ class SharedState:
             failures=len(self._failures),
             rules=len(self._rules),
             members=len(self._roster.ids),
+            copies=len(self._copies),
+            turns=self._copies.turns,
             **self._openings.sizes,
         )
 
@@ -111,6 +115,7 @@ class SharedState:
     def leave(self, member: str, now: float) -> None:
         """See :meth:`.Store.leave`."""
         self._advance(now)
+        self._copies.forget(member)
         if record := self._roster.get(member):
             self._remove(record, now)
 
@@ -127,6 +132,7 @@ class SharedState:
     def _remove(self, record: MemberRecord, now: float) -> None:
         self._roster.remove(record)
         self._openings.forget(record, now)
+        self._copies.forget(record.id)
 
     def news(self, member: str) -> bool:
         """Whether there may be news for a member since the last call."""
@@ -203,6 +209,18 @@ class SharedState:
         """See :meth:`.Store.behind`."""
         self._advance(now)
         return tuple(record.member for record in self._roster if record.applied < version)
+
+    # Copies of what processes fetch for each other
+
+    def borrow(self, member: str, name: str, max_age: float, turn_seconds: float, now: float) -> Copy:
+        """See :meth:`.Store.borrow`."""
+        self._advance(now)
+        return self._copies.borrow(member, name, max_age, turn_seconds, now)
+
+    def keep(self, member: str, name: str, text: str | None, seconds: float, age: float, now: float) -> None:
+        """See :meth:`.Store.keep`."""
+        self._advance(now)
+        self._copies.keep(member, name, text, seconds, age, now)
 
     # For the operator
 

@@ -8,7 +8,7 @@ import time
 
 from ...runtime.deadline import Clock, Deadline
 from ...runtime.wall_clock import unix_time
-from ..membership import Beat, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
+from ..membership import Beat, Copy, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
 from ..revocations import Rule
 from ..shared.shared_state import SharedState
 from ..tickets import Ticket
@@ -122,6 +122,16 @@ class MemoryStore:
         """See :meth:`.Store.behind`."""
         with self._lock:
             return self._state.behind(version, self._clock())
+
+    def borrow(self, member: str, name: str, max_age: float, turn_seconds: float) -> Copy:
+        """See :meth:`.Store.borrow`."""
+        with self._lock:
+            return self._state.borrow(member, name, max_age, turn_seconds, self._clock())
+
+    def keep(self, member: str, name: str, text: str | None, seconds: float, age: float) -> None:
+        """See :meth:`.Store.keep`."""
+        with self._lock:
+            self._state.keep(member, name, text, seconds, age, self._clock())
 
     def sessions(self, member: str, after: str = "") -> SessionsPage:
         """See :meth:`.Store.sessions`."""

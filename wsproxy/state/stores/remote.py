@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, TypeVar, cast, get_type_hints
 
 from ..codec import from_json, to_json
-from ..membership import Beat, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
+from ..membership import Beat, Copy, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
 from ..revocations import Rule
 from ..store import Store
 from ..tickets import Ticket
@@ -23,7 +23,8 @@ Ask = Callable[[str, list[Any]], Any]
 _OPERATIONS = frozenset(
     {
         "publish", "beat", "leave", "members", "admit", "opened", "evict", "report",
-        "issue", "redeem", "revoke", "lift", "rules", "behind", "sessions", "tell",
+        "issue", "redeem", "revoke", "lift", "rules", "behind", "borrow", "keep", "sessions",
+        "tell",
     }
 )  # fmt: skip
 
@@ -122,6 +123,14 @@ class RemoteCalls:
     def behind(self, version: int) -> tuple[Member, ...]:
         """See :meth:`.Store.behind`."""
         return self._call(tuple[Member, ...], "behind", version)
+
+    def borrow(self, member: str, name: str, max_age: float, turn_seconds: float) -> Copy:
+        """See :meth:`.Store.borrow`."""
+        return self._call(Copy, "borrow", member, name, max_age, turn_seconds)
+
+    def keep(self, member: str, name: str, text: str | None, seconds: float, age: float) -> None:
+        """See :meth:`.Store.keep`."""
+        self._ask("keep", [member, name, text, seconds, age])
 
     def sessions(self, member: str, after: str = "") -> SessionsPage:
         """See :meth:`.Store.sessions`."""

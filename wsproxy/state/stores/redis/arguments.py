@@ -121,4 +121,5 @@ _SPECIAL: dict[str, Callable[..., list[Argument]]] = {
     "issue": _issue,
     "revoke": lambda rules: [_list(rules, _rule)],
     "lift": _lift,
+    "keep": lambda member, name, text, *numbers: [member, name, _text(text), *numbers],
 }

@@ -13,12 +13,12 @@ from typing import NamedTuple
 __all__ = ["OPERATIONS", "Script", "load_scripts"]
 
 _SHARED = (
-    "base", "mail", "slots", "contests", "openings", "failures", "roster", "rules", "tickets",
+    "base", "mail", "slots", "contests", "openings", "failures", "copies", "roster", "rules", "tickets",
 )  # fmt: skip
 
 OPERATIONS = (
     "publish", "beat", "leave", "members", "admit", "opened", "evict", "report", "issue", "redeem",
-    "revoke", "lift", "rules", "behind", "sessions", "tell", "news",
+    "revoke", "lift", "rules", "behind", "borrow", "keep", "sessions", "tell", "news",
 )  # fmt: skip
 
 

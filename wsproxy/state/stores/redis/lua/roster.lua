@@ -55,6 +55,7 @@ local function remove(record)
     put('members', id, false)
     drop_own(id)
     later('ZREM', base .. 'expiry', id)
+    end_turns(id)
     meta.awaited[id] = nil
     meta.roster = meta.roster + 1
 end
