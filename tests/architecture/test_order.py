@@ -53,6 +53,7 @@ NO_IO = (
     "state/stores/remote",
     "tokens/",
     "net/addresses",
+    "net/shared_copy",
     "relay/lifetime",
     "relay/liveness",
     "runtime/deadline",

@@ -1,7 +1,12 @@
-"""Fetches a JWK Set from a URL in a thread of its own, and keeps the keys."""
+"""Fetches a JWK Set from a URL in a thread of its own, and keeps the keys.
+
+Processes that share a store fetch the set for each other.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import socket
 import threading
 import time
@@ -11,6 +16,7 @@ from ..exceptions import Draining, TransportClosed
 from ..net.connecting import Connector
 from ..net.http_client import fetch
 from ..net.resolver import Resolver
+from ..net.shared_copy import ALONE, SharedCopy, borrowed
 from ..net.sockets import wake
 from ..net.tls_context import ClientTLS
 from ..runtime.deadline import Deadline
@@ -19,7 +25,7 @@ from ..runtime.threads import VitalLoop, start_thread
 from .jwks import JWKSLocation, parse_jwks
 from .keys import VerificationKey
 
-__all__ = ["JWKSClient", "fetch_jwks"]
+__all__ = ["MOST_SECONDS", "JWKSClient", "fetch_jwks", "set_name"]
 
 logger = get_logger("wsproxy.jwks_source")
 
@@ -27,8 +33,13 @@ _MAX_SIZE = 256 * 1024
 _FETCH_SECONDS = 10.0
 _MIN_PAUSE = 5.0
 
+MOST_SECONDS = _FETCH_SECONDS + 1.0
+"""What a fetch takes at most, with what goes before and after."""
+
 OnSocket = Callable[[socket.socket], None]
 Fetch = Callable[[Deadline, OnSocket], bytes]
+
+_NEVER = float("-inf")
 
 
 def fetch_jwks(location: JWKSLocation, resolver: Resolver, tls: ClientTLS) -> Fetch:
@@ -39,11 +50,31 @@ def fetch_jwks(location: JWKSLocation, resolver: Resolver, tls: ClientTLS) -> Fe
     return lambda deadline, on_socket: fetch(url, connector, _MAX_SIZE, deadline, on_socket)
 
 
+def set_name(location: JWKSLocation, ca_file: str | None) -> str:
+    """Return the name of the set at a URL among processes: who does not trust the same has another name.
+
+    The URL may have a credential in its query, so the name has nothing but a digest.
+
+    :raises OSError: if the file of CAs cannot be read.
+    """
+    url = location.url
+    assert url is not None
+    authorities = None
+    if ca_file is not None:
+        with open(ca_file, "rb") as file:
+            authorities = hashlib.sha256(file.read()).hexdigest()
+    text = json.dumps([url.tls, url.host, url.port, url.target, authorities])
+    return f"jwks:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 class JWKSClient:
     """Keeps the keys of one URL. Safe from every thread.
 
     The thread fetches the set at the start, in every interval, and when a token names an unknown key. While
     fetching fails, the last keys stay in use. Only :meth:`await_key`, :meth:`load` and :meth:`stop` block.
+
+    If another process has fetched the set lately enough, the thread takes that one, and parses it as if it
+    came from the URL.
 
     :param what: the URL, for the log.
     :param fetch: returns the set; raises as :func:`.fetch`.
@@ -69,11 +100,15 @@ class JWKSClient:
         self._changed = threading.Condition()
         self._keys: tuple[VerificationKey, ...] | None = None
         self._raw: bytes | None = None
-        self._begun = 0  # fetches
-        self._done = 0
-        self._wanted = 0  # number of the last fetch that a caller needs for an unknown key
+        # Times by the monotonic clock.
+        self._began_at = _NEVER  # when the last fetch began, at the latest, if another process did it
+        self._done_at = _NEVER  # when the last fetch that is done began, at the earliest
+        self._fetch_after = _NEVER  # the same of the current one
+        self._wanted_at = _NEVER  # when a caller last needed a fetch for an unknown key
+        self._demanded_at = _NEVER  # when somebody last asked for a fetch at once
+        self._is_fetching = False
         self._failures = 0  # since the last success
-        self._began_at = float("-inf")
+        self._copy: Callable[[], SharedCopy] = lambda: ALONE
         self._stopping = False
         self._socket: socket.socket | None = None
         self._loop = VitalLoop("fetching keys", self._run)
@@ -84,8 +119,12 @@ class JWKSClient:
         """The keys of the last successful fetch; the same object until the set changes."""
         return self._keys or ()
 
-    def start(self, owner: object) -> None:
-        """Start the thread, which works for ``owner`` and fetches at once. Once only."""
+    def start(self, owner: object, copy: Callable[[], SharedCopy] = lambda: ALONE) -> None:
+        """Start the thread, which works for ``owner`` and fetches at once. Once only.
+
+        :param copy: returns what processes have of the set together; it may block on the file system.
+        """
+        self._copy = copy
         self._thread = start_thread("wsproxy-jwks", self._loop.run, owner)
 
     def stop_waiting(self) -> None:
@@ -106,7 +145,7 @@ class JWKSClient:
     def refresh(self) -> None:
         """Have the thread fetch the set at once. Any thread; does not block."""
         with self._changed:
-            self._began_at = float("-inf")
+            self._demanded_at = time.monotonic()
             self._changed.notify_all()
 
     def await_key(self, kid: str | None, deadline: Deadline | None) -> None:
@@ -121,10 +160,10 @@ class JWKSClient:
         with self._changed:
             if kid is None and self._keys is not None:
                 return
-            number = self._begun + 1
-            while not (self._stopping or self._done >= number or self._has(kid)):
-                if self._begun == self._done or deadline is None:  # else the current fetch may bring the key
-                    self._wanted = number
+            since = time.monotonic()
+            while not (self._stopping or self._done_at >= since or self._has(kid)):
+                if not self._is_fetching or deadline is None:  # else the current fetch may bring the key
+                    self._wanted_at = max(self._wanted_at, since)
                     self._changed.notify_all()
                 if deadline is None or not self._wait(deadline):
                     return
@@ -137,7 +176,7 @@ class JWKSClient:
             left = deadline.remaining()
         except TimeoutError:
             return False
-        if self._begun == self._done and self._pause_left() >= left:
+        if not self._is_fetching and self._pause_left() >= left:
             return False
         self._changed.wait(left)
         return True
@@ -147,6 +186,8 @@ class JWKSClient:
 
     def _pause_left(self) -> float:
         """Return the seconds until the thread may fetch again for an unknown key."""
+        if self._demanded_at > self._done_at:
+            return 0.0
         return self._began_at + self._pause - time.monotonic()
 
     def load(self, deadline: Deadline) -> None:
@@ -154,18 +195,25 @@ class JWKSClient:
 
         :raises OSError, TransportClosed, ValueError: as :func:`.fetch`, and if it is not a JWK Set.
         """
-        raw = self._fetch(deadline, self._watch)
+        self._take(self._fetch(deadline, self._watch))
+
+    def _take(self, raw: bytes) -> None:
+        """Use a set from now on.
+
+        :raises ValueError: if it is not a JWK Set.
+        """
         if raw != self._raw:
             keys = parse_jwks(raw, self._algorithms, symmetric=False)
             with self._changed:
                 self._keys, self._raw = keys, raw
+                self._changed.notify_all()
 
     def _run(self) -> None:
-        while self._await_turn():
+        while (since := self._await_turn()) is not None:
             before = self._keys
             failure: Exception | None = None
             try:
-                self.load(Deadline(_FETCH_SECONDS))
+                self._obtain(since)
             except (OSError, ValueError, TransportClosed) as exc:
                 failure = exc
             except Exception as exc:
@@ -173,19 +221,74 @@ class JWKSClient:
                 failure = exc
             self._finish(failure, new=self._keys is not before)
 
-    def _await_turn(self) -> bool:
-        """Wait until a fetch is due; return False to end."""
+    def _obtain(self, since: float) -> None:
+        """Take the set that another process has fetched, or fetch it, for others, too.
+
+        :param since: what was fetched before is too old.
+        """
+        copy = self._copy()
+        waiting = Deadline(MOST_SECONDS)
+        fetched = borrowed(copy, since, lambda seconds: self._rest(seconds, waiting))
+        if fetched and self._adopt(fetched.value):
+            self._note_fetch(fetched.after, fetched.before)
+            return
+        began = time.monotonic()
+        self._note_fetch(began, began)
+        try:
+            self.load(Deadline(_FETCH_SECONDS))
+        except BaseException:
+            copy.give_up()
+            raise
+        assert self._raw is not None
+        copy.keep(self._raw, time.monotonic() - began)
+
+    def _adopt(self, raw: bytes) -> bool:
+        """Use a set of another process, if it is one."""
+        try:
+            if len(raw) > _MAX_SIZE:
+                raise ValueError("it is too long")
+            self._take(raw)
+        except ValueError as exc:
+            logger.warning("other processes have no JWK Set of %s: %s", self._what, exc)
+            return False
+        return True
+
+    def _rest(self, seconds: float, waiting: Deadline) -> bool:
+        """Wait while another process fetches the set; return whether that takes too long."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._stopping, seconds):
+                raise TransportClosed("the proxy is stopping")
+        return waiting.passed
+
+    def _note_fetch(self, after: float, before: float) -> None:
+        """Take note when a fetch began, which nobody knows better than between these two times."""
+        with self._changed:
+            self._began_at, self._fetch_after = before, after
+
+    def _await_turn(self) -> float | None:
+        """Wait until a fetch is due. Return since when another process may have done it; None to end."""
         with self._changed:
             while not self._stopping:
-                wait = self._began_at + self._next_interval() - time.monotonic()
-                if self._wanted > self._begun:
-                    wait = min(wait, self._pause_left())
-                if wait <= 0:
-                    self._begun += 1
-                    self._began_at = time.monotonic()
-                    return True
-                self._changed.wait(wait)
-            return False
+                now = time.monotonic()
+                due, since = self._plan(now)
+                if due <= now:
+                    self._is_fetching = True
+                    self._began_at = self._fetch_after = now
+                    return since
+                self._changed.wait(due - now)
+            return None
+
+    def _plan(self, now: float) -> tuple[float, float]:
+        """Return when the next fetch is due, and since when another process may have done it."""
+        if self._demanded_at > self._done_at:
+            return now, self._demanded_at
+        due = self._began_at + self._next_interval()
+        since = max(self._began_at, now - self._interval)
+        if self._began_at == _NEVER:
+            since = now - self._pause  # a restart brings new keys, and ends old ones
+        if self._wanted_at > self._done_at and self._began_at + self._pause < due:
+            due, since = self._began_at + self._pause, now - self._pause
+        return due, since
 
     def _next_interval(self) -> float:
         """Return the seconds to the next fetch: fewer after a failure, then doubled up to the interval."""
@@ -197,7 +300,8 @@ class JWKSClient:
         with self._changed:
             failures, self._failures = self._failures, self._failures + 1 if failure else 0
             self._socket = None
-            self._done = self._begun
+            self._done_at = self._fetch_after
+            self._is_fetching = False
             self._changed.notify_all()
             if self._stopping:
                 return

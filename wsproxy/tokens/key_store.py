@@ -9,11 +9,12 @@ from functools import partial
 
 from ..exceptions import ConfigError
 from ..net.resolver import Resolver
+from ..net.shared_copy import ALONE, CopyOf, SharedCopy
 from ..net.tls_context import ClientTLS
 from ..runtime.deadline import Deadline
 from ..runtime.reloading import Reloaded, file_fault
 from .jwks import JWKSLocation, parse_jwks
-from .jwks_client import JWKSClient, fetch_jwks
+from .jwks_client import MOST_SECONDS, JWKSClient, fetch_jwks, set_name
 from .keys import Keyring, VerificationKey, load_keys
 
 __all__ = ["KeyRules", "KeyStore", "read_key_file"]
@@ -54,6 +55,7 @@ class KeyStore:
     """
 
     def __init__(self, rules: KeyRules, resolver: Resolver) -> None:
+        self._rules = rules
         algorithms, location = rules.algorithms, rules.jwks
         self._files = [
             Reloaded(f"the key file {path}", [path], partial(_read_keys, path, algorithms))
@@ -75,10 +77,23 @@ class KeyStore:
         self._ring = rules.keyring
         self._check_files(named)
 
-    def start(self, owner: object) -> None:
-        """Start the thread that fetches keys, if there is a URL. Once only; does not block."""
+    def start(self, owner: object, copy_of: CopyOf = lambda *_: ALONE) -> None:
+        """Start the thread that fetches keys, if there is a URL. Once only; does not block.
+
+        :param copy_of: how the thread learns what other processes have fetched.
+        """
         if self._url:
-            self._url.start(owner)
+            self._url.start(owner, lambda: self._copy(copy_of))
+
+    def _copy(self, copy_of: CopyOf) -> SharedCopy:
+        """Return what processes with the same URL and the same authorities have together."""
+        rules = self._rules
+        assert rules.jwks is not None
+        try:
+            name = set_name(rules.jwks, rules.jwks_ca_file)
+        except OSError:
+            return ALONE  # the fetch says what is wrong
+        return copy_of(name, MOST_SECONDS, rules.jwks_interval)
 
     def load(self, deadline: Deadline) -> None:
         """Fetch a JWK Set at a URL in the calling thread, without :meth:`start`. Blocks until the deadline.

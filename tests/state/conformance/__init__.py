@@ -23,8 +23,8 @@ from .tickets import Tickets
 __all__ = ["CASES", "Harness", "conformance"]
 
 CASES: tuple[type[StoreCase], ...] = (
-    Contests, Copies, Epochs, Failures, HoldOff, Inheritance, Leases, Limits, Marks, Messages, Operator, Publications,
-    Revocations, Tickets, Waiting,
+    Contests, Copies, Epochs, Failures, HoldOff, Inheritance, Leases, Limits, Marks, Messages, Operator,
+    Publications, Revocations, Tickets, Waiting,
 )  # fmt: skip
 
 

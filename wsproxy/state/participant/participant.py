@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ...exceptions import Busy, ConfigError, StateUnavailable, StoreUnavailable
+from ...net.shared_copy import CopyOf
 from ...runtime.deadline import Clock, Deadline
 from ...runtime.wall_clock import unix_time
 from ...telemetry.state_numbers import StateNumbers
@@ -22,6 +23,7 @@ from ..stores.memory import MemoryStore
 from ..stores.rule_file import RuleFile
 from ..tickets import Ticket
 from ..values import NO_LIMITS, Held, SharedSession, SlotLimits
+from .copies import Copies
 from .heartbeat import Heartbeat
 from .holding import HeldSession, Holding
 from .known_rules import KnownRules, RevocationRules
@@ -105,12 +107,13 @@ class Participant:
         self.known.learn(rule_file.rules if rule_file else ())
         self.member = Member(secrets.token_hex(8), rules.name, rules.lease, SCHEMA)
         self.heartbeat: Heartbeat | None = None
+        self._copies: Copies | None = None
         self._link: PrivateLink | SharedLink
         if store is None:
             own = MemoryStore(clock, wall_clock)
             self._link = PrivateLink(own, self.known, end_sessions, show_user=rules.show_user)
         else:
-            self._link = SharedLink(
+            link = self._link = SharedLink(
                 store,
                 self.member,
                 self.known,
@@ -120,6 +123,7 @@ class Participant:
                 alone=rules.alone,
                 clock=clock,
             )
+            self._copies = Copies(store, self.member.id, lambda: link.is_in_step, clock)
             self.heartbeat = Heartbeat(self._link, rules.lease, observe, refuses=not rules.alone, clock=clock)
 
     @property
@@ -204,6 +208,13 @@ class Participant:
     def held(self) -> int:
         """How many sessions of this process the store may know."""
         return len(self._link.holdings)
+
+    # Copies of what processes fetch for each other
+
+    @property
+    def copy_of(self) -> CopyOf | None:
+        """What others have fetched; None if processes share no store."""
+        return self._copies.copy_of if self._copies else None
 
     # Revocations
 

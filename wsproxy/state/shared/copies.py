@@ -61,7 +61,7 @@ class CopyBook:
         return Copy(is_turn=True)
 
     def keep(self, member: str, name: str, text: str | None, seconds: float, age: float, now: float) -> None:
-        """End a member's turn, and keep what it has fetched, if anything. Without the turn nothing happens."""
+        """End a member's turn, and keep what it has fetched. Without the turn nothing happens."""
         self._drop_old(now)
         turn = self._turns.get(name)
         if turn is None or turn.member != member:
@@ -90,7 +90,7 @@ class CopyBook:
         self._turns = {name: turn for name, turn in self._turns.items() if turn.until > now}
         for name in [name for name, kept in self._kept.items() if kept.until <= now]:
             self._drop(name)
-        ends = [one.until for one in (*self._turns.values(), *self._kept.values())]
+        ends = [turn.until for turn in self._turns.values()] + [kept.until for kept in self._kept.values()]
         self._next_end = min(ends, default=math.inf)
 
     def _drop(self, name: str) -> None:
