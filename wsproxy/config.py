@@ -338,7 +338,7 @@ class Config(Settings):
     @property
     def picture_rules(self) -> PictureRules:
         """The settings for screenshots."""
-        return PictureRules(self.path_template, self.dial_timeout)
+        return PictureRules(self.path_template, self.dial_timeout, self.upstream_rules.way)
 
 
 def config_from_env(environ: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Config:

@@ -38,7 +38,7 @@ class MemoryCase(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.vmi = self.api.add_vmi("vm", self.namespace, screen=lambda: _PICTURE)
-        patcher = mock.patch("wsproxy.web.screenshot_cache._GOOD_SECONDS", 1000.0)
+        patcher = mock.patch("wsproxy.web.screenshot_cache.GOOD_SECONDS", 1000.0)
         patcher.start()
         self.addCleanup(patcher.stop)
 

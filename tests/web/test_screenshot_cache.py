@@ -16,7 +16,7 @@ from wsproxy.testing.case import LeakTestCase
 from wsproxy.testing.screen.png import encode_png
 from wsproxy.upstream.kubevirt import leaves_console_alone
 from wsproxy.web import screenshot_cache
-from wsproxy.web.screenshot_cache import MAX_SIZE, Screenshots, picture_fault
+from wsproxy.web.screenshot_cache import MAX_SIZE, Screenshots, Taken, picture_fault
 
 _PICTURE = encode_png(2, 1, b"\1\2\3\4\5\6")
 _WAIT = 60.0
@@ -110,7 +110,10 @@ class ScreenshotsCase(LeakTestCase):
         user: str = "alice",
         deadline: Deadline | None = None,
     ) -> bytes:
-        return self.screenshots.get(("lab-1", machine), user, take or self.take, deadline or Deadline(_LONG))
+        taken = take or self.take
+        return self.screenshots.get(
+            ("lab-1", machine), user, lambda: Taken(taken()), deadline or Deadline(_LONG)
+        )
 
     def hold(self, machine: str, user: str = "alice") -> Callable[[], object]:
         """Begin to take a picture; the returned function ends that, and returns the picture."""
@@ -147,12 +150,20 @@ class ReuseTest(ScreenshotsCase):
         self.now += 0.2
         self.assertEqual(self.get(user="bob"), b"picture 2")
 
+    def test_age(self) -> None:
+        """What another process has taken serves only until it is five seconds old."""
+        self.screenshots.get(("lab-1", "vm"), "alice", lambda: Taken(b"of another", 3.0), Deadline(_LONG))
+        self.now += 1.9
+        self.assertEqual(self.get(), b"of another")
+        self.now += 0.2
+        self.assertEqual(self.get(), b"picture 1")
+
     def test_machines(self) -> None:
         """Each machine has a picture of its own, also where only the namespaces differ."""
         self.assertEqual(self.get("vm"), b"picture 1")
         self.assertEqual(self.get("other"), b"picture 2")
         self.assertEqual(
-            self.screenshots.get(("lab-2", "vm"), "alice", lambda: b"of another lab", Deadline(_LONG)),
+            self.screenshots.get(("lab-2", "vm"), "alice", lambda: Taken(b"of another lab"), Deadline(_LONG)),
             b"of another lab",
         )
         self.assertEqual(self.get("vm"), b"picture 1")

@@ -46,7 +46,7 @@ class ScreenshotCase(ProxyTestCase):
     def setUp(self) -> None:
         super().setUp()
         if self.fresh:
-            for name in ("_GOOD_SECONDS", "_BAD_SECONDS"):
+            for name in ("GOOD_SECONDS", "_BAD_SECONDS"):
                 patcher = mock.patch(f"wsproxy.web.screenshot_cache.{name}", 0.0)
                 patcher.start()
                 self.addCleanup(patcher.stop)

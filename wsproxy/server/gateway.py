@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -14,6 +15,7 @@ from ..access.sessions import LiveSessions
 from ..admin.kick import Kicks
 from ..config import Config
 from ..net.resolver import Resolver
+from ..net.shared_copy import ALONE, SharedCopy
 from ..net.tls_context import ServerTLS
 from ..relay.poller import Poller
 from ..relay.relay import RelayLimits
@@ -22,9 +24,11 @@ from ..runtime.logs import get_logger
 from ..runtime.timers import ClockWatch, Housekeeping
 from ..runtime.wall_clock import WallClock, unix_time
 from ..state.limits import Limits
+from ..state.participant.copies import Copies
 from ..state.participant.participant import Participant
 from ..state.revocations import Rule
 from ..state.stores.choice import open_store
+from ..state.stores.places import LOCAL, StatePlace, StateRules
 from ..state.stores.rule_file import open_rule_file
 from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
@@ -43,7 +47,7 @@ from ..web.screenshot_cache import Screenshots
 from ..web.screenshots import ScreenshotSource
 from ..web.static_files import StaticFiles
 
-__all__ = ["Gateway", "check_files"]
+__all__ = ["Gateway", "check_files", "has_something_to_fetch"]
 
 logger = get_logger("wsproxy.gateway")
 
@@ -81,6 +85,8 @@ class Gateway:
     :param hooks: the callbacks of the embedding program.
     :param clock: seconds, for everything that housekeeping calls.
     :param wall_clock: UNIX time, seconds, by which tokens expire; an administrator may set it.
+    :param copies: where processes find what they fetch for each other, as the setting ``state``, if they
+        share nothing else; "" for nowhere.
     :ivar tls: TLS towards clients, None if they connect without TLS.
     :ivar files: the files that are served to browsers.
     :ivar pictures: answers requests for screenshots.
@@ -104,6 +110,7 @@ class Gateway:
         hooks: Hooks = _NO_HOOKS,
         clock: Clock = time.monotonic,
         wall_clock: Clock = unix_time,
+        copies: str = "",
     ) -> None:
         self.config = config
         self.hooks = hooks
@@ -117,6 +124,7 @@ class Gateway:
         self.verifier = TokenVerifier(self.keys, config.claim_rules, self.wall_clock)
         self.limits = Limits(config.limit_rules, clock)
         self.participant = self._participant(clock)
+        self._copies = self.participant.copies or _own_copies(copies)
         self.tickets = Tickets(self.participant, self.wall_clock) if config.tickets else None
         self.audit = AuditLog(config.audit_log)
         self.counters = Counters(self.limits.hits, self._lost_lines, lambda: self.participant.numbers)
@@ -131,9 +139,7 @@ class Gateway:
         self.given_up = GivenUpDials(self.housekeeping, clock)
         self.in_flight = InFlight()
         self._screenshots = Screenshots(clock)
-        self.pictures = ScreenshotSource(
-            config.picture_rules, self.access, self.dialler, self._screenshots, self.counters, clock
-        )
+        self.pictures = self._picture_source(on_host=bool(copies) or config.state_rules.place.kind == LOCAL)
         self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
@@ -153,6 +159,24 @@ class Gateway:
             open_rule_file(config.state_rules),
             lambda seconds: self.counters.beat(seconds),
         )
+
+    def _picture_source(self, *, on_host: bool) -> ScreenshotSource:
+        """Return what answers requests for screenshots.
+
+        :param on_host: whether the store is on this host. No screenshot goes further.
+        """
+        return ScreenshotSource(
+            self.config.picture_rules,
+            self.access,
+            self.dialler,
+            self._screenshots,
+            self.counters,
+            self.clock,
+            self._copy_of if on_host else lambda *_: ALONE,
+        )
+
+    def _copy_of(self, name: str, turn_seconds: float, seconds: float) -> SharedCopy:
+        return self._copies.copy_of(name, turn_seconds, seconds) if self._copies else ALONE
 
     def _access_control(self) -> AccessControl:
         return AccessControl(
@@ -207,8 +231,8 @@ class Gateway:
         self.audit.open()
         self.housekeeping.start(self)
         self.housekeeping.add(self.clock_watch)
-        self.keys.start(self)
         self.participant.start(self)
+        self.keys.start(self, self._copy_of)  # in step, it learns what others have fetched
         if self.poller:
             self.poller.start(self)
             self.housekeeping.add(self.poller)
@@ -219,8 +243,10 @@ class Gateway:
         """End the threads that all sessions share. Call it after the last session has ended."""
         if self.poller:
             self.poller.stop()
-        self.participant.stop()
         self.keys.stop()
+        self.participant.stop()
+        if self._copies and not self.participant.is_shared:
+            self._copies.close()
         self.given_up.stop()
         self.housekeeping.stop()
         self.audit.close()
@@ -236,3 +262,16 @@ class Gateway:
         self.pictures.stop()
         self.keys.stop_waiting()
         self.resolver.stop()
+
+
+def has_something_to_fetch(config: Config) -> bool:
+    """Whether processes of one host save work if they fetch for each other."""
+    location = config.jwks_location
+    return config.screenshots or bool(location and location.url)
+
+
+def _own_copies(state: str) -> Copies | None:
+    """Return what processes have together that share nothing else; None if they share all, or nothing."""
+    if not state:
+        return None
+    return Copies(open_store(StateRules(StatePlace.parse(state))), secrets.token_hex(8))

@@ -40,7 +40,7 @@ from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
 from ..upstream.dialler import Dialler
 from ..upstream.readiness import Readiness
 from .channel import Channel, WorkerProcess, pass_to_one
-from .gateway import check_files
+from .gateway import check_files, has_something_to_fetch
 from .lifecycle import warn_of_handover
 from .worker import WORKER_SIGNALS, work
 
@@ -90,6 +90,7 @@ class Supervisor:
 
     _listener: Listener
     _of_workers: Config
+    _copies = ""
 
     def __init__(self, config: Config, notifier: Notifier | None = None) -> None:
         check_files(config)
@@ -135,11 +136,12 @@ class Supervisor:
         """Context manager: makes the settings of the workers, which name a store if the workers need one."""
         config = self._of_workers = self._config
         needed = [*config.needs_one_truth, *(["admin"] if config.admin else [])]
-        if config.is_state_shared or not needed:
+        if config.is_state_shared or not (needed or has_something_to_fetch(config)):
             yield
             return
-        with own_store(f"{config.workers} workers with {' and '.join(needed)}") as state:
-            self._of_workers = config.with_state(state)
+        with own_store(config.workers, needed) as state:
+            self._of_workers = config.with_state(state) if needed else config
+            self._copies = "" if needed else state
             yield
 
     def _serve_operator(self, address: ListenAddress) -> AdminServer:
@@ -262,7 +264,7 @@ class Supervisor:
                 self._admin.close()
             if self._config.cpu_affinity == "auto":
                 settle(self._first_cpu + number)
-            work(self._of_workers, self._listener, Channel(theirs))
+            work(self._of_workers, self._listener, Channel(theirs), self._copies)
             status = 0
         except BaseException:
             logger.exception("the worker failed")

@@ -26,7 +26,7 @@ WORKER_SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL, signal.SIGUSR1)
 """Signals that a worker handles. It ignores SIGUSR1, which may go to the whole process group."""
 
 
-def work(config: Config, listener: Listener, channel: Channel) -> None:
+def work(config: Config, listener: Listener, channel: Channel, copies: str = "") -> None:
     """Serve until SIGINT or SIGTERM, or until the supervisor is gone; then stop.
 
     Call it in the main thread of a process that has no other thread and ends afterwards. After a signal the
@@ -36,11 +36,12 @@ def work(config: Config, listener: Listener, channel: Channel) -> None:
     :param listener: the listening socket; closed here.
     :param channel: to the supervisor. The worker tells it when it serves, and sends numbers when asked. The
         end of the channel means that the supervisor is gone.
+    :param copies: as for :class:`.Gateway`.
     """
     waker, woken = socket.socketpair()
     with waker, woken, signals_to(waker, WORKER_SIGNALS):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
-        gateway = Gateway(config)
+        gateway = Gateway(config, copies=copies)
         gateway.readiness.check_files(told=True)  # the supervisor has logged the faults
         server = ConsoleServer(listener, gateway, shared=True)
         answers = AnswerThreads(session_endpoints(None, gateway.kicks()), gateway)

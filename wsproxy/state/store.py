@@ -22,7 +22,7 @@ from .revocations import Rule
 from .tickets import Ticket
 from .values import Confirmed, Decision, Event, Evicted, Message, Request
 
-__all__ = ["PAGE", "PARTS", "SCHEMA", "Store"]
+__all__ = ["MOST_TEXT", "PAGE", "PARTS", "SCHEMA", "Store"]
 
 SCHEMA = 1
 """Version of the values. A member ignores what it does not know in those of a later one."""
@@ -32,6 +32,9 @@ PAGE = 1000
 
 PARTS = 500
 """How many sessions, and how many rules, one part of a publication has at most."""
+
+MOST_TEXT = 4 * 1024 * 1024
+"""Characters of one copy; a longer one is not kept."""
 
 
 class Store(Protocol):
@@ -146,7 +149,7 @@ class Store(Protocol):
     def keep(self, member: str, name: str, text: str | None, seconds: float, age: float) -> None:
         """End a member's turn, and keep what it has fetched. Without the turn nothing happens.
 
-        Too long a text is not kept. If there is no room, the copies that were kept first are dropped.
+        A text that is too long is not kept. If there is no room, the copies that were kept first are dropped.
 
         :param text: ASCII; None if fetching has failed.
         :param seconds: for which it is kept; a day at most.

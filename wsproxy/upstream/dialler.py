@@ -7,6 +7,7 @@ environment names.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -63,6 +64,14 @@ class UpstreamRules:
     url: WebURL
     sslopt: Mapping[str, Any] = field(repr=False)
     token_file: str
+
+    @property
+    def way(self) -> str:
+        """Names the API, and how the proxy reaches it: who has the same sees the same. It has no secret."""
+        options = sorted((name, str(value)) for name, value in self.sslopt.items())
+        return json.dumps(
+            [self.url.tls, self.url.host, self.url.port, self.url.target, options, self.token_file]
+        )
 
 
 class Dialler:

@@ -14,17 +14,20 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from copy import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..exceptions import LimitExceeded, Refused, UpstreamTimeout
 from ..runtime.deadline import Clock, Deadline
 from .in_flight import FairShare
 
-__all__ = ["MAX_SIZE", "Screenshots", "picture_fault"]
+__all__ = ["GOOD_SECONDS", "MAX_SIZE", "Screenshots", "Taken", "picture_fault"]
 
 MAX_SIZE = 8 * 1024 * 1024
 """Most bytes of a screenshot. Only a 4K screen full of noise has more."""
 
-_GOOD_SECONDS = 5.0  # for which a screenshot serves other requests
+GOOD_SECONDS = 5.0
+"""For which a screenshot serves other requests."""
+
 _BAD_SECONDS = 2.0  # for which a refusal serves other requests
 _FORGET_SECONDS = 5.0  # between two looks for results that have expired
 _MOST_TAKEN = 8  # at the same time, of all machines, shared among users
@@ -52,6 +55,16 @@ def picture_fault(data: bytes) -> str | None:
     if methods not in ([0, 0, 0], [0, 0, 1]) or not 0 < width * height <= _MOST_PIXELS:
         return "its PNG header is invalid"
     return None if data.endswith(_END) else "it is cut short"
+
+
+class Taken(NamedTuple):
+    """A screenshot.
+
+    :ivar age: seconds since it was taken, by another process.
+    """
+
+    picture: bytes
+    age: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ class Screenshots:
         self._places = FairShare(_MOST_TAKEN)  # places for taking one
         self._asked: Counter[Hashable] = Counter()  # by user: requests that wait for one or take one
 
-    def get(self, machine: Hashable, user: Hashable, take: Callable[[], bytes], deadline: Deadline) -> bytes:
+    def get(self, machine: Hashable, user: Hashable, take: Callable[[], Taken], deadline: Deadline) -> bytes:
         """Return a screenshot of a machine that is at most five seconds old.
 
         If another thread is taking one, this blocks until the deadline at most. Otherwise it calls ``take``,
@@ -96,7 +109,8 @@ class Screenshots:
 
         :param machine: names the machine and its namespace. The caller has checked that the user may see it.
         :param user: the user that asks.
-        :param take: takes a screenshot, or raises :class:`.Refused`; called in this thread.
+        :param take: takes a screenshot, or gets one that another process has taken, or raises
+            :class:`.Refused`; called in this thread.
         :raises LimitExceeded: if too many screenshots are being taken, in all or for this user, or if the
             user waits for too many.
         :raises UpstreamTimeout: if the deadline passes while another thread takes the screenshot.
@@ -145,11 +159,12 @@ class Screenshots:
                 self._taken.add(machine)
             return known
 
-    def _take(self, machine: Hashable, user: Hashable, take: Callable[[], bytes]) -> _Outcome:
+    def _take(self, machine: Hashable, user: Hashable, take: Callable[[], Taken]) -> _Outcome:
         outcome: _Outcome | None = None
         try:
             try:
-                outcome = _Outcome(take(), None, self._clock() + _GOOD_SECONDS)
+                taken = take()
+                outcome = _Outcome(taken.picture, None, self._clock() + GOOD_SECONDS - taken.age)
             except Refused as refused:
                 outcome = _Outcome(b"", refused, self._clock() + _BAD_SECONDS)
             return outcome

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import socket
 import threading
@@ -10,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..access.control import AccessControl
-from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused
+from ..exceptions import Draining, Refused, TransportClosed, UpstreamRefused, UpstreamTimeout
+from ..net.shared_copy import ALONE, CopyOf, SharedCopy, borrowed
 from ..net.sockets import wake
 from ..protocol.client import Client
 from ..protocol.request import RequestHead
@@ -22,7 +25,7 @@ from ..telemetry.record import Admitted
 from ..upstream.dialler import Dialler
 from ..upstream.kubevirt import kubevirt_version, leaves_console_alone
 from ..upstream.location import ApiPath
-from .screenshot_cache import MAX_SIZE, Screenshots, picture_fault
+from .screenshot_cache import GOOD_SECONDS, MAX_SIZE, Screenshots, Taken, picture_fault
 
 __all__ = ["PictureRules", "ScreenshotSource"]
 
@@ -31,6 +34,7 @@ logger = get_logger("wsproxy.screenshots")
 # If KubeVirt's bytes are not a picture, no browser may run them, even if it opens them as a page.
 _NOTHING_BUT_A_PICTURE = ("Content-Security-Policy", "default-src 'none'; sandbox")
 _VERSION_SECONDS = 600.0  # for which the proxy relies on KubeVirt's version
+_SLACK = 2.0  # seconds that a turn to take a screenshot lasts longer than the timeout
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,13 @@ class PictureRules:
 
     :ivar api_path: path of a VMI's subresource at the API.
     :ivar timeout: seconds for one screenshot.
+    :ivar way: names the API, and how the proxy reaches it. Processes with the same one have each other's
+        screenshots.
     """
 
     api_path: ApiPath
     timeout: float
+    way: str = ""
 
 
 class ScreenshotSource:
@@ -53,6 +60,7 @@ class ScreenshotSource:
     :param dialler: sends requests to KubeVirt.
     :param screenshots: caches screenshots, and shares them between requests.
     :param counters: gets the seconds that each screenshot took.
+    :param copy_of: how it learns what other processes have taken.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class ScreenshotSource:
         screenshots: Screenshots,
         counters: Counters,
         clock: Clock = time.monotonic,
+        copy_of: CopyOf = lambda *_: ALONE,
     ) -> None:
         self._rules = rules
         self._access = access
@@ -70,13 +79,14 @@ class ScreenshotSource:
         self._screenshots = screenshots
         self._counters = counters
         self._clock = clock
+        self._copy_of = copy_of
         # Assigned as a whole: until when the proxy need not ask for KubeVirt's version again.
         self._trusted_until = -math.inf
         self._complained = False
         # Guards the attributes below.
         self._lock = threading.Lock()
         self._blocked: dict[object, socket.socket] = {}  # the socket that each request to the API blocks on
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def picture(
         self,
@@ -102,16 +112,47 @@ class ScreenshotSource:
         path = self._rules.api_path.path(namespace, vmi, route.subresource)
         timeout = self._rules.timeout
         return self._screenshots.get(
-            (namespace, vmi), grant.user, lambda: self._take(path, Deadline(timeout)), Deadline(timeout)
+            (namespace, vmi), grant.user, lambda: self._taken(path, Deadline(timeout)), Deadline(timeout)
         )
 
     def stop(self) -> None:
         """Refuse every request for a screenshot, waiting or new. Any thread, never blocks, idempotent."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             blocked = list(self._blocked.values())
         for sock in blocked:
             wake(sock)
+
+    def _taken(self, path: str, deadline: Deadline) -> Taken:
+        """Return the response with a screenshot that another process has taken, or take one, for all."""
+        copy = self._copy_of(self._name(path), self._rules.timeout + _SLACK, GOOD_SECONDS)
+        since = self._clock() - GOOD_SECONDS
+        found = borrowed(copy, since, lambda seconds: self._rest(seconds, deadline), self._clock)
+        if found and picture_fault(found.value) is None:
+            return Taken(_response(found.value), max(self._clock() - found.after, 0.0))
+        return Taken(_response(self._taken_for_all(path, copy, deadline)))
+
+    def _name(self, path: str) -> str:
+        """Return the name of a screen among processes, whoever asks for it."""
+        text = json.dumps([self._rules.way, path])
+        return f"picture:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def _rest(self, seconds: float, deadline: Deadline) -> bool:
+        """Wait while another process takes the screenshot."""
+        if self._stopped.wait(seconds):
+            raise Draining("the proxy is stopping")
+        if deadline.passed:
+            raise UpstreamTimeout("the screenshot was not taken in time")
+        return False
+
+    def _taken_for_all(self, path: str, copy: SharedCopy, deadline: Deadline) -> bytes:
+        try:
+            picture = self._take(path, deadline)
+        except BaseException:
+            copy.give_up()
+            raise
+        copy.keep(picture, 0.0)
+        return picture
 
     def _take(self, path: str, deadline: Deadline) -> bytes:
         started = self._clock()
@@ -121,7 +162,7 @@ class ScreenshotSource:
         if fault := picture_fault(picture):
             raise UpstreamRefused("the Kubernetes API sent no valid screenshot", log_detail=fault)
         self._counters.take_screenshot(self._clock() - started)
-        return http_response(200, picture, content_type="image/png", headers=[_NOTHING_BUT_A_PICTURE])
+        return picture
 
     def _check_version(self, deadline: Deadline) -> None:
         """Refuse unless KubeVirt can take a screenshot without evicting a VNC client."""
@@ -146,16 +187,20 @@ class ScreenshotSource:
         def watch(sock: socket.socket) -> None:
             with self._lock:
                 self._blocked[request] = sock
-                stopped = self._stopped
+                stopped = self._stopped.is_set()
             if stopped:
                 raise TransportClosed("the proxy is stopping")
 
         try:
             return self._dialler.get(path, max_size, deadline, watch)
         except Refused:
-            if self._stopped:
+            if self._stopped.is_set():
                 raise Draining("the proxy is stopping") from None
             raise
         finally:
             with self._lock:
                 self._blocked.pop(request, None)
+
+
+def _response(picture: bytes) -> bytes:
+    return http_response(200, picture, content_type="image/png", headers=[_NOTHING_BUT_A_PICTURE])

@@ -10,7 +10,7 @@ from ...exceptions import StoreUnavailable
 from ...net.shared_copy import Found
 from ...runtime.deadline import Clock
 from ...runtime.logs import get_logger
-from ..store import Store
+from ..store import MOST_TEXT, Store
 
 __all__ = ["Copies"]
 
@@ -45,6 +45,10 @@ class Copies:
     def copy_of(self, name: str, turn_seconds: float, seconds: float) -> _StoredCopy:
         """See :data:`.CopyOf`. Does not block."""
         return _StoredCopy(self, name, turn_seconds, seconds)
+
+    def close(self) -> None:
+        """Close the store. Nobody else uses it if the process shares nothing but copies."""
+        self.store.close()
 
     @property
     def is_away(self) -> bool:
@@ -83,7 +87,8 @@ class _StoredCopy:
 
     def keep(self, value: bytes, age: float) -> None:
         """See :meth:`.SharedCopy.keep`."""
-        self._end_turn(base64.b64encode(value).decode("ascii"), age)
+        text = base64.b64encode(value).decode("ascii")
+        self._end_turn(text if len(text) <= MOST_TEXT else None, age)
 
     def give_up(self) -> None:
         """See :meth:`.SharedCopy.give_up`."""

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ...exceptions import Busy, ConfigError, StateUnavailable, StoreUnavailable
-from ...net.shared_copy import CopyOf
 from ...runtime.deadline import Clock, Deadline
 from ...runtime.wall_clock import unix_time
 from ...telemetry.state_numbers import StateNumbers
@@ -86,6 +85,7 @@ class Participant:
     :param rule_file: keeps the rules over a restart, without a store; None for none. :meth:`stop` closes it.
     :param observe: told the seconds that the store took to answer a beat.
     :ivar known: the revocation rules that this process applies.
+    :ivar copies: what processes fetch for each other; None if they share no store.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Participant:
         self.known.learn(rule_file.rules if rule_file else ())
         self.member = Member(secrets.token_hex(8), rules.name, rules.lease, SCHEMA)
         self.heartbeat: Heartbeat | None = None
-        self._copies: Copies | None = None
+        self.copies: Copies | None = None
         self._link: PrivateLink | SharedLink
         if store is None:
             own = MemoryStore(clock, wall_clock)
@@ -123,7 +123,7 @@ class Participant:
                 alone=rules.alone,
                 clock=clock,
             )
-            self._copies = Copies(store, self.member.id, lambda: link.is_in_step, clock)
+            self.copies = Copies(store, self.member.id, lambda: link.is_in_step, clock)
             self.heartbeat = Heartbeat(self._link, rules.lease, observe, refuses=not rules.alone, clock=clock)
 
     @property
@@ -208,13 +208,6 @@ class Participant:
     def held(self) -> int:
         """How many sessions of this process the store may know."""
         return len(self._link.holdings)
-
-    # Copies of what processes fetch for each other
-
-    @property
-    def copy_of(self) -> CopyOf | None:
-        """What others have fetched; None if processes share no store."""
-        return self._copies.copy_of if self._copies else None
 
     # Revocations
 

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from ..membership import Copy
+from ..store import MOST_TEXT
 
 __all__ = ["CopyBook"]
 
-_MOST_TEXT = 4 * 1024 * 1024  # characters of one copy
-_MOST_TEXTS = 32 * 1024 * 1024  # of all
+_MOST_TEXTS = 32 * 1024 * 1024  # characters of all copies
 _MOST = 256  # copies, and turns
 _MOST_NAME = 200  # characters
 _LONGEST = 86_400.0  # seconds for which a copy is kept
@@ -67,7 +67,7 @@ class CopyBook:
         if turn is None or turn.member != member:
             return
         del self._turns[name]
-        if text is None or len(text) > _MOST_TEXT:
+        if text is None or len(text) > MOST_TEXT:
             return
         self._drop(name)
         self._kept[name] = _Kept(text, now - max(age, 0.0), now + min(seconds, _LONGEST))

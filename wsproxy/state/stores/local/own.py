@@ -4,35 +4,45 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from ....exceptions import ConfigError, StoreUnavailable
 from ....runtime.deadline import Deadline
+from ....runtime.logs import get_logger
 from .store import LocalStore
 
 __all__ = ["own_store"]
+
+logger = get_logger("wsproxy.state.local")
 
 _START_SECONDS = 5.0
 
 
 @contextmanager
-def own_store(needed: str) -> Iterator[str]:
+def own_store(workers: int, needed: Sequence[str]) -> Iterator[str]:
     """Context manager: a store in a directory of its own, as a value of the setting ``state``.
 
     Blocks until the store answers, for five seconds at most. At the end its directory is removed, and then
     the store ends by itself.
 
-    :param needed: what needs it, for the text of a fault.
+    :param workers: how many share it.
+    :param needed: the settings that need it. If there are none, it only saves work. Then the value is "" if
+        no directory can be made.
     :raises ConfigError: if no directory can be made.
     """
     try:
         directory = tempfile.mkdtemp(prefix="wsproxy-")
     except OSError as exc:
+        if not needed:
+            logger.info("each worker fetches keys and takes screenshots for itself: %s", exc.strerror)
+            yield ""
+            return
         raise ConfigError(
             [
-                f"{needed} need a store in common, but there is no directory for its socket: "
-                f"{exc.strerror or exc}; set state to local:PATH, in a directory that can be written"
+                f"{workers} workers with {' and '.join(needed)} need a store in common, but there is no "
+                f"directory for its socket: {exc.strerror or exc}; set state to local:PATH, in a directory "
+                "that can be written"
             ]
         ) from None
     try:

@@ -14,7 +14,7 @@ from ....exceptions import ConfigError, StoreUnavailable, TransportClosed
 from ....runtime.deadline import Deadline
 from ....runtime.forks import in_forked_child
 from ....runtime.logs import get_logger
-from ...membership import Publication, Pulse
+from ...membership import Copy, Publication, Pulse
 from ..remote import RemoteCalls
 from .connection import StoreConnection, Stranger
 from .lock import StoreLock
@@ -179,6 +179,11 @@ class LocalStore(RemoteCalls):
         """See :meth:`.Store.publish`. The store forgets the member when this process ends."""
         self._hold(publication.member.id)
         return super().publish(publication)
+
+    def borrow(self, member: str, name: str, max_age: float, turn_seconds: float) -> Copy:
+        """See :meth:`.Store.borrow`. A turn ends with this process."""
+        self._hold(member)
+        return super().borrow(member, name, max_age, turn_seconds)
 
     def leave(self, member: str) -> None:
         """See :meth:`.Store.leave`."""
