@@ -22,6 +22,7 @@ from .store_model import LIMITS, Counts, Known, Process
 __all__ = ["StoreMachine"]
 
 _UNTIL = 1.7e9 + 1e6
+_TURN = 10.0
 
 _MEMBERS = st.integers(0, 2)
 _PICK = st.integers(0, 50)
@@ -44,6 +45,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.holders: dict[object, Known] = {}
         self.challengers: dict[object, Known] = {}
         self.tickets: dict[str, float] = {}
+        self.turns: dict[str, tuple[Process, float]] = {}
+        self.granted: dict[str, float] = {}  # when a turn was last given, whoever may have lost it
+        self.copies: dict[str, tuple[str, float]] = {}
         self.kicks: dict[str, set[str]] = {}  # which members have applied it
         self.lifted: dict[str, set[str]] = {}
         self.restarted = -100.0
@@ -144,6 +148,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def forget(self, process: Process) -> None:
         process.expires = 0.0
+        self.turns = {name: turn for name, turn in self.turns.items() if turn[0] is not process}
         for one in process.known.values():
             self.vacate(one)
 
@@ -177,6 +182,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.harness.restart(data=data)
         self.restarted, self.epoch = self.now, ""
         self.tickets.clear()
+        self.turns.clear()
         self.awaited, self.heard = {process.member.id for process in there} if data else set(), set()
         for process in (*self.processes, *self.gone):
             if data and self.is_there(process):
@@ -351,6 +357,29 @@ class StoreMachine(RuleBasedStateMachine):
         assert (found is not None) or not is_valid
         assert self.harness.store.redeem(digest) is None
 
+    # Copies
+
+    @rule(index=_MEMBERS, name=st.sampled_from("xy"), ends=st.booleans())
+    def fetches(self, index: int, name: str, ends: bool) -> None:
+        """One member at a time fetches; what it has kept serves all while it is young."""
+        process = self.processes[index]
+        found = self.harness.store.borrow(process.member.id, name, 4.0, _TURN)
+        if found.text is not None:
+            text, made = self.copies[name]
+            assert found.text == text and self.now - made < 4.01, (found, self.copies[name])
+            return
+        holder = self.turns.get(name)
+        if holder and holder[0] is not process and self.now < holder[1] - 0.01:
+            assert not found.is_turn, holder
+        if self.now - self.granted.get(name, -100.0) > _TURN:
+            assert found.is_turn
+        if found.is_turn:
+            self.turns[name], self.granted[name] = (process, self.now + _TURN), self.now
+            if ends:
+                del self.turns[name]
+                self.copies[name] = f"text {next(self.names)}", self.now
+                self.harness.store.keep(process.member.id, name, self.copies[name][0], 60.0, 0.0)
+
     # Revocations
 
     @rule(index=_MEMBERS)
@@ -401,4 +430,5 @@ class StoreMachine(RuleBasedStateMachine):
             self.harness.store.leave(process.member.id)
         left = {kind: size for kind, size in self.harness.sizes().items() if size}
         self.harness.close()
-        assert left.keys() <= {"tickets", "rules", "failures", "copies"}, left
+        # A member that the store did not know any more may have got a turn, which lasts for its seconds.
+        assert left.keys() <= {"tickets", "rules", "failures", "copies", "turns"}, left
