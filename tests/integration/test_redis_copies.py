@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import unittest
+from unittest import mock
 
 from tests.behaviour.test_fetched_together import JWKSCase
 from tests.integration.redis_server import REDIS_SERVER, RedisServer
 from tests.support.proxy_process import ProxyProcess
+from tests.web.test_screenshots import ScreenshotCase
 
 _PROGRAMS = 3
+
+
+@unittest.skipUnless(REDIS_SERVER, "no redis-server")
+class RedisPicturesTest(ScreenshotCase):
+    fresh = False
+
+    def test_workers(self) -> None:
+        """Workers that share a Redis take a screenshot once, and none of it is in the Redis."""
+        server = RedisServer()
+        self.addCleanup(server.close)
+        program = ProxyProcess(
+            self.api, WSPROXY_SCREENSHOTS="true", WSPROXY_WORKERS="4", WSPROXY_STATE=server.url
+        )
+        self.addCleanup(program.close)
+        with mock.patch.object(type(self), "address", program.address):
+            for _ in range(20):
+                self.assert_picture("/-/vm/screenshot.png", self.bearer())
+        self.assertEqual(len(self.asked), 1)
+        with server.client() as client:
+            self.assertFalse([key for key in client.scan_iter() if b"cop" in key])
 
 
 @unittest.skipUnless(REDIS_SERVER, "no redis-server")

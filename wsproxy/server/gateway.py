@@ -15,7 +15,7 @@ from ..access.sessions import LiveSessions
 from ..admin.kick import Kicks
 from ..config import Config
 from ..net.resolver import Resolver
-from ..net.shared_copy import ALONE, SharedCopy
+from ..net.shared_copy import ALONE, CopyOf
 from ..net.tls_context import ServerTLS
 from ..relay.poller import Poller
 from ..relay.relay import RelayLimits
@@ -28,7 +28,7 @@ from ..state.participant.copies import Copies
 from ..state.participant.participant import Participant
 from ..state.revocations import Rule
 from ..state.stores.choice import open_store
-from ..state.stores.places import LOCAL, StatePlace, StateRules
+from ..state.stores.places import LOCAL, MEMORY, StatePlace, StateRules
 from ..state.stores.rule_file import open_rule_file
 from ..state.tickets import Tickets
 from ..telemetry.audit import AuditLog
@@ -47,7 +47,7 @@ from ..web.screenshot_cache import Screenshots
 from ..web.screenshots import ScreenshotSource
 from ..web.static_files import StaticFiles
 
-__all__ = ["Gateway", "check_files", "has_something_to_fetch"]
+__all__ = ["Gateway", "check_files", "needs_copies", "needs_store"]
 
 logger = get_logger("wsproxy.gateway")
 
@@ -85,8 +85,8 @@ class Gateway:
     :param hooks: the callbacks of the embedding program.
     :param clock: seconds, for everything that housekeeping calls.
     :param wall_clock: UNIX time, seconds, by which tokens expire; an administrator may set it.
-    :param copies: where processes find what they fetch for each other, as the setting ``state``, if they
-        share nothing else; "" for nowhere.
+    :param copies: where processes find what they fetch for each other, as the setting ``state``, if not
+        where they share the rest; "" for nowhere.
     :ivar tls: TLS towards clients, None if they connect without TLS.
     :ivar files: the files that are served to browsers.
     :ivar pictures: answers requests for screenshots.
@@ -124,7 +124,7 @@ class Gateway:
         self.verifier = TokenVerifier(self.keys, config.claim_rules, self.wall_clock)
         self.limits = Limits(config.limit_rules, clock)
         self.participant = self._participant(clock)
-        self._copies = self.participant.copies or _own_copies(copies)
+        self._own_copies = _own_copies(copies)
         self.tickets = Tickets(self.participant, self.wall_clock) if config.tickets else None
         self.audit = AuditLog(config.audit_log)
         self.counters = Counters(self.limits.hits, self._lost_lines, lambda: self.participant.numbers)
@@ -139,7 +139,7 @@ class Gateway:
         self.given_up = GivenUpDials(self.housekeeping, clock)
         self.in_flight = InFlight()
         self._screenshots = Screenshots(clock)
-        self.pictures = self._picture_source(on_host=bool(copies) or config.state_rules.place.kind == LOCAL)
+        self.pictures = self._picture_source()
         self.readiness = Readiness(self.dialler)
         self.admission = Admission(config.max_pending, self.counters, self.housekeeping)
         self.relay_limits = RelayLimits(config.close_timeout, config.ping_interval, config.max_frame_size)
@@ -160,11 +160,9 @@ class Gateway:
             lambda seconds: self.counters.beat(seconds),
         )
 
-    def _picture_source(self, *, on_host: bool) -> ScreenshotSource:
-        """Return what answers requests for screenshots.
-
-        :param on_host: whether the store is on this host. No screenshot goes further.
-        """
+    def _picture_source(self) -> ScreenshotSource:
+        """Return what answers requests for screenshots. No screenshot goes to a store of several hosts."""
+        is_on_host = self.config.state_rules.place.kind == LOCAL
         return ScreenshotSource(
             self.config.picture_rules,
             self.access,
@@ -172,11 +170,8 @@ class Gateway:
             self._screenshots,
             self.counters,
             self.clock,
-            self._copy_of if on_host else lambda *_: ALONE,
+            _copy_of(self._own_copies or (self.participant.copies if is_on_host else None)),
         )
-
-    def _copy_of(self, name: str, turn_seconds: float, seconds: float) -> SharedCopy:
-        return self._copies.copy_of(name, turn_seconds, seconds) if self._copies else ALONE
 
     def _access_control(self) -> AccessControl:
         return AccessControl(
@@ -232,7 +227,8 @@ class Gateway:
         self.housekeeping.start(self)
         self.housekeeping.add(self.clock_watch)
         self.participant.start(self)
-        self.keys.start(self, self._copy_of)  # in step, it learns what others have fetched
+        # In step, it learns what others have fetched.
+        self.keys.start(self, _copy_of(self.participant.copies or self._own_copies))
         if self.poller:
             self.poller.start(self)
             self.housekeeping.add(self.poller)
@@ -245,8 +241,8 @@ class Gateway:
             self.poller.stop()
         self.keys.stop()
         self.participant.stop()
-        if self._copies and not self.participant.is_shared:
-            self._copies.close()
+        if self._own_copies:
+            self._own_copies.close()
         self.given_up.stop()
         self.housekeeping.stop()
         self.audit.close()
@@ -264,14 +260,26 @@ class Gateway:
         self.resolver.stop()
 
 
-def has_something_to_fetch(config: Config) -> bool:
-    """Whether processes of one host save work if they fetch for each other."""
-    location = config.jwks_location
-    return config.screenshots or bool(location and location.url)
+def needs_store(config: Config) -> list[str]:
+    """Return the settings that workers need a store in common for, and name none."""
+    if config.is_state_shared:
+        return []
+    return [*config.needs_one_truth, *(["admin"] if config.admin else [])]
+
+
+def needs_copies(config: Config) -> bool:
+    """Whether processes of one host save work by a store for nothing but what they fetch for each other."""
+    place, location = config.state_rules.place, config.jwks_location
+    fetches_keys = place.kind == MEMORY and location is not None and location.url is not None
+    return place.kind != LOCAL and (config.screenshots or fetches_keys)
+
+
+def _copy_of(copies: Copies | None) -> CopyOf:
+    return copies.copy_of if copies else lambda *_: ALONE
 
 
 def _own_copies(state: str) -> Copies | None:
-    """Return what processes have together that share nothing else; None if they share all, or nothing."""
+    """Return what processes have together in a store for nothing else; None without one."""
     if not state:
         return None
     return Copies(open_store(StateRules(StatePlace.parse(state))), secrets.token_hex(8))

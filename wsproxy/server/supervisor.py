@@ -40,7 +40,7 @@ from ..telemetry.line_writer import flush_program_log, lines_lost_of_program_log
 from ..upstream.dialler import Dialler
 from ..upstream.readiness import Readiness
 from .channel import Channel, WorkerProcess, pass_to_one
-from .gateway import check_files, has_something_to_fetch
+from .gateway import check_files, needs_copies, needs_store
 from .lifecycle import warn_of_handover
 from .worker import WORKER_SIGNALS, work
 
@@ -135,13 +135,15 @@ class Supervisor:
     def _state(self) -> Iterator[None]:
         """Context manager: makes the settings of the workers, which name a store if the workers need one."""
         config = self._of_workers = self._config
-        needed = [*config.needs_one_truth, *(["admin"] if config.admin else [])]
-        if config.is_state_shared or not (needed or has_something_to_fetch(config)):
+        needed = needs_store(config)
+        if not (needed or needs_copies(config)):
             yield
             return
         with own_store(config.workers, needed) as state:
-            self._of_workers = config.with_state(state) if needed else config
-            self._copies = "" if needed else state
+            if needed:
+                self._of_workers = config.with_state(state)
+            else:
+                self._copies = state
             yield
 
     def _serve_operator(self, address: ListenAddress) -> AdminServer:
