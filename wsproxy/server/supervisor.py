@@ -140,10 +140,7 @@ class Supervisor:
             yield
             return
         with own_store(config.workers, needed) as state:
-            if needed:
-                self._of_workers = config.with_state(state)
-            else:
-                self._copies = state
+            self._of_workers, self._copies = (config.with_state(state), "") if needed else (config, state)
             yield
 
     def _serve_operator(self, address: ListenAddress) -> AdminServer:
