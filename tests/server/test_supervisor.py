@@ -335,7 +335,7 @@ class Stopping(WorkersTestCase):
         proxy = self.program(
             changed(
                 "supervisor._STOP_SLACK = 0.1\n"
-                "def hang(config, listener, channel):\n"
+                "def hang(config, listener, channel, copies):\n"
                 "    channel.send({'ready': True})\n"
                 "    time.sleep(600)\n"  # its signals are held back, since nobody lets them in
                 "supervisor.work = hang\n"
@@ -382,7 +382,7 @@ class Starting(WorkersTestCase):
     def test_workers_talk_nonsense(self) -> None:
         """A worker that sends what is no report is given up: its channel ends, and so it stops."""
         output = self.failed(
-            "def nonsense(config, listener, channel):\n"
+            "def nonsense(config, listener, channel, copies):\n"
             "    channel.send({'numbers': 1})\n"
             "    work(config, listener, channel)\n"
             "supervisor.work = nonsense"
