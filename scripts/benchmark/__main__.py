@@ -97,7 +97,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _set_up(stack: ExitStack) -> tuple[Tools, Surroundings]:
+def set_up(stack: ExitStack) -> tuple[Tools, Surroundings]:
     """Compile the tools and start the upstream. The stack cleans up."""
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wsproxy-bench-"))
     tools = Tools(directory)
@@ -182,7 +182,7 @@ def _besiege(descriptors: int) -> int:
     ours = next(peer for peer in all_peers() if isinstance(peer, Ours) and not peer.tls)
     header = Header(runs=1, seconds=0, quick=False, versions=_versions([ours]), missing=[])
     with ExitStack() as stack:
-        tools, around = _set_up(stack)
+        tools, around = set_up(stack)
         running = ours.start(around)
         stack.callback(running.stop)
         try:
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     descriptors = raise_descriptor_limit()
     if options.opening:
         with ExitStack() as stack:
-            print(opening_table(measure_opening(_set_up(stack)[1])))
+            print(opening_table(measure_opening(set_up(stack)[1])))
         return 0
     if options.siege:
         return _besiege(descriptors)
@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pace = _pace(options)
     header = Header(runs, pace.seconds, options.quick, _versions(peers), missing)
     with ExitStack() as stack:
-        tools, around = _set_up(stack)
+        tools, around = set_up(stack)
         bench = Bench(tools, around, peers, pace)
         for number in range(runs):
             bench.run(measures, f"run {number + 1} of {runs}")

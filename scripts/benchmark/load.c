@@ -9,7 +9,7 @@
  *   hold   opens sessions and answers pings, until it gets input on standard input
  *
  * Usage: load down|up|echo|open|keys|enter|hold HOST PORT plain|tls PATH SESSIONS SIZE WARMUP SECONDS
- * It prints "begin" after the warm-up, and in JSON what it measured in the next SECONDS. "hold" prints "begin" when all
+ * If PATH is "@FILE", each session takes the next line of FILE as its path. It prints "begin" after the warm-up, and in JSON what it measured in the next SECONDS. "hold" prints "begin" when all
  * sessions are open. It masks frames before the start. It ends by itself, whatever the peer does. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,8 +28,9 @@ static const uint8_t mask[4] = {0x5a, 0xc3, 0x17, 0x8e};
 
 static struct {
     struct sockaddr_in address;
-    const char *host, *path;
-    int port, sessions;
+    const char *host;
+    char **paths;
+    int port, sessions, path_count;
     size_t size;
     double warmup, seconds;
     SSL_CTX *tls;
@@ -37,6 +38,7 @@ static struct {
 
 static atomic_ullong bytes, messages;       /* payload, in data frames */
 static atomic_ullong odd;                   /* data frames of another size than SIZE */
+static atomic_uint sessions_begun;
 static atomic_int failures;
 static atomic_bool recording, stopping;
 
@@ -139,10 +141,11 @@ static bool open_session(struct session *s, size_t capacity) {
         SSL_set_fd(s->link.ssl, s->link.fd);
         connected = SSL_connect(s->link.ssl) == 1;
     }
+    const char *path = options.paths[atomic_fetch_add(&sessions_begun, 1) % (unsigned)options.path_count];
     int length = snprintf(request, sizeof request,
                           "GET %s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                          options.path, options.host, options.port);
+                          path, options.host, options.port);
     if (connected && write_all(s, request, (size_t)length) && read_101(s))
         return true;
     close_session(s);
@@ -475,10 +478,30 @@ static void hold(void) {
     printf("{\"failures\": %d}\n", atomic_load(&failures));
 }
 
+static void read_paths(char *path) {
+    char *line = NULL;
+    size_t size = 0;
+    ssize_t length;
+    FILE *file = path[0] == '@' ? fopen(path + 1, "r") : NULL;
+    if (path[0] == '@' && file == NULL)
+        die("load: %s cannot be read", path + 1);
+    options.paths = allocate(sizeof *options.paths);
+    options.paths[0] = path;
+    options.path_count = file == NULL;
+    while (file != NULL && (length = getline(&line, &size, file)) > 1) {
+        line[length - 1] = '\0';
+        options.paths = realloc(options.paths, (size_t)(options.path_count + 1) * sizeof *options.paths);
+        if (options.paths == NULL || (options.paths[options.path_count++] = strdup(line)) == NULL)
+            die("out of memory");
+    }
+    if (options.path_count == 0)
+        die("load: %s has no path", path + 1);
+}
+
 static void read_options(char **argv) {
     options.host = argv[2];
     options.port = atoi(argv[3]);
-    options.path = argv[5];
+    read_paths(argv[5]);
     options.sessions = atoi(argv[6]);
     options.size = (size_t)atol(argv[7]);
     options.warmup = atof(argv[8]);

@@ -19,7 +19,7 @@ from wsproxy.settings.table import SETTINGS
 from .processes import Process, find_program
 from .tools import Target
 
-__all__ = ["MODES", "Ours", "Peer", "Running", "Surroundings", "all_peers"]
+__all__ = ["MODES", "SETTING_NAMES", "Ours", "Peer", "Running", "Surroundings", "all_peers", "first_match"]
 
 MODES = ("bulk-32k", "bulk-1k", "bulk-64", "sink", "echo", "idle")
 """The names of the virtual machines. Each name stands for a behaviour (upstream.c)."""
@@ -28,7 +28,9 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _START_TRIES = 3
 # haproxy needs twice as many descriptors, and 20,000 is a common limit.
 _CONNECTIONS = 8000
-_SETTINGS = {setting.env for setting in SETTINGS}  # the user's environment may contain some
+SETTING_NAMES = frozenset(setting.env for setting in SETTINGS)
+"""The variables that configure wsproxy. The user's environment may contain some, which a peer does not get."""
+
 _API_PATH = "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
 
 
@@ -133,7 +135,7 @@ class Peer:
 
         :raises RuntimeError: if it does not start.
         """
-        environ = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
+        environ = {name: value for name, value in os.environ.items() if name not in SETTING_NAMES}
         log = around.log(self)
         for tries_left in reversed(range(_START_TRIES)):
             port = _free_port()
@@ -153,7 +155,7 @@ def _free_port() -> int:
         return port
 
 
-def _first_match(pattern: str, command: Sequence[str]) -> str:
+def first_match(pattern: str, command: Sequence[str]) -> str:
     """Return the version from a program's output; "?" if it cannot be found."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -205,7 +207,7 @@ class Ours(Peer):
 
 def _has_workers() -> bool:
     command = [sys.executable, "-m", "wsproxy", "serve", "--help"]
-    return _first_match(r"(--workers)", command) != "?"
+    return first_match(r"(--workers)", command) != "?"
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ class Original(Peer):
 
     def version(self) -> str:
         code = "import sys, websockets; print('of', *sys.version_info[:3], websockets.version.version)"
-        found = _first_match(r"of ([\d. ]+)", [self._python, "-c", code]).split()
+        found = first_match(r"of ([\d. ]+)", [self._python, "-c", code]).split()
         python, websockets = ".".join(found[:3]), found[-1]
         return f"lab-orchestrator-ws-proxy-lib 1.0.0 (websockets {websockets}) on Python {python}"
 
@@ -298,7 +300,7 @@ class Nginx(Installed):
     """nginx with one worker. It checks no tokens."""
 
     def version(self) -> str:
-        return "nginx " + _first_match(r"nginx/([\d.]+)", [self._program, "-v"])
+        return "nginx " + first_match(r"nginx/([\d.]+)", [self._program, "-v"])
 
     def command(self, around: Surroundings, port: int) -> tuple[Sequence[str], Mapping[str, str]]:
         name = f"nginx-{'tls' if self.tls else 'plain'}"
@@ -343,7 +345,7 @@ class Haproxy(Installed):
     """haproxy with one thread. It checks no tokens."""
 
     def version(self) -> str:
-        return "haproxy " + _first_match(r"version ([\d.]+)", [self._program, "-v"])
+        return "haproxy " + first_match(r"version ([\d.]+)", [self._program, "-v"])
 
     def command(self, around: Surroundings, port: int) -> tuple[Sequence[str], Mapping[str, str]]:
         tls = f" ssl verify required verifyhost localhost ca-file {around.ca_file}" if self.tls else ""
@@ -359,7 +361,7 @@ class Websockify(Installed):
     """websockify. It gets the same bytes over bare TCP, so it does less, and it makes its own frames."""
 
     def version(self) -> str:
-        return "websockify " + _first_match(r"\s([\d.]+)", ["dpkg-query", "-W", self.package])
+        return "websockify " + first_match(r"\s([\d.]+)", ["dpkg-query", "-W", self.package])
 
     def command(self, around: Surroundings, port: int) -> tuple[Sequence[str], Mapping[str, str]]:
         targets = "".join(f"{mode}: 127.0.0.1:{around.ports[mode]}\n" for mode in MODES)

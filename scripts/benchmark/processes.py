@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
-__all__ = ["Process", "find_program", "raise_descriptor_limit"]
+__all__ = ["Process", "cpu_ticks", "find_program", "memory_of", "raise_descriptor_limit"]
 
 _START_TIMEOUT = 20.0
 _STOP_TIMEOUT = 5.0
@@ -73,11 +73,11 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of its processes so far, including those that ended and were waited for."""
-        return sum(_cpu_ticks(pid) for pid in self._tree()) / _TICKS
+        return sum(cpu_ticks(pid) for pid in self._tree()) / _TICKS
 
     def memory(self) -> int:
         """Return the bytes of memory of its processes. Shared memory counts once."""
-        return sum(_memory(pid) for pid in self._tree())
+        return sum(memory_of(pid) for pid in self._tree())
 
     def threads(self) -> int:
         """Return how many threads its processes have."""
@@ -115,13 +115,14 @@ def _read(path: str) -> str:
         return ""
 
 
-def _cpu_ticks(pid: int) -> int:
+def cpu_ticks(pid: int) -> int:
     """Return user and system time of a process, including children that were waited for (proc(5))."""
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15])
 
 
-def _memory(pid: int) -> int:
+def memory_of(pid: int) -> int:
+    """Return the bytes of memory of a process."""
     # The proportional set size. If the kernel does not provide it, the resident set size.
     match = re.search(r"^Pss:\s+(\d+) kB", _read(f"/proc/{pid}/smaps_rollup"), re.MULTILINE)
     match = match or re.search(r"^VmRSS:\s+(\d+) kB", _read(f"/proc/{pid}/status"), re.MULTILINE)

@@ -1,0 +1,1 @@
+"""Measures what the state that processes share costs."""
