@@ -31,17 +31,7 @@ _INFINITY = "inf"  # which JSON does not have
 
 def to_json(value: object) -> _Json:
     """Return the JSON form of a value."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return _INFINITY if value == math.inf else value
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return [to_json(item) for item in value]
-    return {name: to_json(getattr(value, name)) for name in _fields(cast(Any, type(value)))}
+    return _encoder(type(value))(value)
 
 
 def from_json(kind: type[T], data: _Json) -> T:
@@ -61,6 +51,23 @@ def _fields(kind: Any) -> tuple[str, ...]:
     if dataclasses.is_dataclass(kind):
         return tuple(field.name for field in dataclasses.fields(kind))
     return cast("tuple[str, ...]", kind._fields)
+
+
+@cache
+def _encoder(kind: type) -> Callable[[Any], _Json]:
+    """Return what writes values of exactly this type."""
+    if issubclass(kind, bool | int | str | types.NoneType):
+        return lambda value: value
+    if issubclass(kind, float):
+        return lambda value: _INFINITY if value == math.inf else value
+    if issubclass(kind, Enum):
+        return lambda value: value.value
+    if issubclass(kind, bytes):
+        return bytes.hex
+    if issubclass(kind, tuple) and not hasattr(kind, "_fields"):
+        return lambda value: [to_json(item) for item in value]
+    names = _fields(cast(Any, kind))
+    return lambda value: {name: to_json(getattr(value, name)) for name in names}
 
 
 @cache

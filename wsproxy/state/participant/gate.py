@@ -44,7 +44,7 @@ class Gate:
         :raises StoreUnavailable: if that takes too long.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._closed, self._seconds):
+            if self._closed and not self._changed.wait_for(lambda: not self._closed, self._seconds):
                 raise StoreUnavailable("the store is being told what this process holds")
             self._inside += 1
             self._entered += 1
@@ -53,7 +53,8 @@ class Gate:
         finally:
             with self._changed:
                 self._inside -= 1
-                self._changed.notify_all()
+                if self._closed:
+                    self._changed.notify_all()
 
     @contextmanager
     def alone(self) -> Iterator[None]:

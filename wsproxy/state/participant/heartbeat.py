@@ -22,6 +22,7 @@ _BEATS_IN_A_LEASE = 3
 _LISTEN_SECONDS = 1.0
 _BEGIN_SECONDS = 5.0
 _PAUSE = 0.2  # seconds after a failure to listen
+_GATHERING = 0.005  # seconds until a report goes: more may follow, or an opening takes it along
 
 
 class Heartbeat:
@@ -116,6 +117,7 @@ class Heartbeat:
         """Report what waits, and beat if that is due or there may be news."""
         link = self._link
         if len(link.outbox) and (link.is_in_step or link.is_alone):
+            self._stopping.wait(_GATHERING)
             link.report()
         now = self._clock()
         if now >= self._next_beat or link.has_news:

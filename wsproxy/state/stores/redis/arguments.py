@@ -30,8 +30,8 @@ def script_arguments(operation: str, arguments: list[_Json]) -> list[Argument]:
     return special(*arguments) if special else arguments
 
 
-def _text(data: _Json) -> str:
-    return json.dumps(data, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each call
+_text: Callable[[_Json], str] = _ENCODER.encode
 
 
 def _console(console: _Json) -> str:

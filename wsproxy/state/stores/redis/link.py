@@ -298,6 +298,8 @@ class RedisLink:
         return StoreUnavailable(text)
 
     def _note(self, is_up: bool, text: str) -> None:
+        if self._is_up is is_up:
+            return
         with self._free:
             was_up, self._is_up = self._is_up, is_up
         if is_up and was_up is False:

@@ -1,7 +1,7 @@
 """The scripts by which Redis decides: one for each operation, with what they share before it.
 
 The text of a script is the same in all processes of a version, so Redis compiles it once. The files of
-``lua/`` stand in the order of the list below, then comes the file of the operation.
+``lua/`` stand in the order below, as far as the operation needs them. Then comes the file of the operation.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from typing import NamedTuple
 
 __all__ = ["OPERATIONS", "Script", "load_scripts"]
 
-_SHARED = (
-    "base", "mail", "slots", "contests", "openings", "failures", "copies", "roster", "rules", "tickets",
-)  # fmt: skip
+_SHARED = ("base", "mail", "slots", "contests", "openings", "failures", "roster")
+
+# What only some operations need. Redis makes all functions of a script anew with each call.
+_ONLY_FOR = {
+    "rules": ("publish", "revoke", "lift", "rules"),
+    "tickets": ("issue", "redeem"),
+    "copies": ("borrow", "keep"),
+}
 
 OPERATIONS = (
     "publish", "beat", "leave", "members", "admit", "opened", "evict", "report", "issue", "redeem",
@@ -43,7 +48,12 @@ def load_scripts(clock: str = "") -> dict[str, Script]:
         return (folder / f"{name}.lua").read_text(encoding="utf-8")
 
     shared = "".join([clock or read("clock"), *map(read, _SHARED)])
-    return {name: _script(shared + read(f"operations/{name}")) for name in OPERATIONS}
+
+    def text(operation: str) -> str:
+        needed = [read(name) for name, operations in _ONLY_FOR.items() if operation in operations]
+        return "".join([shared, *needed, read(f"operations/{operation}")])
+
+    return {operation: _script(text(operation)) for operation in OPERATIONS}
 
 
 def _script(text: str) -> Script:
