@@ -29,7 +29,7 @@ _START_TRIES = 3
 # haproxy needs twice as many descriptors, and 20,000 is a common limit.
 _CONNECTIONS = 8000
 SETTING_NAMES = frozenset(setting.env for setting in SETTINGS)
-"""The variables that configure wsproxy. The user's environment may contain some, which a peer does not get."""
+"""The variables that configure wsproxy. The user's environment may contain some; a peer gets none."""
 
 _API_PATH = "/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/virtualmachineinstances/{vmi_name}/vnc"
 

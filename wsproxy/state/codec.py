@@ -31,7 +31,8 @@ _INFINITY = "inf"  # which JSON does not have
 
 def to_json(value: object) -> _Json:
     """Return the JSON form of a value."""
-    return _encoder(type(value))(value)
+    kind: Any = type(value)
+    return _encoder(kind)(value)
 
 
 def from_json(kind: type[T], data: _Json) -> T:

@@ -34,8 +34,8 @@ def _say(text: str) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench --state",
-        description="Measures what the state that processes share costs: with a store of one host, with a Redis on "
-        "the loopback interface, and with neither, side by side.",
+        description="Measures what the state that processes share costs: with a store of one host, with a "
+        "Redis on the loopback interface, and with neither, side by side.",
     )
     add = parser.add_argument
     add("--state", action="store_true", help=argparse.SUPPRESS)
@@ -101,9 +101,10 @@ def _versions(has_redis: bool) -> list[str]:
 
 def _notes(rounds: int, pace: Pace) -> list[str]:
     return [
-        f"medians of {rounds} rounds of {pace.seconds:g} s, in which the sides took turns; differences and ratios are "
-        "of the same round; load generator, simulated API, wsproxy and store share the cores",
-        "with a store: limits in all, per user and per VM, and the rule `takeover`; each session is another user's",
+        f"medians of {rounds} rounds of {pace.seconds:g} s, in which the sides took turns; differences and "
+        "ratios are of the same round; load generator, simulated API, wsproxy and store share the cores",
+        "with a store: limits in all, per user and per VM, and the rule `takeover`; each session is another "
+        "user's",
     ]
 
 

@@ -98,7 +98,7 @@ class _Client:
 
 
 def main(url: str, seconds: float) -> None:
-    """Print a line when the store admits; after a line on standard input, how many admissions a second it made."""
+    """Print a line when the store admits, and after a line of input, how many admissions a second it made."""
     client = _Client(open_store(StateRules(place=StatePlace.parse(url))))
     deadline = time.monotonic() + _SETTLING_SECONDS
     while not client.admit():

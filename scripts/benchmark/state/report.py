@@ -101,7 +101,7 @@ def _targets(figures: _Figures, commit: str) -> list[str]:
             lambda v: v >= 0.97,
             2,
         )
-        add(f"the same, CPU per opening: 1", cpu, lambda v: v <= 1.03, 2)
+        add("the same, CPU per opening: 1", cpu, lambda v: v <= 1.03, 2)
     memory = figures.ratio("alike now memory", "alike before memory")
     add(f"`memory`, memory per idle session, against `{commit}`: 1", memory, lambda v: v <= 1.03, 2)
     return rows

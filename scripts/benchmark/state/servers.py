@@ -131,9 +131,10 @@ class RedisServer(StoreServer):
         return sum(int(number) for number in found)
 
     def data(self) -> int:
-        """Return the bytes of its memory, as it counts them itself."""
-        found = re.search(r"used_memory:(\d+)", self._ask(b"INFO memory\r\n").decode())
-        return int(found[1]) if found else 0
+        """Return the bytes of all keys with their values, as it counts them itself."""
+        keys = self._ask(b"KEYS *\r\n").split(b"\r\n")[2::2]
+        usage = b"".join(b"MEMORY USAGE " + key + b" SAMPLES 0\r\n" for key in keys)
+        return sum(int(number) for number in re.findall(rb":(\d+)", self._ask(usage)))
 
 
 class LocalServer(StoreServer):

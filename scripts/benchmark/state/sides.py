@@ -25,7 +25,7 @@ SHARED_SETTINGS = {
 }
 """Settings with which each opening asks the store."""
 
-_RUN = "import runpy, sys; sys.path[0] = {source!r}; runpy.run_module('wsproxy', run_name='__main__', alter_sys=True)"
+_RUN = "import runpy, sys; sys.path[0] = {source!r}; runpy.run_module('wsproxy', None, '__main__', True)"
 
 
 @dataclass(frozen=True)
@@ -91,5 +91,5 @@ def source_of(commit: str, directory: str) -> str | None:
         if sys.version_info >= (3, 12):
             archive.extractall(target, filter="data")
         else:
-            archive.extractall(target)  # noqa: S202 - of our own repository
+            archive.extractall(target)
     return target
