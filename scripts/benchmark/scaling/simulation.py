@@ -1,7 +1,8 @@
 """Simulates many clients that open consoles at the same time. No I/O.
 
-Each replica serves one opening after the other, as its Python does, and so does the store that they share.
-Each client goes to a replica at random. A replica turns a client away if too many wait; the client tries again as the console page does.
+Each replica serves one opening after the other, as its Python does. So does the store that they share. Each
+client goes to a replica at random. If too many wait there, the replica turns the client away, which tries
+again as the console page does.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class _Simulation:
         self._free = [0.0] * replicas  # when each replica has served all who wait
         self._store_free = 0.0
         self._load: Counter[tuple[int, int]] = Counter()  # openings by replica and second
+        self._passed: Counter[int] = Counter()  # openings that the store decided, by second
         self._waits: list[float] = []
         self._attempts = 0
 
@@ -121,6 +123,7 @@ class _Simulation:
 
     def _ask_store(self, at: float, client: int, failures: int) -> None:
         self._store_free = done = max(self._store_free, at) + self._store_service
+        self._passed[int(done / _SECOND)] += 1
         if done < self._held_for:
             self._try_again(done, _LIMIT_DELAY, client, failures)
         else:
@@ -131,14 +134,12 @@ class _Simulation:
         heapq.heappush(self._events, (again, False, client, failures + 1))
 
     def _outcome(self) -> Outcome:
-        waits, seconds = sorted(self._waits), Counter[int]()
-        for (_, second), count in self._load.items():
-            seconds[second] += count
+        waits = sorted(self._waits)
         return Outcome(
             p50=waits[len(waits) // 2],
             p99=waits[len(waits) - 1 - len(waits) // 100],
             last=waits[-1],
-            peak=max(seconds.values()),
+            peak=max(self._passed.values()),
             busiest=min(max(self._load.values()) * self._service / _SECOND, 1.0),
             attempts=self._attempts / len(waits),
         )

@@ -143,8 +143,8 @@ def write_between(path: str, name: str, lines: Sequence[str]) -> None:
     with open(path, encoding="utf-8") as file:
         text = file.read()
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    pattern = re.compile(f"({re.escape(begin)}\n).*?(\n{re.escape(end)})", re.DOTALL)
-    body = "\n".join(["", *lines, ""])
+    pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
+    body = "\n".join(["", *lines, "", ""])
     changed, count = pattern.subn(lambda found: found[1] + body + found[2], text)
     if not count:
         raise SystemExit(f"{path} does not have the lines {begin} and {end}")
