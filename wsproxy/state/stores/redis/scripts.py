@@ -1,25 +1,24 @@
 """The scripts by which Redis decides: one for each operation, with what they share before it.
 
 The text of a script is the same in all processes of a version, so Redis compiles it once. The files of
-``lua/`` stand in the order below, as far as the operation needs them. Then comes the file of the operation.
+``lua/`` stand in the order of the list below, but for functions that the operation does not need. Then comes
+the file of the operation.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
 from typing import NamedTuple
 
 __all__ = ["OPERATIONS", "Script", "load_scripts"]
 
-_SHARED = ("base", "mail", "slots", "contests", "openings", "failures", "roster")
+_SHARED = (
+    "base", "mail", "slots", "contests", "openings", "failures", "copies", "roster", "rules", "tickets",
+)  # fmt: skip
 
-# What only some operations need. Redis makes all functions of a script anew with each call.
-_ONLY_FOR = {
-    "rules": ("publish", "revoke", "lift", "rules"),
-    "tickets": ("issue", "redeem"),
-    "copies": ("borrow", "keep"),
-}
+_FUNCTION = re.compile(r"^local function (\w+).*?^end\n", re.MULTILINE | re.DOTALL)
 
 OPERATIONS = (
     "publish", "beat", "leave", "members", "admit", "opened", "evict", "report", "issue", "redeem",
@@ -48,12 +47,22 @@ def load_scripts(clock: str = "") -> dict[str, Script]:
         return (folder / f"{name}.lua").read_text(encoding="utf-8")
 
     shared = "".join([clock or read("clock"), *map(read, _SHARED)])
+    bodies = {name: read(f"operations/{name}") for name in OPERATIONS}
+    return {name: _script(_needed(shared, body) + body) for name, body in bodies.items()}
 
-    def text(operation: str) -> str:
-        needed = [read(name) for name, operations in _ONLY_FOR.items() if operation in operations]
-        return "".join([shared, *needed, read(f"operations/{operation}")])
 
-    return {operation: _script(text(operation)) for operation in OPERATIONS}
+def _needed(text: str, body: str) -> str:
+    """Return a text without the functions that neither ``body`` calls nor what it calls.
+
+    Redis makes all functions of a script anew with each call, and its Lua looks after those of all scripts.
+    """
+    functions = {found[1]: found[0] for found in _FUNCTION.finditer(text)}
+    waiting, needed = [_FUNCTION.sub("", text), body], set[str]()
+    while waiting:
+        called = functions.keys() & set(re.findall(r"\w+", waiting.pop())) - needed
+        needed |= called
+        waiting += [functions[name] for name in called]
+    return _FUNCTION.sub(lambda found: found[0] if found[1] in needed else "", text)
 
 
 def _script(text: str) -> Script:

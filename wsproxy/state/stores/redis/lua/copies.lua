@@ -27,7 +27,7 @@ local function sweep_copies()
     end
 end
 
-local function count_of(kind)
+local function number_of(kind)
     return #get_all(kind)
 end
 

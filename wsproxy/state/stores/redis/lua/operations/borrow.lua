@@ -12,7 +12,7 @@ local turn = get('turns', name)
 if turn and turn.id ~= id then
     return finish('{}')
 end
-if turn or (count_of('turns') < MOST_COPIES and #name <= MOST_NAME) then
+if turn or (number_of('turns') < MOST_COPIES and #name <= MOST_NAME) then
     give_turn(id, name, tonumber(ARGV[6]))
 end
 return finish('{"is_turn":true}')
