@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import textwrap
 from collections.abc import Callable, Sequence
 
 from .measures import Samples
@@ -135,6 +136,13 @@ def _before(figures: _Figures, commit: str) -> list[str]:
     return rows
 
 
+def _wrapped(line: str) -> list[str]:
+    """Return a line as those of a page, which have no more than 100 characters outside of tables."""
+    if not line or line.startswith("|"):
+        return [line]
+    return textwrap.wrap(line, 100, subsequent_indent="  " * line.startswith("- "), break_on_hyphens=False)
+
+
 def write_between(path: str, name: str, lines: Sequence[str]) -> None:
     """Replace what stands between two marks in a page.
 
@@ -144,7 +152,7 @@ def write_between(path: str, name: str, lines: Sequence[str]) -> None:
         text = file.read()
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
-    body = "\n".join(["", *lines, "", ""])
+    body = "\n".join(["", *(part for line in lines for part in _wrapped(line)), "", ""])
     changed, count = pattern.subn(lambda found: found[1] + body + found[2], text)
     if not count:
         raise SystemExit(f"{path} does not have the lines {begin} and {end}")

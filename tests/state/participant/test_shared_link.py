@@ -519,6 +519,20 @@ class Order(SharedCase):
         self.one.turn()
         self.assertEqual(len(self.held(self.one)), 2)
 
+    def test_reports_go_together(self) -> None:
+        """What is reported while the heartbeat gathers goes with one call."""
+        _, holding = self.one.open("a")
+
+        def gather(seconds: float) -> bool:
+            holding.released()
+            return False
+
+        holding.ending()
+        with mock.patch.object(self.one.heartbeat._stopping, "wait", gather):
+            self.one.turn()
+        kinds = [[event.kind for event in events] for _, events in self.store.calls("report")]
+        self.assertEqual(kinds, [[EventKind.ENDING, EventKind.RELEASED]])
+
 
 if __name__ == "__main__":
     unittest.main()
