@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from tests.support.transports import TransportCase
-from wsproxy.net.sockets import tune, wake
+from wsproxy.net.sockets import bound_waits, tune, wake
 
 
 class SocketsTest(TransportCase):
@@ -19,3 +19,13 @@ class SocketsTest(TransportCase):
         with socket.socket() as sock:
             wake(sock)
         wake(sock)
+
+    def test_bound_waits(self) -> None:
+        """A wait is never longer than wanted, and at most 5 % shorter. A timeout that fits stays."""
+        one, _ = self.sockets()
+        for seconds, timeout in ((1.0, 0.98), (0.99, 0.98), (1.03, 0.98), (0.97, 0.98 * 0.97), (9.0, 8.82)):
+            bound_waits(one, seconds)
+            self.assertAlmostEqual(one.gettimeout() or 0.0, timeout)
+        one.settimeout(None)
+        bound_waits(one, 2.0)
+        self.assertAlmostEqual(one.gettimeout() or 0.0, 1.96)

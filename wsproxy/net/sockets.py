@@ -23,6 +23,7 @@ __all__ = [
     "AcceptTurns",
     "Address",
     "Steps",
+    "bound_waits",
     "closed_on_error",
     "has_hung_up",
     "readable_by",
@@ -232,3 +233,13 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError:
         pass  # macOS: the peer has disconnected already, which the next read reports
+
+
+def bound_waits(sock: socket.socket, seconds: float) -> None:
+    """Have each call of a socket wait for so many seconds at most, or for up to 5 % less.
+
+    It leaves a timeout that fits. A new one is a system call, which gives up the interpreter's lock.
+    """
+    current = sock.gettimeout()
+    if current is None or not 0.95 * seconds <= current <= seconds:
+        sock.settimeout(0.98 * seconds)

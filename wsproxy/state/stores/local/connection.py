@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from ....exceptions import TransportClosed
-from ....net.sockets import has_hung_up
+from ....net.sockets import bound_waits, has_hung_up
 from ....runtime.deadline import Deadline
 from ....runtime.forks import in_forked_child
 from .frames import Inbox, packed, unpacked
@@ -57,7 +57,7 @@ class StoreConnection:
         """
         message = packed([operation, arguments])
         try:
-            self._sock.settimeout(deadline.remaining())
+            bound_waits(self._sock, deadline.remaining())
             self._sock.sendall(message)
             text = self._received(deadline)
         except TimeoutError:

@@ -6,6 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any, TypeVar
 
 from redis.exceptions import (
@@ -24,6 +25,7 @@ from redis.exceptions import (
 )
 
 from ....exceptions import StoreUnavailable
+from ....net.sockets import bound_waits
 from ....net.tls_context import ClientTLS
 from ....runtime.deadline import Deadline
 from ....runtime.forks import in_forked_child
@@ -112,7 +114,7 @@ class RedisConnection:
         """Send a command. What is read then has to come before the deadline."""
         if self._raw._sock is None:
             raise ConnectionError("closed")
-        self._raw._sock.settimeout(deadline.remaining())
+        bound_waits(self._raw._sock, deadline.remaining())
         self._raw.send_packed_command([_packed(command)], check_health=False)
 
     def read(self) -> Any:
@@ -177,6 +179,9 @@ class RedisLink:
         self._taken: set[RedisConnection] = set()
         self._is_up: bool | None = None
         self._is_closed = False
+        # Names of epochs that may begin, which never come again.
+        self._name = secrets.token_hex(8)
+        self._calls = count()
 
     # Calls
 
@@ -191,7 +196,7 @@ class RedisLink:
     def _run(
         self, connection: RedisConnection, deadline: Deadline, script: Script, arguments: Sequence[Argument]
     ) -> bytes:
-        fixed = (1, self.base, connection.run_id, secrets.token_hex(8))
+        fixed = (1, self.base, connection.run_id, f"{self._name}-{next(self._calls)}")
         try:
             answer: bytes = connection.ask(deadline, "EVALSHA", script.digest, *fixed, *arguments)
         except NoScriptError:
