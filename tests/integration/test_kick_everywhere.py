@@ -46,6 +46,7 @@ class _ReplicasTest(LeakTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.store = RedisBehindLinks(_REPLICAS)
+        cls.allowed_leaks = cls.store.connections  # the replicas open and close them as they like
         cls.replicas = Replicas(_REPLICAS, cls.store, cls.settings)
         cls.addClassCleanup(cls.replicas.close)
 
@@ -168,12 +169,12 @@ class KickEverywhereTest(_ReplicasTest):
         begin = time.monotonic()
         answers: list[tuple[float, Try]] = []
 
-        def refuses() -> bool:
+        def is_late() -> bool:
             came = time.monotonic() - begin
             answers.append((came, self.visitors.ask(wanted, cut.address)))
-            return answers[-1][1].client.status == _AWAY
+            return came > 2 * _WITHIN
 
-        self.assertTrue(wait_until(refuses, _CLOSE_WITHIN))
+        self.assertTrue(wait_until(is_late, _CLOSE_WITHIN))
         late = [one.client.status for came, one in answers if came > _WITHIN]
         self.assertEqual({*late}, {_AWAY})
         last = answers[-1][1]

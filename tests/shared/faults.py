@@ -45,12 +45,14 @@ class Scene:
     """What a fault happens to.
 
     :ivar store: the store. Each fault knows of which kind its own is.
+    :ivar begun: when the fault began, by ``time.monotonic``; what it prepares is before.
     :ivar note: what else the fault wants to say in the table.
     :ivar is_good: whether the note says what is allowed.
     """
 
     def __init__(self, store: Store, replicas: Replicas, crowd: Crowd, times: Times) -> None:
         self.store, self.replicas, self.crowd, self.times = store, replicas, crowd, times
+        self.begun = time.monotonic()
         self.note, self.is_good = "", True
         self._never = threading.Event()
 
@@ -99,6 +101,7 @@ def _kill_with_data(scene: Scene) -> None:
 
 
 def _kill(scene: Scene) -> None:
+    scene.begun = time.monotonic()
     scene.redis.server.stop()
     scene.crowd.wait_until_told(AWAY)
 

@@ -126,12 +126,11 @@ def _show(fault: Fault, times: Times) -> Outcome:
         replicas = stack.enter_context(Replicas(REPLICAS, store, settings))
         crowd = stack.enter_context(Crowd(replicas, LIMIT))
         scene = Scene(store, replicas, crowd, times)
-        begin = time.monotonic()
         fault.begin(scene)
         end = time.monotonic()
         fault.end(scene)
         in_step = crowd.wait_until_in_step(end)
-        told = crowd.told(begin, end)
+        told = crowd.told(scene.begun, end)
         if not fault.exceeds:
             crowd.wait_for_newcomers(_LEAVING)
         return _judged(fault, scene, told, in_step)

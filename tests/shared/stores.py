@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
+from glob import escape
 from typing import Any
 
 from redis import Redis
@@ -61,6 +62,7 @@ class RedisBehindLinks(Store):
     :param count: how many programs.
     :ivar server: the server, which may be stopped and started.
     :ivar links: the networks, one for each program.
+    :ivar connections: patterns of the sockets of this process that connections to the server have.
     """
 
     def __init__(self, count: int, *options: str) -> None:
@@ -73,6 +75,8 @@ class RedisBehindLinks(Store):
         self._stack.callback(self.server.close)
         self.links = [self._stack.enter_context(Forwarder(("127.0.0.1", port))) for _ in range(self._count)]
         self.client: Any = self._stack.enter_context(self.server.client())
+        ends = [f"{link.address} to *" for link in self.links]
+        self.connections = tuple(map(_as_pattern, [*ends, f"* to {('127.0.0.1', port)}"]))
 
     def url(self, program: int) -> str:
         host, port = self.links[program].address
@@ -206,6 +210,11 @@ class RedisWithSentinels(Store):
     def url(self, program: int) -> str:
         places = ",".join(f"127.0.0.1:{port}" for port in self._sentinels)
         return f"redis+sentinel://{places}/main"
+
+
+def _as_pattern(ends: str) -> str:
+    """Return a pattern that matches the two ends of a connection, in which ``*`` stands for any."""
+    return escape(ends).replace("[*]", "*")
 
 
 def _let_go_on(pid: int) -> None:
