@@ -1,0 +1,256 @@
+"""Checks what happened between processes: at every moment, not only at the end.
+
+An operation happened at one moment between its begin and its end. So a check only says that something is wrong
+if it is so whatever those moments were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.members.child import LEASE, LIMITS
+from tests.members.processes import Command, Member, Observer, Pulse, Session
+
+__all__ = ["Restart", "faults", "timeline"]
+
+_OUT_OF_STEP = 1.0
+_TAKEN_OVER, _KICKED = 4410, 4499
+
+
+@dataclass
+class Restart:
+    """A restart of the store.
+
+    :ivar ended: when it was about to be killed.
+    :ivar began: when it was there again.
+    :ivar keeps_all: whether it had all of its data.
+    """
+
+    ended: float
+    began: float
+    keeps_all: bool
+
+
+def faults(observer: Observer, restarts: list[Restart]) -> Iterator[str]:
+    """Yield what must not have happened."""
+    with observer.changed:
+        history = _History(observer, restarts)
+        yield from history.of_commands()
+        yield from history.of_admissions()
+        yield from history.of_ends()
+        yield from history.of_tickets()
+        yield from history.of_kicks()
+
+
+class _History:
+    def __init__(self, observer: Observer, restarts: list[Restart]) -> None:
+        self._members, self._commands, self._restarts = observer.members, observer.commands, restarts
+        self._sessions = list(observer.sessions.values())
+
+    def of_commands(self) -> Iterator[str]:
+        for command in self._commands:
+            if command.fault.startswith("fault:"):
+                yield f"{command.member} failed to {command.verb} {command.given}: {command.fault}"
+
+    # Limits and consoles
+
+    def of_admissions(self) -> Iterator[str]:
+        for one in self._sessions:
+            if one.decided is None:
+                continue
+            began, ended = one.decided
+            if not any(began - _OUT_OF_STEP <= pulse.began <= ended for pulse in one.member.pulses):
+                yield f"{one.member} was out of step and admitted {one.id}"
+            others = [other for other in self._sessions if other is not one and _counts(other, one)]
+            yield from _above_limits(one, others)
+            if not one.vmi.startswith("share"):
+                yield from self._of_console(one)
+
+    def _of_console(self, one: Session) -> Iterator[str]:
+        assert one.decided
+        began, ended = one.decided
+        for other in self._sessions:
+            if other is one or other.vmi != one.vmi or other.decided is None or other.decided[1] > began:
+                continue
+            if not (_holds(other, *one.decided) and _unbroken(other, *one.decided)):
+                continue
+            if other.confirmed is None and not self._was_told(other, ("confirm", "open"), ended):
+                yield f"{one.id} was admitted to {one.vmi} while {other.id} reached for it"
+            if other.opened and other.opened[1] <= began and one.vmi.startswith("keep"):
+                yield f"{one.id} was admitted to {one.vmi} while {other.id} had it"
+
+    def _was_told(self, session: Session, verbs: tuple[str, ...], until: float) -> bool:
+        return any(
+            one.verb in verbs and one.given[0] == session.id and one.sent <= until for one in self._commands
+        )
+
+    def of_ends(self) -> Iterator[str]:
+        """Open sessions end only because of a takeover or a kick, whatever becomes of the store."""
+        for one in self._sessions:
+            if one.code is None or one.left is None:
+                continue
+            kicks = [kick for kick in self._commands if kick.verb == "kick" and kick.sent <= one.left]
+            rivals = [
+                other for other in self._sessions if other is not one and other.vmi == one.vmi and other.decided
+            ]
+            if one.code == _KICKED and any(kick.given[0] == one.user for kick in kicks):
+                continue
+            if one.code == _TAKEN_OVER and one.vmi.startswith("take") and rivals:
+                continue
+            yield f"{one.id} of {one.member} ended with {one.code}, and nobody is to blame"
+
+    # Tickets
+
+    def of_tickets(self) -> Iterator[str]:
+        issues = {one.given[0]: one for one in self._commands if one.verb == "issue"}
+        tries = [one for one in self._commands if one.verb == "redeem"]
+        for digest, issue in issues.items():
+            mine = [one for one in tries if one.given[0] == digest]
+            used = [one for one in mine if one.succeeded and one.result]
+            if len(used) > 1:
+                yield f"ticket {digest} was redeemed {len(used)} times"
+            for one in used:
+                if issue.ended and any(
+                    issue.ended < restart.ended and restart.began < (one.began or 0) for restart in self._restarts
+                ):
+                    yield f"ticket {digest} outlived a restart of the store"
+            if issue.succeeded and issue.result == "" and len(mine) == 1 and mine[0].succeeded and not used:
+                assert issue.ended and mine[0].ended
+                if self._was_quiet(issue.began or 0.0, mine[0].ended):
+                    yield f"ticket {digest} was refused, and nobody had used it"
+
+    def _was_quiet(self, begin: float, end: float) -> bool:
+        """Whether all pulses of a time, and of a moment before and after it, have one epoch."""
+        found = {
+            pulse.epoch
+            for member in self._members
+            for pulse in member.pulses
+            if begin - LEASE <= pulse.ended and pulse.began <= end + _OUT_OF_STEP
+        }
+        return len(found) == 1
+
+    # Kicks
+
+    def of_kicks(self) -> Iterator[str]:
+        for kick in self._commands:
+            if kick.verb == "kick" and kick.succeeded:
+                yield from self._of_kick(kick)
+
+    def _of_kick(self, kick: Command) -> Iterator[str]:
+        assert kick.ended
+        id, _ = kick.result
+        lifts = [one.sent for one in self._commands if one.verb == "lift" and one.given[0] == id]
+        lifted = min(lifts, default=float("inf"))
+        for command in self._commands:
+            if not command.succeeded or command.verb not in ("open", "refuses", "admit", "confirm"):
+                continue
+            began, ended = command.began or 0.0, command.ended or 0.0
+            if ended >= lifted or began < kick.ended or not self._has_let_in(command, kick.given[0]):
+                continue
+            if self._must_know(command.member, kick, began):
+                yield f"{command.member} let {kick.given[0]} in ({command.verb}) after the kick {id} by {kick.member}"
+
+    def _has_let_in(self, command: Command, user: str) -> bool:
+        if command.verb == "refuses":
+            return command.given[0] == user and command.result is False
+        session = next(one for one in self._sessions if one.id == command.given[0])
+        return session.user == user and command.result == ""
+
+    def _must_know(self, member: Member, kick: Command, when: float) -> bool:
+        """Whether a process that is in step has to know a kick that has returned."""
+        assert kick.ended and kick.began
+        _, behind = kick.result
+        unknown = any(name.startswith("all others") for name in behind)
+        was_there = member.born < kick.began and any(pulse.ended < kick.began for pulse in member.pulses)
+        if member is kick.member or (was_there and not unknown and member.name not in behind):
+            return was_there or member is kick.member
+        if any(kick.began < one.began and one.ended < when and not one.keeps_all for one in self._restarts):
+            return False  # whoever knew it may have died or be cut off: they publish it when they are back
+        return when > kick.ended + _OUT_OF_STEP and not unknown
+
+
+def _above_limits(one: Session, others: list[Session]) -> Iterator[str]:
+    mine = [other for other in others if other.user == one.user]
+    there = [other for other in others if other.vmi == one.vmi]
+    for name, most, counted in (
+        ("sessions", LIMITS.sessions, others),
+        ("user", LIMITS.user, mine),
+        ("vmi", LIMITS.vmi, there),
+    ):
+        if len(counted) >= most:
+            ids = ", ".join(other.id for other in counted)
+            yield f"{one.id} of {one.user} was admitted above the limit {name!r} beside {ids}"
+
+
+def _counts(other: Session, newcomer: Session) -> bool:
+    """Whether a session certainly counted while a newcomer was admitted, and left it no slot."""
+    assert newcomer.decided
+    began, ended = newcomer.decided
+    if other.decided is None or other.decided[1] > began:
+        return False
+    if other.vmi == newcomer.vmi and not newcomer.vmi.startswith("share"):
+        return False  # who takes a console over inherits its slots
+    return _holds(other, began, ended) and _is_counted(other.member, began, ended)
+
+
+def _holds(session: Session, began: float, ended: float) -> bool:
+    """Whether a session certainly was there all that time."""
+    until = min(session.left or float("inf"), session.member.killed)
+    return not session.released and until > ended
+
+
+def _is_counted(member: Member, began: float, ended: float) -> bool:
+    """Whether the store certainly counted, all that time, what a member held before."""
+    before = [pulse for pulse in member.pulses if pulse.ended <= began and pulse.known]
+    if not before:
+        return False
+    last = before[-1]
+    return last.began + LEASE > ended or _goes_on(member, last, ended)
+
+
+def _goes_on(member: Member, last: Pulse, ended: float) -> bool:
+    """Whether the member's lease did not pass after a pulse, as a later one says."""
+    for pulse in member.pulses:
+        if pulse.began < last.ended:
+            continue
+        if not pulse.known or pulse.is_publication or pulse.epoch != last.epoch:
+            return False
+        if pulse.began >= ended:
+            return True
+    return False
+
+
+def _unbroken(session: Session, began: float, ended: float) -> bool:
+    """Whether the store has known a session's member all the while since it admitted the session."""
+    assert session.decided
+    since = [pulse for pulse in session.member.pulses if pulse.ended >= session.decided[0] and pulse.began <= ended]
+    whole = all(pulse.known and not pulse.is_publication for pulse in since)
+    return whole and _is_counted(session.member, began, ended)
+
+
+def timeline(observer: Observer, restarts: list[Restart]) -> str:
+    """Return what happened, a line for each event in the order of their begins, in seconds."""
+    lines: list[tuple[float, str]] = []
+    for member in observer.members:
+        lines.append((member.born, f"{member} is started"))
+        lines.append((member.killed, f"{member} is killed"))
+        lines += [(pulse.began, _described(member, pulse)) for pulse in member.pulses]
+    for one in observer.sessions.values():
+        for what, interval in (("decided", one.decided), ("confirmed", one.confirmed)):
+            if interval:
+                lines.append((interval[0], f"{one.member}: {one.id} {what}, until {interval[1]:.3f}"))
+        if one.code:
+            lines.append((one.left or 0.0, f"{one.member}: {one.id} ends with {one.code}"))
+    for told in observer.commands:
+        if told.verb != "held":
+            when = f"{told.began:.3f} to {told.ended:.3f}" if told.began and told.ended else "without an answer"
+            said = f"{told.verb} {told.given}, {when}: {told.fault or told.result!r}"
+            lines.append((told.sent, f"{told.member} is told to {said}"))
+    lines += [(again.ended, f"the store ends, until {again.began:.3f}") for again in restarts]
+    return "\n".join(f"{at:.3f} {text}" for at, text in sorted(lines))
+
+
+def _described(member: Member, pulse: Pulse) -> str:
+    kind = "publishes" if pulse.is_publication else "beats"
+    return f"{member} {kind}, until {pulse.ended:.3f}: {pulse.epoch[:6]}{'' if pulse.known else ', unknown'}"

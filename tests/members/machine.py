@@ -1,0 +1,357 @@
+"""What happens to the processes: hypothesis chooses. The history is checked at the end of each example."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.members.history import Restart, faults, timeline
+from tests.members.processes import Command, Member, Observer, Session
+
+__all__ = ["Place", "ProcessMachine"]
+
+COUNT = 4
+_ANSWER_SECONDS = 20.0
+_BEATS = 5  # of one process, which take more than a lease
+_CALM_SECONDS = 20.0
+_MINUTES = (-600.0, -180.0, 0.0, 180.0, 600.0)
+_USERS = st.sampled_from(("alice", "bob", "carol", "dave"))
+_VMIS = st.sampled_from(("take-1", "take-2", "keep-1", "share-1", "share-2", "share-3"))
+_SLOTS = st.integers(0, COUNT - 1)
+_PICK = st.integers(0, 50)
+
+
+class Place(ABC):
+    """Where the store of an example is, and what can happen to it. Each has its own."""
+
+    can_cut = False
+
+    @abstractmethod
+    def url(self, slot: int) -> str:
+        """Return where a process finds it."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Kill it."""
+
+    def save(self) -> bool:
+        """Save what it has for :meth:`begin`, while it is not stopped; return whether that is possible."""
+        return False
+
+    @abstractmethod
+    def begin(self, *, with_data: bool) -> None:
+        """Start it again, with what was saved last or without data."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop it (SIGSTOP)."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Let it go on."""
+
+    def cut(self, slot: int) -> None:
+        """Cut the network between a process and the store."""
+
+    def mend(self, slot: int) -> None:
+        """Mend it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it. Idempotent."""
+
+
+class ProcessMachine(RuleBasedStateMachine):
+    """Subclasses say where the store is.
+
+    :cvar steps: how many rules have been run in all examples.
+    """
+
+    place_kind: type[Place]
+    steps = 0
+    counts: Counter[str]
+
+    @initialize()
+    def begin(self) -> None:
+        self.names = itertools.count()
+        self.observer = Observer()
+        self.restarts: list[Restart] = []
+        self.is_store_stopped = False
+        self.cut: set[int] = set()
+        self.place = self.place_kind()
+        self.members: list[Member] = []
+        for slot in range(COUNT):
+            self.members.append(Member(self.observer, slot, self.place.url(slot)))
+        self.calm_down()
+
+    # Sessions
+
+    def new(self, slot: int, user: str, vmi: str) -> Session:
+        session = Session(self.members[slot], f"s{next(self.names)}", user, vmi, time.monotonic())
+        with self.observer.changed:
+            self.observer.sessions[session.id] = session
+        return session
+
+    @rule(slot=_SLOTS, user=_USERS, vmi=_VMIS)
+    def opens(self, slot: int, user: str, vmi: str) -> None:
+        type(self).steps += 1
+        session = self.new(slot, user, vmi)
+        session.member.tell("open", session.id, user, vmi)
+
+    @rule(slots=st.lists(_SLOTS, min_size=2, max_size=6), user=_USERS, vmi=_VMIS)
+    def open_at_once(self, slots: list[int], user: str, vmi: str) -> None:
+        """One user opens one console at several processes at the same moment."""
+        type(self).steps += 1
+        for slot in slots:
+            session = self.new(slot, user, vmi)
+            session.member.tell("open", session.id, user, vmi)
+
+    @rule(slot=_SLOTS, user=_USERS, vmi=_VMIS)
+    def dials(self, slot: int, user: str, vmi: str) -> None:
+        type(self).steps += 1
+        session = self.new(slot, user, vmi)
+        session.member.tell("admit", session.id, user, vmi)
+
+    def picked(self, number: int, *, is_open: bool) -> Session | None:
+        with self.observer.changed:
+            found = [
+                one
+                for one in self.observer.sessions.values()
+                if one.member.is_alive and one.is_open is is_open and not one.released and one.decided
+            ]
+        admitted = [one for one in found if is_open or not self.is_told(one)]
+        return admitted[number % len(admitted)] if admitted else None
+
+    def is_told(self, session: Session) -> bool:
+        """Whether the end of an opening is not up to this test, or not yet."""
+        told = [one for one in self.observer.commands if one.given[:1] == (session.id,)]
+        return any(one.verb != "admit" or not one.is_done for one in told)
+
+    @rule(number=_PICK)
+    def confirms(self, number: int) -> None:
+        """A dial is done."""
+        type(self).steps += 1
+        if one := self.picked(number, is_open=False):
+            one.member.tell("confirm", one.id)
+
+    @rule(number=_PICK)
+    def gives_up(self, number: int) -> None:
+        """The client of a dial has left."""
+        type(self).steps += 1
+        if one := self.picked(number, is_open=False):
+            self.leave(one, "give_up")
+
+    @rule(number=_PICK, verb=st.sampled_from(("leave", "release", "release")))
+    def ends(self, number: int, verb: str) -> None:
+        """A session begins to end, or has ended."""
+        type(self).steps += 1
+        one = self.picked(number, is_open=True)
+        if one and not (verb == "leave" and one.left):
+            self.leave(one, verb)
+
+    def leave(self, one: Session, verb: str) -> None:
+        with self.observer.changed:
+            one.left = min(one.left or time.monotonic(), time.monotonic())
+            one.released = one.released or verb == "release"
+        one.member.tell(verb, one.id)
+        if verb == "give_up":
+            one.member.tell("release", one.id)
+            one.released = True
+
+    # Tickets and kicks
+
+    @rule(slot=_SLOTS, user=_USERS, others=st.lists(_SLOTS, min_size=0, max_size=3))
+    def uses_ticket(self, slot: int, user: str, others: list[int]) -> None:
+        """A ticket is issued, and others redeem it at the same moment; or it stays."""
+        type(self).steps += 1
+        digest = f"{next(self.names):x}"
+        issued = self.members[slot].tell("issue", digest, user)
+        if not self.members[slot].is_stopped:
+            self.wait_for(issued)
+        for other in others:
+            self.members[other].tell("redeem", digest)
+
+    @rule(slot=_SLOTS, number=_PICK)
+    def redeems(self, slot: int, number: int) -> None:
+        """Somebody redeems one of the last tickets, perhaps once more."""
+        type(self).steps += 1
+        issued = [one for one in self.observer.commands if one.verb == "issue"][-8:]
+        if issued:
+            self.members[slot].tell("redeem", issued[number % len(issued)].given[0])
+
+    @rule(slot=_SLOTS, user=_USERS, waits=st.booleans())
+    def kicks(self, slot: int, user: str, waits: bool) -> None:
+        type(self).steps += 1
+        kick = self.members[slot].tell("kick", user)
+        if waits and not self.members[slot].is_stopped:
+            self.wait_for(kick)
+        for member in self.members:
+            member.tell("refuses", user)
+
+    @rule(slot=_SLOTS, number=_PICK)
+    def lifts(self, slot: int, number: int) -> None:
+        type(self).steps += 1
+        with self.observer.changed:
+            kicks = [one.result[0] for one in self.observer.commands if one.verb == "kick" and one.succeeded]
+        if kicks:
+            self.members[slot].tell("lift", kicks[-1 - number % len(kicks)])
+
+    @rule(slot=_SLOTS, user=_USERS)
+    def asks(self, slot: int, user: str) -> None:
+        type(self).steps += 1
+        self.members[slot].tell("refuses", user)
+
+    @rule(slot=_SLOTS, seconds=st.sampled_from(_MINUTES))
+    def clock_leaps(self, slot: int, seconds: float) -> None:
+        type(self).steps += 1
+        self.members[slot].tell("skew", seconds)
+
+    # What goes wrong
+
+    @rule(slot=_SLOTS)
+    def stops(self, slot: int) -> None:
+        """A process is stopped, or goes on."""
+        type(self).steps += 1
+        member = self.members[slot]
+        if member.is_stopped:
+            member.resume()
+        else:
+            member.stop()
+
+    @rule(slot=_SLOTS)
+    def dies(self, slot: int) -> None:
+        """A process is killed, and another takes its place."""
+        type(self).steps += 1
+        self.members[slot].kill()
+        self.members[slot] = Member(self.observer, slot, self.place.url(slot))
+
+    @rule(data=st.sampled_from(("all", "old", "none")), waits=st.booleans())
+    def store_restarts(self, data: str, waits: bool) -> None:
+        type(self).steps += 1
+        keeps_all = data == "all" and not self.is_store_stopped and self.place.save()
+        ended = time.monotonic()
+        self.place.end()
+        self.is_store_stopped = False
+        if waits:
+            self.wait_for_beats()
+        self.place.begin(with_data=data != "none")
+        self.restarts.append(Restart(ended, time.monotonic(), keeps_all))
+
+    @rule()
+    def store_saves(self) -> None:
+        type(self).steps += 1
+        if not self.is_store_stopped:
+            self.place.save()
+
+    @rule()
+    def store_stops(self) -> None:
+        """The store is stopped, or goes on."""
+        type(self).steps += 1
+        self.is_store_stopped = not self.is_store_stopped
+        if self.is_store_stopped:
+            self.place.stop()
+        else:
+            self.place.resume()
+
+    @precondition(lambda self: self.place.can_cut)
+    @rule(slot=_SLOTS)
+    def link_breaks(self, slot: int) -> None:
+        """The network between a process and the store breaks, or is mended."""
+        type(self).steps += 1
+        if slot in self.cut:
+            self.place.mend(slot)
+        else:
+            self.place.cut(slot)
+        self.cut ^= {slot}
+
+    @rule()
+    def time_passes(self) -> None:
+        type(self).steps += 1
+        self.wait_for_beats()
+
+    @rule()
+    def all_answer(self) -> None:
+        """All that was asked of those who are not stopped is answered."""
+        type(self).steps += 1
+        self.observer.wait_for(lambda: not any(one.is_busy and not one.is_stopped for one in self.members), 3.0)
+
+    # Waiting
+
+    def wait_for(self, command: Command) -> None:
+        done = self.observer.wait_for(lambda: command.is_done or not command.member.is_alive, _ANSWER_SECONDS)
+        assert done, f"no answer to {command.verb} of {command.member}"
+
+    def wait_for_beats(self) -> None:
+        """Wait until a process has beaten for longer than a lease, or cannot."""
+        before = {member: len(member.pulses) for member in self.members}
+
+        def has_beaten() -> bool:
+            return any(len(member.pulses) >= before[member] + _BEATS for member in self.members)
+
+        self.observer.wait_for(has_beaten, 1.0)
+
+    def calm_down(self) -> None:
+        """End everything that is wrong, and wait until all are in step."""
+        if self.is_store_stopped:
+            self.place.resume()
+            self.is_store_stopped = False
+        for slot in self.cut:
+            self.place.mend(slot)
+        self.cut.clear()
+        for member in self.members:
+            if member.is_stopped:
+                member.resume()
+        answered = self.observer.wait_for(lambda: not any(one.is_busy for one in self.members), _CALM_SECONDS)
+        assert answered, f"no answer: {[member._waiting for member in self.members]}"
+        deadline, seen = time.monotonic() + _CALM_SECONDS, []
+        while True:
+            asked = [member.tell("held") for member in self.members]
+            for one in asked:
+                self.wait_for(one)
+            seen = [one.result for one in asked]
+            if all(found and found[0] == found[1] and found[2] for found in seen):
+                return
+            assert time.monotonic() < deadline, f"not in step, or the store knows other sessions: {seen}"
+            self.wait_for_beats()
+
+    # The end
+
+    def teardown(self) -> None:
+        try:
+            self.calm_down()
+            self.check()
+        except AssertionError as exc:
+            print(f"{timeline(self.observer, self.restarts)}\n{exc}", file=sys.stderr)
+            raise
+        finally:
+            for member in self.members:
+                member.kill()
+            self.place.close()
+
+    def check(self) -> None:
+        self.count()
+        found = list(faults(self.observer, self.restarts))
+        with self.observer.changed:
+            found += self.of_consoles()
+        assert not found, "\n".join(found)
+
+    def count(self) -> None:
+        """Note what happened in the example, which says whether the test has tested anything."""
+        for one in self.observer.commands:
+            said = one.fault or ("no answer" if not one.is_done else one.result or "done")
+            if one.verb != "held":
+                self.counts[f"{one.verb}: {said if isinstance(said, str) else 'done'}"] += 1
+
+    def of_consoles(self) -> list[str]:
+        """Return what is wrong now that all are in step: consoles that two have, and sessions of kicked users."""
+        there = [one for one in self.observer.sessions.values() if one.is_open and not one.left and one.member.is_alive]
+        lifted = {one.given[0] for one in self.observer.commands if one.verb == "lift"}
+        kicks = [one for one in self.observer.commands if one.verb == "kick" and one.succeeded]
+        kicked = {one.given[0] for one in kicks if one.result[0] not in lifted}
+        return [f"{one.id} of {one.user} is still open after a kick" for one in there if one.user in kicked]
