@@ -18,7 +18,7 @@ class FakeHolding:
     def __init__(self, id: str, *, left: bool = False) -> None:
         self.id = id
         self.heeded: list[int] = []
-        self.expects = True
+        self.expects = self.counts = True
         self.looks = 0
         self._left = left
 
@@ -29,7 +29,7 @@ class FakeHolding:
         self.looks += 1
         return self._left
 
-    def expect_nothing(self) -> None:
+    def begin_epoch(self) -> None:
         self.expects = False
 
     def held(self) -> Held:

@@ -5,8 +5,10 @@ No test has a thread of the heartbeat: each step is done by the test, at a time 
 
 from __future__ import annotations
 
+import itertools
 import threading
 import unittest
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -464,11 +466,12 @@ class Threads(LeakTestCase):
         self.assertTrue(store._closed)
 
     def test_stop_while_away(self) -> None:
-        """They end also if the store is away, which is no news at a start."""
+        """They end also if the store is away."""
         store = ShakyStore()
         store.away = True
-        with self.assertNoLogs("wsproxy.state", "WARNING"):
-            self.run_and_stop(Process(store, "one", lambda: 0.0, limits=SlotLimits()).participant)
+        with self.assertLogs("wsproxy.state", "WARNING"):
+            clock = itertools.count(0.0, 10.0).__next__  # its start is long ago whenever it looks
+            self.run_and_stop(Process(store, "one", clock, limits=SlotLimits()).participant)
         self.assertTrue(store._closed)
 
     def test_bug_of_the_store(self) -> None:
@@ -504,6 +507,85 @@ class Threads(LeakTestCase):
             self.assertEqual(len([thread for thread in threading.enumerate() if "state" in thread.name]), 2)
             participant.stop()
         participant.stop()
+
+
+class Waiting(SharedCase):
+    """A session waits for a slot, of which another one's end is about to make one."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.one.open("a", vmi="vm-1")
+        _, ending = self.one.open("b", vmi="vm-2")
+        ending.ending()
+
+    def wait(self, *steps: Callable[[], None]) -> None:
+        """Have a session wait until some steps have been done."""
+        left = list(steps)
+        _, holding = self.one.session("c", vmi="vm-3")
+        with self.assertRaises(LimitExceeded):
+            holding.admit(Deadline(0.0), lambda: left.pop(0)() if left else None)
+        self.assertEqual((left, self.one.participant.held), ([], 2))
+
+    def test_no_mismatch(self) -> None:
+        """The store has nothing of it, so that is no mismatch."""
+        self.wait(self.one.turn, lambda: self.turn(3))
+        self.assertEqual(len(self.store.calls("publish")), 2)
+
+    def test_publication(self) -> None:
+        """It is in no publication: otherwise it would count above the limit, and be admitted."""
+        self.wait(self.one.turn, self.begin_epoch_and_turn)
+        self.assertEqual(self.held(self.one), [("a", Stage.OPEN), ("b", Stage.OPEN)])
+
+    def begin_epoch_and_turn(self) -> None:
+        self.begin_epoch()
+        self.turn()
+        self.now += 1.0
+        self.turn()
+
+    def test_for_console(self) -> None:
+        """Who waits for a console asks anew after a publication, and at once."""
+        _, holder = self.two.open("d", user="bob", vmi="vm-4")
+        holder.ending()
+        self.two.turn()
+        _, holding = self.one.session("e", user="carol", vmi="vm-4")
+
+        def release() -> None:
+            holder.released()
+            self.two.turn()
+            self.one.turn()
+
+        steps = [self.one.turn, self.begin_epoch_and_turn, release]
+        holding.admit(Deadline(10.0), lambda: steps.pop(0)())
+        self.assertEqual(steps, [])
+        self.assertIn(("e", Stage.DIALLING), self.held(self.one))
+
+
+class Busy(SharedCase):
+    def test_held_mismatch(self) -> None:
+        """A process with calls between all of its beats notices that the store has a session too many."""
+        self.one.open("a", vmi="vm-1")
+        self.store.admit(self.one.id, Request(shared("lost", "bob", "vm-2")))
+        for number in range(2):
+            _, holding = self.one.open(f"b{number}", vmi="vm-3")
+            holding.released()
+            self.one.turn()
+        self.assertEqual(self.held(self.one), [("a", Stage.OPEN)])
+
+    def test_unsettled(self) -> None:
+        """Who finds out with an opening that another epoch has begun beats at once."""
+        self.begin_epoch()
+        with self.assertRaises(StateUnavailable):
+            self.one.admit("a")
+        self.assertTrue(self.one.link.wake.is_set() and self.one.link.has_news)
+
+    def test_failures_at_the_end(self) -> None:
+        """Who leaves tells the failed attempts that nobody else would tell."""
+        old = self.process("old", failures=2)
+        for _ in range(2):
+            with self.assertRaises(BadToken), old.limits.attempt("198.51.100.7"):
+                raise BadToken("no token")
+        old.link.leave()
+        self.assertEqual(len(self.store.calls("beat")[-1][1].failures), 1)
 
 
 class Order(SharedCase):

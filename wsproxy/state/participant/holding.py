@@ -146,6 +146,8 @@ class Holding:
         self._lock = threading.Lock()
         self._stage = Stage.WAITING
         self._held = False  # whether the store may know of it
+        self._counts = False  # whether the store has answered that the session has its slots
+        self._refused = False  # whether it has answered that the session has nothing
         self._ending = False
         self._given_up = False
         self._marked = False
@@ -181,7 +183,7 @@ class Holding:
         if link is None:
             return
         with self._lock:
-            self._held, self._ending = True, False
+            self._held, self._ending, self._refused = True, False, False
         link.keep(self)
         if link.blocks:
             before_wait()
@@ -199,9 +201,8 @@ class Holding:
             if self._given_up:  # if it is given up from here on, the event is set
                 raise TransportClosed("the opening was given up")
             decision = link.admit(Request(self.shared, self.policy, self._limits, may_wait))
+            self.note(decision)
             if decision.outcome is Outcome.ADMITTED:
-                with self._lock:
-                    self._stage = Stage.DIALLING
                 return
             if decision.outcome is not Outcome.WAIT:
                 raise self._refusal(decision)
@@ -211,6 +212,18 @@ class Holding:
                 may_wait = self._waits(deadline if decision.ending else moment if others else None)
             if self._session.is_ending:
                 raise TransportClosed("the session no longer wants the console")
+
+    def note(self, decision: Decision) -> None:
+        """Take note of what the store has decided. Idempotent.
+
+        A link that publishes does so before the next publication may begin.
+        """
+        with self._lock:
+            outcome = decision.outcome
+            if outcome is Outcome.ADMITTED and self._stage is Stage.WAITING:
+                self._stage = Stage.DIALLING
+            self._counts = outcome is Outcome.ADMITTED or (outcome is Outcome.WAIT and not decision.limit)
+            self._refused = outcome in (Outcome.FULL, Outcome.BUSY)
 
     def _waits(self, deadline: Deadline | None) -> bool:
         """Wait for news; return False if there was none in time, or there is nothing to wait for."""
@@ -298,12 +311,32 @@ class Holding:
                 return
             self._ending = True
             if kind is EventKind.RELEASED:
-                self._held = False
+                self._held = self._counts = False
                 link.drop(self)
+                if self._refused:
+                    return
             link.post(Event(kind, self.id))
         link.flush()
 
     # What the process does with it
+
+    @property
+    def counts(self) -> bool:
+        """Whether the store counts the session, as far as it has answered. Any thread."""
+        return self._counts
+
+    def begin_epoch(self) -> None:
+        """The store is about to be told anew what the process holds. Any thread, never blocks.
+
+        Nobody expects anything. A session that waits holds nothing any more, and asks again at once: if it
+        were told, it would count above a limit, and would be admitted.
+        """
+        with self._lock:
+            if self._stage is Stage.WAITING:
+                self._counts = False
+        self._session.expect_takeover(None)
+        if not self._counts:
+            self.give_up_waiting()
 
     def held(self) -> Held:
         """Return what the session holds, for a publication. Any thread."""
@@ -331,10 +364,6 @@ class Holding:
             self._lose(message)
         elif kind is MessageKind.END:
             self._session.end(message.code, message.reason)
-
-    def expect_nothing(self) -> None:
-        """Take back what the session was told to expect. Any thread, never blocks."""
-        self._session.expect_takeover(None)
 
     def _lose(self, message: Message) -> None:
         with self._lock:

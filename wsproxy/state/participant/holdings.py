@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from ..values import Held, Message, SessionRef
+from ..values import Decision, Held, Message, SessionRef
 from .holding import Holding
 
 __all__ = ["Holdings"]
@@ -38,9 +38,19 @@ class Holdings:
         """Remove a holding. Idempotent."""
         self._holdings.pop(holding.id, None)
 
+    @property
+    def counted(self) -> int:
+        """How many of the sessions the store counts."""
+        return sum(holding.counts for holding in list(self._holdings.values()))
+
     def held(self) -> list[Held]:
-        """Return what all sessions hold, the oldest first."""
-        return [holding.held() for holding in list(self._holdings.values())]
+        """Return what the sessions hold that the store counts, the oldest first."""
+        return [holding.held() for holding in list(self._holdings.values()) if holding.counts]
+
+    def note(self, session: str, decision: Decision) -> None:
+        """Have a session take note of what the store has decided."""
+        if holding := self._holdings.get(session):
+            holding.note(decision)
 
     def look(self, sessions: Iterable[SessionRef]) -> bool:
         """See :meth:`.Link.look`."""
@@ -60,12 +70,12 @@ class Holdings:
         return self._epoch
 
     def begin_epoch(self) -> None:
-        """The numbers of messages begin anew, and nobody expects anything."""
+        """The numbers of messages begin anew. See :meth:`.Holding.begin_epoch`."""
         with self._lock:
             self._epoch += 1
             self._seen = 0
             for holding in list(self._holdings.values()):
-                holding.expect_nothing()
+                holding.begin_epoch()
 
     def heed(self, messages: tuple[Message, ...], epoch: int) -> None:
         """Do what new messages say.

@@ -18,7 +18,7 @@ from ..revocations import Rule
 from ..store import Store
 from ..stores.memory import MemoryStore
 from ..tickets import Ticket
-from ..values import Confirmed, Decision, Event, EventKind, Evicted, Request, SessionRef
+from ..values import Confirmed, Decision, Event, EventKind, Evicted, Outcome, Request, SessionRef
 from .gate import Gate
 from .holding import Holding
 from .holdings import Holdings
@@ -93,8 +93,8 @@ class SharedLink:
         self._number = 1
         self._batch: tuple[Failure, ...] = ()
         self._failures_since = 0
-        self._calls_at_mismatch = -1
-        self.has_news = False  # set by the thread that listens
+        self._mismatches = 0
+        self.has_news = False  # set by the thread that listens, and by those that ask
         self._own_epoch = ""  # of the store that it decides by while it is alone
 
     # Whether it is in step
@@ -143,9 +143,15 @@ class SharedLink:
 
         def ask() -> Decision:
             with self._carrying() as events:  # another's report may make room, so this waits for it
-                return self._asked.admit(self.member, request, events)
+                decision = self._asked.admit(self.member, request, events)
+            self.holdings.note(request.session.id, decision)  # within the gate
+            return decision
 
-        return self._ask(ask)
+        decision = self._ask(ask)
+        if decision.outcome is Outcome.UNSETTLED and self.is_settled:
+            self.has_news = True  # another epoch has begun, or the lease has passed
+            self.wake.set()
+        return decision
 
     def opened(self, session: str) -> Confirmed:
         """See :meth:`.Store.opened`. When it returns, the process has applied all rules of that moment.
@@ -270,11 +276,11 @@ class SharedLink:
         if not pulse.known or self.is_alone or self._is_another_epoch(pulse):
             self._publish()
             return
-        if is_idle and calls == self._gate.entered and pulse.held != len(self.holdings):
-            if self._calls_at_mismatch == calls:  # twice in a row: it is no report that is under way
-                self._publish()
-                return
-            self._calls_at_mismatch = calls
+        if is_idle and self.outbox.is_idle and calls == self._gate.entered:
+            self._mismatches = 0 if pulse.held == self.holdings.counted else self._mismatches + 1
+        if self._mismatches > 1:  # the first may be a session that was just being released
+            self._publish()
+            return
         self._heed(pulse, sent, epoch)
 
     def _next_beat(self) -> Beat:
@@ -314,7 +320,7 @@ class SharedLink:
         with self._learning:
             self._applied = 0
         pulse = self._published(self.store, self._self, knew)
-        self._failures_since = 0
+        self._failures_since = self._mismatches = 0
         self._heed(pulse, sent, self.holdings.epoch)
 
     def _published(self, store: Store, member: Member, knew: tuple[str, ...]) -> Pulse:
@@ -342,6 +348,8 @@ class SharedLink:
         """Give up all that the process holds, and close the store. Blocks for the store's timeout."""
         try:
             self.report()
+            if (beat := self._next_beat()).failures:  # which nobody else would tell
+                self.store.beat(self.member, beat)
             self.store.leave(self.member)
         except StoreUnavailable:
             pass  # the lease passes
