@@ -88,9 +88,9 @@ class _History:
     def of_ends(self) -> Iterator[str]:
         """Open sessions end only because of a takeover or a kick, whatever becomes of the store."""
         for one in self._sessions:
-            if one.code is None or one.left is None:
+            if one.code is None:
                 continue
-            kicks = [kick for kick in self._commands if kick.verb == "kick" and kick.sent <= one.left]
+            kicks = [kick for kick in self._commands if kick.verb == "kick" and kick.sent <= one.ended]
             rivals = [
                 other for other in self._sessions if other is not one and other.vmi == one.vmi and other.decided
             ]
@@ -143,13 +143,13 @@ class _History:
         lifts = [one.sent for one in self._commands if one.verb == "lift" and one.given[0] == id]
         lifted = min(lifts, default=float("inf"))
         for command in self._commands:
-            if not command.succeeded or command.verb not in ("open", "refuses", "admit", "confirm"):
+            if not command.succeeded or command.verb not in ("open", "refuses", "confirm"):
                 continue
             began, ended = command.began or 0.0, command.ended or 0.0
             if ended >= lifted or began < kick.ended or not self._has_let_in(command, kick.given[0]):
                 continue
-            if self._must_know(command.member, kick, began):
-                yield f"{command.member} let {kick.given[0]} in ({command.verb}) after the kick {id} by {kick.member}"
+            if self._must_know(command.member, kick, began, asks_store=command.verb != "refuses"):
+                yield f"{command.member} let {kick.given[0]} in ({command.verb}) after the kick {id}"
 
     def _has_let_in(self, command: Command, user: str) -> bool:
         if command.verb == "refuses":
@@ -157,14 +157,21 @@ class _History:
         session = next(one for one in self._sessions if one.id == command.given[0])
         return session.user == user and command.result == ""
 
-    def _must_know(self, member: Member, kick: Command, when: float) -> bool:
-        """Whether a process that is in step has to know a kick that has returned."""
+    def _must_know(self, member: Member, kick: Command, when: float, *, asks_store: bool) -> bool:
+        """Whether a process that is in step has to know a kick that has returned.
+
+        :param asks_store: whether it asks the store. If not, one whose lease has passed without a word has
+            the second to notice.
+        """
         assert kick.ended and kick.began
         _, behind = kick.result
         unknown = any(name.startswith("all others") for name in behind)
         was_there = member.born < kick.began and any(pulse.ended < kick.began for pulse in member.pulses)
-        if member is kick.member or (was_there and not unknown and member.name not in behind):
-            return was_there or member is kick.member
+        if member is kick.member:
+            return True
+        if was_there and not unknown and member.name not in behind:
+            if asks_store or _is_counted(member, kick.began, kick.ended):
+                return True
         if any(kick.began < one.began and one.ended < when and not one.keeps_all for one in self._restarts):
             return False  # whoever knew it may have died or be cut off: they publish it when they are back
         return when > kick.ended + _OUT_OF_STEP and not unknown
@@ -241,7 +248,7 @@ def timeline(observer: Observer, restarts: list[Restart]) -> str:
             if interval:
                 lines.append((interval[0], f"{one.member}: {one.id} {what}, until {interval[1]:.3f}"))
         if one.code:
-            lines.append((one.left or 0.0, f"{one.member}: {one.id} ends with {one.code}"))
+            lines.append((one.ended, f"{one.member}: {one.id} ends with {one.code}"))
     for told in observer.commands:
         if told.verb != "held":
             when = f"{told.began:.3f} to {told.ended:.3f}" if told.began and told.ended else "without an answer"

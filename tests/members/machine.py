@@ -18,13 +18,17 @@ __all__ = ["Place", "ProcessMachine"]
 
 COUNT = 4
 _ANSWER_SECONDS = 20.0
+_ANSWERS_SECONDS = 2.0
 _BEATS = 5  # of one process, which take more than a lease
 _CALM_SECONDS = 20.0
+_MOST_TROUBLES = 2  # at a time; otherwise nobody would ever be in step
 _MINUTES = (-600.0, -180.0, 0.0, 180.0, 600.0)
-_USERS = st.sampled_from(("alice", "bob", "carol", "dave"))
+_USERS = st.sampled_from(("alice", "bob", "carol", "dave", "eve", "fay"))
 _VMIS = st.sampled_from(("take-1", "take-2", "keep-1", "share-1", "share-2", "share-3"))
 _SLOTS = st.integers(0, COUNT - 1)
 _PICK = st.integers(0, 50)
+_WANTED = st.lists(st.tuples(_SLOTS, _USERS, _VMIS), min_size=1, max_size=6)
+_Wanted = list[tuple[int, str, str]]
 
 
 class Place(ABC):
@@ -90,6 +94,9 @@ class ProcessMachine(RuleBasedStateMachine):
             self.members.append(Member(self.observer, slot, self.place.url(slot)))
         self.calm_down()
 
+    def note_step(self) -> None:
+        type(self).steps += 1
+
     # Sessions
 
     def new(self, slot: int, user: str, vmi: str) -> Session:
@@ -98,25 +105,31 @@ class ProcessMachine(RuleBasedStateMachine):
             self.observer.sessions[session.id] = session
         return session
 
-    @rule(slot=_SLOTS, user=_USERS, vmi=_VMIS)
-    def opens(self, slot: int, user: str, vmi: str) -> None:
-        type(self).steps += 1
-        session = self.new(slot, user, vmi)
-        session.member.tell("open", session.id, user, vmi)
+    @rule(wanted=_WANTED, waits=st.booleans())
+    def opens(self, wanted: _Wanted, waits: bool) -> None:
+        """Some users open consoles at the same moment."""
+        self.note_step()
+        self.open_all(wanted)
+        if waits:
+            self.wait_for_answers()
+
+    def open_all(self, wanted: _Wanted, verb: str = "open") -> None:
+        for slot, user, vmi in wanted:
+            session = self.new(slot, user, vmi)
+            session.member.tell(verb, session.id, user, vmi)
 
     @rule(slots=st.lists(_SLOTS, min_size=2, max_size=6), user=_USERS, vmi=_VMIS)
-    def open_at_once(self, slots: list[int], user: str, vmi: str) -> None:
+    def opens_one(self, slots: list[int], user: str, vmi: str) -> None:
         """One user opens one console at several processes at the same moment."""
-        type(self).steps += 1
-        for slot in slots:
-            session = self.new(slot, user, vmi)
-            session.member.tell("open", session.id, user, vmi)
+        self.note_step()
+        self.open_all([(slot, user, vmi) for slot in slots])
 
-    @rule(slot=_SLOTS, user=_USERS, vmi=_VMIS)
-    def dials(self, slot: int, user: str, vmi: str) -> None:
-        type(self).steps += 1
-        session = self.new(slot, user, vmi)
-        session.member.tell("admit", session.id, user, vmi)
+    @rule(wanted=_WANTED)
+    def dials(self, wanted: _Wanted) -> None:
+        """Some consoles are dialled, and that takes its time."""
+        self.note_step()
+        self.open_all(wanted, "admit")
+        self.wait_for_answers()
 
     def picked(self, number: int, *, is_open: bool) -> Session | None:
         with self.observer.changed:
@@ -133,27 +146,25 @@ class ProcessMachine(RuleBasedStateMachine):
         told = [one for one in self.observer.commands if one.given[:1] == (session.id,)]
         return any(one.verb != "admit" or not one.is_done for one in told)
 
-    @rule(number=_PICK)
-    def confirms(self, number: int) -> None:
-        """A dial is done."""
-        type(self).steps += 1
-        if one := self.picked(number, is_open=False):
-            one.member.tell("confirm", one.id)
+    @rule(ends=st.lists(st.tuples(_PICK, st.booleans()), min_size=1, max_size=4))
+    def dials_end(self, ends: list[tuple[int, bool]]) -> None:
+        """Dials are done, or their clients have left."""
+        self.note_step()
+        for number, is_done in ends:
+            if one := self.picked(number, is_open=False):
+                if is_done:
+                    one.member.tell("confirm", one.id)
+                else:
+                    self.leave(one, "give_up")
 
-    @rule(number=_PICK)
-    def gives_up(self, number: int) -> None:
-        """The client of a dial has left."""
-        type(self).steps += 1
-        if one := self.picked(number, is_open=False):
-            self.leave(one, "give_up")
-
-    @rule(number=_PICK, verb=st.sampled_from(("leave", "release", "release")))
-    def ends(self, number: int, verb: str) -> None:
-        """A session begins to end, or has ended."""
-        type(self).steps += 1
-        one = self.picked(number, is_open=True)
-        if one and not (verb == "leave" and one.left):
-            self.leave(one, verb)
+    @rule(ends=st.lists(st.tuples(_PICK, st.sampled_from(("leave", "release"))), min_size=1, max_size=4))
+    def ends(self, ends: list[tuple[int, str]]) -> None:
+        """Sessions begin to end, or have ended."""
+        self.note_step()
+        for number, verb in ends:
+            one = self.picked(number, is_open=True)
+            if one and not (verb == "leave" and one.left):
+                self.leave(one, verb)
 
     def leave(self, one: Session, verb: str) -> None:
         with self.observer.changed:
@@ -169,7 +180,7 @@ class ProcessMachine(RuleBasedStateMachine):
     @rule(slot=_SLOTS, user=_USERS, others=st.lists(_SLOTS, min_size=0, max_size=3))
     def uses_ticket(self, slot: int, user: str, others: list[int]) -> None:
         """A ticket is issued, and others redeem it at the same moment; or it stays."""
-        type(self).steps += 1
+        self.note_step()
         digest = f"{next(self.names):x}"
         issued = self.members[slot].tell("issue", digest, user)
         if not self.members[slot].is_stopped:
@@ -177,63 +188,83 @@ class ProcessMachine(RuleBasedStateMachine):
         for other in others:
             self.members[other].tell("redeem", digest)
 
-    @rule(slot=_SLOTS, number=_PICK)
-    def redeems(self, slot: int, number: int) -> None:
+    @rule(slots=st.lists(_SLOTS, min_size=1, max_size=4), number=_PICK)
+    def redeems(self, slots: list[int], number: int) -> None:
         """Somebody redeems one of the last tickets, perhaps once more."""
-        type(self).steps += 1
+        self.note_step()
         issued = [one for one in self.observer.commands if one.verb == "issue"][-8:]
-        if issued:
+        for slot in slots if issued else ():
             self.members[slot].tell("redeem", issued[number % len(issued)].given[0])
 
-    @rule(slot=_SLOTS, user=_USERS, waits=st.booleans())
-    def kicks(self, slot: int, user: str, waits: bool) -> None:
-        type(self).steps += 1
+    @rule(slot=_SLOTS, user=_USERS, waits=st.booleans(), vmi=_VMIS)
+    def kicks(self, slot: int, user: str, waits: bool, vmi: str) -> None:
+        """A user is kicked, who comes again everywhere."""
+        self.note_step()
         kick = self.members[slot].tell("kick", user)
         if waits and not self.members[slot].is_stopped:
             self.wait_for(kick)
         for member in self.members:
             member.tell("refuses", user)
+        self.open_all([(slot, user, vmi) for slot in range(COUNT)])
 
-    @rule(slot=_SLOTS, number=_PICK)
-    def lifts(self, slot: int, number: int) -> None:
-        type(self).steps += 1
+    @rule(slot=_SLOTS)
+    def lifts(self, slot: int) -> None:
+        """All kicks are lifted at one process, which hears of them at last."""
+        self.note_step()
         with self.observer.changed:
-            kicks = [one.result[0] for one in self.observer.commands if one.verb == "kick" and one.succeeded]
-        if kicks:
-            self.members[slot].tell("lift", kicks[-1 - number % len(kicks)])
+            lifted = {one.given[0] for one in self.observer.commands if one.verb == "lift"}
+            kicks = {one.result[0] for one in self.observer.commands if one.verb == "kick" and one.succeeded}
+        for kick in kicks - lifted:
+            self.members[slot].tell("lift", kick)
 
-    @rule(slot=_SLOTS, user=_USERS)
-    def asks(self, slot: int, user: str) -> None:
-        type(self).steps += 1
-        self.members[slot].tell("refuses", user)
-
-    @rule(slot=_SLOTS, seconds=st.sampled_from(_MINUTES))
-    def clock_leaps(self, slot: int, seconds: float) -> None:
-        type(self).steps += 1
+    @rule(slot=_SLOTS, seconds=st.sampled_from(_MINUTES), user=_USERS)
+    def clock_leaps(self, slot: int, seconds: float, user: str) -> None:
+        self.note_step()
         self.members[slot].tell("skew", seconds)
+        for member in self.members:
+            member.tell("refuses", user)
 
     # What goes wrong
 
-    @rule(slot=_SLOTS)
-    def stops(self, slot: int) -> None:
-        """A process is stopped, or goes on."""
-        type(self).steps += 1
-        member = self.members[slot]
-        if member.is_stopped:
-            member.resume()
-        else:
-            member.stop()
+    @property
+    def troubles(self) -> int:
+        """How many things are wrong now."""
+        return self.is_store_stopped + len(self.cut) + sum(member.is_stopped for member in self.members)
 
-    @rule(slot=_SLOTS)
-    def dies(self, slot: int) -> None:
+    @rule(wanted=_WANTED)
+    def recovers(self, wanted: _Wanted) -> None:
+        """Everything is well again, all are in step, and users come."""
+        self.note_step()
+        self.calm_down()
+        self.open_all(wanted)
+        self.wait_for_answers()
+
+    @rule()
+    def all_answer(self) -> None:
+        """All that was asked of those who are not stopped is answered."""
+        self.note_step()
+        self.observer.wait_for(
+            lambda: not any(one.is_busy and not one.is_stopped for one in self.members), 3.0
+        )
+
+    @precondition(lambda self: self.troubles < _MOST_TROUBLES)
+    @rule(slot=_SLOTS, wanted=_WANTED)
+    def stops(self, slot: int, wanted: _Wanted) -> None:
+        self.note_step()
+        self.members[slot].stop()
+        self.open_all(wanted)
+
+    @rule(slot=_SLOTS, wanted=_WANTED)
+    def dies(self, slot: int, wanted: _Wanted) -> None:
         """A process is killed, and another takes its place."""
-        type(self).steps += 1
+        self.note_step()
+        self.open_all(wanted)
         self.members[slot].kill()
         self.members[slot] = Member(self.observer, slot, self.place.url(slot))
 
     @rule(data=st.sampled_from(("all", "old", "none")), waits=st.booleans())
     def store_restarts(self, data: str, waits: bool) -> None:
-        type(self).steps += 1
+        self.note_step()
         keeps_all = data == "all" and not self.is_store_stopped and self.place.save()
         ended = time.monotonic()
         self.place.end()
@@ -245,43 +276,53 @@ class ProcessMachine(RuleBasedStateMachine):
 
     @rule()
     def store_saves(self) -> None:
-        type(self).steps += 1
+        self.note_step()
         if not self.is_store_stopped:
             self.place.save()
 
-    @rule()
-    def store_stops(self) -> None:
-        """The store is stopped, or goes on."""
-        type(self).steps += 1
-        self.is_store_stopped = not self.is_store_stopped
+    @precondition(lambda self: self.troubles < _MOST_TROUBLES)
+    @rule(wanted=_WANTED)
+    def store_stops(self, wanted: _Wanted) -> None:
+        self.note_step()
+        self.is_store_stopped = True
+        self.place.stop()
+        self.open_all(wanted)
+
+    @precondition(lambda self: self.place.can_cut and self.troubles < _MOST_TROUBLES)
+    @rule(slot=_SLOTS, wanted=_WANTED)
+    def link_breaks(self, slot: int, wanted: _Wanted) -> None:
+        """The network between a process and the store breaks."""
+        self.note_step()
+        self.place.cut(slot)
+        self.cut.add(slot)
+        self.open_all(wanted)
+
+    @rule(wanted=_WANTED)
+    def one_trouble_ends(self, wanted: _Wanted) -> None:
+        self.note_step()
+        stopped = [member for member in self.members if member.is_stopped]
         if self.is_store_stopped:
-            self.place.stop()
-        else:
             self.place.resume()
+            self.is_store_stopped = False
+        elif stopped:
+            stopped[0].resume()
+        elif self.cut:
+            self.place.mend(self.cut.pop())
+        self.open_all(wanted)
 
-    @precondition(lambda self: self.place.can_cut)
-    @rule(slot=_SLOTS)
-    def link_breaks(self, slot: int) -> None:
-        """The network between a process and the store breaks, or is mended."""
-        type(self).steps += 1
-        if slot in self.cut:
-            self.place.mend(slot)
-        else:
-            self.place.cut(slot)
-        self.cut ^= {slot}
-
-    @rule()
-    def time_passes(self) -> None:
-        type(self).steps += 1
+    @rule(wanted=_WANTED)
+    def time_passes(self, wanted: _Wanted) -> None:
+        self.note_step()
+        self.open_all(wanted)
         self.wait_for_beats()
 
-    @rule()
-    def all_answer(self) -> None:
-        """All that was asked of those who are not stopped is answered."""
-        type(self).steps += 1
-        self.observer.wait_for(lambda: not any(one.is_busy and not one.is_stopped for one in self.members), 3.0)
-
     # Waiting
+
+    def wait_for_answers(self) -> None:
+        """Wait until all that was asked of those who are not stopped is answered."""
+        self.observer.wait_for(
+            lambda: not any(one.is_busy and not one.is_stopped for one in self.members), _ANSWERS_SECONDS
+        )
 
     def wait_for(self, command: Command) -> None:
         done = self.observer.wait_for(lambda: command.is_done or not command.member.is_alive, _ANSWER_SECONDS)

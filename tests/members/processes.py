@@ -72,6 +72,7 @@ class Session:
     :ivar is_open: whether its client was let in.
     :ivar left: when it was first told to leave, or heard that it has to; no later than it did anything.
     :ivar code: the code with which its process ended it.
+    :ivar ended: when it did.
     """
 
     member: Member
@@ -85,6 +86,7 @@ class Session:
     opened: tuple[float, float] | None = None
     left: float | None = None
     code: int | None = None
+    ended: float = 0.0
     released: bool = False
 
 
@@ -204,7 +206,7 @@ class Member:
 
     def _note_ended(self, id: str, code: int, at: float) -> None:
         session = self._observer.sessions[id]
-        session.code = code
+        session.code, session.ended = code, at
         session.left = min(session.left or at, at)
 
     def _note_reply(self, number: int, began: float, ended: float, result: Any, fault: str) -> None:

@@ -18,7 +18,7 @@ from tests.members.machine import ProcessMachine
 __all__ = ["MachineTest"]
 
 _STEPS = int(os.environ.get("WSPROXY_STEPS", "150"))  # of each test; there are two
-_IN_EXAMPLE = 50
+_IN_EXAMPLE = 30
 _SEED = 20260714
 
 
