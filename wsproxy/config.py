@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .access.control import AccessRules
 from .access.credentials import credential_faults
+from .admin.operator import OperatorRules
 from .exceptions import ConfigError
 from .kinds import collect, shown_url
 from .net.addresses import ListenAddress, WebURL, listen_fault
@@ -45,14 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "config_from_env", "config_from_mapping", "settings_of_program"]
 
-_LIMITS = (
-    "max_sessions",
-    "max_sessions_per_user",
-    "max_sessions_per_vmi",
-    "max_pending_per_address",
-    "max_failures",
-)
-_PER_PROCESS = "max_pending_per_address"  # it bounds what a process does for strangers
+_SLOTS = "max_sessions", "max_sessions_per_user", "max_sessions_per_vmi"
+_NEED_ONE_TRUTH = *_SLOTS, "max_failures", "tickets", "admin", "state_file"
 
 
 class Config(Settings):
@@ -215,6 +210,12 @@ class Config(Settings):
         except ValueError as exc:
             raise ConfigError([f"admin is {shown_url(self.admin or '')}; {exc}"]) from None
 
+    @property
+    def operator_rules(self) -> OperatorRules | None:
+        """Where the operator's listener is; None if there is no such listener."""
+        address = self.admin_address
+        return OperatorRules(address, self.admin_token_file, self.admin_hosts) if address else None
+
     @cached_property
     def trusted(self) -> TrustedProxies:
         """Which proxies are trusted, and which of their headers count."""
@@ -228,7 +229,8 @@ class Config(Settings):
     @cached_property
     def limit_rules(self) -> LimitRules:
         """How many sessions, connections and failed attempts there may be."""
-        return LimitRules(*(getattr(self, name) for name in _LIMITS))
+        slots = self.max_sessions, self.max_sessions_per_user, self.max_sessions_per_vmi
+        return LimitRules(*slots, self.max_pending_per_address, self.max_failures)
 
     @cached_property
     def state_rules(self) -> StateRules:
@@ -273,9 +275,8 @@ class Config(Settings):
     @property
     def needs_one_truth(self) -> list[str]:
         """The settings that are true only if all processes share their state."""
-        names = [name for name in _LIMITS if name != _PER_PROCESS and getattr(self, name) > 0]
-        names += ["console"] if self.console_policies.arbitrate else []
-        return [*names, *(["tickets"] if self.tickets else [])]
+        names = [name for name in _NEED_ONE_TRUTH if getattr(self, name)]
+        return [*names, *(["console"] if self.console_policies.arbitrate else [])]
 
     def with_state(self, state: str) -> Config:
         """Return the same settings with another place of the shared state.

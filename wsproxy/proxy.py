@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from .access.hooks import Authorize, Hooks, OnClose, OnOpen
 from .access.sessions import SessionHandle
-from .admin.auth import operator_guard
-from .admin.deferred import AnswerThreads, deferred
-from .admin.endpoints import admin_endpoints, session_endpoints
-from .admin.server import AdminServer, AdminThread
+from .admin.operator import candidate_thread, operator_thread
+from .admin.server import AdminThread
 from .config import Config
 from .kinds import Secrets
 from .net.addresses import host_and_port
-from .net.listeners import UNIX, address_text, listen, listen_for_operator
+from .net.listeners import UNIX, address_text, listen
 from .runtime.forks import in_forked_child
 from .runtime.logs import get_logger
 from .runtime.program_end import Service, keeps_program_up
@@ -417,19 +415,21 @@ class WebsocketProxy:
         logger.info("listening on %s", address_text(*server.address))
 
     def _start_admin(self, server: ConsoleServer, gateway: Gateway, reuse_port: bool) -> AdminThread | None:
-        """Start the operator's listener, if the settings name one."""
-        config = self.config
-        if config.admin_address is None:
+        """Start the operator's listener, if the settings name one.
+
+        With ``reuse_port`` and a store in common, another process may have it already.
+        """
+        rules, kicks = self.config.operator_rules, gateway.kicks()
+        if rules is None:
             return None
-        guard = operator_guard(config.admin_token_file, config.admin_address)
-        of_sessions = session_endpoints(guard, gateway.kicks())
-        threads = AnswerThreads(of_sessions, gateway)
-        if gateway.participant.is_shared:  # these may wait for the store
-            of_sessions = deferred(of_sessions, threads.fetch)
-        answers = admin_endpoints(lambda then: then(server.numbers())) | of_sessions
-        listener = listen_for_operator(config.admin_address, reuse_port=reuse_port)
-        admin = AdminThread(AdminServer(listener, answers, config.admin_hosts), threads.stop)
-        logger.info("the operator's listener is at %s", address_text(*listener.address))
+
+        def gather(then: Callable[[Snapshot], None]) -> None:
+            then(server.numbers())
+
+        if reuse_port and gateway.participant.is_shared:
+            admin = candidate_thread(rules, kicks, gather, gateway, strict=True)
+        else:
+            admin = operator_thread(rules, kicks, gather, gateway, reuse_port=reuse_port)
         admin.start(gateway)
         gateway.vital.append(admin)
         return admin

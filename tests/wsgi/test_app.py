@@ -379,16 +379,6 @@ class HTTPTest(WSGITestCase):
             self.assertEqual(self.get(host, "/nothing")[0], 404)
         self.assertTrue(wait_until(lambda: self.get(host, "/nothing")[0] == 404))
 
-    def test_tickets_of_several_processes(self) -> None:
-        """With tickets, a server with several processes is refused, because most tickets would be unknown."""
-        app = self.make_app(tickets=True)
-        environ: dict[str, Any] = {"PATH_INFO": "/healthz", "wsgi.multiprocess": True}
-        setup_testing_defaults(environ)
-        statuses: list[str] = []
-        with self.assertLogs("wsproxy.wsgi", "ERROR"):
-            app(environ, lambda status, headers, exc_info=None: statuses.append(status))  # type: ignore[arg-type]
-        self.assertEqual(statuses, ["501 Not Implemented"])
-
 
 class ConnectTest(WSGITestCase):
     """The application has authenticated its user by itself."""

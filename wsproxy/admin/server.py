@@ -26,7 +26,7 @@ from ..runtime.logs import Complaints, get_logger
 from ..runtime.threads import VitalLoop, start_thread
 from .routes import AdminEndpoint, AdminRequest, AdminRoutes, body_size
 
-__all__ = ["AdminServer", "AdminThread"]
+__all__ = ["AdminServer", "AdminThread", "Take"]
 
 logger = get_logger("wsproxy.admin")
 
@@ -35,6 +35,7 @@ _REQUEST_SECONDS = 5.0  # for the whole request
 _ANSWER_SECONDS = 5.0  # for making the answer, and again for sending it
 _LINGER_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5  # until the next accept, if accepting has failed
+_TAKE_SECONDS = 0.5  # between two attempts to get an address that another process has
 _RECEIVE = 4096
 _RECEIVE_ANSWER = 65536
 _BUG = http_response(500, b"a bug; the log has more\n")
@@ -67,6 +68,7 @@ class AdminServer:
         self._resume: float | None = None  # when to accept again; None if it accepts now
         self._complained = False
         self._complaints = Complaints(logger, clock)
+        in_forked_child(listener, socket.socket.close)
         listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -310,20 +312,28 @@ class _Source:
         self.exchange = exchange
 
 
+Take = Callable[[], AdminServer | None]
+"""Makes the server if its address is free, and else returns None. Blocks only while it resolves a name."""
+
+
 class AdminThread:
     """A thread that only serves the operator.
 
-    :param server: the server; :meth:`stop` closes it.
+    :param server: the server; :meth:`stop` closes it. None if another process has its address.
     :param end: called by :meth:`stop` at last.
+    :param take: called twice a second as long as there is no server.
     """
 
-    def __init__(self, server: AdminServer, end: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, server: AdminServer | None, end: Callable[[], None] = lambda: None, take: Take = lambda: None
+    ) -> None:
         self._server = server
         self._end = end
+        self._take = take
         self._loop = VitalLoop("serving the operator", self._run)
         self._thread: threading.Thread | None = None
         self._waker, self._woken = socket.socketpair()
-        for sock in (server._listener, self._waker, self._woken):
+        for sock in (self._waker, self._woken):
             in_forked_child(sock, socket.socket.close)
 
     def start(self, owner: object) -> None:
@@ -342,14 +352,19 @@ class AdminThread:
             self._waker.send(b"\0")
             self._thread.join()
             self._thread = None
-        self._server.close()
+        if self._server:
+            self._server.close()
         self._waker.close()
         self._woken.close()
         self._end()
 
     def _run(self) -> None:
         with selectors.PollSelector() as selector:  # needs no descriptor: the process may have none left
-            selector.register(self._server, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
+            while self._server is None:
+                if selector.select(_TAKE_SECONDS):
+                    return
+                self._server = self._take()
+            selector.register(self._server, selectors.EVENT_READ)
             while self._woken not in [key.fileobj for key, _ in selector.select(self._server.next_due())]:
                 self._server.serve()

@@ -262,9 +262,7 @@ class Gateway:
 
 def needs_store(config: Config) -> list[str]:
     """Return the settings that workers need a store in common for, and name none."""
-    if config.is_state_shared:
-        return []
-    return [*config.needs_one_truth, *(["admin"] if config.admin else [])]
+    return [] if config.is_state_shared else config.needs_one_truth
 
 
 def needs_copies(config: Config) -> bool:

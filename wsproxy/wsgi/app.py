@@ -105,7 +105,8 @@ class ConsoleApp:
         self._locks: dict[int, threading.Lock] = {}
         self._process: WSGIProcess | None = None
         self._closed = False
-        self._complained = False
+        self._complained = 0  # id of the process that has
+        self._fault = ""
         self._failures = Failures(Counters())  # used while there is no process
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -285,13 +286,8 @@ class ConsoleApp:
 
     def _started(self, environ: Environ) -> WSGIProcess:
         """Return the object that serves the consoles of this process; the first request starts it."""
-        config = self.config
-        if environ.get("wsgi.multiprocess") and not config.is_state_shared and config.needs_one_truth:
-            raise StateNotShared(
-                f"the server has several processes, each with a state of its own, so "
-                f"{' and '.join(config.needs_one_truth)} would not be true for all: set WSPROXY_STATE to "
-                "local:PATH or to a Redis, or use one process with more threads"
-            )
+        if environ.get("wsgi.multiprocess"):
+            self._check_one_truth()
         process = self._own_process()
         if process is None or self._closed:
             with self._lock():
@@ -300,10 +296,25 @@ class ConsoleApp:
                 process = self._own_process() or self._start(environ)
         return process
 
+    def _check_one_truth(self) -> None:
+        """Raise if the settings are true for all processes only with a store in common, and there is none."""
+        needed = self.config.needs_one_truth
+        if needed and not self.config.is_state_shared:
+            raise StateNotShared(
+                f"the server has several processes, each with a state of its own, so {' and '.join(needed)} "
+                "would not be true for all: set WSPROXY_STATE to local:PATH or to a Redis, or use one "
+                "process with more threads"
+            )
+
     def _start(self, environ: Environ) -> WSGIProcess:
         server = WSGIServer.around(environ, self._threads)
-        process = WSGIProcess(self.config, self._hooks, server, self._reserve)
-        process.start()
+        try:
+            process = WSGIProcess.started(self.config, self._hooks, server, self._reserve)
+        except ConfigError as exc:
+            if str(exc) != self._fault:  # one line, although the next request tries again
+                self._fault = str(exc)
+                logger.error("cannot serve consoles: %s", exc)
+            raise InternalError() from None
         self._process = process
         atexit.register(self.close)
         return process
@@ -323,8 +334,8 @@ class ConsoleApp:
         return InternalError()
 
     def _log_refusal(self, record: SessionRecord, refused: Refused) -> None:
-        if isinstance(refused, UnsupportedServer) and not self._complained:
-            self._complained = True
+        if isinstance(refused, UnsupportedServer) and self._complained != os.getpid():
+            self._complained = os.getpid()
             logger.error("%s", refused.message)
         process = self._own_process()
         if isinstance(refused, InternalError) or record.admitted:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 
 from ..access.hooks import Hooks
+from ..admin.operator import candidate_thread
+from ..admin.server import AdminThread
 from ..config import Config
 from ..exceptions import Busy, Draining, Refused
 from ..protocol.client import Client
@@ -48,6 +50,7 @@ class WSGIProcess:
         self.server = server
         self.gateway = Gateway(config, hooks)
         self._registry = Registry()
+        self._admin: AdminThread | None = None
         self._limit = None if server.threads is None else max(server.threads - reserve, 0)
         self._busy = "all threads that this server has for consoles are in use"
         if self._limit == 0:
@@ -66,14 +69,45 @@ class WSGIProcess:
         self._stopping = threading.Lock()
         self._stopped = False
 
+    @classmethod
+    def started(cls, config: Config, hooks: Hooks, server: WSGIServer, reserve: int) -> WSGIProcess:
+        """Make one, and start it. If that fails, nothing is left of it.
+
+        Blocks on the file system, and on the resolver if the operator's listener has the name of a host.
+
+        :raises ConfigError: if a file that the settings name cannot be used.
+        """
+        process = cls(config, hooks, server, reserve)
+        try:
+            process.start()
+        except BaseException:
+            process.stop(0)
+            raise
+        return process
+
     def start(self) -> None:
-        """Start the threads that all consoles share."""
+        """Start the threads that all consoles share. Blocking and errors are as for :meth:`started`."""
         if self._limit == 0:
             logger.warning("%s", self._busy)
         self.gateway.readiness.check_files()
+        self._admin = self._operator()
         self.gateway.start()
+        if self._admin:
+            self._admin.start(self.gateway)
+            self.gateway.vital.append(self._admin)
         if self.server.stopping:
             self.gateway.housekeeping.add(self, _LOOK_SECONDS)
+
+    def _operator(self) -> AdminThread | None:
+        """Return what serves the operator if no other process of the server does."""
+        rules = self.gateway.config.operator_rules
+        if rules is None:
+            return None
+
+        def gather(then: Callable[[Snapshot], None]) -> None:
+            then(self.numbers())
+
+        return candidate_thread(rules, self.gateway.kicks(), gather, self.gateway, strict=False)
 
     def tick(self, now: float) -> float:
         """Housekeeping: end the consoles when the server begins to stop, as it waits for their threads."""
@@ -89,6 +123,8 @@ class WSGIProcess:
         with self._stopping:
             if not self._stopped:
                 stop_serving(self._registry, self.gateway, logger, timeout, None)
+                if self._admin:
+                    self._admin.stop()
                 self._stopped = True
 
     def numbers(self) -> Snapshot:
