@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from tests.integration.web_clients import CONSOLE_PAGE, NOVNC_INSTALLED, WebClie
 from tests.support.proxy_process import wait_until
 from tests.support.tokens import early
 from wsproxy.proxy import WebsocketProxy
+from wsproxy.state.stores.local.lock import StoreLock
 from wsproxy.testing.kubevirt.http import Behaviour
 from wsproxy.testing.rfb.raw_client import RawClient
 
@@ -154,6 +156,16 @@ def _failures(visit: Visit) -> None:
     with RawClient.open(f"ws://127.0.0.1:{proxy.address[1]}/garbage/{VMI}") as other:
         other.wait_for_end()
     visit.open(proxy)
+
+
+def _store_away(visit: Visit) -> None:
+    """Have a store that belongs to a service manager, so that nobody else starts it, and that does not run."""
+    path = os.path.join(visit.case.directory, "state")
+    lock = StoreLock.take(path)
+    assert lock
+    with lock:
+        lock.note(managed=True, members=False)
+    visit.open(visit.start_proxy(state=f"local:{path}", max_sessions=1))
 
 
 def _stop_while_dialling(visit: Visit) -> None:
@@ -359,6 +371,15 @@ REFUSALS = (
         "the proxy has as many sessions as it may",
         ("The server is full", "Try again when others have left."),
         _viewed("other", max_sessions=1),
+    ),
+    Cause(
+        "state-unavailable",
+        "the proxy cannot reach the [state that it shares](operate/workers-and-replicas.md) with others",
+        503,
+        "4503 `state-unavailable`",
+        "the proxy cannot reach the state that it shares with others",
+        ("The server cannot let anyone in right now", "It will be back in a moment."),
+        _store_away,
     ),
     Cause(
         "draining",
