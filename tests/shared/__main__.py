@@ -19,10 +19,10 @@ _CAPTION = """\
 Each cell says what the simulated API counted, or what the clients were told. All columns have the same
 settings: 12 sessions in all, 2 of a user, 3 of a VM, 5 failed attempts a minute, tickets, and `takeover` for
 some consoles. Each try is a new TCP connection. In the last column a successor starts in the middle of each
-row, and the first program drains. The operator asks one process. gunicorn has no operator's listener: there
-the operator asks a `wsproxy serve` that has the same store, and no clients. Processes tell each other once a
-second of the addresses that fail. So gunicorn's processes may answer more attempts than one process does. All
-refuse the address within three seconds after the first 429."""
+row, and the first program drains. The operator asks one process. Of gunicorn's processes, one listens for
+the operator. Processes tell each other once a second of the addresses that fail. So gunicorn's processes may
+answer more attempts than one process does. All refuse the address within three seconds after the first
+429."""
 _DOES_NOT_START = Seen("does not start", False)
 
 Cells = dict[tuple[str, str], Seen]

@@ -249,7 +249,7 @@ class _ReusePort(WSGIServerProcess):
 
 
 class _Gunicorn(Column):
-    """gunicorn with four processes, and a replica at which no clients come: the operator asks that one."""
+    """gunicorn with four processes, one of which serves the operator."""
 
     processes = 4
     needs_store: ClassVar[tuple[str, ...]] = ("WSPROXY_TICKETS",)
@@ -257,8 +257,7 @@ class _Gunicorn(Column):
 
     def start(self) -> list[tuple[str, int]]:
         self.admin = self.path("admin")
-        self.start_program(WSPROXY_ADMIN=f"unix:{self.admin}")
-        settings = self.settings | self.environment()
+        settings = self.settings | {"WSPROXY_ADMIN": f"unix:{self.admin}"} | self.environment()
         self.server = _ReusePort(self.api, free_port(), *self.options(), **settings)
         self._stack.callback(self.server.close)
         self.wait_for_listeners(self.server.address[1])
