@@ -45,22 +45,18 @@ _FIELDS = (
     "bytes_up",
     "bytes_down",
 )
-_SEVERAL = (
-    "with several workers the proxy cannot list or kick sessions, because each worker knows only its own; "
-    "use one worker, and several replicas instead"
-)
 
 
 def session_endpoints(guard: Guard | None, kicks: Kicks | None) -> dict[str, AdminEndpoint]:
     """Return the endpoints for sessions, by path.
 
     :param guard: checks that the operator sent the request; None if that was checked before.
-    :param kicks: lists and ends the sessions; None if other processes have them: each answer is then a 501.
+    :param kicks: lists and ends the sessions; None if the answers are made elsewhere: see :func:`.deferred`.
     """
 
     def endpoint(method: str, answer: Any) -> AdminEndpoint:
         def handle(request: AdminRequest, reply: Reply) -> None:
-            reply(lambda: answer(kicks, request) if kicks else _several_workers())
+            reply(lambda: answer(kicks, request))
 
         return AdminEndpoint(method, handle, guard)
 
@@ -198,10 +194,6 @@ def _lift(kicks: Kicks, request: AdminRequest) -> bytes:
 
 def _time(seconds: float) -> str | None:
     return None if seconds == math.inf else rfc3339(seconds)
-
-
-def _several_workers() -> bytes:
-    return _json(501, {"status": 501, "reason": "several-workers", "message": _SEVERAL})
 
 
 def _json(status: int, body: dict[str, Any]) -> bytes:
