@@ -43,7 +43,8 @@ def ask_through(request: AdminRequest, give: Callable[[socket.socket], None]) ->
     """
     ours, theirs = socket.socketpair()
     try:
-        asked = {"path": request.path, "name": request.name, "body": request.body.decode("latin-1")}
+        asked = {"target": request.head.target, "path": request.path, "name": request.name}
+        asked["body"] = request.body.decode("latin-1")
         ours.setblocking(False)
         ours.sendall(json.dumps(asked).encode())
         ours.shutdown(socket.SHUT_WR)
@@ -88,7 +89,7 @@ class AnswerThreads:
         sock.settimeout(_SECONDS)
         try:
             asked = json.loads(b"".join(iter(lambda: sock.recv(_RECEIVE), b"")))
-            head = RequestHead("", asked["path"], "1.1", [])
+            head = RequestHead("", asked["target"], "1.1", [])
             request = AdminRequest(head, asked["path"], asked["name"], asked["body"].encode("latin-1"))
             sock.sendall(self._response(request))
         except OSError as exc:
