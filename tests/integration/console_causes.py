@@ -159,7 +159,7 @@ def _failures(visit: Visit) -> None:
 
 
 def _store_away(visit: Visit) -> None:
-    """Have a store that belongs to a service manager, so that nobody else starts it, and that does not run."""
+    """Have a store that does not run. It belongs to a service manager, so nobody else starts it."""
     path = os.path.join(visit.case.directory, "state")
     lock = StoreLock.take(path)
     assert lock
