@@ -120,6 +120,7 @@ class CandidateTest(OperatorTestCase):
             for _ in range(3):
                 self.assertIsNone(candidate.try_to_take())
         self.assertEqual(len(logs.output), 1)
+        self.assertIn(f"the operator's listener {address}: No such file or directory", logs.output[0])
         self.assertIn("until then nobody can list or end sessions", logs.output[0])
 
     def test_forked_child(self) -> None:

@@ -12,7 +12,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..net.addresses import ListenAddress
-from ..net.listeners import Listener, address_text, listen_for_operator
+from ..net.listeners import (
+    OPERATOR_FAULT,
+    UNIX,
+    Listener,
+    address_text,
+    listen_for_operator,
+    naming_address,
+)
 from ..runtime.logs import get_logger
 from ..state.stores.local.lock import StoreLock
 from .auth import operator_guard
@@ -94,7 +101,8 @@ class Candidate:
 
     def _bound(self) -> Listener | None:
         if self._address.path:
-            self._lock = StoreLock.take(self._address.path)
+            with naming_address(UNIX + self._address.path, 0, OPERATOR_FAULT):
+                self._lock = StoreLock.take(self._address.path)
             if self._lock is None:
                 return None
         return listen_for_operator(self._address)

@@ -21,6 +21,7 @@ from .addresses import ListenAddress, host_and_port
 __all__ = [
     "BACKLOG",
     "FD",
+    "OPERATOR_FAULT",
     "UNIX",
     "Listener",
     "address_text",
@@ -34,6 +35,9 @@ UNIX, FD = "unix:", "fd:"
 
 BACKLOG = 4096
 """The most connections that the kernel queues until the proxy accepts them."""
+
+OPERATOR_FAULT = "the operator's listener"
+"""Beginning of the error text if the operator's address cannot be had."""
 
 _FAULT = "cannot listen on"
 _ANYWHERE = "::"
@@ -175,8 +179,7 @@ def listen_for_operator(address: ListenAddress, *, reuse_port: bool = False) -> 
     :raises OSError: if the address cannot be bound; the text names the operator's listener.
     """
     host = UNIX + address.path if address.path else address.host
-    fault = "the operator's listener"
-    return listen(host, address.port, reuse_port=reuse_port, mode=_OPERATOR_MODE, fault=fault)
+    return listen(host, address.port, reuse_port=reuse_port, mode=_OPERATOR_MODE, fault=OPERATOR_FAULT)
 
 
 @contextmanager
