@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .access.hooks import Authorize, Hooks, OnClose, OnOpen
 from .access.sessions import SessionHandle
 from .admin.operator import candidate_thread, operator_thread
-from .admin.server import AdminThread
+from .admin.thread import AdminThread
 from .config import Config
 from .kinds import Secrets
 from .net.addresses import host_and_port
@@ -474,6 +474,8 @@ class WebsocketProxy:
             if server is None:
                 return
             self._refuse_after_fork()
+            if self._admin and drain + grace:
+                self._admin.step_aside()  # the successor of a handover serves the operator from now on
             server.stop(drain, grace)
             self._stop_admin()
             self._server = None

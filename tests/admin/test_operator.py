@@ -8,8 +8,10 @@ import tempfile
 from unittest import mock
 
 from tests.support.listeners import free_port
+from tests.support.proxy_process import wait_until
 from wsproxy.admin.operator import Candidate
-from wsproxy.admin.server import AdminServer, AdminThread
+from wsproxy.admin.server import AdminServer
+from wsproxy.admin.thread import AdminThread
 from wsproxy.net.addresses import ListenAddress
 from wsproxy.net.listeners import Listener, listen, listen_for_operator
 from wsproxy.testing.case import LeakTestCase
@@ -150,9 +152,26 @@ class CandidateTest(OperatorTestCase):
 class ThreadTest(OperatorTestCase):
     def setUp(self) -> None:
         super().setUp()
-        patcher = mock.patch("wsproxy.admin.server._TAKE_SECONDS", 0.01)
+        self.owners: list[int] = []
+        patcher = mock.patch("wsproxy.admin.thread._TAKE_SECONDS", 0.01)
         patcher.start()
         self.addCleanup(patcher.stop)
+
+    def thread(self, number: int) -> AdminThread:
+        """Start a thread that notes its number when it gets the address."""
+        candidate = self.candidate()
+
+        def take() -> AdminServer | None:
+            listener = candidate.take()
+            if listener is None:
+                return None
+            self.owners.append(number)
+            return AdminServer(listener, {})
+
+        thread = AdminThread(take(), candidate.release, take, candidate.release)
+        self.addCleanup(thread.stop)
+        thread.start(self)
+        return thread
 
     def test_takes_over(self) -> None:
         """A thread without a server makes one as soon as it can, and serves; meanwhile it is healthy."""
@@ -173,6 +192,32 @@ class ThreadTest(OperatorTestCase):
             self.assertIn(b"404", client.recv(100))
         thread.stop()
         self.assertEqual(answers, [])
+
+    def test_steps_aside(self) -> None:
+        """A thread lets another one have the address, after it has answered those who are connected."""
+        patcher = mock.patch("wsproxy.admin.thread._ASIDE_SECONDS", 0.05)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+        first, second = self.thread(1), self.thread(2)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_TIMEOUT)
+            client.connect(self.path)
+            client.sendall(b"GET / HTTP/1.1\r\n")
+            first.step_aside()
+            self.assertTrue(wait_until(lambda: self.owners == [1, 2]))
+            client.sendall(b"Host: localhost\r\n\r\n")
+            self.assertIn(b"404", client.recv(100))
+        second.stop()
+        self.assertTrue(wait_until(lambda: self.owners == [1, 2, 1]), "nobody else wants it")
+
+    def test_nobody_else(self) -> None:
+        """A thread whose address nobody else may have keeps it."""
+        listener = listen("127.0.0.1", 0)
+        thread = AdminThread(AdminServer(listener, {}))
+        self.addCleanup(thread.stop)
+        thread.start(self)
+        thread.step_aside()
+        socket.create_connection(listener.address, _TIMEOUT).close()
 
     def test_never_gets_it(self) -> None:
         """A thread that waits for its turn ends when it has to."""

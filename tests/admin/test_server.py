@@ -12,7 +12,8 @@ from unittest import mock
 
 from wsproxy.admin.endpoints import admin_endpoints
 from wsproxy.admin.routes import AdminEndpoint, AdminRequest, Reply
-from wsproxy.admin.server import AdminServer, AdminThread
+from wsproxy.admin.server import AdminServer
+from wsproxy.admin.thread import AdminThread
 from wsproxy.exceptions import BadToken, Busy, ConfigError
 from wsproxy.net.addresses import ListenAddress
 from wsproxy.net.listeners import listen, listen_for_operator

@@ -14,7 +14,7 @@ from tests.integration.programs import ProgramTestCase
 from tests.integration.wsgi_servers import Gunicorn, Werkzeug, WSGIServerProcess
 from tests.shared.columns import ask_operator
 from tests.support.listeners import free_port, listeners
-from tests.support.proxy_process import environment_for, needs_proc, wait_until
+from tests.support.proxy_process import ProxyProcess, environment_for, needs_proc, wait_until
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient
 
@@ -179,6 +179,42 @@ class WerkzeugTest(OperatorTestCase):
         self.check_takes_over(second.url)
         self.assertEqual(self.owner(), second.process.pid)
         self.check_kick(second.url)
+
+
+class HandoverTest(OperatorTestCase):
+    """An old and a new program at one port."""
+
+    def start(self, port: int = 0) -> ProxyProcess:
+        program = ProxyProcess(
+            self.api,
+            **self.settings
+            | {"PORT": str(port), "WSPROXY_REUSE_PORT": "true", "WSPROXY_DRAIN_TIMEOUT": "60"},
+        )
+        self.addCleanup(program.close)
+        return program
+
+    def test_drain(self) -> None:
+        """While the old program drains, the new one serves the operator, for the sessions of both."""
+        old = self.start()
+        self.open(old.url)
+        new = self.start(old.address[1])
+        self.assertEqual(self.owner(), old.process.pid)
+        old.process.send_signal(signal.SIGTERM)
+        self.assertTrue(wait_until(lambda: self.owner() == new.process.pid, _TIMEOUT))
+        self.open(new.url)
+        self.wait_for_all()
+        self.check_kick(new.url)
+        self.assertEqual(old.process.wait(_TIMEOUT), 0)
+        self.assertEqual(self.owner(), new.process.pid)
+
+    def test_no_successor(self) -> None:
+        """A program that drains without a successor goes on serving the operator."""
+        program = self.start()
+        self.open(program.url)
+        program.process.send_signal(signal.SIGTERM)
+        self.assertTrue(wait_until(lambda: self.owner() == 0, _TIMEOUT))
+        self.assertTrue(wait_until(lambda: self.owner() == program.process.pid, _TIMEOUT))
+        self.wait_for_all()
 
 
 class BesideTest(OperatorTestCase):

@@ -147,7 +147,7 @@ class OperatorTest(DirectoryTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.admin = self.path("admin")
-        patcher = mock.patch("wsproxy.admin.server._TAKE_SECONDS", 0.01)
+        patcher = mock.patch("wsproxy.admin.thread._TAKE_SECONDS", 0.01)
         patcher.start()
         self.addCleanup(patcher.stop)
 

@@ -27,7 +27,8 @@ from .deferred import AnswerThreads, deferred
 from .endpoints import Gather, admin_endpoints, session_endpoints
 from .kick import Kicks
 from .routes import AdminEndpoint
-from .server import AdminServer, AdminThread
+from .server import AdminServer
+from .thread import AdminThread
 
 __all__ = ["Candidate", "OperatorRules", "candidate_thread", "operator_thread"]
 
@@ -159,7 +160,7 @@ def candidate_thread(
         threads.stop()
 
     first = candidate.take if strict else candidate.try_to_take
-    return AdminThread(made(first()), end, lambda: made(candidate.try_to_take()))
+    return AdminThread(made(first()), end, lambda: made(candidate.try_to_take()), candidate.release)
 
 
 def _endpoints(

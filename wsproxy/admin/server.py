@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import selectors
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -23,10 +22,9 @@ from ..protocol.response import http_response, refusal_response
 from ..runtime.deadline import Clock
 from ..runtime.forks import in_forked_child
 from ..runtime.logs import Complaints, get_logger
-from ..runtime.threads import VitalLoop, start_thread
 from .routes import AdminEndpoint, AdminRequest, AdminRoutes, body_size
 
-__all__ = ["AdminServer", "AdminThread", "Take"]
+__all__ = ["AdminServer"]
 
 logger = get_logger("wsproxy.admin")
 
@@ -35,7 +33,6 @@ _REQUEST_SECONDS = 5.0  # for the whole request
 _ANSWER_SECONDS = 5.0  # for making the answer, and again for sending it
 _LINGER_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5  # until the next accept, if accepting has failed
-_TAKE_SECONDS = 0.5  # between two attempts to get an address that another process has
 _RECEIVE = 4096
 _RECEIVE_ANSWER = 65536
 _BUG = http_response(500, b"a bug; the log has more\n")
@@ -109,6 +106,18 @@ class AdminServer:
             self._complaints.note("serving the operator failed")
             for one in exchange:
                 self._drop(one)
+
+    def withdraw(self) -> None:
+        """Accept nobody any more, and serve those who are connected. Idempotent."""
+        with suppress(KeyError, ValueError):  # it does not accept now
+            self._selector.unregister(self._listener)
+        self._resume = None
+        self._listener.close()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has withdrawn, and nobody is connected any more."""
+        return self._listener.fileno() < 0 and not self._exchanges
 
     def close(self) -> None:
         """Close the listener and every connection. Idempotent."""
@@ -310,61 +319,3 @@ class _Source:
 
     def __init__(self, exchange: _Exchange) -> None:
         self.exchange = exchange
-
-
-Take = Callable[[], AdminServer | None]
-"""Makes the server if its address is free, and else returns None. Blocks only while it resolves a name."""
-
-
-class AdminThread:
-    """A thread that only serves the operator.
-
-    :param server: the server; :meth:`stop` closes it. None if another process has its address.
-    :param end: called by :meth:`stop` at last.
-    :param take: called twice a second as long as there is no server.
-    """
-
-    def __init__(
-        self, server: AdminServer | None, end: Callable[[], None] = lambda: None, take: Take = lambda: None
-    ) -> None:
-        self._server = server
-        self._end = end
-        self._take = take
-        self._loop = VitalLoop("serving the operator", self._run)
-        self._thread: threading.Thread | None = None
-        self._waker, self._woken = socket.socketpair()
-        for sock in (self._waker, self._woken):
-            in_forked_child(sock, socket.socket.close)
-
-    def start(self, owner: object) -> None:
-        """Start the thread on behalf of ``owner``. Once only."""
-        self._thread = start_thread("wsproxy-admin", self._loop.run, owner)
-
-    @property
-    def is_healthy(self) -> bool:
-        """See :class:`.VitalLoop`."""
-        return self._loop.is_healthy
-
-    def stop(self) -> None:
-        """End the thread, wait for it, and close the server. Idempotent; blocks only briefly."""
-        self._loop.stop()
-        if self._thread:
-            self._waker.send(b"\0")
-            self._thread.join()
-            self._thread = None
-        if self._server:
-            self._server.close()
-        self._waker.close()
-        self._woken.close()
-        self._end()
-
-    def _run(self) -> None:
-        with selectors.PollSelector() as selector:  # needs no descriptor: the process may have none left
-            selector.register(self._woken, selectors.EVENT_READ)
-            while self._server is None:
-                if selector.select(_TAKE_SECONDS):
-                    return
-                self._server = self._take()
-            selector.register(self._server, selectors.EVENT_READ)
-            while self._woken not in [key.fileobj for key, _ in selector.select(self._server.next_due())]:
-                self._server.serve()

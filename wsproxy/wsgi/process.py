@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..access.hooks import Hooks
 from ..admin.operator import candidate_thread
-from ..admin.server import AdminThread
+from ..admin.thread import AdminThread
 from ..config import Config
 from ..exceptions import Busy, Draining, Refused
 from ..protocol.client import Client
