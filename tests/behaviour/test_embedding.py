@@ -257,10 +257,10 @@ class NothingElseChanges(unittest.TestCase):
     def test_only_the_program_configures_logging(self) -> None:
         """Only programs call basicConfig, or give a logger a handler or a level; a store's process is one."""
         package = Path(wsproxy.__file__).parent
-        programs = ("cli/program.py", "cli/demo.py", "cli/state.py", "state/stores/local/process.py")
+        programs = {"cli/program.py", "cli/demo.py", "cli/state.py", "state/stores/local/process.py"}
         for path in package.rglob("*.py"):
-            if str(path.relative_to(package)) not in programs:
-                with self.subTest(path.stem):
+            if (name := path.relative_to(package).as_posix()) not in programs:
+                with self.subTest(name):
                     tree = ast.parse(path.read_text(encoding="utf-8"))
                     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
                     self.assertEqual(names & {"basicConfig", "addHandler", "setLevel"}, set())
