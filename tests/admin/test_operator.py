@@ -7,7 +7,7 @@ import socket
 import tempfile
 from unittest import mock
 
-from tests.support.listeners import free_port
+from tests.support.ports import free_port
 from tests.support.proxy_process import wait_until
 from wsproxy.admin.operator import Candidate
 from wsproxy.admin.server import AdminServer

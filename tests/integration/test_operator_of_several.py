@@ -13,7 +13,7 @@ from typing import Any
 from tests.integration.programs import ProgramTestCase
 from tests.integration.wsgi_servers import Gunicorn, Werkzeug, WSGIServerProcess
 from tests.shared.columns import ask_operator
-from tests.support.listeners import free_port, listeners
+from tests.support.ports import free_port, listeners
 from tests.support.proxy_process import ProxyProcess, environment_for, needs_proc, wait_until
 from wsproxy.testing.kubevirt.frames import BINARY
 from wsproxy.testing.rfb.raw_client import RawClient

@@ -92,7 +92,9 @@ class _History:
                 continue
             kicks = [kick for kick in self._commands if kick.verb == "kick" and kick.sent <= one.ended]
             rivals = [
-                other for other in self._sessions if other is not one and other.vmi == one.vmi and other.decided
+                other
+                for other in self._sessions
+                if other is not one and other.vmi == one.vmi and other.decided
             ]
             if one.code == _KICKED and any(kick.given[0] == one.user for kick in kicks):
                 continue
@@ -112,7 +114,8 @@ class _History:
                 yield f"ticket {digest} was redeemed {len(used)} times"
             for one in used:
                 if issue.ended and any(
-                    issue.ended < restart.ended and restart.began < (one.began or 0) for restart in self._restarts
+                    issue.ended < restart.ended and restart.began < (one.began or 0)
+                    for restart in self._restarts
                 ):
                     yield f"ticket {digest} outlived a restart of the store"
             if issue.succeeded and issue.result == "" and len(mine) == 1 and mine[0].succeeded and not used:
@@ -231,7 +234,9 @@ def _goes_on(member: Member, last: Pulse, ended: float) -> bool:
 def _unbroken(session: Session, began: float, ended: float) -> bool:
     """Whether the store has known a session's member all the while since it admitted the session."""
     assert session.decided
-    since = [pulse for pulse in session.member.pulses if pulse.ended >= session.decided[0] and pulse.began <= ended]
+    since = [
+        pulse for pulse in session.member.pulses if pulse.ended >= session.decided[0] and pulse.began <= ended
+    ]
     whole = all(pulse.known and not pulse.is_publication for pulse in since)
     return whole and _is_counted(session.member, began, ended)
 
@@ -251,7 +256,9 @@ def timeline(observer: Observer, restarts: list[Restart]) -> str:
             lines.append((one.ended, f"{one.member}: {one.id} ends with {one.code}"))
     for told in observer.commands:
         if told.verb != "held":
-            when = f"{told.began:.3f} to {told.ended:.3f}" if told.began and told.ended else "without an answer"
+            when = (
+                f"{told.began:.3f} to {told.ended:.3f}" if told.began and told.ended else "without an answer"
+            )
             said = f"{told.verb} {told.given}, {when}: {told.fault or told.result!r}"
             lines.append((told.sent, f"{told.member} is told to {said}"))
     lines += [(again.ended, f"the store ends, until {again.began:.3f}") for again in restarts]

@@ -391,7 +391,11 @@ class ProcessMachine(RuleBasedStateMachine):
 
     def of_consoles(self) -> list[str]:
         """Return what is wrong now that all are in step: consoles that two have, and sessions of kicked users."""
-        there = [one for one in self.observer.sessions.values() if one.is_open and not one.left and one.member.is_alive]
+        there = [
+            one
+            for one in self.observer.sessions.values()
+            if one.is_open and not one.left and one.member.is_alive
+        ]
         lifted = {one.given[0] for one in self.observer.commands if one.verb == "lift"}
         kicks = [one for one in self.observer.commands if one.verb == "kick" and one.succeeded]
         kicked = {one.given[0] for one in kicks if one.result[0] not in lifted}

@@ -63,5 +63,3 @@ class MachineTest(unittest.TestCase):
             print(f"seed {number}: {Machine.steps} steps in {seconds:.0f} s", file=sys.stderr)
             if "WSPROXY_STEPS" in os.environ:
                 print(dict(sorted(Machine.counts.items())), file=sys.stderr)
-
-

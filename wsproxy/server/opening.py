@@ -29,7 +29,8 @@ from ..protocol.request import RequestHead
 from ..protocol.routing import Route
 from ..runtime.deadline import Deadline
 from ..state.limits import AddressSlot
-from ..state.participant.holding import HeldSession, Holding, Mark
+from ..state.participant.held_session import HeldSession
+from ..state.participant.holding import Holding, Mark
 from ..state.values import Console, SharedSession
 from ..telemetry.record import Admitted, SessionRecord
 from ..tokens.claims import Grant

@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from ...exceptions import Busy, ConsoleBusy, LimitExceeded, Refused, StateUnavailable, TransportClosed
+from ...exceptions import ConsoleBusy, Refused, StateUnavailable, TransportClosed
 from ...runtime.deadline import Deadline
 from ..console_policies import Policy
 from ..values import (
     NO_LIMITS,
-    BusyReason,
     Confirmed,
     Decision,
     Event,
@@ -28,8 +27,10 @@ from ..values import (
     SlotLimits,
     Stage,
 )
+from .held_session import HeldSession
+from .refusals import busy_refusal, limit_refusal
 
-__all__ = ["TAKEN_OVER", "HeldSession", "Holding", "Link", "Mark", "limit_refusal"]
+__all__ = ["TAKEN_OVER", "Holding", "Link", "Mark"]
 
 logger = logging.getLogger("wsproxy.arbitration")
 
@@ -37,37 +38,6 @@ TAKEN_OVER = 4410
 """Close code for a client whose console another one took over."""
 
 _MOMENT = 0.5  # seconds in which another process finds out that its client has left
-
-_LIMITS = {
-    "user": "you have as many sessions as you may",
-    "vmi": "this console has as many sessions as it may",
-}
-
-
-class HeldSession(Protocol):
-    """A session that has a console, or wants it. Any thread may use it; nothing in it blocks."""
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the session is about to release the console, perhaps as its client has left."""
-        ...
-
-    def note_departure(self) -> bool:
-        """Check whether the client has left; if so, end the session. Return whether it has left."""
-        ...
-
-    def expect_takeover(self, reason: str | None) -> None:
-        """Treat a loss of the upstream from now on as a takeover of the console.
-
-        Calls nothing back.
-
-        :param reason: the close reason for the client; None takes this back.
-        """
-        ...
-
-    def end(self, code: int, reason: str) -> None:
-        """End the session with a Close from the proxy."""
-        ...
 
 
 class Link(Protocol):
@@ -240,7 +210,7 @@ class Holding:
             self._hit(decision.limit)
             return limit_refusal(decision.limit)
         assert self._link is not None
-        return _busy(decision, self._link.show_user)
+        return busy_refusal(decision, self._link.show_user)
 
     def give_up_waiting(self) -> None:
         """End a wait of :meth:`admit`, because the session is ending. Any thread, never blocks."""
@@ -328,8 +298,8 @@ class Holding:
     def begin_epoch(self) -> None:
         """The store is about to be told anew what the process holds. Any thread, never blocks.
 
-        Nobody expects anything. A session that waits holds nothing any more, and asks again at once: if it
-        were told, it would count above a limit, and would be admitted.
+        Nobody expects anything. A session that waits holds nothing any more, and asks again at once. If the
+        store were told of it, it would count above a limit, and would be admitted.
         """
         with self._lock:
             if self._stage is Stage.WAITING:
@@ -407,21 +377,3 @@ class Mark:
         """Forget the opening, as KubeVirt will not open its console. Any thread, idempotent, never blocks."""
         self._link.post(Event(EventKind.UNMARK, self.session.id))
         self._link.flush()
-
-
-def _busy(decision: Decision, show_user: bool) -> ConsoleBusy:
-    by = f" by {decision.by}" if show_user and decision.by is not None else ""
-    if decision.busy is BusyReason.BEING_TAKEN:
-        return ConsoleBusy("another client is taking this console over right now")
-    if decision.busy is BusyReason.HELD_OFF:
-        return ConsoleBusy(
-            f"the console was taken over{by}; to take it back, wait 30 seconds and then open it again"
-        )
-    return ConsoleBusy(f"the console is in use{by}")
-
-
-def limit_refusal(limit: str) -> Refused:
-    """Return the refusal for a limit of sessions that is reached."""
-    if limit == "sessions":
-        return Busy("the proxy has as many sessions as it may", retry_after=5)
-    return LimitExceeded(limit, _LIMITS[limit], retry_after=5)

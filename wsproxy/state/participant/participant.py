@@ -24,7 +24,8 @@ from ..tickets import Ticket
 from ..values import NO_LIMITS, Held, SharedSession, SlotLimits
 from .copies import Copies
 from .heartbeat import Heartbeat
-from .holding import HeldSession, Holding
+from .held_session import HeldSession
+from .holding import Holding
 from .known_rules import KnownRules, RevocationRules
 from .private_link import PrivateLink
 from .shared_link import SharedLink
