@@ -388,8 +388,7 @@ class Opening:
             self._upstream.transport.close()
         self.address_slot.release()
         with self._lock:
-            holding, self._holding = self._holding, None
-            mark, self._mark = self._mark, None
+            holding, mark, self._holding, self._mark = self._holding, self._mark, None, None
         if mark:
             mark.remove()
         if holding:
