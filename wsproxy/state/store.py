@@ -10,8 +10,8 @@ For every operation holds:
 - It blocks for the store's own timeout at most, 1 s. Without an answer it raises :class:`.StoreUnavailable`,
   and may have happened all the same. It may be repeated: a second time it changes nothing more.
 - Any thread may call it.
-- Strangers cause none without a valid token, but for what beats bring in batches, and but for
-  :meth:`Store.borrow` once in some seconds, if they name keys that nobody has.
+- Strangers cause none without a valid token, but for what beats bring in batches. Tokens with unknown keys
+  cause one :meth:`Store.borrow` in some seconds.
 """
 
 from __future__ import annotations
