@@ -174,7 +174,7 @@ OPERATOR = Group(
             "str",
             None,
             "Address of the operator's listener: `HOST:PORT` or `unix:PATH`. It serves metrics, and lists "
-            "and ends sessions.",
+            "and ends sessions. Of several processes of an application that share their state, one gets it.",
             value="HOST:PORT|unix:PATH",
             stand_in="unix:unset",
         ),

@@ -396,7 +396,7 @@ class Settings:
 
     admin: str | None
     """Address of the operator's listener: ``HOST:PORT`` or ``unix:PATH``. It serves metrics, and lists and
-    ends sessions."""
+    ends sessions. Of several processes of an application that share their state, one gets it."""
 
     admin_hosts: tuple[str, ...]
     """Names that requests to ``admin`` may have in their ``Host`` header, besides IP addresses and
