@@ -152,6 +152,10 @@ class OperatorTest(DirectoryTestCase):
         self.addCleanup(patcher.stop)
 
     def operator(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+        status, answer = self.ask_operator(method, target, body)
+        return status, json.loads(answer)
+
+    def ask_operator(self, method: str, target: str, body: Any = None) -> tuple[int, bytes]:
         connection = HTTPConnection("localhost")
         connection.sock = socket.socket(socket.AF_UNIX)
         try:
@@ -160,7 +164,7 @@ class OperatorTest(DirectoryTestCase):
             headers = {"Content-Type": "application/json"} if body is not None else {}
             connection.request(method, target, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
-            return response.status, json.loads(response.read())
+            return response.status, response.read()
         finally:
             connection.close()
 
@@ -187,6 +191,13 @@ class OperatorTest(DirectoryTestCase):
         self.assertEqual(self.open(host, f"/{token}/echo").status, 401)
         app.close()
         self.assertFalse(os.path.exists(self.admin))
+
+    def test_metrics(self) -> None:
+        """The metrics are those of the process."""
+        self.start()
+        status, body = self.ask_operator("GET", "/metrics")
+        self.assertEqual(status, 200, body)
+        self.assertIn(b"\nwsproxy_sessions 1", body)
 
     def test_second_application(self) -> None:
         """Of two with one address, the second waits, serves consoles meanwhile, and then takes over."""
