@@ -127,7 +127,12 @@ class CandidateTest(OperatorTestCase):
 
     def test_forked_child(self) -> None:
         """A child of a fork keeps neither the lock nor the listener."""
-        candidate = self.candidate()
+        self.check_forked_child(self.address)
+        self.check_forked_child(ListenAddress("127.0.0.1", free_port()))
+
+    def check_forked_child(self, address: ListenAddress) -> None:
+        """Check that somebody else gets an address although a child lives that was forked before."""
+        candidate = self.candidate(address)
         server = AdminServer(self.taken(candidate), {})
         self.addCleanup(server.close)
         told, tell = os.pipe()
@@ -142,7 +147,7 @@ class CandidateTest(OperatorTestCase):
             os.read(told, 1)
             server.close()
             candidate.release()
-            self.taken(self.candidate())
+            self.taken(self.candidate(address))
         finally:
             for descriptor in (told, tell, wait, release):
                 os.close(descriptor)
