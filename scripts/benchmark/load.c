@@ -457,24 +457,40 @@ static void measure_open(void *(*body)(void *)) {
     print_times(elapsed, &all);
 }
 
-static void hold(void) {
-    struct session *sessions = open_sessions(SMALL_BUFFER);
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, events[256];
-    int poller = make_poller(sessions);
-    epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &event);
-    begin();
-    for (bool ended = false; !ended;) {
-        int count = epoll_wait(poller, events, 256, -1);
-        for (int i = 0; i < count; i++) {
-            struct session *s = events[i].data.ptr;
-            if (s == NULL) {
-                ended = true;
-            } else if (!receive(s, false)) {
-                atomic_fetch_add(&failures, 1);
-                epoll_ctl(poller, EPOLL_CTL_DEL, s->link.fd, NULL);
-            }
+/* Receive what has come to sessions, and wait for that as long as TIMEOUT (ms) says. Returns false at the end of standard
+ * input, or after input there. */
+static bool serve_held(int poller, int timeout) {
+    struct epoll_event events[256];
+    int count = epoll_wait(poller, events, 256, timeout);
+    bool goes_on = true;
+    for (int i = 0; i < count; i++) {
+        struct session *s = events[i].data.ptr;
+        if (s == NULL) {
+            goes_on = false;
+        } else if (!receive(s, false)) {
+            atomic_fetch_add(&failures, 1);
+            epoll_ctl(poller, EPOLL_CTL_DEL, s->link.fd, NULL);
         }
     }
+    return goes_on;
+}
+
+static void hold(void) {
+    struct session *sessions = allocate((size_t)options.sessions * sizeof *sessions);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    int poller = epoll_create1(EPOLL_CLOEXEC);
+    for (int i = 0; i < options.sessions; i++) {
+        if (!open_session(&sessions[i], SMALL_BUFFER))
+            die("load: session %d cannot be opened", i + 1);
+        event.data.ptr = &sessions[i];
+        epoll_ctl(poller, EPOLL_CTL_ADD, sessions[i].link.fd, &event);
+        serve_held(poller, 0); /* pings are answered meanwhile */
+    }
+    event.data.ptr = NULL;
+    epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &event);
+    begin();
+    while (serve_held(poller, -1))
+        ;
     printf("{\"failures\": %d}\n", atomic_load(&failures));
 }
 
