@@ -42,7 +42,7 @@ def _parse() -> argparse.Namespace:
     add(
         "--quick",
         action="store_true",
-        help=f"{_QUICK_ROUNDS} rounds of {_QUICK_PACE.seconds:g} s each: 2 minutes",
+        help=f"{_QUICK_ROUNDS} rounds of {_QUICK_PACE.seconds:g} s each: 3 minutes",
     )
     add("--runs", type=int, metavar="N", help=f"rounds (default: {_ROUNDS})")
     add("--seconds", type=float, metavar="S", help=f"length of each measure (default: {_PACE.seconds:g})")
