@@ -89,9 +89,9 @@ def _header(times: int) -> list[str]:
     calibration = ", ".join(f"{processes} x {consoles}" for processes, consoles in _CALIBRATION)
     return [
         *lines,
-        f"medians of {times} runs; TLS towards the API, a Redis on the loopback interface, limits "
-        "and the rule `takeover`; "
-        f"a ping each {PING:g} s; processes x consoles of the runs behind the inputs: {calibration}",
+        f"Medians of {times} {'runs' if times > 1 else 'run'}, with TLS towards the API and a Redis on the "
+        f"loopback interface. Limits and the rule `takeover` were set, and a ping each {PING:g} s. Runs "
+        f"behind the inputs, processes x consoles: {calibration}.",
     ]
 
 

@@ -101,10 +101,10 @@ def _versions(has_redis: bool) -> list[str]:
 
 def _notes(rounds: int, pace: Pace) -> list[str]:
     return [
-        f"medians of {rounds} rounds of {pace.seconds:g} s, in which the sides took turns; differences and "
-        "ratios are of the same round; load generator, simulated API, wsproxy and store share the cores",
-        "with a store: limits in all, per user and per VM, and the rule `takeover`; each session is another "
-        "user's",
+        f"Medians of {rounds} rounds of {pace.seconds:g} s, in which the sides took turns. Differences and "
+        "ratios are of the same round. Load generator, simulated API, wsproxy and store share the cores.",
+        "With a store: limits in all, per user and per VM, and the rule `takeover`. Each session is another "
+        "user's.",
     ]
 
 

@@ -140,7 +140,7 @@ def _wrapped(line: str) -> list[str]:
     """Return a line as those of a page, which have no more than 100 characters outside of tables."""
     if not line or line.startswith("|"):
         return [line]
-    return textwrap.wrap(line, 100, subsequent_indent="  " * line.startswith("- "), break_on_hyphens=False)
+    return textwrap.wrap(line, 99, subsequent_indent="  " * line.startswith("- "), break_on_hyphens=False)
 
 
 def write_between(path: str, name: str, lines: Sequence[str]) -> None:
