@@ -169,6 +169,7 @@ class _History:
         assert kick.ended and kick.began
         _, behind = kick.result
         unknown = any(name.startswith("all others") for name in behind)
+        was_away = any("away" in name for name in behind)
         was_there = member.born < kick.began and any(pulse.ended < kick.began for pulse in member.pulses)
         if member is kick.member:
             return True
@@ -177,7 +178,7 @@ class _History:
                 return True
         if any(kick.began < one.began and one.ended < when and not one.keeps_all for one in self._restarts):
             return False  # whoever knew it may have died or be cut off: they publish it when they are back
-        return when > kick.ended + _OUT_OF_STEP and not unknown
+        return when > kick.ended + _OUT_OF_STEP and not was_away
 
 
 def _above_limits(one: Session, others: list[Session]) -> Iterator[str]:

@@ -400,6 +400,32 @@ class Revocations(SharedCase):
         self.assertEqual(len(self.two.ended_by), 1)
         self.assertEqual(len(self.one.ended_by), 1)
 
+    def begin_anew(self) -> None:
+        """Have another store in the place of the first, which knows nobody."""
+        self.store = ShakyStore(lambda: self.now, lambda: 1e9, settled=False)
+        for link in (self.one.link, self.two.link):
+            link.store = link._asked = self.store
+        self.now += 0.5
+
+    def test_kick_in_new_store(self) -> None:
+        """A store that knows nobody yet cannot say that nobody is behind."""
+        self.begin_anew()
+
+        def turn(seconds: float) -> None:
+            self.turn()
+            self.now += 0.25
+
+        with mock.patch(_SLEEP, turn):
+            kick = self.one.participant.kick([Match(user="5")], 2e9)
+        self.assertEqual((kick.behind, len(self.two.ended_by)), ((), 1))
+
+    def test_kick_in_store_that_does_not_settle(self) -> None:
+        """If the store still waits for processes after a second, the operator is told so."""
+        self.begin_anew()
+        with mock.patch("wsproxy.state.participant.participant._KICK_SECONDS", 0.0):
+            [who] = self.one.participant.kick([Match(user="5")], 2e9).behind
+        self.assertIn("has not heard", who)
+
     def test_kick_does_not_wait_for_ever(self) -> None:
         with mock.patch("wsproxy.state.participant.participant._KICK_SECONDS", 0.0):
             self.assertEqual(self.one.participant.kick([Match(user="5")], 2e9).behind, ("two",))

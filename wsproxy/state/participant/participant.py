@@ -28,7 +28,7 @@ from .held_session import HeldSession
 from .holding import Holding
 from .known_rules import KnownRules, RevocationRules
 from .private_link import PrivateLink
-from .shared_link import SharedLink
+from .shared_link import RulesVersion, SharedLink
 
 __all__ = ["Kick", "Participant", "ParticipantRules"]
 
@@ -36,6 +36,7 @@ _KICK_SECONDS = 1.0
 _PAUSE = 0.02
 _BY_DEFAULT = RevocationRules()
 _UNKNOWN = "all others, since the store is away"
+_UNHEARD = "all others that the store has not heard since it began anew"
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,7 @@ class Participant:
         return Rule(secrets.token_hex(8), kick, made_at, until, match, self._rules.name)
 
     def _added(self, rules: list[Rule], kick: str, until: float) -> Kick:
+        epoch = self._epoch
         try:
             revoked = self.store.revoke(tuple(rules))
         except StoreUnavailable as exc:
@@ -239,26 +241,39 @@ class Participant:
             raise Busy("there are as many revocation rules as there may be; lift some of them")
         with suppress(StoreUnavailable):  # then others learn the tokens of the sessions later
             self._link.apply(rules)
-        return self._done(kick, until, revoked.version)
+            if (now := self._epoch) != epoch:  # the process may have published before it knew the rules
+                epoch, revoked = now, self.store.revoke(tuple(rules))
+        return self._done(kick, until, RulesVersion(epoch, revoked.version))
 
-    def _done(self, kick: str, until: float, version: int) -> Kick:
+    def _done(self, kick: str, until: float, version: RulesVersion) -> Kick:
         """Keep the rules over a restart, and wait for the other processes."""
         unsaved = self._rule_file.save(self.known) if self._rule_file else ""
         return Kick(kick, until, self._awaited(version), unsaved)
 
-    def _awaited(self, version: int) -> tuple[str, ...]:
-        """Wait until all processes have applied a version; return the names of those that have not."""
-        if not self.is_shared:
+    def _awaited(self, version: RulesVersion) -> tuple[str, ...]:
+        """Wait until all processes have applied a version; return the names of those that have not.
+
+        A store that has just begun anew names nobody, because it knows nobody yet.
+        """
+        link, deadline = self._link, Deadline(_KICK_SECONDS)
+        if not isinstance(link, SharedLink):
             return ()
-        deadline = Deadline(_KICK_SECONDS)
         while True:
             try:
-                behind = [one for one in self.store.behind(version) if one.id != self.member.id]
+                version = link.version_now(version)
+                has_all = link.has_heard_all(version.number)
+                found = self.store.behind(version.number)
+                has_all = has_all and link.has_heard_all(version.number)  # in the same epoch all the while
             except StoreUnavailable:
                 return (_UNKNOWN,)
-            if not behind or deadline.passed:
-                return tuple(one.name or one.id for one in behind)
+            behind = tuple(one.name or one.id for one in found if one.id != self.member.id)
+            if (has_all and not behind) or deadline.passed:
+                return behind if has_all else (*behind, _UNHEARD)
             time.sleep(_PAUSE)
+
+    @property
+    def _epoch(self) -> str:
+        return self._link.epoch if isinstance(self._link, SharedLink) else ""
 
     def lift(self, kick: str) -> Kick | None:
         """Take the rules of a kick out of force, in all processes. Blocks as a kick does.
@@ -266,6 +281,7 @@ class Participant:
         :returns: what became of it; None if there are no such rules.
         :raises StateUnavailable: if the store is away.
         """
+        epoch = self._epoch
         try:
             lifted = self.store.lift(kick, self._wall_clock())
         except StoreUnavailable as exc:
@@ -274,7 +290,7 @@ class Participant:
             return None
         until = self._end_of(kick)
         self.known.learn([Rule.lift(kick, self._wall_clock(), until)])
-        return self._done(kick, until, lifted.version)
+        return self._done(kick, until, RulesVersion(epoch, lifted.version))
 
     def _end_of(self, kick: str) -> float:
         return max((rule.until for rule in self.known if rule.kick == kick), default=0.0)

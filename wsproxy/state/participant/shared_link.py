@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ...exceptions import StateUnavailable, StoreUnavailable
 from ...runtime.deadline import Clock
@@ -26,7 +26,7 @@ from .known_rules import KnownRules
 from .outbox import Outbox
 from .publication import publications
 
-__all__ = ["SharedLink"]
+__all__ = ["RulesVersion", "SharedLink"]
 
 logger = get_logger("wsproxy.state")
 
@@ -38,6 +38,13 @@ _RETRY_AFTER = 2
 
 R = TypeVar("R")
 A = TypeVar("A", Decision, Confirmed, Evicted)
+
+
+class RulesVersion(NamedTuple):
+    """A version of the revocation rules, and the epoch that it belongs to: the one before the store said it."""
+
+    epoch: str
+    number: int
 
 
 class SharedLink:
@@ -118,6 +125,35 @@ class SharedLink:
     def is_settled(self) -> bool:
         """Whether the store admits anybody."""
         return self._pulse is not None and self._pulse.settled
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of the store, as far as this process knows; "" for none."""
+        return self._pulse.epoch if self._pulse else ""
+
+    def has_heard_all(self, version: int) -> bool:
+        """Ask whether the store has heard from all processes since it began; True if this one cannot tell.
+
+        Any thread. If it has not, the process beats at once.
+
+        :param version: one of the rules that the store has.
+        :raises StoreUnavailable: if it is away.
+        """
+        pulse = self._pulse
+        if pulse is None:  # it has never been in step
+            return True
+        if pulse.settled and self.store.rules(version).epoch == pulse.epoch:
+            return True
+        self.has_news = True
+        self.wake.set()
+        return False
+
+    def version_now(self, version: RulesVersion) -> RulesVersion:
+        """Return the version that has what an earlier one had, whose epoch may be over."""
+        pulse = self._pulse
+        if pulse is None or pulse.epoch == version.epoch:
+            return version
+        return RulesVersion(pulse.epoch, pulse.version)
 
     @property
     def members(self) -> int:
