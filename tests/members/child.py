@@ -18,13 +18,13 @@ from wsproxy.access.sessions import LiveSessions, SessionHandle
 from wsproxy.exceptions import Refused, TransportClosed
 from wsproxy.protocol.closing import Ending
 from wsproxy.runtime.deadline import Deadline
-from wsproxy.runtime.wall_clock import WallClock
+from wsproxy.runtime.wall_clock import WallClock, unix_time
 from wsproxy.state.console_policies import ConsolePolicies
 from wsproxy.state.limits import LimitRules, Limits
 from wsproxy.state.membership import Beat, Publication, Pulse
 from wsproxy.state.participant.holding import Holding
 from wsproxy.state.participant.participant import Participant, ParticipantRules
-from wsproxy.state.revocations import Match
+from wsproxy.state.revocations import Match, Rule
 from wsproxy.state.store import Store
 from wsproxy.state.stores.choice import open_store
 from wsproxy.state.stores.places import StatePlace, StateRules
@@ -42,7 +42,7 @@ _AT_ONCE = 16
 _WAIT = 1.0  # seconds for which an opening waits for another session
 _EXPIRES = 4e9
 _KICKED_FOR = 86400.0
-_EPOCH_BEGINS = Ending("proxy", 1000, "ended")
+_ENDED = Ending("proxy", 1000, "ended")
 
 Tell = Callable[..., None]
 
@@ -118,7 +118,7 @@ class _Session:
         """Begin to end: at the wish of the client, or of the proxy."""
         assert self.holding
         with self._lock:
-            self.ending = self.ending or _EPOCH_BEGINS
+            self.ending = self.ending or _ENDED
         self.holding.ending()
         self.holding.give_up_waiting()
 
@@ -134,10 +134,13 @@ class _Member:
         rules = StateRules(StatePlace.parse(url), lease=LEASE)
         said = ParticipantRules(ConsolePolicies(POLICIES), LIMITS, name=name, lease=LEASE)
         watched: Any = _Watched(open_store(rules), tell)
-        clock = WallClock(lambda: time.time() + self._skew)
-        ends = lambda rules: end_revoked(self._live, self.participant.known, rules)  # noqa: E731
-        self.participant = Participant(watched, said, Limits(LimitRules()), ends, wall_clock=clock)
+        clock = WallClock(lambda: unix_time() + self._skew)
+        limits = Limits(LimitRules())
+        self.participant: Participant = Participant(watched, said, limits, self._end, wall_clock=clock)
         self.participant.start(self)
+
+    def _end(self, rules: list[Rule]) -> list[Rule]:
+        return end_revoked(self._live, self.participant.known, rules)
 
     def skew(self, seconds: float) -> None:
         """Set the clock of this process."""
@@ -196,7 +199,7 @@ class _Member:
 
     def _forget(self, id: str) -> None:
         _, _, handle = self._sessions.pop(id)
-        self._live.remove(handle, _EPOCH_BEGINS)
+        self._live.remove(handle, _ENDED)
 
     # The rest
 

@@ -1,18 +1,19 @@
 """Checks what happened between processes: at every moment, not only at the end.
 
-An operation happened at one moment between its begin and its end. So a check only says that something is wrong
+An operation happened at one moment between its begin and its end. So a check says that something is wrong only
 if it is so whatever those moments were.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.members.child import LEASE, LIMITS
 from tests.members.processes import Command, Member, Observer, Pulse, Session
 
-__all__ = ["Restart", "faults", "timeline"]
+__all__ = ["Restart", "faults", "faults_now", "timeline"]
 
 _OUT_OF_STEP = 1.0
 _TAKEN_OVER, _KICKED = 4410, 4499
@@ -41,6 +42,21 @@ def faults(observer: Observer, restarts: list[Restart]) -> Iterator[str]:
         yield from history.of_ends()
         yield from history.of_tickets()
         yield from history.of_kicks()
+
+
+def faults_now(observer: Observer) -> Iterator[str]:
+    """Yield what is wrong when all are in step: sessions of kicked users, and consoles that two have."""
+    there = [
+        one for one in observer.sessions.values() if one.is_open and not one.left and one.member.is_alive
+    ]
+    lifted = {one.given[0] for one in observer.commands if one.verb == "lift"}
+    kicks = [one for one in observer.commands if one.verb == "kick" and one.succeeded]
+    kicked = {one.given[0] for one in kicks if one.result[0] not in lifted}
+    yield from (f"{one.id} of {one.user} is still open after a kick" for one in there if one.user in kicked)
+    held = [one for one in there if not one.vmi.startswith("share") and _is_whole(one)]
+    for one, other in itertools.combinations(held, 2):
+        if one.vmi == other.vmi:
+            yield f"{one.id} and {other.id} have {one.vmi}"
 
 
 class _History:
@@ -173,9 +189,9 @@ class _History:
         was_there = member.born < kick.began and any(pulse.ended < kick.began for pulse in member.pulses)
         if member is kick.member:
             return True
-        if was_there and not unknown and member.name not in behind:
-            if asks_store or _is_counted(member, kick.began, kick.ended):
-                return True
+        was_asked = was_there and not unknown and member.name not in behind
+        if was_asked and (asks_store or _is_counted(member, kick.began, kick.ended)):
+            return True
         if any(kick.began < one.began and one.ended < when and not one.keeps_all for one in self._restarts):
             return False  # whoever knew it may have died or be cut off: they publish it when they are back
         return when > kick.ended + _OUT_OF_STEP and not was_away
@@ -233,13 +249,16 @@ def _goes_on(member: Member, last: Pulse, ended: float) -> bool:
 
 
 def _unbroken(session: Session, began: float, ended: float) -> bool:
+    """Whether the store has certainly known a session from when it admitted it to the end of that time."""
+    return _is_whole(session, ended) and _is_counted(session.member, began, ended)
+
+
+def _is_whole(session: Session, until: float = float("inf")) -> bool:
     """Whether the store has known a session's member all the while since it admitted the session."""
     assert session.decided
-    since = [
-        pulse for pulse in session.member.pulses if pulse.ended >= session.decided[0] and pulse.began <= ended
-    ]
-    whole = all(pulse.known and not pulse.is_publication for pulse in since)
-    return whole and _is_counted(session.member, began, ended)
+    since = session.decided[0]
+    pulses = [one for one in session.member.pulses if one.ended >= since and one.began <= until]
+    return all(pulse.known and not pulse.is_publication for pulse in pulses)
 
 
 def timeline(observer: Observer, restarts: list[Restart]) -> str:

@@ -7,11 +7,12 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.members.history import Restart, faults, timeline
+from tests.members.history import Restart, faults, faults_now, timeline
 from tests.members.processes import Command, Member, Observer, Session
 
 __all__ = ["Place", "ProcessMachine"]
@@ -60,11 +61,11 @@ class Place(ABC):
     def resume(self) -> None:
         """Let it go on."""
 
-    def cut(self, slot: int) -> None:
+    def cut(self, slot: int) -> None:  # noqa: B027 - not all can
         """Cut the network between a process and the store."""
 
-    def mend(self, slot: int) -> None:
-        """Mend it."""
+    def mend(self, slot: int) -> None:  # noqa: B027
+        """Mend the network between a process and the store."""
 
     @abstractmethod
     def close(self) -> None:
@@ -79,7 +80,7 @@ class ProcessMachine(RuleBasedStateMachine):
 
     place_kind: type[Place]
     steps = 0
-    counts: Counter[str]
+    counts: ClassVar[Counter[str]]
 
     @initialize()
     def begin(self) -> None:
@@ -231,11 +232,13 @@ class ProcessMachine(RuleBasedStateMachine):
         """How many things are wrong now."""
         return self.is_store_stopped + len(self.cut) + sum(member.is_stopped for member in self.members)
 
-    @rule(wanted=_WANTED)
-    def recovers(self, wanted: _Wanted) -> None:
-        """Everything is well again, all are in step, and users come."""
+    @rule(wanted=_WANTED, all_leave=st.booleans())
+    def recovers(self, wanted: _Wanted, all_leave: bool) -> None:
+        """Everything is well again, all are in step, and users come, perhaps after all others have left."""
         self.note_step()
         self.calm_down()
+        while all_leave and (one := self.picked(0, is_open=True)):
+            self.leave(one, "release")
         self.open_all(wanted)
         self.wait_for_answers()
 
@@ -379,7 +382,7 @@ class ProcessMachine(RuleBasedStateMachine):
         self.count()
         found = list(faults(self.observer, self.restarts))
         with self.observer.changed:
-            found += self.of_consoles()
+            found += faults_now(self.observer)
         assert not found, "\n".join(found)
 
     def count(self) -> None:
@@ -388,15 +391,3 @@ class ProcessMachine(RuleBasedStateMachine):
             said = one.fault or ("no answer" if not one.is_done else one.result or "done")
             if one.verb != "held":
                 self.counts[f"{one.verb}: {said if isinstance(said, str) else 'done'}"] += 1
-
-    def of_consoles(self) -> list[str]:
-        """Return what is wrong now that all are in step: consoles that two have, and sessions of kicked users."""
-        there = [
-            one
-            for one in self.observer.sessions.values()
-            if one.is_open and not one.left and one.member.is_alive
-        ]
-        lifted = {one.given[0] for one in self.observer.commands if one.verb == "lift"}
-        kicks = [one for one in self.observer.commands if one.verb == "kick" and one.succeeded]
-        kicked = {one.given[0] for one in kicks if one.result[0] not in lifted}
-        return [f"{one.id} of {one.user} is still open after a kick" for one in there if one.user in kicked]

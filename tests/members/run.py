@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
@@ -42,24 +43,32 @@ class MachineTest(unittest.TestCase):
         if self.machine is None:
             self.skipTest("has no store")
 
-        @seed(number)
         class Machine(self.machine):  # type: ignore[name-defined, misc]
-            steps, counts = 0, Counter()
+            steps = 0
+            counts: ClassVar[Counter[str]] = Counter()
 
         begin = time.monotonic()
-        chosen = settings(
-            max_examples=max(_STEPS // _IN_EXAMPLE, 1),
-            stateful_step_count=_IN_EXAMPLE,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-            print_blob=False,
-        )
         try:
-            run_state_machine_as_test(Machine, settings=chosen)
+            for more in itertools.count():  # an example may have fewer steps than it might
+                if Machine.steps >= _STEPS:
+                    break
+                examples = -(-(_STEPS - Machine.steps) // _IN_EXAMPLE)
+                run_state_machine_as_test(seed(number + more)(Machine), settings=_settings(examples))
         finally:
             seconds = time.monotonic() - begin
             print(f"seed {number}: {Machine.steps} steps in {seconds:.0f} s", file=sys.stderr)
             if "WSPROXY_STEPS" in os.environ:
                 print(dict(sorted(Machine.counts.items())), file=sys.stderr)
+
+
+def _settings(examples: int) -> settings:
+    """Return settings for so many examples, which are neither kept nor made simpler: no two runs are the same."""
+    return settings(
+        max_examples=examples,
+        stateful_step_count=_IN_EXAMPLE,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )

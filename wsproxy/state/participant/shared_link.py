@@ -41,7 +41,7 @@ A = TypeVar("A", Decision, Confirmed, Evicted)
 
 
 class RulesVersion(NamedTuple):
-    """A version of the revocation rules, and the epoch that it belongs to: the one before the store said it."""
+    """A version of the revocation rules, and the epoch in which the process asked for it."""
 
     epoch: str
     number: int
