@@ -32,7 +32,7 @@ PAGE = 1000
 """How many items a page has at most: rules, sessions, failures of one pulse."""
 
 PARTS = 500
-"""How many sessions, and how many rules, one part of a publication has at most."""
+"""How many sessions, and how many rules, one part of a publication has at most; and how many a revocation."""
 
 MOST_TEXT = 4 * 1024 * 1024
 """Characters of one copy; a longer one is not kept."""
@@ -115,7 +115,10 @@ class Store(Protocol):
     # Revocations
 
     def revoke(self, rules: tuple[Rule, ...]) -> Revoked:
-        """Add rules: all, or none if there would be too many."""
+        """Add rules: all, or none if there would be too many.
+
+        :param rules: at most :data:`PARTS`, so that a store has time for others.
+        """
         ...
 
     def lift(self, kick: str, lifted_at: float) -> Revoked:

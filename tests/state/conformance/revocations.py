@@ -7,6 +7,7 @@ import math
 from wsproxy.state.membership import Revoked, RulesPage
 from wsproxy.state.revocations import Match, Rule
 from wsproxy.state.shared.rule_log import MAX_RULES
+from wsproxy.state.store import PARTS
 
 from .case import StoreCase, session
 
@@ -86,8 +87,8 @@ class Revocations(StoreCase):
     def test_bound(self) -> None:
         """There are 100,000 at most; none is forgotten for another's sake, and a lift makes room."""
         rules = [rule(f"r{number}", f"k{number % 2}", digest=f"{number:08x}") for number in range(MAX_RULES)]
-        for start in range(0, MAX_RULES, 10_000):
-            self.assertTrue(self.store.revoke(tuple(rules[start : start + 10_000])).done)
+        for start in range(0, MAX_RULES, PARTS):
+            self.assertTrue(self.store.revoke(tuple(rules[start : start + PARTS])).done)
         version = self.a.beat().version
         self.assertEqual(self.store.revoke((rule("one-more"),)), Revoked(False, version))
         self.assertTrue(self.store.revoke((rules[0],)).done)

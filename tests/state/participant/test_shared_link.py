@@ -454,6 +454,12 @@ class Revocations(SharedCase):
         self.turn()
         self.assertIn(self.one.more[0], list(self.two.participant.known))
 
+    def test_many_tokens(self) -> None:
+        """The rules for many tokens are told in parts, so that the store has time for others."""
+        self.one.more = [Rule(f"k.{n}", "k", 1e9, 2e9, Match(digest=f"{n}")) for n in range(1200)]
+        self.one.link.apply([Rule("r", "k", 1e9, 2e9, Match(user="5"))])
+        self.assertEqual([len(rules) for [rules] in self.store.calls("revoke")], [500, 500, 200])
+
     def test_rules_survive_the_store(self) -> None:
         """A store that has lost its data is told the rules again by each process that publishes."""
         with mock.patch(_SLEEP, lambda seconds: self.two.turn()):

@@ -15,7 +15,7 @@ from ...runtime.logs import get_logger
 from ..limits import Limits
 from ..membership import Beat, Failure, Issued, Member, Pulse
 from ..revocations import Rule
-from ..store import Store
+from ..store import PARTS, Store
 from ..stores.memory import MemoryStore
 from ..tickets import Ticket
 from ..values import Confirmed, Decision, Event, EventKind, Evicted, Outcome, Request, SessionRef
@@ -419,7 +419,7 @@ class SharedLink:
         if (fresh := self._rules.learn(rules)) and (more := self._on_rules(fresh)):
             self._rules.learn(more)
             self._untold |= {rule.id: rule for rule in more}
-        while not is_away and (untold := tuple(self._untold.values())):
+        while not is_away and (untold := tuple(list(self._untold.values())[:PARTS])):
             self.store.revoke(untold)
             for rule in untold:
                 self._untold.pop(rule.id, None)
