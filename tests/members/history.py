@@ -1,7 +1,7 @@
 """Checks what happened between processes: at every moment, not only at the end.
 
-An operation happened at one moment between its begin and its end. So a check says that something is wrong only
-if it is so whatever those moments were.
+An operation happened at one moment between its begin and its end. So a check says that something is wrong
+only if it is so whatever those moments were.
 """
 
 from __future__ import annotations

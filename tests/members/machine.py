@@ -19,7 +19,7 @@ __all__ = ["Place", "ProcessMachine"]
 
 COUNT = 4
 _ANSWER_SECONDS = 20.0
-_ANSWERS_SECONDS = 2.0
+_ANSWERS_SECONDS = 1.2
 _BEATS = 5  # of one process, which take more than a lease
 _CALM_SECONDS = 20.0
 _MOST_TROUBLES = 2  # at a time; otherwise nobody would ever be in step

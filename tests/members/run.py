@@ -62,7 +62,7 @@ class MachineTest(unittest.TestCase):
 
 
 def _settings(examples: int) -> settings:
-    """Return settings for so many examples, which are neither kept nor made simpler: no two runs are the same."""
+    """Return settings for so many examples. None is kept or made simpler, as no two runs are the same."""
     return settings(
         max_examples=examples,
         stateful_step_count=_IN_EXAMPLE,
