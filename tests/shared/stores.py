@@ -76,7 +76,8 @@ class RedisBehindLinks(Store):
         self.links = [self._stack.enter_context(Forwarder(("127.0.0.1", port))) for _ in range(self._count)]
         self.client: Any = self._stack.enter_context(self.server.client())
         ends = [f"{link.address} to *" for link in self.links]
-        self.connections = tuple(map(_as_pattern, [*ends, f"* to {('127.0.0.1', port)}"]))
+        ends += [f"* to {('127.0.0.1', port)}", "closed just now"]
+        self.connections = tuple(map(_as_pattern, ends))
 
     def url(self, program: int) -> str:
         host, port = self.links[program].address

@@ -184,10 +184,7 @@ class Holding:
                 raise TransportClosed("the session no longer wants the console")
 
     def note(self, decision: Decision) -> None:
-        """Take note of what the store has decided. Idempotent.
-
-        A link that publishes does so before the next publication may begin.
-        """
+        """Take note of what the store has decided, before the next publication. Idempotent."""
         with self._lock:
             outcome = decision.outcome
             if outcome is Outcome.ADMITTED and self._stage is Stage.WAITING:

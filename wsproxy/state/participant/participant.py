@@ -28,7 +28,8 @@ from .held_session import HeldSession
 from .holding import Holding
 from .known_rules import KnownRules, RevocationRules
 from .private_link import PrivateLink
-from .shared_link import RulesVersion, SharedLink
+from .rules_version import RulesVersion, has_heard_all
+from .shared_link import SharedLink
 
 __all__ = ["Kick", "Participant", "ParticipantRules"]
 
@@ -260,10 +261,10 @@ class Participant:
             return ()
         while True:
             try:
-                version = link.version_now(version)
-                has_all = link.has_heard_all(version.number)
+                version = version.now(link)
+                has_all = has_heard_all(link, version.number)
                 found = self.store.behind(version.number)
-                has_all = has_all and link.has_heard_all(version.number)  # in the same epoch all the while
+                has_all = has_all and has_heard_all(link, version.number)  # in the same epoch all the while
             except StoreUnavailable:
                 return (_UNKNOWN,)
             behind = tuple(one.name or one.id for one in found if one.id != self.member.id)
@@ -273,7 +274,8 @@ class Participant:
 
     @property
     def _epoch(self) -> str:
-        return self._link.epoch if isinstance(self._link, SharedLink) else ""
+        pulse = self._link.pulse if isinstance(self._link, SharedLink) else None
+        return pulse.epoch if pulse else ""
 
     def lift(self, kick: str) -> Kick | None:
         """Take the rules of a kick out of force, in all processes. Blocks as a kick does.

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from ...exceptions import StateUnavailable, StoreUnavailable
 from ...runtime.deadline import Clock
@@ -26,7 +26,7 @@ from .known_rules import KnownRules
 from .outbox import Outbox
 from .publication import publications
 
-__all__ = ["RulesVersion", "SharedLink"]
+__all__ = ["SharedLink"]
 
 logger = get_logger("wsproxy.state")
 
@@ -38,13 +38,6 @@ _RETRY_AFTER = 2
 
 R = TypeVar("R")
 A = TypeVar("A", Decision, Confirmed, Evicted)
-
-
-class RulesVersion(NamedTuple):
-    """A version of the revocation rules, and the epoch in which the process asked for it."""
-
-    epoch: str
-    number: int
 
 
 class SharedLink:
@@ -109,12 +102,7 @@ class SharedLink:
     @property
     def is_in_step(self) -> bool:
         """Whether the process knows all revocation rules, and its store answers."""
-        return self._clock() - self._heard < IN_STEP_SECONDS
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether the process decides by itself because the store is away."""
-        return self._asked is not self.store
+        return self.seconds_away < IN_STEP_SECONDS
 
     @property
     def seconds_away(self) -> float:
@@ -122,38 +110,24 @@ class SharedLink:
         return self._clock() - self._heard
 
     @property
+    def is_alone(self) -> bool:
+        """Whether the process decides by itself because the store is away."""
+        return self._asked is not self.store
+
+    @property
     def is_settled(self) -> bool:
         """Whether the store admits anybody."""
         return self._pulse is not None and self._pulse.settled
 
     @property
-    def epoch(self) -> str:
-        """The epoch of the store, as far as this process knows; "" for none."""
-        return self._pulse.epoch if self._pulse else ""
+    def pulse(self) -> Pulse | None:
+        """The last answer to a beat; None before the first."""
+        return self._pulse
 
-    def has_heard_all(self, version: int) -> bool:
-        """Ask whether the store has heard from all processes since it began; True if this one cannot tell.
-
-        Any thread. If it has not, the process beats at once.
-
-        :param version: one of the rules that the store has.
-        :raises StoreUnavailable: if it is away.
-        """
-        pulse = self._pulse
-        if pulse is None:  # it has never been in step
-            return True
-        if pulse.settled and self.store.rules(version).epoch == pulse.epoch:
-            return True
+    def beat_soon(self) -> None:
+        """Have the heartbeat ask at once. Any thread."""
         self.has_news = True
         self.wake.set()
-        return False
-
-    def version_now(self, version: RulesVersion) -> RulesVersion:
-        """Return the version that has what an earlier one had, whose epoch may be over."""
-        pulse = self._pulse
-        if pulse is None or pulse.epoch == version.epoch:
-            return version
-        return RulesVersion(pulse.epoch, pulse.version)
 
     @property
     def members(self) -> int:
@@ -185,8 +159,7 @@ class SharedLink:
 
         decision = self._ask(ask)
         if decision.outcome is Outcome.UNSETTLED and self.is_settled:
-            self.has_news = True  # another epoch has begun, or the lease has passed
-            self.wake.set()
+            self.beat_soon()
         return decision
 
     def opened(self, session: str) -> Confirmed:
@@ -309,7 +282,7 @@ class SharedLink:
         self._number += 1
         if pulse.known:
             self._batch = ()  # else the store has ignored it
-        if not pulse.known or self.is_alone or self._is_another_epoch(pulse):
+        if not pulse.known or self.is_alone or not self._pulse or pulse.epoch != self._pulse.epoch:
             self._publish()
             return
         if is_idle and self.outbox.is_idle and calls == self._gate.entered:
@@ -333,14 +306,10 @@ class SharedLink:
             self._failures_since,
         )
 
-    def _is_another_epoch(self, pulse: Pulse) -> bool:
-        return self._pulse is None or pulse.epoch != self._pulse.epoch
-
     def _heed(self, pulse: Pulse, sent: float, epoch: int) -> None:
-        before = self._pulse
+        if pulse.members is None and self._pulse:
+            pulse = pulse._replace(members=self._pulse.members)
         self._pulse = pulse
-        if pulse.members is None and before:
-            self._pulse = pulse._replace(members=before.members)
         self._limits.learn_failures(pulse.failures)
         self._failures_since = pulse.failures_version
         self.holdings.heed(pulse.messages, epoch)
@@ -384,7 +353,7 @@ class SharedLink:
         """Give up all that the process holds, and close the store. Blocks for the store's timeout."""
         try:
             self.report()
-            if (beat := self._next_beat()).failures:  # which nobody else would tell
+            if (beat := self._next_beat()).failures:
                 self.store.beat(self.member, beat)
             self.store.leave(self.member)
         except StoreUnavailable:
