@@ -5,12 +5,14 @@ What :mod:`.values` says holds here, too.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .revocations import Rule
 from .values import Held, Message
 
 __all__ = [
+    "PARTS",
     "Beat",
     "Copy",
     "Failure",
@@ -21,7 +23,11 @@ __all__ = [
     "Revoked",
     "RulesPage",
     "SessionsPage",
+    "publications",
 ]
+
+PARTS = 500
+"""How many sessions, and how many rules, one part of a publication has at most; and how many a revocation."""
 
 
 class Member(NamedTuple):
@@ -106,8 +112,8 @@ class Publication(NamedTuple):
 
     :ivar part: 0, 1 and so on.
     :ivar last: whether this is the last part; the store knows the member from then on.
-    :ivar sessions: at most 500; the oldest first.
-    :ivar rules: the revocation rules that the member knows, at most 500.
+    :ivar sessions: at most :data:`PARTS`; the oldest first.
+    :ivar rules: the revocation rules that the member knows, at most :data:`PARTS`.
     :ivar knew: ids of the members that this one knew, in the first part.
     """
 
@@ -117,6 +123,17 @@ class Publication(NamedTuple):
     sessions: tuple[Held, ...] = ()
     rules: tuple[Rule, ...] = ()
     knew: tuple[str, ...] = ()
+
+
+def publications(
+    member: Member, sessions: Sequence[Held], rules: Sequence[Rule], knew: tuple[str, ...]
+) -> Iterator[Publication]:
+    """Yield the parts, of which there is at least one. Parameters are as for :class:`Publication`."""
+    last = max(len(sessions), len(rules), 1) - 1
+    for start in range(0, last + 1, PARTS):
+        end = start + PARTS
+        held, known = tuple(sessions[start:end]), tuple(rules[start:end])
+        yield Publication(member, start // PARTS, end > last, held, known, () if start else knew)
 
 
 class Issued(NamedTuple):

@@ -23,16 +23,13 @@ from .revocations import Rule
 from .tickets import Ticket
 from .values import Confirmed, Decision, Event, Evicted, Message, Request
 
-__all__ = ["MOST_TEXT", "PAGE", "PARTS", "SCHEMA", "Store"]
+__all__ = ["MOST_TEXT", "PAGE", "SCHEMA", "Store"]
 
 SCHEMA = 1
 """Version of the values. A member ignores what it does not know in those of a later one."""
 
 PAGE = 1000
 """How many items a page has at most: rules, sessions, failures of one pulse."""
-
-PARTS = 500
-"""How many sessions, and how many rules, one part of a publication has at most; and how many a revocation."""
 
 MOST_TEXT = 4 * 1024 * 1024
 """Characters of one copy; a longer one is not kept."""
@@ -117,7 +114,7 @@ class Store(Protocol):
     def revoke(self, rules: tuple[Rule, ...]) -> Revoked:
         """Add rules: all, or none if there would be too many.
 
-        :param rules: at most :data:`PARTS`, so that a store has time for others.
+        :param rules: at most :data:`.PARTS`, so that a store has time for others.
         """
         ...
 

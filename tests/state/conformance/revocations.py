@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from wsproxy.state.membership import Revoked, RulesPage
+from wsproxy.state.membership import PARTS, Revoked, RulesPage
 from wsproxy.state.revocations import Match, Rule
 from wsproxy.state.shared.rule_log import MAX_RULES
-from wsproxy.state.store import PARTS
 
 from .case import StoreCase, session
 

@@ -10,11 +10,10 @@ from unittest import mock
 
 from wsproxy.exceptions import StoreUnavailable
 from wsproxy.state.console_policies import Policy
-from wsproxy.state.membership import Member
+from wsproxy.state.membership import Member, publications
 from wsproxy.state.participant.gate import Gate
 from wsproxy.state.participant.known_rules import KnownRules, RevocationRules
 from wsproxy.state.participant.outbox import Outbox
-from wsproxy.state.participant.publication import publications
 from wsproxy.state.revocations import Match, Rule, RuleSet
 from wsproxy.state.values import Event, EventKind, Held, Stage
 from wsproxy.testing.case import LeakTestCase

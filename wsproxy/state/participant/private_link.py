@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import TypeVar
 
-from ..membership import Beat, Issued, Member
+from ..membership import Beat, Issued, Member, publications
 from ..revocations import Rule
 from ..stores.memory import MemoryStore
 from ..tickets import Ticket
@@ -16,7 +16,6 @@ from .holding import Holding
 from .holdings import Holdings
 from .known_rules import KnownRules
 from .outbox import Outbox
-from .publication import publications
 
 __all__ = ["PrivateLink"]
 

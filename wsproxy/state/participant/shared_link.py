@@ -13,9 +13,9 @@ from ...exceptions import StateUnavailable, StoreUnavailable
 from ...runtime.deadline import Clock
 from ...runtime.logs import get_logger
 from ..limits import Limits
-from ..membership import Beat, Failure, Issued, Member, Pulse
+from ..membership import PARTS, Beat, Failure, Issued, Member, Pulse, publications
 from ..revocations import Rule
-from ..store import PARTS, Store
+from ..store import Store
 from ..stores.memory import MemoryStore
 from ..tickets import Ticket
 from ..values import Confirmed, Decision, Event, EventKind, Evicted, Outcome, Request, SessionRef
@@ -24,7 +24,6 @@ from .holding import Holding
 from .holdings import Holdings
 from .known_rules import KnownRules
 from .outbox import Outbox
-from .publication import publications
 
 __all__ = ["SharedLink"]
 
