@@ -175,31 +175,37 @@ def _last_seconds() -> dict[str, float]:
         return {}
 
 
-def _run(jobs: int, limit: float) -> int:
+def _run(jobs: int, limit: float, named: Sequence[str]) -> int:
     finder = _Finder()
-    unimportable = finder.discover(".")
+    unimportable = unittest.TestSuite() if named else finder.discover(".")
     seconds = _last_seconds()
-    finder.files.sort(key=lambda file: (seconds.get(file, inf), os.path.getsize(file)), reverse=True)
-    files = _Files(finder.files, jobs, limit)
+    order = sorted(
+        named or finder.files, key=lambda file: (seconds.get(file, inf), os.path.getsize(file)), reverse=True
+    )
+    files = _Files(order, jobs, limit)
     runner = unittest.TextTestRunner(descriptions=False)  # names of tests include them
     result = runner.run(unittest.TestSuite([unimportable, files]))
     if _SECONDS.parent.parent == Path.cwd():  # a virtual environment of the project
-        _SECONDS.write_text(json.dumps(files.seconds), encoding="utf-8")
+        _SECONDS.write_text(json.dumps({**seconds, **files.seconds}), encoding="utf-8")
     return 0 if result.wasSuccessful() and result.testsRun else 1
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all tests, or ``python -m unittest`` if it is given arguments. Return the exit status."""
+    """Run all tests, or those of ``--files``. Return the exit status.
+
+    With other arguments, run ``python -m unittest``.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--jobs", type=int, default=os.environ.get("TEST_JOBS", _JOBS))
     parser.add_argument("--limit", type=float, default=_LIMIT)
+    parser.add_argument("--files", nargs="+", default=())
     options, others = parser.parse_known_args(arguments)
     if others:
         os.execv(sys.executable, [*_python(), "-m", "unittest", *others])
     for signum in (signal.SIGINT, signal.SIGTERM):  # a shell has jobs in its background ignore SIGINT
         signal.signal(signum, signal.default_int_handler)
     try:
-        return _run(options.jobs, options.limit)
+        return _run(options.jobs, options.limit, options.files)
     except KeyboardInterrupt:
         return 130
 

@@ -260,6 +260,15 @@ class Parallel(unittest.TestCase):
         self.assertEqual(status, 0)
         self.assertRegex(text, r"\Atest \(suite\.test_a\.Case(\.test)?\) \.\.\. ok\n")
 
+    def test_files(self) -> None:
+        """Only the files that are named run."""
+        self.write("suite/test_a.py", _CASE + "pass")
+        self.write("suite/test_b.py", _CASE + "self.skipTest('s')")
+        self.write("suite/test_c.py", _CASE + "self.fail()")
+        status, text = self.run_tests("--files", "suite/test_a.py", "suite/test_b.py")
+        self.assertEqual(status, 0)
+        self.assert_summary(text, "Ran 2 tests in", "OK (skipped=1)")
+
     def test_order(self) -> None:
         """Large files begin first, but before them those that took long in the last run."""
         self.write("suite/test_long.py", _CASE + "self.skipTest('s')")
