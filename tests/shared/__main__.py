@@ -15,14 +15,6 @@ from tests.shared.rows import ROWS, Row, Seen, fault_without_store
 
 __all__ = ["main"]
 
-_CAPTION = """\
-Each cell says what the simulated API counted, or what the clients were told. All columns have the same
-settings: 12 sessions in all, 2 of a user, 3 of a VM, 5 failed attempts a minute, tickets, and `takeover` for
-some consoles. Each try is a new TCP connection. In the last column a successor starts in the middle of each
-row, and the first program drains. The operator asks one process. Of gunicorn's processes, one listens for
-the operator. Processes tell each other once a second of the addresses that fail. So gunicorn's processes may
-answer more attempts than one process does. All refuse the address within three seconds after the first
-429."""
 _DOES_NOT_START = Seen("does not start", False)
 
 Cells = dict[tuple[str, str], Seen]
@@ -93,7 +85,7 @@ def _table(columns: Sequence[type[Column]], rows: Sequence[Row], cells: Cells) -
     for row in rows:
         seen = [cells[column.title, row.key] for column in columns]
         lines.append(f"| {row.title} | " + " | ".join(_cell(one) for one in seen) + " |")
-    return "\n".join([*lines, "", _CAPTION])
+    return "\n".join(lines)
 
 
 def _cell(seen: Seen) -> str:

@@ -15,10 +15,10 @@ from dataclasses import asdict, fields
 from wsproxy.version import __version__
 
 from ..__main__ import set_up
+from ..pages import write_between
 from ..peers import Surroundings
 from ..processes import raise_descriptor_limit
 from ..report import Header
-from ..state.report import write_between
 from ..state.servers import RedisServer, redis_missing
 from ..state.sides import write_paths
 from ..tools import Tools

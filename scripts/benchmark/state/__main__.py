@@ -13,10 +13,11 @@ from wsproxy.version import __version__
 
 from ..__main__ import set_up
 from ..measures import Pace
+from ..pages import write_between
 from ..processes import raise_descriptor_limit
 from ..report import Header
 from .measures import StateBench
-from .report import state_report, write_between
+from .report import state_report
 from .servers import RedisServer, redis_missing
 from .sides import source_of, write_paths
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import statistics
-import textwrap
 from collections.abc import Callable, Sequence
 
 from .measures import Samples
 
-__all__ = ["state_report", "write_between"]
+__all__ = ["state_report"]
 
 
 class _Figures:
@@ -134,27 +132,3 @@ def _before(figures: _Figures, commit: str) -> list[str]:
     cells = [_shown(figures.of(f"alike {side} memory"), 1) for side in ("now", "before")]
     rows.append(_row("KiB per idle session, of 500", *cells))
     return rows
-
-
-def _wrapped(line: str) -> list[str]:
-    """Return a line as those of a page, which have no more than 100 characters outside of tables."""
-    if not line or line.startswith("|"):
-        return [line]
-    return textwrap.wrap(line, 99, subsequent_indent="  " * line.startswith("- "), break_on_hyphens=False)
-
-
-def write_between(path: str, name: str, lines: Sequence[str]) -> None:
-    """Replace what stands between two marks in a page.
-
-    :raises SystemExit: if the page has no such marks.
-    """
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
-    body = "\n".join(["", *(part for line in lines for part in _wrapped(line)), "", ""])
-    changed, count = pattern.subn(lambda found: found[1] + body + found[2], text)
-    if not count:
-        raise SystemExit(f"{path} does not have the lines {begin} and {end}")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(changed)
