@@ -79,9 +79,28 @@ class _History:
             if not any(began - _OUT_OF_STEP <= pulse.began <= ended for pulse in one.member.pulses):
                 yield f"{one.member} was out of step and admitted {one.id}"
             others = [other for other in self._sessions if other is not one and _counts(other, one)]
-            yield from _above_limits(one, others)
+            yield from _above_limits(one, others, self._predecessors(one))
             if not one.vmi.startswith("share"):
                 yield from self._of_console(one)
+
+    def _predecessors(self, one: Session) -> list[Session]:
+        """Return the sessions whose slots it may have inherited, because it took their console over."""
+        if one.decided is None or not one.vmi.startswith("take"):
+            return []
+        began, ended = one.decided
+        return [
+            other
+            for other in self._sessions
+            if other is not one and other.vmi == one.vmi and other.decided and other.decided[0] <= ended
+            if self._gone(other) >= began
+        ]
+
+    def _gone(self, session: Session) -> float:
+        """Return when a session certainly was no more, as seen by the store."""
+        releases = [
+            one.ended for one in self._commands if one.verb == "release" and one.given[0] == session.id
+        ]
+        return min((when for when in releases if when), default=session.member.killed + LEASE)
 
     def _of_console(self, one: Session) -> Iterator[str]:
         assert one.decided
@@ -135,8 +154,9 @@ class _History:
                 ):
                     yield f"ticket {digest} outlived a restart of the store"
             if issue.succeeded and issue.result == "" and len(mine) == 1 and mine[0].succeeded and not used:
-                assert issue.ended and mine[0].ended
-                if self._was_quiet(issue.began or 0.0, mine[0].ended):
+                assert issue.began and issue.ended and mine[0].began and mine[0].ended
+                was_there = issue.ended <= mine[0].began  # a stopped process issues it late
+                if was_there and self._was_quiet(issue.began, mine[0].ended):
                     yield f"ticket {digest} was refused, and nobody had used it"
 
     def _was_quiet(self, begin: float, end: float) -> bool:
@@ -197,7 +217,10 @@ class _History:
         return when > kick.ended + _OUT_OF_STEP and not was_away
 
 
-def _above_limits(one: Session, others: list[Session]) -> Iterator[str]:
+def _above_limits(one: Session, others: list[Session], predecessors: list[Session]) -> Iterator[str]:
+    """Yield the limits that a session exceeds. An inherited slot is one that was taken before."""
+    if any(other.user == one.user for other in predecessors):
+        return
     mine = [other for other in others if other.user == one.user]
     there = [other for other in others if other.vmi == one.vmi]
     for name, most, counted in (
@@ -205,7 +228,7 @@ def _above_limits(one: Session, others: list[Session]) -> Iterator[str]:
         ("user", LIMITS.user, mine),
         ("vmi", LIMITS.vmi, there),
     ):
-        if len(counted) >= most:
+        if len(counted) >= most and not (predecessors and name != "user"):
             ids = ", ".join(other.id for other in counted)
             yield f"{one.id} of {one.user} was admitted above the limit {name!r} beside {ids}"
 
