@@ -1,10 +1,15 @@
-"""A TCP forwarder with faults: a network between processes and their store that a test breaks and mends."""
+"""A TCP forwarder with faults: a network between processes and their store that a test breaks and mends.
+
+It is a process of its own. Its connections come and go as those processes like, and are none of the test's.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import os
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -16,6 +21,7 @@ _CHUNK = 65536
 _BACKLOG = 128
 _CONNECT_SECONDS = 5.0
 _SUBSCRIBE = b"SUBSCRIBE"
+_STDIN = 0
 
 
 class _Way:
@@ -70,7 +76,7 @@ class _Pair:
 
 
 class Forwarder:
-    """Forwards connections to a server, with faults that may change at any time. One thread; use ``with``.
+    """Forwards connections to a server, with faults that may change at any time. Use ``with``.
 
     While the link is cut, nothing is lost: what was sent arrives when it is mended, as with TCP.
 
@@ -79,68 +85,116 @@ class Forwarder:
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
-        self.address: tuple[str, int] = self._listener.getsockname()
-        self._woken, self._wake = socket.socketpair()
-        # Written by any thread, read by the forwarder's.
-        self._is_cut = False
-        self._latency = 0.0
-        self._mutes_subscribers = False
-        self._to_drop: deque[str] = deque()
-        self._stopping = False
-        self._pairs: list[_Pair] = []  # the forwarder's thread only
-        self._thread = threading.Thread(target=self._run, name="forwarder")
-        self._thread.start()
+        command = [sys.executable, __file__, target[0], str(target[1])]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+        )
+        self._lock = threading.Lock()  # held from a command to its answer
+        self.address: tuple[str, int] = ("127.0.0.1", int(self._answer()))
 
-    # Faults. Any thread; none of them blocks.
+    # Faults. Any thread. Each has happened when it returns.
 
     def cut(self) -> None:
         """Let nothing through, and accept nobody, until :meth:`mend`."""
-        self._change(_is_cut=True)
+        self._tell("cut")
 
     def mend(self) -> None:
         """End the cut, the latency, and the loss of messages."""
-        self._change(_is_cut=False, _latency=0.0, _mutes_subscribers=False)
+        self._tell("mend")
 
     def delay(self, seconds: float) -> None:
         """Delay all that is sent from now on, in both directions."""
-        self._change(_latency=seconds)
+        self._tell(f"delay {seconds}")
 
     def lose_messages(self) -> None:
         """Lose all that Redis sends to a connection that subscribes from now on or has subscribed."""
-        self._change(_mutes_subscribers=True)
+        self._tell("lose_messages")
 
     def drop_subscribers(self) -> None:
         """Close the connections that have subscribed to messages."""
-        self._to_drop.append("subscribers")
-        self._wake.send(b"x")
+        self._tell("drop_subscribers")
 
     def drop_all(self) -> None:
         """Close all connections."""
-        self._to_drop.append("all")
-        self._wake.send(b"x")
+        self._tell("drop_all")
 
-    def _change(self, **values: object) -> None:
-        for name, value in values.items():
-            setattr(self, name, value)
-        self._wake.send(b"x")
+    def _tell(self, command: str) -> None:
+        with self._lock:
+            assert self._process.stdin
+            self._process.stdin.write(f"{command}\n".encode())
+            self._answer()
 
-    # The thread
+    def _answer(self) -> bytes:
+        assert self._process.stdout
+        if not (line := self._process.stdout.readline()):
+            raise AssertionError("the forwarder has ended")
+        return line
 
-    def _run(self) -> None:
-        while not self._stopping:
+    def close(self) -> None:
+        """Close all connections, and stop. Idempotent."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            pipe.close()
+        self._process.wait()
+
+    def __enter__(self) -> Forwarder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Link:
+    """What the process does: forwards, and obeys each line of its standard input, until that ends."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._pairs: list[_Pair] = []
+        self._commands = b""
+        self._is_over = False
+        self._mend()
+
+    def run(self) -> None:
+        self._say(str(self._listener.getsockname()[1]))
+        while not self._is_over:
             self._step()
-        for pair in self._pairs:
-            pair.close()
+
+    def _mend(self) -> None:
+        self._is_cut = self._mutes_subscribers = False
+        self._latency = 0.0
+
+    def _obey(self) -> None:
+        if not (data := os.read(_STDIN, _CHUNK)):
+            self._is_over = True
+        *lines, self._commands = (self._commands + data).split(b"\n")
+        for line in lines:
+            self._do(*line.decode().split())
+            self._say("done")
+
+    def _do(self, command: str, seconds: str = "") -> None:
+        if command == "mend":
+            self._mend()
+        elif command == "cut":
+            self._is_cut = True
+        elif command == "lose_messages":
+            self._mutes_subscribers = True
+        elif command == "delay":
+            self._latency = float(seconds)
+        else:
+            self._drop(all=command == "drop_all")
+
+    def _say(self, text: str) -> None:
+        os.write(1, f"{text}\n".encode())
 
     def _step(self) -> None:
         now = time.monotonic()
         due = [way for pair in self._pairs for way in (pair.up, pair.down) if way.wait(now) == 0.0]
         ready = self._select(due, now)
-        if self._woken.fileno() in ready:
-            self._woken.recv(_CHUNK)
-            self._drop()
+        if _STDIN in ready:
+            self._obey()
         if self._is_cut:
             return
         for pair in list(self._pairs):
@@ -159,7 +213,7 @@ class Forwarder:
             for way in due:
                 wanted[way.target.fileno()] = wanted.get(way.target.fileno(), 0) | select.POLLOUT
             wanted[self._listener.fileno()] = select.POLLIN
-        wanted[self._woken.fileno()] = select.POLLIN
+        wanted[_STDIN] = select.POLLIN
         poll = select.poll()
         for descriptor, events in wanted.items():
             poll.register(descriptor, events)
@@ -205,29 +259,14 @@ class Forwarder:
             return
         self._pairs.append(_Pair(client, server))
 
-    def _drop(self) -> None:
-        while self._to_drop:
-            which = self._to_drop.popleft()
-            for pair in [one for one in self._pairs if which == "all" or one.subscribes]:
-                self._forget(pair)
+    def _drop(self, *, all: bool) -> None:
+        for pair in [one for one in self._pairs if all or one.subscribes]:
+            self._forget(pair)
 
     def _forget(self, pair: _Pair) -> None:
         self._pairs.remove(pair)
         pair.close()
 
-    def close(self) -> None:
-        """Close all connections, and stop. Idempotent."""
-        self._stopping = True
-        with contextlib.suppress(OSError):
-            self._wake.send(b"x")
-        self._thread.join()
-        for sock in (self._listener, self._woken, self._wake):
-            sock.close()
 
-    def __enter__(self) -> Forwarder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+if __name__ == "__main__":
+    _Link((sys.argv[1], int(sys.argv[2]))).run()

@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
-from glob import escape
 from typing import Any
 
 from redis import Redis
@@ -62,7 +61,6 @@ class RedisBehindLinks(Store):
     :param count: how many programs.
     :ivar server: the server, which may be stopped and started.
     :ivar links: the networks, one for each program.
-    :ivar connections: patterns of the sockets of this process that connections to the server have.
     """
 
     def __init__(self, count: int, *options: str) -> None:
@@ -75,9 +73,6 @@ class RedisBehindLinks(Store):
         self._stack.callback(self.server.close)
         self.links = [self._stack.enter_context(Forwarder(("127.0.0.1", port))) for _ in range(self._count)]
         self.client: Any = self._stack.enter_context(self.server.client())
-        ends = [f"{link.address} to *" for link in self.links]
-        ends += [f"* to {('127.0.0.1', port)}", "closed just now"]
-        self.connections = tuple(map(_as_pattern, ends))
 
     def url(self, program: int) -> str:
         host, port = self.links[program].address
@@ -140,12 +135,13 @@ class LocalStore(Store):
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the store's process; with SIGCONT to the one that got the last."""
         if number is not signal.SIGCONT:
-            self._pid = self._find()
+            self._pid = self.pid
             self._stack.callback(_let_go_on, self._pid)
         os.kill(self._pid, number)
 
-    def _find(self) -> int:
-        """Return the number of the store's process."""
+    @property
+    def pid(self) -> int:
+        """The number of the store's process."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(self._path)
             peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
@@ -211,11 +207,6 @@ class RedisWithSentinels(Store):
     def url(self, program: int) -> str:
         places = ",".join(f"127.0.0.1:{port}" for port in self._sentinels)
         return f"redis+sentinel://{places}/main"
-
-
-def _as_pattern(ends: str) -> str:
-    """Return a pattern that matches the two ends of a connection, in which ``*`` stands for any."""
-    return escape(ends).replace("[*]", "*")
 
 
 def _let_go_on(pid: int) -> None:
