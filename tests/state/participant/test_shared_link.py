@@ -392,6 +392,17 @@ class Revocations(SharedCase):
         holding.opened()
         self.assertEqual(len(list(self.one.participant.known)), 1)
 
+    def test_acknowledged_at_once(self) -> None:
+        """A process that has applied new rules beats at once, and then not again: a kick waits for it."""
+        version = self.store.revoke((Rule("r", "k", 1e9, 2e9, Match(user="eve")),)).version
+        self.two.link.beat()
+        self.assertEqual(len(self.store.behind(version)), 2)
+        self.assertTrue(self.two.link.has_news and self.two.link.wake.is_set())
+        self.two.link.has_news = False
+        self.two.link.beat()
+        self.assertEqual([one.id for one in self.store.behind(version)], [self.one.id])
+        self.assertFalse(self.two.link.has_news)
+
     def test_kick_waits(self) -> None:
         """A kick returns when the other process has applied it, and acknowledged that."""
         with mock.patch(_SLEEP, lambda seconds: self.two.turn()):

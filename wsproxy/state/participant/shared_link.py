@@ -312,8 +312,8 @@ class SharedLink:
         self._limits.learn_failures(pulse.failures)
         self._failures_since = pulse.failures_version
         self.holdings.heed(pulse.messages, epoch)
-        if pulse.version > self._applied or self._untold:
-            self._learn()
+        if (pulse.version > self._applied or self._untold) and self._learn():
+            self.beat_soon()  # a kick waits until this process acknowledges the rules
         self._heard = sent
         self.began.set()
 
