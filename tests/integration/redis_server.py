@@ -20,15 +20,15 @@ from wsproxy.state.membership import Member, Publication
 from wsproxy.state.store import Store
 from wsproxy.state.stores.places import StatePlace
 from wsproxy.state.stores.redis.link import RedisConnection, RedisLink
-from wsproxy.state.stores.redis.scripts import load_scripts
+from wsproxy.state.stores.redis.scripts import Script, load_all_scripts
 from wsproxy.state.stores.redis.store import RedisStore
 
-__all__ = ["REDIS_SERVER", "RedisHarness", "RedisServer", "free_port_of_node"]
+__all__ = ["CLOCK", "REDIS_SERVER", "RedisHarness", "RedisServer", "free_port_of_node"]
 
 REDIS_SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
 _BEGIN = 1.7e9
-_CLOCK = "local function read_clock() return {tonumber(redis.call('GET', 'test-now')), 0} end\n"
+CLOCK = "local function read_clock() return {tonumber(redis.call('GET', 'test-now')), 0} end\n"
 
 
 def free_port_of_node() -> int:
@@ -109,7 +109,7 @@ class RedisHarness:
     """A :class:`.Harness`. Subclasses have the server. A restart means another run id and maybe no data."""
 
     server: RedisServer
-    scripts = load_scripts(_CLOCK)
+    scripts = load_all_scripts(CLOCK)
 
     def __init__(self) -> None:
         self._client = self.server.client()
@@ -121,9 +121,13 @@ class RedisHarness:
         self._settle()
 
     def _new(self) -> Store:
+        return self.connect(self.scripts)
+
+    def connect(self, scripts: dict[int, dict[str, Script]]) -> RedisStore:
+        """Return the store of another process, which the caller closes."""
         link = _Link(StatePlace.parse(self.server.url))
         link.starts = self._starts
-        return RedisStore(link, self.scripts)
+        return RedisStore(link, scripts)
 
     def _settle(self) -> None:
         """Have a first member wait for its lease, as a store without data demands."""
@@ -158,8 +162,8 @@ class RedisHarness:
         sizes: dict[str, int] = {}
         for key in client.scan_iter("{wsproxy}:*"):
             length = {b"hash": client.hlen, b"zset": client.zcard, b"string": client.strlen}
-            sizes[key.decode().partition(":1:")[2]] = length[client.type(key)](key)
-        for name in ("meta", "ended", "rule-kicks"):
+            sizes[key.decode().split(":", 2)[2]] = length[client.type(key)](key)
+        for name in ("meta", "ended", "rule-kicks", "schema"):
             sizes.pop(name, None)
         copies = sizes.pop("copies", 0)
         assert copies == sizes.pop("copy-texts", 0)

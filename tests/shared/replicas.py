@@ -44,8 +44,8 @@ class Replica:
         }
         self._start()
 
-    def _start(self) -> None:
-        self.proxy = ProxyProcess(self._api, **self._settings)
+    def _start(self, *command: str) -> None:
+        self.proxy = ProxyProcess(self._api, command or ("-m", "wsproxy"), **self._settings)
         self._stack.callback(self.proxy.close)
 
     @property
@@ -68,10 +68,13 @@ class Replica:
         """End it without a word."""
         self.proxy.stop(signal.SIGKILL)
 
-    def restart(self) -> None:
-        """Start another process in its place, at another port."""
+    def restart(self, *command: str) -> None:
+        """Start another process in its place, at another port.
+
+        :param command: what the interpreter is to run; by default this version of the program.
+        """
         self.proxy.close()
-        self._start()
+        self._start(*command)
 
     def pause(self) -> None:
         """Stop it (SIGSTOP)."""

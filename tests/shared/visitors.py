@@ -142,9 +142,9 @@ class Visitors:
             raise AssertionError(f"no session with {wanted.vmi}: {last.client.head!r} {last.reason()}")
         return last
 
-    def issue_ticket(self, wanted: Wanted) -> str:
-        """Exchange a token for a ticket; return "" if that is refused."""
-        connection = HTTPConnection(*self._deployed.address(), timeout=_WITHIN)
+    def issue_ticket(self, wanted: Wanted, at: tuple[str, int] | None = None) -> str:
+        """Exchange a token for a ticket; return "" if that is refused. Parameters are as for :meth:`ask`."""
+        connection = HTTPConnection(*(at or self._deployed.address()), timeout=_WITHIN)
         headers = {"Authorization": f"Bearer {wanted.credential}", "Content-Type": "application/json"}
         headers["X-Forwarded-For"] = wanted.forwarded
         try:

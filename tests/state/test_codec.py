@@ -10,6 +10,7 @@ from typing import NamedTuple
 from wsproxy.state.codec import from_json, to_json
 from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Beat, Failure, Publication
+from wsproxy.state.revocations import Match, Rule
 from wsproxy.state.stores.memory import MemoryStore
 from wsproxy.state.stores.remote import answer_call
 from wsproxy.state.tickets import Ticket
@@ -67,6 +68,12 @@ class CodecTest(unittest.TestCase):
         """What one version does not know it leaves out, and has its default."""
         self.assertEqual(from_json(SlotLimits, to_json(Newer(1, 2, 3, 4))), SlotLimits(1, 2, 3))
         self.assertEqual(from_json(Newer, to_json(SlotLimits(1, 2, 3))), Newer(1, 2, 3, 0))
+
+    def test_later_criterion(self) -> None:
+        """A rule with a criterion of a later version is left out, as it would refuse more than was meant."""
+        rule = to_json(Rule("r", "k", 1.0, 2.0, Match(user="5")))
+        later = [rule | {"match": rule["match"] | {"team": value}} for value in ("", "blue")]
+        self.assertEqual(from_json(tuple[Rule, ...], later), (Rule("r", "k", 1.0, 2.0, Match(user="5")),))
 
     def test_words_of_a_later_version(self) -> None:
         """An item with an unknown word is left out, an unknown rule is none, and other words are wrong."""

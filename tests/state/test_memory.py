@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import unittest
 from typing import Any
+from unittest import mock
 
+from wsproxy.state.membership import Beat, Member, Publication
+from wsproxy.state.store import SCHEMA
+from wsproxy.state.stores.memory import MemoryStore
 from wsproxy.state.stores.remote import RemoteCalls, answer_call
 
 from .conformance import conformance
+from .conformance.case import LEASE
 from .memory import Memory
 
 
@@ -40,6 +45,22 @@ class MemoryBehindJson(Memory):
     def restart(self, *, data: bool) -> None:
         super().restart(data=data)
         self.store = Behind(self)
+
+
+class SchemaTest(unittest.TestCase):
+    def test_in_use(self) -> None:
+        """In use is the newest schema that the store and all its members know."""
+        store = MemoryStore()
+
+        def joined(id: str, schema: int) -> int:
+            return store.publish(Publication(Member(id, id, LEASE, schema))).schema
+
+        with mock.patch("wsproxy.state.shared.roster.SCHEMA", SCHEMA + 1):
+            self.assertEqual(joined("a", SCHEMA + 2), SCHEMA + 1)
+            self.assertEqual(joined("b", SCHEMA), SCHEMA)
+            self.assertEqual(store.beat("a", Beat(1)).schema, SCHEMA)
+            store.leave("b")
+            self.assertEqual(store.beat("a", Beat(2)).schema, SCHEMA + 1)
 
 
 def load_tests(

@@ -107,11 +107,17 @@ class Contents(RuleFileCase):
             "kick": "k",
             "made_at": 1,
             "until": "inf",
-            "match": {"user": "5", "new": 1},
+            "match": {"user": "5", "new": ""},
             "x": 2,
         }
         self.write(json.dumps({"schema": 1, "y": 0, "rules": [rule]}))
         self.assertEqual(self.opened().rules, (Rule("r", "k", 1.0, math.inf, Match("5")),))
+
+    def test_later_criterion(self) -> None:
+        """A rule with a criterion that this version does not know would refuse too much: it is left out."""
+        rule = {"id": "r", "kick": "k", "made_at": 1, "until": "inf", "match": {"user": "5", "new": "x"}}
+        self.write(json.dumps({"schema": 1, "rules": [rule, rule | {"id": "r2", "match": {"user": "6"}}]}))
+        self.assertEqual([one.id for one in self.opened().rules], ["r2"])
 
     def test_size(self) -> None:
         """As many rules as there may be take less than a second to write."""

@@ -6,6 +6,7 @@ version does not know has its default. What the reader's version does not know i
 - It ignores an unknown field.
 - It leaves out an item of a list with an unknown word, such as a message of a new kind.
 - It takes an unknown rule for a console for none.
+- It leaves out a revocation rule with an unknown criterion, which it would take for a wider one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .console_policies import Policy
+from .revocations import Match
 
 __all__ = ["from_json", "to_json"]
 
@@ -136,6 +138,8 @@ def _of_record(kind: Any) -> Callable[[_Json], object]:
 
     def read(data: _Json) -> object:
         known = _checked(data, dict).keys() & decoders.keys()
+        if kind is Match and any(data[name] for name in data.keys() - known):  # an empty one says nothing
+            raise _UnknownWord("the rule has a criterion of a later version")
         return kind(**{name: decoders[name](data[name]) for name in known})
 
     return read

@@ -36,7 +36,7 @@ class Member(NamedTuple):
     :ivar id: random, made after the last fork, so no two processes ever have the same.
     :ivar name: for people, such as the replica's.
     :ivar lease: seconds after which the store forgets the member unless it beats.
-    :ivar schema: version of the values that it understands.
+    :ivar schema: the newest schema that it knows; see :data:`.SCHEMA`.
     """
 
     id: str
@@ -93,6 +93,7 @@ class Pulse(NamedTuple):
     :ivar members: ids of all members; None if the member knows that version.
     :ivar failures: the buckets that have changed since, in the order in which they did; perhaps not all.
     :ivar failures_version: what to ask from the next time.
+    :ivar schema: the schema in use, see :data:`.SCHEMA`.
     """
 
     epoch: str
@@ -105,6 +106,7 @@ class Pulse(NamedTuple):
     messages: tuple[Message, ...] = ()
     failures: tuple[Failure, ...] = ()
     failures_version: int = 0
+    schema: int = 1
 
 
 class Publication(NamedTuple):

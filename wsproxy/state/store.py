@@ -26,7 +26,11 @@ from .values import Confirmed, Decision, Event, Evicted, Message, Request
 __all__ = ["MOST_TEXT", "PAGE", "SCHEMA", "Store"]
 
 SCHEMA = 1
-"""Version of the values. A member ignores what it does not know in those of a later one."""
+"""The newest version of the values, and of what a Redis has of them, that this program knows.
+
+In use is the newest one that the store and all its living members know. A field with a default needs no new
+schema: who does not know it leaves it alone. What an older member would take for something else does.
+"""
 
 PAGE = 1000
 """How many items a page has at most: rules, sessions, failures of one pulse."""

@@ -11,6 +11,7 @@ from ...runtime.deadline import Clock
 from ...runtime.logs import get_logger
 from ...runtime.threads import VitalLoop, start_thread
 from ...telemetry.state_numbers import StateNumbers
+from ..store import SCHEMA
 from .shared_link import IN_STEP_SECONDS, SharedLink
 
 __all__ = ["Heartbeat"]
@@ -56,6 +57,7 @@ class Heartbeat:
         self._next_beat = 0.0
         self._started = clock()
         self._is_away = False
+        self._schema = SCHEMA
         self.failures = 0  # calls that the store has not answered so far
 
     @property
@@ -126,6 +128,7 @@ class Heartbeat:
             self._next_beat = now + self._interval
             self._observe(self._clock() - now)
             self._note_answer()
+            self._note_schema()
 
     def _note_failure(self, exc: StoreUnavailable) -> None:
         self.failures += 1
@@ -143,6 +146,12 @@ class Heartbeat:
         if self._is_away:
             self._is_away = False
             logger.info("the store of the shared state is back")
+
+    def _note_schema(self) -> None:
+        pulse = self._link.pulse
+        if pulse and pulse.schema != self._schema:
+            self._schema = pulse.schema
+            logger.info("the schema of the shared state is %d; this process knows %d", self._schema, SCHEMA)
 
     # wsproxy-state-news
 

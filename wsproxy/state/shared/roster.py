@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from ..membership import Member, Publication
+from ..store import SCHEMA
 from .records import MemberRecord
 
 __all__ = ["Roster"]
@@ -23,11 +24,13 @@ class Roster:
 
     :ivar epoch: random.
     :ivar version: grows when a member comes or goes.
+    :ivar schema: the newest that all members, and this store, know.
     """
 
     def __init__(self, epoch: str, now: float, *, settled: bool) -> None:
         self.epoch = epoch
         self.version = 1
+        self.schema = SCHEMA
         self._members: dict[str, MemberRecord] = {}
         self._numbers = count(1)
         self._next_lapse = math.inf  # no lease passes before
@@ -75,7 +78,7 @@ class Roster:
         record = self._members.get(member.id)
         if record is None:
             record = self._members[member.id] = MemberRecord(member, now, self._numbers)
-            self.version += 1
+            self._note_change()
         record.member = member
         if not self._settled:
             self._await(member, publication.knew)
@@ -113,4 +116,8 @@ class Roster:
         """Forget a member."""
         del self._members[record.id]
         self._awaited.discard(record.id)
+        self._note_change()
+
+    def _note_change(self) -> None:
         self.version += 1
+        self.schema = min([SCHEMA, *(record.member.schema for record in self)])

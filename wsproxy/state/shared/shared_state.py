@@ -110,6 +110,7 @@ class SharedState:
             messages=record.messages if record else (),
             failures=failures,
             failures_version=failures_version,
+            schema=roster.schema,
         )
 
     def leave(self, member: str, now: float) -> None:

@@ -49,7 +49,7 @@ def check_redis(link: RedisLink) -> Iterator[StoreFinding]:
         yield _clock(connection)
         yield _persistence(connection, info)
         yield _replicas(info)
-        yield _rights(connection, link.base)  # after this it only listens
+        yield _rights(connection, link.common)  # after this it only listens
     except (ServerNotFound, *LINK_ERRORS) as exc:
         yield StoreFinding(FAULT, advice(exc))
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
     TimeoutError,
     TryAgainError,
 )
@@ -30,7 +32,6 @@ from ....net.tls_context import ClientTLS
 from ....runtime.deadline import Deadline
 from ....runtime.forks import in_forked_child
 from ....runtime.logs import get_logger
-from ...store import SCHEMA
 from ..places import StatePlace
 from .arguments import Argument
 from .finders import LINK_ERRORS, Finder, ServerNotFound, unadorned
@@ -50,6 +51,8 @@ _MOST = 16  # connections at a time; a call takes less than a millisecond of eac
 _STEPS = 4  # of making a connection, each of which may take this part of the time: connect, TLS, AUTH, SELECT
 
 _FINDING = 0.6  # of the time may pass until a server is found
+
+_OTHER_SCHEMA = re.compile(r"wsproxy-schema=(\d+)")  # within what Redis says of the script and the line
 
 _MOVING = "its Cluster moves the keys to another node; wait until that is done"
 
@@ -153,7 +156,7 @@ class RedisLink:
     :param prefix: begins the names of all keys, so deployments can share a server.
     :param tls: for a place with TLS.
     :param password: returns the password. Each new connection asks, so it may change. None for the place's.
-    :ivar base: what the names of all keys begin with.
+    :ivar root: what the names of all keys begin with; the version of the schema follows.
     """
 
     def __init__(
@@ -164,10 +167,10 @@ class RedisLink:
         password: Callable[[], str] | None = None,
     ) -> None:
         # The braces make it one hash tag, so that all keys are on one node of a Cluster.
-        self.base = f"{{{prefix}}}:{SCHEMA}:"
+        self.root = f"{{{prefix}}}:"
         if password is None and (place.user or place.password):
             password = lambda: place.password  # noqa: E731
-        self._servers = servers_of(place, self.base, tls, password)
+        self._servers = servers_of(place, self.root, tls, password)
         self.place = self._servers.place
         self._begin()
         in_forked_child(self, RedisLink._begin)
@@ -185,8 +188,15 @@ class RedisLink:
 
     # Calls
 
-    def call(self, script: Script, arguments: Sequence[Argument]) -> bytes:
-        """Run a script, and return what it returns. Blocks for one second at most.
+    @property
+    def common(self) -> str:
+        """What the names begin with that are the same in every schema."""
+        return f"{self.root}0:"
+
+    def call(self, script: Script, arguments: Sequence[Argument]) -> bytes | int:
+        """Run a script, and return what it returns; or the schema to go on with, if it has done nothing.
+
+        Blocks for one second at most.
 
         :raises StoreUnavailable: without an answer.
         """
@@ -195,19 +205,27 @@ class RedisLink:
 
     def _run(
         self, connection: RedisConnection, deadline: Deadline, script: Script, arguments: Sequence[Argument]
-    ) -> bytes:
-        fixed = (1, self.base, connection.run_id, f"{self._name}-{next(self._calls)}")
+    ) -> bytes | int:
+        name = f"{script.newest}.{self._name}-{next(self._calls)}"
+        fixed = (1, f"{self.root}{script.schema}:", connection.run_id, name)
         try:
-            answer: bytes = connection.ask(deadline, "EVALSHA", script.digest, *fixed, *arguments)
-        except NoScriptError:
-            answer = connection.ask(deadline, "EVAL", script.text, *fixed, *arguments)
+            try:
+                answer: bytes = connection.ask(deadline, "EVALSHA", script.digest, *fixed, *arguments)
+            except NoScriptError:
+                answer = connection.ask(deadline, "EVAL", script.text, *fixed, *arguments)
+        except ResponseError as exc:
+            if found := _OTHER_SCHEMA.search(str(exc)):
+                return int(found[1])
+            raise
         return answer
 
-    def call_and_wait(self, script: Script, arguments: Sequence[Argument]) -> bytes:
+    def call_and_wait(self, script: Script, arguments: Sequence[Argument]) -> bytes | int:
         """Do the same, and wait until a replica has it, if there are any. Warns if none says so in time."""
 
-        def run(connection: RedisConnection, deadline: Deadline) -> tuple[bytes, bool]:
+        def run(connection: RedisConnection, deadline: Deadline) -> tuple[bytes | int, bool]:
             answer = self._run(connection, deadline, script, arguments)
+            if isinstance(answer, int):
+                return answer, True
             info = connection.ask(deadline, "INFO", "replication").decode()
             if "\nconnected_slaves:0" in info or "\nconnected_slaves:" not in info:
                 return answer, True

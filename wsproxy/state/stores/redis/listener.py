@@ -25,7 +25,7 @@ class RedisListener:
 
     def __init__(self, link: RedisLink, member: str) -> None:
         self._link = link
-        self._channels = (f"{link.base}news", f"{link.base}news:{member}")
+        self._channels = (f"{link.common}news", f"{link.common}news:{member}")
         self._begin()
         in_forked_child(self, RedisListener._begin)
 

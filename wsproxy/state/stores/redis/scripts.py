@@ -12,7 +12,11 @@ import re
 from importlib.resources import files
 from typing import NamedTuple
 
-__all__ = ["OPERATIONS", "Script", "load_scripts"]
+from ...store import SCHEMA
+
+__all__ = ["OPERATIONS", "Script", "load_all_scripts", "load_scripts"]
+
+_FOLDERS = {SCHEMA: "lua"}  # by schema: those that this version knows, which follow each other
 
 _SHARED = (
     "base", "mail", "slots", "contests", "openings", "failures", "copies", "roster", "rules", "tickets",
@@ -30,25 +34,34 @@ class Script(NamedTuple):
     """One script.
 
     :ivar digest: SHA-1 of the text, in hexadecimal digits, by which Redis knows it.
+    :ivar schema: the version of the schema that it speaks.
+    :ivar newest: the newest one that this program knows.
     """
 
     text: str
     digest: str
+    schema: int
+    newest: int
 
 
-def load_scripts(clock: str = "") -> dict[str, Script]:
-    """Return the scripts by their operations. Reads files of the package.
+def load_all_scripts(clock: str = "") -> dict[int, dict[str, Script]]:
+    """Return the scripts of all schemas that this version knows. See :func:`load_scripts`."""
+    return {schema: load_scripts(clock, schema) for schema in _FOLDERS}
+
+
+def load_scripts(clock: str = "", schema: int = SCHEMA) -> dict[str, Script]:
+    """Return the scripts of one schema by their operations. Reads files of the package.
 
     :param clock: Lua text that defines ``read_clock``, for tests; "" for the clock of Redis.
     """
-    folder = files(__package__) / "lua"
+    folder = files(__package__) / _FOLDERS[schema]
 
     def read(name: str) -> str:
         return (folder / f"{name}.lua").read_text(encoding="utf-8")
 
-    shared = "".join([clock or read("clock"), *map(read, _SHARED)])
+    shared = "".join([f"local SCHEMA = {schema}\n", clock or read("clock"), *map(read, _SHARED)])
     bodies = {name: read(f"operations/{name}") for name in OPERATIONS}
-    return {name: _script(_needed(shared, body) + body) for name, body in bodies.items()}
+    return {name: _script(_needed(shared, body) + body, schema) for name, body in bodies.items()}
 
 
 def _needed(text: str, body: str) -> str:
@@ -65,5 +78,6 @@ def _needed(text: str, body: str) -> str:
     return _FUNCTION.sub(lambda found: found[0] if found[1] in needed else "", text)
 
 
-def _script(text: str) -> Script:
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+def _script(text: str, schema: int) -> Script:
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(text, digest, schema, newest=max(_FOLDERS))

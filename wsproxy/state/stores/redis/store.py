@@ -19,10 +19,11 @@ from .check import check_redis, policy_finding
 from .finders import LINK_ERRORS, ServerNotFound
 from .link import RedisLink
 from .listener import RedisListener
-from .scripts import Script, load_scripts
+from .scripts import Script, load_all_scripts
 
 __all__ = ["RedisStore", "redis_findings", "redis_store"]
 
+_MOVES = 3  # from schema to schema, in one call
 _PAUSE = 0.5  # seconds before a listener without a connection lets its member beat, and tries again
 
 
@@ -104,13 +105,14 @@ class RedisStore(RemoteCalls):
     Safe from every thread. It opens no connection before the first operation. A forked child makes its own.
 
     :param link: the connections. The store closes them.
-    :param scripts: those of a test.
+    :param scripts: those of a test, by schema and operation.
     """
 
-    def __init__(self, link: RedisLink, scripts: dict[str, Script] | None = None) -> None:
+    def __init__(self, link: RedisLink, scripts: dict[int, dict[str, Script]] | None = None) -> None:
         super().__init__(self._ask_redis)
         self._link = link
-        self._scripts = scripts or load_scripts()
+        self._scripts = scripts or load_all_scripts()
+        self._schema = max(self._scripts)  # in use, as far as this process knows; any thread assigns it
         self._closed = threading.Event()
         self._lock = threading.Lock()  # guards the listeners
         self._listeners: dict[str, RedisListener] = {}  # by member: one in a process, but for tests
@@ -118,8 +120,28 @@ class RedisStore(RemoteCalls):
     def _ask_redis(self, operation: str, arguments: list[Any]) -> Any:
         # A kick must not be lost by a failover.
         call = self._link.call_and_wait if operation in ("revoke", "lift") else self._link.call
-        answer = call(self._scripts[operation], script_arguments(operation, arguments))
-        return json.loads(answer)
+        given = script_arguments(operation, arguments)
+        for _ in range(_MOVES):
+            answer = call(self._scripts[self._schema][operation], given)
+            if isinstance(answer, bytes):
+                return json.loads(answer)
+            self._go_on_with(answer)
+            if operation == "publish" and arguments[0]["part"]:
+                break  # the parts before are in the schema that is over
+        raise StoreUnavailable(f"the processes that use the Redis at {self._link.place} change its schema")
+
+    def _go_on_with(self, schema: int) -> None:
+        """Speak another schema from now on.
+
+        :raises StoreUnavailable: if this version does not know it.
+        """
+        if schema not in self._scripts:
+            raise StoreUnavailable(
+                f"the Redis at {self._link.place} is used by an old version of wsproxy, with schema "
+                f"{schema}; first update to a version in between; or, if no old one runs, delete the key "
+                f"{self._link.common}schema"
+            )
+        self._schema = schema
 
     def faults(self) -> tuple[str, ...]:
         """Return what makes the server unfit, for the operator: nothing, or texts. Blocks for a second.

@@ -1,14 +1,17 @@
 -- What all scripts share: the time, the records that a script reads and changes, and how they are written.
 --
--- KEYS[1]  begins the name of every key: prefix and hash tag, schema version.
+-- SCHEMA   the version of the schema that the script speaks.
+-- KEYS[1]  begins the names of its keys: prefix and hash tag, SCHEMA.
 -- ARGV[1]  run id of the server, as the connection's client was told.
--- ARGV[2]  random, the name of an epoch that begins now.
+-- ARGV[2]  the newest schema that the process knows, a dot, and a random text: the name of an epoch that begins now.
 -- ARGV[3]  and the rest: the arguments of the operation.
 --
 -- A script reads and decides first, and writes at its end. So an error leaves nothing half done. If Redis has no
 -- memory left, it refuses the first write of a script, and no later one.
 
 local base = KEYS[1]
+local root = string.sub(base, 1, -2 - #tostring(SCHEMA))
+local common = root .. '0:'  -- begins the names that are the same in every schema
 local COMMON_MS = 600000  -- what no member has renewed for so long is void; longer than any lease
 local OWN_MS = 2 * COMMON_MS  -- so that what a member has outlives what the others know of it
 local META_MS = 400 * 86400000
@@ -107,14 +110,14 @@ local function write_hash(name, hash)
     end
 end
 
--- Calls a command with many names, some at a time.
+-- Calls a command with a key and many names, some at a time.
 local function in_chunks(names, command, key, decorate)
     for from = 1, #names, CHUNK do
         local some = {}
         for at = from, math.min(from + CHUNK - 1, #names) do
             some[#some + 1] = decorate and decorate(names[at]) or names[at]
         end
-        redis.call(command, base .. key, unpack(some))
+        redis.call(command, key, unpack(some))
     end
 end
 
@@ -129,7 +132,7 @@ local function write_mail()
                 gone[#gone + 1] = box
             end
         end
-        in_chunks(gone, 'HDEL', 'mail:' .. id)
+        in_chunks(gone, 'HDEL', key)
         if changed then
             redis.call('PEXPIRE', key, OWN_MS)
         end
@@ -150,13 +153,13 @@ local function finish(answer)
         redis.call(unpack(command))
     end
     for channel in pairs(told) do
-        redis.call('PUBLISH', base .. channel, '')
+        redis.call('PUBLISH', common .. channel, '')
     end
     return answer
 end
 
 local function last_version(key)
-    return tonumber(redis.call('ZREVRANGE', base .. key, 0, 0, 'WITHSCORES')[2] or 0)
+    return tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2] or 0)
 end
 
 -- Makes the counters of a store that has none. What there is of sessions is of no use without them.
@@ -167,11 +170,39 @@ local function new_meta()
     return {
         run = ARGV[1], epoch = ARGV[2], begun = wall, settled = false, lease = 0, heard = false, awaited = {},
         roster = 1, numbers = 0, serial = 0, last = wall, shift = 0,
-        rules = last_version('rule-versions'), failures = last_version('failure-versions'),
+        rules = last_version(common .. 'rule-versions'), failures = last_version(base .. 'failure-versions'),
     }
 end
 
+-- Ends the script: the process goes on with the script of that schema.
+local function refer_to(schema)
+    error('wsproxy-schema=' .. schema, 0)
+end
+
+-- Has all processes use a schema from now on. An epoch begins: what it has is from an earlier use.
+local function move_to(schema)
+    redis.call('SET', common .. 'schema', schema, 'PX', META_MS)
+    redis.call('DEL', root .. schema .. ':meta')
+    redis.call('PUBLISH', common .. 'news', '')
+end
+
+-- The schema in use is the newest that all living processes know. Who knows only older ones brings it down at once.
+local function check_schema()
+    local used = tonumber(redis.call('GET', common .. 'schema'))
+    if used == SCHEMA then
+        return
+    end
+    local newest = tonumber(string.match(ARGV[2], '^%d+'))
+    if used and used < newest then
+        refer_to(used)
+    elseif SCHEMA ~= newest then
+        refer_to(newest)
+    end
+    move_to(newest)
+end
+
 local function start()
+    check_schema()
     local time = read_clock()
     wall = time[1] + time[2] / 1000000
     local raw = redis.call('GET', base .. 'meta')

@@ -1,7 +1,8 @@
 -- Members, leases and the epoch. The rules are those of shared/roster.py.
 --
 -- A member's record has n: serial; id; j: JSON text of the member; lease; expires; known; applied; batch; held: how
--- many sessions; marks: how many; round: its publication.
+-- many sessions; marks: how many; round: its publication; s: the newest schema that it knows; r: version
+-- of the roster that it knows.
 
 local HEARD = 1  -- seconds in which every member that is in step has beaten
 local KEEP_SECONDS = 60
@@ -39,6 +40,22 @@ local function keep(record)
     end
     for _, name in ipairs({'sessions:', 'marks:', 'mail:'}) do
         later('PEXPIRE', base .. name .. id, OWN_MS)
+    end
+    later('PEXPIRE', common .. 'schema', META_MS)
+end
+
+-- Goes on with a newer schema if all members know it, and know which members there are: they will say so there.
+local function rise(record)
+    if record.s <= SCHEMA or not is_settled() then
+        return
+    end
+    local newest = record.s
+    for _, other in ipairs(get_all('members')) do
+        newest = other.r == meta.roster and math.min(newest, other.s) or SCHEMA
+    end
+    if newest > SCHEMA then
+        move_to(newest)
+        refer_to(newest)
     end
 end
 
@@ -105,7 +122,7 @@ local function join(id, text, lease, knew)
         meta.roster = meta.roster + 1
         fresh.members = true
     end
-    record.j, record.lease = text, lease
+    record.j, record.lease, record.s = text, lease, cjson.decode(text).schema or 1
     if not meta.settled then
         meta.lease = math.max(meta.lease, lease)
         meta.heard = meta.heard or #knew > 0
@@ -134,7 +151,8 @@ local function pulse(record, beat)
     local settled = is_settled()
     local ids = knows and beat.roster == meta.roster and 'null' or member_ids()
     return string.format(
-        '{"epoch":%s,"version":%d,"known":%s,"settled":%s,"held":%d,"roster":%d,"members":%s,"messages":%s,%s}',
+        '{"epoch":%s,"version":%d,"known":%s,"settled":%s,"held":%d,"roster":%d,"members":%s,"messages":%s,'
+            .. '"schema":%d,%s}',
         json(meta.epoch), meta.rules, flag(record and record.known), flag(settled), record and record.held or 0,
-        meta.roster, ids, record and messages(record.id) or '[]', failures)
+        meta.roster, ids, record and messages(record.id) or '[]', SCHEMA, failures)
 end

@@ -2,6 +2,8 @@
 --
 -- A record has k: kick; a, u: texts of when it was made and when it ends; m: JSON text of the match, null for a
 -- lift; n: JSON text of the maker; o: text by which two versions of one rule are ordered; v: version.
+--
+-- The keys are the same in every schema, so that a rule outlives all processes of the schema in which it was made.
 
 local MOST_RULES, KEPT = 100000, 3600
 
@@ -21,7 +23,7 @@ local function is_less(one, other)
 end
 
 local function read_rule(id)
-    local raw = redis.call('HGET', base .. 'rules', id)
+    local raw = redis.call('HGET', common .. 'rules', id)
     return raw and cmsgpack.unpack(raw)
 end
 
@@ -30,15 +32,15 @@ local function drop_rules(keys)
     local function id_of(key)
         return string.match(key, '\n(.*)$')
     end
-    in_chunks(keys, 'ZREM', 'rule-kicks')
-    in_chunks(keys, 'HDEL', 'rules', id_of)
-    in_chunks(keys, 'ZREM', 'rule-versions', id_of)
-    in_chunks(keys, 'ZREM', 'rule-ends', id_of)
+    in_chunks(keys, 'ZREM', common .. 'rule-kicks')
+    in_chunks(keys, 'HDEL', common .. 'rules', id_of)
+    in_chunks(keys, 'ZREM', common .. 'rule-versions', id_of)
+    in_chunks(keys, 'ZREM', common .. 'rule-ends', id_of)
 end
 
 -- The kick's rules that are in force; the lift, if there is one, is not among them.
 local function keys_of(kick)
-    return redis.call('ZRANGEBYLEX', base .. 'rule-kicks', '[' .. kick .. '\n', '(' .. kick .. '\11')
+    return redis.call('ZRANGEBYLEX', common .. 'rule-kicks', '[' .. kick .. '\n', '(' .. kick .. '\11')
 end
 
 local function lift_id(kick)
@@ -48,12 +50,12 @@ end
 local function write_rule(id, rule)
     meta.rules = meta.rules + 1
     rule.v = meta.rules
-    redis.call('HSET', base .. 'rules', id, cmsgpack.pack(rule))
-    redis.call('ZADD', base .. 'rule-versions', meta.rules, id)
+    redis.call('HSET', common .. 'rules', id, cmsgpack.pack(rule))
+    redis.call('ZADD', common .. 'rule-versions', meta.rules, id)
     local ends = number(rule.u)
-    redis.call('ZADD', base .. 'rule-ends', ends == INF and '+inf' or ends, id)
+    redis.call('ZADD', common .. 'rule-ends', ends == INF and '+inf' or ends, id)
     if rule.m ~= 'null' then
-        redis.call('ZADD', base .. 'rule-kicks', 0, rule.k .. '\n' .. id)
+        redis.call('ZADD', common .. 'rule-kicks', 0, rule.k .. '\n' .. id)
     end
     told.news = true
 end
@@ -76,14 +78,14 @@ local function add_rule(rule)
     local new = {k = kick, a = rule[3], u = rule[4], m = rule[5], n = rule[6], o = rule[7]}
     if is_lift then
         drop_rules(keys_of(kick))
-    elseif redis.call('HEXISTS', base .. 'rules', lift_id(kick)) == 1 then
+    elseif redis.call('HEXISTS', common .. 'rules', lift_id(kick)) == 1 then
         return
     end
     local known = read_rule(id)
     if known then
         new = joined_rule(known, new)
         if new and known.k ~= new.k then
-            redis.call('ZREM', base .. 'rule-kicks', known.k .. '\n' .. id)
+            redis.call('ZREM', common .. 'rule-kicks', known.k .. '\n' .. id)
         end
     end
     if new then
@@ -93,7 +95,7 @@ end
 
 -- Forgets what has been over for an hour.
 local function sweep_rules()
-    local over = redis.call('ZRANGEBYSCORE', base .. 'rule-ends', '-inf', wall - KEPT)
+    local over = redis.call('ZRANGEBYSCORE', common .. 'rule-ends', '-inf', wall - KEPT)
     if #over == 0 then
         return
     end
@@ -107,13 +109,13 @@ end
 
 -- Keeps the keys as long as the last rule, and its members' memory of it, need.
 local function keep_rules()
-    local last = redis.call('ZREVRANGE', base .. 'rule-ends', 0, 0, 'WITHSCORES')[2]
+    local last = redis.call('ZREVRANGE', common .. 'rule-ends', 0, 0, 'WITHSCORES')[2]
     for _, name in ipairs({'rules', 'rule-versions', 'rule-ends', 'rule-kicks'}) do
         if last == 'inf' then
-            redis.call('PERSIST', base .. name)
+            redis.call('PERSIST', common .. name)
         elseif last then
             local left = math.max(tonumber(last) + 2 * KEPT - wall, 1)
-            redis.call('PEXPIRE', base .. name, string.format('%d', math.min(left, 1e9) * 1000))
+            redis.call('PEXPIRE', common .. name, string.format('%d', math.min(left, 1e9) * 1000))
         end
     end
 end

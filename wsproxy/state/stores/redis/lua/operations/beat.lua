@@ -15,5 +15,7 @@ if record then
         acknowledge(asker, tonumber(ARGV[7]))
     end
     keep(record)
+    record.r = beat.epoch == meta.epoch and beat.roster
+    rise(record)
 end
 return finish(pulse(record, beat))

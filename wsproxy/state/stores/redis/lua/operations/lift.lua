@@ -8,7 +8,7 @@ for _, key in ipairs(keys_of(kick)) do
     end
 end
 if not ends then
-    return finish(revoked(redis.call('HEXISTS', base .. 'rules', lift_id(kick)) == 1))
+    return finish(revoked(redis.call('HEXISTS', common .. 'rules', lift_id(kick)) == 1))
 end
 merge_rules({{lift_id(kick), kick, ARGV[4], number(ends) == INF and ARGV[5] or ends, 'null', '""', ARGV[6]}})
 return finish(revoked(true))

@@ -1,6 +1,6 @@
 -- version since which they have changed
 begin()
-local found = redis.call('ZRANGEBYSCORE', base .. 'rule-versions', '(' .. ARGV[3], '+inf', 'WITHSCORES',
+local found = redis.call('ZRANGEBYSCORE', common .. 'rule-versions', '(' .. ARGV[3], '+inf', 'WITHSCORES',
     'LIMIT', 0, PAGE + 1)
 local more, version, texts = #found > 2 * PAGE, meta.rules, {}
 if more then
