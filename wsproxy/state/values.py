@@ -209,11 +209,13 @@ class Confirmed(NamedTuple):
     :ivar admitted: False if the store does not know the session, or another one has the console. Then the
         client must not be let in.
     :ivar version: of the revocation rules, now. A member that has not applied it looks once more.
+    :ivar known: whether the store has all that the member holds; False after it has begun anew.
     """
 
     admitted: bool
     version: int
     messages: tuple[Message, ...] = ()
+    known: bool = True
 
 
 class Evicted(NamedTuple):

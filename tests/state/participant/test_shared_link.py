@@ -289,6 +289,15 @@ class Epochs(SharedCase):
         with mock.patch.object(type(self.one.link), "is_alone", False):
             self.assertRaises(StateUnavailable, holding.opened)
 
+    def test_opened_before_the_publication(self) -> None:
+        """A session whose store begins anew during its dial is told to come again, and not of another one."""
+        _, holding = self.one.admit("a")
+        self.begin_epoch()
+        self.assertRaises(StateUnavailable, holding.opened)
+        self.one.turn()
+        holding.opened()
+        self.assertEqual(self.held(self.one), [("a", Stage.OPEN)])
+
 
 class Alone(SharedCase):
     """The store is away, and each process decides by itself meanwhile."""

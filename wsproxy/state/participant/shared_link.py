@@ -167,13 +167,14 @@ class SharedLink:
         :raises StateUnavailable: if the store is away.
         """
         confirmed = self._ask(lambda: self._asked.opened(self.member, session))
-        if not self.is_alone and confirmed.version > self._applied:
+        is_known = confirmed.known
+        if is_known and not self.is_alone and confirmed.version > self._applied:
             try:
-                learned = self._learn()
+                is_known = self._learn()
             except StoreUnavailable as exc:
                 raise _unavailable(exc) from None
-            if not learned:
-                raise StateUnavailable(retry_after=_RETRY_AFTER)
+        if not is_known:  # the store has begun anew
+            raise StateUnavailable(retry_after=_RETRY_AFTER)
         return confirmed
 
     def evict(self, session: str) -> Evicted:

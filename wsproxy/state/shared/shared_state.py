@@ -162,9 +162,9 @@ class SharedState:
         self._advance(now)
         record = self._roster.get(member)
         if record is None:
-            return Confirmed(False, self._rules.version)
+            return Confirmed(False, self._rules.version, known=False)
         admitted = record.is_known and self._openings.opened(record, session, now)
-        return Confirmed(admitted, self._rules.version, record.messages)
+        return Confirmed(admitted, self._rules.version, record.messages, record.is_known)
 
     def evict(self, member: str, session: str, now: float) -> Evicted:
         """See :meth:`.Store.evict`."""
