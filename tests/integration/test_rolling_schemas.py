@@ -58,7 +58,11 @@ class _RollingCase(ReplicasCase):
         for number, replica in enumerate(self.replicas.all):
             self.visitors.leave([self.lasting[number].client])
             with self.newcomers_at(self.replicas.all[number - 1], f"{number + 1} run {command[-1]}"):
+                others = [one for one in self.replicas.all if one is not replica]
+                _, wanted = self.new_user()
+                opened = [self.open_at(*pair) for pair in zip(wanted, others, strict=False)]
                 self.restart(replica, command)
+                self.check_kick_amid(wanted, opened, others[0])
                 self.wait_until_all_admit()
             self.check_kicked_before(replica)
             self.check_limit(number, replica)
@@ -154,6 +158,15 @@ class _RollingCase(ReplicasCase):
         self.assertTrue(wait_until(lambda: self.statuses(wanted[0]) == refused, _WITHIN))
         self.assertEqual([self.close_code(one) for one in opened], [_KICKED] * REPLICAS)
         self.kicked.append(wanted[0])
+
+    def check_kick_amid(self, wanted: list[Wanted], opened: list[Try], kicked_at: Replica) -> None:
+        """A kick while the schema may be changing: nobody is let in, and the sessions end."""
+        status, answer = kicked_at.kick(token=wanted[0].credential)
+        self.assertEqual(status, 200, answer)
+        self.assertTrue(wait_until(lambda: 101 not in self.statuses(wanted[-1]), _WITHIN))
+        self.assertEqual([self.close_code(one) for one in opened], [_KICKED] * len(opened))
+        self.assertTrue(wait_until(lambda: self.statuses(wanted[-1]) == [401] * REPLICAS, _LONG))
+        self.kicked.append(wanted[-1])
 
     def check_kicked_before(self, replica: Replica) -> None:
         """A replica that has just begun refuses the tokens that were revoked before."""
