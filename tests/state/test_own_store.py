@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from unittest import mock
 
 from wsproxy.exceptions import ConfigError
@@ -39,3 +40,19 @@ class OwnStoreTest(LeakTestCase):
         ):
             self.assertEqual(state, "")
         self.assertIn("each worker fetches keys", logs.output[0])
+
+    def test_long_directory(self) -> None:
+        """A directory for temporary files whose sockets would have too long a path is as good as none."""
+        with tempfile.TemporaryDirectory() as outer:
+            deep = os.path.join(outer, "x" * 90)
+            os.mkdir(deep)
+            with mock.patch("tempfile.tempdir", deep):
+                with (
+                    self.assertLogs("wsproxy.state.local", logging.INFO) as logs,
+                    own_store(4, []) as state,
+                ):
+                    self.assertEqual(state, "")
+                with self.assertRaisesRegex(ConfigError, f"{deep} is too long"), own_store(4, ["tickets"]):
+                    pass
+            self.assertEqual(os.listdir(deep), [])
+        self.assertIn("is too long for a socket's path", logs.output[0])

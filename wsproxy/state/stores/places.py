@@ -8,12 +8,24 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-__all__ = ["CLUSTER", "LOCAL", "MEMORY", "REDIS", "SENTINEL", "StatePlace", "StateRules", "place_faults"]
+__all__ = [
+    "CLUSTER",
+    "LOCAL",
+    "MEMORY",
+    "MOST_PATH_BYTES",
+    "REDIS",
+    "SENTINEL",
+    "StatePlace",
+    "StateRules",
+    "place_faults",
+]
 
 MEMORY, LOCAL, REDIS, SENTINEL, CLUSTER = "memory", "local", "redis", "sentinel", "cluster"
 
+MOST_PATH_BYTES = 100
+"""Of a Unix socket. It is less than ``sockaddr_un`` holds, because a longer name is bound first."""
+
 _REDIS_PORT, _SENTINEL_PORT = 6379, 26379
-_MOST_PATH_BYTES = 100  # less than sockaddr_un holds, because a longer name is bound first
 _MOST_DATABASES = 10_000
 
 _URL = re.compile(r"(?i:(rediss?(?:\+unix|\+sentinel|\+cluster)?)://)(.*)", re.DOTALL)
@@ -168,8 +180,8 @@ def _socket_path(path: str, example: str) -> str:
     if not path.startswith("/"):
         raise ValueError(f"the socket's path must begin with /, such as {example}")
     # A byte that is not UTF-8 is one character in os.environ, which errors="replace" counts as one byte.
-    if "\0" in path or path.endswith("/") or len(path.encode(errors="replace")) > _MOST_PATH_BYTES:
-        raise ValueError(f"a socket's path has at most {_MOST_PATH_BYTES} bytes, and names no directory")
+    if "\0" in path or path.endswith("/") or len(path.encode(errors="replace")) > MOST_PATH_BYTES:
+        raise ValueError(f"a socket's path has at most {MOST_PATH_BYTES} bytes, and names no directory")
     return path
 
 

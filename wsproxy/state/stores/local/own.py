@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +12,7 @@ from contextlib import contextmanager, suppress
 from ....exceptions import ConfigError, StoreUnavailable
 from ....runtime.deadline import Deadline
 from ....runtime.logs import get_logger
+from ..places import MOST_PATH_BYTES
 from .store import LocalStore
 
 __all__ = ["own_store"]
@@ -32,7 +35,7 @@ def own_store(workers: int, needed: Sequence[str]) -> Iterator[str]:
     :raises ConfigError: if no directory can be made.
     """
     try:
-        directory = tempfile.mkdtemp(prefix="wsproxy-")
+        directory = _made_directory()
     except OSError as exc:
         if not needed:
             logger.info("each worker fetches keys and takes screenshots for itself: %s", exc.strerror)
@@ -46,11 +49,27 @@ def own_store(workers: int, needed: Sequence[str]) -> Iterator[str]:
             ]
         ) from None
     try:
-        path = f"{directory}/state"
+        path = _socket_in(directory)
         _start(path)
         yield f"local:{path}"
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _made_directory() -> str:
+    """Make a directory.
+
+    :raises OSError: if that is not possible, or a socket in it would have too long a path.
+    """
+    directory = tempfile.mkdtemp(prefix="wsproxy-")
+    if len(os.fsencode(_socket_in(directory))) > MOST_PATH_BYTES:
+        os.rmdir(directory)
+        raise OSError(errno.ENAMETOOLONG, f"{os.path.dirname(directory)} is too long for a socket's path")
+    return directory
+
+
+def _socket_in(directory: str) -> str:
+    return f"{directory}/state"
 
 
 def _start(path: str) -> None:

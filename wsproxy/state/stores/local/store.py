@@ -15,6 +15,7 @@ from ....runtime.deadline import Deadline
 from ....runtime.forks import in_forked_child
 from ....runtime.logs import get_logger
 from ...membership import Copy, Publication, Pulse
+from ..places import MOST_PATH_BYTES
 from ..remote import RemoteCalls
 from .connection import StoreConnection, Stranger
 from .lock import StoreLock
@@ -25,7 +26,6 @@ __all__ = ["LocalStore"]
 logger = get_logger("wsproxy.state.local")
 
 _MOST_CONNECTIONS = 8  # with a request at a time; others wait for their turn
-_MOST_PATH_BYTES = 100  # less than sockaddr_un holds, because a longer name is bound first
 _NOBODY = (FileNotFoundError, ConnectionRefusedError)
 _TRIES = 3  # of one request, if the store ends meanwhile
 _LOOK_AGAIN = 0.02  # seconds between two looks for a store that is being started
@@ -141,7 +141,7 @@ class _Lines:
 
 
 class LocalStore(RemoteCalls):
-    """A :class:`.Store` in a process of its own, behind a Unix socket. See :mod:`.local_server`.
+    """A :class:`.Store` in a process of its own, behind a Unix socket. See :mod:`.local.server`.
 
     Any thread may call it. A call blocks for ``timeout`` seconds at most; :meth:`listen` adds that to its own
     time. It makes its first connection when it is first called, and a forked child makes its own.
@@ -157,9 +157,9 @@ class LocalStore(RemoteCalls):
         self, path: str, *, group: int | None = None, starts: bool = True, timeout: float = 1.0
     ) -> None:
         super().__init__(self._asked)
-        if not path or "\0" in path or len(os.fsencode(path)) > _MOST_PATH_BYTES:
+        if not path or "\0" in path or len(os.fsencode(path)) > MOST_PATH_BYTES:
             raise ConfigError(
-                [f"the store's path is {path!r}; a socket's path has 1 to {_MOST_PATH_BYTES} bytes"]
+                [f"the store's path is {path!r}; a socket's path has 1 to {MOST_PATH_BYTES} bytes"]
             )
         self._path = os.path.abspath(path)
         self._group = group
