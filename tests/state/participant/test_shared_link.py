@@ -14,6 +14,7 @@ from unittest import mock
 
 from wsproxy.exceptions import BadToken, LimitExceeded, StateUnavailable, StoreUnavailable
 from wsproxy.runtime.deadline import Deadline
+from wsproxy.state.membership import RulesPage
 from wsproxy.state.participant.participant import Participant
 from wsproxy.state.revocations import Match, Rule
 from wsproxy.state.tickets import Ticket
@@ -479,6 +480,38 @@ class Revocations(SharedCase):
         self.one.more = [Rule(f"k.{n}", "k", 1e9, 2e9, Match(digest=f"{n}")) for n in range(1200)]
         self.one.link.apply([Rule("r", "k", 1e9, 2e9, Match(user="5"))])
         self.assertEqual([len(rules) for [rules] in self.store.calls("revoke")], [500, 500, 200])
+
+    def test_no_room(self) -> None:
+        """Rules for which the store has no room reach the others as soon as it has."""
+        self.one.more = [Rule("k.d", "k", 1e9, 2e9, Match(digest="d"))]
+        with (
+            mock.patch("wsproxy.state.shared.rule_log.MAX_RULES", 1),
+            self.assertLogs("wsproxy.state", "WARNING") as logged,
+        ):
+            self.store.revoke((Rule("r", "k", 1e9, 2e9, Match(user="5")),))
+            for _ in range(3):
+                self.turn()
+        self.assertEqual(len(logged.output), 1)
+        self.assertNotIn(self.one.more[0], list(self.two.participant.known))
+        self.turn()
+        self.assertIn(self.one.more[0], list(self.two.participant.known))
+
+    def test_rules_of_another_epoch(self) -> None:
+        """If the epoch ends before a process has the rules of an answer, that answer keeps it not in step."""
+        self.store.revoke((Rule("r", "k", 1e9, 2e9, Match(user="5")),))
+        rules = self.store.rules
+
+        def rules_of_the_next(since: int) -> RulesPage:
+            self.begin_epoch()
+            return rules(since)
+
+        self.now += 0.9
+        with mock.patch.object(self.store, "rules", rules_of_the_next):
+            self.one.turn()
+        self.now += 0.2
+        self.assertFalse(self.one.link.is_in_step)
+        self.one.turn()
+        self.assertTrue(self.one.link.is_in_step)
 
     def test_rules_survive_the_store(self) -> None:
         """A store that has lost its data is told the rules again by each process that publishes."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ...runtime.deadline import Clock
+from ...runtime.logs import get_logger
 from ...runtime.wall_clock import unix_time
 from ...tokens.claims import Grant
+from ..membership import PARTS, Revoked
 from ..revocations import Rule, RuleSet, Subject, issued_at
 
-__all__ = ["KnownRules", "RevocationRules"]
+__all__ = ["KnownRules", "RevocationRules", "UntoldRules"]
+
+logger = get_logger("wsproxy.state")
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,33 @@ class KnownRules:
             expires, latest = key.expires_at - settings.expiry_leeway, self._clock() + settings.leeway
             issued = issued_at(key.issued_at, expires, settings.lifetime, latest)
         return Subject(grant.user, grant.namespace, vmi, grant.token_id, digest, issued)
+
+
+class UntoldRules:
+    """Rules that the store may not have yet. Safe from every thread."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, Rule] = {}  # by id; each operation on it is one of the dict
+        self._is_full = False  # whether the store had no room the last time; any thread may assign it
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def add(self, rules: Iterable[Rule]) -> None:
+        """Take note of rules. Never blocks."""
+        self._rules.update({rule.id: rule for rule in rules})
+
+    def tell(self, revoke: Callable[[tuple[Rule, ...]], Revoked]) -> None:
+        """Tell the store of them, in parts. It keeps those for which the store has no room.
+
+        :param revoke: as :meth:`.Store.revoke`; blocks and raises as that does.
+        """
+        while rules := tuple(list(self._rules.values())[:PARTS]):
+            if not revoke(rules).done:
+                if not self._is_full:
+                    logger.warning("the store has as many revocation rules as it may; lift some of them")
+                self._is_full = True
+                return
+            for rule in rules:
+                self._rules.pop(rule.id, None)
+        self._is_full = False

@@ -13,7 +13,7 @@ from ...exceptions import StateUnavailable, StoreUnavailable
 from ...runtime.deadline import Clock
 from ...runtime.logs import get_logger
 from ..limits import Limits
-from ..membership import PARTS, Beat, Failure, Issued, Member, Pulse, publications
+from ..membership import Beat, Failure, Issued, Member, Pulse, publications
 from ..revocations import Rule
 from ..store import Store
 from ..stores.memory import MemoryStore
@@ -22,7 +22,7 @@ from ..values import Confirmed, Decision, Event, EventKind, Evicted, Outcome, Re
 from .gate import Gate
 from .holding import Holding
 from .holdings import Holdings
-from .known_rules import KnownRules
+from .known_rules import KnownRules, UntoldRules
 from .outbox import Outbox
 
 __all__ = ["SharedLink"]
@@ -83,8 +83,7 @@ class SharedLink:
         self._marks: dict[str, Event] = {}  # each operation on it is one of the dict
         self._learning = threading.Lock()  # held while rules are fetched and applied; guards _applied
         self._applied = 0
-        # By id: rules that the store may not have yet; each operation on it is one of the dict.
-        self._untold: dict[str, Rule] = {}
+        self._untold = UntoldRules()
         # Assigned by the heartbeat's thread only.
         self._asked: Store = store  # which store the sessions' threads ask
         self._pulse: Pulse | None = None
@@ -313,7 +312,10 @@ class SharedLink:
         self._limits.learn_failures(pulse.failures)
         self._failures_since = pulse.failures_version
         self.holdings.heed(pulse.messages, epoch)
-        if (pulse.version > self._applied or self._untold) and self._learn():
+        is_new = pulse.version > self._applied
+        if (is_new or self._untold) and not self._learn():
+            return
+        if is_new:
             self.beat_soon()  # a kick waits until this process acknowledges the rules
         self._heard = sent
         self.began.set()
@@ -378,20 +380,19 @@ class SharedLink:
     def apply(self, rules: list[Rule], *, is_away: bool = False) -> None:
         """Refuse tokens by these rules from now on, and end their sessions. Any thread.
 
-        Then tell the store of the tokens of those sessions.
+        Then tell the store of the tokens of those sessions. If it has no room, it is told again with the next
+        beat.
 
         :param is_away: whether the store could not be told of the rules. It is told when it answers again.
         :raises StoreUnavailable: if the store cannot be told of the tokens now.
         """
         if is_away:
-            self._untold |= {rule.id: rule for rule in rules}
+            self._untold.add(rules)
         if (fresh := self._rules.learn(rules)) and (more := self._on_rules(fresh)):
             self._rules.learn(more)
-            self._untold |= {rule.id: rule for rule in more}
-        while not is_away and (untold := tuple(list(self._untold.values())[:PARTS])):
-            self.store.revoke(untold)
-            for rule in untold:
-                self._untold.pop(rule.id, None)
+            self._untold.add(more)
+        if not is_away:
+            self._untold.tell(self.store.revoke)
 
 
 def _unavailable(exc: StoreUnavailable) -> StateUnavailable:
