@@ -288,6 +288,23 @@ class SharedKicks(KicksCase):
         self.assertEqual(self.told(), [(MessageKind.END, "x", 4499)])
         self.assertRaises(NotFound, self.kicks.end, "y")
 
+    def test_full(self) -> None:
+        """If there are too many rules, the sessions of all processes end all the same."""
+        self.open("a", grant_of("u"))
+        with mock.patch("wsproxy.state.shared.rule_log.MAX_RULES", 0):
+            self.assertRaises(Busy, self.kicks.kick, Chosen((("user", "5"),)))
+        self.assertEqual(self.ended(), ["a"])
+        self.assertEqual(self.told(), [(MessageKind.END, "x", 4499)])
+        self.assertEqual(self.reports.told, [({"user": "5"}, ("a", "x"), ())])
+
+    def test_away_when_the_rule_is_added(self) -> None:
+        """Sessions of other processes that nobody could tell are not reported as ended."""
+        others = self.kicks.others()
+        with mock.patch.object(self.kicks, "others", lambda: others):
+            self.shared.is_away = True
+            self.assertRaises(StateUnavailable, self.kicks.kick, Chosen((("user", "5"),)))
+        self.assertEqual(self.reports.told, [({"user": "5"}, (), ())])
+
     def test_away(self) -> None:
         """While the store is away, this process's sessions end, and it refuses the tokens all the same."""
         self.open("a", grant_of("t"))

@@ -173,6 +173,12 @@ class Kicks:
         except StoreUnavailable as exc:
             raise _away(exc) from None
 
+    def _tell_if_there(self, member: Member, held: Held) -> bool:
+        try:
+            return self._tell(member, held)
+        except Busy:
+            return False
+
     def revocations(self, before: str = "") -> RevocationPage:
         """Return the kicks that are in force, as far as this process knows; the newest first.
 
@@ -205,8 +211,8 @@ class Kicks:
         issued before, whether or not it has a session now.
 
         :raises BadRequest: if the given token is not valid.
-        :raises Busy: if there are too many revocation rules, or the store is away. The sessions of this
-            process have ended all the same.
+        :raises Busy: if there are too many revocation rules. The sessions have ended all the same.
+        :raises StateUnavailable: if the store is away. The sessions of this process have ended all the same.
         """
         if chosen.until is not None and chosen.until <= self.participant.now:
             raise BadRequest("until must be in the future")
@@ -241,14 +247,16 @@ class Kicks:
         tokens: tuple[str, ...] = (),
     ) -> Kicked:
         own = dict.fromkeys(one for one in self.sessions.all() if fits(one))
-        others = [held.session for _, held in self._others_if_there() if fits_held(held)]
+        others = [(member, held) for member, held in self._others_if_there() if fits_held(held)]
         kick, busy = self._refuse([match], until)
+        if busy:  # no rule ends them
+            others = [(member, held) for member, held in others if self._tell_if_there(member, held)]
         # Clients may have opened sessions before their tokens were refused.
         own |= dict.fromkeys(one for one in self.sessions.all() if fits(one))
         for session in own:  # also one without a token
             session.close()
         needs_iat = kick is not _NOTHING and self.needs_iat(match)
-        return self._report(by, own, others, tokens, kick, busy, needs_iat)
+        return self._report(by, own, [held.session for _, held in others], tokens, kick, busy, needs_iat)
 
     def _kick_session(self, chosen: Chosen) -> Kicked:
         own = [one for one in self.sessions.all() if chosen.fits(one)]
