@@ -251,8 +251,8 @@ class Answers(AnswerCase):
                 "0 sessions ended\n"
                 "kick k1: tokens with user 5 that were issued until now are refused from now on, until you "
                 "lift the kick\n"
-                "  tokens without iat are refused, too, if they are issued later, because "
-                "WSPROXY_TOKEN_LIFETIME is not set\n"
+                "  tokens without iat are refused, too, if they are issued later; see "
+                "WSPROXY_TOKEN_LIFETIME\n"
                 "  to lift it: wsproxy revocations lift k1\n",
                 "",
             ),

@@ -175,12 +175,13 @@ def _chosen(options: argparse.Namespace) -> str:
 
 def _effect(kick: Mapping[str, Any], options: argparse.Namespace) -> list[str]:
     """Return lines that say which tokens a kick refuses, and until when."""
-    id, until, needs_iat = printable(kick["kick"]), kick["until"], kick.get("needs_iat")
-    unset = "because WSPROXY_TOKEN_LIFETIME is not set"
+    id, until = printable(kick["kick"]), kick["until"]
     end = f"until {printable(until)}" if until else "until you lift the kick"
     lines = [f"kick {id}: {_chosen(options)} refused from now on, {end}"]
-    if needs_iat:
-        lines.append(f"  tokens without iat are refused, too, if they are issued later, {unset}")
+    if kick.get("needs_iat"):
+        lines.append(
+            "  tokens without iat are refused, too, if they are issued later; see WSPROXY_TOKEN_LIFETIME"
+        )
     if options.until and _criteria(options) and kick["tokens"]:
         lines.append("  the tokens of the sessions that ended are refused until they expire")
     if not until:

@@ -67,7 +67,7 @@ class Beat(NamedTuple):
     :ivar applied: the version of the revocation rules that the member has applied.
     :ivar seen: the highest number of a message that it has applied.
     :ivar roster: the version of the list of members that it knows.
-    :ivar failures: those that are new, of networks past half their limit.
+    :ivar failures: those that are new, of networks past half of the member's share of the limit.
     :ivar failures_since: version of the failures that it knows.
     """
 
