@@ -347,7 +347,9 @@ class WebsocketProxy:
     def run_in_thread(
         self, host: str | None, port: int, *, reuse_port: bool = False, daemon: bool | None = None
     ) -> WebsocketProxy:
-        """Serve in the proxy's own threads, and return the proxy. Does not block.
+        """Serve in the proxy's own threads, and return the proxy.
+
+        Blocks only if processes share a store: until this one is in step, for a few seconds at most.
 
         When the main thread is done, the program continues as long as the proxy serves, unless ``with`` has
         entered the proxy, or ``daemon`` is true. Ctrl-C then stops the proxy, and ends the program with
@@ -360,7 +362,8 @@ class WebsocketProxy:
             stops.
         :param daemon: whether the program may end before the proxy. By default it may if an event loop
             runs, if a server or test runner called the program, or outside the main thread.
-        :raises ConfigError: if ``host`` or ``port`` is not valid, such as a port above 65535.
+        :raises ConfigError: if ``host`` or ``port`` is not valid, such as a port above 65535. Also if a file
+            that the settings name cannot be used, or the store is unfit.
         :raises OSError: if the address cannot be bound; the text names it.
         :raises RuntimeError: if the proxy runs already, was started before a fork, or gevent or eventlet
             has replaced Python's threads.
@@ -378,7 +381,9 @@ class WebsocketProxy:
         waker: socket.socket | None = None,
         keeps_up: bool = False,
     ) -> None:
-        """Start the proxy and its operator's listener. Blocks on the resolver and the file system.
+        """Start the proxy and its operator's listener.
+
+        Blocks on the resolver, the file system, and the store that processes share, if there is one.
 
         :param waker: from :meth:`run`; None if the proxy needs a thread that callers can join.
         :param keeps_up: whether the proxy keeps the program running; ignored inside ``with``.
@@ -395,7 +400,11 @@ class WebsocketProxy:
             if self._server is not None:
                 raise RuntimeError("the proxy runs already")
             gateway = Gateway(self.config, self._hooks)
-            server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
+            try:
+                server = ConsoleServer(listen(host, port, reuse_port=reuse_port), gateway)
+            except BaseException:
+                gateway.stop()  # lets go of the file with revocations
+                raise
             try:
                 gateway.readiness.check_files()
                 self._admin = self._start_admin(server, gateway, reuse_port)

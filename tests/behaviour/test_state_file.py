@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tests.support.proxy_process import ProxyProcess, environment_for
 from wsproxy.cli import main
+from wsproxy.proxy import WebsocketProxy
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.rfb.raw_client import RawClient
 
@@ -77,3 +79,15 @@ class StateFileTest(ProxyTestCase):
         self.file.unlink()
         self.start()
         self.assertIn("another process has it; stop that one first", self.not_started())
+
+    def test_address_in_use(self) -> None:
+        """A proxy that cannot listen leaves the file to the next one at once."""
+        settings = self.proxy_options(state_file=str(self.file))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            try:
+                WebsocketProxy(**settings).run_in_thread("127.0.0.1", taken.getsockname()[1])
+            except OSError:  # while it is handled, the first proxy's objects are still there
+                with WebsocketProxy(**settings).run_in_thread("127.0.0.1", 0) as proxy:
+                    self.assertEqual(proxy.sessions(), [])
+            else:
+                self.fail("two listen at one address")

@@ -25,7 +25,7 @@ class AdminThread:
     """A thread that only serves the operator.
 
     :param server: the server; :meth:`stop` closes it. None if another process has its address.
-    :param end: called by :meth:`stop` at last.
+    :param end: called by :meth:`stop` at last; may block.
     :param take: called twice a second as long as there is no server; None if no other process may have the
         address.
     :param let_go: called when the server no longer listens, so that another process gets the address.
@@ -67,7 +67,7 @@ class AdminThread:
             self._waker.send(_ASIDE)
 
     def stop(self) -> None:
-        """End the thread, wait for it, and close the server. Idempotent; blocks only briefly."""
+        """End the thread, wait for it, and close the server. Idempotent; blocks as ``end`` does."""
         self._loop.stop()
         if self._thread:
             self._waker.send(_STOP)

@@ -89,7 +89,10 @@ class ConsoleServer(socketserver.ThreadingTCPServer):
         return current_owner() is self._gateway
 
     def start(self) -> None:
-        """Serve in the server's own threads until :meth:`stop`. May be called once. Does not block."""
+        """Serve in the server's own threads until :meth:`stop`. May be called once.
+
+        Blocking and errors are as for :meth:`.Gateway.start`.
+        """
         self._gateway.start()
         self._gateway.vital.append(self._accepting)
         self._accept_thread = start_thread(

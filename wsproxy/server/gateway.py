@@ -100,8 +100,8 @@ class Gateway:
     :ivar vital: the objects with threads that all sessions need, the accept loop included; see
         :attr:`is_healthy`.
     :ivar on_reload: the functions that :meth:`reload` calls. They may block on the file system.
-    :raises ConfigError: if the TLS options of either side are wrong, or if a key file or a directory of files
-        cannot be used.
+    :raises ConfigError: if the TLS options of either side are wrong, or if a file or a directory that the
+        settings name cannot be used.
     """
 
     def __init__(
@@ -222,7 +222,12 @@ class Gateway:
                 self.failures.report(logger, "reloading failed")
 
     def start(self) -> None:
-        """Start the threads that all sessions share. Call it once only."""
+        """Start the threads that all sessions share. Call it once only.
+
+        Blocks only if processes share a store: until this one is in step, for a few seconds at most.
+
+        :raises ConfigError: if the store answers, and is unfit.
+        """
         self.audit.open()
         self.housekeeping.start(self)
         self.housekeeping.add(self.clock_watch)
@@ -236,7 +241,10 @@ class Gateway:
             self.housekeeping.add(self._screenshots)
 
     def stop(self) -> None:
-        """End the threads that all sessions share. Call it after the last session has ended."""
+        """End the threads that all sessions share. Call it after the last session has ended.
+
+        Blocks for a few timeouts of the store at most, if processes share one, and on the file system.
+        """
         if self.poller:
             self.poller.stop()
         self.keys.stop()

@@ -73,9 +73,10 @@ class WSGIProcess:
     def started(cls, config: Config, hooks: Hooks, server: WSGIServer, reserve: int) -> WSGIProcess:
         """Make one, and start it. If that fails, nothing is left of it.
 
-        Blocks on the file system, and on the resolver if the operator's listener has the name of a host.
+        Blocks on the file system, and on the resolver if the operator's listener has the name of a host. If
+        processes share a store, it also blocks until this one is in step, for a few seconds at most.
 
-        :raises ConfigError: if a file that the settings name cannot be used.
+        :raises ConfigError: if a file that the settings name cannot be used, or the store is unfit.
         """
         process = cls(config, hooks, server, reserve)
         try:
