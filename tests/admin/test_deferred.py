@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
+from unittest import mock
 
 from wsproxy.admin.deferred import AnswerThreads, ask_through
 from wsproxy.admin.routes import AdminEndpoint, AdminRequest, Reply
@@ -61,6 +62,18 @@ class AnswersTest(LeakTestCase):
         self.assertIn(b" 503 ", self.fetch("/busy"))
         with self.assertLogs("wsproxy.admin", "ERROR"):
             self.assertIn(b" 500 ", self.fetch("/bug"))
+
+    def test_no_thread(self) -> None:
+        """If the system starts no more threads, the operator is told, and the process goes on."""
+        no_thread = mock.patch("wsproxy.admin.deferred.start_thread", side_effect=RuntimeError("no thread"))
+        request = AdminRequest(RequestHead("GET", "/all", "1.1", []), "/all")
+        with (
+            no_thread,
+            self.assertLogs("wsproxy.admin", "ERROR"),
+            closing(self.threads.fetch(request)) as sock,
+        ):
+            self.assertIn(b" 503 ", sock.recv(4096))
+        self.assertEqual(self.fetch("/all"), b"answer")
 
     def test_nobody_can_answer(self) -> None:
         """If nobody can answer, no socket is left."""

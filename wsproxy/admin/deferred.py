@@ -10,9 +10,10 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
-from ..exceptions import Refused
+from ..exceptions import Busy, Refused
 from ..protocol.request import RequestHead
 from ..protocol.response import http_response, refusal_response
 from ..runtime.logs import get_logger
@@ -74,7 +75,10 @@ class AnswerThreads:
         return ask_through(request, self.answer)
 
     def answer(self, sock: socket.socket) -> None:
-        """Answer the request that comes through a socket, and close that. Returns at once."""
+        """Answer the request that comes through a socket, and close that. Returns at once.
+
+        If the system starts no more threads, the answer is 503.
+        """
 
         def run() -> None:
             with sock:
@@ -82,8 +86,13 @@ class AnswerThreads:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-        with self._lock:
-            self._threads.add(start_thread("wsproxy-operator", run, self._owner))
+        try:
+            with self._lock:
+                self._threads.add(start_thread("wsproxy-operator", run, self._owner))
+        except RuntimeError as exc:
+            logger.error("cannot answer the operator: %s", exc)
+            with sock, suppress(OSError):
+                sock.sendall(refusal_response(Busy("no thread can be started now", retry_after=1)))
 
     def _answer(self, sock: socket.socket) -> None:
         sock.settimeout(_SECONDS)

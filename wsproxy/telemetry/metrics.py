@@ -225,7 +225,7 @@ METRICS = (
     Metric(
         "wsproxy_state_failures_total",
         "counter",
-        "Calls that the store of the shared state has not answered.",
+        "Beats and reports that the store of the shared state has not answered.",
         (),
         lambda numbers: iter([((), numbers.state.failures)]),
     ),

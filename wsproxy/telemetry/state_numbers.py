@@ -17,7 +17,7 @@ class StateNumbers:
     :ivar in_step: processes that know all revocation rules, and whose store answers.
     :ivar out_of_step: the other processes.
     :ivar longest_away: seconds since the process that is away longest was in step.
-    :ivar failures: calls that the store has not answered so far.
+    :ivar failures: beats and reports that the store has not answered so far.
     """
 
     in_step: int = 0

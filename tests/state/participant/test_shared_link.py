@@ -368,7 +368,7 @@ class Refusing(SharedCase):
         self.assertIn("new sessions are refused until it is back", logs.output[0])
         self.assertFalse(self.one.link.is_alone)
         self.assertRaises(StateUnavailable, self.one.admit, "b")
-        self.assertEqual((session.ends, self.one.heartbeat.failures), ([], 1))
+        self.assertEqual((session.ends, self.one.heartbeat.numbers.failures), ([], 1))
 
     def test_away_before_it_is_noticed(self) -> None:
         """Each call that has no answer refuses its client, and no other."""

@@ -53,12 +53,12 @@ class Heartbeat:
         self._loop = VitalLoop("state", self._beat_on)
         self._news_loop = VitalLoop("state-news", self._listen_on)
         self._threads: list[threading.Thread] = []
-        # Used by the thread wsproxy-state only.
+        self._started = clock()  # assigned before the threads start
+        # Assigned by the thread wsproxy-state only.
         self._next_beat = 0.0
-        self._started = clock()
         self._is_away = False
         self._schema = SCHEMA
-        self.failures = 0  # calls that the store has not answered so far
+        self._failures = 0  # beats and reports that the store has not answered so far
 
     @property
     def is_healthy(self) -> bool:
@@ -69,9 +69,9 @@ class Heartbeat:
     def numbers(self) -> StateNumbers:
         """What the process has seen of the store. Any thread; does not block."""
         if self._link.is_in_step:
-            return StateNumbers(in_step=1, failures=self.failures)
+            return StateNumbers(in_step=1, failures=self._failures)
         away = int(min(self._link.seconds_away, self._clock() - self._started))
-        return StateNumbers(out_of_step=1, longest_away=max(away, 1), failures=self.failures)
+        return StateNumbers(out_of_step=1, longest_away=max(away, 1), failures=self._failures)
 
     def start(self, owner: object) -> None:
         """Start both threads, which work for ``owner``. Once only.
@@ -131,7 +131,7 @@ class Heartbeat:
             self._note_schema()
 
     def _note_failure(self, exc: StoreUnavailable) -> None:
-        self.failures += 1
+        self._failures += 1
         link = self._link
         is_starting = not link.began.is_set() and self._clock() - self._started < _BEGIN_SECONDS
         if is_starting or link.seconds_away < IN_STEP_SECONDS:
