@@ -431,14 +431,10 @@ class WebsocketProxy:
         rules, kicks = self.config.operator_rules, gateway.kicks()
         if rules is None:
             return None
-
-        def gather(then: Callable[[Snapshot], None]) -> None:
-            then(server.numbers())
-
         if reuse_port and gateway.participant.is_shared:
-            admin = candidate_thread(rules, kicks, gather, gateway, strict=True)
+            admin = candidate_thread(rules, kicks, server.numbers, gateway, strict=True)
         else:
-            admin = operator_thread(rules, kicks, gather, gateway, reuse_port=reuse_port)
+            admin = operator_thread(rules, kicks, server.numbers, gateway, reuse_port=reuse_port)
         admin.start(gateway)
         gateway.vital.append(admin)
         return admin

@@ -8,7 +8,7 @@ lock, because the kernel lets one process bind it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ..net.addresses import ListenAddress
@@ -22,15 +22,16 @@ from ..net.listeners import (
 )
 from ..runtime.logs import get_logger
 from ..state.stores.local.lock import StoreLock
+from ..telemetry.counters import Snapshot
 from .auth import operator_guard
 from .deferred import AnswerThreads, deferred
-from .endpoints import Gather, admin_endpoints, session_endpoints
+from .endpoints import admin_endpoints, session_endpoints
 from .kick import Kicks
 from .routes import AdminEndpoint
 from .server import AdminServer
 from .thread import AdminThread
 
-__all__ = ["Candidate", "OperatorRules", "candidate_thread", "operator_thread"]
+__all__ = ["Candidate", "OperatorRules", "candidate_thread", "operator_server", "operator_thread"]
 
 logger = get_logger("wsproxy.admin")
 
@@ -119,26 +120,37 @@ class Candidate:
             logger.warning("%s; until that one ends, nobody can list or end the sessions of this one", text)
 
 
+def operator_server(
+    rules: OperatorRules, endpoints: Mapping[str, AdminEndpoint], *, reuse_port: bool
+) -> AdminServer:
+    """Listen for the operator, and return what serves there. Blocks only while it resolves a name.
+
+    :param reuse_port: see :func:`.listen`.
+    :raises OSError: if the address cannot be bound; the text names it.
+    """
+    listener = listen_for_operator(rules.address, reuse_port=reuse_port)
+    logger.info("the operator's listener is at %s", address_text(*listener.address))
+    return AdminServer(listener, endpoints, rules.hosts)
+
+
 def operator_thread(
-    rules: OperatorRules, kicks: Kicks, gather: Gather, owner: object, *, reuse_port: bool
+    rules: OperatorRules, kicks: Kicks, numbers: Callable[[], Snapshot], owner: object, *, reuse_port: bool
 ) -> AdminThread:
     """Listen for the operator, and return the thread that serves there, for the caller to start.
 
+    Blocking and the errors are as for :func:`operator_server`.
+
     :param kicks: lists and ends sessions.
-    :param gather: see :func:`.admin_endpoints`.
+    :param numbers: returns the numbers of the process.
     :param owner: the object that threads work for.
-    :param reuse_port: see :func:`.listen`.
-    :raises OSError: if the address cannot be bound; the text names it.
     :raises ConfigError: see :func:`.operator_guard`.
     """
-    endpoints, threads = _endpoints(rules, kicks, gather, owner)
-    listener = listen_for_operator(rules.address, reuse_port=reuse_port)
-    logger.info("the operator's listener is at %s", address_text(*listener.address))
-    return AdminThread(AdminServer(listener, endpoints, rules.hosts), threads.stop)
+    endpoints, threads = _endpoints(rules, kicks, numbers, owner)
+    return AdminThread(operator_server(rules, endpoints, reuse_port=reuse_port), threads.stop)
 
 
 def candidate_thread(
-    rules: OperatorRules, kicks: Kicks, gather: Gather, owner: object, *, strict: bool
+    rules: OperatorRules, kicks: Kicks, numbers: Callable[[], Snapshot], owner: object, *, strict: bool
 ) -> AdminThread:
     """Return a thread that serves the operator as soon as no other process does, for the caller to start.
 
@@ -149,7 +161,7 @@ def candidate_thread(
     :raises OSError: as ``strict`` says.
     :raises ConfigError: see :func:`.operator_guard`.
     """
-    endpoints, threads = _endpoints(rules, kicks, gather, owner)
+    endpoints, threads = _endpoints(rules, kicks, numbers, owner)
     candidate = Candidate(rules.address, is_shared=kicks.participant.is_shared)
 
     def made(listener: Listener | None) -> AdminServer | None:
@@ -164,11 +176,11 @@ def candidate_thread(
 
 
 def _endpoints(
-    rules: OperatorRules, kicks: Kicks, gather: Gather, owner: object
+    rules: OperatorRules, kicks: Kicks, numbers: Callable[[], Snapshot], owner: object
 ) -> tuple[Mapping[str, AdminEndpoint], AnswerThreads]:
     """Return the endpoints, and the threads that answer what may wait for the store."""
     of_sessions = session_endpoints(operator_guard(rules.token_file, rules.address), kicks)
     threads = AnswerThreads(of_sessions, owner)
     if kicks.participant.is_shared:
         of_sessions = deferred(of_sessions, threads.fetch)
-    return admin_endpoints(gather) | of_sessions, threads
+    return admin_endpoints(lambda then: then(numbers())) | of_sessions, threads

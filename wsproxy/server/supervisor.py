@@ -23,11 +23,11 @@ from typing import NoReturn
 from ..admin.auth import operator_guard
 from ..admin.deferred import ask_through, deferred
 from ..admin.endpoints import admin_endpoints, session_endpoints
+from ..admin.operator import OperatorRules, operator_server
 from ..admin.routes import AdminRequest
 from ..admin.server import AdminServer
 from ..config import Config
-from ..net.addresses import ListenAddress
-from ..net.listeners import Listener, address_text, listen, listen_for_operator
+from ..net.listeners import Listener, listen
 from ..net.resolver import Resolver
 from ..runtime.cpu_affinity import settle
 from ..runtime.deadline import Deadline
@@ -122,8 +122,8 @@ class Supervisor:
         waker, woken = socket.socketpair()
         with waker, woken, signals_to(waker, _SIGNALS), self._listen() as listener, self._state():
             self._waker, self._woken, self._listener = waker, woken, listener
-            if self._config.admin_address:
-                self._admin = self._serve_operator(self._config.admin_address)
+            if rules := self._config.operator_rules:
+                self._admin = self._serve_operator(rules)
             try:
                 return self._serve(on_ready)
             finally:
@@ -143,13 +143,11 @@ class Supervisor:
             self._of_workers, self._copies = (config.with_state(state), "") if needed else (config, state)
             yield
 
-    def _serve_operator(self, address: ListenAddress) -> AdminServer:
-        guard = operator_guard(self._config.admin_token_file, address)
+    def _serve_operator(self, rules: OperatorRules) -> AdminServer:
+        guard = operator_guard(rules.token_file, rules.address)
         of_sessions = deferred(session_endpoints(guard, None), self._fetch)
-        answers = admin_endpoints(self._ask) | of_sessions
-        listener = listen_for_operator(address, reuse_port=self._config.reuse_port)
-        logger.info("the operator's listener is at %s", address_text(*listener.address))
-        return AdminServer(listener, answers, self._config.admin_hosts)
+        endpoints = admin_endpoints(self._ask) | of_sessions
+        return operator_server(rules, endpoints, reuse_port=self._config.reuse_port)
 
     def _fetch(self, request: AdminRequest) -> socket.socket:
         """Have a worker answer a request of the operator."""

@@ -104,11 +104,7 @@ class WSGIProcess:
         rules = self.gateway.config.operator_rules
         if rules is None:
             return None
-
-        def gather(then: Callable[[Snapshot], None]) -> None:
-            then(self.numbers())
-
-        return candidate_thread(rules, self.gateway.kicks(), gather, self.gateway, strict=False)
+        return candidate_thread(rules, self.gateway.kicks(), self.numbers, self.gateway, strict=False)
 
     def tick(self, now: float) -> float:
         """Housekeeping: end the consoles when the server begins to stop, as it waits for their threads."""
