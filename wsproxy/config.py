@@ -28,7 +28,7 @@ from .state.limits import LimitRules
 from .state.participant.known_rules import RevocationRules
 from .state.participant.participant import ParticipantRules
 from .state.stores.choice import replica_name
-from .state.stores.places import MEMORY, StatePlace, StateRules, place_faults
+from .state.stores.places import StatePlace, StateRules, place_faults
 from .tokens.claims import CLOCK_LEEWAY, ClaimRules
 from .tokens.jwks import JWKSLocation
 from .tokens.key_store import KeyRules
@@ -239,7 +239,6 @@ class Config(Settings):
             self._place,
             counts_alone=self.state_unavailable == "local",
             lease=self.state_lease,
-            token_lifetime=self.token_lifetime,
             file=self.state_file,
             replica=self.replica_name or "",
             group=self.state_group,
@@ -292,7 +291,7 @@ class Config(Settings):
     @property
     def is_state_shared(self) -> bool:
         """Whether the store may be used by other processes."""
-        return self._place.kind != MEMORY
+        return self.state_rules.is_shared
 
     @property
     def access_rules(self) -> AccessRules:

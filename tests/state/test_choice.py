@@ -33,12 +33,14 @@ class ChoiceTest(LeakTestCase):
         self.assertIsInstance(self.opened("local:/nope/x", group=str(os.getgid())), LocalStore)
 
     def test_group(self) -> None:
-        """A group by name, and one that is none."""
+        """A group by name, and some that are none."""
         self.opened("local:/nope/x", group="root")
-        self.assertEqual(
-            self.fault("local:/nope/x", group="no-such"),
-            "state_group is 'no-such'; this system has no such group",
-        )
+        for group in ("no-such", str(2**32 - 1), "9" * 50):
+            self.assertEqual(
+                self.fault("local:/nope/x", group=group),
+                f"state_group is {group!r}; this system has no such group",
+            )
+        self.assertIn("this system has no such group", self.fault("local:/nope/x", group="a\0b"))
 
     def test_without_library(self) -> None:
         """Without redis-py the remedy is said."""

@@ -20,7 +20,7 @@ from wsproxy.state.console_policies import ConsolePolicies
 from wsproxy.state.limits import LimitRules, Limits
 from wsproxy.state.participant.participant import Kick, Participant, ParticipantRules
 from wsproxy.state.revocations import Match, Rule
-from wsproxy.state.stores.places import LOCAL, StatePlace, StateRules
+from wsproxy.state.stores.places import StateRules
 from wsproxy.state.stores.rule_file import RuleFile, open_rule_file, rules_in
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.tokens.claims import Grant, TokenKey
@@ -192,11 +192,9 @@ class Faults(RuleFileCase):
                 other.kill()
         self.assertEqual(self.opened().rules, _NEW)
 
-    def test_workers(self) -> None:
-        """Workers that share a store do not ignore the file: its revocations would not be applied."""
+    def test_settings(self) -> None:
+        """The settings name a file, or none."""
         self.assertIsNone(open_rule_file(StateRules()))
-        with self.assertRaisesRegex(ConfigError, "state_file is set, but the workers share a store"):
-            open_rule_file(StateRules(StatePlace(LOCAL, "/run/x"), file=self.path))
         file = open_rule_file(StateRules(file=self.path))
         assert file
         file.close(())

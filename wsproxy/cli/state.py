@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import grp
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from ..net.addresses import ListenAddress, listen_fault
 from ..net.listeners import FD, UNIX, Listener, listen
 from ..runtime.logs import TextFormatter
 from ..runtime.systemd import Notifier, activated_descriptor
+from ..state.stores.choice import group_id
 from ..state.stores.local.lock import StoreLock
 from ..state.stores.local.process import listen_at, serve_store
 from .output import print_line, stderr_handler
@@ -38,7 +38,7 @@ def add_state_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
 def _run(options: argparse.Namespace) -> int:
     inherited = activated_descriptor(os.environ, os.getpid())
-    group = None if options.group is None else _group(options.group)
+    group = group_id("--group", options.group)
     path = "" if options.listen is None and inherited is not None else _path(options.listen)
     handler = stderr_handler(TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -75,10 +75,3 @@ def _path(text: str | None) -> str:
     if fault:
         raise ConfigError([f"--listen is {text!r}: {fault}"])
     return ListenAddress.parse(text).path
-
-
-def _group(text: str) -> int:
-    try:
-        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
-    except KeyError:
-        raise ConfigError([f"--group is {text!r}; this system has no such group"]) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
@@ -14,9 +15,10 @@ from .findings import OK, StoreFinding
 from .local.check import check_local
 from .places import LOCAL, MEMORY, StateRules
 
-__all__ = ["check_store", "open_store", "replica_name", "store_faults"]
+__all__ = ["check_store", "group_id", "open_store", "replica_name", "store_faults"]
 
 _MOST_NAME = 100
+_LAST_GROUP = 2**32 - 2  # the next number means none to chown
 _NO_LIBRARY = (
     "state is a Redis, which needs the package redis, 6.0 or later; run: "
     "pip install 'lab-orchestrator-ws-proxy-lib[redis]'"
@@ -38,7 +40,7 @@ def open_store(rules: StateRules) -> Store:
     if rules.place.kind == LOCAL:
         from .local.store import LocalStore
 
-        return LocalStore(rules.place.path, group=_group(rules.group))
+        return LocalStore(rules.place.path, group=group_id("state_group", rules.group))
     store: Store = _redis().redis_store(rules)
     return store
 
@@ -67,7 +69,7 @@ def check_store(rules: StateRules) -> Iterator[StoreFinding]:
     if rules.place.kind == MEMORY:
         yield StoreFinding(OK, "each process has its own; several replicas need a Redis")
     elif rules.place.kind == LOCAL:
-        yield from check_local(rules.place.path, _group(rules.group))
+        yield from check_local(rules.place.path, group_id("state_group", rules.group))
     else:
         yield from _redis().redis_findings(rules)
 
@@ -91,14 +93,15 @@ def _redis() -> ModuleType:
     return store
 
 
-def _group(text: str | None) -> int | None:
-    """Return the id of a group.
+def group_id(setting: str, text: str | None) -> int | None:
+    """Return the id of the group that a setting names; None if it names none. Blocks on the file system.
 
     :raises ConfigError: if this system has no such group.
     """
     if text is None:
         return None
-    try:
-        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
-    except (KeyError, OverflowError):
-        raise ConfigError([f"state_group is {text[:_MOST_NAME]!r}; this system has no such group"]) from None
+    with suppress(KeyError, ValueError):  # the latter: very many digits, or a null character
+        found = int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
+        if found <= _LAST_GROUP:
+            return found
+    raise ConfigError([f"{setting} is {text[:_MOST_NAME]!r}; this system has no such group"])

@@ -112,7 +112,6 @@ class StateRules:
 
     :ivar counts_alone: whether a process without the store counts for itself. Else it admits nobody.
     :ivar lease: seconds after which the store forgets a process that is silent.
-    :ivar token_lifetime: the longest life that the issuer gives tokens, seconds; None if nobody knows.
     :ivar file: of the revocations of ``memory``; None for none.
     :ivar replica: name of this replica for people; "" for the host's name.
     :ivar group: name or number of the group that shares the local store; None for none.
@@ -124,7 +123,6 @@ class StateRules:
     place: StatePlace = StatePlace(MEMORY)
     counts_alone: bool = False
     lease: float = 15.0
-    token_lifetime: float | None = None
     file: str | None = None
     replica: str = ""
     group: str | None = None
