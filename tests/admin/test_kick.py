@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import unittest
 from dataclasses import replace
@@ -11,7 +12,9 @@ from unittest import mock
 from tests.access.test_sessions import FakeRelay
 from wsproxy.access.revoked_sessions import end_revoked
 from wsproxy.access.sessions import LiveSessions, SessionHandle
+from wsproxy.admin.endpoints import session_endpoints
 from wsproxy.admin.kick import Chosen, Kicked, Kicks
+from wsproxy.admin.routes import AdminRequest
 from wsproxy.exceptions import (
     BadRequest,
     BadToken,
@@ -22,6 +25,7 @@ from wsproxy.exceptions import (
     StoreUnavailable,
     TokenExpired,
 )
+from wsproxy.protocol.request import RequestHead
 from wsproxy.state.console_policies import ConsolePolicies, Policy
 from wsproxy.state.limits import LimitRules, Limits
 from wsproxy.state.membership import Member, Publication
@@ -287,6 +291,16 @@ class SharedKicks(KicksCase):
         self.assertEqual(self.kicks.end("x"), Kicked(("x",)))
         self.assertEqual(self.told(), [(MessageKind.END, "x", 4499)])
         self.assertRaises(NotFound, self.kicks.end, "y")
+
+    def test_list(self) -> None:
+        """The oldest session comes first, whichever process has it."""
+        self.open("a", grant_of("u"))
+        answers: list[bytes] = []
+        request = AdminRequest(RequestHead("GET", "/sessions", "1.1", []), "/sessions")
+        endpoint = session_endpoints(None, self.kicks)["/sessions"]
+        endpoint.handle(request, lambda make: answers.append(make()))
+        listed = json.loads(answers[0].partition(b"\r\n\r\n")[2])["sessions"]
+        self.assertEqual([(one["id"], one["replica"]) for one in listed], [("x", "replica-2"), ("a", "")])
 
     def test_full(self) -> None:
         """If there are too many rules, the sessions of all processes end all the same."""
