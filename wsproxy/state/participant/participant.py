@@ -283,15 +283,15 @@ class Participant:
         :returns: what became of it; None if there are no such rules.
         :raises StateUnavailable: if the store is away.
         """
-        epoch = self._epoch
+        epoch, now = self._epoch, self._wall_clock()
         try:
-            lifted = self.store.lift(kick, self._wall_clock())
+            lifted = self.store.lift(kick, now)
         except StoreUnavailable as exc:
             raise StateUnavailable(f"the state that processes share is away: {exc}") from None
         if not lifted.done:
             return None
         until = self._end_of(kick)
-        self.known.learn([Rule.lift(kick, self._wall_clock(), until)])
+        self.known.learn([Rule.lift(kick, now, until)])
         return self._done(kick, until, RulesVersion(epoch, lifted.version))
 
     def _end_of(self, kick: str) -> float:
