@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -18,6 +16,7 @@ from .measures import IDLE_2000, MEASURES, Measure, Pace
 from .opening import measure_opening, opening_table
 from .peers import MODES, Ours, Peer, Running, Surroundings, all_peers
 from .processes import raise_descriptor_limit
+from .program import run, say
 from .report import Header, Results, to_json, to_markdown
 from .siege import NEEDED_DESCRIPTORS, measure_siege
 from .tools import LoadFailed, Tools, Upstream
@@ -51,12 +50,12 @@ class Bench:
         with ExitStack() as stack:
             running = {peer: one for peer in self._peers if shared and (one := self._start(stack, peer))}
             for measure in shared:
-                _say(f"{label}: {measure.title}")
+                say(f"{label}: {measure.title}")
                 for peer, one in running.items():
                     self._measure(measure, peer, one)
         for measure in measures:
             if measure.fresh:
-                _say(f"{label}: {measure.title}")
+                say(f"{label}: {measure.title}")
                 self._run_fresh(measure)
 
     def _run_fresh(self, measure: Measure) -> None:
@@ -86,15 +85,11 @@ class Bench:
             return
         self.results.add(measure, peer, values)
         shown = ", ".join(f"{values[f.key]:.2f} {f.unit}" for f in measure.figures if f.key in values)
-        _say(f"    {peer.name:<18} {shown}")
+        say(f"    {peer.name:<18} {shown}")
 
     def _failed(self, what: str) -> None:
         self.results.failures.append(what)
-        _say(f"    failed: {what}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        say(f"    failed: {what}")
 
 
 def set_up(stack: ExitStack) -> tuple[Tools, Surroundings]:
@@ -226,9 +221,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # SIGTERM ends all started processes, like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -22,8 +22,9 @@ from wsproxy.state.stores.places import StatePlace
 from wsproxy.state.stores.redis.link import RedisConnection, RedisLink
 from wsproxy.state.stores.redis.scripts import Script, load_all_scripts
 from wsproxy.state.stores.redis.store import RedisStore
+from wsproxy.testing import LeakTestCase
 
-__all__ = ["CLOCK", "REDIS_SERVER", "RedisHarness", "RedisServer", "free_port_of_node"]
+__all__ = ["CLOCK", "REDIS_SERVER", "RedisCase", "RedisHarness", "RedisServer", "free_port_of_node"]
 
 REDIS_SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
@@ -177,3 +178,21 @@ class RedisHarness:
     def close(self) -> None:
         self.store.close()
         self._client.close()
+
+
+class RedisCase(LeakTestCase):
+    """Each test has a server, and a client of redis-py.
+
+    :cvar options: of the server.
+    """
+
+    options: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        super().setUp()
+        if REDIS_SERVER is None:
+            self.skipTest("no redis-server")
+        self.server = RedisServer(*self.options)
+        self.addCleanup(self.server.close)
+        self.client: Any = self.server.client()
+        self.addCleanup(self.client.close)

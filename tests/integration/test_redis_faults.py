@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from tests.integration.redis_server import REDIS_SERVER, RedisServer
+from tests.integration.redis_server import RedisCase
 from tests.state.conformance.case import session
 from wsproxy.exceptions import StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
@@ -18,7 +18,6 @@ from wsproxy.state.stores.places import StatePlace
 from wsproxy.state.stores.redis.link import RedisLink
 from wsproxy.state.stores.redis.store import RedisStore
 from wsproxy.state.values import Event, EventKind, Outcome, Request
-from wsproxy.testing import LeakTestCase
 
 __all__ = ["FaultsTest", "LeftoversTest", "RestartTest"]
 
@@ -26,19 +25,11 @@ _LOG = "wsproxy.state.redis"
 _LEASE = 0.3
 
 
-class RedisCase(LeakTestCase):
-    """A test with a server of its own, and a store with the clock of Redis."""
-
-    options: tuple[str, ...] = ()
+class StoreCase(RedisCase):
+    """There is also a store, with the clock of Redis."""
 
     def setUp(self) -> None:
         super().setUp()
-        if REDIS_SERVER is None:
-            self.skipTest("no redis-server")
-        self.server = RedisServer(*self.options)
-        self.addCleanup(self.server.close)
-        self.client: Any = self.server.client()
-        self.addCleanup(self.client.close)
         self.store = self.connect()
         self.member = Member("m", "m", _LEASE)
 
@@ -67,7 +58,7 @@ class RedisCase(LeakTestCase):
         return str(caught.exception)
 
 
-class FaultsTest(RedisCase):
+class FaultsTest(StoreCase):
     def test_silent(self) -> None:
         """A stopped server is given one second; it is logged once, and once more when it is back."""
         self.store.members()
@@ -194,7 +185,7 @@ class FaultsTest(RedisCase):
         self.assertGreater(time.monotonic() - begin, 0.4)
 
 
-class RestartTest(RedisCase):
+class RestartTest(StoreCase):
     def test_data(self) -> None:
         """A restart begins an epoch, with data or without; the rules stay where the data does."""
         rule = Rule("r", "k", unix_time(), float("inf"), Match(user="eve"))
@@ -216,7 +207,7 @@ class RestartTest(RedisCase):
                 self.assertIs(admitted.outcome, Outcome.UNSETTLED)
 
 
-class LeftoversTest(RedisCase):
+class LeftoversTest(StoreCase):
     def test_lifetimes(self) -> None:
         """Every key ends by itself but for a rule without an end; and one that has a lease holds nothing."""
         self.settle()

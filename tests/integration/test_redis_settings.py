@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.integration.redis_server import REDIS_SERVER, RedisServer
+from tests.integration.redis_server import RedisCase
 from wsproxy.exceptions import ConfigError, StoreUnavailable
 from wsproxy.state.store import Store
 from wsproxy.state.stores.choice import open_store
@@ -88,16 +88,7 @@ class FilesTest(SettingsCase):
         self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
 
 
-class PasswordTest(SettingsCase):
-    def setUp(self) -> None:
-        super().setUp()
-        if REDIS_SERVER is None:
-            self.skipTest("no redis-server")
-        self.server = RedisServer()
-        self.addCleanup(self.server.close)
-        self.client: Any = self.server.client()
-        self.addCleanup(self.client.close)
-
+class PasswordTest(RedisCase, SettingsCase):
     def drop(self) -> None:
         self.client.client_kill_filter(_type="normal", skipme=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.integration.redis_server import REDIS_SERVER, RedisServer
+from tests.integration.redis_server import RedisCase, RedisServer
 from tests.support.ports import free_port
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.stores.choice import check_store, open_store, store_faults
@@ -32,16 +32,7 @@ class ProbesTest(LeakTestCase):
         self.assertEqual({str(command[0]) for command in probes("")}, used)
 
 
-class RedisCheckTest(LeakTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        if REDIS_SERVER is None:
-            self.skipTest("no redis-server")
-        self.server = RedisServer()
-        self.addCleanup(self.server.close)
-        self.client: Any = self.server.client()
-        self.addCleanup(self.client.close)
-
+class RedisCheckTest(RedisCase):
     def found(self, level: str, word: str, state: str = "") -> str:
         """Return what one finding says."""
         texts = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from ..__main__ import set_up
 from ..pages import write_between
 from ..peers import Surroundings
 from ..processes import raise_descriptor_limit
+from ..program import run, say
 from ..report import Header
 from ..state.servers import RedisServer, redis_missing
 from ..state.sides import write_paths
@@ -29,10 +29,6 @@ from .runs import PING, observe
 _USERS = 2500
 _CALIBRATION = ((1, 200), (1, 400), (3, 300), (3, 450), (6, 450))
 _CHECK = tuple((processes, consoles) for processes in (1, 2, 4) for consoles in (500, 1000, 2000))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parse() -> argparse.Namespace:
@@ -66,7 +62,7 @@ class Observer:
                 run = observe(self._tools, self._around, processes, consoles)
                 found[processes, consoles].append(run)
                 values = ", ".join(f"{key} {value:,.2f}" for key, value in asdict(run).items())
-                _say(f"{what}: {values}")
+                say(f"{what}: {values}")
         return [_median(runs) for runs in found.values()]
 
 
@@ -151,9 +147,4 @@ def _tell(
 
 
 if __name__ == "__main__":
-    # SIGTERM ends all started processes, like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from contextlib import ExitStack
 
@@ -15,6 +14,7 @@ from ..__main__ import set_up
 from ..measures import Pace
 from ..pages import write_between
 from ..processes import raise_descriptor_limit
+from ..program import run, say
 from ..report import Header
 from .measures import StateBench
 from .report import state_report
@@ -26,10 +26,6 @@ _BEFORE = "084637e"
 _PACE, _ROUNDS = Pace(0.3, 3.0), 7
 _QUICK_PACE, _QUICK_ROUNDS = Pace(0.2, 1.0), 3
 _HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parse() -> argparse.Namespace:
@@ -72,7 +68,7 @@ def main() -> int:
         before = source_of(options.before, around.directory)
         versions = _versions(missing is None)
         header = Header(rounds, pace.seconds, options.quick, versions, [])
-        bench = StateBench(tools, around, pace, rounds, before, _HERE, missing is None, _say)
+        bench = StateBench(tools, around, pace, rounds, before, _HERE, missing is None, say)
         bench.run()
     lines = [*header.machine(), *_notes(rounds, pace)]
     lines[0] += f", after: {os.getloadavg()[0]:.1f}"
@@ -110,9 +106,4 @@ def _notes(rounds: int, pace: Pace) -> list[str]:
 
 
 if __name__ == "__main__":
-    # SIGTERM ends all started processes, like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)
