@@ -209,7 +209,7 @@ class Participant:
 
     @property
     def held(self) -> int:
-        """How many sessions of this process the store may know."""
+        """How many sessions of this process the store may know; for tests."""
         return len(self._link.holdings)
 
     # Revocations

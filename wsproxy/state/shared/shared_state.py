@@ -42,7 +42,7 @@ class SharedState:
 
     @property
     def sizes(self) -> Counter[str]:
-        """How many things are remembered, by kind; for tests and metrics."""
+        """How many things are remembered, by kind; for tests."""
         return Counter(
             tickets=len(self._tickets),
             failures=len(self._failures),

@@ -183,7 +183,7 @@ class MemoryStore:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many things are remembered, by kind; for tests and metrics."""
+        """How many things are remembered, by kind; for tests."""
         with self._lock:
             return dict(self._state.sizes)
 
