@@ -63,7 +63,7 @@ class ContestedConsoleTest(NoVNCTestCase):
     def test_takeover(self) -> None:
         """The newcomer keeps the console; the other one is told by whom it was taken over."""
         proxy = self.start_proxy(console="takeover", show_user=True)
-        with self.assertLogs("wsproxy.arbitration", "INFO") as logs:
+        with self.assertLogs("wsproxy.state", "INFO") as logs:
             alice, bob = self.fight(proxy)
             self.assert_settled(proxy, bob, "bob", alice, "the console was taken over by bob")
         self.assertEqual(len(logs.output), 1)

@@ -282,7 +282,7 @@ class Told(HoldingCase):
 
     def test_lost(self) -> None:
         """It ends, and is published without a console from then on."""
-        with self.assertLogs("wsproxy.arbitration", "INFO") as logs:
+        with self.assertLogs("wsproxy.state", "INFO") as logs:
             self.holding.heed(self.message(MessageKind.LOST, by="bob"))
         self.assertEqual(self.session.ends, [(TAKEN_OVER, "taken-over")])
         self.assertEqual(self.link.said, [EventKind.ENDING, "flush"])

@@ -47,7 +47,7 @@ class Takeover(PrivateCase):
         alice, _ = self.process.open("a", "alice")
         bob, holding = self.process.admit("b", "bob")
         self.assertEqual((alice.ends, alice.expected), ([], ["taken-over: by bob"]))
-        with self.assertLogs("wsproxy.arbitration", "INFO"):
+        with self.assertLogs("wsproxy.state", "INFO"):
             holding.opened()
         self.assertEqual(alice.ends, [(4410, "taken-over: by bob")])
         self.assertEqual(bob.ends, [])
@@ -73,7 +73,7 @@ class Takeover(PrivateCase):
                 bob.opened()  # alice's end reports, and the answer to that is for carol
             waits.append(carol._free is not None and carol._free.is_set())
 
-        with self.assertLogs("wsproxy.arbitration", "INFO"):
+        with self.assertLogs("wsproxy.state", "INFO"):
             carol.admit(Deadline(10.0), take)
         self.assertEqual(alice.ends, [(4410, "taken-over: by bob")])
         self.assertTrue(waits[0])

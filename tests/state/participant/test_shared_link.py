@@ -122,7 +122,7 @@ class InStep(SharedCase):
         self.one.turn()
         self.assertEqual(alice.expected, ["taken-over: by bob"])
         holding.opened()
-        with self.assertLogs("wsproxy.arbitration", "INFO"):
+        with self.assertLogs("wsproxy.state", "INFO"):
             self.one.turn()
         self.assertEqual(alice.ends, [(4410, "taken-over: by bob")])
         self.one.turn()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
 from ...exceptions import ConsoleBusy, Refused, StateUnavailable, TransportClosed
 from ...runtime.deadline import Deadline
+from ...runtime.logs import get_logger
 from ..console_policies import Policy
 from ..values import (
     NO_LIMITS,
@@ -32,7 +32,7 @@ from .refusals import busy_refusal, limit_refusal
 
 __all__ = ["TAKEN_OVER", "Holding", "Link", "Mark"]
 
-logger = logging.getLogger("wsproxy.arbitration")
+logger = get_logger("wsproxy.state")
 
 TAKEN_OVER = 4410
 """Close code for a client whose console another one took over."""
