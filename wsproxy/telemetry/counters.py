@@ -86,7 +86,7 @@ class Snapshot:
     :ivar screenshot_seconds: times to get screenshots from the API.
     :ivar client_ping_seconds: times until clients answered the proxy's pings.
     :ivar upstream_ping_seconds: times until upstreams answered the proxy's pings.
-    :ivar state_seconds: times until the store of the shared state answered a beat.
+    :ivar state_seconds: times until the store of the shared state answered a beat, and what it said was done.
     :ivar state: whether processes are in step with that store.
     """
 
@@ -237,7 +237,7 @@ class Counters:
             self._observed["screenshot_seconds"].observe(seconds)
 
     def beat(self, seconds: float) -> None:
-        """Count the time until the store of the shared state answered a beat."""
+        """Count the time until the store of the shared state answered a beat, and what it said was done."""
         with self._lock:
             self._observed["state_seconds"].observe(seconds)
 

@@ -232,7 +232,7 @@ METRICS = (
     Metric(
         "wsproxy_state_beat_duration_seconds",
         "histogram",
-        "Time until the store of the shared state answered a beat.",
+        "Time of a beat: until the store of the shared state has answered, and what it said is done.",
         (),
         _one("state_seconds"),
     ),

@@ -31,7 +31,7 @@ class Heartbeat:
 
     :param link: what it keeps in step.
     :param lease: of the member, seconds.
-    :param observe: told the seconds until a beat was answered.
+    :param observe: told the seconds until a beat was answered, and what the answer said was done.
     :param refuses: whether new sessions are refused while the store is away, for the log.
     """
 

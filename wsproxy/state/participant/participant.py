@@ -86,7 +86,7 @@ class Participant:
     :param clock: seconds that never go backwards.
     :param wall_clock: UNIX time, seconds.
     :param rule_file: keeps the rules over a restart, without a store; None for none. :meth:`stop` closes it.
-    :param observe: told the seconds that the store took to answer a beat.
+    :param observe: as for :class:`.Heartbeat`.
     :ivar known: the revocation rules that this process applies.
     :ivar copies: what processes fetch for each other; None if they share no store.
     """
