@@ -225,7 +225,7 @@ class Steps(RuleFileCase):
 
         for name in _CALLS:
             setattr(stand_in, name, wrapped(name))
-        for name in ("O_WRONLY", "O_CREAT", "O_TRUNC", "O_CLOEXEC", "O_NOFOLLOW", "O_RDONLY", "O_DIRECTORY"):
+        for name in ("O_WRONLY", "O_CREAT", "O_EXCL", "O_CLOEXEC", "O_RDONLY", "O_DIRECTORY"):
             setattr(stand_in, name, getattr(os, name))
         stand_in.path = os.path
         stand_in.made = made

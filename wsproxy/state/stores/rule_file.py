@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import threading
 import weakref
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from ...exceptions import ConfigError
 from ...runtime.logs import get_logger
 from ..codec import from_json
 from ..revocations import Match, Rule
-from .local.lock import StoreLock
+from .local.lock import StoreLock, check_owner
 from .places import StateRules
 
 __all__ = ["RuleFile", "open_rule_file", "rules_in"]
@@ -50,16 +51,30 @@ def rules_in(path: str) -> tuple[Rule, ...]:
     :raises ConfigError: if it cannot be read, or a later version of wsproxy has written it.
     """
     try:
-        with open(path, "rb") as file:
+        _check_link(path)
+        # O_NONBLOCK: a stranger's FIFO of that name must not make the caller wait.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            check_owner(path, os.fstat(file.fileno()))
             return _parsed(file.read())
     except FileNotFoundError:
         return ()
     except OSError as exc:
-        raise _fault(path, f"it cannot be read: {exc.strerror}") from None
+        raise _fault(path, f"it cannot be read: {exc.strerror or exc}") from None
     except (ValueError, RecursionError) as exc:
         raise _fault(
             path, f"{exc}; restore it, or remove it to accept all revoked tokens that have not expired"
         ) from None
+
+
+def _check_link(path: str) -> None:
+    """Make sure that no stranger says by a link which file it is.
+
+    :raises PermissionError: if one does.
+    """
+    with suppress(FileNotFoundError):
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode) and status.st_uid not in (os.geteuid(), 0):
+            raise PermissionError(f"it is a link of user {status.st_uid}")
 
 
 def _fault(path: str, text: str) -> ConfigError:
@@ -76,6 +91,10 @@ class RuleFile:
 
     def __init__(self, path: str) -> None:
         self._shown = path
+        try:
+            _check_link(path)
+        except OSError as exc:
+            raise _fault(path, f"it cannot be used: {exc.strerror or exc}") from None
         self._path = os.path.realpath(path)
         self._writing = threading.Lock()  # held while the file is replaced, so that no older rules win
         self._is_behind = False  # whether the file lacks rules; guarded by the lock above
@@ -190,8 +209,10 @@ def _replace(path: str, data: bytes) -> None:
 
     :raises OSError: if that is not possible; the old file is there then, or the new one.
     """
-    new = f"{path}.new"  # who holds the lock writes it alone; one that is left behind is overwritten
+    new = f"{path}.new"  # who holds the lock writes it alone
     try:
+        with suppress(FileNotFoundError):
+            os.unlink(new)  # left behind by a crash, or a stranger's, who could still write to it
         _write(new, data)
         os.replace(new, path)
     except OSError:
@@ -206,7 +227,7 @@ def _replace(path: str, data: bytes) -> None:
 
 
 def _write(path: str, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     try:
         os.fchmod(descriptor, _MODE)
         rest = memoryview(data)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from types import TracebackType
 from typing import Any
 
 from ....runtime.forks import in_forked_child
 
-__all__ = ["StoreLock", "opened_beside"]
+__all__ = ["StoreLock", "check_owner", "opened_beside"]
 
 _BYTES = 256
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -104,11 +105,14 @@ def opened_beside(name: str, flags: int, group: int | None) -> int:
     :returns: its descriptor, which the caller closes.
     :raises OSError: if that is not possible; PermissionError if it is a stranger's.
     """
-    descriptor = os.open(name, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # O_NONBLOCK: a stranger's FIFO of that name must not make the caller wait.
+    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(name, flags, 0o600)
     try:
         status = os.fstat(descriptor)
-        if status.st_uid not in (os.geteuid(), 0) and status.st_gid != group:
-            raise PermissionError(f"{name} belongs to user {status.st_uid}")
+        check_owner(name, status, group)
+        if status.st_nlink > 1:
+            raise PermissionError(f"{name} is also the file of another name")
         if group is not None and status.st_uid == os.geteuid():
             os.fchown(descriptor, -1, group)
             os.fchmod(descriptor, 0o660)
@@ -116,6 +120,17 @@ def opened_beside(name: str, flags: int, group: int | None) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def check_owner(name: str, status: os.stat_result, group: int | None = None) -> None:
+    """Make sure that this user, root or a group has a file, and that it is one.
+
+    :raises PermissionError: if not; the text names it.
+    """
+    if status.st_uid not in (os.geteuid(), 0) and (group is None or status.st_gid != group):
+        raise PermissionError(f"{name} belongs to user {status.st_uid}")
+    if not stat.S_ISREG(status.st_mode):
+        raise PermissionError(f"{name} is no ordinary file")
 
 
 def _boot() -> str:
