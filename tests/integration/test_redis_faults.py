@@ -14,9 +14,9 @@ from wsproxy.exceptions import StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.state.membership import Beat, Member, Publication, Pulse
 from wsproxy.state.revocations import Match, Rule
-from wsproxy.state.stores.places import StatePlace
+from wsproxy.state.stores.places import StatePlace, StateRules
 from wsproxy.state.stores.redis.link import RedisLink
-from wsproxy.state.stores.redis.store import RedisStore
+from wsproxy.state.stores.redis.store import RedisStore, redis_findings, redis_store
 from wsproxy.state.values import Event, EventKind, Outcome, Request
 
 __all__ = ["FaultsTest", "LeftoversTest", "RestartTest"]
@@ -116,6 +116,22 @@ class FaultsTest(StoreCase):
         self.assertIn("refuses the user name or the password", self.refused(store))
         password[0] = "two"
         store.members()
+
+    def test_command_that_is_quoted(self) -> None:
+        """A server without AUTH says what it does not know, and no error or log has the password in it."""
+        server = RedisServer("--rename-command", "AUTH", "")
+        self.addCleanup(server.close)
+        place = StatePlace.parse(f"redis+unix://joe:hunter2@{server.socket}")
+        rules = StateRules(place)
+        store = redis_store(rules)
+        self.addCleanup(store.close)
+        with self.assertRaisesRegex(StoreUnavailable, "unknown command .AUTH") as raised, self.assertLogs() as logs:
+            store.members()
+        said = [str(raised.exception), *logs.output, *(found.text for found in redis_findings(rules))]
+        self.assertEqual(len(said), 3)
+        for text in said:
+            self.assertRegex(text, "unknown command .AUTH")
+            self.assertNotRegex(text, "hunter2|joe")
 
     def test_policy(self) -> None:
         """A server that evicts is a fault."""

@@ -13,7 +13,7 @@ from ....runtime.wall_clock import unix_time
 from ..findings import FAULT, OK, WARNING, StoreFinding
 from .arguments import Argument
 from .finders import LINK_ERRORS, RESPONSE_ERRORS, ServerNotFound
-from .link import RedisConnection, RedisLink, advice
+from .link import RedisConnection, RedisLink, advice, quotable
 
 __all__ = ["check_redis", "policy_finding", "probes"]
 
@@ -102,7 +102,7 @@ def _rights(connection: RedisConnection, base: str) -> StoreFinding:
         try:
             return _ask(connection, name, *command)
         except RESPONSE_ERRORS as exc:
-            failed[name] = str(exc)
+            failed[name] = quotable(str(exc))
 
     ran = run("EVAL", _PROBE, 1, base, json.dumps(probes(base)))
     failed.update(json.loads(ran or "[]"))

@@ -38,7 +38,7 @@ from .finders import LINK_ERRORS, Finder, ServerNotFound, unadorned
 from .scripts import Script
 from .servers import servers_of
 
-__all__ = ["RedisConnection", "RedisLink", "advice"]
+__all__ = ["RedisConnection", "RedisLink", "advice", "quotable"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,9 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (ConnectionError, "it cannot be reached; see whether it runs there, and the network"),
 )  # the first that fits counts
 
+
+_MOST_TEXT = 200
+_ARGUMENTS = re.compile(r"\W? with args\b.*", re.DOTALL)
 
 _CODES: dict[str, type[Exception]] = {
     "-NOPERM": NoPermissionError,
@@ -359,4 +362,9 @@ def advice(exc: Exception) -> str:
     for code, kind in _CODES.items():
         if code in str(exc):
             return dict(_ADVICE)[kind]
-    return f"it says {str(exc)[:200]!r}; wsproxy needs Redis 6.2 or later, or Valkey"
+    return f"it says {quotable(str(exc))!r}; wsproxy needs Redis 6.2 or later, or Valkey"
+
+
+def quotable(text: str) -> str:
+    """Return what a server says, without the arguments of a command: those of AUTH have the password."""
+    return _ARGUMENTS.sub("", text)[:_MOST_TEXT]
