@@ -6,9 +6,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
-from tests.integration.redis_server import RedisCase
+from tests.integration.redis_server import RedisCase, RedisServer
 from tests.state.conformance.case import session
 from wsproxy.exceptions import StoreUnavailable
 from wsproxy.runtime.wall_clock import unix_time
@@ -19,7 +20,7 @@ from wsproxy.state.stores.redis.link import RedisLink
 from wsproxy.state.stores.redis.store import RedisStore, redis_findings, redis_store
 from wsproxy.state.values import Event, EventKind, Outcome, Request
 
-__all__ = ["FaultsTest", "LeftoversTest", "RestartTest"]
+__all__ = ["FaultsTest", "LeftoversTest", "OthersWriteTest", "RestartTest"]
 
 _LOG = "wsproxy.state.redis"
 _LEASE = 0.3
@@ -125,7 +126,10 @@ class FaultsTest(StoreCase):
         rules = StateRules(place)
         store = redis_store(rules)
         self.addCleanup(store.close)
-        with self.assertRaisesRegex(StoreUnavailable, "unknown command .AUTH") as raised, self.assertLogs() as logs:
+        with (
+            self.assertRaisesRegex(StoreUnavailable, "unknown command .AUTH") as raised,
+            self.assertLogs() as logs,
+        ):
             store.members()
         said = [str(raised.exception), *logs.output, *(found.text for found in redis_findings(rules))]
         self.assertEqual(len(said), 3)
@@ -199,6 +203,51 @@ class FaultsTest(StoreCase):
         begin = time.monotonic()
         self.assertTrue(self.store.listen("m", 5))
         self.assertGreater(time.monotonic() - begin, 0.4)
+
+
+class OthersWriteTest(StoreCase):
+    """Another client of the server has written to the keys."""
+
+    def no_answer(self, ask: Callable[[], object]) -> None:
+        with self.assertRaisesRegex(StoreUnavailable, "what this version does not understand") as raised:
+            ask()
+        self.assertNotIn("secret", str(raised.exception))
+
+    def write_rule(self, match: str, until: str = '"inf"') -> None:
+        rule = Rule("r", "k", 1.0, unix_time() + 60, Match(user="5"))
+        self.client.flushall()
+        self.assertTrue(self.store.revoke((rule,)).done)
+        pack = "cmsgpack.pack({k = 'k', a = '1', u = ARGV[1], m = ARGV[2], n = '1'})"
+        text = f"redis.call('HSET', KEYS[1], 'r', {pack})"
+        self.client.eval(text, 1, "{wsproxy}:0:rules", until, match)
+
+    def test_rules(self) -> None:
+        """Rules that are none are no answer. So the process is out of step, and admits nobody."""
+        for match in ('{"user":5}', "secret", "[" * 300, "NaN", '{"secret":' * 100_000 + "1" + "}" * 100_000):
+            with self.subTest(match[:9]):
+                self.write_rule(match)
+                self.no_answer(lambda: self.store.rules(0))
+        for until in ("1" + "0" * 400, "1" * 5000, "NaN", "Infinity"):
+            with self.subTest(until[:9]):
+                self.write_rule("null", until)
+                self.no_answer(lambda: self.store.rules(0))
+
+    def test_members(self) -> None:
+        """The same holds for members."""
+        self.settle()
+        change = "local m = cmsgpack.unpack(redis.call('HGET', KEYS[1], 'm')); m.j = ARGV[1]"
+        text = f"{change}; redis.call('HSET', KEYS[1], 'm', cmsgpack.pack(m))"
+        self.client.eval(text, 1, "{wsproxy}:1:members", '{"id":"secret')
+        self.no_answer(self.store.members)
+
+    def test_tickets(self) -> None:
+        """A ticket that is none lets nobody in."""
+        self.settle()
+        for ticket in ("secret", "{}", '{"grant":{}}', "[" * 300 + "]" * 300):
+            with self.subTest(ticket[:9]):
+                text = "redis.call('HSET', KEYS[1], 'd', cmsgpack.pack({u = '5', j = ARGV[1]}))"
+                self.client.eval(text, 1, "{wsproxy}:1:tickets", ticket)
+                self.no_answer(lambda: self.store.redeem("d"))
 
 
 class RestartTest(StoreCase):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
-__all__ = ["nested_deeper_than", "parse_json"]
+__all__ = ["is_deeper_than", "nested_deeper_than", "parse_json"]
 
 
 def parse_json(raw: bytes, most_brackets: int) -> Any:
@@ -54,3 +55,32 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse, p
 def nested_deeper_than(most: int, json: bytes) -> bool:
     """Whether ``json`` could nest deeper than ``most``. Counting opening brackets is quick, and enough."""
     return json.count(b"[") + json.count(b"{") > most
+
+
+_FEW = 200  # brackets, which cannot nest deep enough for any stack
+_STRING = re.compile(rb'"[^"]*"?')  # also one that is not closed
+_OF_NO_MATTER = bytes(set(range(256)) - set(b'[]{}"'))
+_OF_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+
+
+def is_deeper_than(most: int, json: bytes) -> bool:
+    """Whether ``json`` nests deeper than ``most``, which is less than 200, or has brackets without a partner.
+
+    It looks where :func:`nested_deeper_than` does not: long texts may have many brackets, also in strings.
+    Since Python 3.13 the decoder itself may recurse deeper than the stack of a thread allows.
+    """
+    if not nested_deeper_than(_FEW, json):
+        return False
+    # A pair of quotes next to each other goes first: that is quick, and changes nothing for what follows.
+    unescaped = json.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = unescaped.translate(_OF_ONE_KIND, _OF_NO_MATTER).replace(b'""', b"")
+    if b'"' in brackets:
+        brackets = _STRING.sub(b"", brackets)
+    for _ in range(most):
+        if not brackets:
+            break
+        before = len(brackets)
+        brackets = brackets.replace(b"[]", b"")  # all that have nothing within
+        if len(brackets) == before:
+            break
+    return bool(brackets)

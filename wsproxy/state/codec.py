@@ -45,7 +45,7 @@ def from_json(kind: type[T], data: _Json) -> T:
     """
     try:
         return cast(T, _decoder(cast(Any, kind))(data))
-    except (TypeError, KeyError, AttributeError) as exc:
+    except (TypeError, KeyError, AttributeError, OverflowError) as exc:
         raise ValueError(f"this is no {getattr(kind, '__name__', kind)}: {exc}") from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, cast, get_type_hints
 
+from ...exceptions import StoreUnavailable
 from ..codec import from_json, to_json
 from ..membership import Beat, Copy, Issued, Member, Publication, Pulse, Revoked, RulesPage, SessionsPage
 from ..revocations import Rule
@@ -13,7 +14,7 @@ from ..store import Store
 from ..tickets import Ticket
 from ..values import Confirmed, Decision, Event, Evicted, Message, Request
 
-__all__ = ["Ask", "RemoteCalls", "answer_call"]
+__all__ = ["Ask", "RemoteCalls", "answer_call", "no_answer"]
 
 T = TypeVar("T")
 
@@ -53,10 +54,19 @@ def _kinds(operation: str) -> tuple[Any, ...]:
     return tuple(kind for name, kind in hints.items() if name != "return")
 
 
+def no_answer(operation: str) -> StoreUnavailable:
+    """Return what to raise if a store's answer cannot be understood. It quotes none of it."""
+    return StoreUnavailable(
+        f"the store answers {operation} by what this version does not understand; "
+        "see whether others write to it, and which versions use it"
+    )
+
+
 class RemoteCalls:
     """The operations of :class:`.Store` but for ``listen`` and ``close``, as calls of what answers elsewhere.
 
-    Any thread may use it if any thread may use ``ask``; it blocks and raises as that does.
+    Any thread may use it if any thread may use ``ask``; it blocks and raises as that does. If the answer is
+    none, it raises :class:`.StoreUnavailable`: others may have written to the store.
 
     :param ask: carries them there and back.
     """
@@ -65,7 +75,11 @@ class RemoteCalls:
         self._ask = ask
 
     def _call(self, kind: type[T], operation: str, *arguments: object) -> T:
-        return from_json(kind, self._ask(operation, [to_json(argument) for argument in arguments]))
+        answer = self._ask(operation, [to_json(argument) for argument in arguments])
+        try:
+            return from_json(kind, answer)
+        except ValueError:
+            raise no_answer(operation) from None
 
     def publish(self, publication: Publication) -> Pulse:
         """See :meth:`.Store.publish`."""
@@ -105,7 +119,7 @@ class RemoteCalls:
 
     def redeem(self, digest: str) -> Ticket | None:
         """See :meth:`.Store.redeem`."""
-        ticket: Ticket | None = from_json(cast(Any, Ticket | None), self._ask("redeem", [digest]))
+        ticket: Ticket | None = self._call(cast(Any, Ticket | None), "redeem", digest)
         return ticket
 
     def revoke(self, rules: tuple[Rule, ...]) -> Revoked:

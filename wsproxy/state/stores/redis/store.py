@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from ....exceptions import ConfigError, StoreUnavailable
 from ....net.certificates import check_authorities
 from ....net.tls_context import ClientTLS
+from ....protocol.strict_json import is_deeper_than
 from ....runtime.reloading import Reloaded, file_fault
 from ..findings import FAULT, StoreFinding
 from ..places import StateRules
-from ..remote import RemoteCalls
+from ..remote import RemoteCalls, no_answer
 from .arguments import script_arguments
 from .check import check_redis, policy_finding
 from .finders import LINK_ERRORS, ServerNotFound
@@ -25,9 +26,15 @@ __all__ = ["RedisStore", "redis_findings", "redis_store"]
 
 _MOVES = 3  # from schema to schema, in one call
 _PAUSE = 0.5  # seconds before a listener without a connection lets its member beat, and tries again
-
-
 _MOST_PASSWORD = 4096  # characters
+_MOST_DEPTH = 32  # brackets around brackets in an answer; that of rules has five
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def redis_store(rules: StateRules) -> RedisStore:
@@ -59,6 +66,19 @@ def _link(rules: StateRules) -> RedisLink:
         reloaded.get()  # so that it stays in use if the file goes
         password = reloaded.get
     return RedisLink(rules.place, rules.prefix, tls, password)
+
+
+def _decoded(operation: str, answer: Any) -> Any:
+    """Return the values of an answer.
+
+    :raises StoreUnavailable: if it has none, because another client of the Redis has written to the keys.
+    """
+    try:
+        if not is_deeper_than(_MOST_DEPTH, answer):
+            return _DECODER.decode(answer.decode())
+    except (ValueError, AttributeError, TypeError):  # the latter two: it is no text
+        pass
+    raise no_answer(operation)
 
 
 def _tls(ca_file: str | None) -> ClientTLS:
@@ -123,8 +143,8 @@ class RedisStore(RemoteCalls):
         given = script_arguments(operation, arguments)
         for _ in range(_MOVES):
             answer = call(self._scripts[self._schema][operation], given)
-            if isinstance(answer, bytes):
-                return json.loads(answer)
+            if not isinstance(answer, int):
+                return _decoded(operation, answer)
             self._go_on_with(answer)
             if operation == "publish" and arguments[0]["part"]:
                 break  # the parts before are in the schema that is over
