@@ -295,6 +295,15 @@ class Told(HoldingCase):
         self.holding.heed(self.message(MessageKind.END, code=4499, reason="kicked"))
         self.assertEqual(self.session.ends, [(4499, "kicked")])
 
+    def test_end_that_cannot_be_sent(self) -> None:
+        """Whatever others wrote to the store, the session ends by what a Close can carry."""
+        for code in (-1, 0, 5, 1005, 1006, 65536, 99_999_999):
+            self.holding.heed(self.message(MessageKind.END, code=code, reason="\ud800"))
+        self.link.show_user = True
+        with self.assertLogs("wsproxy.arbitration", "INFO"):
+            self.holding.heed(self.message(MessageKind.LOST, by="\udfff"))
+        self.assertEqual(self.session.ends, [(4499, "?")] * 7 + [(TAKEN_OVER, "taken-over: by ?")])
+
     def test_look(self) -> None:
         """It looks, and reports its end only if its client has left."""
         self.holding.heed(self.message(MessageKind.LOOK))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ...exceptions import ConsoleBusy, Refused, StateUnavailable, TransportClosed
+from ...protocol.frames import may_be_sent
 from ...runtime.deadline import Deadline
 from ...runtime.logs import get_logger
 from ..console_policies import Policy
@@ -36,6 +37,8 @@ logger = get_logger("wsproxy.state")
 
 TAKEN_OVER = 4410
 """Close code for a client whose console another one took over."""
+
+_KICKED = 4499  # if the store has a code that may not be sent, because others write to it
 
 _MOMENT = 0.5  # seconds in which another process finds out that its client has left
 
@@ -330,7 +333,7 @@ class Holding:
         elif kind is MessageKind.LOST:
             self._lose(message)
         elif kind is MessageKind.END:
-            self._session.end(message.code, message.reason)
+            self._session.end(message.code if may_be_sent(message.code) else _KICKED, _text(message.reason))
 
     def _lose(self, message: Message) -> None:
         with self._lock:
@@ -347,7 +350,12 @@ class Holding:
 
     def _reason(self, message: Message) -> str:
         assert self._link is not None
-        return f"taken-over: by {message.by}" if self._link.show_user else "taken-over"
+        return _text(f"taken-over: by {message.by}") if self._link.show_user else "taken-over"
+
+
+def _text(reason: str) -> str:
+    """Return a close reason that UTF-8 can express, whatever is in the store."""
+    return reason.encode(errors="replace").decode()
 
 
 class Mark:
