@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import secrets
 import socket
 import sys
 import threading
@@ -23,9 +25,11 @@ from wsproxy.protocol.client import Client, Peer
 from wsproxy.protocol.handshake import Upgrade
 from wsproxy.protocol.request import HeadReader, RequestHead
 from wsproxy.runtime.deadline import Deadline
+from wsproxy.runtime.wall_clock import unix_time
 from wsproxy.server.gateway import Gateway
 from wsproxy.server.session import Session
 from wsproxy.state.stores.memory import MemoryStore
+from wsproxy.state.tickets import Ticket
 from wsproxy.testing.case import ProxyTestCase
 from wsproxy.testing.kubevirt.backends import Script
 from wsproxy.testing.kubevirt.frames import BINARY
@@ -529,6 +533,22 @@ class OneTimeTickets(AccessCase):
         path = self.ticket(self.proxy)
         with mock.patch.object(Grant, "seconds_left", return_value=-0.1):
             self.assert_refused(self.proxy, 401, "token-expired", path)
+
+    def test_namespace_of_another_process(self) -> None:
+        """A ticket in the store opens no namespace that is not served here, and no other path."""
+        proxy = self.start_proxy(tickets=True, namespaces=["served"])
+        store = proxy._server._gateway.participant.store if proxy._server else None
+        assert isinstance(store, MemoryStore)
+        for namespace, status, slug in (
+            (self.namespace, 403, "forbidden"),
+            ("served/../../secrets", 400, "bad-request"),
+            ("..", 400, "bad-request"),
+        ):
+            text = secrets.token_urlsafe(16)
+            grant = Grant(5, namespace, ("vm",), unix_time() + 60, "id")
+            issued = store.issue(hashlib.sha256(text.encode()).hexdigest(), Ticket(grant, "vnc", None))
+            self.assertEqual(issued.limit, "")
+            self.assert_refused(proxy, status, slug, f"/{text}/vm")
 
     def test_token_in_the_path_still_does(self) -> None:
         """Where there are tickets, a token in the path lets in as before."""

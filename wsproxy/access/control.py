@@ -149,6 +149,7 @@ class AccessControl:
         if credential.kind == TICKET:
             assert self._tickets is not None
             grant = self._tickets.redeem(credential.token, route.subresource, head.origin)
+            self._check_namespace(grant)  # a process with other settings may have issued it
         else:
             grant = self._verifier.verify(credential.token, deadline)
         return self._authorized(head, client, credential.kind, route, grant, on_verified)
@@ -194,12 +195,16 @@ class AccessControl:
         """
         # The program probably knows its user by a cookie, which a browser sends for any page.
         self._check_origin(head, client, ambient=True)
+        self._check_namespace(grant)
+        return self._authorized(head, client, GRANT, route, grant, on_verified)
+
+    def _check_namespace(self, grant: Grant) -> None:
+        """Make sure that the proxy serves the namespace of a grant that is not from a token."""
         if not is_dns_label(grant.namespace):
             raise BadRequest("the namespace is not a Kubernetes name (DNS-1123 label)")
         served = self._rules.namespaces
         if served is not None and grant.namespace not in served:
             raise Forbidden("this namespace is not served here")
-        return self._authorized(head, client, GRANT, route, grant, on_verified)
 
     def _authorized(
         self,
