@@ -71,6 +71,32 @@ class OutboxTest(LeakTestCase):
         batch.failed()
         self.assertEqual(self.outbox.take(_LONG).events, ending(1, 2, 3))
 
+    def test_age(self) -> None:
+        """It knows how long the oldest event has waited. Those that a batch took do not count."""
+        now = 5.0
+        self.outbox = Outbox(lambda: now)
+        self.assertEqual(self.outbox.seconds_until(2.0), math.inf)
+        self.post(1)
+        now = 6.0
+        self.post(2)
+        self.assertEqual(self.outbox.seconds_until(2.0), 1.0)
+        now = 8.0
+        self.assertEqual(self.outbox.seconds_until(2.0), -1.0)
+        self.outbox.take(_LONG)
+        self.assertEqual(self.outbox.seconds_until(2.0), math.inf)
+        self.post(3)
+        self.assertEqual(self.outbox.seconds_until(2.0), 2.0)
+
+    def test_age_after_a_failure(self) -> None:
+        """What has to be reported again is as old as before."""
+        now = 5.0
+        self.outbox = Outbox(lambda: now)
+        self.post(1)
+        batch = self.outbox.take(_LONG)
+        now = 9.0
+        batch.failed()
+        self.assertEqual(self.outbox.seconds_until(2.0), -2.0)
+
     def test_clear(self) -> None:
         self.post(1)
         self.outbox.clear()

@@ -689,16 +689,61 @@ class Order(SharedCase):
     def test_reports_go_together(self) -> None:
         """What is reported while the heartbeat gathers goes with one call."""
         _, holding = self.one.open("a")
-
-        def gather(seconds: float) -> bool:
-            holding.released()
-            return False
-
         holding.ending()
-        with mock.patch.object(self.one.heartbeat._stopping, "wait", gather):
-            self.one.turn()
+        self.turn_after(holding.released, seconds=1.0)
         kinds = [[event.kind for event in events] for _, events in self.store.calls("report")]
         self.assertEqual(kinds, [[EventKind.ENDING, EventKind.RELEASED]])
+
+    def test_an_opening_takes_reports_along(self) -> None:
+        """If an opening does so while the heartbeat gathers, there is no call for what came after it."""
+        _, first = self.one.open("a", vmi="vm-1")
+        first.released()
+        link = self.one.link
+
+        def open_another() -> None:
+            _, second = self.one.open("b", vmi="vm-2")
+            link.wake.clear()
+            second.ending()
+            link.wake.clear()
+
+        self.turn_after(open_another, seconds=0.0)
+        self.assertEqual(self.store.calls("report"), [])
+        self.assertTrue(link.wake.is_set(), "it would come back with its next beat only")
+        self.assertEqual(len(link.outbox), 1)
+        self.turn_after(lambda: None, seconds=1.0)
+        self.assertEqual(len(self.store.calls("report")), 1)
+        self.assertEqual(len(link.outbox), 0)
+
+    def test_the_heartbeat_waits_for_the_oldest(self) -> None:
+        """A report waits for a moment, and not for another one if it has waited already."""
+        _, holding = self.one.open("a")
+        holding.ending()
+        waits: list[float] = []
+        outbox = self.one.link.outbox
+        with (
+            mock.patch.object(self.one.heartbeat._stopping, "wait", waits.append),
+            mock.patch.object(outbox, "_clock", lambda: outbox._since + 10.0),
+        ):
+            self.one.turn()
+        self.assertEqual(waits, [])
+        self.assertEqual(len(self.store.calls("report")), 1)
+
+    def turn_after(self, act: Callable[[], None], seconds: float) -> None:
+        """Do what the heartbeat's thread does. Act while it gathers, and let so many seconds pass there."""
+        outbox, times = self.one.link.outbox, [0.0]
+
+        def gather(wanted: float) -> bool:
+            self.assertGreater(wanted, 0.0)
+            act()
+            times[0] += seconds
+            return False
+
+        outbox._since = 0.0
+        with (
+            mock.patch.object(self.one.heartbeat._stopping, "wait", gather),
+            mock.patch.object(outbox, "_clock", lambda: times[0]),
+        ):
+            self.one.turn()
 
 
 if __name__ == "__main__":

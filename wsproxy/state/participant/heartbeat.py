@@ -23,7 +23,7 @@ _BEATS_IN_A_LEASE = 3
 _LISTEN_SECONDS = 1.0
 _BEGIN_SECONDS = 5.0
 _PAUSE = 0.2  # seconds after a failure to listen
-_GATHERING = 0.005  # seconds until a report goes: more may follow, or an opening takes it along
+_GATHERING = 0.02  # seconds for which a report waits: more may follow, or an opening takes it along
 
 
 class Heartbeat:
@@ -119,8 +119,7 @@ class Heartbeat:
         """Report what waits, and beat if that is due or there may be news."""
         link = self._link
         if len(link.outbox) and (link.is_in_step or link.is_alone):
-            self._stopping.wait(_GATHERING)
-            link.report()
+            self._report()
         now = self._clock()
         if now >= self._next_beat or link.has_news:
             link.has_news = False
@@ -129,6 +128,20 @@ class Heartbeat:
             self._observe(self._clock() - now)
             self._note_answer()
             self._note_schema()
+
+    def _report(self) -> None:
+        """Report what waits, once it has waited for a while.
+
+        If clients come all the time, their openings take along what waits. What is in the outbox by then is
+        younger, and waits for another turn.
+        """
+        link = self._link
+        if (left := link.outbox.seconds_until(_GATHERING)) > 0:
+            self._stopping.wait(min(left, _GATHERING))
+        if link.is_alone or link.outbox.seconds_until(_GATHERING) <= 0:
+            link.report()
+        elif len(link.outbox):
+            link.wake.set()
 
     def _note_failure(self, exc: StoreUnavailable) -> None:
         self._failures += 1

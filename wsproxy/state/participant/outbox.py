@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 
+from ...runtime.deadline import Clock
 from ..values import Event
 
 __all__ = ["Batch", "Outbox"]
@@ -30,12 +33,17 @@ class Batch:
 
 
 class Outbox:
-    """The events that wait, the oldest first. Safe from every thread."""
+    """The events that wait, the oldest first. Safe from every thread.
 
-    def __init__(self) -> None:
+    :param clock: seconds that never go backwards.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
         # Guards the attributes below; notified when a batch ends.
         self._changed = threading.Condition()
         self._events: deque[Event] = deque()
+        self._since = 0.0  # when the oldest event began to wait
         self._batches: dict[int, Batch] = {}  # those that are under way
         self._number = 0
 
@@ -48,9 +56,19 @@ class Outbox:
         with self._changed:
             return not self._events and not self._batches
 
+    def seconds_until(self, age: float) -> float:
+        """Return for how long the oldest event has yet to wait, to have waited for so many seconds.
+
+        That is 0 or less if it has, and ``age`` at most. It is ``math.inf`` if no event waits.
+        """
+        with self._changed:
+            return self._since + age - self._clock() if self._events else math.inf
+
     def post(self, event: Event) -> None:
         """Add an event. Never blocks."""
         with self._changed:
+            if not self._events:
+                self._since = self._clock()
             self._events.append(event)
 
     def take(self, seconds: float) -> Batch:
