@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 from ..access.sessions import SessionHandle
@@ -72,12 +71,11 @@ def session_endpoints(guard: Guard | None, kicks: Kicks | None) -> dict[str, Adm
 
 def _list(kicks: Kicks, request: AdminRequest) -> bytes:
     name = kicks.participant.member.name
-    found = [(one.opened, _row(one.id, partial(_described, one, name))) for one in kicks.sessions.all()]
+    sessions = [_row(session.id, partial(_described, session, name)) for session in kicks.sessions.all()]
     for member, held in kicks.others():
-        row = _row(held.session.id, partial(_described_of_other, member, held))
-        found.append((held.session.since, row))
-    found.sort(key=itemgetter(0))
-    return _json(200, {"time": rfc3339(time.time()), "sessions": [row for _, row in found]})
+        sessions.append(_row(held.session.id, partial(_described_of_other, member, held)))
+    sessions.sort(key=lambda row: row["since"] or "")  # the oldest first
+    return _json(200, {"time": rfc3339(time.time()), "sessions": sessions})
 
 
 def _row(id: str, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -300,7 +300,7 @@ class Told(HoldingCase):
         for code in (-1, 0, 5, 1005, 1006, 65536, 99_999_999):
             self.holding.heed(self.message(MessageKind.END, code=code, reason="\ud800"))
         self.link.show_user = True
-        with self.assertLogs("wsproxy.arbitration", "INFO"):
+        with self.assertLogs("wsproxy.state", "INFO"):
             self.holding.heed(self.message(MessageKind.LOST, by="\udfff"))
         self.assertEqual(self.session.ends, [(4499, "?")] * 7 + [(TAKEN_OVER, "taken-over: by ?")])
 
