@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from tests.integration.redis_server import RedisCase, RedisServer
@@ -24,6 +26,7 @@ __all__ = ["FaultsTest", "LeftoversTest", "OthersWriteTest", "RestartTest"]
 
 _LOG = "wsproxy.state.redis"
 _LEASE = 0.3
+_GIVE_UP = 8.0
 
 
 class StoreCase(RedisCase):
@@ -76,6 +79,33 @@ class FaultsTest(StoreCase):
         self.assertEqual(len(logs.output), 1)
         with self.assertNoLogs(_LOG):
             self.store.members()
+
+    def test_byte_by_byte(self) -> None:
+        """An answer that comes byte by byte takes no longer than one that never comes."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        gone = threading.Event()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(b"$13\r\nrun_id:abcd\r\n\r\n")
+                connection.recv(4096)
+                connection.sendall(b"$100000\r\n")
+                for _ in range(int(_GIVE_UP / 0.1)):
+                    if gone.wait(0.1):
+                        return
+                    connection.sendall(b"x")
+
+        server = threading.Thread(target=serve)
+        server.start()
+        self.addCleanup(server.join)
+        self.addCleanup(gone.set)
+        begin = time.monotonic()
+        store = self.connect(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        self.assertIn("has not answered in time", self.refused(store))
+        self.assertLess(time.monotonic() - begin, _GIVE_UP - 1)
 
     def test_away(self) -> None:
         self.server.stop()

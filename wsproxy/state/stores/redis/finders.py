@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -69,6 +70,7 @@ def _asked(raw: Any, seconds: float, *command: str | int) -> Any:
     """Send a command on a new connection, and return the answer. Blocks for that long, more or less."""
     unadorned(raw)
     raw.socket_connect_timeout = raw.socket_timeout = seconds
+    raw.until = time.monotonic() + 2 * seconds
     try:
         raw.connect()
         raw.send_command(*command, check_health=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
@@ -101,6 +102,7 @@ class RedisConnection:
         if self._finder:
             raw.host, raw.port = self._finder.find(Deadline(deadline.remaining() * _FINDING))
         raw.socket_connect_timeout = raw.socket_timeout = deadline.remaining() / _STEPS
+        raw.until = time.monotonic() + deadline.remaining()
         try:
             raw.connect()
         except LINK_ERRORS:
@@ -120,7 +122,9 @@ class RedisConnection:
         """Send a command. What is read then has to come before the deadline."""
         if self._raw._sock is None:
             raise ConnectionError("closed")
-        bound_waits(self._raw._sock, deadline.remaining())
+        seconds = deadline.remaining()
+        bound_waits(self._raw._sock, seconds)
+        self._raw._sock.until = time.monotonic() + seconds
         self._raw.send_packed_command([_packed(command)], check_health=False)
 
     def read(self) -> Any:
@@ -129,6 +133,9 @@ class RedisConnection:
 
     def has_answer(self, seconds: float) -> bool:
         """Wait for something to read, that long at most; return whether there is."""
+        if self._raw._sock is None:
+            raise ConnectionError("closed")
+        self._raw._sock.until = None
         found: bool = self._raw.can_read(seconds)
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,8 +18,60 @@ from .finders import ClusterNodes, Finder, Sentinels
 
 __all__ = ["Servers", "servers_of"]
 
-_plain: Any = Connection  # redis-py has no types for these
-_unix: Any = UnixDomainSocketConnection
+
+class _BoundedSocket:
+    """A socket whose answers are bounded as a whole: a server could send them byte by byte for ever.
+
+    :ivar until: when an answer has to be complete, by :func:`time.monotonic`; None for no bound.
+    """
+
+    def __init__(self, sock: Any, until: float | None) -> None:
+        self._sock = sock
+        self.until = until
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def recv(self, *arguments: int) -> Any:
+        self._bound()
+        return self._sock.recv(*arguments)
+
+    def recv_into(self, *arguments: Any) -> Any:
+        self._bound()
+        return self._sock.recv_into(*arguments)
+
+    def _bound(self) -> None:
+        if self.until is not None:
+            left = self.until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            if left < 0.9 * (self._sock.gettimeout() or math.inf):
+                self._sock.settimeout(left)
+
+
+class _Bounded:
+    """Part of a connection of redis-py: its sockets are bounded, from the first one on.
+
+    :ivar until: when the connection has to be made; see :class:`_BoundedSocket`.
+    """
+
+    until: float | None = None
+
+    def _connect(self) -> Any:
+        connect: Any = super()
+        return _BoundedSocket(connect._connect(), self.until)
+
+
+class _PlainConnection(_Bounded, Connection):
+    pass
+
+
+class _UnixConnection(_Bounded, UnixDomainSocketConnection):
+    pass
+
+
+_plain: Any = _PlainConnection  # redis-py has no types for these
+_unix: Any = _UnixConnection
 
 
 class Servers(NamedTuple):
@@ -62,7 +116,7 @@ def servers_of(
     return Servers(lambda: new_to(host, port), str(place), finder)
 
 
-class _TLSConnection(SSLConnection):
+class _TLSConnection(_Bounded, SSLConnection):
     """With a context of ours, which trusts the given authorities and no others."""
 
     def __init__(self, tls: ClientTLS, **options: Any) -> None:
