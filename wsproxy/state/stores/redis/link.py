@@ -120,11 +120,12 @@ class RedisConnection:
 
     def send(self, deadline: Deadline, *command: Argument) -> None:
         """Send a command. What is read then has to come before the deadline."""
-        if self._raw._sock is None:
+        sock = self._raw._sock
+        if sock is None:
             raise ConnectionError("closed")
         seconds = deadline.remaining()
-        bound_waits(self._raw._sock, seconds)
-        self._raw._sock.until = time.monotonic() + seconds
+        bound_waits(sock, seconds)
+        sock.until = time.monotonic() + seconds
         self._raw.send_packed_command([_packed(command)], check_health=False)
 
     def read(self) -> Any:

@@ -28,6 +28,8 @@ class _BoundedSocket:
     def __init__(self, sock: Any, until: float | None) -> None:
         self._sock = sock
         self.until = until
+        # Each call needs these; to look for them in __getattr__ would take as long as the rest.
+        self.sendall, self.gettimeout, self.settimeout = sock.sendall, sock.gettimeout, sock.settimeout
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -45,8 +47,8 @@ class _BoundedSocket:
             left = self.until - time.monotonic()
             if left <= 0:
                 raise TimeoutError("timed out")
-            if left < 0.9 * (self._sock.gettimeout() or math.inf):
-                self._sock.settimeout(left)
+            if left < 0.9 * (self.gettimeout() or math.inf):
+                self.settimeout(left)
 
 
 class _Bounded:
