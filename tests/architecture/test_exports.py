@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import unittest
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import GenericAlias, ModuleType
 from typing import ClassVar
 
@@ -15,12 +16,16 @@ import wsproxy
 NOT_IMPORTED = ("__main__", "wsproxy.flask", "pytest_plugin")
 """What runs a program, and what needs Flask or pytest, which tests/integration has."""
 
+OF_REDIS = "wsproxy.state.stores.redis."
+"""What needs redis-py. It is looked at where that is installed, see tests/integration/test_redis_modules."""
+
 
 def modules() -> Iterator[ModuleType]:
     """Yield every module of the package, the package itself included, but those."""
     yield wsproxy
+    has_redis = find_spec("redis") is not None
     for found in pkgutil.walk_packages(wsproxy.__path__, "wsproxy."):
-        if not found.name.endswith(NOT_IMPORTED):
+        if not found.name.endswith(NOT_IMPORTED) and (has_redis or not found.name.startswith(OF_REDIS)):
             yield importlib.import_module(found.name)
 
 

@@ -13,7 +13,9 @@ import wsproxy
 
 _ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^```.*$", re.MULTILINE)
-_NEEDS_MORE = ("__main__", "flask", "pytest_plugin")  # the modules that run, or need other packages
+_NEEDS_MORE = re.compile(
+    r"(__main__|\.flask|\.pytest_plugin|\.stores\.redis\..*)$"
+)  # that run, or need packages
 
 
 class MarkdownParser(doctest.DocTestParser):
@@ -27,7 +29,7 @@ def load_tests(
     loader: unittest.TestLoader, standard_tests: unittest.TestSuite, pattern: str | None
 ) -> unittest.TestSuite:
     for found in pkgutil.walk_packages(wsproxy.__path__, "wsproxy."):
-        if found.name.rpartition(".")[2] not in _NEEDS_MORE:
+        if not _NEEDS_MORE.search(found.name):
             module = importlib.import_module(found.name)
             standard_tests.addTests(doctest.DocTestSuite(module))
     for path in [_ROOT / "README.md", *sorted((_ROOT / "docs").rglob("*.md"))]:

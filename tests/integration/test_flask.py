@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import math
 import os
@@ -20,6 +21,7 @@ from flask import Flask, Response, current_app, g, request, session
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import ThreadedWSGIServer, make_server
 
+from tests.wsgi.test_several_processes import ask
 from wsproxy import AccessRequest, Config, ConfigError, Ending, Forbidden, Grant, SessionHandle
 from wsproxy.flask import Console
 from wsproxy.testing.case import SECRET, ProxyTestCase
@@ -115,6 +117,22 @@ class FlaskTestCase(ProxyTestCase):
         client.send_close(1000)
         self.assertEqual(client.recv_close(), (1000, ""))
         self.assertTrue(client.wait_for_end())
+
+
+class StateNotSharedTest(ProxyTestCase):
+    def test_several_processes(self) -> None:
+        """Where settings need a store and there is none, wsproxy refuses its own requests only."""
+        app = Flask(__name__)
+        app.route("/page")(lambda: "behind")
+        console = Console(app, Config(**self.proxy_options(tickets=True)))
+        self.addCleanup(console.close)
+        with self.assertLogs("wsproxy.wsgi", "ERROR") as logs:
+            for path, method in (("/console/healthz", "GET"), ("/console/ticket", "POST")):
+                status, body = ask(app, path, method)
+                self.assertEqual(status, "500 Internal Server Error")
+                self.assertEqual(json.loads(body)["reason"], "state-not-shared")
+        self.assertEqual(len(logs.output), 1)
+        self.assertEqual(ask(app, "/page"), ("200 OK", b"behind"))
 
 
 class GuideTest(unittest.TestCase):

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.ports import free_port
 from tests.support.proxy_process import ProxyProcess, wait_until
 from tests.telemetry.test_counters import filled
+from tests.wsgi.test_several_processes import OperatorCase
 from wsproxy.telemetry.counters import Snapshot
 from wsproxy.telemetry.metrics import METRICS, exposition, registry
 from wsproxy.testing.case import ProxyTestCase
@@ -200,6 +201,15 @@ class Scraped(ProxyTestCase):
         client.close()
         self.assertTrue(wait_until(lambda: query("wsproxy_sessions") == "0", _TIMEOUT))
         self.assertEqual(query("sum(wsproxy_sessions_ended_total)"), "1")
+
+
+class InApplication(OperatorCase):
+    def test_metrics(self) -> None:
+        """In a WSGI application the metrics are those of the process that has the operator's listener."""
+        self.start()
+        status, body = self.ask_operator("GET", "/metrics")
+        self.assertEqual(status, 200, body)
+        self.assertIn(b"\nwsproxy_sessions 1", body)
 
 
 class AcceptHeaders(unittest.TestCase):
