@@ -154,6 +154,13 @@ class _AwayCases(_RedisCase):
 
     settings: ClassVar[dict[str, str]] = {"WSPROXY_LEEWAY": "0"}
 
+    def issued_later(self, user: str, wanted: list[Wanted], *, has_iat: bool = False) -> Wanted:
+        """Wait until a kicked user's token is refused everywhere. Then return the same with a new token."""
+        self.assertTrue(wait_until(lambda: self.statuses(wanted[0]) == [401] * REPLICAS, _WITHIN))
+        vmis = [one.vmi for one in wanted]
+        claims = {"iat": unix_time()} if has_iat else {}
+        return self.wanted(user, vmis, self.token(user, vmis, **claims))[0]
+
 
 @needs("redis-server", "redis-server")
 class KickOfAbsentUserTest(_AwayCases):
@@ -162,9 +169,7 @@ class KickOfAbsentUserTest(_AwayCases):
         user, wanted = self.new_user(iat=unix_time())
         status, answer = self.replicas.all[0].kick(user=user)
         self.assertEqual(status, 200, answer)
-        self.assertTrue(wait_until(lambda: self.statuses(wanted[0]) == [401] * REPLICAS, _WITHIN))
-        vmis = [one.vmi for one in wanted]
-        [later, *_] = self.wanted(user, vmis, self.token(user, vmis, iat=unix_time()))
+        later = self.issued_later(user, wanted, has_iat=True)
         self.assertEqual(self.statuses(later), [101] * REPLICAS)
         self.assertEqual(self.statuses(wanted[0]), [401] * REPLICAS)
 
@@ -172,9 +177,7 @@ class KickOfAbsentUserTest(_AwayCases):
         """If nobody knows how long tokens live, a token without iat opens nothing, whenever it was issued."""
         user, wanted = self.new_user()
         self.replicas.all[0].kick(user=user)
-        self.assertTrue(wait_until(lambda: self.statuses(wanted[0]) == [401] * REPLICAS, _WITHIN))
-        vmis = [one.vmi for one in wanted]
-        [later, *_] = self.wanted(user, vmis, self.token(user, vmis))
+        later = self.issued_later(user, wanted)
         self.assertEqual(self.statuses(later), [401] * REPLICAS)
 
     def test_others(self) -> None:
@@ -196,7 +199,5 @@ class KickWithKnownLifetimeTest(_AwayCases):
         """A token without iat was issued a lifetime before it expires."""
         user, wanted = self.new_user()
         self.replicas.all[0].kick(user=user)
-        self.assertTrue(wait_until(lambda: self.statuses(wanted[0]) == [401] * REPLICAS, _WITHIN))
-        vmis = [one.vmi for one in wanted]
-        [later, *_] = self.wanted(user, vmis, self.token(user, vmis))
+        later = self.issued_later(user, wanted)
         self.assertEqual(self.statuses(later), [101] * REPLICAS)

@@ -7,7 +7,7 @@ first half of its clients comes before the column's ``turn``, the second half af
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tests.integration.wsgi_servers import get
@@ -93,24 +93,26 @@ def _count(count: int, expected: int) -> Seen:
 # Limits
 
 
+def _let_in(column: Column, group: str, wanted: Sequence[tuple[str, str]], limit: int) -> Seen:
+    """Users ask for VMIs at the same time; see how many reach the API.
+
+    :param wanted: pairs of a VMI and a user.
+    """
+    with Visitors(column) as visitors:
+        tries = _half_each(column, visitors, [visitors.wanted(vmi, user) for vmi, user in wanted])
+        return _count(_fill(visitors, tries, lambda: column.api.reached(group), limit), limit)
+
+
 def sessions_of_a_user(column: Column) -> Seen:
     """A user asks for ten VMIs at the same time."""
     group = _group("user")
-    with Visitors(column) as visitors:
-        tries = _half_each(
-            column, visitors, [visitors.wanted(vmi, group) for vmi in column.api.add_group(group, 10)]
-        )
-        return _count(_fill(visitors, tries, lambda: column.api.reached(group), _USER_LIMIT), _USER_LIMIT)
+    return _let_in(column, group, [(vmi, group) for vmi in column.api.add_group(group, 10)], _USER_LIMIT)
 
 
 def sessions_in_all(column: Column) -> Seen:
     """Forty users ask for forty VMIs at the same time."""
     group = _group("all")
-    with Visitors(column) as visitors:
-        tries = _half_each(
-            column, visitors, [visitors.wanted(vmi, vmi) for vmi in column.api.add_group(group, 40)]
-        )
-        return _count(_fill(visitors, tries, lambda: column.api.reached(group), _LIMIT), _LIMIT)
+    return _let_in(column, group, [(vmi, vmi) for vmi in column.api.add_group(group, 40)], _LIMIT)
 
 
 def sessions_of_a_vmi(column: Column) -> Seen:
@@ -118,10 +120,7 @@ def sessions_of_a_vmi(column: Column) -> Seen:
     group = _group("vmi")
     vmi = f"{group}-0"
     column.api.add_shared_vmi(vmi)
-    with Visitors(column) as visitors:
-        wanted = [visitors.wanted(vmi, f"{group}-{number}") for number in range(10)]
-        tries = _half_each(column, visitors, wanted)
-        return _count(_fill(visitors, tries, lambda: column.api.reached(group), _VMI_LIMIT), _VMI_LIMIT)
+    return _let_in(column, group, [(vmi, f"{group}-{number}") for number in range(10)], _VMI_LIMIT)
 
 
 # Tickets
