@@ -229,6 +229,11 @@ WRONG_VALUE = (
         {"trusted_proxies": "10.0.0.1/8"},
         "trusted_proxies: 10.0.0.1/8 has host bits set; write addresses and networks, as 10.0.0.0/8, or unix",
     ),
+    Wrong(
+        {"trusted_proxies": "fe80::1%eth0"},
+        "trusted_proxies: 'fe80::1%eth0' has a zone or a percent sign; write addresses and networks, "
+        "as 10.0.0.0/8, or unix",
+    ),
     Wrong({"claim_vmis": "vmis"}, "claim_vmis is 'vmis'; it must be a JSON pointer such as /sub or /a/b"),
     Wrong(
         {"api_path": "/vnc"},

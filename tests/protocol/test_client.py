@@ -317,6 +317,13 @@ class BothKinds(unittest.TestCase):
         with self.assertRaisesRegex(ConfigError, "10.0.0.1/8 has host bits set; write addresses"):
             TrustedProxies.parse(["10.0.0.1/8"])
 
+    def test_zones(self) -> None:
+        """Peers are compared without their zones (RFC 4007), so one in a setting would promise too much."""
+        for text in ("fe80::1%eth0", "fe80::%eth0/64", "::%\x1b/0", "::ff%ff:10.0.0.0\x1b\x1b/104"):
+            with self.subTest(text), self.assertRaisesRegex(ConfigError, "has a zone") as caught:
+                TrustedProxies.parse([text])
+            self.assertTrue(str(caught.exception).isprintable())
+
 
 class MappedNetworks(unittest.TestCase):
     """Networks in the IPv6 notation of IPv4 addresses (RFC 4291 section 2.5.5.2)."""

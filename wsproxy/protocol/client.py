@@ -96,6 +96,8 @@ class Peer:
 
 def _network(text: str) -> Network:
     try:
+        if "%" in text:  # the addresses of peers are compared without theirs, and a zone may be any text
+            raise ValueError(f"{text!r} has a zone or a percent sign")
         network = ip_network(text)
     except ValueError as exc:
         # The text may be a proxy's URL with a password, so the error does not quote it in full.
