@@ -143,7 +143,19 @@ class OutboxTest(LeakTestCase):
         self.outbox.take(0.0)
         self.post(2)
         self.outbox.wait_for_others(0.0)
-        self.assertEqual(self.outbox.take(0.0).events, ending(2))
+        self.assertEqual(self.outbox.take(0.001).events, ending(2))
+
+    def test_at_once(self) -> None:
+        """Who does not wait carries nothing while a batch is under way."""
+        self.post(1)
+        first = self.outbox.take(0.0)
+        self.post(2)
+        second = self.outbox.take(0.0)
+        self.assertEqual((second.events, second.is_behind), ((), True))
+        second.failed()
+        first.done()
+        third = self.outbox.take(0.0)
+        self.assertEqual((third.events, third.is_behind), (ending(2), False))
 
 
 class GateTest(unittest.TestCase):

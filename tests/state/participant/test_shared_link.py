@@ -24,6 +24,7 @@ from wsproxy.tokens.claims import Grant
 
 from .fakes import Process, ShakyStore, shared
 
+_LONG = 10.0
 _SLEEP = "wsproxy.state.participant.participant.time.sleep"
 
 
@@ -685,6 +686,46 @@ class Order(SharedCase):
         self.assertEqual(self.one.participant.held, 2)
         self.one.turn()
         self.assertEqual(len(self.held(self.one)), 2)
+
+    def test_no_wait_for_reports(self) -> None:
+        """A call that carries events holds up no admission, and the later events wait for its end."""
+        outbox = self.one.link.outbox
+        self.one.open("a", vmi="vm-1")[1].released()
+        with outbox.carried(_LONG), mock.patch.object(outbox._changed, "wait_for", self.fail):
+            _, second = self.one.open("b", vmi="vm-2")
+            second.released()
+            self.one.open("c", user="bob", vmi="vm-3")
+        self.assertEqual([given[2] for given in self.store.calls("admit")], [(), (), ()])
+        self.one.open("d", user="bob", vmi="vm-4")
+        [event] = self.store.calls("admit")[-1][2]
+        self.assertEqual(event.session, "b")
+
+    def test_room_that_a_report_makes(self) -> None:
+        """Who is refused asks again when the call that carries events has ended. They may make room."""
+        link = self.one.link
+        _, first = self.one.open("a", vmi="vm-1")
+        self.one.open("b", vmi="vm-2")
+        first.released()
+        asked, wait_for = threading.Event(), link.outbox._changed.wait_for
+
+        def waiting(*given: Any) -> Any:
+            asked.set()
+            return wait_for(*given)
+
+        _, holding = self.one.session("c", vmi="vm-3")
+        thread = threading.Thread(target=lambda: holding.admit(Deadline(0.0), lambda: None))
+        with (
+            link.outbox.carried(_LONG) as batch,
+            mock.patch.object(link.outbox._changed, "wait_for", waiting),
+        ):
+            thread.start()
+            self.assertTrue(asked.wait(_LONG))
+            self.assertTrue(
+                holding._held and not holding._refused, "it took note of a refusal that may change"
+            )
+            self.store.report(self.one.id, batch.events)
+        thread.join(_LONG)
+        self.assertIn(("c", Stage.DIALLING), self.held(self.one))
 
     def test_reports_go_together(self) -> None:
         """What is reported while the heartbeat gathers goes with one call."""

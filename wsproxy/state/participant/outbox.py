@@ -6,6 +6,8 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ...runtime.deadline import Clock
 from ..values import Event
@@ -16,10 +18,16 @@ _MOST = 500  # events in one batch
 
 
 class Batch:
-    """Events that one call carries to the store. Later ones wait for its end, so that none overtakes it."""
+    """Events that one call carries to the store. Later ones wait for its end, so that none overtakes it.
 
-    def __init__(self, outbox: Outbox, number: int, events: tuple[Event, ...]) -> None:
+    :ivar is_behind: whether it is empty because another one is under way.
+    """
+
+    def __init__(
+        self, outbox: Outbox, number: int, events: tuple[Event, ...], is_behind: bool = False
+    ) -> None:
         self.events = events
+        self.is_behind = is_behind
         self._outbox = outbox
         self.number = number
 
@@ -71,12 +79,26 @@ class Outbox:
                 self._since = self._clock()
             self._events.append(event)
 
+    @contextmanager
+    def carried(self, seconds: float) -> Iterator[Batch]:
+        """Context manager for a call that carries what :meth:`take` takes; if it fails, all waits again."""
+        batch = self.take(seconds)
+        try:
+            yield batch
+        except BaseException:
+            batch.failed()
+            raise
+        batch.done()
+
     def take(self, seconds: float) -> Batch:
         """Take the events that wait, to carry them to the store. It may be empty.
 
-        Blocks until the batches that are under way have ended, but no longer than so many seconds.
+        Blocks until the batches that are under way have ended, but no longer than so many seconds. With 0 it
+        takes no events while one is under way.
         """
         with self._changed:
+            if not seconds and self._batches:
+                return Batch(self, 0, (), is_behind=True)
             self._changed.wait_for(lambda: not self._batches, seconds)
             events = tuple(self._events.popleft() for _ in range(min(len(self._events), _MOST)))
             self._number += 1

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from ...exceptions import StateUnavailable, StoreUnavailable
@@ -148,17 +147,30 @@ class SharedLink:
         :raises StateUnavailable: if the store is away.
         """
         self.check()
-
-        def ask() -> Decision:
-            with self._carrying() as events:  # another's report may make room, so this waits for it
-                decision = self._asked.admit(self.member, request, events)
-            self.holdings.note(request.session.id, decision)  # within the gate
-            return decision
-
-        decision = self._ask(ask)
+        decision, may_change = self._admit(request, 0.0)
+        if may_change:
+            decision, _ = self._admit(request, _ASK_SECONDS)
         if decision.outcome is Outcome.UNSETTLED and self.is_settled:
             self.beat_soon()
         return decision
+
+    def _admit(self, request: Request, seconds: float) -> tuple[Decision, bool]:
+        """Return what the store decides, and whether what another call carried meanwhile may change that.
+
+        :param seconds: for how long to wait for such a call.
+        """
+        may_change = False
+
+        def ask() -> Decision:
+            nonlocal may_change
+            with self.outbox.carried(seconds) as batch:
+                decision = self._asked.admit(self.member, request, batch.events)
+            may_change = batch.is_behind and decision.outcome in (Outcome.FULL, Outcome.BUSY)
+            if not may_change:
+                self.holdings.note(request.session.id, decision)  # within the gate
+            return decision
+
+        return self._ask(ask), may_change
 
     def opened(self, session: str) -> Confirmed:
         """See :meth:`.Store.opened`. When it returns, the process has applied all rules of that moment.
@@ -192,20 +204,6 @@ class SharedLink:
             raise _unavailable(exc) from None
         self.holdings.heed(answer.messages, epoch)
         return answer
-
-    @contextmanager
-    def _carrying(self) -> Iterator[tuple[Event, ...]]:
-        """Context manager for a call that carries what waits to be reported, within the gate.
-
-        If the call fails, the events are reported again. Within the gate no publication can come between.
-        """
-        batch = self.outbox.take(_ASK_SECONDS)
-        try:
-            yield batch.events
-        except BaseException:
-            batch.failed()
-            raise
-        batch.done()
 
     def issue(self, digest: str, ticket: Ticket) -> Issued:
         """See :meth:`.Store.issue`.
@@ -263,9 +261,9 @@ class SharedLink:
         :raises StoreUnavailable: if it is away; nothing is lost then.
         """
         while len(self.outbox):
-            with self._gate.passing(), self._carrying() as events:
+            with self._gate.passing(), self.outbox.carried(_ASK_SECONDS) as batch:
                 epoch = self.holdings.epoch
-                messages = self._asked.report(self.member, events)
+                messages = self._asked.report(self.member, batch.events)
             self.holdings.heed(messages, epoch)
         if self.is_alone:
             self._asked.beat(self.member, Beat(0, self._own_epoch, seen=self.holdings.seen))
