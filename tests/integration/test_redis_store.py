@@ -77,15 +77,24 @@ class EarlyTest(unittest.TestCase):
             return "cmdstat_set" not in client.info("commandstats")
 
     def test_opened(self) -> None:
-        """So it is if KubeVirt decides on the console, once."""
-        self.member.admit(session("s1"), "passthrough")
-        self.member.admit(session("s2", vmi="two"), "takeover")
-        self.assertTrue(self.is_early("s1"))
+        """So it is if KubeVirt decides on the console, or if nobody else has it or wants it."""
+        for number, policy in enumerate(("passthrough", "takeover", "refuse")):
+            self.member.admit(session(f"s{number}", vmi=f"vm-{number}"), policy)
+            with self.subTest(policy):
+                self.assertTrue(self.is_early(f"s{number}"))
+                self.assertFalse(self.is_early(f"s{number}"), "it opens only once")
+        stages = [one.stage for one in self.harness.store.sessions(self.member.id).sessions]
+        self.assertEqual(stages, [Stage.OPEN] * 3)
+
+    def test_others(self) -> None:
+        """It is not if another session has the console, or waits for it."""
+        self.member.admit(session("s1"), "takeover")
+        self.member.opened("s1")
+        self.member.admit(session("s2", user="bob"), "takeover")
         self.assertFalse(self.is_early("s2"))
-        self.assertFalse(self.is_early("s1"))
-        self.assertEqual(
-            {one.stage for one in self.harness.store.sessions(self.member.id).sessions}, {Stage.OPEN}
-        )
+        self.member.admit(session("s3", vmi="two"), "takeover")
+        self.other.admit(session("s4", user="bob", vmi="two"), "takeover", may_wait=True)
+        self.assertFalse(self.is_early("s3"))
 
     def test_something_to_do(self) -> None:
         """It is not if another member's lease has passed, or if there is a message."""
