@@ -15,7 +15,7 @@ from typing import Any
 
 from wsproxy.access.revoked_sessions import end_revoked
 from wsproxy.access.sessions import LiveSessions, SessionHandle
-from wsproxy.exceptions import Refused, TransportClosed
+from wsproxy.exceptions import Refused, StoreUnavailable, TransportClosed
 from wsproxy.protocol.closing import Ending
 from wsproxy.runtime.deadline import Deadline
 from wsproxy.runtime.wall_clock import WallClock, unix_time
@@ -223,10 +223,16 @@ class _Member:
         link: Any = self.participant._link
         return self.participant.known.is_revoked(_grant(user), "take-1") or not link.is_in_step
 
-    def held(self) -> tuple[set[str], set[str], bool]:
-        """Return the sessions that the process has, those that the store has of it, and whether it admits."""
+    def held(self) -> tuple[set[str], set[str], bool] | None:
+        """Return the sessions that the process has, those that the store has of it, and whether it admits.
+
+        While the store is away, that is None.
+        """
         link: Any = self.participant._link
-        page = self.participant.store.sessions(self.participant.member.id)
+        try:
+            page = self.participant.store.sessions(self.participant.member.id)
+        except StoreUnavailable:
+            return None
         own = {one.session.id for one in link.holdings.held()}
         return own, {one.session.id for one in page.sessions}, link.is_in_step and link.is_settled
 
