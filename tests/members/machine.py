@@ -360,9 +360,22 @@ class ProcessMachine(RuleBasedStateMachine):
                 self.wait_for(one)
             seen = [one.result for one in asked]
             if all(found and found[0] == found[1] and found[2] for found in seen):
-                return
+                break
             assert time.monotonic() < deadline, f"not in step, or the store knows other sessions: {seen}"
             self.wait_for_beats()
+        self.wait_for_messages()
+
+    def wait_for_messages(self) -> None:
+        """Wait until each process has done what the store had for it, such as end who lost a console.
+
+        The next beat may have begun before now. The one after it brings the messages, and the third begins
+        when they have been heeded.
+        """
+        before = {member: len(member.pulses) for member in self.members}
+        come = self.observer.wait_for(
+            lambda: all(len(member.pulses) >= before[member] + 3 for member in self.members), _CALM_SECONDS
+        )
+        assert come, "a process in step does not beat"
 
     # The end
 
