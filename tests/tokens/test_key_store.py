@@ -7,6 +7,9 @@ import os
 import tempfile
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from tests.support.issuer import Issuer, SigningKey
 from wsproxy.config import Config
 from wsproxy.exceptions import BadToken, ConfigError
@@ -75,6 +78,20 @@ class FilesTest(LiveKeysCase):
             path = self.write("key", content)
             self.assertEqual(read_key_file(path), secret.encode())
             TokenVerifier(self.keys(secret_key_files=(path,))).verify(token(secret))
+
+    def test_binary_key_that_ends_with_a_line_break(self) -> None:
+        """A public key in a binary form stays whole, so it is recognised, and does not serve as a secret."""
+        for number in range(1, 5000):
+            key = ec.derive_private_key(number, ec.SECP256R1()).public_key()
+            point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+            if point[-1] in b"\r\n":
+                break
+        der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for form in (point, der, point + b"\n", der + b"\r\n"):
+            with self.subTest(form), self.assertRaisesRegex(ConfigError, "must not serve as a secret"):
+                self.keys(secret_key_files=(self.write("key", form),))
+        secret = bytes(range(128, 192)) + b"\n"
+        self.assertEqual(read_key_file(self.write("key", secret)), secret[:-1])
 
     def test_all_together(self) -> None:
         """Secrets, key files and a JWK Set go together; a set in a file may have secrets."""

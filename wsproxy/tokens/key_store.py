@@ -16,10 +16,13 @@ from ..runtime.reloading import Reloaded, file_fault
 from .jwks import JWKSLocation, parse_jwks
 from .jwks_client import MOST_SECONDS, JWKSClient, fetch_jwks, set_name
 from .keys import Keyring, VerificationKey, load_keys
+from .spellings import mistaken_for_secret
 
 __all__ = ["KeyRules", "KeyStore", "read_key_file"]
 
 Keys = tuple[VerificationKey, ...]
+
+_MOST_BREAKS = 8  # bytes at the end of a file that a key may have; more is no accident
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,16 @@ class KeyStore:
 def read_key_file(path: str) -> bytes:
     """Return a key file's content without line breaks at its end, which editors add. Blocks on the disk only.
 
+    A binary form of a key may end with such bytes. It keeps them, so that it is recognised.
+
     :raises OSError: if it cannot be read.
     """
     with open(path, "rb") as file:
-        return file.read().rstrip(b"\r\n")
+        raw = file.read()
+    secret = raw.rstrip(b"\r\n")
+    ends = range(len(secret) + 1, min(len(raw), len(secret) + _MOST_BREAKS) + 1)
+    binary = () if raw.isascii() else (raw[:end] for end in ends)
+    return next(filter(mistaken_for_secret, binary), secret)
 
 
 def _read_keys(path: str, algorithms: Sequence[str] | None) -> Keys:
