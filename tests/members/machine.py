@@ -7,6 +7,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from typing import ClassVar
 
 from hypothesis import strategies as st
@@ -333,12 +334,13 @@ class ProcessMachine(RuleBasedStateMachine):
 
     def wait_for_beats(self) -> None:
         """Wait until a process has beaten for longer than a lease, or cannot."""
+        has_beaten = self.has_beaten(_BEATS)
+        self.observer.wait_for(lambda: any(map(has_beaten, self.members)), 1.0)
+
+    def has_beaten(self, times: int) -> Callable[[Member], bool]:
+        """Return what says whether a process has beaten so often since now."""
         before = {member: len(member.pulses) for member in self.members}
-
-        def has_beaten() -> bool:
-            return any(len(member.pulses) >= before[member] + _BEATS for member in self.members)
-
-        self.observer.wait_for(has_beaten, 1.0)
+        return lambda member: len(member.pulses) >= before[member] + times
 
     def calm_down(self) -> None:
         """End everything that is wrong, and wait until all are in step."""
@@ -371,10 +373,8 @@ class ProcessMachine(RuleBasedStateMachine):
         The next beat may have begun before now. The one after it brings the messages, and the third begins
         when they have been heeded.
         """
-        before = {member: len(member.pulses) for member in self.members}
-        come = self.observer.wait_for(
-            lambda: all(len(member.pulses) >= before[member] + 3 for member in self.members), _CALM_SECONDS
-        )
+        has_beaten = self.has_beaten(3)
+        come = self.observer.wait_for(lambda: all(map(has_beaten, self.members)), _CALM_SECONDS)
         assert come, "a process in step does not beat"
 
     # The end

@@ -163,7 +163,7 @@ class SharedLink:
 
         def ask() -> Decision:
             nonlocal may_change
-            with self.outbox.carried(seconds) as batch:
+            with self.outbox.carried(seconds) as batch:  # within the gate: no publication comes between
                 decision = self._asked.admit(self.member, request, batch.events)
             may_change = batch.is_behind and decision.outcome in (Outcome.FULL, Outcome.BUSY)
             if not may_change:
