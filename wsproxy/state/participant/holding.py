@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from ...exceptions import ConsoleBusy, Refused, StateUnavailable, TransportClosed
-from ...protocol.frames import may_be_sent
+from ...exceptions import ConsoleBusy, TransportClosed
 from ...runtime.deadline import Deadline
 from ...runtime.logs import get_logger
 from ..console_policies import Policy
@@ -29,7 +28,7 @@ from ..values import (
     Stage,
 )
 from .held_session import HeldSession
-from .refusals import busy_refusal, limit_refusal
+from .refusals import end_of, not_admitted, taken_over
 
 __all__ = ["TAKEN_OVER", "Holding", "Link", "Mark"]
 
@@ -37,8 +36,6 @@ logger = get_logger("wsproxy.state")
 
 TAKEN_OVER = 4410
 """Close code for a client whose console another one took over."""
-
-_KICKED = 4499  # if the store has a code that may not be sent, because others write to it
 
 _MOMENT = 0.5  # seconds in which another process finds out that its client has left
 
@@ -177,8 +174,10 @@ class Holding:
             self.note(decision)
             if decision.outcome is Outcome.ADMITTED:
                 return
+            if decision.outcome is Outcome.FULL:
+                self._hit(decision.limit)
             if decision.outcome is not Outcome.WAIT:
-                raise self._refusal(decision)
+                raise not_admitted(decision, link.show_user)
             before_wait()
             if not link.look(decision.in_way):  # else it has reported that, which made room
                 others = any(ref.member != link.member for ref in decision.in_way)
@@ -202,15 +201,6 @@ class Holding:
             return deadline is not None and self._free.wait(deadline.remaining())
         except TimeoutError:
             return False
-
-    def _refusal(self, decision: Decision) -> Refused:
-        if decision.outcome is Outcome.UNSETTLED:
-            return StateUnavailable()
-        if decision.outcome is Outcome.FULL:
-            self._hit(decision.limit)
-            return limit_refusal(decision.limit)
-        assert self._link is not None
-        return busy_refusal(decision, self._link.show_user)
 
     def give_up_waiting(self) -> None:
         """End a wait of :meth:`admit`, because the session is ending. Any thread, never blocks."""
@@ -333,7 +323,7 @@ class Holding:
         elif kind is MessageKind.LOST:
             self._lose(message)
         elif kind is MessageKind.END:
-            self._session.end(message.code if may_be_sent(message.code) else _KICKED, _text(message.reason))
+            self._session.end(*end_of(message))
 
     def _lose(self, message: Message) -> None:
         with self._lock:
@@ -350,12 +340,7 @@ class Holding:
 
     def _reason(self, message: Message) -> str:
         assert self._link is not None
-        return _text(f"taken-over: by {message.by}") if self._link.show_user else "taken-over"
-
-
-def _text(reason: str) -> str:
-    """Return a close reason that UTF-8 can express, whatever is in the store."""
-    return reason.encode(errors="replace").decode()
+        return taken_over(message.by, self._link.show_user)
 
 
 class Mark:

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...exceptions import StateUnavailable, StoreUnavailable
+from ...exceptions import StoreUnavailable
 from ...runtime.deadline import Clock
-from ...runtime.logs import get_logger
 from ..limits import Limits
 from ..membership import Beat, Failure, Issued, Member, Pulse, publications
 from ..revocations import Rule
@@ -23,16 +22,14 @@ from .holding import Holding
 from .holdings import Holdings
 from .known_rules import KnownRules, UntoldRules
 from .outbox import Outbox
+from .refusals import unavailable
 
 __all__ = ["SharedLink"]
-
-logger = get_logger("wsproxy.state")
 
 IN_STEP_SECONDS = 1.0
 """A process that has had no answer to a beat for so long admits nobody."""
 
 _ASK_SECONDS = 1.5  # longer than any call of a store takes
-_RETRY_AFTER = 2
 
 R = TypeVar("R")
 A = TypeVar("A", Decision, Confirmed, Evicted)
@@ -137,7 +134,7 @@ class SharedLink:
         :raises StateUnavailable: if it is out of step.
         """
         if not (self.is_in_step or self.is_alone):
-            raise StateUnavailable(retry_after=_RETRY_AFTER)
+            raise unavailable()
 
     # What sessions ask
 
@@ -183,9 +180,9 @@ class SharedLink:
             try:
                 is_known = self._learn()
             except StoreUnavailable as exc:
-                raise _unavailable(exc) from None
+                raise unavailable(exc) from None
         if not is_known:  # the store has begun anew
-            raise StateUnavailable(retry_after=_RETRY_AFTER)
+            raise unavailable()
         return confirmed
 
     def evict(self, session: str) -> Evicted:
@@ -201,7 +198,7 @@ class SharedLink:
                 epoch = self.holdings.epoch
                 answer = ask()
         except StoreUnavailable as exc:
-            raise _unavailable(exc) from None
+            raise unavailable(exc) from None
         self.holdings.heed(answer.messages, epoch)
         return answer
 
@@ -221,11 +218,11 @@ class SharedLink:
 
     def _ask_of_tickets(self, ask: Callable[[], R]) -> R:
         if not self.is_in_step:
-            raise StateUnavailable(retry_after=_RETRY_AFTER)
+            raise unavailable()
         try:
             return ask()
         except StoreUnavailable as exc:
-            raise _unavailable(exc) from None
+            raise unavailable(exc) from None
 
     # What sessions report
 
@@ -391,8 +388,3 @@ class SharedLink:
             self._untold.add(more)
         if not is_away:
             self._untold.tell(self.store.revoke)
-
-
-def _unavailable(exc: StoreUnavailable) -> StateUnavailable:
-    logger.debug("the store did not answer: %s", exc)
-    return StateUnavailable(retry_after=_RETRY_AFTER)
