@@ -72,7 +72,7 @@ class Walk:
         self.member().admit(self.session(), policy, limits, may_wait=may_wait, events=events)
 
     def event(self) -> Event:
-        kinds = (EventKind.RELEASED, EventKind.RELEASED, EventKind.ENDING, EventKind.GIVEN_UP)
+        kinds = (EventKind.RELEASED,) * 3 + (EventKind.OPENED,) * 3 + (EventKind.ENDING, EventKind.GIVEN_UP)
         return Event(self.random.choice(kinds), self.id())
 
     def report(self) -> None:

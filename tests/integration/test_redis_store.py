@@ -10,11 +10,10 @@ from tests.integration.redis_server import REDIS_SERVER, RedisHarness, RedisServ
 from tests.property.profile import few
 from tests.property.store_machine import StoreMachine
 from tests.state.conformance import conformance
-from tests.state.conformance.case import LEASE, TestMember, session
+from tests.state.conformance.case import LEASE, TestMember
 from tests.state.conformance.tickets import ticket
-from wsproxy.state.values import Stage
 
-__all__ = ["ClockTest", "EarlyTest", "StoreTest"]
+__all__ = ["ClockTest", "StoreTest"]
 
 
 class Harness(RedisHarness):
@@ -54,58 +53,6 @@ class ClockTest(unittest.TestCase):
         self.assertEqual(harness.store.members(), ())
         harness.advance(LEASE)
         self.assertIsNone(harness.store.redeem("11"))
-
-
-@unittest.skipUnless(REDIS_SERVER, "no redis-server")
-class EarlyTest(unittest.TestCase):
-    """What a script answers before Redis has made its functions: then it does not write the counters."""
-
-    def setUp(self) -> None:
-        Harness.server = RedisServer()
-        self.addCleanup(Harness.server.close)
-        self.harness = Harness()
-        self.addCleanup(self.harness.close)
-        self.member, self.other = TestMember(self.harness, "a"), TestMember(self.harness, "b")
-        self.member.publish()
-        self.other.publish()
-
-    def is_early(self, session_id: str) -> bool:
-        """Tell the store that a session is open, and return whether it answered early."""
-        with Harness.server.client() as client:
-            client.config_resetstat()
-            self.assertTrue(self.member.opened(session_id).admitted)
-            return "cmdstat_set" not in client.info("commandstats")
-
-    def test_opened(self) -> None:
-        """So it is if KubeVirt decides on the console, or if nobody else has it or wants it."""
-        for number, policy in enumerate(("passthrough", "takeover", "refuse")):
-            self.member.admit(session(f"s{number}", vmi=f"vm-{number}"), policy)
-            with self.subTest(policy):
-                self.assertTrue(self.is_early(f"s{number}"))
-                self.assertFalse(self.is_early(f"s{number}"), "it opens only once")
-        stages = [one.stage for one in self.harness.store.sessions(self.member.id).sessions]
-        self.assertEqual(stages, [Stage.OPEN] * 3)
-
-    def test_others(self) -> None:
-        """It is not if another session has the console, or waits for it."""
-        self.member.admit(session("s1"), "takeover")
-        self.member.opened("s1")
-        self.member.admit(session("s2", user="bob"), "takeover")
-        self.assertFalse(self.is_early("s2"))
-        self.member.admit(session("s3", vmi="two"), "takeover")
-        self.other.admit(session("s4", user="bob", vmi="two"), "takeover", may_wait=True)
-        self.assertFalse(self.is_early("s3"))
-
-    def test_something_to_do(self) -> None:
-        """It is not if another member's lease has passed, or if there is a message."""
-        self.member.admit(session("s1"), "passthrough")
-        self.harness.advance(LEASE - 1)
-        self.member.beat()
-        self.harness.advance(1.5)
-        self.assertFalse(self.is_early("s1"))
-        self.member.admit(session("s2"), "passthrough")
-        self.harness.store.tell(self.member.id, "s1", 4499, "kicked")
-        self.assertFalse(self.is_early("s2"))
 
 
 @unittest.skipUnless(REDIS_SERVER, "no redis-server")

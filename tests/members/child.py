@@ -29,7 +29,17 @@ from wsproxy.state.store import Store
 from wsproxy.state.stores.choice import open_store
 from wsproxy.state.stores.places import StatePlace, StateRules
 from wsproxy.state.tickets import Ticket
-from wsproxy.state.values import Confirmed, Console, Decision, Event, Request, SharedSession, SlotLimits
+from wsproxy.state.values import (
+    Confirmed,
+    Console,
+    Decision,
+    Event,
+    EventKind,
+    Message,
+    Request,
+    SharedSession,
+    SlotLimits,
+)
 from wsproxy.tokens.claims import Grant, TokenKey
 
 __all__ = ["LEASE", "LIMITS", "POLICIES", "be_a_member"]
@@ -74,8 +84,20 @@ class _Watched:
     def admit(self, member: str, request: Request, events: tuple[Event, ...] = ()) -> Decision:
         began = time.monotonic()
         decision = self._store.admit(member, request, events)
+        self._tell_opened(began, events)
         self._tell("decided", began, time.monotonic(), request.session.id, decision.outcome.value)
         return decision
+
+    def report(self, member: str, events: tuple[Event, ...]) -> tuple[Message, ...]:
+        began = time.monotonic()
+        messages = self._store.report(member, events)
+        self._tell_opened(began, events)
+        return messages
+
+    def _tell_opened(self, began: float, events: tuple[Event, ...]) -> None:
+        for event in events:
+            if event.kind is EventKind.OPENED:
+                self._tell("reported", began, time.monotonic(), event.session)
 
     def opened(self, member: str, session: str) -> Confirmed:
         began = time.monotonic()

@@ -39,6 +39,7 @@ def faults(observer: Observer, restarts: list[Restart]) -> Iterator[str]:
         history = _History(observer, restarts)
         yield from history.of_commands()
         yield from history.of_admissions()
+        yield from history.of_openings()
         yield from history.of_ends()
         yield from history.of_tickets()
         yield from history.of_kicks()
@@ -82,6 +83,20 @@ class _History:
             yield from _above_limits(one, others, self._predecessors(one))
             if not one.vmi.startswith("share"):
                 yield from self._of_console(one)
+
+    def of_openings(self) -> Iterator[str]:
+        """Whoever does not ask whether a session has its console knows that its lease has not passed."""
+        for one in self._sessions:
+            if not one.opened or one.confirmed:
+                continue
+            began, ended = one.opened
+            if not any(began - LEASE < pulse.began <= ended for pulse in one.member.pulses):
+                yield f"{one.member} had not heard from the store for a lease and let {one.id} in"
+            if one.decided and any(
+                pulse.is_publication and one.decided[1] < pulse.began and pulse.ended < began
+                for pulse in one.member.pulses
+            ):
+                yield f"{one.member} had published since it admitted {one.id}, and did not ask"
 
     def _predecessors(self, one: Session) -> list[Session]:
         """Return the sessions whose slots it may have inherited, because it took their console over."""
@@ -292,7 +307,8 @@ def timeline(observer: Observer, restarts: list[Restart]) -> str:
         lines.append((member.killed, f"{member} is killed"))
         lines += [(pulse.began, _described(member, pulse)) for pulse in member.pulses]
     for one in observer.sessions.values():
-        for what, interval in (("decided", one.decided), ("confirmed", one.confirmed)):
+        known = ("decided", one.decided), ("confirmed", one.confirmed), ("reported", one.reported)
+        for what, interval in known:
             if interval:
                 lines.append((interval[0], f"{one.member}: {one.id} {what}, until {interval[1]:.3f}"))
         if one.code:

@@ -68,7 +68,8 @@ class Session:
     """What was seen of one session.
 
     :ivar decided: when the store began and ended to decide on it, if it admitted the session.
-    :ivar confirmed: the same of what gave the session its console.
+    :ivar confirmed: the same of the answer that gave the session its console, if it asked.
+    :ivar reported: the same of the report that it was open, if it did not ask.
     :ivar is_open: whether its client was let in.
     :ivar left: when it was first told to leave, or heard that it has to; no later than it did anything.
     :ivar code: the code with which its process ended it.
@@ -82,6 +83,7 @@ class Session:
     asked: float
     decided: tuple[float, float] | None = None
     confirmed: tuple[float, float] | None = None
+    reported: tuple[float, float] | None = None
     is_open: bool = False
     opened: tuple[float, float] | None = None
     left: float | None = None
@@ -203,6 +205,9 @@ class Member:
     def _note_confirmed(self, began: float, ended: float, id: str, admitted: bool) -> None:
         if admitted:
             self._observer.sessions[id].confirmed = began, ended
+
+    def _note_reported(self, began: float, ended: float, id: str) -> None:
+        self._observer.sessions[id].reported = began, ended
 
     def _note_ended(self, id: str, code: int, at: float) -> None:
         session = self._observer.sessions[id]

@@ -65,6 +65,8 @@ class StoreMachine(RuleBasedStateMachine):
         """Publish all that a process holds."""
         member = process.member
         held = [Held(one.session, one.stage, one.policy, one.ending) for one in process.known.values()]
+        for one in process.known.values():
+            one.decided = False
         pulse = None
         for part in range(parts):
             some = tuple(held[part::parts])
@@ -221,13 +223,16 @@ class StoreMachine(RuleBasedStateMachine):
         vmi=st.sampled_from(("one", "two")),
         policy=st.sampled_from((Policy.TAKEOVER, Policy.TAKEOVER, Policy.REFUSE)),
         token_id=st.sampled_from((None, "one", "two", "three")),
+        reports=st.booleans(),
     )
-    def opens(self, index: int, user: str, vmi: str, policy: Policy, token_id: str | None) -> None:
+    def opens(
+        self, index: int, user: str, vmi: str, policy: Policy, token_id: str | None, reports: bool
+    ) -> None:
         """Somebody opens a console, as fast as can be."""
         newcomer = Known(session(f"s{next(self.names)}", user, vmi, token_id=token_id), policy)
         self.ask(self.processes[index], newcomer, False)
         if newcomer.stage is Stage.DIALLING:
-            self.open(self.processes[index], newcomer)
+            self.open(self.processes[index], newcomer, reports)
 
     def ask(self, process: Process, newcomer: Known, may_wait: bool) -> None:
         wanted = newcomer.session
@@ -263,7 +268,8 @@ class StoreMachine(RuleBasedStateMachine):
                 donor.given = frozenset(LIMITS._fields)
         if decision.outcome is Outcome.ADMITTED:
             assert blocked is not True, (decision, holder)
-            newcomer.stage = Stage.DIALLING
+            assert not (decision.decided and blocked is not False), (decision, holder)
+            newcomer.stage, newcomer.decided = Stage.DIALLING, decision.decided
             if newcomer.policy is not Policy.PASSTHROUGH:
                 self.challengers[wanted.console] = newcomer
 
@@ -278,20 +284,25 @@ class StoreMachine(RuleBasedStateMachine):
         if one and self.is_there(process):
             self.ask(process, one, may_wait)
 
-    @rule(index=_MEMBERS, number=_PICK)
-    def opened(self, index: int, number: int) -> None:
+    @rule(index=_MEMBERS, number=_PICK, reports=st.booleans())
+    def opened(self, index: int, number: int, reports: bool) -> None:
         """A dial is done: who had the console loses it."""
         process, one = self.pick(index, number, Stage.DIALLING)
         if one and not one.ending:
-            self.open(process, one)
+            self.open(process, one, reports)
 
-    def open(self, process: Process, one: Known) -> None:
+    def open(self, process: Process, one: Known, reports: bool) -> None:
         place = one.session.console
         holder = self.holders.get(place)
-        confirmed = process.member.opened(one.session.id)
         mine = one.policy is Policy.PASSTHROUGH or self.challengers.get(place) is one
-        assert confirmed.admitted == (self.is_known(process) and mine), (confirmed, one)
-        if not confirmed.admitted:
+        assert mine or not (one.decided and self.is_known(process)), one
+        if reports:
+            process.member.report(EventKind.OPENED, one.session.id)
+            has_it = (one.session.id, Stage.OPEN, False) in process.member.held()
+        else:
+            has_it = process.member.opened(one.session.id).admitted
+        assert has_it == (self.is_known(process) and mine), one
+        if not has_it:
             return
         one.stage = Stage.OPEN
         if one.policy is Policy.PASSTHROUGH:

@@ -16,7 +16,10 @@ LIMITS = SlotLimits(sessions=5, user=2, vmi=3)
 
 @dataclass(eq=False)
 class Known:
-    """A session as the store must know it."""
+    """A session as the store must know it.
+
+    :ivar decided: whether the store has said that it will have its console, whatever happens meanwhile.
+    """
 
     session: SharedSession
     policy: Policy
@@ -26,6 +29,7 @@ class Known:
     failed: frozenset[str] = frozenset()
     lost: bool = False
     restored: bool = False
+    decided: bool = False
 
     @property
     def keys(self) -> dict[str, object]:

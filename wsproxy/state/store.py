@@ -82,7 +82,8 @@ class Store(Protocol):
     def opened(self, member: str, session: str) -> Confirmed:
         """Take the console for an admitted session, after its dial and before its client is let in.
 
-        Who had it is told LOST, and is held off.
+        Who had it is told LOST, and is held off. If :attr:`.Decision.decided` says so, an event OPENED does
+        the same.
         """
         ...
 

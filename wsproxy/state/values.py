@@ -192,6 +192,8 @@ class Decision(NamedTuple):
         unnoticed, and waiting makes sense for a moment only.
     :ivar in_way: for WAIT, the sessions to look at. Other members have been told to; the asking member looks
         at its own.
+    :ivar decided: for ADMITTED, whether the session gets its console whatever happens until it is open, and
+        nobody has to learn that at once. Then the member may report OPENED in place of asking.
     """
 
     outcome: Outcome
@@ -201,6 +203,7 @@ class Decision(NamedTuple):
     ending: bool = False
     in_way: tuple[SessionRef, ...] = ()
     messages: tuple[Message, ...] = ()
+    decided: bool = False
 
 
 class Confirmed(NamedTuple):
@@ -231,6 +234,8 @@ class Evicted(NamedTuple):
 class EventKind(Enum):
     """What became of a session."""
 
+    OPENED = "opened"
+    """It is open, and its client is let in: see :attr:`Decision.decided`."""
     ENDING = "ending"
     """It has begun to end; it has the console until it is released."""
     GIVEN_UP = "given-up"

@@ -1,6 +1,6 @@
 """Admissions of a store by themselves: without sessions, sockets of clients, and dials.
 
-An admission is what an opening asks: ``admit``, with the report of an earlier session's end, and ``opened``.
+An admission is what an opening asks: ``admit``, with the reports of earlier sessions.
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ class _Client:
         self._store = store
         self._member = Member(secrets.token_hex(8), "bench", _LEASE, SCHEMA)
         self._live: deque[str] = deque()
+        self._events: tuple[Event, ...] = ()
         self._beaten = 0.0
         self._number = 0
         self._pulse = store.publish(Publication(self._member))
 
     def admit(self) -> bool:
-        """Admit a session, and report the end of the oldest one."""
+        """Admit a session, and report that the last one is open, and the end of the oldest one."""
         now = time.monotonic()
         if now - self._beaten >= _BEAT:
             self._beaten = now
@@ -76,14 +77,16 @@ class _Client:
         shared = SharedSession(
             session, user, console, "10.1.2.3", "10.1.2.3", "a-token", True, now, now + 3600
         )
-        events: tuple[Event, ...] = ()
+        events = self._events
         if len(self._live) >= _LIVE:
-            events = (Event(EventKind.RELEASED, self._live.popleft()),)
+            events += (Event(EventKind.RELEASED, self._live.popleft()),)
         decision = self._store.admit(self._member.id, Request(shared, Policy.TAKEOVER, _LIMITS), events)
         if decision.outcome is not Outcome.ADMITTED:
             return False
+        assert decision.decided, "somebody else is at the console"
         self._live.append(session)
-        return self._store.opened(self._member.id, session).admitted
+        self._events = (Event(EventKind.OPENED, session),)
+        return True
 
     def _beat(self) -> None:
         self._number += 1

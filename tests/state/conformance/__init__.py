@@ -16,6 +16,7 @@ from .copies import Copies
 from .limits import Inheritance, Limits
 from .members import Epochs, Leases, Publications
 from .messages import Messages
+from .opened import Opened
 from .operator import Failures, Operator
 from .revocations import Revocations
 from .tickets import Tickets
@@ -23,8 +24,8 @@ from .tickets import Tickets
 __all__ = ["CASES", "Harness", "conformance"]
 
 CASES: tuple[type[StoreCase], ...] = (
-    Contests, Copies, Epochs, Failures, HoldOff, Inheritance, Leases, Limits, Marks, Messages, Operator,
-    Publications, Revocations, Tickets, Waiting,
+    Contests, Copies, Epochs, Failures, HoldOff, Inheritance, Leases, Limits, Marks, Messages, Opened,
+    Operator, Publications, Revocations, Tickets, Waiting,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from wsproxy.state.values import BusyReason, Decision, Event, EventKind, Message
 
 from .case import StoreCase, TestMember, session
 
-__all__ = ["Contests", "HoldOff", "Marks", "Waiting"]
+__all__ = ["ConsoleCase", "Contests", "HoldOff", "Marks", "Waiting"]
 
 EXPECT, KEEP, LOST = MessageKind.EXPECT, MessageKind.KEEP, MessageKind.LOST
 

@@ -109,10 +109,12 @@ class Process:
         limits: SlotLimits = _TWO_OF_A_USER,
         alone: bool = False,
         failures: int = 0,
+        lease: float = 15.0,
     ) -> None:
         self.ended_by: list[Rule] = []
         self.more: list[Rule] = []  # what the end of sessions by new rules comes to
-        rules = ParticipantRules(ConsolePolicies([policy]), limits, name=name, alone=alone, show_user=True)
+        policies = ConsolePolicies([policy])
+        rules = ParticipantRules(policies, limits, name=name, alone=alone, show_user=True, lease=lease)
         self.limits = Limits(LimitRules(failures=failures), clock)
         self.participant = Participant(store, rules, self.limits, self._end, clock, lambda: 1e9)
         self.id = self.participant.member.id
@@ -158,7 +160,9 @@ class Process:
         return session, holding
 
     def open(self, id: str, user: User = "alice", vmi: str = "vm") -> tuple[FakeSession, Holding]:
-        """Return a session whose console is open."""
+        """Return a session whose console is open, as the store knows."""
         session, holding = self.admit(id, user, vmi)
         holding.opened()
+        if isinstance(self.participant._link, SharedLink):
+            self.link.report()
         return session, holding

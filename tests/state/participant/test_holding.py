@@ -38,6 +38,7 @@ class FakeLink:
     """Gives the answers that the test has prepared."""
 
     member, show_user, blocks = "own", False, False
+    may_report_opened = False
 
     def __init__(self) -> None:
         self.decisions: list[Decision | Callable[[], Decision]] = []
@@ -53,6 +54,7 @@ class FakeLink:
         return decision if isinstance(decision, Decision) else decision()
 
     def opened(self, session: str) -> Confirmed:
+        self.said.append("opened")
         return self.confirmed
 
     def evict(self, session: str) -> Evicted:
@@ -217,6 +219,29 @@ class Dial(HoldingCase):
         self.admit(_ADMITTED)
         self.holding.opened()
         self.assertIs(self.holding.held().stage, Stage.OPEN)
+
+    def test_decided(self) -> None:
+        """It reports only, if nothing is left to decide, and its process has not been away."""
+        self.link.may_report_opened = True
+        self.admit(_ADMITTED._replace(decided=True))
+        del self.link.said[:]
+        self.holding.opened()
+        self.assertEqual(self.link.said, [EventKind.OPENED, "flush"])
+        self.assertIs(self.holding.held().stage, Stage.OPEN)
+
+    def test_not_decided(self) -> None:
+        """It asks if the process may have been away, or has published what it holds since."""
+        for was_away in (True, False):
+            with self.subTest(was_away=was_away):
+                self.setUp()
+                self.admit(_ADMITTED._replace(decided=True))
+                self.link.may_report_opened = not was_away
+                if not was_away:
+                    self.holding.begin_epoch()
+                self.holding.note(_ADMITTED._replace(decided=True))  # once more, when its messages are heeded
+                del self.link.said[:]
+                self.holding.opened()
+                self.assertEqual(self.link.said, ["opened"])
 
     def test_lost_meanwhile(self) -> None:
         """If another session has the console by now, the client is not let in."""

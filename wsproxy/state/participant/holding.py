@@ -54,6 +54,14 @@ class Link(Protocol):
     show_user: bool
     blocks: bool
 
+    @property
+    def may_report_opened(self) -> bool:
+        """Whether a session for which the store has decided all may report that it is open, and not ask.
+
+        So it is while the process is in step, and its lease cannot have passed. Never blocks.
+        """
+        ...
+
     def admit(self, request: Request) -> Decision: ...
 
     def opened(self, session: str) -> Confirmed: ...
@@ -118,6 +126,7 @@ class Holding:
         self._held = False  # whether the store may know of it
         self._counts = False  # whether the store has answered that the session has its slots
         self._refused = False  # whether it has answered that the session has nothing
+        self._decided = False  # whether it has nothing to decide when the session opens
         self._ending = False
         self._given_up = False
         self._marked = False
@@ -190,7 +199,7 @@ class Holding:
         with self._lock:
             outcome = decision.outcome
             if outcome is Outcome.ADMITTED and self._stage is Stage.WAITING:
-                self._stage = Stage.DIALLING
+                self._stage, self._decided = Stage.DIALLING, decision.decided
             self._counts = outcome is Outcome.ADMITTED or (outcome is Outcome.WAIT and not decision.limit)
             self._refused = outcome in (Outcome.FULL, Outcome.BUSY)
 
@@ -216,23 +225,42 @@ class Holding:
 
         :returns: whether a session or an opening of ours was the reason, so that dialling again makes sense.
         """
+        self._decided = False
         return self._link is not None and self.asks_first and self._link.evict(self.id).again
 
     def opened(self) -> None:
-        """Take the console, which is open; the session that had it ends. Blocks for the store's answer.
+        """Take the console, which is open; the session that had it ends.
 
-        Afterwards this process knows every revocation rule of that moment, so the token is checked again.
+        Blocks for the store's answer, unless it had decided all when it admitted the session. Afterwards the
+        token is checked again: this process knows every revocation rule that it has acknowledged.
 
         :raises ConsoleBusy: if another session has got the console meanwhile.
         :raises StateUnavailable: if the store is away.
         """
-        if self._link is None:
+        link = self._link
+        if link is None:
             return
-        confirmed = self._link.opened(self.id)
+        if self._reports_opened(link):
+            link.flush()
+            return
+        confirmed = link.opened(self.id)
         if not confirmed.admitted:
             raise ConsoleBusy("another client has got this console meanwhile")
         with self._lock:
             self._stage = Stage.OPEN
+
+    def _reports_opened(self, link: Link) -> bool:
+        """Take the console without asking, if that is possible; return whether it was.
+
+        A publication first calls :meth:`begin_epoch`. So either it names this session as an open one, or the
+        store is asked.
+        """
+        with self._lock:
+            if not self._decided or self._ending or not link.may_report_opened:
+                return False
+            self._stage = Stage.OPEN
+            link.post(Event(EventKind.OPENED, self.id))
+        return True
 
     def mark(self) -> Mark | None:
         """Leave a mark, because KubeVirt may still open the console for this session.
@@ -292,6 +320,7 @@ class Holding:
         store were told of it, it would count above a limit, and would be admitted.
         """
         with self._lock:
+            self._decided = False
             if self._stage is Stage.WAITING:
                 self._counts = False
         self._session.expect_takeover(None)
@@ -311,6 +340,7 @@ class Holding:
     def heed(self, message: Message) -> None:
         """Do what the store says. Any thread that holds no lock of a session; never blocks."""
         assert self._link is not None
+        self._decided = False  # somebody else is concerned: a call tells them at once
         kind = message.kind
         if kind is MessageKind.FREE:
             self.give_up_waiting()

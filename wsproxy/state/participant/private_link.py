@@ -33,7 +33,7 @@ class PrivateLink:
     :param on_rules: as for :class:`.SharedLink`.
     """
 
-    blocks = False
+    blocks = may_report_opened = False
 
     def __init__(
         self,

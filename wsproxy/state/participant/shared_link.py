@@ -109,6 +109,11 @@ class SharedLink:
         return self._asked is not self.store
 
     @property
+    def may_report_opened(self) -> bool:
+        """See :attr:`.Link.may_report_opened`. What the store has decided holds until the lease passes."""
+        return not self.is_alone and self.seconds_away < min(IN_STEP_SECONDS, self._self.lease)
+
+    @property
     def is_settled(self) -> bool:
         """Whether the store admits anybody."""
         return self._pulse is not None and self._pulse.settled

@@ -57,6 +57,16 @@ class Contests:
             return Obstacle(BusyReason.HELD_OFF, other)
         return None
 
+    def is_free(self, newcomer: Entry) -> bool:
+        """Whether a newcomer without an obstacle gets its console for sure, and nobody has to learn it soon.
+
+        From when it reaches for the console, nobody else can, and whoever is published with it loses it.
+        """
+        place = newcomer.place
+        if newcomer.policy is Policy.PASSTHROUGH:
+            return True
+        return not (place.holder or place.challenger or place.marks or place.waiters)
+
     def hold_off(self, place: ConsoleRecord, who: Identity, now: float) -> None:
         """Hold a client off, anew if it is already."""
         place.losers.pop(who, None)

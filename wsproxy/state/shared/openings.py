@@ -70,8 +70,9 @@ class Openings:
         if waits:
             return self._wait_for_console(newcomer, obstacle)
         newcomer.stage = Stage.DIALLING
+        is_free = self._contests.is_free(newcomer)
         self._contests.reach(newcomer)
-        return Decision(Outcome.ADMITTED, messages=record.messages)
+        return Decision(Outcome.ADMITTED, messages=record.messages, decided=is_free)
 
     def _newcomer(self, record: MemberRecord, request: Request) -> Entry:
         session = request.session
@@ -171,6 +172,9 @@ class Openings:
                 self._mark(record, event)
             elif event.kind is EventKind.UNMARK:
                 self._unmark(record, event.session)
+            elif event.kind is EventKind.OPENED:
+                if record.is_known:  # else its publication says so
+                    self.opened(record, event.session, now)
             elif entry := record.entries.get(event.session):
                 self._note(entry, event.kind, now)
             elif event.kind is EventKind.RELEASED:

@@ -2,8 +2,7 @@
 
 The text of a script is the same in all processes of a version, so Redis compiles it once. The files of
 ``lua/`` stand in the order of the list below, but for functions that the operation does not need. Then comes
-the file of the operation. A file in ``early/`` stands before all of them. It may answer what is asked most
-often before Redis makes their functions.
+the file of the operation.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ _FOLDERS = {SCHEMA: "lua"}  # by schema: those that this version knows, which fo
 _SHARED = (
     "base", "mail", "slots", "contests", "openings", "failures", "copies", "roster", "rules", "tickets",
 )  # fmt: skip
-
-_EARLY = frozenset({"opened"})
 
 _FUNCTION = re.compile(r"^local function (\w+).*?^end\n", re.MULTILINE | re.DOTALL)
 
@@ -62,13 +59,9 @@ def load_scripts(clock: str = "", schema: int = SCHEMA) -> dict[str, Script]:
     def read(name: str) -> str:
         return (folder / f"{name}.lua").read_text(encoding="utf-8")
 
-    first = f"local SCHEMA = {schema}\n{clock or read('clock')}"
-    shared = "".join(map(read, _SHARED))
-    found = {}
-    for name in OPERATIONS:
-        early, body = read(f"early/{name}") if name in _EARLY else "", read(f"operations/{name}")
-        found[name] = _script(first + early + _needed(shared, body) + body, schema)
-    return found
+    shared = "".join([f"local SCHEMA = {schema}\n", clock or read("clock"), *map(read, _SHARED)])
+    bodies = {name: read(f"operations/{name}") for name in OPERATIONS}
+    return {name: _script(_needed(shared, body) + body, schema) for name, body in bodies.items()}
 
 
 def _needed(text: str, body: str) -> str:

@@ -38,6 +38,12 @@ local function obstacle_for(newcomer)
     end
 end
 
+-- Whether a newcomer without an obstacle gets its console for sure, and nobody has to learn it at once.
+local function is_free(newcomer)
+    local place = place_of(newcomer.c)
+    return newcomer.p == 'passthrough' or not (place.h or place.c) and #place.k == 0 and #place.w == 0
+end
+
 local function hold_off(place, identity)
     for at, loser in ipairs(place.o) do
         if loser[1] == identity then

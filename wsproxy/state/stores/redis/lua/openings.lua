@@ -203,8 +203,9 @@ local function admit(record, session, policy, limits, may_wait)
         return wait_for_console(newcomer, obstacle)
     end
     newcomer.st = 'dialling'
+    local more = is_free(newcomer) and ',"decided":true' or ''
     reach(newcomer)
-    return decision(record.id, 'admitted')
+    return decision(record.id, 'admitted', more)
 end
 
 -- The dial
@@ -282,6 +283,10 @@ local function apply(record, events)
             mark(record, session, event[3], event[4])
         elseif kind == 'unmark' then
             unmark(record, session)
+        elseif kind == 'opened' then
+            if record.known then  -- else its publication says so
+                opened(record, session)
+            end
         else
             local entry = entry_of(record.id, session)
             if entry then
