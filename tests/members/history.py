@@ -136,7 +136,10 @@ class _History:
         )
 
     def of_ends(self) -> Iterator[str]:
-        """Open sessions end only because of a takeover or a kick, whatever becomes of the store."""
+        """Open sessions end only because of a takeover or a kick, whatever becomes of the store.
+
+        With the rule refuse, a session loses its console to one that was admitted while its process was away.
+        """
         for one in self._sessions:
             if one.code is None:
                 continue
@@ -148,7 +151,8 @@ class _History:
             ]
             if one.code == _KICKED and any(kick.given[0] == one.user for kick in kicks):
                 continue
-            if one.code == _TAKEN_OVER and one.vmi.startswith("take") and rivals:
+            was_away = one.vmi.startswith("keep") and not _is_whole(one, one.ended)
+            if one.code == _TAKEN_OVER and rivals and (one.vmi.startswith("take") or was_away):
                 continue
             yield f"{one.id} of {one.member} ended with {one.code}, and nobody is to blame"
 
