@@ -138,11 +138,14 @@ class OutboxTest(LeakTestCase):
         self.assertFalse(thread.is_alive())
 
     def test_nobody_waits_for_ever(self) -> None:
-        """If a batch does not end in time, the next one goes all the same."""
+        """If a batch does not end in time, the next one goes empty, and its events do not overtake."""
         self.post(1)
-        self.outbox.take(0.0)
+        first = self.outbox.take(0.0)
         self.post(2)
         self.outbox.wait_for_others(0.0)
+        second = self.outbox.take(0.001)
+        self.assertEqual((second.events, second.is_behind), ((), True))
+        first.done()
         self.assertEqual(self.outbox.take(0.001).events, ending(2))
 
     def test_at_once(self) -> None:

@@ -18,7 +18,7 @@ from wsproxy.state.membership import RulesPage
 from wsproxy.state.participant.participant import Participant
 from wsproxy.state.revocations import Match, Rule
 from wsproxy.state.tickets import Ticket
-from wsproxy.state.values import EventKind, Request, SlotLimits, Stage
+from wsproxy.state.values import Event, EventKind, Message, Request, SlotLimits, Stage
 from wsproxy.testing.case import LeakTestCase
 from wsproxy.tokens.claims import Grant
 
@@ -774,6 +774,53 @@ class Order(SharedCase):
             self.one.turn()
         self.assertEqual(waits, [])
         self.assertEqual(len(self.store.calls("report")), 2)
+
+    def test_reports_without_end(self) -> None:
+        """If there is more to report with each call, the heartbeat still beats, and comes back."""
+        self.one.open("a")[1].ending()
+        link, report, beats = self.one.link, self.store.report, len(self.store.calls("beat"))
+        reports: list[object] = []
+
+        def report_and_more(member: str, events: tuple[Event, ...]) -> tuple[Message, ...]:
+            self.assertLess(len(reports), 3, "it reports all the time")
+            reports.append(events)
+            link.post(Event(EventKind.ENDING, "a"))
+            return report(member, events)
+
+        with mock.patch.object(self.store, "report", report_and_more, create=True):
+            link.outbox._since = -_LONG
+            link.wake.clear()
+            self.one.turn()
+        self.assertEqual(len(reports), 1)
+        self.assertEqual(len(self.store.calls("beat")), beats + 1)
+        self.assertTrue(link.wake.is_set())
+
+    def test_others_report_without_end(self) -> None:
+        """If openings carry reports all the time, the heartbeat waits for the end of one call, and beats."""
+        self.one.open("a")[1].ending()
+        link, beats = self.one.link, len(self.store.calls("beat"))
+        outbox = link.outbox
+        batches = [outbox.take(0.0)]
+        outbox.post(Event(EventKind.ENDING, "a"))
+        outbox._since = -_LONG
+
+        def next_batch(is_over: Callable[[], bool], seconds: float) -> bool:
+            self.assertFalse(is_over())
+            batches[-1].done()
+            batches.append(outbox.take(0.0))
+            outbox.post(Event(EventKind.RELEASED, "a"))
+            self.assertTrue(is_over(), "it waits for calls that have begun since")
+            return True
+
+        reports = len(self.store.calls("report"))
+        with mock.patch.object(outbox._changed, "wait_for", next_batch):
+            self.one.turn()
+        self.assertEqual(len(self.store.calls("report")), reports, "it would overtake what is under way")
+        self.assertEqual(len(self.store.calls("beat")), beats + 1)
+        self.assertTrue(link.wake.is_set())
+        batches[-1].done()
+        self.one.turn()
+        self.assertEqual(self.store.calls("report")[-1][1], (Event(EventKind.RELEASED, "a"),))
 
     def turn_after(self, act: Callable[[], None], seconds: float) -> None:
         """Do what the heartbeat's thread does. Act while it gathers, and let so many seconds pass there."""

@@ -139,8 +139,8 @@ class Heartbeat:
         if (left := link.outbox.seconds_until(_GATHERING)) > 0:
             self._stopping.wait(min(left, _GATHERING))
         if link.is_alone or link.outbox.seconds_until(_GATHERING) <= 0:
-            link.report()
-        elif len(link.outbox):
+            link.report(_GATHERING)
+        if len(link.outbox):
             link.wake.set()
 
     def _note_failure(self, exc: StoreUnavailable) -> None:

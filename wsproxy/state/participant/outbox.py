@@ -93,13 +93,14 @@ class Outbox:
     def take(self, seconds: float) -> Batch:
         """Take the events that wait, to carry them to the store. It may be empty.
 
-        Blocks until the batches that are under way have ended, but no longer than so many seconds. With 0 it
-        takes no events while one is under way.
+        Blocks until the batches that are under way have ended, but no longer than so many seconds. If one is
+        under way even then, it takes no events.
         """
         with self._changed:
-            if not seconds and self._batches:
+            if seconds and self._batches:
+                self._wait_for_others(seconds)
+            if self._batches:
                 return Batch(self, 0, (), is_behind=True)
-            self._changed.wait_for(lambda: not self._batches, seconds)
             events = tuple(self._events.popleft() for _ in range(min(len(self._events), _MOST)))
             self._number += 1
             batch = Batch(self, self._number, events)
@@ -115,8 +116,12 @@ class Outbox:
     def wait_for_others(self, seconds: float) -> None:
         """Wait until the batches that are under way have ended, or the time is over."""
         with self._changed:
-            last = self._number
-            self._changed.wait_for(lambda: not any(number <= last for number in self._batches), seconds)
+            self._wait_for_others(seconds)
+
+    def _wait_for_others(self, seconds: float) -> None:
+        """Needs the lock. Later batches do not count, as there may be some all the time."""
+        last = self._number
+        self._changed.wait_for(lambda: not any(number <= last for number in self._batches), seconds)
 
     def clear(self) -> None:
         """Forget the events that wait, because the store is told all there is."""

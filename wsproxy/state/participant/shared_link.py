@@ -257,16 +257,21 @@ class SharedLink:
 
     # What the heartbeat does; its thread only
 
-    def report(self) -> None:
-        """Tell the store what waits to be reported.
+    def report(self, seconds: float = _ASK_SECONDS) -> None:
+        """Tell the store what waits to be reported by now. What comes meanwhile waits for another call.
 
+        :param seconds: for how long to wait for a call that carries reports.
         :raises StoreUnavailable: if it is away; nothing is lost then.
         """
-        while len(self.outbox):
-            with self._gate.passing(), self.outbox.carried(_ASK_SECONDS) as batch:
+        left = len(self.outbox)
+        while left > 0:
+            with self._gate.passing(), self.outbox.carried(seconds) as batch:
+                if not batch.events:
+                    break  # another call has them, or is under way
                 epoch = self.holdings.epoch
                 messages = self._asked.report(self.member, batch.events)
             self.holdings.heed(messages, epoch)
+            left -= len(batch.events)
         if self.is_alone:
             self._asked.beat(self.member, Beat(0, self._own_epoch, seen=self.holdings.seen))
 
