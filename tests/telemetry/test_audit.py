@@ -146,6 +146,20 @@ class AuditTest(unittest.TestCase):
         self.assertEqual([json.loads(line)["event"] for line in (lines[1], lines[3])], ["a", "b"])
         self.assertEqual(len(lines), 4)
 
+    def test_others_are_just_writing(self) -> None:
+        """A line that another process ends within a moment is not torn: no empty line follows it."""
+        audit = self.opened()
+        with open(self.path, "ab", buffering=0) as other:
+            other.write(b'{"event":')
+
+            def end_line(seconds: float) -> None:
+                other.write(b'"other"}\n')
+
+            with mock.patch("wsproxy.telemetry.line_file.time.sleep", end_line):
+                audit.write("a", {})
+                self.assertTrue(audit.flush())
+        self.assertEqual([event["event"] for event in self.events()], ["other", "a"])
+
     def fifo(self) -> str:
         path = f"{self.path}.fifo"
         os.mkfifo(path)

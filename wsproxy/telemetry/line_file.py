@@ -9,6 +9,7 @@ import re
 import selectors
 import socket
 import stat
+import time
 from contextlib import suppress
 
 __all__ = ["LineFile", "descriptor_of", "open_descriptor", "open_path"]
@@ -17,6 +18,8 @@ _FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _MODE = 0o600
 _MOST_AT_ONCE = 4096
 """Bytes that a writable pipe takes in one atomic write (PIPE_BUF)."""
+
+_MOMENT = 0.005  # seconds; while another process writes, a file may grow page by page
 
 _STANDARD = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 _BY_NUMBER = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
@@ -120,14 +123,25 @@ class LineFile:
             return bool(selector.select(seconds))
 
     def is_torn(self) -> bool:
-        """Whether the last line is incomplete, whether this process or another one appended it."""
+        """Whether the last line is incomplete, whether this process or another one appended it.
+
+        A line that another process is just writing is not. So this may block for a moment.
+        """
         if self._is_readable:
             with suppress(OSError):
-                size = os.fstat(self._descriptor).st_size
-                if size != self._size:
-                    self._size = size
-                    self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+                if self._look() and self._torn:
+                    time.sleep(_MOMENT)
+                    self._look()
         return self._torn
+
+    def _look(self) -> bool:
+        """Look at the end of the file if another process has written to it; return whether it has."""
+        size = os.fstat(self._descriptor).st_size
+        if size == self._size:
+            return False
+        self._size = size
+        self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+        return True
 
     def close(self) -> None:
         """Close the descriptor. Idempotent."""
