@@ -1,4 +1,4 @@
-"""Runs the unit tests of one file: ``python -m tests.support.one_file FILE OUTCOME``. ``parallel`` does so.
+"""Runs the unit tests of one file. ``parallel`` does so in a process for each file.
 
 The outcome is written at the beginning and the end of each test. Nothing is lost if the process dies.
 """
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "run_file"]
 
 _LISTS = ("failures", "errors", "skipped", "expectedFailures")  # as unittest's result calls them
 
@@ -130,7 +130,8 @@ def _tests_in(file: str) -> unittest.TestSuite:
     return unittest.TestLoader().loadTestsFromModule(sys.modules[name], pattern="test*.py")
 
 
-def _run(file: str, path: Path) -> None:
+def run_file(file: str, path: Path) -> None:
+    """Run the tests of a file, and write their outcome to the path."""
     progress = io.StringIO()
     runner = unittest.TextTestRunner(
         progress,
@@ -140,7 +141,3 @@ def _run(file: str, path: Path) -> None:
     result = runner.run(_tests_in(file))
     assert isinstance(result, _Recorder)
     result.write(ended=True)
-
-
-if __name__ == "__main__":
-    _run(sys.argv[1], Path(sys.argv[2]))

@@ -10,31 +10,41 @@ sends tests through pickle, which examples in docstrings do not survive. It need
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import fnmatch
+import importlib
+import io
 import json
 import os
+import select
+import shutil
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
-import threading
 import time
 import types
 import unittest
-from collections.abc import Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import IO, Any
 
-from .one_file import Outcome
+from .one_file import Outcome, run_file
 
 __all__ = ["main"]
 
 _CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _JOBS = 2 * _CPUS  # the tests wait more than they compute
 _LIMIT = 900.0  # seconds; on a busy machine the longest file needs more than a hundred
+_LIBRARIES = (
+    "asyncio", "cryptography.hazmat.primitives.asymmetric.rsa", "cryptography.x509", "email.parser",
+    "http.client", "logging.handlers", "simple_websocket", "ssl", "unittest.mock", "urllib.request",
+    "websocket", "wsproto.connection",
+)  # fmt: skip
 _ABORT_TIMEOUT = 5.0  # seconds in which a process that hangs may print where it does
 _SECONDS = Path(sys.prefix, "test-seconds.json")
 
@@ -64,107 +74,182 @@ class _Finder(unittest.TestLoader):
         return unittest.TestSuite()
 
 
+@dataclass
+class _Process:
+    """A process that runs the tests of a file.
+
+    :ivar output: what it prints.
+    :ivar path: where it writes its outcome.
+    """
+
+    file: str
+    pid: int
+    output: IO[bytes]
+    path: Path
+    begun: float
+
+    def abort(self) -> None:
+        """End it. Its fault handler prints where each thread is."""
+        os.kill(self.pid, signal.SIGABRT)
+        ends = time.monotonic() + _ABORT_TIMEOUT
+        while not os.waitpid(self.pid, os.WNOHANG)[0]:
+            if time.monotonic() >= ends:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                return
+            time.sleep(_ABORT_TIMEOUT / 100)
+
+    def kill(self) -> None:
+        """Kill what is left of it and of its group, and let nothing of it remain."""
+        with suppress(ProcessLookupError, PermissionError):  # none of its group is left
+            os.killpg(self.pid, signal.SIGKILL)
+        self.output.close()
+
+    def outcome(self, status: int | None, limit: float) -> Outcome:
+        """Return what became of the tests. If the process did not end well, that is an error.
+
+        :param status: its exit status, None if it took longer than the limit.
+        """
+        self.output.seek(0)
+        printed = self.output.read().decode(errors="replace")
+        outcome = Outcome.read(self.path)
+        if status != 0 or not outcome.ended:
+            where = f"in {outcome.test}" if outcome.test else "outside of a test"
+            outcome.add_error(self.file, f"The process of this file {_end(status, limit)}, {where}.")
+        if printed:
+            outcome.add_output(f"Output of {self.file}:\n{printed}")
+        return outcome
+
+
 class _Files(unittest.TestSuite):
     """The tests in many files, each of which runs in a process of its own.
+
+    The processes are forks of this one, which has no threads. So they need not import all libraries anew.
 
     :param files: where they are, in the order in which they begin.
     :param jobs: how many run at a time.
     :param limit: seconds after which the processes of a file are killed.
+    :param directory: where the outcomes are written.
     :ivar seconds: how long each file took.
     """
 
-    def __init__(self, files: Sequence[str], jobs: int, limit: float) -> None:
+    def __init__(self, files: Sequence[str], jobs: int, limit: float, directory: Path) -> None:
         super().__init__()
         self.seconds: dict[str, float] = {}
-        self._files, self._jobs, self._limit = files, jobs, limit
-        self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
+        self._waiting, self._jobs, self._limit, self._directory = deque(files), jobs, limit, directory
+        self._running: dict[int, _Process] = {}
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
         assert isinstance(result, unittest.TextTestResult)
-        with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(self._jobs) as pool:
+        with _ends_of_children() as wait:
             try:
-                for done in as_completed(pool.submit(self._outcome, each, directory) for each in self._files):
-                    done.result().add_to(result)
+                while self._waiting or self._running:
+                    while self._waiting and len(self._running) < self._jobs:
+                        self._start(self._waiting.popleft())
+                    wait(self._next_limit())
+                    for outcome in self._reap():
+                        outcome.add_to(result)
             except KeyboardInterrupt:
                 result.printErrors()
                 raise
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
                 self._stop()
         return result
 
-    def _outcome(self, file: str, directory: str) -> Outcome:
-        """Run a file in a new process. Return what it wrote, and what was wrong with the process itself."""
+    def _start(self, file: str) -> None:
+        path = self._directory / file.replace("/", ".")
+        output = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - open while the process runs
         begun = time.monotonic()
-        path = Path(directory, file.replace("/", "."))
-        with tempfile.TemporaryFile(dir=directory) as output:
-            status = self._wait(self._start(file, path, output))
-            output.seek(0)
-            printed = output.read().decode(errors="replace")
-        self.seconds[file] = round(time.monotonic() - begun, 1)
-        outcome = Outcome.read(path)
-        if status != 0 or not outcome.ended:
-            where = f"in {outcome.test}" if outcome.test else "outside of a test"
-            outcome.add_error(file, f"The process of this file {self._end(status)}, {where}.")
-        if printed:
-            outcome.add_output(f"Output of {file}:\n{printed}")
-        return outcome
+        pid = os.fork()
+        if not pid:
+            self._running.clear()
+            _become_process_of_tests(output)
+            run_file(file, path)
+            sys.exit()
+        self._running[pid] = _Process(file, pid, output, path, begun)
 
-    def _start(self, file: str, path: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        command = [*_python("-u", "-X", "faulthandler"), "-m", f"{__package__}.one_file", file, str(path)]
-        with self._lock:
-            if self._stopped:
-                raise CancelledError
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a group, so that it can be killed with all that it started
-            )
-            self._running.add(process)
-        return process
+    def _next_limit(self) -> float:
+        """Return in how many seconds the next process has taken too long."""
+        return max(0.0, min(each.begun for each in self._running.values()) + self._limit - time.monotonic())
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> int | None:
-        """Return a process's exit status, None if it took too long. Kill what is left of its group."""
-        try:
-            return process.wait(self._limit)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)  # the fault handler prints where each thread is
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_ABORT_TIMEOUT)
-            return None
-        finally:
-            with self._lock:
-                self._running.remove(process)
-            _kill(process)
-            process.wait()
-
-    def _end(self, status: int | None) -> str:
-        if status is None:
-            return f"did not end within {self._limit:g} s and was killed"
-        if status < 0:
-            return f"was ended by signal {-status} ({signal.strsignal(-status)})"
-        return f"ended with exit status {status}"
+    def _reap(self) -> Iterator[Outcome]:
+        """Yield the outcomes of the processes that have ended, and of those that took too long."""
+        for process in tuple(self._running.values()):
+            pid, end = os.waitpid(process.pid, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(end) if pid else None
+            if status is None:
+                if time.monotonic() < process.begun + self._limit:
+                    continue
+                process.abort()
+            del self._running[process.pid]
+            self.seconds[process.file] = round(time.monotonic() - process.begun, 1)
+            outcome = process.outcome(status, self._limit)
+            process.kill()
+            yield outcome
 
     def _stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for process in self._running:
-                _kill(process)
+        for process in self._running.values():
+            os.kill(process.pid, signal.SIGKILL)  # it may not have its group yet
+            process.kill()
+            os.waitpid(process.pid, 0)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # none of its group is left
-        os.killpg(process.pid, signal.SIGKILL)
+@contextmanager
+def _ends_of_children() -> Iterator[Callable[[float], None]]:
+    """Yield a function that waits for so many seconds, or until a child has ended since the last call."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+
+    def wait(seconds: float) -> None:
+        select.select([reader], [], [], seconds)
+        with suppress(BlockingIOError):
+            reader.recv(4096)
+
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        with reader, writer:
+            yield wait
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _python(*options: str) -> list[str]:
+def _become_process_of_tests(output: IO[bytes]) -> None:
+    """Make a fork of the runner like a new process: with a group of its own, and with its own output."""
+    os.setsid()  # a group, so that it can be killed with all that it started
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for descriptor in (1, 2):
+        os.dup2(output.fileno(), descriptor)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(write_through=True)
+    faulthandler.enable()
+
+
+def _end(status: int | None, limit: float) -> str:
+    if status is None:
+        return f"did not end within {limit:g} s and was killed"
+    if status < 0:
+        return f"was ended by signal {-status} ({signal.strsignal(-status)})"
+    return f"ended with exit status {status}"
+
+
+def _import_libraries() -> None:
+    """Import what most files import, once for all. Without it they only take longer."""
+    for name in _LIBRARIES:
+        with suppress(ImportError):
+            importlib.import_module(name)
+
+
+def _python() -> list[str]:
     """Return the command of this interpreter, with its options that concern warnings."""
     mode = ["-X", "dev"] if sys.flags.dev_mode else []
-    return [sys.executable, *options, *mode, *(f"-W{each}" for each in sys.warnoptions)]
+    return [sys.executable, *mode, *(f"-W{each}" for each in sys.warnoptions)]
 
 
 def _last_seconds() -> dict[str, float]:
@@ -182,9 +267,15 @@ def _run(jobs: int, limit: float, named: Sequence[str]) -> int:
     order = sorted(
         named or finder.files, key=lambda file: (seconds.get(file, inf), os.path.getsize(file)), reverse=True
     )
-    files = _Files(order, jobs, limit)
+    _import_libraries()
     runner = unittest.TextTestRunner(descriptions=False)  # names of tests include them
-    result = runner.run(unittest.TestSuite([unimportable, files]))
+    ours, directory = os.getpid(), tempfile.mkdtemp()
+    files = _Files(order, jobs, limit, Path(directory))
+    try:
+        result = runner.run(unittest.TestSuite([unimportable, files]))
+    finally:
+        if os.getpid() == ours:  # a process of tests ends here too
+            shutil.rmtree(directory)
     if _SECONDS.parent.parent == Path.cwd():  # a virtual environment of the project
         _SECONDS.write_text(json.dumps({**seconds, **files.seconds}), encoding="utf-8")
     return 0 if result.wasSuccessful() and result.testsRun else 1
