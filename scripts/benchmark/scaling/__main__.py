@@ -27,7 +27,7 @@ from .report import check_table, model_tables, within
 from .runs import PING, observe
 
 _USERS = 2500
-_CALIBRATION = ((1, 200), (1, 400), (3, 300), (3, 450), (6, 450))
+_CALIBRATION = ((1, 300), (1, 1500), (3, 700), (3, 1500), (6, 1200))
 _CHECK = tuple((processes, consoles) for processes in (1, 2, 4) for consoles in (500, 1000, 2000))
 
 
