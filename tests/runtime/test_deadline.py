@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import unittest
 
-from wsproxy.runtime.deadline import Deadline
+from wsproxy.runtime.deadline import Deadline, since_boot
 
 
 class ClockStub:
@@ -67,3 +67,11 @@ class DeadlineTest(unittest.TestCase):
         self.assertEqual(repr(self.deadline), "<Deadline +10.000s>")
         self.clock.now += 12.5
         self.assertEqual(repr(self.deadline), "<Deadline -2.500s>")
+
+
+class SinceBootTest(unittest.TestCase):
+    def test_suspended_machine(self) -> None:
+        """It is the clock that goes on while the machine is suspended."""
+        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        before = time.clock_gettime(clock)
+        self.assertTrue(before <= since_boot() <= time.clock_gettime(clock))

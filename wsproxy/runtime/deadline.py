@@ -5,10 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["Clock", "Deadline"]
+__all__ = ["Clock", "Deadline", "since_boot"]
 
 Clock = Callable[[], float]
 """Returns seconds that never decrease; ``time.monotonic``, except in tests."""
+
+
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # other systems' clock does not stop
+
+
+def since_boot() -> float:
+    """Return seconds that never decrease, and that pass also while the machine is suspended."""
+    return time.clock_gettime(_BOOT_CLOCK)
 
 
 class Deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 import unittest
@@ -9,11 +10,13 @@ from typing import Any
 from unittest import mock
 
 from wsproxy.exceptions import StoreUnavailable
+from wsproxy.runtime.deadline import since_boot
 from wsproxy.state.console_policies import Policy
 from wsproxy.state.membership import Member, publications
 from wsproxy.state.participant.gate import Gate
 from wsproxy.state.participant.known_rules import KnownRules, RevocationRules
 from wsproxy.state.participant.outbox import Outbox
+from wsproxy.state.participant.participant import Participant
 from wsproxy.state.revocations import Match, Rule, RuleSet
 from wsproxy.state.values import Event, EventKind, Held, Stage
 from wsproxy.testing.case import LeakTestCase
@@ -210,6 +213,12 @@ class PublicationTest(unittest.TestCase):
                 self.assertEqual([one for part in parts for one in part.sessions], held)
                 self.assertEqual([one for part in parts for one in part.rules], known)
                 self.assertEqual([part.knew for part in parts], [("x",)] + [()] * (count - 1))
+
+
+class ClockTest(unittest.TestCase):
+    def test_suspended_machine(self) -> None:
+        """A process sees that its lease has passed also if its machine was suspended meanwhile."""
+        self.assertIs(inspect.signature(Participant).parameters["clock"].default, since_boot)
 
 
 class KnownRulesTest(unittest.TestCase):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ...exceptions import Busy, ConfigError, StateUnavailable, StoreUnavailable
-from ...runtime.deadline import Clock, Deadline
+from ...runtime.deadline import Clock, Deadline, since_boot
 from ...runtime.wall_clock import unix_time
 from ...telemetry.state_numbers import StateNumbers
 from ..console_policies import ConsolePolicies, Policy
@@ -83,7 +83,7 @@ class Participant:
     :param limits: counts failed attempts, and hits of limits.
     :param end_sessions: called with rules that are new; ends the sessions that they concern, and returns a
         rule for the token of each. Any thread; must not block.
-    :param clock: seconds that never go backwards.
+    :param clock: seconds that never go backwards, and pass while the machine is suspended, as leases do.
     :param wall_clock: UNIX time, seconds.
     :param rule_file: keeps the rules over a restart, without a store; None for none. :meth:`stop` closes it.
     :param observe: as for :class:`.Heartbeat`.
@@ -97,7 +97,7 @@ class Participant:
         rules: ParticipantRules,
         limits: Limits,
         end_sessions: Callable[[list[Rule]], list[Rule]],
-        clock: Clock = time.monotonic,
+        clock: Clock = since_boot,
         wall_clock: Clock = unix_time,
         rule_file: RuleFile | None = None,
         observe: Callable[[float], None] = lambda seconds: None,
