@@ -45,6 +45,7 @@ _LIBRARIES = (
     "http.client", "logging.handlers", "simple_websocket", "ssl", "unittest.mock", "urllib.request",
     "websocket", "wsproto.connection",
 )  # fmt: skip
+_INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM})
 _ABORT_TIMEOUT = 5.0  # seconds in which a process that hangs may print where it does
 _SECONDS = Path(sys.prefix, "test-seconds.json")
 
@@ -160,13 +161,17 @@ class _Files(unittest.TestSuite):
         path = self._directory / file.replace("/", ".")
         output = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - open while the process runs
         begun = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # so that the fork ends no process of others
         pid = os.fork()
-        if not pid:
+        if pid:
+            self._running[pid] = _Process(file, pid, output, path, begun)
+        else:
             self._running.clear()
             _become_process_of_tests(output)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
+        if not pid:
             run_file(file, path)
             sys.exit()
-        self._running[pid] = _Process(file, pid, output, path, begun)
 
     def _next_limit(self) -> float:
         """Return in how many seconds the next process has taken too long."""
@@ -177,11 +182,11 @@ class _Files(unittest.TestSuite):
         for process in tuple(self._running.values()):
             pid, end = os.waitpid(process.pid, os.WNOHANG)
             status = os.waitstatus_to_exitcode(end) if pid else None
-            if status is None:
-                if time.monotonic() < process.begun + self._limit:
-                    continue
-                process.abort()
+            if status is None and time.monotonic() < process.begun + self._limit:
+                continue
             del self._running[process.pid]
+            if status is None:
+                process.abort()
             self.seconds[process.file] = round(time.monotonic() - process.begun, 1)
             outcome = process.outcome(status, self._limit)
             process.kill()
@@ -293,7 +298,7 @@ def main(arguments: Sequence[str]) -> int:
     options, others = parser.parse_known_args(arguments)
     if others:
         os.execv(sys.executable, [*_python(), "-m", "unittest", *others])
-    for signum in (signal.SIGINT, signal.SIGTERM):  # a shell has jobs in its background ignore SIGINT
+    for signum in _INTERRUPTS:  # a shell has jobs in its background ignore SIGINT
         signal.signal(signum, signal.default_int_handler)
     try:
         return _run(options.jobs, options.limit, options.files)
