@@ -8,7 +8,7 @@ from collections.abc import Callable
 __all__ = ["Clock", "Deadline", "since_boot"]
 
 Clock = Callable[[], float]
-"""Returns seconds that never decrease; ``time.monotonic``, except in tests."""
+"""Returns seconds that never decrease; ``time.monotonic`` or :func:`since_boot`, except in tests."""
 
 
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # other systems' clock does not stop
